@@ -1,0 +1,160 @@
+//! How many instructions one NOTIFY takes, counted by valgrind's callgrind, and a check that it takes no more than before.
+//!
+//! Nothing but the code decides the result, so it can be checked on a busy machine. `instructions.txt` has the figures to
+//! compare with; they hold for the compiler that it names. `cargo bench -p spop-core --bench instructions` checks,
+//! and with `-- --record` writes the file anew.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss
+)]
+
+mod round;
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use round::{BATCHES, ROADS, SHAPES, roads};
+
+/// How often each round is repeated while it is counted, and before.
+const ROUNDS: usize = 32;
+const WARM_UP: usize = 4;
+
+/// How much more than recorded is too much, in percent.
+const TOLERANCE: u64 = 3;
+
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
+
+fn main() -> ExitCode {
+    let args: Vec<_> = env::args().collect();
+    if args.iter().any(|arg| arg == "--counted") {
+        rounds(&args.iter().filter_map(|arg| arg.parse().ok()).collect::<Vec<_>>());
+        return ExitCode::SUCCESS;
+    }
+    let table = table(&counts());
+    print!("{table}");
+    if args.iter().any(|arg| arg == "--record") {
+        fs::write(RECORD, table).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    compare(&fs::read_to_string(RECORD).unwrap(), &table)
+}
+
+/// Does everything that is counted, in the order of [`cases`]; or only one case on one road, given by their numbers: under
+/// `valgrind --tool=callgrind --toggle-collect=instructions::counted`, that shows where the instructions are.
+fn rounds(only: &[usize]) {
+    for (case, (shape, frames)) in cases().enumerate() {
+        let bytes = SHAPES[shape].read(frames);
+        for (number, mut road) in roads().into_iter().enumerate() {
+            if !only.is_empty() && only != [case, number] {
+                continue;
+            }
+            for _ in 0..WARM_UP {
+                road.round(&bytes);
+            }
+            counted(&mut || {
+                for _ in 0..ROUNDS {
+                    road.round(&bytes);
+                }
+            });
+        }
+    }
+}
+
+/// Callgrind counts inside of this function, and writes a file each time it returns.
+#[inline(never)]
+fn counted(work: &mut dyn FnMut()) {
+    work();
+}
+
+fn cases() -> impl Iterator<Item = (usize, usize)> {
+    (0..SHAPES.len()).flat_map(|shape| BATCHES.map(|frames| (shape, frames)))
+}
+
+/// Runs this program under callgrind; returns the instructions per NOTIFY of each case on each road.
+fn counts() -> Vec<[u64; ROADS.len()]> {
+    let folder = env::temp_dir().join(format!("spop-instructions-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let out = folder.join("counted");
+    let status = Command::new("valgrind")
+        .args(["-q", "--tool=callgrind", "--collect-atstart=no"])
+        .args(["--toggle-collect=instructions::counted", "--dump-after=instructions::counted"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(env::current_exe().unwrap())
+        .arg("--counted")
+        .stdin(Stdio::null())
+        .status()
+        .unwrap_or_else(|error| panic!("valgrind cannot be run: {error}"));
+    assert!(status.success(), "valgrind: {status}");
+    let total = |number: usize| total(&folder.join(format!("counted.{number}")));
+    let counts = cases()
+        .enumerate()
+        .map(|(case, (_, frames))| {
+            std::array::from_fn(|road| total(case * ROADS.len() + road + 1) / (ROUNDS * frames) as u64)
+        })
+        .collect();
+    fs::remove_dir_all(&folder).unwrap();
+    counts
+}
+
+fn total(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("summary: "));
+    total.unwrap().trim().parse().unwrap()
+}
+
+fn table(counts: &[[u64; ROADS.len()]]) -> String {
+    let version =
+        Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let mut table = format!("# Instructions per NOTIFY, net of the read. {version}");
+    table += "# shape          frames   bytes   floor  spop-core    spop   spop-core/floor  spop/spop-core\n";
+    for ((shape, frames), &[read, floor, ours, spop]) in cases().zip(counts) {
+        let shape = &SHAPES[shape];
+        let [floor, ours, spop] = [floor, ours, spop].map(|count| count - read.min(count));
+        let ratio = |a: u64, b: u64| a as f64 / b as f64;
+        let row = format!(
+            "{:<16} {frames:>6} {:>7} {floor:>7} {ours:>10} {spop:>7} {:>17.2} {:>15.2}\n",
+            shape.name,
+            shape.read(1).len(),
+            ratio(ours, floor),
+            ratio(spop, ours),
+        );
+        table += &row;
+    }
+    table
+}
+
+/// Compares the column of this crate.
+fn compare(recorded: &str, found: &str) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    let rows = |table: &str| -> Vec<(String, u64)> {
+        let rows = table.lines().filter(|line| !line.starts_with('#'));
+        rows.map(|row| {
+            let (name, figures) = row.split_at(24);
+            (name.to_owned(), figures.split_whitespace().nth(2).unwrap().parse().unwrap())
+        })
+        .collect()
+    };
+    let (recorded_rows, found_rows) = (rows(recorded), rows(found));
+    assert_eq!(recorded_rows.len(), found_rows.len(), "other cases than those of {RECORD}");
+    for ((name, before), (_, now)) in recorded_rows.iter().zip(&found_rows) {
+        if now * 100 > before * (100 + TOLERANCE) {
+            println!("{name}: {now} instructions, {before} were recorded");
+            code = ExitCode::FAILURE;
+        }
+    }
+    if code == ExitCode::FAILURE {
+        let compilers = [recorded, found].map(|table| table.lines().next().unwrap_or_default());
+        if compilers[0] != compilers[1] {
+            println!("recorded with another compiler:\n{}\n{}", compilers[0], compilers[1]);
+        }
+    }
+    code
+}

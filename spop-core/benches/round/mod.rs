@@ -1,0 +1,302 @@
+//! The work that is measured: the bytes of one read in, every argument looked at, one variable set, the answers out.
+//!
+//! Four roads do it. `Read` only takes the bytes in, which is what the kernel would do; the figures of the others are net
+//! of it. `Floor` walks over the arguments with every step checked and answers with a patched copy of one answer: less
+//! is not possible without skipping work. `Reactor` is this crate, `Spop` the `spop` crate behind its codec.
+
+use std::{hint::black_box, sync::Arc};
+
+use bytes::{Buf, BytesMut};
+use spop::{SpopCodec, actions::VarScope, frame::FramePayload, frames::Ack};
+use spop_core::{
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Timestamp,
+    frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
+    notation,
+    wire::Value,
+};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// How many frames one read brings.
+pub const BATCHES: [usize; 2] = [1, 32];
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub name: &'static str,
+    messages: fn(&mut Vec<u8>),
+}
+
+pub const SHAPES: [Shape; 4] = [
+    Shape { name: "IP check", messages: ip_check },
+    Shape { name: "HTTP headers", messages: http_headers },
+    Shape { name: "WAF body", messages: waf_body },
+    Shape { name: "three messages", messages: three_messages },
+];
+
+const AGENT: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140";
+const IP: Value<'_> = Value::Ipv4(std::net::Ipv4Addr::new(203, 0, 113, 7));
+
+fn ip_check(out: &mut Vec<u8>) {
+    put_message(out, "check-client-ip", [("ip", IP), ("ua", Value::String(AGENT))]);
+}
+
+fn http_headers(out: &mut Vec<u8>) {
+    let headers = "accept: text/html\r\ncookie: session=0123456789abcdef\r\n".repeat(11);
+    put_message(
+        out,
+        "http-request",
+        [
+            ("src", IP),
+            ("src_port", Value::Int64(49_152)),
+            ("ssl", Value::Bool(true)),
+            ("sni", Value::String(b"www.example.com")),
+            ("method", Value::String(b"GET")),
+            ("path", Value::String(b"/products/4711/")),
+            ("query", Value::String(b"page=2&sort=date&lang=en")),
+            ("version", Value::String(b"1.1")),
+            ("ua", Value::String(AGENT)),
+            ("referer", Value::Null),
+            ("conn_cur", Value::Int64(118)),
+            ("headers", Value::Binary(headers.as_bytes())),
+        ],
+    );
+}
+
+fn waf_body(out: &mut Vec<u8>) {
+    put_message(
+        out,
+        "waf",
+        [
+            ("src", IP),
+            ("method", Value::String(b"POST")),
+            ("path", Value::String(b"/login")),
+            ("body", Value::Binary(&[b'x'; 9_000])),
+        ],
+    );
+}
+
+fn three_messages(out: &mut Vec<u8>) {
+    put_message(out, "ip-reputation", [("ip", IP), ("port", Value::Int64(49_152))]);
+    put_message(
+        out,
+        "user",
+        [("token", Value::Null), ("name", Value::String(b"alice")), ("tls", true.into())],
+    );
+    put_message(out, "bot-score", [("ua", Value::String(AGENT)), ("path", Value::String(b"/products/4711"))]);
+}
+
+impl Shape {
+    /// The bytes of a read that brings `frames` NOTIFYs.
+    pub fn read(&self, frames: usize) -> Vec<u8> {
+        let mut payload = Vec::new();
+        (self.messages)(&mut payload);
+        let mut bytes = Vec::new();
+        for frame in 0..frames as u64 {
+            // HAProxy counts its streams from its start.
+            put_frame(&mut bytes, header(FrameType::Notify, Ids::new(70_000 + frame, 1)), &payload);
+        }
+        bytes
+    }
+}
+
+fn header(frame_type: FrameType, ids: Ids) -> Header {
+    Header { frame_type, flags: Flags::FIN, ids }
+}
+
+/// One way of doing the work.
+pub trait Road {
+    /// Takes the bytes of a read; returns those of the answers.
+    fn round(&mut self, bytes: &[u8]) -> &[u8];
+}
+
+/// The names of the roads, in the order of [`roads`].
+pub const ROADS: [&str; 4] = ["read", "floor", "spop-core", "spop"];
+
+/// All roads, ready for their first read.
+pub fn roads() -> [Box<dyn Road>; 4] {
+    [Box::new(Read::default()), Box::new(Floor::new()), Box::new(Reactor::new()), Box::new(Spop::default())]
+}
+
+#[derive(Default)]
+struct Read {
+    inbox: BytesMut,
+}
+
+impl Road for Read {
+    fn round(&mut self, bytes: &[u8]) -> &[u8] {
+        self.inbox.clear();
+        self.inbox.extend_from_slice(bytes);
+        &[]
+    }
+}
+
+struct Floor {
+    inbox: BytesMut,
+    answer: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Floor {
+    fn new() -> Self {
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Session, "ip_score", 42_i32);
+        let mut answer = Vec::new();
+        put_frame(&mut answer, header(FrameType::Ack, Ids::new(70_000, 1)), actions.as_bytes());
+        Self { inbox: BytesMut::new(), answer, out: Vec::new() }
+    }
+
+    fn answer(&mut self, frames: usize) -> Option<()> {
+        let mut inbox = &self.inbox[frames..];
+        let len = u32::from_be_bytes(*inbox.split_off(..4)?.first_chunk()?);
+        let frame = inbox.split_off(..len as usize)?;
+        let mut rest = frame;
+        let [3, 0, 0, 0, 1] = rest.split_off(..5)? else { return None };
+        varint(&mut rest)?;
+        varint(&mut rest)?;
+        let ids = &frame[5..frame.len() - rest.len()];
+        while !rest.is_empty() {
+            black_box(string(&mut rest)?);
+            for _ in 0..*rest.split_off_first()? {
+                black_box((string(&mut rest)?, value(&mut rest)?));
+            }
+        }
+        let start = self.out.len();
+        self.out.extend_from_slice(&self.answer);
+        self.out.get_mut(start + 9..)?.get_mut(..ids.len())?.copy_from_slice(ids);
+        Some(())
+    }
+}
+
+impl Road for Floor {
+    fn round(&mut self, bytes: &[u8]) -> &[u8] {
+        self.inbox.clear();
+        self.inbox.extend_from_slice(bytes);
+        self.out.clear();
+        let mut start = 0;
+        while start < self.inbox.len() {
+            self.answer(start).unwrap();
+            start += 4 + u32::from_be_bytes(*self.inbox[start..].first_chunk().unwrap()) as usize;
+        }
+        &self.out
+    }
+}
+
+#[inline]
+fn varint(data: &mut &[u8]) -> Option<u64> {
+    let mut value = u64::from(*data.split_off_first()?);
+    if value < 240 {
+        return Some(value);
+    }
+    for shift in (4..64).step_by(7) {
+        let byte = *data.split_off_first()?;
+        value = value.wrapping_add(u64::from(byte) << shift);
+        if byte < 128 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[inline]
+fn string<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = varint(data)?;
+    data.split_off(..usize::try_from(len).ok()?)
+}
+
+#[inline]
+fn value<'a>(data: &mut &'a [u8]) -> Option<Value<'a>> {
+    let head = *data.split_off_first()?;
+    Some(match head & 15 {
+        0 => Value::Null,
+        1 => Value::Bool(head & 16 != 0),
+        2 => Value::Int32(varint(data)?.cast_signed().try_into().ok()?),
+        3 => Value::Uint32(varint(data)?.try_into().ok()?),
+        4 => Value::Int64(varint(data)?.cast_signed()),
+        5 => Value::Uint64(varint(data)?),
+        6 => Value::Ipv4((*data.split_off(..4)?.first_chunk::<4>()?).into()),
+        7 => Value::Ipv6((*data.split_off(..16)?.first_chunk::<16>()?).into()),
+        8 => Value::String(string(data)?),
+        9 => Value::Binary(string(data)?),
+        _ => return None,
+    })
+}
+
+struct Reactor {
+    agent: AgentReactor,
+    inbox: BytesMut,
+    now: Timestamp,
+    out: Vec<u8>,
+}
+
+impl Reactor {
+    fn new() -> Self {
+        let now = Timestamp::ZERO;
+        let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
+        let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+        let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
+        while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
+        let _ = agent.on_sent(now, agent.outgoing().len());
+        Self { agent, inbox, now, out: Vec::new() }
+    }
+}
+
+impl Road for Reactor {
+    fn round(&mut self, bytes: &[u8]) -> &[u8] {
+        self.inbox.extend_from_slice(bytes);
+        self.now = Timestamp::from_nanos(self.now.as_nanos() + 50_000);
+        loop {
+            match self.agent.on_bytes(self.now, &mut self.inbox) {
+                Action::RunMessages(notify) => {
+                    for message in &notify.messages {
+                        black_box(message.name());
+                        for argument in message.args() {
+                            black_box(argument);
+                        }
+                    }
+                    let mut actions = Actions::new();
+                    actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
+                    self.agent.acknowledge(self.now, notify.ticket, &actions).unwrap();
+                }
+                Action::SendFrames => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What a transport would do, and the other roads do as well: nothing but look at the bytes.
+        self.out.clear();
+        self.out.extend_from_slice(self.agent.outgoing());
+        let _ = self.agent.on_sent(self.now, self.out.len());
+        &self.out
+    }
+}
+
+#[derive(Default)]
+struct Spop {
+    codec: SpopCodec,
+    inbox: BytesMut,
+    out: BytesMut,
+}
+
+impl Road for Spop {
+    fn round(&mut self, bytes: &[u8]) -> &[u8] {
+        self.inbox.extend_from_slice(bytes);
+        self.out.clear();
+        while self.inbox.has_remaining() {
+            let frame = self.codec.decode(&mut self.inbox).unwrap().unwrap();
+            let FramePayload::ListOfMessages(messages) = frame.payload() else { panic!("not a NOTIFY") };
+            for message in messages {
+                black_box(&message.name);
+                for argument in &message.args {
+                    black_box(argument);
+                }
+            }
+            let ids = frame.metadata();
+            let ack = Ack::new(ids.stream_id, ids.frame_id).set_var(
+                VarScope::Session,
+                "ip_score",
+                black_box(42_i32),
+            );
+            self.codec.encode(Box::new(ack), &mut self.out).unwrap();
+        }
+        &self.out
+    }
+}

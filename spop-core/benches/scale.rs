@@ -1,0 +1,74 @@
+//! How the cost of a NOTIFY grows: with those that wait beside it, and with its arguments. Both should cost the same each.
+//! `cargo bench -p spop-core --bench scale`
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+use spop_core::{
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Ticket, Timestamp,
+    frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
+    notation,
+    wire::Value,
+};
+
+const RUNS: usize = 200;
+const NOW: Timestamp = Timestamp::ZERO;
+
+fn main() {
+    println!("in flight   ns per NOTIFY");
+    for in_flight in [1, 4, 8, 9, 16, 64, 256, 1_000] {
+        println!("{in_flight:>9}   {:>13.1}", best(in_flight, 2) / in_flight as f64);
+    }
+    println!("arguments   ns per NOTIFY   ns per argument");
+    let least = best(1, 0);
+    for arguments in [1, 2, 4, 16, 64, 255] {
+        let time = best(1, arguments);
+        println!("{arguments:>9}   {time:>13.1}   {:>15.1}", (time - least) / arguments as f64);
+    }
+}
+
+/// Nanoseconds for a read of so many NOTIFYs that all wait until the last has come, with so many arguments each.
+fn best(in_flight: usize, arguments: usize) -> f64 {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = in_flight + 1;
+    let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), NOW);
+    let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+    let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
+    while !matches!(agent.on_bytes(NOW, &mut inbox), Action::SendFrames) {}
+    let _ = agent.on_sent(NOW, agent.outgoing().len());
+
+    let mut payload = Vec::new();
+    put_message(&mut payload, "check", vec![("name", Value::String(b"a short text")); arguments]);
+    let mut bytes = Vec::new();
+    for stream in 0..in_flight as u64 {
+        let ids = Ids::new(70_000 + stream, 1);
+        put_frame(&mut bytes, Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids }, &payload);
+    }
+
+    let mut tickets: Vec<Ticket> = Vec::new();
+    let repeat = 1_000 / in_flight;
+    let mut best = f64::MAX;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        for _ in 0..repeat {
+            inbox.extend_from_slice(&bytes);
+            while let Action::RunMessages(notify) = agent.on_bytes(NOW, &mut inbox) {
+                for message in &notify.messages {
+                    for argument in message.args() {
+                        black_box(argument);
+                    }
+                }
+                tickets.push(notify.ticket);
+            }
+            for ticket in tickets.drain(..) {
+                let mut actions = Actions::new();
+                actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
+                agent.acknowledge(NOW, ticket, &actions).unwrap();
+            }
+            let _ = agent.on_sent(NOW, agent.outgoing().len());
+        }
+        best = best.min(start.elapsed().as_nanos() as f64 / repeat as f64);
+    }
+    best
+}

@@ -1,0 +1,120 @@
+//! Whatever comes, however it is cut.
+
+use alloc::string::String;
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::*;
+
+/// Bytes that get somewhere: whole headers, probes and frames one after another, some of them damaged.
+fn traffic() -> impl Strategy<Value = Vec<u8>> {
+    let header = (any::<bool>(), any::<Option<(SocketAddr, SocketAddr)>>()).prop_map(|(binary, ends)| {
+        let version = if binary { ProxyVersion::V2 } else { ProxyVersion::V1 };
+        let addresses = ends.map(|(source, destination)| Addresses {
+            source: source.into(),
+            destination: destination.into(),
+        });
+        let mut bytes = Vec::new();
+        encode_proxy_header(version, addresses.as_ref(), &mut bytes);
+        bytes
+    });
+    let binary = (prop_oneof![Just(0x20_u8), Just(0x21), any::<u8>()], any::<u8>(), vec(any::<u8>(), 0..300))
+        .prop_map(|(command, family, body)| {
+            [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &(body.len() as u16).to_be_bytes(), &body]
+                .concat()
+        });
+    let part = prop_oneof![
+        4 => header,
+        2 => binary,
+        1 => "PROXY (TCP4|TCP6|UNKNOWN)[ 0-9a-f.:+\r\n]{0,110}".prop_map(String::into_bytes),
+        1 => Just(b"ping\n".to_vec()),
+        1 => Just(FRAME.to_vec()),
+        1 => vec(any::<u8>(), 0..40),
+    ];
+    (vec(part, 0..4), vec((any::<Index>(), any::<u8>()), 0..2)).prop_map(|(parts, damage)| {
+        let mut bytes = parts.concat();
+        for (place, byte) in damage {
+            if !bytes.is_empty() {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+        }
+        bytes
+    })
+}
+
+fn configs() -> impl Strategy<Value = Arc<AcceptConfig>> {
+    let expect = ExpectProxy { max_len: 200, ..ExpectProxy::new() };
+    let step = prop_oneof![
+        Just(Step::from(expect)),
+        Just(ping()),
+        Just(Step::Tls),
+        Just(deny("10.0.0.0/9")),
+        Just(Step::from(Monitor::new("PROXY TCP4 1", "no"))),
+    ];
+    // A step that may not come twice is left out the second time.
+    vec(step, 0..=MAX_STEPS).prop_map(|steps| {
+        Arc::new(
+            steps
+                .into_iter()
+                .fold(AcceptConfig::new(), |config, step| config.clone().with(step).unwrap_or(config)),
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_story_is_one_for_every_cut(
+        config in configs(),
+        bytes in traffic(),
+        cuts in vec(any::<Index>(), 0..6),
+        eof: bool,
+    ) {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for cut in cuts {
+            pieces.push(&bytes[from..cut]);
+            from = cut;
+        }
+        pieces.push(&bytes[from..]);
+        let whole = drive(&config, &peer("10.200.0.1"), [&bytes[..]], eof);
+        prop_assert_eq!(&drive(&config, &peer("10.200.0.1"), pieces, eof), &whole);
+        prop_assert_eq!(drive(&config, &peer("10.200.0.1"), bytes.chunks(1), eof), whole);
+    }
+
+    #[test]
+    fn any_order_of_inputs_is_survived(
+        config in configs(),
+        inputs in vec((0_u8..5, 0_u64..8, traffic()), 0..20),
+    ) {
+        let mut acceptor = Acceptor::new(config, Peer::unnamed(), NOW);
+        let mut inbox = BytesMut::new();
+        let mut over = false;
+        for (input, seconds, bytes) in inputs {
+            let now = Timestamp::ZERO + Duration::from_secs(seconds);
+            let action = match input {
+                0 => {
+                    inbox.extend_from_slice(&bytes);
+                    acceptor.on_bytes(now, &mut inbox)
+                }
+                1 => acceptor.on_input_eof(now, &mut inbox),
+                2 => {
+                    let action = acceptor.on_timeout(now);
+                    prop_assert!(acceptor.deadline().is_none_or(|deadline| deadline > now));
+                    action
+                }
+                3 => acceptor.on_tls_done(now, &mut inbox),
+                _ => acceptor.on_sent(now, bytes.len()),
+            };
+            prop_assert!(!over || action == Accept::Paused);
+            over |= matches!(action, Accept::Ready(_) | Accept::Refuse(_) | Accept::Close(_));
+            prop_assert_eq!(over, acceptor.deadline().is_none());
+            prop_assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
+            if let Accept::Refuse(refusal) = action {
+                prop_assert!(!refusal.to_string().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a reactor says is to be done.
+
+use bytes::Bytes;
+
+use super::ticket::{Ticket, TicketId};
+use crate::{
+    Capabilities,
+    frame::{Ids, Messages, Version},
+    link::Closed,
+};
+
+/// What follows from an input. There is one action at most for each, and none is kept back.
+#[derive(Debug)]
+#[must_use = "an action that is not carried out leaves HAProxy waiting"]
+#[non_exhaustive]
+pub enum Action {
+    /// The handshake is done. Go on with the input.
+    Established(Session),
+    /// HAProxy asks: run these messages and answer with the ticket, now or later. Go on with the input.
+    RunMessages(Notify),
+    /// A fragment of this payload came, not the last; [`arriving`](super::AgentReactor::arriving) shows what is there.
+    /// Only with `watch_fragments`. Go on with the input.
+    FragmentArrived(Ids),
+    /// A payload that was arriving in fragments is dropped; its messages will not come. Go on with the input.
+    AbortFragment(Aborted),
+    /// Nobody waits for this answer any more: stop the work. Go on with the input.
+    CancelMessages(Cancelled),
+    /// There is no more to be done with the input; frames wait to be sent.
+    SendFrames,
+    /// There is no more to be done with the input, and nothing to be sent.
+    WantBytes {
+        /// How many bytes are missing at least for the next step.
+        at_least: usize,
+    },
+    /// A limit is reached: the input waits until answers were given and sent.
+    Paused,
+    /// The session is over. Tickets are worthless now. Obey [`interest`](super::AgentReactor::interest) until it says
+    /// close. Comes once.
+    Close(Closed),
+}
+
+/// A session: what both sides agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Session {
+    /// The version of the protocol.
+    pub version: Version,
+    /// The longest frame, without its length prefix.
+    pub max_frame_size: u32,
+    /// What may be used: pipelining and async when both sides want them, fragmentation when this side receives fragments.
+    pub capabilities: Capabilities,
+    /// What the peer announced; with fragmentation among it, answers may leave in fragments.
+    pub peer_capabilities: Capabilities,
+    /// Whose connection it is, as the peer says. HAProxy 2.6 and 3.0 have one for each thread.
+    pub engine_id: Option<Bytes>,
+}
+
+impl Session {
+    /// The engine-id, when answers may take any connection that has it.
+    pub fn shared_engine(&self) -> Option<&Bytes> {
+        self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
+    }
+}
+
+/// A NOTIFY.
+#[derive(Debug)]
+#[must_use = "HAProxy waits for an answer"]
+pub struct Notify {
+    /// The right to answer.
+    pub ticket: Ticket,
+    /// What is asked.
+    pub messages: Messages,
+}
+
+/// A payload in fragments that will not be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// Whose payload it is.
+    pub ids: Ids,
+    /// How many bytes of it had arrived.
+    pub received: usize,
+    /// Why.
+    pub why: Abort,
+}
+
+/// Why a payload was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Abort {
+    /// The peer said so.
+    Peer,
+    /// The same identifiers began anew.
+    Superseded,
+    /// It exceeds a limit. The peer was told, and the rest will be swallowed.
+    TooBig,
+    /// The next fragment did not come in time. The peer was told, and the rest will be swallowed.
+    TimedOut,
+}
+
+/// A NOTIFY that needs no answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Whose answer it would have been.
+    pub ticket: TicketId,
+    /// The identifiers of the NOTIFY.
+    pub ids: Ids,
+    /// Why.
+    pub why: Cancel,
+}
+
+/// Why a NOTIFY needs no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cancel {
+    /// The same identifiers came again, and HAProxy would take the answer for that of the newer NOTIFY.
+    Superseded,
+    /// The peer aborted it.
+    Aborted,
+    /// It was not answered in time, and the peer got what the configuration says.
+    TimedOut,
+}

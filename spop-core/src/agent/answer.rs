@@ -1,0 +1,209 @@
+//! What the application decides: answers, refusals, the end.
+
+use super::{
+    action::Action,
+    fragments::NotArriving,
+    reactor::AgentReactor,
+    ticket::{AckError, Settled, Ticket, TicketId},
+};
+use crate::{
+    Actions, Capabilities, Status, Timestamp,
+    frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
+    link::CloseReason,
+};
+
+/// Decisions of the application.
+impl AgentReactor {
+    /// Answers a NOTIFY.
+    ///
+    /// An answer that does not fit a frame leaves in fragments if the peer accepts them.
+    ///
+    /// # Errors
+    /// [`AckError`] when the ticket is another connection's or the answer too big. Nothing was queued, and the ticket
+    /// comes back.
+    #[inline]
+    pub fn acknowledge(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        actions: &Actions,
+    ) -> Result<Settled, AckError> {
+        self.tick(now);
+        let ticket = if ticket.connection == self.connection { ticket } else { self.own(ticket)? };
+        let payload = actions.as_bytes();
+        let streamed = self.link.is_sending(ticket.ids) && self.is_live(&ticket);
+        if streamed || payload.len() + HEADER_MAX > self.link.max_frame_size as usize {
+            return self.acknowledge_long(ticket, payload, streamed);
+        }
+        if !self.settle(&ticket) {
+            return Ok(Settled::Dropped);
+        }
+        self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
+        Ok(Settled::Queued)
+    }
+
+    /// Hands in a part of an answer that has more to come; the last goes to [`acknowledge`](Self::acknowledge). For
+    /// peers that accept fragments.
+    ///
+    /// # Errors
+    /// [`AckError`] as for [`acknowledge`](Self::acknowledge), or when the peer accepts no fragments. A part that is too
+    /// big because others wait to be sent can be handed in again when they have left.
+    pub fn acknowledge_part(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        actions: &Actions,
+    ) -> Result<Ticket, AckError> {
+        self.tick(now);
+        let ticket = self.own(ticket)?;
+        if !self.peer_accepts_fragments() {
+            return Err(AckError::NoFragmentation { ticket });
+        }
+        let size = actions.as_bytes().len();
+        let limit = self.config.limits.max_outgoing.saturating_sub(self.link.outgoing_bytes());
+        if size > limit {
+            return Err(AckError::TooBig { ticket, size, limit });
+        }
+        if self.is_live(&ticket) {
+            self.link.push_fragmented(FrameType::Ack, ticket.ids, actions.as_bytes(), false);
+        }
+        Ok(ticket)
+    }
+
+    /// Refuses to answer: an answer that was handed in in parts is aborted; otherwise the peer gets an ACK with ABORT,
+    /// which HAProxy treats as an answer without actions.
+    ///
+    /// # Errors
+    /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
+    pub fn abort_answer(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
+        self.tick(now);
+        let ticket = self.own(ticket)?;
+        if !self.settle(&ticket) {
+            return Ok(Settled::Dropped);
+        }
+        if !self.link.abort_sending(ticket.ids) {
+            self.push_abort(ticket.ids);
+        }
+        Ok(Settled::Queued)
+    }
+
+    /// Says that there is no answer; the peer gets what [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says.
+    ///
+    /// # Errors
+    /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
+    pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Action, AckError> {
+        self.tick(now);
+        let ticket = self.own(ticket)?;
+        if self.settle(&ticket) {
+            self.push_failure(ticket.ids);
+        }
+        Ok(self.at_rest(1))
+    }
+
+    /// Gives up a NOTIFY of this connection without an answer, because another connection of its engine carries it or
+    /// nobody waits for it. False when it was not waiting.
+    pub fn release(&mut self, ticket: TicketId) -> bool {
+        let released = self.flight.remove(ticket).is_some();
+        if released && self.link.is_eof() && !self.link.is_closing() {
+            self.end_if_nothing_owed();
+        }
+        released
+    }
+
+    /// Refuses the rest of a NOTIFY that is still arriving: the peer gets an ACK with ABORT, which HAProxy reports as
+    /// error 4, and the fragments that are under way are swallowed.
+    ///
+    /// # Errors
+    /// [`NotArriving`] when there is no such NOTIFY: it is complete, or was dropped.
+    pub fn abort(&mut self, now: Timestamp, ids: Ids) -> Result<(), NotArriving> {
+        self.tick(now);
+        self.link.reassembly.drop_set(ids).ok_or(NotArriving(ids))?;
+        self.refuse(ids);
+        Ok(())
+    }
+
+    /// Ends the session as soon as nothing is owed; until then requests are served on, because SPOP has no way to say
+    /// that no more are wanted. After the drain timeout it ends whatever is owed.
+    pub fn drain(&mut self, now: Timestamp) {
+        let now = self.tick(now);
+        self.link.drain(now + self.config.timeouts.drain);
+    }
+
+    /// Ends the session at once. What was acknowledged is sent before the DISCONNECT; what was not is lost. The message
+    /// is cut to 180 bytes.
+    pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) -> Action {
+        self.tick(now);
+        self.disconnect_for(CloseReason::Disconnect(status), status, message);
+        self.at_rest(1)
+    }
+}
+
+impl AgentReactor {
+    /// A ticket that this connection may answer: its own, or with async one of its engine.
+    #[cold]
+    fn own(&self, ticket: Ticket) -> Result<Ticket, AckError> {
+        if ticket.connection == self.connection {
+            return Ok(ticket);
+        }
+        if self.shared_engine.is_none() || self.shared_engine != ticket.engine {
+            Err(AckError::WrongConnection { ticket, connection: self.connection })
+        } else if self.link.is_closing() {
+            Err(AckError::Closing { ticket })
+        } else {
+            Ok(ticket)
+        }
+    }
+
+    /// Whether the answer is still wanted. Of a ticket of another connection that one knows, and the caller.
+    fn is_live(&self, ticket: &Ticket) -> bool {
+        ticket.connection != self.connection || self.flight.contains(ticket.id)
+    }
+
+    /// Takes the ticket for an answer that is about to be queued.
+    #[inline]
+    fn settle(&mut self, ticket: &Ticket) -> bool {
+        let live = ticket.connection != self.connection || self.flight.remove(ticket.id).is_some();
+        if live {
+            self.flight.answered();
+        }
+        live
+    }
+
+    fn acknowledge_long(
+        &mut self,
+        mut ticket: Ticket,
+        payload: &[u8],
+        streamed: bool,
+    ) -> Result<Settled, AckError> {
+        if !self.is_live(&ticket) {
+            return Ok(Settled::Dropped);
+        }
+        let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
+        let size = header.encoded_len() + payload.len();
+        if !streamed && size <= self.link.max_frame_size as usize {
+            self.link.push(header, payload);
+        } else {
+            ticket = self.check_size(ticket, payload.len())?;
+            self.link.push_fragmented(FrameType::Ack, ticket.ids, payload, true);
+        }
+        self.settle(&ticket);
+        Ok(Settled::Queued)
+    }
+
+    /// Whether an answer of this size can be sent at all, in fragments if need be.
+    fn check_size(&self, ticket: Ticket, size: usize) -> Result<Ticket, AckError> {
+        let limit = if self.peer_accepts_fragments() {
+            self.config.limits.max_outgoing
+        } else {
+            let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
+            self.link.max_frame_size as usize - header.encoded_len()
+        };
+        if size <= limit { Ok(ticket) } else { Err(AckError::TooBig { ticket, size, limit }) }
+    }
+
+    fn peer_accepts_fragments(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.peer_capabilities.contains(Capabilities::FRAGMENTATION))
+    }
+}

@@ -1,0 +1,66 @@
+//! The HELLO handshake as an agent does it.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{action::Session, config::AgentConfig};
+use crate::{
+    Capabilities,
+    frame::{AgentHello, FrameType, HaproxyHello, Header, Ids, MIN_FRAME_SIZE, Version},
+    link::Violation,
+};
+
+/// An accepted HELLO.
+pub(super) struct Greeting {
+    pub(super) session: Session,
+    pub(super) healthcheck: bool,
+    /// The longest frame the peer announced.
+    pub(super) peer_frame_size: u32,
+    /// The payload of the AGENT-HELLO.
+    pub(super) answer: Vec<u8>,
+}
+
+/// Judges a HAPROXY-HELLO and words the answer.
+pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Result<Greeting, Violation> {
+    if header.ids != Ids::ZERO {
+        return Err(Violation::HelloIds(header));
+    }
+    let hello = HaproxyHello::decode(payload)
+        .map_err(|error| Violation::Hello { frame_type: FrameType::HaproxyHello, error })?;
+    let max = config.limits.max_engine_id;
+    if let Some(id) = hello.engine_id
+        && id.len() > max
+    {
+        return Err(Violation::EngineIdTooLong { len: id.len(), max });
+    }
+
+    let mut common = hello.capabilities & config.capabilities;
+    if hello.engine_id.is_none() {
+        // Without an engine-id there is no telling which connections belong together.
+        common = common.without(Capabilities::ASYNC);
+    }
+    // Receiving fragments is up to the receiver alone.
+    let capabilities =
+        common.without(Capabilities::FRAGMENTATION) | config.capabilities & Capabilities::FRAGMENTATION;
+    let max_frame_size = hello.max_frame_size.min(own_frame_size(config));
+    let mut answer = Vec::new();
+    AgentHello { version: Version::V2_0, max_frame_size, capabilities }.encode(&mut answer);
+    Ok(Greeting {
+        session: Session {
+            version: Version::V2_0,
+            max_frame_size,
+            capabilities,
+            peer_capabilities: hello.capabilities,
+            engine_id: hello.engine_id.map(Bytes::copy_from_slice),
+        },
+        healthcheck: hello.healthcheck,
+        peer_frame_size: hello.max_frame_size,
+        answer,
+    })
+}
+
+/// What the configuration allows, or the least that the protocol does.
+pub(super) fn own_frame_size(config: &AgentConfig) -> u32 {
+    config.max_frame_size.max(MIN_FRAME_SIZE)
+}

@@ -1,0 +1,17 @@
+//! The agent's side of a connection.
+
+mod action;
+mod answer;
+mod config;
+mod flight;
+mod fragments;
+mod handshake;
+mod reactor;
+mod receive;
+mod ticket;
+
+pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
+pub use config::{AgentConfig, OnFailure};
+pub use fragments::{NotArriving, Partial};
+pub use reactor::AgentReactor;
+pub use ticket::{AckError, ConnectionId, Settled, Ticket, TicketId};

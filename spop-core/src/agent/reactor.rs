@@ -1,0 +1,493 @@
+//! The agent's reactor.
+
+use alloc::{boxed::Box, string::ToString, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session},
+    config::{AgentConfig, OnFailure},
+    flight::Flight,
+    fragments::Partial,
+    handshake::own_frame_size,
+    ticket::{ConnectionId, TicketId},
+};
+use crate::{
+    Status, Timestamp,
+    frame::{Flags, FrameType, Header, Ids, Messages},
+    link::{
+        CloseReason, Closed, Closing, Due, Earliest, Initiator, Interest, Layers, Link, Lost, Phase,
+        Progress, Side, TIMERS, Timer, Violation,
+    },
+};
+
+/// One connection of an agent: the whole of the protocol, and nothing else.
+///
+/// It is told what happened (the methods whose names begin with `on_`) and what was decided (the others), and says what
+/// follows: one [`Action`] for each input, the bytes to send, what to wait for, and until when. See the [crate's front
+/// page](crate) for the loop that drives it.
+///
+/// The states of a connection, as [`judge`](crate::link::judge) has them:
+///
+/// ```text
+///   Connected ──HAPROXY-HELLO──▶ Greeted ──AGENT-HELLO──▶ Established ──DISCONNECT of either side──▶ Closing
+///       │                           │                          │  ▲                                    ▲
+///       │                           │                          └──┘ NOTIFY, ACK, UNSET                 │
+///       └───────────────────────────┴──────── violation, timeout, end of input, failure ───────────────┘
+/// ```
+///
+/// An agent answers a HELLO at once, so it is never seen in `Greeted`.
+#[derive(Debug)]
+pub struct AgentReactor {
+    pub(super) connection: ConnectionId,
+    pub(super) config: Arc<AgentConfig>,
+    pub(super) link: Link,
+    pub(super) flight: Flight,
+    pub(super) session: Option<Box<Session>>,
+    /// With async: the engine whose other connections may carry the answers.
+    pub(super) shared_engine: Option<Arc<Bytes>>,
+    /// A payload was refused before its last fragment came, and no NOTIFY has begun since.
+    pub(super) refused: bool,
+    /// Set when the session ended, until the action that says so was returned.
+    ended: Option<Box<Closed>>,
+}
+
+/// Inputs: something happened.
+impl AgentReactor {
+    /// A connection that was just opened. It is known as `connection` to its caller.
+    pub fn new(config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
+        let mut link = Link::new(Side::Agent, own_frame_size(&config), now);
+        if config.defer_output {
+            link.defer_output();
+        }
+        Self {
+            connection,
+            config,
+            link,
+            flight: Flight::new(),
+            session: None,
+            shared_engine: None,
+            refused: false,
+            ended: None,
+        }
+    }
+
+    /// Says which layers there are to be shut before the transport. Plain unless said otherwise.
+    #[must_use]
+    pub fn with_layers(mut self, layers: Layers) -> Self {
+        self.link.set_layers(layers);
+        self
+    }
+
+    /// Bytes arrived: takes what it can use from the front of `inbox`, which keeps the rest for the next call.
+    ///
+    /// Call it again until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
+    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); also when nothing new has arrived but
+    /// [`Interest::resume`] is set.
+    pub fn on_bytes(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Action {
+        self.link.tick(now);
+        if self.is_full() {
+            self.link.reading_stopped();
+        } else if let Some((ids, place)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
+            && self.is_new(ids)
+            && let Some(count) = Messages::count(place.payload(inbox))
+        {
+            self.refused = false;
+            let messages = Messages::counted(self.link.take(inbox, place), count);
+            return Action::RunMessages(Notify { ticket: self.ticket(ids), messages });
+        }
+        self.on_any_bytes(inbox)
+    }
+
+    /// What [`on_bytes`](Self::on_bytes) does when there is more to it than a NOTIFY in one frame, or less.
+    #[inline(never)]
+    fn on_any_bytes(&mut self, inbox: &mut BytesMut) -> Action {
+        loop {
+            if self.link.is_closing() || self.is_full() || self.overflows(inbox) {
+                return self.at_limit(inbox);
+            }
+            let next = match self.link.next(inbox) {
+                Ok(Ok(next)) => next,
+                Ok(Err(at_least)) => {
+                    self.link.rest(inbox);
+                    if self.link.is_eof() {
+                        self.end_if_nothing_owed();
+                    }
+                    return self.at_rest(at_least);
+                }
+                Err(violation) => return self.violated(violation),
+            };
+            match self.on_frame(inbox, &next) {
+                Ok(None) => {}
+                Ok(Some(action)) => return action,
+                Err(violation) => return self.violated(violation),
+            }
+        }
+    }
+
+    /// Bytes that cannot be used now, or never.
+    #[cold]
+    fn at_limit(&mut self, inbox: &mut BytesMut) -> Action {
+        if self.overflows(inbox) {
+            // Nothing may leave before the input ends, and no more input can be answered.
+            let message = "the answers exceed what can wait for the end of the input";
+            self.link.forget_partial();
+            self.disconnect_for(CloseReason::Disconnect(Status::RESOURCE), Status::RESOURCE, message);
+        }
+        if self.link.is_closing() {
+            inbox.clear();
+        } else {
+            self.link.pause(inbox);
+        }
+        self.at_rest(1)
+    }
+
+    /// The peer will send no more. It still gets the answers it is owed.
+    ///
+    /// Like [`on_bytes`](Self::on_bytes), to be called until there is nothing more to be done with the inbox.
+    pub fn on_input_eof(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Action {
+        self.tick(now);
+        self.link.input_ended();
+        self.on_bytes(now, inbox)
+    }
+
+    /// A read found nothing: all that the peer has sent so far was passed on. A drain uses this moment, if nothing is
+    /// owed, to disconnect; memory that a waiting connection does not need is given back.
+    pub fn on_read_blocked(&mut self, now: Timestamp) -> Action {
+        self.tick(now);
+        self.finish_drain();
+        self.link.shrink();
+        if !self.owes() {
+            self.flight.shrink();
+        }
+        self.at_rest(1)
+    }
+
+    /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
+    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). The next deadline lies
+    /// after `now`.
+    pub fn on_timeout(&mut self, now: Timestamp) -> Action {
+        self.tick(now);
+        // Serving a timer moves it on; should one not, the loop ends all the same.
+        for _ in 0..TIMERS {
+            match self.link.expired(self.deadline()) {
+                Some(Due::Timer(timer)) => {
+                    if let Some(action) = self.on_timer(timer) {
+                        return action;
+                    }
+                }
+                Some(Due::Served) => {}
+                None => break,
+            }
+        }
+        self.at_rest(1)
+    }
+
+    /// The first `n` of the outgoing bytes have left.
+    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Action {
+        self.tick(now);
+        self.link.sent(n);
+        if self.link.nothing_to_send() {
+            self.flight.all_sent();
+            if self.link.is_eof() && !self.link.is_closing() {
+                self.end_if_nothing_owed();
+            }
+        }
+        self.at_rest(1)
+    }
+
+    /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
+    /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
+    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Action {
+        self.tick(now);
+        self.link.write_shut(progress);
+        self.at_rest(1)
+    }
+
+    /// The transport failed, in either direction: nothing can be received or sent any more.
+    pub fn on_transport_error(&mut self, now: Timestamp) -> Action {
+        self.tick(now);
+        if !self.link.is_closing() {
+            self.end(CloseReason::Transport);
+        }
+        self.link.abandon();
+        self.at_rest(1)
+    }
+}
+
+/// What follows from the state.
+impl AgentReactor {
+    /// Bytes to send, in order. Empty while nothing may be sent.
+    #[inline]
+    pub fn outgoing(&self) -> &[u8] {
+        self.link.outgoing()
+    }
+
+    /// What the driver should do.
+    pub fn interest(&self) -> Interest {
+        self.link.interest(self.is_full())
+    }
+
+    /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
+    pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
+        let timeouts = &self.config.timeouts;
+        let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
+        if let (Some(timeout), Some((_, _, arrived))) = (timeouts.message, self.flight.oldest()) {
+            next.offer(Some(arrived + timeout), Timer::Message);
+        }
+        if self.is_drained() {
+            // At once, but after the input that is there: the driver serves the transport before its timers.
+            next.offer(Some(self.link.now()), Timer::Drain);
+        }
+        if self.refused && !self.link.is_draining() && !self.link.is_closing() {
+            let quiet = self.config.quiet_after_refusal.map(|quiet| self.link.last_active() + quiet);
+            next.offer(quiet, Timer::Refused);
+        }
+        next.0
+    }
+
+    /// The session, once it is established.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_deref()
+    }
+
+    /// How far the connection has come.
+    pub fn phase(&self) -> Phase {
+        self.link.phase
+    }
+
+    /// How far each step of closing is.
+    pub fn closing(&self) -> Closing {
+        self.link.closing()
+    }
+
+    /// The number by which the caller knows this connection.
+    pub const fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// NOTIFYs that wait for their answers.
+    pub fn in_flight(&self) -> usize {
+        self.flight.waiting()
+    }
+
+    /// Whether the NOTIFY of this ticket still waits for its answer.
+    pub fn is_waiting(&self, ticket: TicketId) -> bool {
+        self.flight.contains(ticket)
+    }
+
+    /// What has arrived of a NOTIFY in fragments whose last is still to come.
+    pub fn arriving(&self, ids: Ids) -> Option<Partial<'_>> {
+        self.link.reassembly.get(ids).map(|payload| Partial { payload })
+    }
+
+    /// Bytes of memory that unfinished payloads take.
+    pub fn arriving_bytes(&self) -> usize {
+        self.link.reassembly.bytes()
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn outgoing_bytes(&self) -> usize {
+        self.link.outgoing_bytes()
+    }
+
+    /// Bytes that wait to be sent, if an answer of another connection could be queued behind them. After the end of the
+    /// input it is as if there were no end to them: a HAProxy that has closed its side reads nothing more.
+    pub fn room(&self) -> Option<usize> {
+        let open = !self.link.is_closing() && self.session.is_some();
+        open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
+    }
+
+    /// Frames of unknown type that were skipped.
+    pub fn skipped_frames(&self) -> u64 {
+        self.link.skipped()
+    }
+}
+
+/// Timers, answers and the end.
+impl AgentReactor {
+    /// Moves the time on, at the start of every input.
+    #[inline]
+    pub(super) fn tick(&mut self, now: Timestamp) -> Timestamp {
+        let now = self.link.tick(now);
+        if self.is_full() {
+            self.link.reading_stopped();
+        }
+        now
+    }
+
+    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action> {
+        match timer {
+            Timer::Message => {
+                let (ticket, ids, _) = self.flight.oldest()?;
+                self.flight.remove(ticket);
+                self.flight.answered();
+                self.push_failure(ids);
+                Some(Action::CancelMessages(Cancelled { ticket, ids, why: Cancel::TimedOut }))
+            }
+            Timer::Fragment => {
+                let (ids, _) = self.link.reassembly.oldest()?;
+                let received = self.link.reassembly.drop_set(ids)?;
+                self.refuse(ids);
+                Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TimedOut }))
+            }
+            Timer::Write => {
+                // A peer that reads nothing would not read a DISCONNECT either.
+                self.end(CloseReason::Timeout(timer));
+                self.link.abandon();
+                None
+            }
+            Timer::Refused => {
+                self.link.drain(self.link.now() + self.config.timeouts.drain);
+                self.finish_drain();
+                None
+            }
+            Timer::Drain if self.is_drained() => {
+                self.finish_drain();
+                None
+            }
+            Timer::Drain => {
+                self.disconnect_for(
+                    CloseReason::Timeout(timer),
+                    Status::NORMAL,
+                    "the agent is shutting down",
+                );
+                None
+            }
+            Timer::Hello | Timer::Frame | Timer::Idle | Timer::Pace | Timer::Linger => {
+                self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
+                None
+            }
+        }
+    }
+
+    /// Tells the peer to stop sending a payload, and swallows what it has sent already.
+    pub(super) fn refuse(&mut self, ids: Ids) {
+        self.link.reassembly.refuse(ids, &self.config.limits);
+        self.push_refusal(ids);
+    }
+
+    /// Tells the peer to stop sending a payload.
+    pub(super) fn push_refusal(&mut self, ids: Ids) {
+        self.refused = true;
+        self.push_abort(ids);
+    }
+
+    pub(super) fn push_abort(&mut self, ids: Ids) {
+        self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::ABORT, ids }, &[]);
+    }
+
+    /// Gives the peer what it gets for a NOTIFY without an answer.
+    pub(super) fn push_failure(&mut self, ids: Ids) {
+        if self.link.abort_sending(ids) {
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        match &config.on_failure {
+            OnFailure::Answer(actions) => {
+                let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids };
+                let fits =
+                    header.encoded_len() + actions.as_bytes().len() <= self.link.max_frame_size as usize;
+                self.link.push(header, if fits { actions.as_bytes() } else { &[] });
+            }
+            OnFailure::Disconnect { status, message } => {
+                self.disconnect_for(CloseReason::Disconnect(*status), *status, message);
+            }
+        }
+    }
+
+    /// Disconnects when a drain is wanted and nothing is owed.
+    fn finish_drain(&mut self) {
+        if self.is_drained() {
+            self.disconnect_for(
+                CloseReason::Drained,
+                Status::NORMAL,
+                "the agent takes no more requests here",
+            );
+        }
+    }
+
+    /// Whether a drain is wanted and has nothing to wait for.
+    fn is_drained(&self) -> bool {
+        self.link.is_draining()
+            && !self.link.is_closing()
+            && !self.owes()
+            && self.link.partial_bytes() == 0
+            && !self.link.is_paused()
+    }
+
+    /// Whether requests wait or answers have not left.
+    pub(super) fn owes(&self) -> bool {
+        self.flight.waiting() > 0 || !self.link.nothing_to_send() || self.link.reassembly.len() > 0
+    }
+
+    /// Whether reading waits for room. Output that waits for the end of the input is no reason: the end must be read.
+    pub(super) fn is_full(&self) -> bool {
+        if self.link.is_deferred() {
+            self.flight.waiting() >= self.config.limits.max_in_flight.max(1)
+        } else {
+            self.flight.len() >= self.config.limits.max_in_flight.max(1) || self.outgoing_is_full()
+        }
+    }
+
+    /// Whether more input has come than can be answered before it ends.
+    fn overflows(&self, inbox: &BytesMut) -> bool {
+        self.link.is_deferred() && self.outgoing_is_full() && !inbox.is_empty()
+    }
+
+    fn outgoing_is_full(&self) -> bool {
+        self.link.outgoing_bytes() >= self.config.limits.max_outgoing.max(1)
+    }
+
+    pub(super) fn violated(&mut self, violation: Violation) -> Action {
+        // The frame that is at fault is no loss, however much of it has come.
+        self.link.forget_partial();
+        let message = violation.to_string();
+        self.disconnect_for(CloseReason::Violation(violation), violation.status(), &message);
+        self.at_rest(1)
+    }
+
+    pub(super) fn disconnect_for(&mut self, reason: CloseReason, status: Status, message: &str) {
+        if !self.link.is_closing() {
+            self.end(reason);
+            self.link.disconnect(status, message);
+        }
+    }
+
+    /// After the end of the input there may be nothing left to do.
+    pub(super) fn end_if_nothing_owed(&mut self) {
+        if self.flight.waiting() == 0 && self.link.nothing_to_send() && !self.link.is_paused() {
+            self.end(CloseReason::Eof);
+            self.link.close();
+        }
+    }
+
+    /// Notes why the session ends and what is lost by it. The action that says so is returned by the input under way, or
+    /// by the next where a decision of the application ended it.
+    pub(super) fn end(&mut self, reason: CloseReason) {
+        let arriving = self.link.reassembly.clear();
+        let lost = Lost {
+            messages: self.flight.clear(),
+            payloads: arriving.len(),
+            frame_bytes: self.link.partial_bytes(),
+            answers: self.link.abort_all_sending(),
+        };
+        if reason.initiator() != Initiator::Peer {
+            arriving.for_each(|ids| self.push_abort(ids));
+        }
+        self.ended = Some(Box::new(Closed { reason, lost }));
+    }
+
+    /// What is left to say when there is nothing more to be done with the input.
+    pub(super) fn at_rest(&mut self, at_least: usize) -> Action {
+        if let Some(closed) = self.ended.take() {
+            Action::Close(*closed)
+        } else if !self.link.outgoing().is_empty() {
+            Action::SendFrames
+        } else if !self.link.is_closing() && self.is_full() {
+            Action::Paused
+        } else {
+            Action::WantBytes { at_least }
+        }
+    }
+}

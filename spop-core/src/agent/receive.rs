@@ -1,0 +1,225 @@
+//! What the frames of the peer do.
+
+use alloc::{boxed::Box, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    action::{Abort, Aborted, Action, Cancel, Cancelled, Notify},
+    handshake::greet,
+    reactor::AgentReactor,
+    ticket::{Ticket, TicketId},
+};
+use crate::{
+    Capabilities,
+    frame::{Disconnect, Flags, FrameType, Header, Ids, Messages},
+    link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
+};
+
+/// The least that leaves at once, whatever frame size a peer announces: HAProxy's buffers are never below 1024 bytes.
+const LEAST_PORTION: usize = 768;
+
+impl AgentReactor {
+    pub(super) fn on_frame(
+        &mut self,
+        inbox: &mut BytesMut,
+        next: &Next,
+    ) -> Result<Option<Action>, Violation> {
+        match next.verdict {
+            Verdict::Whole => Ok(Some(self.on_notify(inbox, next))),
+            Verdict::First => self.on_first_fragment(inbox, next),
+            Verdict::More => self.on_fragment(inbox, next, false),
+            Verdict::Last => self.on_fragment(inbox, next, true),
+            Verdict::Abort => self.on_abort(inbox, next),
+            Verdict::Hello => self.on_hello(inbox, next).map(Some),
+            Verdict::Disconnect => self.on_disconnect(inbox, next).map(Some),
+            // `Link::next` has skipped, refused or, when closing, never seen these.
+            Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
+                self.link.skip(inbox, next.place);
+                Ok(None)
+            }
+        }
+    }
+
+    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action, Violation> {
+        let greeting = greet(&self.config, next.header, next.place.payload(inbox))?;
+        self.link.skip(inbox, next.place);
+        let header = Header { frame_type: FrameType::AgentHello, flags: Flags::FIN, ids: Ids::ZERO };
+        self.link.push(header, &greeting.answer);
+        if greeting.healthcheck {
+            // Nothing may follow: HAProxy 3.5 takes even a DISCONNECT for a failure.
+            self.link.close();
+            self.end(CloseReason::HealthCheck);
+            return Ok(self.at_rest(1));
+        }
+        let session = greeting.session;
+        self.link.phase = Phase::Established;
+        self.link.max_frame_size = session.max_frame_size;
+        if let Some(pacing) = self.config.pacing
+            && !session.peer_capabilities.contains(Capabilities::FRAGMENTATION)
+        {
+            let size = greeting.peer_frame_size as usize;
+            self.link.pace(pacing, size.saturating_sub(512).max(LEAST_PORTION));
+        }
+        self.shared_engine = session.shared_engine().cloned().map(Arc::new);
+        self.session = Some(Box::new(session.clone()));
+        Ok(Action::Established(session))
+    }
+
+    /// Whether a NOTIFY with these identifiers ends nothing that is under way.
+    #[inline]
+    pub(super) fn is_new(&self, ids: Ids) -> bool {
+        self.link.reassembly.is_idle()
+            && !self.link.is_fragmenting()
+            && !self.link.is_deferred()
+            && self.flight.find(ids).is_none()
+    }
+
+    /// Puts a NOTIFY on the list of those that wait.
+    #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
+    #[inline(always)]
+    pub(super) fn ticket(&mut self, ids: Ids) -> Ticket {
+        let id = self.flight.insert(ids, self.link.now());
+        Ticket { connection: self.connection, id, ids, engine: self.shared_engine.clone() }
+    }
+
+    fn on_notify(&mut self, inbox: &mut BytesMut, next: &Next) -> Action {
+        let ids = next.header.ids;
+        if let Some(action) = self.supersede(ids) {
+            return action;
+        }
+        self.link.reassembly.forget_refused(ids);
+        let payload = self.link.take(inbox, next.place);
+        self.run(next.header, payload)
+    }
+
+    fn run(&mut self, header: Header, payload: Bytes) -> Action {
+        match Messages::decode(payload) {
+            Ok(messages) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), messages }),
+            Err(error) => self.violated(Violation::Payload { header, error }),
+        }
+    }
+
+    /// Ends what is under way under the identifiers of a NOTIFY that begins: the newer counts. The frame stays in the
+    /// inbox, and is seen again when the caller comes back.
+    fn supersede(&mut self, ids: Ids) -> Option<Action> {
+        self.refused = false;
+        if let Some(ticket) = self.flight.find(ids) {
+            return Some(self.cancel(ticket, ids, Cancel::Superseded));
+        }
+        if self.link.reassembly.len() > 0
+            && let Some(received) = self.link.reassembly.drop_set(ids)
+        {
+            return Some(Action::AbortFragment(Aborted { ids, received, why: Abort::Superseded }));
+        }
+        // The rest of an answer to an older one would be taken for that of the newer.
+        self.link.withdraw(ids);
+        None
+    }
+
+    fn cancel(&mut self, ticket: TicketId, ids: Ids, why: Cancel) -> Action {
+        self.flight.remove(ticket);
+        self.link.withdraw(ids);
+        Action::CancelMessages(Cancelled { ticket, ids, why })
+    }
+
+    fn on_first_fragment(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action>, Violation> {
+        let (header, ids) = (next.header, next.header.ids);
+        self.check_announced(header)?;
+        if let Some(action) = self.supersede(ids) {
+            return Ok(Some(action));
+        }
+        let limits = &self.config.limits;
+        let fragment = next.place.payload(inbox);
+        let begun = self.link.reassembly.begin(self.link.now(), ids, fragment, limits);
+        let received = fragment.len();
+        self.link.skip(inbox, next.place);
+        match begun {
+            Begun::Kept => Ok(self.watched(ids)),
+            Begun::TooMany => Err(Violation::TooManyPayloads { header, max: limits.max_payloads }),
+            Begun::TooBig => {
+                self.push_refusal(ids);
+                Ok(Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TooBig })))
+            }
+        }
+    }
+
+    fn on_fragment(
+        &mut self,
+        inbox: &mut BytesMut,
+        next: &Next,
+        last: bool,
+    ) -> Result<Option<Action>, Violation> {
+        let (header, ids) = (next.header, next.header.ids);
+        self.check_announced(header)?;
+        let fragment = next.place.payload(inbox);
+        let continued =
+            self.link.reassembly.continue_with(self.link.now(), ids, fragment, last, &self.config.limits);
+        let size = fragment.len();
+        self.link.skip(inbox, next.place);
+        match continued {
+            Continued::Kept => Ok(self.watched(ids)),
+            Continued::Done(payload) => Ok(Some(self.run(header, payload))),
+            Continued::Swallowed => Ok(None),
+            Continued::Unknown => Err(Violation::NoSuchPayload(header)),
+            Continued::TooBig { received } => {
+                // After the last fragment the peer takes an ABORT for an ordinary answer.
+                if last {
+                    self.push_abort(ids);
+                } else {
+                    self.push_refusal(ids);
+                }
+                let received = received + size;
+                Ok(Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TooBig })))
+            }
+        }
+    }
+
+    fn on_abort(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action>, Violation> {
+        let (header, ids) = (next.header, next.header.ids);
+        let size = next.place.payload(inbox).len();
+        if header.frame_type == FrameType::Notify {
+            if let Some(action) = self.supersede(ids) {
+                return Ok(Some(action));
+            }
+            self.link.reassembly.forget_refused(ids);
+            self.link.skip(inbox, next.place);
+            return Ok(Some(Action::AbortFragment(Aborted { ids, received: size, why: Abort::Peer })));
+        }
+        self.check_announced(header)?;
+        self.link.skip(inbox, next.place);
+        if let Some(received) = self.link.reassembly.drop_set(ids) {
+            let received = received + size;
+            return Ok(Some(Action::AbortFragment(Aborted { ids, received, why: Abort::Peer })));
+        }
+        if let Some(ticket) = self.flight.find(ids) {
+            return Ok(Some(self.cancel(ticket, ids, Cancel::Aborted)));
+        }
+        if self.link.reassembly.forget_refused(ids) {
+            Ok(None)
+        } else {
+            Err(Violation::NoSuchPayload(header))
+        }
+    }
+
+    fn on_disconnect(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action, Violation> {
+        let frame_type = next.header.frame_type;
+        let disconnect = Disconnect::decode(next.place.payload(inbox))
+            .map_err(|error| Violation::Disconnect { frame_type, error })?;
+        let status = disconnect.status;
+        let message = Bytes::copy_from_slice(disconnect.message);
+        self.link.skip(inbox, next.place);
+        // HAProxy reports the status of this answer in place of its own.
+        self.disconnect_for(CloseReason::PeerDisconnect { status, message }, status, "goodbye");
+        Ok(self.at_rest(1))
+    }
+
+    fn check_announced(&self, header: Header) -> Result<(), Violation> {
+        let announced = self.config.capabilities.contains(Capabilities::FRAGMENTATION);
+        if announced { Ok(()) } else { Err(Violation::FragmentationNotAnnounced(header)) }
+    }
+
+    fn watched(&self, ids: Ids) -> Option<Action> {
+        self.config.watch_fragments.then_some(Action::FragmentArrived(ids))
+    }
+}

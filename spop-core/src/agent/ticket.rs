@@ -1,0 +1,122 @@
+//! The right to answer one NOTIFY, once.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::frame::Ids;
+
+/// The number by which its caller knows a connection. It binds tickets to connections: give different numbers to
+/// connections whose tickets could meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Names a ticket while another owns it, so that what belongs to it can be found when it is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TicketId {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// The right and the duty to answer one NOTIFY.
+///
+/// There is no second one, and answering takes it: a NOTIFY cannot be answered twice. It is worth something to the
+/// connection it came from only (with async, to all of the same engine), and nothing once the NOTIFY was cancelled.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "HAProxy waits for an answer: `acknowledge` it, or `fail` it"]
+pub struct Ticket {
+    pub(super) connection: ConnectionId,
+    pub(super) id: TicketId,
+    pub(super) ids: Ids,
+    /// With async: the engine whose other connections may carry the answer.
+    pub(super) engine: Option<Arc<Bytes>>,
+}
+
+impl Ticket {
+    /// The connection the NOTIFY came from.
+    pub const fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// The ticket's name on that connection.
+    pub const fn id(&self) -> TicketId {
+        self.id
+    }
+
+    /// STREAM-ID and FRAME-ID of the NOTIFY. They may come again; the ticket does not.
+    pub const fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    /// With async: the engine-id that other connections must have to carry the answer.
+    pub fn engine_id(&self) -> Option<&Bytes> {
+        match &self.engine {
+            Some(engine) => Some(engine),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NOTIFY {} of connection {}", self.ids, self.connection.0)
+    }
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settled {
+    /// It is among the outgoing bytes.
+    Queued,
+    /// Nobody waits for it any more: the NOTIFY was cancelled, or the session is over.
+    Dropped,
+}
+
+/// An answer that cannot be given as asked. Nothing was queued; the ticket comes back.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The NOTIFY came from another connection, and async was not agreed on or the engine is another.
+    #[error("the answer to {ticket} was given to connection {}", connection.0)]
+    WrongConnection {
+        /// The ticket.
+        ticket: Ticket,
+        /// The connection that was asked.
+        connection: ConnectionId,
+    },
+    /// The connection is closing, and the NOTIFY came from another: the answer can take yet another.
+    #[error("the answer to {ticket} was given to a connection that is closing")]
+    Closing {
+        /// The ticket.
+        ticket: Ticket,
+    },
+    /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit.
+    #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that the peer accepts")]
+    TooBig {
+        /// The ticket.
+        ticket: Ticket,
+        /// What the payload would take.
+        size: usize,
+        /// What it may take.
+        limit: usize,
+    },
+    /// An answer in parts needs a peer that accepts fragments.
+    #[error("the answer to {ticket} cannot be sent in parts: the peer accepts no fragments")]
+    NoFragmentation {
+        /// The ticket.
+        ticket: Ticket,
+    },
+}
+
+impl AckError {
+    /// The ticket that was not used up.
+    pub fn into_ticket(self) -> Ticket {
+        match self {
+            Self::WrongConnection { ticket, .. }
+            | Self::Closing { ticket }
+            | Self::TooBig { ticket, .. }
+            | Self::NoFragmentation { ticket } => ticket,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What an engine's reactor says is to be done.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::{EngineError, NotifyId};
+use crate::{
+    agent::Session,
+    frame::{AckActions, Flags, Ids},
+    link::{CloseReason, Closed},
+};
+
+/// What follows from an input. There is one action at most for each, and none is kept back.
+#[derive(Debug)]
+#[must_use = "an action that is not carried out leaves a request without its end"]
+#[non_exhaustive]
+pub enum EngineAction {
+    /// The handshake is done: requests may be sent. Go on with the input.
+    Established(Session),
+    /// The agent has answered a request. Go on with the input.
+    Answered(Answer),
+    /// A request has failed, and only this one. Go on with the input.
+    Failed(Failure),
+    /// An ACK answers no request of this connection. With `async` it may be meant for another connection of the engine:
+    /// [`claim`](super::EngineReactor::claim) it there. Go on with the input.
+    Unclaimed(UnclaimedAck),
+    /// There is no more to be done with the input; frames wait to be sent.
+    SendFrames,
+    /// There is no more to be done with the input, and nothing to be sent.
+    WantBytes {
+        /// How many bytes are missing at least for the next step.
+        at_least: usize,
+    },
+    /// The session is over, and what was not answered will not be. Obey [`interest`](super::EngineReactor::interest)
+    /// until it says close. Comes once.
+    Close(Ended),
+}
+
+/// What the agent answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Whose answer it is.
+    pub id: NotifyId,
+    /// The payload of the ACK.
+    pub payload: Bytes,
+    /// The time from the request to its answer.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// The actions, read the way HAProxy does: the first malformed one ends the list, and those before it apply.
+    pub fn actions(&self) -> AckActions<'_> {
+        AckActions::lenient(&self.payload)
+    }
+}
+
+/// A request that got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which one.
+    pub id: NotifyId,
+    /// Why.
+    pub error: EngineError,
+    /// The time from the request to its failure.
+    pub took: Duration,
+}
+
+/// An ACK for a request that this connection does not wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnclaimedAck {
+    /// Whose answer it is.
+    pub ids: Ids,
+    /// Its flags.
+    pub flags: Flags,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// The end of a session, and of the requests that were under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why it ended, and how much was lost.
+    pub closed: Closed,
+    /// What the unanswered requests fail with. It is the agent's status where the agent gave one, even if this side ended
+    /// the session for another reason.
+    pub error: EngineError,
+    /// The requests without an answer, oldest first.
+    pub unanswered: Vec<NotifyId>,
+    /// Whether the answers may yet come by another connection of the engine (`async`): if one is left, the requests have
+    /// not failed before their time is up.
+    pub adrift: bool,
+}
+
+impl Ended {
+    /// Whether this was a health check, and the agent is well.
+    pub fn is_healthy(&self) -> bool {
+        self.closed.reason == CloseReason::HealthCheck
+    }
+}

@@ -1,0 +1,157 @@
+//! What the application decides: requests, the end.
+
+use super::{
+    EngineReactor, NotifyId,
+    action::{Answer, EngineAction, UnclaimedAck},
+    config::StreamIds,
+    error::NotifyError,
+    reactor::NOTIFY_HEADER,
+};
+use crate::{
+    Capabilities, MessageList, Status, Timestamp,
+    frame::{Flags, FrameType, Header, Ids},
+    link::{CloseReason, Phase},
+};
+
+/// Decisions of the application.
+impl EngineReactor {
+    /// Asks the agent. `ids` are the stream's, where the [configuration](super::Habits::stream_ids) leaves them to the
+    /// caller; `None` takes the next of the connection.
+    ///
+    /// A payload that does not fit a frame leaves in fragments, if both sides do that.
+    ///
+    /// # Errors
+    /// [`NotifyError`] when it cannot be asked now, or not at all. Nothing was queued.
+    #[inline]
+    pub fn notify(
+        &mut self,
+        now: Timestamp,
+        ids: Option<Ids>,
+        messages: &MessageList,
+    ) -> Result<NotifyId, NotifyError> {
+        self.notify_raw(now, ids, messages.as_bytes())
+    }
+
+    /// As [`notify`](Self::notify), with a payload that is sent as it is, well-formed or not.
+    ///
+    /// # Errors
+    /// As [`notify`](Self::notify).
+    pub fn notify_raw(
+        &mut self,
+        now: Timestamp,
+        ids: Option<Ids>,
+        payload: &[u8],
+    ) -> Result<NotifyId, NotifyError> {
+        self.notify_since(now, now, ids, payload)
+    }
+
+    /// As [`notify_raw`](Self::notify_raw), for a request whose time began to run when it was `asked`.
+    #[inline]
+    pub(super) fn notify_since(
+        &mut self,
+        now: Timestamp,
+        asked: Timestamp,
+        ids: Option<Ids>,
+        payload: &[u8],
+    ) -> Result<NotifyId, NotifyError> {
+        let now = self.link.tick(now);
+        if self.link.phase != Phase::Established || self.link.is_draining() {
+            return Err(NotifyError::NoSession);
+        }
+        if self.is_busy() {
+            return Err(NotifyError::Busy);
+        }
+        let ids = self.choose(ids)?;
+        let size = payload.len();
+        let limit = (self.link.max_frame_size as usize).saturating_sub(NOTIFY_HEADER);
+        if size <= limit {
+            self.link.push(Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids }, payload);
+        } else if self.sends_fragments() {
+            self.link.push_fragmented(FrameType::Notify, ids, payload, true);
+        } else {
+            return Err(NotifyError::TooBig { size, limit });
+        }
+        self.highest = self.highest.max(Some(ids.stream));
+        self.next_stream = self.next_stream.max(ids.stream.saturating_add(1));
+        Ok(self.pending.insert(ids, asked.min(now)))
+    }
+
+    /// Whether [`notify`](Self::notify) would take a request now.
+    pub fn is_ready(&self) -> bool {
+        self.link.phase == Phase::Established && !self.link.is_draining() && !self.is_busy()
+    }
+
+    /// Takes an ACK that came by another connection of the engine (`async`) as the answer to a request of this one.
+    ///
+    /// # Errors
+    /// The ACK comes back when it answers nothing here either.
+    pub fn claim(&mut self, now: Timestamp, ack: UnclaimedAck) -> Result<Answer, UnclaimedAck> {
+        self.link.tick(now);
+        match self.pending.find(ack.ids) {
+            Some(request) if self.is_async() && !self.link.is_leaving(ack.ids) => {
+                self.pending.remove(request.id);
+                let took = self.link.now().since(request.asked);
+                Ok(Answer { id: request.id, payload: ack.payload, took })
+            }
+            _ => Err(ack),
+        }
+    }
+
+    /// Ends the session once nothing waits for an answer; no more is asked. After the drain timeout it ends whatever
+    /// waits.
+    pub fn drain(&mut self, now: Timestamp) -> EngineAction {
+        let now = self.link.tick(now);
+        self.link.drain(now + self.config.timeouts.drain);
+        self.at_rest(1)
+    }
+
+    /// Ends the session at once. What waits for its answer fails with the status that the agent answers.
+    pub fn disconnect(&mut self, now: Timestamp, status: Status) -> EngineAction {
+        self.link.tick(now);
+        if self.link.phase == Phase::Established {
+            self.disconnect_for(CloseReason::Disconnect(status), status);
+        } else if !self.link.is_closing() {
+            self.finish(CloseReason::Disconnect(status), status);
+            self.link.abandon();
+        }
+        self.at_rest(1)
+    }
+
+    /// How many requests may wait at once.
+    pub(super) fn window(&self) -> usize {
+        let many = self.session.as_ref().is_some_and(|session| {
+            let capabilities = session.capabilities;
+            capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC)
+        });
+        if many { self.config.max_waiting_frames.max(1) } else { 1 }
+    }
+
+    /// Whether answers may take any connection of the engine.
+    pub(super) fn is_async(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.pending.len() >= self.window()
+            || self.late_ack
+            || self.link.is_fragmenting()
+            || self.link.outgoing_bytes() >= self.config.limits.max_outgoing
+    }
+
+    fn sends_fragments(&self) -> bool {
+        let agent = self.session.as_ref().map_or(Capabilities::NONE, |session| session.peer_capabilities);
+        self.config.send_frag_payload && agent.contains(Capabilities::FRAGMENTATION)
+    }
+
+    fn choose(&self, ids: Option<Ids>) -> Result<Ids, NotifyError> {
+        match (self.config.habits.stream_ids, ids) {
+            (StreamIds::Odd, Some(_)) => Err(NotifyError::OwnIds),
+            (StreamIds::Odd, None) => Ok(Ids::new(self.next_stream | 1, 1)),
+            (StreamIds::Streams, None) => Ok(Ids::new(self.next_stream, 1)),
+            (StreamIds::Streams, Some(ids)) if self.pending.find(ids).is_some() => {
+                Err(NotifyError::InUse(ids))
+            }
+            (StreamIds::Streams, Some(ids)) => Ok(ids),
+        }
+    }
+}

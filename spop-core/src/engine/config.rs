@@ -1,0 +1,180 @@
+//! What an engine wants of its connections, and the habits of the engines that there are.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    Capabilities,
+    config::{Limits, Timeouts},
+};
+
+/// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine: what a
+/// `spoe-agent` section says.
+///
+/// ```
+/// use spop_core::EngineConfig;
+///
+/// let mut config = EngineConfig::haproxy_2_6();
+/// config.max_frame_size = 4096;
+/// config.engine_id = Some("2b1e8b3c-8f0c-4d3e-9d2a-0e5d1c7a9f11".into());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// `max-frame-size`: the longest frame, without its length prefix; the agent may lower it. Default 16380, which is
+    /// `tune.bufsize` − 4.
+    pub max_frame_size: u32,
+    /// `max-waiting-frames`: requests that may wait for their answers when pipelining or async was negotiated. Without
+    /// them it is one. Default 20.
+    pub max_waiting_frames: usize,
+    /// What this side announces: `option pipelining` and `option async`. Fragmentation says that fragmented ACKs are
+    /// accepted, which no HAProxy does.
+    pub capabilities: Capabilities,
+    /// `option send-frag-payload`: payloads over the frame size leave in fragments if the agent announced that it takes
+    /// them. Default true, except where HAProxy has given it up.
+    pub send_frag_payload: bool,
+    /// The `engine-id`. Default none.
+    pub engine_id: Option<Bytes>,
+    /// Only asks whether the agent is well: announces no capability and no engine-id, and ends with the AGENT-HELLO.
+    pub healthcheck: bool,
+    /// What a peer can make grow, and how far.
+    pub limits: Limits,
+    /// How long to wait for what. `message` is `timeout processing`: from a request to its answer. `idle` is also how long
+    /// the answer to a DISCONNECT is waited for.
+    pub timeouts: Timeouts,
+    /// What this engine does where engines differ.
+    pub habits: Habits,
+}
+
+/// What engines do differently.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[allow(clippy::struct_excessive_bools)] // Independent habits, not states.
+pub struct Habits {
+    /// Who numbers the requests.
+    pub stream_ids: StreamIds,
+    /// What becomes of the session when the agent breaks the protocol.
+    pub on_error: OnError,
+    /// Says goodbye with a DISCONNECT: when idle for too long, when the agent shuts its side, and when drained. Without it
+    /// the connection is just closed.
+    pub says_goodbye: bool,
+    /// An ACK for something that was never asked is a breach: a stream above the highest used, a frame above 1 of a stream
+    /// that waits, identifiers with a zero, or a frame of unknown type with 0/0. Otherwise it is ignored.
+    pub strict_ids: bool,
+    /// A missing `max-frame-size` is status 6. Otherwise this side's own counts.
+    pub needs_frame_size: bool,
+    /// Missing `capabilities` are status 7. Otherwise the agent has none.
+    pub needs_capabilities: bool,
+    /// A health check wants all three items, FIN as the only flag, and nothing after the AGENT-HELLO.
+    pub strict_healthcheck: bool,
+    /// An AGENT-HELLO or AGENT-DISCONNECT that does not arrive in one piece is a breach.
+    pub splits_break: bool,
+    /// The idle timeout runs while requests wait.
+    pub idle_while_waiting: bool,
+    /// Without pipelining, a request that timed out keeps the next one back until its late ACK has come; and an ACK that
+    /// answers nothing while a request waits is status 12.
+    pub awaits_late_ack: bool,
+    /// Reads nothing more, for good, once this many bytes are there to be read at once.
+    pub stalls_at: Option<usize>,
+    /// A frame of length zero is not refused: the connection reads nothing more, for good.
+    pub stalls_on_nothing: bool,
+}
+
+/// Who numbers the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamIds {
+    /// The caller, who knows the streams: STREAM-ID is the stream's number, the first of a process being 0, and FRAME-ID
+    /// counts its requests from 1. A caller that gives none gets the streams 0, 1, 2 … of the connection.
+    Streams,
+    /// The connection: STREAM-ID is 1, 3, 5 …, and FRAME-ID always 1.
+    Odd,
+}
+
+/// What becomes of the session when the agent breaks the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnError {
+    /// The agent is told with a DISCONNECT, and its own is waited for.
+    Disconnect,
+    /// Nothing is said: after the handshake, the connection is dead, and requests wait on it for their timeouts.
+    Silence,
+}
+
+impl Default for EngineConfig {
+    /// An engine by the specification: pipelining, fragments in both directions, DISCONNECTs, and finite timeouts (hello
+    /// 5 s, processing 10 s, idle 10 min).
+    fn default() -> Self {
+        let timeouts = Timeouts { message: Some(Duration::from_secs(10)), ..Timeouts::default() };
+        Self {
+            max_frame_size: 16_380,
+            max_waiting_frames: 20,
+            capabilities: Capabilities::PIPELINING | Capabilities::FRAGMENTATION,
+            send_frag_payload: true,
+            engine_id: None,
+            healthcheck: false,
+            limits: Limits::default(),
+            timeouts,
+            habits: Habits {
+                stream_ids: StreamIds::Streams,
+                on_error: OnError::Disconnect,
+                says_goodbye: true,
+                strict_ids: false,
+                needs_frame_size: true,
+                needs_capabilities: true,
+                strict_healthcheck: false,
+                splits_break: false,
+                idle_while_waiting: false,
+                awaits_late_ack: false,
+                stalls_at: None,
+                stalls_on_nothing: false,
+            },
+        }
+    }
+}
+
+impl EngineConfig {
+    /// HAProxy 2.6 to 3.0, as measured: announces pipelining and async, sends fragments, tells its errors. Its timeouts
+    /// are endless unless they are set, as HAProxy's are.
+    pub fn haproxy_2_6() -> Self {
+        let mut config = Self {
+            capabilities: Capabilities::PIPELINING | Capabilities::ASYNC,
+            timeouts: endless(),
+            ..Self::default()
+        };
+        config.habits.needs_capabilities = false;
+        config.habits.idle_while_waiting = true;
+        config.habits.awaits_late_ack = true;
+        config.habits.stalls_on_nothing = true;
+        config
+    }
+
+    /// HAProxy 3.1 to 3.5, as measured: pipelining only, never a fragment or a DISCONNECT, silent about errors, and stalled
+    /// by a full buffer. Its timeouts are endless unless they are set, as HAProxy's are.
+    pub fn haproxy_3_1() -> Self {
+        Self {
+            capabilities: Capabilities::PIPELINING,
+            send_frag_payload: false,
+            timeouts: endless(),
+            habits: Habits {
+                stream_ids: StreamIds::Odd,
+                on_error: OnError::Silence,
+                says_goodbye: false,
+                strict_ids: true,
+                needs_frame_size: false,
+                needs_capabilities: false,
+                strict_healthcheck: true,
+                splits_break: true,
+                idle_while_waiting: false,
+                awaits_late_ack: false,
+                stalls_at: Some(16_384),
+                stalls_on_nothing: false,
+            },
+            ..Self::default()
+        }
+    }
+}
+
+/// No timeouts but those of closing.
+fn endless() -> Timeouts {
+    Timeouts { hello: None, frame: None, idle: None, write: None, message: None, ..Timeouts::default() }
+}

@@ -1,0 +1,72 @@
+//! The HELLO handshake as an engine does it.
+
+use alloc::vec::Vec;
+
+use super::EngineConfig;
+use crate::{
+    Capabilities, Value,
+    agent::Session,
+    frame::{AgentHello, Flags, FrameType, HaproxyHello, Header, HelloError, Ids, MIN_FRAME_SIZE},
+    link::Violation,
+    wire::{KvList, put_pair},
+};
+
+/// The payload of the HAPROXY-HELLO.
+pub(super) fn hello(config: &EngineConfig) -> Vec<u8> {
+    let mut payload = Vec::new();
+    HaproxyHello {
+        supported_versions: b"2.0",
+        max_frame_size: own_frame_size(config),
+        capabilities: if config.healthcheck { Capabilities::NONE } else { config.capabilities },
+        healthcheck: config.healthcheck,
+        engine_id: config.engine_id.as_deref().filter(|_| !config.healthcheck),
+    }
+    .encode(&mut payload);
+    payload
+}
+
+/// Judges an AGENT-HELLO.
+pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Result<Session, Violation> {
+    if header.ids != Ids::ZERO
+        || config.healthcheck && config.habits.strict_healthcheck && header.flags != Flags::FIN
+    {
+        return Err(Violation::HelloIds(header));
+    }
+    let hello = read(config, payload)
+        .map_err(|error| Violation::Hello { frame_type: FrameType::AgentHello, error })?;
+    let mut common = hello.capabilities & config.capabilities;
+    if config.engine_id.is_none() {
+        // Without an engine-id the agent cannot tell which connections belong together.
+        common = common.without(Capabilities::ASYNC);
+    }
+    let capabilities =
+        common.without(Capabilities::FRAGMENTATION) | config.capabilities & Capabilities::FRAGMENTATION;
+    Ok(Session {
+        version: hello.version,
+        max_frame_size: hello.max_frame_size,
+        capabilities,
+        peer_capabilities: hello.capabilities,
+        engine_id: config.engine_id.clone(),
+    })
+}
+
+fn read(config: &EngineConfig, payload: &[u8]) -> Result<AgentHello, HelloError> {
+    let own = own_frame_size(config);
+    let habits = &config.habits;
+    let all = config.healthcheck && habits.strict_healthcheck;
+    KvList::decode(payload)?;
+    // The first item of a name counts: what is appended only fills in what is missing.
+    let mut items = payload.to_vec();
+    if !habits.needs_frame_size && !all {
+        put_pair(&mut items, "max-frame-size", own);
+    }
+    if !habits.needs_capabilities && !all {
+        put_pair(&mut items, "capabilities", Value::String(b""));
+    }
+    AgentHello::decode(&items, own)
+}
+
+/// What the configuration allows, or the least that the protocol does.
+pub(super) fn own_frame_size(config: &EngineConfig) -> u32 {
+    config.max_frame_size.max(MIN_FRAME_SIZE)
+}

@@ -1,0 +1,133 @@
+//! What a pool is told once, what it says is to be done, and what it does not take.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    ConnectionId,
+    engine::{EngineConfig, EngineError},
+    frame::AckActions,
+};
+
+/// What a pool does with its connections.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// What each connection is. `timeout processing` counts from [`ask`](super::Pool::ask), and time in the queue is part of it.
+    pub engine: EngineConfig,
+    /// How many agents there are. They are known by their numbers, from 0.
+    pub agents: usize,
+    /// Connections to one agent. Default 100.
+    pub max_connections: usize,
+    /// Requests that wait for a connection; one more is refused. Default 10 000.
+    pub max_queue: usize,
+    /// `maxconnrate`: connections opened in a second. Default unlimited.
+    pub max_conn_rate: Option<u32>,
+    /// `maxerrrate`: errors in a second, at which nothing more is asked. Default unlimited.
+    pub max_err_rate: Option<u32>,
+    /// How long an agent that could not be reached, or refused the handshake, is left alone. HAProxy 2.6 comes back at
+    /// once, in a storm. Default 100 ms.
+    pub retry_after: Duration,
+    /// How often each agent's health is checked. Default never, and every agent counts as well.
+    pub check_every: Option<Duration>,
+    /// After how many good checks an agent that was down is up. Default 2.
+    pub rise: u32,
+    /// After how many bad checks an agent that was up is down. Default 3.
+    pub fall: u32,
+}
+
+impl PoolConfig {
+    /// Connections like this to so many agents.
+    pub fn new(engine: EngineConfig, agents: usize) -> Self {
+        Self {
+            engine,
+            agents,
+            max_connections: 100,
+            max_queue: 10_000,
+            max_conn_rate: None,
+            max_err_rate: None,
+            retry_after: Duration::from_millis(100),
+            check_every: None,
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+/// Names a request for as long as the pool lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(super) u64);
+
+/// A request that the pool does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Too many requests wait already.
+    #[error("too many requests wait for a connection")]
+    QueueFull,
+    /// There were too many errors within a second (`maxerrrate`).
+    #[error("there were too many errors within a second")]
+    TooManyErrors,
+    /// The pool is drained.
+    #[error("the pool is drained")]
+    Draining,
+}
+
+/// What is to be done for a pool.
+#[derive(Debug)]
+#[must_use = "an action that is not carried out leaves requests without their end"]
+#[non_exhaustive]
+pub enum PoolAction {
+    /// Connect to this agent, and say what came of it with [`on_open`](super::Pool::on_open) or
+    /// [`on_transport_error`](super::Pool::on_transport_error).
+    Open {
+        /// The number that the connection has from now on.
+        connection: ConnectionId,
+        /// The agent's.
+        agent: usize,
+    },
+    /// A request was answered.
+    Answered {
+        /// Which one.
+        request: RequestId,
+        /// The payload of the ACK, see [`actions`](PoolAction::actions).
+        payload: Bytes,
+        /// The time from [`ask`](super::Pool::ask) to the answer.
+        took: Duration,
+    },
+    /// A request failed.
+    Failed {
+        /// Which one.
+        request: RequestId,
+        /// Why.
+        error: EngineError,
+    },
+    /// Look at this connection's [`interest`](super::Pool::interest): there is something to be sent, shut or closed.
+    Attend(ConnectionId),
+    /// An agent's health has changed.
+    Health {
+        /// The agent's number.
+        agent: usize,
+        /// Whether it gets requests.
+        up: bool,
+    },
+}
+
+impl PoolAction {
+    /// The request that it ends.
+    pub(super) const fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Answered { request, .. } | Self::Failed { request, .. } => Some(*request),
+            _ => None,
+        }
+    }
+
+    /// The actions of an answer.
+    pub fn actions(&self) -> Option<AckActions<'_>> {
+        match self {
+            Self::Answered { payload, .. } => Some(AckActions::lenient(payload)),
+            _ => None,
+        }
+    }
+}

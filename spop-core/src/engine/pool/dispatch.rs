@@ -1,0 +1,306 @@
+//! Which request goes where, and what becomes of it.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use bytes::Bytes;
+
+use super::{Connection, Pool, PoolAction, Queued, Sent};
+use crate::{
+    Capabilities, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError, Timestamp,
+    engine::{Ended, StreamIds, UnclaimedAck},
+    frame::Ids,
+    link::Phase,
+};
+
+impl Pool {
+    /// Passes something on to a connection, and carries out what it says until it has no more to say.
+    pub(super) fn input(
+        &mut self,
+        id: ConnectionId,
+        mut input: impl FnMut(&mut EngineReactor) -> EngineAction,
+    ) {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            match input(&mut connection.reactor) {
+                EngineAction::Established(_) => {}
+                EngineAction::Answered(answer) => {
+                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == answer.id) {
+                        self.answer(sent, answer.payload);
+                    }
+                }
+                EngineAction::Failed(failure) => {
+                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == failure.id) {
+                        self.fail(sent, failure.error);
+                    }
+                }
+                EngineAction::Unclaimed(ack) => self.claim(ack),
+                EngineAction::SendFrames | EngineAction::WantBytes { .. } => break,
+                EngineAction::Close(ended) => {
+                    self.ended(id, &ended);
+                    break;
+                }
+            }
+        }
+        self.dispatch();
+        self.attend(id);
+    }
+
+    /// Has the driver look at a connection that wants more than to read.
+    fn attend(&mut self, id: ConnectionId) {
+        let interest = self.interest(id);
+        if interest.write || interest.shut.is_some() || interest.close {
+            self.ready.push_back(PoolAction::Attend(id));
+        }
+    }
+
+    fn answer(&mut self, sent: Sent, payload: Bytes) {
+        let took = self.now.since(sent.asked);
+        let answered = sent.request.map(|request| PoolAction::Answered { request, payload, took });
+        self.ready.extend(answered);
+    }
+
+    fn fail(&mut self, sent: Sent, error: EngineError) {
+        self.failed.add(self.now);
+        self.ready.extend(sent.request.map(|request| PoolAction::Failed { request, error }));
+    }
+
+    /// Finds out whose answer it is that came by another connection.
+    fn claim(&mut self, ack: UnclaimedAck) {
+        let now = self.now;
+        let mut ack = ack;
+        if let Some(sent) = take(&mut self.adrift, |sent| sent.id.ids() == ack.ids) {
+            self.answer(sent, ack.payload);
+            return;
+        }
+        for connection in self.connections.values_mut() {
+            match connection.reactor.claim(now, ack) {
+                Ok(answer) => {
+                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == answer.id) {
+                        self.answer(sent, answer.payload);
+                    }
+                    return;
+                }
+                Err(back) => ack = back,
+            }
+        }
+    }
+
+    /// A session is over: what it has not answered fails, or waits for another connection of the engine.
+    fn ended(&mut self, id: ConnectionId, ended: &Ended) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.over = true;
+        let (agent, check, sent) =
+            (connection.agent, connection.check, core::mem::take(&mut connection.sent));
+        if check {
+            if !self.is_draining() {
+                self.checked(agent, ended.is_healthy());
+            }
+            return;
+        }
+        if connection.reactor.session().is_none() {
+            self.failed.add(self.now);
+            let retry_at = self.now + self.config.retry_after;
+            if let Some(agent) = self.agents.get_mut(agent) {
+                agent.retry_at = retry_at;
+            }
+        }
+        let another = self.connections.values().any(|connection| {
+            !connection.over
+                && connection
+                    .reactor
+                    .session()
+                    .is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC))
+        });
+        if ended.adrift && another {
+            self.adrift.extend(sent);
+            return;
+        }
+        for sent in sent {
+            self.fail(sent, ended.error);
+        }
+        if ended.adrift {
+            // It was the last that could have brought an answer.
+            for sent in core::mem::take(&mut self.adrift) {
+                self.fail(sent, ended.error);
+            }
+        }
+    }
+
+    /// Ends what has waited for too long without a connection.
+    pub(super) fn expire(&mut self) {
+        let now = self.now;
+        let timeout = self.engine.timeouts.message;
+        let late = |queued: &Queued| timeout.is_some_and(|timeout| queued.asked + timeout <= now);
+        let drained = self.drain_by.is_some_and(|by| by <= now);
+        while self.queue.front().is_some_and(|queued| drained || late(queued))
+            && let Some(queued) = self.queue.pop_front()
+        {
+            self.failed.add(now);
+            let error = if late(&queued) { EngineError::Timeout } else { EngineError::Interrupted };
+            self.ready.push_back(PoolAction::Failed { request: queued.request, error });
+        }
+        let Some(timeout) = timeout else { return };
+        while let Some(sent) = take(&mut self.adrift, |sent| sent.asked + timeout <= now) {
+            self.fail(sent, EngineError::Timeout);
+        }
+    }
+
+    /// Sends what can be sent, and opens connections for the rest.
+    pub(super) fn dispatch(&mut self) {
+        let (mut touched, mut held) = (Vec::new(), Vec::new());
+        while let Some(queued) = self.queue.pop_front() {
+            let Some(id) = self.choose() else {
+                self.queue.push_front(queued);
+                break;
+            };
+            match self.send(id, &queued) {
+                Ok(()) => touched.push(id),
+                Err(NotifyError::TooBig { .. }) => {
+                    self.failed.add(self.now);
+                    let (request, error) = (queued.request, EngineError::TooBig);
+                    self.ready.push_back(PoolAction::Failed { request, error });
+                }
+                // The same identifiers wait there: not before they are done.
+                Err(_) => held.push(queued),
+            }
+        }
+        for queued in held.into_iter().rev() {
+            self.queue.push_front(queued);
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for id in touched {
+            self.attend(id);
+        }
+        if self.is_draining() && self.queue.is_empty() {
+            self.drain_connections();
+        } else {
+            self.open_more();
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, queued: &Queued) -> Result<(), NotifyError> {
+        let connection = self.connections.get_mut(&id).ok_or(NotifyError::NoSession)?;
+        let ids = match self.engine.habits.stream_ids {
+            StreamIds::Odd => None,
+            StreamIds::Streams => Some(queued.ids.unwrap_or(Ids::new(self.next_stream, 1))),
+        };
+        let id = connection.reactor.notify_since(self.now, queued.asked, ids, &queued.payload)?;
+        self.next_stream = self.next_stream.max(id.ids().stream.saturating_add(1));
+        connection.sent.push(Sent { request: Some(queued.request), id, asked: queued.asked });
+        Ok(())
+    }
+
+    /// The connection that takes the next request: to an agent that is up, the least busy one.
+    fn choose(&mut self) -> Option<ConnectionId> {
+        let ready = |c: &&Connection| !c.check && c.open && self.is_up(c.agent) && c.reactor.is_ready();
+        let (turn, agents) = (self.turn, self.agents.len().max(1));
+        let chosen = self
+            .connections
+            .values()
+            .filter(ready)
+            .min_by_key(|c| (c.sent.len(), (c.agent + agents - turn % agents) % agents))?;
+        self.turn = chosen.agent + 1;
+        Some(chosen.reactor.connection())
+    }
+
+    /// Opens a connection for what no other will take, to the agent that has the fewest.
+    fn open_more(&mut self) {
+        loop {
+            let opening =
+                self.connections.values().filter(|c| !c.check && !c.over && !is_established(c)).count();
+            let many = self.engine.capabilities.contains(Capabilities::PIPELINING)
+                || self.engine.capabilities.contains(Capabilities::ASYNC);
+            let window = if many { self.engine.max_waiting_frames.max(1) } else { 1 };
+            if self.queue.len() <= opening * window
+                || !self.opened.allows(self.now, self.config.max_conn_rate)
+            {
+                return;
+            }
+            let Some(agent) = self.least_connected() else { return };
+            self.opened.add(self.now);
+            self.open_one(agent, false);
+        }
+    }
+
+    fn least_connected(&self) -> Option<usize> {
+        let load = |agent: usize| self.connections.values().filter(|c| !c.check && c.agent == agent).count();
+        let agents = self.agents.iter().enumerate();
+        agents
+            .filter(|(_, agent)| agent.up && agent.retry_at <= self.now)
+            .map(|(number, _)| (load(number), number))
+            .filter(|(load, _)| *load < self.config.max_connections)
+            .min()
+            .map(|(_, number)| number)
+    }
+
+    fn open_one(&mut self, agent: usize, check: bool) {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let config = Arc::clone(if check { &self.checks } else { &self.engine });
+        let reactor = EngineReactor::new(config, id, self.now);
+        let connection = Connection { reactor, agent, check, open: false, over: false, sent: Vec::new() };
+        self.connections.insert(id, connection);
+        self.ready.push_back(PoolAction::Open { connection: id, agent });
+    }
+
+    /// When a connection may be opened that was not allowed before.
+    pub(super) fn reopen_at(&self) -> Option<Timestamp> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let retry = self.agents.iter().filter(|agent| agent.up).map(|agent| agent.retry_at);
+        let rate = self.config.max_conn_rate.map(|_| self.opened.next());
+        retry.chain(rate).filter(|at| *at > self.now).min()
+    }
+
+    fn drain_connections(&mut self) {
+        let now = self.now;
+        let open: Vec<_> =
+            self.connections.values().filter(|c| c.open && !c.over).map(|c| c.reactor.connection()).collect();
+        for id in open {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                if let EngineAction::Close(ended) = connection.reactor.drain(now) {
+                    self.ended(id, &ended);
+                }
+                self.attend(id);
+            }
+        }
+    }
+
+    /// Begins the checks that are due.
+    pub(super) fn check_health(&mut self) {
+        let Some(every) = self.config.check_every.filter(|_| !self.is_draining()) else { return };
+        let now = self.now;
+        let mut due = Vec::new();
+        for (number, agent) in self.agents.iter_mut().enumerate() {
+            if agent.check_at.is_some_and(|at| at <= now) {
+                agent.check_at = Some(now + every.max(core::time::Duration::from_millis(1)));
+                due.push(number);
+            }
+        }
+        for agent in due {
+            if !self.connections.values().any(|connection| connection.check && connection.agent == agent) {
+                self.open_one(agent, true);
+            }
+        }
+    }
+
+    fn checked(&mut self, number: usize, well: bool) {
+        let Some(agent) = self.agents.get_mut(number) else { return };
+        agent.against = if well == agent.up { 0 } else { agent.against + 1 };
+        if agent.against >= if well { self.config.rise } else { self.config.fall }.max(1) {
+            agent.up = well;
+            agent.against = 0;
+            self.ready.push_back(PoolAction::Health { agent: number, up: well });
+        }
+    }
+}
+
+fn is_established(connection: &Connection) -> bool {
+    connection.reactor.phase() == Phase::Established
+}
+
+/// Takes out the first that is wanted.
+fn take(list: &mut Vec<Sent>, wanted: impl FnMut(&Sent) -> bool) -> Option<Sent> {
+    list.iter().position(wanted).map(|index| list.remove(index))
+}

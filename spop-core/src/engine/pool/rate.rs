@@ -1,0 +1,65 @@
+//! How often something happened within a second.
+
+use core::time::Duration;
+
+use crate::Timestamp;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Events of the last second: those of the current period, and of the one before in proportion to what is left of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rate {
+    since: Timestamp,
+    current: u64,
+    before: u64,
+}
+
+impl Rate {
+    pub(super) fn add(&mut self, now: Timestamp) {
+        self.turn(now);
+        self.current += 1;
+    }
+
+    /// Whether one more within the second stays within `most`.
+    pub(super) fn allows(&mut self, now: Timestamp, most: Option<u32>) -> bool {
+        self.turn(now);
+        let Some(most) = most else { return true };
+        let left = SECOND.saturating_sub(now.since(self.since)).as_millis() as u64;
+        self.current + self.before * left / 1_000 < u64::from(most)
+    }
+
+    /// When to look again.
+    pub(super) fn next(&self) -> Timestamp {
+        self.since + SECOND
+    }
+
+    fn turn(&mut self, now: Timestamp) {
+        let passed = now.since(self.since);
+        if passed >= SECOND {
+            self.before = if passed < 2 * SECOND { self.current } else { 0 };
+            self.current = 0;
+            self.since = if passed < 2 * SECOND { self.since + SECOND } else { now };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_second_has_more_than_the_most() {
+        let mut rate = Rate::default();
+        let mut taken = alloc::vec::Vec::new();
+        for millis in 0..10_000 {
+            let now = Timestamp::from_millis(millis);
+            if rate.allows(now, Some(10)) {
+                rate.add(now);
+                taken.push(millis);
+            }
+        }
+        assert!((90..=110).contains(&taken.len()), "{}", taken.len());
+        assert!(taken.windows(22).all(|window| window[21] - window[0] >= 1_000));
+        assert!(rate.allows(Timestamp::ZERO, None) && !rate.allows(Timestamp::from_millis(10_000), Some(0)));
+    }
+}

@@ -1,0 +1,355 @@
+//! A pool and its agents, over connections that are instant.
+
+use alloc::vec;
+use core::time::Duration;
+
+use super::*;
+use crate::{Action, Actions, AgentConfig, AgentReactor, Capabilities, Scope, Status, Ticket};
+
+/// A pool, its agents, and what it has said.
+struct World {
+    pool: Pool,
+    /// `None` cannot be reached.
+    agents: Vec<Option<AgentConfig>>,
+    connections: BTreeMap<ConnectionId, (usize, AgentReactor, BytesMut)>,
+    tickets: Vec<Ticket>,
+    answers: bool,
+    opened: Vec<usize>,
+    ended: Vec<(RequestId, u32)>,
+    health: Vec<(usize, bool)>,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(config: PoolConfig) -> Self {
+        Self {
+            agents: vec![Some(AgentConfig::default()); config.agents],
+            pool: Pool::new(config, Timestamp::ZERO),
+            connections: BTreeMap::new(),
+            tickets: vec![],
+            answers: true,
+            opened: vec![],
+            ended: vec![],
+            health: vec![],
+            now: Timestamp::ZERO,
+        }
+    }
+
+    fn ask(&mut self) -> Result<RequestId, AskError> {
+        let mut list = MessageList::new();
+        list.message("m");
+        let asked = self.pool.ask(self.now, None, &list);
+        self.work();
+        asked
+    }
+
+    fn wait(&mut self, millis: u64) {
+        let until = self.now + Duration::from_millis(millis);
+        while let Some(at) = self.pool.deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.pool.on_timeout(self.now);
+            self.work();
+        }
+        self.now = until;
+    }
+
+    fn work(&mut self) {
+        while let Some(action) = self.pool.next_action() {
+            match action {
+                PoolAction::Open { connection, agent } => {
+                    self.opened.push(agent);
+                    if let Some(config) = self.agents[agent].clone() {
+                        let reactor = AgentReactor::new(Arc::new(config), connection, self.now);
+                        self.connections.insert(connection, (agent, reactor, BytesMut::new()));
+                        self.pool.on_open(self.now, connection);
+                    } else {
+                        self.pool.on_transport_error(self.now, connection);
+                    }
+                }
+                PoolAction::Attend(connection) => self.attend(connection),
+                PoolAction::Answered { request, .. } => self.ended.push((request, 0)),
+                PoolAction::Failed { request, error } => self.ended.push((request, error.code())),
+                PoolAction::Health { agent, up } => self.health.push((agent, up)),
+            }
+        }
+    }
+
+    fn attend(&mut self, id: ConnectionId) {
+        let interest = self.pool.interest(id);
+        if interest.write {
+            let bytes = self.pool.outgoing(id).to_vec();
+            self.pool.on_sent(self.now, id, bytes.len());
+            let Some((_, agent, inbox)) = self.connections.get_mut(&id) else { return };
+            inbox.extend_from_slice(&bytes);
+            loop {
+                match agent.on_bytes(self.now, inbox) {
+                    Action::RunMessages(notify) if self.answers => {
+                        agent.acknowledge(self.now, notify.ticket, &Actions::new()).unwrap();
+                    }
+                    Action::RunMessages(notify) => self.tickets.push(notify.ticket),
+                    Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => {
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            self.flush(id);
+        } else if interest.shut.is_some() {
+            self.pool.on_write_shut(self.now, id, Progress::Done);
+        } else if interest.close {
+            self.connections.remove(&id);
+            self.pool.on_closed(self.now, id);
+        }
+    }
+
+    /// Passes on what an agent has to send.
+    fn flush(&mut self, id: ConnectionId) {
+        let Some((_, agent, _)) = self.connections.get_mut(&id) else { return };
+        let mut bytes = BytesMut::from(agent.outgoing());
+        let _ = agent.on_sent(self.now, bytes.len());
+        if !bytes.is_empty() {
+            self.pool.on_bytes(self.now, id, &mut bytes);
+        }
+    }
+
+    /// Answers the oldest request that an agent has.
+    fn answer(&mut self) {
+        let ticket = self.tickets.remove(0);
+        let id = ticket.connection();
+        let (_, agent, _) = self.connections.get_mut(&id).unwrap();
+        agent.acknowledge(self.now, ticket, &Actions::new()).unwrap();
+        self.flush(id);
+        self.work();
+    }
+
+    fn codes(&self) -> Vec<u32> {
+        self.ended.iter().map(|(_, code)| *code).collect()
+    }
+
+    fn disconnect(&mut self, id: ConnectionId) {
+        let (_, agent, _) = self.connections.get_mut(&id).unwrap();
+        let _ = agent.disconnect(self.now, Status(7), "enough");
+        self.flush(id);
+        self.work();
+    }
+}
+
+fn config(agents: usize) -> PoolConfig {
+    let mut engine = EngineConfig::haproxy_2_6();
+    engine.timeouts.message = Some(Duration::from_secs(1));
+    engine.timeouts.hello = Some(Duration::from_secs(1));
+    engine.engine_id = Some("an-id".into());
+    PoolConfig::new(engine, agents)
+}
+
+#[test]
+fn a_connection_is_used_again() {
+    let mut world = World::new(config(1));
+    for _ in 0..50 {
+        world.ask().unwrap();
+    }
+    assert_eq!((world.codes(), &world.opened[..]), (vec![0; 50], &[0][..]));
+    assert_eq!((world.pool.idles(), world.pool.connections()), (1, 1));
+}
+
+#[test]
+fn requests_spread_over_agents_and_connections() {
+    let mut world = World::new(config(2));
+    world.answers = false;
+    for _ in 0..70 {
+        world.ask().unwrap();
+    }
+    assert_eq!(world.opened, [0, 1, 0, 1]);
+    assert_eq!((world.pool.waiting(), world.pool.queued()), (70, 0));
+    world.wait(1_000);
+    assert_eq!(world.codes(), [1; 70]);
+}
+
+#[test]
+fn an_agent_that_cannot_be_reached_is_left_alone_and_the_other_serves() {
+    let mut world = World::new(config(2));
+    world.agents[0] = None;
+    world.ask().unwrap();
+    assert_eq!(world.codes(), [0]);
+    assert_eq!(world.opened, [0, 1]);
+    let mut world = World::new(config(1));
+    world.agents[0] = None;
+    world.ask().unwrap();
+    world.wait(950);
+    assert_eq!(world.opened.len(), 10, "no storm");
+    world.wait(50);
+    assert_eq!(world.codes(), [1]);
+}
+
+#[test]
+fn what_was_sent_once_is_not_sent_again() {
+    let mut pool = config(1);
+    pool.engine.capabilities = Capabilities::PIPELINING;
+    let mut world = World::new(pool);
+    world.answers = false;
+    for _ in 0..3 {
+        world.ask().unwrap();
+    }
+    world.disconnect(ConnectionId(0));
+    assert_eq!(world.codes(), [256 + 7; 3]);
+    assert_eq!((world.tickets.len(), world.pool.waiting()), (3, 0));
+}
+
+#[test]
+fn async_answers_outlive_their_connection() {
+    let mut world = World::new(config(1));
+    world.agents[0].as_mut().unwrap().capabilities = Capabilities::ASYNC;
+    world.answers = false;
+    for _ in 0..21 {
+        world.ask().unwrap();
+    }
+    assert_eq!(world.opened.len(), 2);
+    let ids = world.tickets[0].ids();
+    world.disconnect(ConnectionId(0));
+    assert_eq!((world.codes(), world.pool.waiting()), (vec![], 21));
+    let line = alloc::format!("ACK fin {} {}", ids.stream, ids.frame);
+    let mut bytes = BytesMut::from(&crate::notation::parse_bytes(&line).unwrap()[..]);
+    world.pool.on_bytes(world.now, ConnectionId(1), &mut bytes);
+    world.work();
+    assert_eq!((world.codes(), world.pool.waiting()), (vec![0], 20));
+    world.disconnect(ConnectionId(1));
+    assert_eq!(world.codes()[1..], [256 + 7; 20], "the last connection takes all along");
+}
+
+#[test]
+fn rates_are_kept() {
+    let mut pool = config(1);
+    pool.max_conn_rate = Some(2);
+    pool.max_err_rate = Some(5);
+    pool.engine.capabilities = Capabilities::NONE;
+    let mut world = World::new(pool);
+    world.answers = false;
+    for _ in 0..5 {
+        world.ask().unwrap();
+    }
+    assert_eq!(world.opened.len(), 2);
+    world.wait(1_000);
+    assert_eq!(world.codes(), [1; 5]);
+    assert_eq!(world.ask(), Err(AskError::TooManyErrors));
+    world.wait(2_000);
+    assert!(world.ask().is_ok());
+}
+
+#[test]
+fn checks_take_agents_down_and_up() {
+    let mut pool = config(2);
+    pool.check_every = Some(Duration::from_millis(100));
+    let mut world = World::new(pool);
+    world.agents[1] = None;
+    world.wait(250);
+    assert_eq!(world.health, [(1, false)]);
+    for _ in 0..40 {
+        world.ask().unwrap();
+    }
+    assert_eq!(world.codes(), [0; 40]);
+    world.agents[1] = Some(AgentConfig::default());
+    world.wait(250);
+    assert_eq!(world.health, [(1, false), (1, true)]);
+    assert!(world.pool.is_up(0) && world.pool.is_up(1));
+    assert!(world.pool.connections() <= 2);
+}
+
+#[test]
+fn a_drained_pool_finishes_what_waits() {
+    let mut world = World::new(config(1));
+    world.answers = false;
+    world.ask().unwrap();
+    world.pool.drain(world.now);
+    world.work();
+    assert_eq!(world.ask(), Err(AskError::Draining));
+    assert_eq!(world.codes(), []);
+    let ticket = world.tickets.pop().unwrap();
+    let mut actions = Actions::new();
+    actions.unset_var(Scope::Session, "x");
+    let (_, agent, _) = world.connections.get_mut(&ConnectionId(0)).unwrap();
+    agent.acknowledge(world.now, ticket, &actions).unwrap();
+    world.flush(ConnectionId(0));
+    world.work();
+    assert_eq!(world.codes(), [0]);
+    assert_eq!((world.pool.connections(), world.pool.queued()), (0, 0));
+}
+
+#[test]
+fn what_is_too_big_fails_alone() {
+    let mut world = World::new(config(1));
+    let mut engine = world.pool.config.clone();
+    engine.engine.send_frag_payload = false;
+    world.pool = Pool::new(engine, world.now);
+    let mut list = MessageList::new();
+    list.message("m").arg("", crate::Value::Binary(&vec![0; 20_000]));
+    world.pool.ask(world.now, None, &list).unwrap();
+    world.work();
+    world.ask().unwrap();
+    assert_eq!(world.codes(), [3, 0]);
+}
+
+#[test]
+fn what_is_withdrawn_is_neither_sent_nor_heard_of() {
+    let mut pool = config(1);
+    pool.engine.capabilities = Capabilities::NONE;
+    pool.max_connections = 1;
+    let mut world = World::new(pool);
+    world.answers = false;
+    let requests: Vec<_> = (0..3).map(|_| world.ask().unwrap()).collect();
+    assert_eq!((world.pool.waiting(), world.pool.queued()), (1, 2));
+    world.pool.withdraw(world.now, requests[0]);
+    world.pool.withdraw(world.now, requests[1]);
+    assert_eq!((world.pool.waiting(), world.pool.queued()), (1, 1), "what was sent keeps its place");
+    world.answer();
+    assert_eq!((world.ended.len(), world.tickets.len(), world.pool.waiting()), (0, 1, 1));
+    world.answer();
+    assert_eq!(world.ended, [(requests[2], 0)]);
+}
+
+#[test]
+fn a_drain_ends_in_time_whatever_waits() {
+    let mut pool = config(1);
+    pool.engine.timeouts.message = None;
+    let drain = pool.engine.timeouts.drain;
+    let mut world = World::new(pool);
+    world.answers = false;
+    world.ask().unwrap();
+    world.pool.drain(world.now);
+    world.work();
+    assert_eq!(world.codes(), []);
+    world.wait(drain.as_millis() as u64);
+    assert_eq!((world.codes(), world.pool.connections()), (vec![256], 0));
+    // Nobody is there to take it.
+    let mut pool = config(1);
+    pool.engine.timeouts.message = None;
+    let mut world = World::new(pool);
+    world.agents[0] = None;
+    world.ask().unwrap();
+    world.pool.drain(world.now);
+    world.wait(drain.as_millis() as u64);
+    assert_eq!((world.codes(), world.pool.connections()), (vec![5], 0));
+}
+
+#[test]
+fn a_drain_waits_for_no_handshake() {
+    let mut pool = config(1);
+    pool.check_every = Some(Duration::from_millis(100));
+    pool.engine.timeouts.hello = None;
+    let mut pool = Pool::new(pool, Timestamp::ZERO);
+    pool.on_timeout(Timestamp::ZERO);
+    let request = pool.ask(Timestamp::ZERO, None, &MessageList::new()).unwrap();
+    let mut opened = vec![];
+    while let Some(action) = pool.next_action() {
+        if let PoolAction::Open { connection, .. } = action {
+            opened.push(connection);
+            pool.on_open(Timestamp::ZERO, connection);
+        }
+    }
+    pool.withdraw(Timestamp::ZERO, request);
+    assert_eq!(opened.len(), 2, "a check and a session");
+    assert!(opened.iter().all(|id| !pool.interest(*id).close));
+    pool.drain(Timestamp::ZERO);
+    assert!(opened.iter().all(|id| pool.interest(*id).close));
+    let ended = |action: &PoolAction| !matches!(action, PoolAction::Attend(_));
+    assert_eq!(core::iter::from_fn(|| pool.next_action()).filter(ended).count(), 0);
+}

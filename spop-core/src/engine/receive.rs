@@ -1,0 +1,237 @@
+//! What the frames of the agent do.
+
+use bytes::BytesMut;
+
+use super::{
+    EngineError, EngineReactor,
+    action::{Answer, EngineAction, UnclaimedAck},
+    handshake::judge,
+    pending::Request,
+    reactor::Parting,
+};
+use crate::{
+    Capabilities, Status,
+    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids},
+    link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
+};
+
+/// Length prefix, type, flags and two short identifiers: from here on a frame's type is known.
+const HELLO_HEADER: usize = 11;
+
+impl EngineReactor {
+    /// Takes the next frame; `None` when there may be another.
+    pub(super) fn step(&mut self, inbox: &mut BytesMut) -> Result<Option<EngineAction>, Violation> {
+        if self.config.habits.strict_ids && self.link.phase == Phase::Established {
+            self.check_ids(inbox)?;
+        }
+        match self.link.next(inbox)? {
+            Ok(next) => self.on_frame(inbox, &next),
+            Err(at_least) => {
+                self.link.rest(inbox);
+                if self.link.is_eof() {
+                    self.input_ended();
+                    return Ok(Some(self.at_rest(at_least)));
+                }
+                self.check_whole(inbox)?;
+                Ok(Some(self.at_rest(at_least)))
+            }
+        }
+    }
+
+    fn on_frame(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+        match next.verdict {
+            Verdict::Whole | Verdict::First | Verdict::Abort | Verdict::More | Verdict::Last => {
+                self.on_ack(inbox, next)
+            }
+            Verdict::Hello => self.on_hello(inbox, next).map(Some),
+            Verdict::Disconnect | Verdict::Discard
+                if next.header.frame_type == FrameType::AgentDisconnect =>
+            {
+                self.on_disconnect(inbox, next)
+            }
+            Verdict::Disconnect | Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
+                self.link.skip(inbox, next.place);
+                Ok(None)
+            }
+        }
+    }
+
+    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<EngineAction, Violation> {
+        let session = judge(&self.config, next.header, next.place.payload(inbox))?;
+        self.link.skip(inbox, next.place);
+        if self.config.healthcheck {
+            if self.config.habits.strict_healthcheck && !inbox.is_empty() {
+                return Err(Violation::AfterHealthCheck(inbox.len()));
+            }
+            self.finish(CloseReason::HealthCheck, Status::NORMAL);
+            self.hang_up();
+            return Ok(self.at_rest(1));
+        }
+        self.link.phase = Phase::Established;
+        self.link.max_frame_size = session.max_frame_size;
+        self.session = Some(alloc::boxed::Box::new(session.clone()));
+        Ok(EngineAction::Established(session))
+    }
+
+    fn on_disconnect(
+        &mut self,
+        inbox: &mut BytesMut,
+        next: &Next,
+    ) -> Result<Option<EngineAction>, Violation> {
+        let frame_type = next.header.frame_type;
+        let disconnect = Disconnect::decode(next.place.payload(inbox));
+        if let Some(Parting::Awaiting { .. }) = self.parting {
+            // The agent's status is what counts in the end.
+            let status = disconnect.map_or(Status::INVALID, |disconnect| disconnect.status);
+            self.link.skip(inbox, next.place);
+            self.part(status);
+            return Ok(None);
+        }
+        let disconnect = disconnect.map_err(|error| Violation::Disconnect { frame_type, error })?;
+        let status = disconnect.status;
+        let message = bytes::Bytes::copy_from_slice(disconnect.message);
+        self.link.skip(inbox, next.place);
+        self.finish(CloseReason::PeerDisconnect { status, message }, status);
+        self.hang_up();
+        Ok(None)
+    }
+
+    #[inline]
+    fn on_ack(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+        let header = next.header;
+        if header.frame_type == FrameType::Unset || header.flags.0 & Flags::FIN.0 == 0 {
+            return self.on_ack_fragment(inbox, next);
+        }
+        let ids = header.ids;
+        match self.pending.find(ids) {
+            Some(request) if self.link.is_leaving(ids) => {
+                self.link.skip(inbox, next.place);
+                if !header.flags.is_abort() {
+                    // Too early to be an answer: HAProxy wants it again after the last fragment.
+                    self.ignored += 1;
+                    return Ok(None);
+                }
+                self.link.drop_sending(ids);
+                Ok(self.fail(request.id, EngineError::Aborted).map(EngineAction::Failed))
+            }
+            Some(request) => {
+                if self.link.reassembly.len() > 0 {
+                    self.link.reassembly.drop_set(ids);
+                }
+                let payload = self.link.take(inbox, next.place);
+                Ok(Some(self.answered(request, payload)))
+            }
+            None => self.on_unclaimed(inbox, next),
+        }
+    }
+
+    fn answered(&mut self, request: Request, payload: bytes::Bytes) -> EngineAction {
+        self.pending.remove(request.id);
+        let took = self.link.now().since(request.asked);
+        EngineAction::Answered(Answer { id: request.id, payload, took })
+    }
+
+    /// An ACK that nobody waits for on this connection.
+    fn on_unclaimed(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+        let Header { ids, flags, .. } = next.header;
+        if self.is_async() {
+            let payload = self.link.take(inbox, next.place);
+            return Ok(Some(EngineAction::Unclaimed(UnclaimedAck { ids, flags, payload })));
+        }
+        self.link.skip(inbox, next.place);
+        self.ignored += 1;
+        if self.config.habits.awaits_late_ack && self.window() == 1 {
+            if !self.pending.is_empty() {
+                return Err(Violation::NoSuchNotify(ids));
+            }
+            self.late_ack = false;
+        }
+        Ok(None)
+    }
+
+    /// A part of an ACK, or its end without one.
+    fn on_ack_fragment(
+        &mut self,
+        inbox: &mut BytesMut,
+        next: &Next,
+    ) -> Result<Option<EngineAction>, Violation> {
+        let header = next.header;
+        if !self.config.capabilities.contains(Capabilities::FRAGMENTATION) {
+            return Err(Violation::FragmentationNotAnnounced(header));
+        }
+        let ids = header.ids;
+        let fragment = next.place.payload(inbox);
+        let limits = &self.config.limits;
+        let now = self.link.now();
+        let request = self.pending.find(ids).filter(|_| !self.link.is_leaving(ids));
+        let sets = &mut self.link.reassembly;
+        let failed = |error| request.map(|request| (request, error));
+        let failed = match next.verdict {
+            Verdict::Abort => {
+                let known = sets.drop_set(ids).is_some();
+                sets.forget_refused(ids);
+                if known || header.frame_type == FrameType::Ack { failed(EngineError::Aborted) } else { None }
+            }
+            Verdict::First if request.is_none() => {
+                self.ignored += 1;
+                sets.refuse(ids, limits);
+                None
+            }
+            Verdict::First => {
+                sets.drop_set(ids);
+                match sets.begin(now, ids, fragment, limits) {
+                    Begun::Kept => None,
+                    Begun::TooBig => failed(EngineError::Resources),
+                    Begun::TooMany => {
+                        return Err(Violation::TooManyPayloads { header, max: limits.max_payloads });
+                    }
+                }
+            }
+            _ => match sets.continue_with(now, ids, fragment, next.verdict == Verdict::Last, limits) {
+                Continued::Kept | Continued::Swallowed => None,
+                Continued::TooBig { .. } => failed(EngineError::Resources),
+                Continued::Unknown => return Err(Violation::NoSuchPayload(header)),
+                Continued::Done(payload) => {
+                    self.link.skip(inbox, next.place);
+                    return Ok(request.map(|request| self.answered(request, payload)));
+                }
+            },
+        };
+        self.link.skip(inbox, next.place);
+        Ok(failed.and_then(|(request, error)| self.fail(request.id, error)).map(EngineAction::Failed))
+    }
+
+    /// Refuses what no request of this side can have caused, as HAProxy 3.1 and later does.
+    fn check_ids(&self, inbox: &BytesMut) -> Result<(), Violation> {
+        let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else { return Ok(()) };
+        let len = u32::from_be_bytes(*prefix) as usize;
+        // What is no frame is left to the link.
+        let Some(Ok(Frame { header, .. })) = rest.get(..len).map(Frame::decode) else { return Ok(()) };
+        let Ids { stream, frame } = header.ids;
+        if matches!(header.frame_type, FrameType::AgentDisconnect | FrameType::AgentHello) {
+            return Ok(());
+        }
+        let known = self.pending.of_stream(stream).is_some();
+        if stream == 0
+            || frame == 0
+            || self.highest.is_none_or(|highest| stream > highest)
+            || known && frame > 1
+        {
+            return Err(Violation::NoSuchNotify(header.ids));
+        }
+        Ok(())
+    }
+
+    /// Refuses half a HELLO or DISCONNECT, by habit.
+    fn check_whole(&self, inbox: &BytesMut) -> Result<(), Violation> {
+        if !self.config.habits.splits_break || self.link.is_closing() || inbox.len() < HELLO_HEADER {
+            return Ok(());
+        }
+        match inbox.get(4).copied().map(FrameType::from_byte) {
+            Some(split @ (FrameType::AgentHello | FrameType::AgentDisconnect)) => {
+                Err(Violation::Split(split))
+            }
+            _ => Ok(()),
+        }
+    }
+}

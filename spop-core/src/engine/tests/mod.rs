@@ -1,0 +1,158 @@
+//! What the engine says and does, in sentences.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+use core::time::Duration;
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::{
+    Capabilities, MessageList, Status, Timestamp,
+    agent::ConnectionId,
+    frame::{Frame, Ids},
+    notation,
+};
+
+mod anything;
+mod closing;
+mod handshake;
+mod requests;
+
+const HELLO: &str =
+    "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+const HELLO_ALL: &str = "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:256 \
+                         capabilities=string:fragmentation,pipelining,async";
+const HELLO_NONE: &str =
+    "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:256 capabilities=string:\"\"";
+
+/// An engine, and all that it has said.
+struct Engine {
+    reactor: EngineReactor,
+    inbox: BytesMut,
+    now: Timestamp,
+}
+
+impl Engine {
+    fn new(config: EngineConfig) -> Self {
+        let now = Timestamp::ZERO;
+        let reactor = EngineReactor::new(Arc::new(config), ConnectionId(1), now);
+        Self { reactor, inbox: BytesMut::new(), now }
+    }
+
+    /// An engine that has seen this HELLO.
+    fn greeted(config: EngineConfig, hello: &str) -> Self {
+        let mut engine = Self::new(config);
+        engine.sent();
+        assert_eq!(engine.feed(&[hello]), ["established"]);
+        engine
+    }
+
+    /// Hears these frames in one piece; returns what follows, one word each.
+    fn feed(&mut self, lines: &[&str]) -> Vec<String> {
+        for line in lines {
+            self.inbox.extend_from_slice(&notation::parse_bytes(line).unwrap());
+        }
+        self.bytes(&[])
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.inbox.extend_from_slice(bytes);
+        let mut said = vec![];
+        loop {
+            let action = self.reactor.on_bytes(self.now, &mut self.inbox);
+            if !Self::note(&mut said, action) {
+                return said;
+            }
+        }
+    }
+
+    fn note(said: &mut Vec<String>, action: EngineAction) -> bool {
+        said.push(match action {
+            EngineAction::Established(_) => "established".into(),
+            EngineAction::Answered(answer) => format!("{} answered", answer.id.ids()),
+            EngineAction::Failed(failure) => format!("{} failed {}", failure.id.ids(), failure.error.code()),
+            EngineAction::Unclaimed(ack) => format!("{} unclaimed", ack.ids),
+            EngineAction::SendFrames | EngineAction::WantBytes { .. } => return false,
+            EngineAction::Close(ended) => {
+                let ids: Vec<_> = ended.unanswered.iter().map(|id| id.ids().to_string()).collect();
+                let adrift = if ended.adrift { " adrift" } else { "" };
+                said.push(format!("close {} [{}]{adrift}", ended.error.code(), ids.join(" ")));
+                return false;
+            }
+        });
+        true
+    }
+
+    fn eof(&mut self) -> Vec<String> {
+        let mut said = vec![];
+        while {
+            let action = self.reactor.on_input_eof(self.now, &mut self.inbox);
+            Self::note(&mut said, action)
+        } {}
+        said
+    }
+
+    /// Lets time pass up to the next deadline and past it.
+    fn timeout(&mut self) -> Vec<String> {
+        self.now = self.reactor.deadline().expect("no timer runs").0;
+        let mut said = vec![];
+        while {
+            let action = self.reactor.on_timeout(self.now);
+            Self::note(&mut said, action)
+        } {}
+        said
+    }
+
+    fn notify(&mut self, ids: Option<Ids>, size: usize) -> Result<Ids, NotifyError> {
+        let mut list = MessageList::new();
+        list.message("m").arg("s", &*"x".repeat(size));
+        self.reactor.notify(self.now, ids, &list).map(NotifyId::ids)
+    }
+
+    /// The frames that leave, without their payloads.
+    fn sent(&mut self) -> Vec<String> {
+        let mut heads = vec![];
+        while !self.reactor.outgoing().is_empty() {
+            let bytes = self.reactor.outgoing().to_vec();
+            let mut rest = &bytes[..];
+            while let Some((prefix, more)) = rest.split_first_chunk::<4>() {
+                let (frame, more) = more.split_at(u32::from_be_bytes(*prefix) as usize);
+                let frame = Frame::decode(frame).unwrap();
+                let line = notation::print(frame).to_string();
+                let words = if frame.header.ids == Ids::ZERO { 5 } else { 4 };
+                let head: Vec<_> = line.split(' ').take(words).collect();
+                heads.push(head.join(" "));
+                rest = more;
+            }
+            let _ = self.reactor.on_sent(self.now, bytes.len());
+        }
+        heads
+    }
+}
+
+fn quick(mut config: EngineConfig) -> EngineConfig {
+    config.timeouts.hello = Some(Duration::from_secs(1));
+    config.timeouts.message = Some(Duration::from_secs(2));
+    config.timeouts.idle = Some(Duration::from_secs(30));
+    config.engine_id = Some("an-id".into());
+    config
+}
+
+fn old() -> EngineConfig {
+    quick(EngineConfig::haproxy_2_6())
+}
+
+fn new() -> EngineConfig {
+    quick(EngineConfig::haproxy_3_1())
+}
+
+fn no_async(mut config: EngineConfig) -> EngineConfig {
+    config.capabilities = Capabilities::PIPELINING;
+    config
+}

@@ -1,0 +1,180 @@
+//! Variables, as HAProxy sets them by an answer.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::String,
+    vec::Vec,
+};
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    Scope, Value,
+    frame::{AckAction, AckActions},
+};
+
+/// The most characters of `scope.prefix.name`.
+const NAME_MAX: usize = 63;
+
+/// Which variables an agent may set (section 2.2).
+#[derive(Clone, Debug, Default)]
+pub struct VarRules {
+    prefix: String,
+    known: BTreeSet<String>,
+    force: bool,
+}
+
+impl VarRules {
+    /// `option var-prefix`, or the agent's name. No variable is known yet.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+
+    /// `register-var-names`: these variables, without scope and prefix, may be set.
+    #[must_use]
+    pub fn register<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.known.extend(names.into_iter().map(String::from));
+        self
+    }
+
+    /// `option force-set-var`: any variable may be set.
+    #[must_use]
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    /// The full name of a variable; `None` when HAProxy would drop it silently: it exceeds 63 characters, has others than
+    /// letters, digits, `.` and `_`, or is not known.
+    pub fn full_name(&self, scope: Scope, name: &[u8]) -> Option<String> {
+        let name = core::str::from_utf8(name).ok()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_';
+        if name.is_empty() || !name.bytes().all(plain) || !self.force && !self.known.contains(name) {
+            return None;
+        }
+        let full = format!("{scope}.{}.{name}", self.prefix);
+        (full.len() <= NAME_MAX).then_some(full)
+    }
+}
+
+/// A value as HAProxy keeps it: it has one type for integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // As the values they come from.
+pub enum Sample {
+    Bool(bool),
+    Int(i64),
+    Ipv4(Ipv4Addr),
+    Ipv6(Ipv6Addr),
+    String(Vec<u8>),
+    Binary(Vec<u8>),
+}
+
+impl Sample {
+    /// What becomes of a value; `None` for NULL. A UINT64 above the range wraps around.
+    pub fn of(value: Value<'_>) -> Option<Self> {
+        Some(match value {
+            Value::Null => return None,
+            Value::Bool(value) => Self::Bool(value),
+            Value::Int32(value) => Self::Int(value.into()),
+            Value::Uint32(value) => Self::Int(value.into()),
+            Value::Int64(value) => Self::Int(value),
+            Value::Uint64(value) => Self::Int(value.cast_signed()),
+            Value::Ipv4(value) => Self::Ipv4(value),
+            Value::Ipv6(value) => Self::Ipv6(value),
+            Value::String(value) => Self::String(value.into()),
+            Value::Binary(value) => Self::Binary(value.into()),
+        })
+    }
+}
+
+/// Variables and their values, by their full names.
+///
+/// ```
+/// use spop_core::{Actions, Sample, Scope, VarRules, Vars, frame::AckActions};
+///
+/// let mut actions = Actions::new();
+/// actions.set_var(Scope::Session, "score", 77_i32).set_var(Scope::Session, "secret", true);
+/// let mut vars = Vars::default();
+/// vars.apply(&VarRules::new("eng").register(["score"]), AckActions::lenient(actions.as_bytes()));
+/// assert_eq!(vars.get("sess.eng.score"), Some(&Sample::Int(77)));
+/// assert_eq!(vars.get("sess.eng.secret"), None);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vars {
+    values: BTreeMap<String, Sample>,
+}
+
+impl Vars {
+    /// Does what an answer says, in order.
+    pub fn apply(&mut self, rules: &VarRules, actions: AckActions<'_>) {
+        for action in &actions {
+            let (scope, name, value) = match action {
+                AckAction::SetVar { scope, name, value } => (scope, name, Sample::of(value)),
+                AckAction::UnsetVar { scope, name } => (scope, name, None),
+            };
+            let Some(full) = rules.full_name(scope, name) else { continue };
+            match value {
+                Some(value) => self.values.insert(full, value),
+                None => self.values.remove(&full),
+            };
+        }
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, full_name: &str) -> Option<&Sample> {
+        self.values.get(full_name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Sample)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notation;
+
+    fn after(rules: &VarRules, line: &str) -> Vec<(String, Sample)> {
+        let mut vars = Vars::default();
+        vars.apply(rules, AckActions::lenient(&notation::parse(line).unwrap().payload));
+        vars.iter().map(|(name, value)| (name.into(), value.clone())).collect()
+    }
+
+    #[test]
+    fn a_name_has_63_characters_at_most() {
+        let rules = VarRules::new("eng").force();
+        let longest = "x".repeat(63 - "proc.eng.".len());
+        assert!(rules.full_name(Scope::Process, longest.as_bytes()).is_some());
+        assert!(rules.full_name(Scope::Process, (longest.clone() + "x").as_bytes()).is_none());
+        assert!(rules.full_name(Scope::Transaction, (longest + "x").as_bytes()).is_some());
+    }
+
+    #[test]
+    fn names_have_plain_characters_and_are_known() {
+        let rules = VarRules::new("eng").register(["a.b_1", "a-b"]);
+        assert_eq!(rules.full_name(Scope::Request, b"a.b_1").as_deref(), Some("req.eng.a.b_1"));
+        for bad in ["", "a-b", "other", "é"] {
+            assert_eq!(rules.full_name(Scope::Request, bad.as_bytes()), None, "{bad}");
+        }
+        assert!(rules.force().full_name(Scope::Request, b"other").is_some());
+    }
+
+    #[test]
+    fn actions_apply_in_order_up_to_the_first_malformed_one() {
+        let rules = VarRules::new("p").force();
+        let set =
+            "ACK fin 1 1 set txn a=int32:1 ; set txn a=uint64:18446744073709551615 ; set txn b=bool:true";
+        assert_eq!(
+            after(&rules, set),
+            [("txn.p.a".into(), Sample::Int(-1)), ("txn.p.b".into(), Sample::Bool(true))]
+        );
+        assert_eq!(after(&rules, "ACK fin 1 1 set txn a=int32:1 ; set txn a=null"), []);
+        assert_eq!(after(&rules, "ACK fin 1 1 set txn a=int32:1 ; unset txn a ; unset txn b"), []);
+        assert_eq!(
+            after(&rules, "ACK fin 1 1 set txn a=int32:1 ; hex:0900 ; set txn b=int32:2"),
+            [("txn.p.a".into(), Sample::Int(1))]
+        );
+    }
+}

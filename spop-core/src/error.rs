@@ -1,0 +1,82 @@
+//! What can be wrong with bytes.
+
+use core::fmt;
+
+/// What is wrong with a piece of encoded data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The data ends inside a value.
+    #[error("the data ends in the middle of {0}")]
+    Truncated(Piece),
+    /// A variable-length integer needs more than 64 bits.
+    #[error("a varint exceeds 64 bits")]
+    VarintTooLong,
+    /// A typed value has one of the types 10 to 15, which section 3.1 reserves.
+    #[error("the value type {0} is reserved")]
+    ReservedType(u8),
+    /// A value typed INT32 lies outside −2³¹ … 2³¹−1.
+    #[error("an INT32 does not fit 32 bits")]
+    Int32OutOfRange,
+    /// A value typed UINT32 lies outside 0 … 2³²−1.
+    #[error("a UINT32 does not fit 32 bits")]
+    Uint32OutOfRange,
+    /// An action is neither SET-VAR (1) nor UNSET-VAR (2).
+    #[error("the action type {0} is unknown")]
+    UnknownAction(u8),
+    /// An action does not have the number of arguments that its type takes.
+    #[error("action {action} takes {expected} arguments, not {found}")]
+    WrongArgumentCount {
+        /// The action's type: 1 for SET-VAR, 2 for UNSET-VAR.
+        action: u8,
+        /// What that type takes.
+        expected: u8,
+        /// What the NB-ARGS byte says.
+        found: u8,
+    },
+    /// A variable scope is none of 0 to 4.
+    #[error("the variable scope {0} is unknown")]
+    UnknownScope(u8),
+}
+
+/// What encoded data consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The names of section 3.
+pub enum Piece {
+    FrameHeader,
+    Varint,
+    TypedData,
+    Ipv4,
+    Ipv6,
+    String,
+    Binary,
+    Message,
+    Action,
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FrameHeader => "a frame header",
+            Self::Varint => "a varint",
+            Self::TypedData => "typed data",
+            Self::Ipv4 => "an IPv4 address",
+            Self::Ipv6 => "an IPv6 address",
+            Self::String => "a string",
+            Self::Binary => "a binary value",
+            Self::Message => "a message",
+            Self::Action => "an action",
+        })
+    }
+}
+
+/// A payload that does not follow section 3 of the specification: what is wrong, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("at byte {offset}: {what}")]
+pub struct DecodeError {
+    /// What is wrong.
+    pub what: Malformed,
+    /// How many bytes of the data were good before it was noticed.
+    pub offset: usize,
+}

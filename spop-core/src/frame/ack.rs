@@ -1,0 +1,211 @@
+//! The payload of an ACK as HAProxy reads it (section 3.4): a list of actions on variables.
+
+use core::fmt;
+
+use crate::{
+    DecodeError, Malformed, Piece,
+    wire::{Reader, Value},
+};
+
+/// How long a variable lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Scope {
+    /// `proc`: as long as HAProxy.
+    Process = 0,
+    /// `sess`: as long as the client's connection.
+    Session = 1,
+    /// `txn`: from the request to the end of its response.
+    Transaction = 2,
+    /// `req`: while the request is processed.
+    Request = 3,
+    /// `res`: while the response is processed.
+    Response = 4,
+}
+
+impl Scope {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Process, Self::Session, Self::Transaction, Self::Request, Self::Response];
+
+    /// The name that HAProxy's configuration has for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "proc",
+            Self::Session => "sess",
+            Self::Transaction => "txn",
+            Self::Request => "req",
+            Self::Response => "res",
+        }
+    }
+
+    /// The scope of a number on the wire.
+    ///
+    /// # Errors
+    /// [`Malformed::UnknownScope`] above 4.
+    pub fn from_byte(byte: u8) -> Result<Self, Malformed> {
+        Self::ALL.get(usize::from(byte)).copied().ok_or(Malformed::UnknownScope(byte))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+pub(super) const SET_VAR: u8 = 1;
+pub(super) const UNSET_VAR: u8 = 2;
+
+/// One action of an ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckAction<'a> {
+    /// SET-VAR. Setting a variable to NULL unsets it.
+    SetVar {
+        /// VAR-SCOPE.
+        scope: Scope,
+        /// VAR-NAME, without the prefix that HAProxy adds.
+        name: &'a [u8],
+        /// VAR-VALUE.
+        value: Value<'a>,
+    },
+    /// UNSET-VAR.
+    UnsetVar {
+        /// VAR-SCOPE.
+        scope: Scope,
+        /// VAR-NAME, without the prefix that HAProxy adds.
+        name: &'a [u8],
+    },
+}
+
+/// A list of actions, borrowed from the payload of an ACK.
+#[derive(Clone, Copy, Debug)]
+pub struct AckActions<'a> {
+    good: &'a [u8],
+    rest: Option<DecodeError>,
+}
+
+impl<'a> AckActions<'a> {
+    /// Checks that `payload` is a list of actions from its first byte to its last.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is malformed and where.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let list = Self::lenient(payload);
+        list.rest.map_or(Ok(list), Err)
+    }
+
+    /// Reads the way HAProxy does: the first malformed action ends the list, and those before it apply.
+    pub fn lenient(payload: &'a [u8]) -> Self {
+        let mut reader = Reader::new(payload);
+        loop {
+            let start = payload.len() - reader.len();
+            let good = payload.get(..start).unwrap_or_default();
+            if reader.is_empty() {
+                return Self { good, rest: None };
+            }
+            if let Err(what) = action(&mut reader) {
+                return Self { good, rest: Some(reader.error(payload, what)) };
+            }
+        }
+    }
+
+    /// What ended a list that was read [leniently](Self::lenient) before its end.
+    pub const fn error(&self) -> Option<DecodeError> {
+        self.rest
+    }
+
+    /// The actions, in order.
+    pub const fn iter(&self) -> AckIter<'a> {
+        AckIter { reader: Reader::new(self.good) }
+    }
+}
+
+impl<'a> IntoIterator for &AckActions<'a> {
+    type Item = AckAction<'a>;
+    type IntoIter = AckIter<'a>;
+
+    fn into_iter(self) -> AckIter<'a> {
+        self.iter()
+    }
+}
+
+/// Goes through a list of actions.
+#[derive(Clone, Debug)]
+pub struct AckIter<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for AckIter<'a> {
+    type Item = AckAction<'a>;
+
+    fn next(&mut self) -> Option<AckAction<'a>> {
+        action(&mut self.reader).ok()
+    }
+}
+
+fn action<'a>(reader: &mut Reader<'a>) -> Result<AckAction<'a>, Malformed> {
+    let action = reader.byte(Piece::Action)?;
+    let expected = match action {
+        SET_VAR => 3,
+        UNSET_VAR => 2,
+        unknown => return Err(Malformed::UnknownAction(unknown)),
+    };
+    let found = reader.byte(Piece::Action)?;
+    if found != expected {
+        return Err(Malformed::WrongArgumentCount { action, expected, found });
+    }
+    let scope = Scope::from_byte(reader.byte(Piece::Action)?)?;
+    let name = reader.string()?;
+    Ok(if action == SET_VAR {
+        AckAction::SetVar { scope, name, value: reader.value()? }
+    } else {
+        AckAction::UnsetVar { scope, name }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::Actions;
+
+    #[test]
+    fn what_is_good_applies_and_the_rest_does_not() {
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Session, "a", 1_i32).unset_var(Scope::Request, "b");
+        let mut bytes = actions.as_bytes().to_vec();
+        let good = bytes.len();
+        for (bad, what) in [
+            (&[9, 3][..], Malformed::UnknownAction(9)),
+            (&[1, 2], Malformed::WrongArgumentCount { action: 1, expected: 3, found: 2 }),
+            (&[2, 2, 5], Malformed::UnknownScope(5)),
+            (&[2, 2, 0, 1], Malformed::Truncated(Piece::String)),
+            (&[1, 3, 0, 1, b'x'], Malformed::Truncated(Piece::TypedData)),
+            (&[1], Malformed::Truncated(Piece::Action)),
+        ] {
+            bytes.truncate(good);
+            bytes.extend(bad);
+            assert_eq!(AckActions::decode(&bytes).unwrap_err().what, what);
+            let list = AckActions::lenient(&bytes);
+            assert_eq!(list.error().unwrap().what, what);
+            let read: Vec<_> = list.iter().collect();
+            assert_eq!(
+                read,
+                [
+                    AckAction::SetVar { scope: Scope::Session, name: b"a", value: Value::Int32(1) },
+                    AckAction::UnsetVar { scope: Scope::Request, name: b"b" }
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn each_scope_is_its_number() {
+        for scope in Scope::ALL {
+            assert_eq!(Scope::from_byte(scope as u8), Ok(scope));
+        }
+        assert_eq!(Scope::from_byte(5), Err(Malformed::UnknownScope(5)));
+    }
+}

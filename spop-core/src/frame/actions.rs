@@ -1,0 +1,188 @@
+//! The payload of an ACK as an agent writes it.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use arrayvec::ArrayVec;
+
+use super::{
+    AckActions, Scope,
+    ack::{SET_VAR, UNSET_VAR},
+};
+use crate::wire::{Sink, Value, put_string};
+
+/// What an answer fits in without touching the heap: two or three variables with short names.
+const INLINE: usize = 120;
+
+/// The actions of an answer, kept in the form they have on the wire: answering copies them once.
+///
+/// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently
+/// whose full name, `scope.prefix.name`, exceeds 63 characters or is not registered.
+///
+/// ```
+/// use spop_core::{Actions, Scope};
+///
+/// let mut actions = Actions::new();
+/// actions.set_var(Scope::Session, "ip_score", 77_i32).unset_var(Scope::Transaction, "reason");
+/// ```
+#[derive(Clone, Default)]
+pub struct Actions {
+    bytes: Bytes,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Inline(ArrayVec<u8, INLINE>),
+    Heap(Vec<u8>),
+}
+
+impl Default for Bytes {
+    #[inline]
+    fn default() -> Self {
+        Self::Inline(ArrayVec::new())
+    }
+}
+
+impl Sink for Bytes {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let fits = match self {
+            Self::Inline(inline) => inline.try_extend_from_slice(bytes).is_ok(),
+            Self::Heap(_) => false,
+        };
+        if !fits {
+            self.put_on_heap(bytes);
+        }
+    }
+}
+
+impl Bytes {
+    #[cold]
+    fn put_on_heap(&mut self, bytes: &[u8]) {
+        if let Self::Inline(inline) = self {
+            let mut heap = Vec::with_capacity(2 * (inline.len() + bytes.len()));
+            heap.extend_from_slice(inline);
+            *self = Self::Heap(heap);
+        }
+        if let Self::Heap(heap) = self {
+            heap.extend_from_slice(bytes);
+        }
+    }
+}
+
+impl Actions {
+    /// No action: HAProxy goes on without a variable changed.
+    #[inline]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// SET-VAR: sets a variable. NULL unsets it.
+    #[inline]
+    pub fn set_var<'a>(
+        &mut self,
+        scope: Scope,
+        name: impl AsRef<[u8]>,
+        value: impl Into<Value<'a>>,
+    ) -> &mut Self {
+        self.put_head([SET_VAR, 3, scope as u8], name.as_ref());
+        value.into().encode(&mut self.bytes);
+        self
+    }
+
+    /// UNSET-VAR: unsets a variable.
+    #[inline]
+    pub fn unset_var(&mut self, scope: Scope, name: impl AsRef<[u8]>) -> &mut Self {
+        self.put_head([UNSET_VAR, 2, scope as u8], name.as_ref());
+        self
+    }
+
+    /// Type, number of arguments, scope and name.
+    #[inline]
+    fn put_head(&mut self, [action, args, scope]: [u8; 3], name: &[u8]) {
+        if let Ok(len @ ..240) = u8::try_from(name.len()) {
+            self.bytes.put(&[action, args, scope, len]);
+            self.bytes.put(name);
+        } else {
+            self.bytes.put(&[action, args, scope]);
+            put_string(&mut self.bytes, name);
+        }
+    }
+
+    /// The actions so far, as a peer will read them.
+    pub fn iter(&self) -> impl Iterator<Item = super::AckAction<'_>> {
+        AckActions::lenient(self.as_bytes()).iter()
+    }
+
+    /// Whether there is no action.
+    pub fn is_empty(&self) -> bool {
+        self.as_bytes().is_empty()
+    }
+
+    /// Forgets the actions, and keeps their memory.
+    pub fn clear(&mut self) {
+        match &mut self.bytes {
+            Bytes::Inline(inline) => inline.clear(),
+            Bytes::Heap(heap) => heap.clear(),
+        }
+    }
+
+    /// The payload of the ACK.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Inline(inline) => inline,
+            Bytes::Heap(heap) => heap,
+        }
+    }
+}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Actions {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Actions {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{vec, vec::Vec};
+
+    use super::*;
+    use crate::frame::AckAction;
+
+    #[test]
+    fn actions_have_their_bytes() {
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Session, "ip_score", 77_i32);
+        assert_eq!(actions.as_bytes(), b"\x01\x03\x01\x08ip_score\x02\x4d");
+        actions.clear();
+        actions.unset_var(Scope::Response, "x");
+        assert_eq!(actions.as_bytes(), b"\x02\x02\x04\x01x");
+    }
+
+    #[test]
+    fn a_list_that_outgrows_its_inline_room_loses_nothing() {
+        let text = vec![b'x'; 50];
+        let mut actions = Actions::new();
+        for name in ["a", "b", "c", "d"] {
+            actions.set_var(Scope::Transaction, name, Value::String(&text));
+        }
+        let read: Vec<_> = actions.iter().collect();
+        assert_eq!(read.len(), 4);
+        assert_eq!(
+            read[3],
+            AckAction::SetVar { scope: Scope::Transaction, name: b"d", value: Value::String(&text) }
+        );
+        let copy = actions.clone();
+        actions.clear();
+        assert!(actions.is_empty() && !copy.is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! Capabilities (section 3.2.1): what a side can do beyond one whole NOTIFY and one whole ACK at a time.
+
+use core::{fmt, ops};
+
+/// A set of capabilities.
+///
+/// ```
+/// use spop_core::Capabilities;
+///
+/// let set = Capabilities::parse(b"pipelining, async,teleport");
+/// assert!(set.contains(Capabilities::ASYNC));
+/// assert_eq!(set.to_string(), "pipelining,async");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Capabilities(u8);
+
+impl Capabilities {
+    /// No capability at all.
+    pub const NONE: Self = Self(0);
+    /// `fragmentation`: this side receives payloads in several frames. It says nothing about the other side.
+    pub const FRAGMENTATION: Self = Self(1);
+    /// `pipelining`: several NOTIFYs may wait for their ACKs, which come in any order. Both sides must want it.
+    pub const PIPELINING: Self = Self(2);
+    /// `async`: as pipelining, and an ACK may take any connection of the same engine. Both sides must want it.
+    pub const ASYNC: Self = Self(4);
+
+    const NAMES: [(Self, &'static str); 3] =
+        [(Self::FRAGMENTATION, "fragmentation"), (Self::PIPELINING, "pipelining"), (Self::ASYNC, "async")];
+
+    /// The capability of a name of the specification.
+    pub fn by_name(name: &[u8]) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| known.as_bytes() == name).map(|(capability, _)| *capability)
+    }
+
+    /// Reads a comma-separated list as HELLO frames carry it: spaces and unknown names are ignored.
+    pub fn parse(list: &[u8]) -> Self {
+        list.split(|&byte| byte == b',')
+            .filter_map(|name| Self::by_name(name.trim_ascii()))
+            .fold(Self::NONE, ops::BitOr::bitor)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// This set without those in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl ops::BitOr for Capabilities {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl ops::BitAnd for Capabilities {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The list as HELLO frames carry it, without spaces.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (_, name) in Self::NAMES.iter().filter(|(capability, _)| self.contains(*capability)) {
+            write!(f, "{comma}{name}")?;
+            comma = ",";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_read_as_the_spec_allows_them() {
+        let all = Capabilities::FRAGMENTATION | Capabilities::PIPELINING | Capabilities::ASYNC;
+        assert_eq!(Capabilities::parse(b" async ,, fragmentation,pipelining,async,x"), all);
+        assert_eq!(Capabilities::parse(b""), Capabilities::NONE);
+        assert_eq!(Capabilities::parse(b"Async"), Capabilities::NONE);
+        assert_eq!(Capabilities::parse(all.to_string().as_bytes()), all);
+        assert_eq!(all.without(Capabilities::ASYNC).to_string(), "fragmentation,pipelining");
+    }
+}

@@ -1,0 +1,265 @@
+//! The header that every frame begins with: type, flags and the two identifiers.
+
+use core::fmt;
+
+use crate::{
+    DecodeError, Malformed, Piece,
+    wire::{Reader, Sink, VARINT_MAX, put_varint, varint_len},
+};
+
+/// The smallest maximum frame size a side may announce (section 3.2).
+pub const MIN_FRAME_SIZE: u32 = 256;
+
+/// The longest header, without the length prefix: type, flags and two varints.
+pub const HEADER_MAX: usize = 1 + 4 + 2 * VARINT_MAX;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrameType {
+    /// 0: a further fragment of a payload; its identifiers say of which.
+    Unset,
+    /// 1: HAProxy opens the session.
+    HaproxyHello,
+    /// 2: HAProxy ends the session.
+    HaproxyDisconnect,
+    /// 3: HAProxy asks.
+    Notify,
+    /// 101: the agent accepts the session.
+    AgentHello,
+    /// 102: the agent ends the session.
+    AgentDisconnect,
+    /// 103: the agent answers.
+    Ack,
+    /// A type that the specification does not know.
+    Unknown(u8),
+}
+
+impl FrameType {
+    /// The types that the specification defines.
+    pub const KNOWN: [Self; 7] = [
+        Self::Unset,
+        Self::HaproxyHello,
+        Self::HaproxyDisconnect,
+        Self::Notify,
+        Self::AgentHello,
+        Self::AgentDisconnect,
+        Self::Ack,
+    ];
+
+    /// The type of a frame's first byte.
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            0 => Self::Unset,
+            1 => Self::HaproxyHello,
+            2 => Self::HaproxyDisconnect,
+            3 => Self::Notify,
+            101 => Self::AgentHello,
+            102 => Self::AgentDisconnect,
+            103 => Self::Ack,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// The byte on the wire.
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::Unset => 0,
+            Self::HaproxyHello => 1,
+            Self::HaproxyDisconnect => 2,
+            Self::Notify => 3,
+            Self::AgentHello => 101,
+            Self::AgentDisconnect => 102,
+            Self::Ack => 103,
+            Self::Unknown(other) => other,
+        }
+    }
+}
+
+impl fmt::Display for FrameType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unset => "UNSET",
+            Self::HaproxyHello => "HAPROXY-HELLO",
+            Self::HaproxyDisconnect => "HAPROXY-DISCONNECT",
+            Self::Notify => "NOTIFY",
+            Self::AgentHello => "AGENT-HELLO",
+            Self::AgentDisconnect => "AGENT-DISCONNECT",
+            Self::Ack => "ACK",
+            Self::Unknown(other) => return write!(f, "frame of unknown type {other}"),
+        })
+    }
+}
+
+/// The flags of a frame. Bits that the specification reserves are kept but mean nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(pub u32);
+
+impl Flags {
+    /// No flag: more fragments follow.
+    pub const NONE: Self = Self(0);
+    /// FIN: this is the payload's last or only fragment.
+    pub const FIN: Self = Self(1);
+    /// ABORT: forget this payload. Sent together with FIN always.
+    pub const ABORT: Self = Self(3);
+
+    /// Whether the payload ends here. ABORT without FIN, which the specification forbids, ends it too.
+    pub const fn is_fin(self) -> bool {
+        self.0 & 3 != 0
+    }
+
+    /// Whether ABORT is set.
+    pub const fn is_abort(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// The identifiers of a frame: of the stream it belongs to, and of the frame within that stream. 0/0 for HELLO and
+/// DISCONNECT; a NOTIFY may use any numbers, and its ACK repeats them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ids {
+    /// STREAM-ID.
+    pub stream: u64,
+    /// FRAME-ID.
+    pub frame: u64,
+}
+
+impl Ids {
+    /// The identifiers of HELLO and DISCONNECT frames.
+    pub const ZERO: Self = Self::new(0, 0);
+
+    /// The frame `frame` of the stream `stream`.
+    pub const fn new(stream: u64, frame: u64) -> Self {
+        Self { stream, frame }
+    }
+}
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.frame)
+    }
+}
+
+/// The part of a frame that comes before its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Header {
+    /// FRAME-TYPE.
+    pub frame_type: FrameType,
+    /// FLAGS.
+    pub flags: Flags,
+    /// STREAM-ID and FRAME-ID.
+    pub ids: Ids,
+}
+
+impl Header {
+    /// Takes a header from the front of a frame (which comes after its length prefix).
+    ///
+    /// # Errors
+    /// [`Malformed`] when the frame ends in its header.
+    #[inline]
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let [frame_type, flags @ ..] = reader.array::<5>(Piece::FrameHeader)?;
+        let stream = reader.varint()?;
+        let frame = reader.varint()?;
+        Ok(Self {
+            frame_type: FrameType::from_byte(frame_type),
+            flags: Flags(u32::from_be_bytes(flags)),
+            ids: Ids { stream, frame },
+        })
+    }
+}
+
+impl Header {
+    /// How many bytes the header takes, without the length prefix.
+    pub const fn encoded_len(&self) -> usize {
+        5 + varint_len(self.ids.stream) + varint_len(self.ids.frame)
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.frame_type, self.ids)
+    }
+}
+
+/// A frame as its header and the bytes of its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What comes first.
+    pub header: Header,
+    /// What comes after it.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Splits a frame, given without its length prefix, into header and payload. The payload is not looked at.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the frame ends in its header.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(frame);
+        let header = Header::read(&mut reader).map_err(|what| reader.error(frame, what))?;
+        Ok(Self { header, payload: reader.rest() })
+    }
+
+    /// Appends the frame with its length prefix.
+    pub fn encode(&self, out: &mut (impl Sink + ?Sized)) {
+        put_frame(out, self.header, self.payload);
+    }
+}
+
+/// Appends a whole frame: length prefix, header and payload.
+#[inline]
+pub fn put_frame(out: &mut (impl Sink + ?Sized), header: Header, payload: &[u8]) {
+    let [l0, l1, l2, l3] = ((header.encoded_len() + payload.len()) as u32).to_be_bytes();
+    let [f0, f1, f2, f3] = header.flags.0.to_be_bytes();
+    out.put(&[l0, l1, l2, l3, header.frame_type.byte(), f0, f1, f2, f3]);
+    put_varint(out, header.ids.stream);
+    put_varint(out, header.ids.frame);
+    out.put(payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_is_its_length_its_header_and_its_payload() {
+        let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(240, 1) };
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, header, b"xyz");
+        assert_eq!(bytes, [0, 0, 0, 11, 103, 0, 0, 0, 1, 0xf0, 0, 1, b'x', b'y', b'z']);
+        assert_eq!(Frame::decode(&bytes[4..]).unwrap(), Frame { header, payload: b"xyz" });
+        for cut in 4..bytes.len() - 3 {
+            assert!(Frame::decode(&bytes[4..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_longest_header_fits() {
+        let ids = Ids::new(u64::MAX, u64::MAX);
+        let header = Header { frame_type: FrameType::Notify, flags: Flags(u32::MAX), ids };
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, header, &[]);
+        assert_eq!(bytes.len(), 4 + HEADER_MAX);
+        assert_eq!(Frame::decode(&bytes[4..]).unwrap().header, header);
+    }
+
+    #[test]
+    fn each_type_is_its_byte() {
+        for byte in 0..=255 {
+            assert_eq!(FrameType::from_byte(byte).byte(), byte);
+        }
+        for known in FrameType::KNOWN {
+            assert_eq!(FrameType::from_byte(known.byte()), known);
+        }
+    }
+
+    #[test]
+    fn abort_without_fin_counts_as_both() {
+        assert!(Flags(2).is_fin() && Flags(2).is_abort());
+        assert!(Flags(1).is_fin() && !Flags(1).is_abort());
+        assert!(!Flags(4).is_fin() && !Flags(4).is_abort());
+    }
+}

@@ -1,0 +1,118 @@
+//! The payload of a NOTIFY as an engine writes it.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::MessageIter;
+use crate::wire::{Sink, Value, put_string};
+
+/// The messages of a NOTIFY, kept in the form they have on the wire.
+///
+/// ```
+/// use std::net::Ipv4Addr;
+/// use spop_core::{MessageList, Value};
+///
+/// let mut list = MessageList::new();
+/// list.message("check-ip").arg("ip", Ipv4Addr::new(203, 0, 113, 7)).arg("port", 443_i64);
+/// list.message("log").arg("", "no name");
+/// assert_eq!(list.iter().count(), 2);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MessageList {
+    bytes: Vec<u8>,
+}
+
+impl MessageList {
+    /// No message.
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    /// Begins a message; its arguments follow.
+    pub fn message(&mut self, name: &str) -> MessageArgs<'_> {
+        put_string(&mut self.bytes, name.as_bytes());
+        let count = self.bytes.len();
+        self.bytes.put(&[0]);
+        MessageArgs { bytes: &mut self.bytes, count }
+    }
+
+    /// The messages so far, as a peer will read them.
+    pub fn iter(&self) -> MessageIter<'_> {
+        MessageIter::partial(&self.bytes)
+    }
+
+    /// Forgets the messages, and keeps their memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The payload of the NOTIFY.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<'a> IntoIterator for &'a MessageList {
+    type Item = super::Message<'a>;
+    type IntoIter = MessageIter<'a>;
+
+    fn into_iter(self) -> MessageIter<'a> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for MessageList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Takes the arguments of a message.
+#[derive(Debug)]
+pub struct MessageArgs<'a> {
+    bytes: &'a mut Vec<u8>,
+    /// Where the number of arguments stands.
+    count: usize,
+}
+
+impl MessageArgs<'_> {
+    /// Adds an argument. A message has at most 255; more are left out.
+    pub fn arg<'v>(&mut self, name: &str, value: impl Into<Value<'v>>) -> &mut Self {
+        if let Some(count) = self.bytes.get_mut(self.count)
+            && let Some(more) = count.checked_add(1)
+        {
+            *count = more;
+            put_string(self.bytes, name.as_bytes());
+            value.into().encode(self.bytes);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::put_message;
+
+    #[test]
+    fn a_list_has_the_bytes_of_its_messages() {
+        let mut list = MessageList::new();
+        list.message("one").arg("a", 1_i32).arg("", Value::Null);
+        list.message("none");
+        let mut bytes = Vec::new();
+        put_message(&mut bytes, "one", [("a", Value::Int32(1)), ("", Value::Null)]);
+        put_message(&mut bytes, "none", []);
+        assert_eq!(list.as_bytes(), bytes);
+        assert_eq!(list.iter().count(), 2);
+    }
+
+    #[test]
+    fn at_most_255_arguments_are_written() {
+        let mut list = MessageList::new();
+        let mut message = list.message("many");
+        for _ in 0..300 {
+            message.arg("", Value::Null);
+        }
+        assert_eq!(list.iter().next().unwrap().args().count(), 255);
+    }
+}

@@ -1,0 +1,24 @@
+//! Whole frames (section 3.2 of the specification): the header that each begins with, and the four kinds of payload.
+//!
+//! Decoding borrows and checks everything once; what was decoded is gone through without errors. Nothing here knows which
+//! frame may come when: that is the business of [`link`](crate::link).
+
+mod ack;
+mod actions;
+mod capabilities;
+mod disconnect;
+mod header;
+mod hello;
+mod message_list;
+mod notify;
+mod version;
+
+pub use ack::{AckAction, AckActions, AckIter, Scope};
+pub use actions::Actions;
+pub use capabilities::Capabilities;
+pub use disconnect::{Disconnect, DisconnectError};
+pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};
+pub use hello::{AgentHello, HaproxyHello, HelloError};
+pub use message_list::{MessageArgs, MessageList};
+pub use notify::{Args, Message, MessageIter, Messages, put_message};
+pub use version::Version;

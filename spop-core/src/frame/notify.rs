@@ -1,0 +1,295 @@
+//! The payload of a NOTIFY (section 3.2.6): a list of messages, each a name and a key/value list of arguments.
+
+use bytes::Bytes;
+
+use crate::{
+    DecodeError, Malformed, Piece,
+    wire::{Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
+};
+
+/// The messages of one NOTIFY, checked, in the buffer they arrived in.
+///
+/// Names and values are slices of that buffer, and a `Messages` that is kept keeps the whole of it: one read of the
+/// connection, typically up to 64 KiB. [`detach`](Self::detach) copies the payload out where that matters.
+#[derive(Clone, Debug, Default)]
+pub struct Messages {
+    payload: Bytes,
+    count: usize,
+}
+
+impl Messages {
+    /// Checks that `payload` is a list of messages from its first byte to its last.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is malformed and where.
+    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
+        match count(&payload) {
+            Some(count) => Ok(Self { payload, count }),
+            None => Err(fault(&payload)),
+        }
+    }
+
+    /// How many messages a payload has, if it is well formed: half of [`decode`](Self::decode).
+    #[inline]
+    pub(crate) fn count(payload: &[u8]) -> Option<usize> {
+        count(payload)
+    }
+
+    /// The messages of a payload that has so many: the other half.
+    #[inline]
+    pub(crate) const fn counted(payload: Bytes, count: usize) -> Self {
+        Self { payload, count }
+    }
+
+    /// The messages, in order.
+    pub fn iter(&self) -> MessageIter<'_> {
+        MessageIter { rest: &self.payload, count: self.count, skip: 0 }
+    }
+
+    /// The first message of this name.
+    pub fn get(&self, name: &str) -> Option<Message<'_>> {
+        self.iter().find(|message| message.name() == name.as_bytes())
+    }
+
+    /// How many messages there are.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The payload as it arrived.
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// A copy that shares nothing with the buffer of the connection.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Self { payload: Bytes::copy_from_slice(&self.payload), count: self.count }
+    }
+}
+
+impl<'a> IntoIterator for &'a Messages {
+    type Item = Message<'a>;
+    type IntoIter = MessageIter<'a>;
+
+    fn into_iter(self) -> MessageIter<'a> {
+        self.iter()
+    }
+}
+
+/// How many messages a well-formed list has; `None` when it is malformed.
+#[inline]
+fn count(mut list: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while !list.is_empty() {
+        let (args, rest) = skip_string(list)?.split_first()?;
+        list = skip_args(rest, *args)?;
+        count += 1;
+    }
+    Some(count)
+}
+
+#[inline]
+fn skip_args(mut list: &[u8], count: u8) -> Option<&[u8]> {
+    for _ in 0..count {
+        list = skip_value(skip_string(list)?)?;
+    }
+    Some(list)
+}
+
+/// What is wrong with a malformed list.
+#[cold]
+fn fault(list: &[u8]) -> DecodeError {
+    let mut reader = Reader::new(list);
+    loop {
+        if let Err(what) = read_message(&mut reader) {
+            return reader.error(list, what);
+        }
+    }
+}
+
+fn read_message(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    reader.string()?;
+    for _ in 0..reader.byte(Piece::Message)? {
+        kv_pair(reader)?;
+    }
+    Ok(())
+}
+
+/// Goes through a list of messages.
+#[derive(Clone, Debug)]
+pub struct MessageIter<'a> {
+    rest: &'a [u8],
+    count: usize,
+    /// Arguments of the message given out last, to be stepped over before the next.
+    skip: u8,
+}
+
+impl<'a> MessageIter<'a> {
+    /// Checks that `payload` is a list of messages and goes through it: [`Messages::decode`] without a buffer to own.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is malformed and where.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let count = count(payload).ok_or_else(|| fault(payload))?;
+        Ok(Self { rest: payload, count, skip: 0 })
+    }
+
+    /// Goes through the front of a list that has not arrived whole: stops where the data does.
+    pub(crate) const fn partial(payload: &'a [u8]) -> Self {
+        Self { rest: payload, count: usize::MAX, skip: 0 }
+    }
+}
+
+impl<'a> Iterator for MessageIter<'a> {
+    type Item = Message<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Message<'a>> {
+        self.count = self.count.checked_sub(1)?;
+        let mut reader = Reader::new(skip_args(self.rest, self.skip)?);
+        let name = reader.string().ok()?;
+        let args = reader.byte(Piece::Message).ok()?;
+        (self.rest, self.skip) = (reader.rest(), args);
+        Some(Message { name, args: Args { reader, left: args } })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.count))
+    }
+}
+
+/// One message: a name and arguments.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    name: &'a [u8],
+    args: Args<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// MESSAGE-NAME: that of the `spoe-message` section.
+    pub const fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// The arguments, in order. Names may be empty (an unnamed argument) or repeated.
+    pub fn args(&self) -> Args<'a> {
+        self.args.clone()
+    }
+
+    /// The value of the first argument of this name.
+    pub fn get(&self, name: &str) -> Option<Value<'a>> {
+        self.args().find_map(|(found, value)| (found == name.as_bytes()).then_some(value))
+    }
+}
+
+/// Goes through the arguments of a message.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    reader: Reader<'a>,
+    left: u8,
+}
+
+impl<'a> Args<'a> {
+    /// What comes after the arguments that were gone through: for a payload that has not arrived whole, the bytes of the
+    /// argument that is still arriving.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.reader.rest()
+    }
+}
+
+impl<'a> Iterator for Args<'a> {
+    type Item = (&'a [u8], Value<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let left = self.left.checked_sub(1)?;
+        let mut reader = self.reader;
+        let pair = kv_pair(&mut reader).ok()?;
+        *self = Self { reader, left };
+        Some(pair)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+/// Appends one message with its arguments. A message has at most 255; more are left out.
+pub fn put_message<'a>(
+    out: &mut (impl Sink + ?Sized),
+    name: &str,
+    args: impl IntoIterator<Item = (&'a str, Value<'a>), IntoIter: ExactSizeIterator>,
+) {
+    let args = args.into_iter();
+    let count = u8::try_from(args.len()).unwrap_or(u8::MAX);
+    put_string(out, name.as_bytes());
+    out.put(&[count]);
+    for (name, value) in args.take(usize::from(count)) {
+        put_string(out, name.as_bytes());
+        value.encode(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn three() -> Vec<u8> {
+        let mut out = Vec::new();
+        put_message(&mut out, "one", [("ip", Value::Int32(1)), ("", Value::Null), ("ip", Value::Bool(true))]);
+        put_message(&mut out, "none", []);
+        put_message(&mut out, "two", [("x", Value::String(b"text"))]);
+        out
+    }
+
+    #[test]
+    fn every_message_and_every_argument_is_there() {
+        let messages = Messages::decode(three().into()).unwrap();
+        assert_eq!(messages.len(), 3);
+        let names: Vec<_> = messages.iter().map(|message| message.name()).collect();
+        assert_eq!(names, [b"one".as_slice(), b"none", b"two"]);
+        let one = messages.get("one").unwrap();
+        let args: Vec<_> = one.args().collect();
+        assert_eq!(
+            args,
+            [(b"ip".as_slice(), Value::Int32(1)), (b"", Value::Null), (b"ip", Value::Bool(true))]
+        );
+        assert_eq!(one.get("ip"), Some(Value::Int32(1)));
+        assert_eq!(messages.get("none").unwrap().args().count(), 0);
+        assert_eq!(messages.get("two").unwrap().get("x"), Some(Value::String(b"text")));
+        assert!(messages.get("three").is_none());
+        assert_eq!(messages.detach().iter().count(), 3);
+    }
+
+    #[test]
+    fn a_cut_list_is_malformed_except_between_messages() {
+        let bytes = three();
+        let mut whole = Vec::new();
+        for cut in 0..=bytes.len() {
+            if let Ok(messages) = Messages::decode(Bytes::copy_from_slice(&bytes[..cut])) {
+                whole.push(messages.len());
+            }
+        }
+        assert_eq!(whole, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_empty_payload_has_no_message() {
+        assert!(Messages::decode(Bytes::new()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn at_most_255_arguments_are_written() {
+        let mut out = Vec::new();
+        put_message(&mut out, "many", [("", Value::Null); 300]);
+        assert_eq!(MessageIter::decode(&out).unwrap().next().unwrap().args().count(), 255);
+    }
+}

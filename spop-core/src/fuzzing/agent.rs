@@ -1,0 +1,494 @@
+//! An agent's connection under any events: against its promises, and against the model.
+
+use alloc::{format, string::String, vec, vec::Vec};
+use core::time::Duration;
+
+use super::{
+    codec::TYPES,
+    driver::{Cuts, Driver},
+    input::Input,
+    model::{Bounds, Model, PeerFrame},
+    random::Random,
+};
+use crate::{
+    Actions, AgentConfig, Capabilities, Scope, Status, Timer, Value,
+    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids, put_frame},
+    link::{Layers, Phase, Progress},
+    notation,
+};
+
+/// The bounds of the connections here, low enough to be reached.
+pub const BOUNDS: Bounds = Bounds {
+    frame: 256,
+    payload: 300,
+    payloads: 2,
+    refused: 2,
+    in_flight: 3,
+    outgoing: 200,
+    fragmentation: true,
+};
+
+/// Something that happens to a connection. Tickets are told by a number, modulo how many there are.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// These frames arrive together.
+    Frames(Vec<PeerFrame>),
+    /// These bytes arrive.
+    Bytes(Vec<u8>),
+    /// The application answers with actions of about this length.
+    Answer(usize, usize),
+    /// The application answers in part.
+    AnswerPart(usize, usize),
+    /// The application aborts its answer.
+    AbortAnswer(usize),
+    /// The application has no answer.
+    Fail(usize),
+    /// The application refuses what is arriving.
+    Refuse(Ids),
+    /// The peer takes all there is.
+    Take,
+    /// The peer takes so many bytes.
+    TakeSome(usize),
+    /// So many milliseconds pass.
+    Wait(u64),
+    /// The application drains.
+    Drain,
+    /// A read finds nothing.
+    ReadBlocked,
+    /// The driver shuts the write side.
+    Shut(Progress),
+    /// The application disconnects.
+    Disconnect(u8),
+    /// The peer ends its side.
+    Eof,
+    /// The transport fails.
+    Reset,
+}
+
+/// Any events keep the promises of the reactor, and lead to the same however the bytes are cut.
+pub fn agent(data: &[u8]) {
+    let mut input = Input::new(data);
+    let switches = input.byte();
+    let is = |bit: u8| switches & 1 << bit != 0;
+    let seed = input.number() as u64;
+    let mut config = config(Bounds { in_flight: 1 + seed as usize % 5, outgoing: 600, ..BOUNDS });
+    config.limits.max_payload_bytes = 500;
+    config.watch_fragments = is(0);
+    config.defer_output = is(1) && is(2) && is(3);
+    if is(2) {
+        config.pacing = AgentConfig::default().pacing;
+    }
+    if is(3) {
+        config.timeouts.message = Some(Duration::from_secs(3));
+    }
+    let layers = if is(4) { Layers::Data } else { Layers::Plain };
+    let greeting = match switches >> 5 {
+        0 => None,
+        number => Some(["pipelining", "pipelining,fragmentation", "fragmentation"][usize::from(number) % 3]),
+    };
+    let mut events = Vec::new();
+    while !input.is_empty() && events.len() < 200 {
+        events.push(Event::read(&mut input));
+    }
+    check(&events, &config, greeting, layers, switches, seed);
+}
+
+/// Plain events lead to what the model says.
+pub fn reference(data: &[u8]) {
+    let mut input = Input::new(data);
+    let switches = input.byte();
+    let seed = input.number() as u64;
+    let bounds = Bounds {
+        fragmentation: switches & 0x0e != 0,
+        in_flight: 1 + usize::from(switches >> 4) % 5,
+        ..BOUNDS
+    };
+    let mut events = Vec::new();
+    while !input.is_empty() && events.len() < 100 {
+        events.push(Event::read(&mut input));
+    }
+    for cuts in ways(seed) {
+        against_the_model(bounds, &events, switches & 1 != 0, cuts);
+    }
+}
+
+impl Event {
+    fn read(input: &mut Input<'_>) -> Self {
+        match input.byte() % 32 {
+            0..=7 => Self::Frames(vec![read_frame(input)]),
+            8..=11 => Self::Frames((0..=input.byte() % 6).map(|_| read_frame(input)).collect()),
+            12..=15 => Self::Answer(input.byte().into(), input.number() % 320),
+            16 => Self::AnswerPart(input.byte().into(), input.number() % 800),
+            17 => Self::AbortAnswer(input.byte().into()),
+            18 => Self::Fail(input.byte().into()),
+            19 => Self::Refuse(read_ids(input)),
+            20 | 21 => Self::Take,
+            22 => Self::TakeSome(1 + input.number() % 600),
+            23 => Self::Wait(input.byte().into()),
+            24 => Self::Wait(100 * u64::from(input.byte())),
+            25 => Self::Drain,
+            26 => Self::ReadBlocked,
+            27 => Self::Shut(input.pick(&[Progress::Done, Progress::Started, Progress::Wanted])),
+            28 => Self::Disconnect(input.byte()),
+            29 => Self::Eof,
+            30 => Self::Reset,
+            _ => Self::Bytes(input.bytes().to_vec()),
+        }
+    }
+}
+
+fn read_ids(input: &mut Input<'_>) -> Ids {
+    let byte = u64::from(input.byte());
+    Ids::new(byte & 3, byte >> 2 & 1)
+}
+
+fn read_frame(input: &mut Input<'_>) -> PeerFrame {
+    let byte = input.byte();
+    let frame_type = TYPES[usize::from(byte & 0x3f) % TYPES.len()];
+    let ids = read_ids(input);
+    let payload = match input.byte() {
+        0 => Vec::new(),
+        count @ 1..=199 => b"\x01m\x00".repeat(usize::from(count % 82)),
+        200..=219 => b"\x01".to_vec(),
+        220..=239 => b"m\x00".to_vec(),
+        240..=249 => b"m".to_vec(),
+        _ => input.bytes().iter().copied().take(240).collect(),
+    };
+    PeerFrame { frame_type, fin: byte & 0x40 == 0, abort: byte & 0xc0 == 0xc0, ids, payload }
+}
+
+/// Appends a frame as it is on the wire. The payload of a DISCONNECT is its status.
+pub fn encode(frame: &PeerFrame, out: &mut Vec<u8>) {
+    let flags = Flags(u32::from(frame.fin) | u32::from(frame.abort) << 1);
+    let header = Header { frame_type: frame.frame_type, flags, ids: frame.ids };
+    if frame.frame_type == FrameType::HaproxyDisconnect {
+        let mut payload = Vec::new();
+        let status = Status(frame.payload.first().copied().unwrap_or_default().into());
+        Disconnect { status, message: b"" }.encode(&mut payload);
+        put_frame(out, header, &payload);
+    } else {
+        put_frame(out, header, &frame.payload);
+    }
+}
+
+/// Actions that take so many bytes, or two where that is too few.
+fn actions(len: usize) -> Actions {
+    let mut actions = Actions::new();
+    match len.checked_sub(7) {
+        None => {}
+        Some(text) => {
+            let text = if text >= 240 { text - 1 } else { text };
+            actions.set_var(Scope::Transaction, "x", Value::String(&vec![b'x'; text]));
+        }
+    }
+    actions
+}
+
+/// A configuration with these bounds.
+pub fn config(bounds: Bounds) -> AgentConfig {
+    let mut config = AgentConfig { max_frame_size: 256, pacing: None, ..AgentConfig::default() };
+    config.limits.max_payload = bounds.payload;
+    config.limits.max_payloads = bounds.payloads;
+    config.limits.max_refused = bounds.refused;
+    config.limits.max_in_flight = bounds.in_flight;
+    config.limits.max_outgoing = bounds.outgoing;
+    config.capabilities = Capabilities::PIPELINING;
+    if bounds.fragmentation {
+        config.capabilities = config.capabilities | Capabilities::FRAGMENTATION;
+    }
+    config
+}
+
+fn hello(driver: &mut Driver, capabilities: &str) {
+    let hello = notation::parse_bytes(&format!(
+        "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+         capabilities=string:{capabilities}"
+    ));
+    driver.send(&hello.unwrap());
+    driver.read();
+    driver.take(usize::MAX);
+    driver.wait(Duration::from_millis(2));
+}
+
+/// The ways to cut what arrives.
+pub fn ways(seed: u64) -> [Cuts; 4] {
+    [Cuts::AsSent, Cuts::Joined, Cuts::Bytes, Cuts::Random(Random::seeded(seed))]
+}
+
+// ---- the model ----
+
+/// The words of an event that the model has too.
+fn words(line: &str) -> String {
+    let count = match line.split(' ').next() {
+        Some("RunMessages") => 2,
+        Some("Close") => 3,
+        _ => usize::MAX,
+    };
+    line.split(' ').take(count).collect::<Vec<_>>().join(" ")
+}
+
+fn sent(driver: &Driver, from: usize) -> Vec<String> {
+    let mut rest = &driver.sent[from..];
+    let mut found = Vec::new();
+    while let Some((prefix, more)) = rest.split_first_chunk::<4>() {
+        let (frame, more) = more.split_at(u32::from_be_bytes(*prefix) as usize);
+        let frame = Frame::decode(frame).unwrap();
+        found.push(match frame.header.frame_type {
+            FrameType::Ack => {
+                let flags = if frame.header.flags.is_abort() { "fin,abort" } else { "fin" };
+                format!("ACK {} {flags} {}", frame.header.ids, frame.payload.len())
+            }
+            FrameType::AgentDisconnect => {
+                format!("AGENT-DISCONNECT {}", Disconnect::decode(frame.payload).unwrap().status.0)
+            }
+            other => panic!("{other}"),
+        });
+        rest = more;
+    }
+    assert!(rest.is_empty(), "half a frame");
+    found
+}
+
+/// Runs the events that the model knows, and compares what happens and what is sent.
+pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts) {
+    let mut driver = Driver::new(config(bounds), Layers::Plain, cuts);
+    hello(&mut driver, "pipelining");
+    let (log, out) = (driver.log.len(), driver.sent.len());
+    let mut model = Model::new(bounds);
+    // The model's numbers of the tickets that the driver has, in the driver's order.
+    let (mut numbers, mut next) = (Vec::new(), 0);
+    let mut events = events.to_vec();
+    if end {
+        events.push(Event::Eof);
+    }
+    // Whatever waits is answered at last.
+    events.extend((0..40).flat_map(|_| [Event::Answer(0, 0), Event::Take]));
+    for event in &events {
+        match event {
+            Event::Frames(burst) => {
+                for frame in burst {
+                    let mut bytes = Vec::new();
+                    encode(frame, &mut bytes);
+                    driver.send(&bytes);
+                    model.send(frame.clone());
+                }
+            }
+            Event::Answer(index, len) if !numbers.is_empty() => {
+                let index = index % numbers.len();
+                let actions = actions(*len);
+                driver.answer(index, &actions);
+                let number = numbers.remove(index);
+                if !model.answer(number, actions.as_bytes().len()) {
+                    numbers.push(number);
+                }
+            }
+            Event::AbortAnswer(index) if !numbers.is_empty() => {
+                let index = index % numbers.len();
+                driver.abort_answer(index);
+                model.abort_answer(numbers.remove(index));
+            }
+            Event::Refuse(ids) => {
+                driver.refuse(*ids);
+                model.refuse(*ids);
+            }
+            Event::Take => {
+                driver.take(usize::MAX);
+                model.take();
+            }
+            Event::Disconnect(status) => {
+                let action = driver.reactor.disconnect(driver.now, Status(u32::from(*status)), "");
+                driver.note(action);
+                model.disconnect(*status);
+            }
+            Event::Eof => {
+                driver.end();
+                model.end();
+            }
+            _ => {}
+        }
+        driver.read();
+        model.read();
+        while numbers.len() < driver.tickets.len() {
+            numbers.push(next);
+            next += 1;
+        }
+        let found: Vec<_> = driver.log[log..].iter().map(|line| words(line)).collect();
+        assert_eq!(found, model.events, "after {event:?}");
+    }
+    driver.take(usize::MAX);
+    let mut found = sent(&driver, out);
+    // Payloads that an end drops are told of in any order.
+    found.sort();
+    model.frames.sort();
+    assert_eq!(found, model.frames);
+}
+
+// ---- the promises ----
+
+/// Runs events every way, and ends what is open in the way that `how` says.
+pub fn check(
+    events: &[Event],
+    config: &AgentConfig,
+    greeting: Option<&str>,
+    layers: Layers,
+    how: u8,
+    seed: u64,
+) {
+    let whole = run(events, config, greeting, layers, Cuts::AsSent);
+    for cuts in ways(seed).into_iter().skip(1) {
+        // What is held back until the end of the input makes room when the end is known.
+        if config.defer_output && matches!(cuts, Cuts::Joined) {
+            continue;
+        }
+        let cut = run(events, config, greeting, layers, cuts.clone());
+        assert_eq!(cut.log, whole.log, "{cuts:?}");
+        assert_eq!(cut.sent, whole.sent, "{cuts:?}");
+        assert_eq!(cut.reactor.deadline(), whole.reactor.deadline(), "{cuts:?}");
+        assert_eq!(cut.reactor.interest(), whole.reactor.interest(), "{cuts:?}");
+    }
+    close(whole, how);
+}
+
+fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: Layers, cuts: Cuts) -> Driver {
+    let mut driver = Driver::new(config.clone(), layers, cuts);
+    if let Some(capabilities) = greeting {
+        hello(&mut driver, capabilities);
+    }
+    let (mut run, mut queued) = (0, 0);
+    for event in events {
+        let tickets = driver.tickets.len();
+        let waiting = driver.reactor.in_flight();
+        let pick = |index: &usize| (tickets > 0).then(|| index % tickets);
+        match event {
+            Event::Frames(burst) => {
+                for frame in burst {
+                    let mut bytes = Vec::new();
+                    encode(frame, &mut bytes);
+                    driver.send(&bytes);
+                }
+            }
+            Event::Bytes(bytes) => driver.send(bytes),
+            Event::Answer(index, len) => {
+                if let Some(index) = pick(index) {
+                    driver.answer(index, &actions(*len));
+                    queued += waiting - driver.reactor.in_flight();
+                }
+            }
+            Event::AnswerPart(index, len) => {
+                if let Some(index) = pick(index) {
+                    driver.answer_part(index, &actions(*len));
+                    assert_eq!(driver.tickets.len(), tickets, "a part uses no ticket up");
+                }
+            }
+            Event::AbortAnswer(index) => {
+                if let Some(index) = pick(index) {
+                    driver.abort_answer(index);
+                    queued += waiting - driver.reactor.in_flight();
+                }
+            }
+            Event::Fail(index) => {
+                if let Some(index) = pick(index) {
+                    driver.fail(index);
+                    queued += waiting - driver.reactor.in_flight();
+                }
+            }
+            Event::Refuse(ids) => driver.refuse(*ids),
+            Event::Take => {
+                driver.take(usize::MAX);
+            }
+            Event::TakeSome(n) => {
+                driver.take(*n);
+            }
+            Event::Wait(millis) => driver.wait(Duration::from_millis(*millis)),
+            Event::Drain => driver.reactor.drain(driver.now),
+            Event::ReadBlocked => driver.read_blocked(),
+            Event::Shut(progress) => driver.shut(*progress),
+            Event::Disconnect(status) => {
+                let action = driver.reactor.disconnect(driver.now, Status(u32::from(*status)), "");
+                driver.note(action);
+            }
+            Event::Eof => driver.end(),
+            Event::Reset => driver.reset(),
+        }
+        driver.read();
+        promises(&driver, config);
+        run = count(&driver, "RunMessages");
+    }
+    let lost: usize = driver
+        .log
+        .iter()
+        .filter_map(|line| line.strip_prefix("Lost")?.split("messages=").nth(1))
+        .map(|rest| rest.split(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    let cancelled = count(&driver, "CancelMessages");
+    let waiting = driver.reactor.in_flight();
+    assert_eq!(run, queued + cancelled + lost + waiting, "{:#?}", driver.log);
+    assert!(count(&driver, "Close") <= 1, "{:#?}", driver.log);
+    driver
+}
+
+fn count(driver: &Driver, word: &str) -> usize {
+    driver.log.iter().filter(|line| line.split(' ').next() == Some(word)).count()
+}
+
+fn promises(driver: &Driver, config: &AgentConfig) {
+    let reactor = &driver.reactor;
+    let (interest, deadline) = (reactor.interest(), reactor.deadline());
+    let limits = &config.limits;
+    assert!(reactor.in_flight() <= limits.max_in_flight);
+    assert!(reactor.arriving_bytes() <= limits.max_payload_bytes);
+    assert_ne!(reactor.phase(), Phase::Greeted, "an agent answers at once");
+    if reactor.phase() == Phase::Closing {
+        assert_eq!(reactor.in_flight(), 0);
+        assert_eq!(reactor.arriving_bytes(), 0);
+        assert!(interest.close || deadline.is_some());
+        return;
+    }
+    assert!(!interest.close);
+    assert_eq!(interest.shut, None);
+    assert_eq!(interest.write, !reactor.outgoing().is_empty());
+    assert!(!interest.resume, "the driver has obeyed");
+    if reactor.outgoing_bytes() >= limits.max_outgoing && !config.defer_output {
+        assert!(!interest.read);
+    }
+    // Only an application may be waited for without a deadline.
+    if reactor.in_flight() == 0 {
+        assert!(deadline.is_some(), "nothing ends this: {interest:?}");
+    }
+    if !reactor.outgoing().is_empty() {
+        assert!(deadline.is_some_and(|(at, _)| at <= driver.now + Duration::from_secs(30)));
+    }
+    if let Some((at, timer)) = deadline {
+        assert!(at > driver.now || !matches!(timer, Timer::Idle), "{timer:?} is late");
+    }
+}
+
+/// Ends what is still open, and takes every step of closing in one of several ways.
+fn close(mut driver: Driver, how: u8) {
+    let action = driver.reactor.disconnect(driver.now, Status::NORMAL, "the end");
+    driver.note(action);
+    match how % 3 {
+        // The peer does nothing more.
+        0 => driver.wait(Duration::from_secs(10)),
+        // The transport fails.
+        1 => driver.reset(),
+        _ => {
+            driver.take(usize::MAX);
+            driver.wait(Duration::from_millis(100));
+            driver.take(usize::MAX);
+            driver.shut(Progress::Done);
+            driver.shut(Progress::Done);
+            driver.end();
+            driver.read();
+        }
+    }
+    assert!(driver.reactor.interest().close, "{:?}", driver.reactor.closing());
+    assert_eq!(driver.reactor.deadline(), None);
+    assert!(driver.tickets.len() <= count(&driver, "RunMessages"));
+    while !driver.tickets.is_empty() {
+        driver.answer(0, &Actions::new());
+        assert_eq!(driver.log.last().map(String::as_str), Some("Dropped"));
+    }
+    assert_eq!(count(&driver, "Close"), 1);
+    assert!(driver.reactor.outgoing().is_empty());
+}

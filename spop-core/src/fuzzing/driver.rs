@@ -1,0 +1,403 @@
+//! An agent's reactor with a network and a clock that a test holds in its hands.
+
+use alloc::{
+    borrow::ToOwned,
+    collections::VecDeque,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+use core::{fmt::Write as _, mem, time::Duration};
+
+use bytes::BytesMut;
+
+use super::random::Random;
+use crate::{
+    AckError, Action, Actions, AgentConfig, AgentReactor, CloseReason, Closed, ConnectionId, Settled, Ticket,
+    Timestamp,
+    frame::{Flags, Frame, FrameType, Header, Ids},
+    link::{Layers, Lost, Progress},
+    notation,
+};
+
+/// How what the peer sends is cut into reads.
+#[derive(Clone, Debug)]
+pub enum Cuts {
+    /// As it was put in: a frame with each read.
+    AsSent,
+    /// Everything that is there with one read.
+    Joined,
+    /// One byte with each read.
+    Bytes,
+    /// At random places.
+    Random(Random),
+}
+
+/// A driver that does what the reactor's documentation says, and keeps a log of all that the reactor says.
+#[derive(Debug)]
+pub struct Driver {
+    /// What is driven.
+    pub reactor: AgentReactor,
+    /// The time it is.
+    pub now: Timestamp,
+    /// All actions and errors, as text.
+    pub log: Vec<String>,
+    /// All bytes that left.
+    pub sent: Vec<u8>,
+    /// All tickets that were handed out and not used up, in order.
+    pub tickets: Vec<Ticket>,
+    /// Every NOTIFY is answered with this as soon as it comes.
+    pub at_once: Option<Actions>,
+    cuts: Cuts,
+    inbox: BytesMut,
+    /// Sent by the peer, and not yet read.
+    network: VecDeque<Vec<u8>>,
+    /// The peer's end of input is behind what the network holds.
+    eof: Eof,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eof {
+    No,
+    Sent,
+    Read,
+}
+
+impl Driver {
+    /// A new connection, the first moment of which is a second after the epoch.
+    pub fn new(config: AgentConfig, layers: Layers, cuts: Cuts) -> Self {
+        let now = Timestamp::from_millis(1_000);
+        let reactor = AgentReactor::new(Arc::new(config), ConnectionId(1), now).with_layers(layers);
+        Self {
+            reactor,
+            now,
+            log: Vec::new(),
+            sent: Vec::new(),
+            tickets: Vec::new(),
+            at_once: None,
+            cuts,
+            inbox: BytesMut::new(),
+            network: VecDeque::new(),
+            eof: Eof::No,
+        }
+    }
+
+    // ---- what the peer does ----
+
+    /// The peer sends these bytes, unless it has ended its side.
+    pub fn send(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && self.eof == Eof::No {
+            self.network.push_back(bytes.to_vec());
+        }
+    }
+
+    /// The peer ends its side.
+    pub fn end(&mut self) {
+        if self.eof == Eof::No {
+            self.eof = Eof::Sent;
+        }
+    }
+
+    /// Reads as long as there is something to read and the reactor wants it.
+    pub fn read(&mut self) {
+        loop {
+            self.obey_resume();
+            if !self.reactor.interest().read {
+                return;
+            }
+            if self.fill_inbox() {
+                // A reader that finds the end at once tells of the bytes before it together with it.
+                let at_end = self.network.is_empty() && self.eof == Eof::Sent;
+                if !(at_end && matches!(self.cuts, Cuts::Joined)) {
+                    self.input(AgentReactor::on_bytes);
+                    continue;
+                }
+            }
+            if self.eof != Eof::Sent {
+                return;
+            }
+            self.eof = Eof::Read;
+            self.input(AgentReactor::on_input_eof);
+        }
+    }
+
+    /// Moves what one read finds into the inbox; false when it finds nothing.
+    fn fill_inbox(&mut self) -> bool {
+        let Some(mut piece) = self.network.pop_front() else { return false };
+        if matches!(self.cuts, Cuts::Joined | Cuts::Random(_)) {
+            piece.extend(self.network.drain(..).flatten());
+        }
+        let len = match &mut self.cuts {
+            Cuts::AsSent | Cuts::Joined => piece.len(),
+            Cuts::Bytes => 1,
+            Cuts::Random(random) => random.piece(piece.len()),
+        };
+        let rest = piece.split_off(len);
+        if !rest.is_empty() {
+            self.network.push_front(rest);
+        }
+        self.inbox.extend_from_slice(&piece);
+        true
+    }
+
+    /// The peer takes at most `n` bytes, in one piece or in several; returns how many it got.
+    pub fn take(&mut self, n: usize) -> usize {
+        let mut left = n;
+        while left > 0 && self.reactor.interest().write {
+            let outgoing = self.reactor.outgoing();
+            let most = left.min(outgoing.len());
+            let piece = match &mut self.cuts {
+                Cuts::AsSent | Cuts::Joined => most,
+                Cuts::Bytes => 1,
+                Cuts::Random(random) => random.piece(most),
+            };
+            self.sent.extend_from_slice(&outgoing[..piece]);
+            let action = self.reactor.on_sent(self.now, piece);
+            self.note(action);
+            left -= piece;
+        }
+        self.read();
+        n - left
+    }
+
+    // ---- what the driver reports ----
+
+    /// A read would block.
+    pub fn read_blocked(&mut self) {
+        let action = self.reactor.on_read_blocked(self.now);
+        self.note(action);
+        self.check();
+    }
+
+    /// The connection is reset.
+    pub fn reset(&mut self) {
+        let action = self.reactor.on_transport_error(self.now);
+        self.note(action);
+        self.check();
+    }
+
+    /// The write side was shut, or not yet.
+    pub fn shut(&mut self, progress: Progress) {
+        let action = self.reactor.on_write_shut(self.now, progress);
+        self.note(action);
+        self.check();
+    }
+
+    /// Time passes, and every deadline on the way is served.
+    pub fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        if matches!(self.cuts, Cuts::Random(_)) && self.reactor.deadline().is_none_or(|(at, _)| at > self.now)
+        {
+            // To be called too early is harmless.
+            while self.timeout() {}
+        }
+        while let Some((at, timer)) = self.reactor.deadline().filter(|(at, _)| *at <= until) {
+            self.now = self.now.max(at);
+            while self.timeout() {}
+            if let Some((next, again)) = self.reactor.deadline() {
+                assert!(next > self.now, "after {timer:?} at {at} the deadline of {again:?} is {next}");
+            }
+            self.read();
+        }
+        self.now = until;
+    }
+
+    fn timeout(&mut self) -> bool {
+        let action = self.reactor.on_timeout(self.now);
+        let again = self.note(action);
+        self.check();
+        again
+    }
+
+    // ---- what the application decides ----
+
+    /// Answers the ticket at this index. With an error the ticket is back at the end.
+    pub fn answer(&mut self, index: usize, actions: &Actions) {
+        let ticket = self.tickets.remove(index);
+        let settled = self.reactor.acknowledge(self.now, ticket, actions);
+        self.settled(settled);
+    }
+
+    /// Hands in a part of an answer. The ticket stays where it is, or moves to the end with an error.
+    pub fn answer_part(&mut self, index: usize, actions: &Actions) {
+        let ticket = self.tickets.remove(index);
+        match self.reactor.acknowledge_part(self.now, ticket, actions) {
+            Ok(ticket) => self.tickets.insert(index, ticket),
+            Err(error) => self.refused(error),
+        }
+        self.check();
+    }
+
+    /// Aborts an answer.
+    pub fn abort_answer(&mut self, index: usize) {
+        let ticket = self.tickets.remove(index);
+        let settled = self.reactor.abort_answer(self.now, ticket);
+        self.settled(settled);
+    }
+
+    /// There is no answer.
+    pub fn fail(&mut self, index: usize) {
+        let ticket = self.tickets.remove(index);
+        match self.reactor.fail(self.now, ticket) {
+            Ok(action) => {
+                self.note(action);
+            }
+            Err(error) => self.refused(error),
+        }
+        self.check();
+    }
+
+    /// Refuses a NOTIFY that is still arriving.
+    pub fn refuse(&mut self, ids: Ids) {
+        if let Err(error) = self.reactor.abort(self.now, ids) {
+            self.log.push(format!("NotArriving {}", error.0));
+        }
+        self.check();
+    }
+
+    fn settled(&mut self, settled: Result<Settled, AckError>) {
+        match settled {
+            Ok(Settled::Queued) => {}
+            Ok(Settled::Dropped) => self.log.push("Dropped".to_owned()),
+            Err(error) => self.refused(error),
+        }
+        self.check();
+    }
+
+    fn refused(&mut self, error: AckError) {
+        self.log.push(match &error {
+            AckError::TooBig { size, limit, .. } => format!("TooBig {size} {limit}"),
+            AckError::WrongConnection { .. } => "WrongConnection".to_owned(),
+            AckError::NoFragmentation { .. } => "NoFragmentation".to_owned(),
+            other => other.to_string(),
+        });
+        self.tickets.push(error.into_ticket());
+    }
+
+    // ---- the loop ----
+
+    fn obey_resume(&mut self) {
+        while self.reactor.interest().resume {
+            self.input(AgentReactor::on_bytes);
+        }
+    }
+
+    fn input(&mut self, input: fn(&mut AgentReactor, Timestamp, &mut BytesMut) -> Action) {
+        let mut inbox = mem::take(&mut self.inbox);
+        let mut action = input(&mut self.reactor, self.now, &mut inbox);
+        while self.note(action) {
+            action = self.reactor.on_bytes(self.now, &mut inbox);
+        }
+        self.inbox = inbox;
+        self.check();
+    }
+
+    /// Carries out an action; whether the input goes on after it.
+    pub fn note(&mut self, action: Action) -> bool {
+        let (line, again) = match action {
+            Action::Established(session) => {
+                let mut line = format!("Established {} {}", session.max_frame_size, session.capabilities);
+                if let Some(id) = &session.engine_id {
+                    let _ = write!(line, " engine-id={}", id.escape_ascii());
+                }
+                assert_eq!(self.reactor.session(), Some(&session));
+                (line, true)
+            }
+            Action::RunMessages(notify) => {
+                let ids = notify.ticket.ids();
+                let line = format!("RunMessages {ids}{}", sentence(notify.messages.payload()));
+                assert!(self.reactor.is_waiting(notify.ticket.id()));
+                match &self.at_once {
+                    None => self.tickets.push(notify.ticket),
+                    Some(actions) => {
+                        let settled = self.reactor.acknowledge(self.now, notify.ticket, actions);
+                        assert_eq!(settled, Ok(Settled::Queued));
+                    }
+                }
+                (line, true)
+            }
+            Action::FragmentArrived(ids) => {
+                let partial = self.reactor.arriving(ids).expect("a fragment that arrived is there");
+                (format!("FragmentArrived {ids} {}", partial.payload().len()), true)
+            }
+            Action::AbortFragment(aborted) => {
+                (format!("AbortFragment {} {} {:?}", aborted.ids, aborted.received, aborted.why), true)
+            }
+            Action::CancelMessages(cancelled) => {
+                assert!(!self.reactor.is_waiting(cancelled.ticket), "a cancelled ticket does not wait");
+                (format!("CancelMessages {} {:?}", cancelled.ids, cancelled.why), true)
+            }
+            Action::SendFrames => {
+                assert!(!self.reactor.outgoing().is_empty(), "SendFrames without frames");
+                return false;
+            }
+            Action::WantBytes { at_least } => {
+                assert!(at_least > 0, "WantBytes that wants none");
+                return false;
+            }
+            Action::Paused => {
+                assert!(!self.reactor.interest().read, "Paused, but reading goes on");
+                return false;
+            }
+            Action::Close(closed) => {
+                self.log.push(format!("Close {}", reason(&closed)));
+                if closed.lost.is_nothing() {
+                    return false;
+                }
+                (lost(closed.lost), false)
+            }
+        };
+        self.log.push(line);
+        again
+    }
+
+    /// What holds at any time.
+    fn check(&self) {
+        let reactor = &self.reactor;
+        let interest = reactor.interest();
+        let step = reactor.closing().current();
+        let closing = reactor.phase() == crate::link::Phase::Closing;
+        assert_eq!(interest, reactor.interest(), "reading it changes nothing");
+        if interest.write {
+            assert!(!reactor.outgoing().is_empty(), "writes nothing");
+        }
+        if interest.close {
+            assert!(closing && !interest.write && interest.shut.is_none(), "closes with work left: {step:?}");
+        } else if closing {
+            assert!(reactor.deadline().is_some(), "closing, but nothing ends the step {step:?}");
+        }
+    }
+}
+
+/// The payload of a NOTIFY as a sentence has it, after a space.
+fn sentence(payload: &[u8]) -> String {
+    let header = Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids: Ids::ZERO };
+    let line = notation::print(Frame { header, payload }).to_string();
+    line.strip_prefix("NOTIFY fin 0 0").unwrap_or(&line).to_owned()
+}
+
+fn reason(closed: &Closed) -> String {
+    match &closed.reason {
+        CloseReason::PeerDisconnect { status, message } => {
+            format!("PeerDisconnect {} {}", status.0, message.escape_ascii())
+        }
+        CloseReason::Violation(violation) => format!("Violation {} {violation}", violation.status().0),
+        CloseReason::Timeout(timer) => format!("Timeout {timer:?}"),
+        CloseReason::Disconnect(status) => format!("Disconnect {}", status.0),
+        other => format!("{other:?}"),
+    }
+}
+
+fn lost(lost: Lost) -> String {
+    let Lost { messages, payloads, frame_bytes, answers } = lost;
+    let mut line = "Lost".to_owned();
+    for (count, what) in
+        [(messages, "messages"), (payloads, "payloads"), (frame_bytes, "frame-bytes"), (answers, "answers")]
+    {
+        if count > 0 {
+            let _ = write!(line, " {what}={count}");
+        }
+    }
+    line
+}

@@ -1,0 +1,231 @@
+//! The two reactors against each other, over any connection, with anything happening at any time.
+
+use alloc::{vec, vec::Vec};
+use core::time::Duration;
+
+use super::input::Input;
+use crate::{
+    Actions, AgentConfig, Capabilities, EngineConfig, EngineError, MessageList, Notify, NotifyId, Scope,
+    Status, Value,
+    frame::Ids,
+    link::Side,
+    pair::{Conditions, Cuts, Outcome, Pair, Reply},
+    wire::Reader,
+};
+
+/// Something that happens to a pair.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// The engine asks with a body of this size for an answer of a kind, a size and a delay.
+    Ask {
+        /// See [`handler`].
+        kind: u32,
+        /// How long the answer is.
+        answer: u32,
+        /// When it is given.
+        micros: u32,
+        /// How long the question is.
+        body: usize,
+    },
+    /// The engine asks again under the identifiers of its last request.
+    Again,
+    /// So many microseconds pass.
+    Pass(u64),
+    /// The agent drains.
+    DrainAgent,
+    /// The engine drains.
+    DrainEngine,
+    /// The agent disconnects.
+    DisconnectAgent,
+    /// The engine disconnects.
+    DisconnectEngine,
+    /// One side of the connection ends behind the back of its reactor.
+    HalfClose(Side),
+    /// The connection breaks.
+    Lose,
+    /// The connection breaks after so many bytes.
+    LoseAfter(Side, u64),
+}
+
+/// What a storm goes over.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The engine.
+    pub engine: EngineConfig,
+    /// What the agent announces.
+    pub agent_can: Capabilities,
+    /// The agent's frame size.
+    pub size: u32,
+    /// The connection.
+    pub conditions: Conditions,
+    /// The agent refuses a payload once so much of it has arrived.
+    pub refuse_at: usize,
+    /// The agent's limits.
+    pub max_in_flight: usize,
+    /// The agent's limits.
+    pub max_outgoing: usize,
+}
+
+/// Every request ends once, every connection ends, limits hold, and no frame is too long.
+pub fn pair(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut engine = match input.byte() % 3 {
+        0 => EngineConfig::default(),
+        1 => EngineConfig::haproxy_2_6(),
+        _ => EngineConfig::haproxy_3_1(),
+    };
+    engine.engine_id = Some("an-id".into());
+    engine.timeouts.hello = Some(Duration::from_secs(5));
+    engine.timeouts.message = Some(Duration::from_secs(2));
+    engine.timeouts.idle = Some(Duration::from_secs(60));
+    let can = input.byte();
+    let agent_can = [Capabilities::FRAGMENTATION, Capabilities::PIPELINING, Capabilities::ASYNC]
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| can >> bit & 1 == 0)
+        .fold(Capabilities::NONE, |all, (_, one)| all | one);
+    let conditions = Conditions {
+        latency: Duration::from_micros(input.pick(&[0, 1, 40_000])),
+        bandwidth: input.pick(&[None, Some(1 << 20), Some(2_000)]),
+        cuts: input.pick(&[Cuts::Whole, Cuts::Random, Cuts::Random, Cuts::Each]),
+        buffer: input.pick(&[1 << 16, 100]),
+        seed: input.byte().into(),
+        record: true,
+    };
+    let setup = Setup {
+        engine,
+        agent_can,
+        size: input.pick(&[256, 257, 300, 1_024, 16_380]),
+        conditions,
+        refuse_at: 16 * usize::from(input.byte()),
+        max_in_flight: 1 + usize::from(input.byte()) % 40,
+        max_outgoing: input.pick(&[10_000, 100, 1 << 20]),
+    };
+    let mut steps = Vec::new();
+    while !input.is_empty() && steps.len() < 60 {
+        let side = |input: &mut Input<'_>| input.pick(&[Side::Engine, Side::Agent]);
+        steps.push(match input.byte() % 32 {
+            0..=15 => Step::Ask {
+                kind: input.pick(&[0, 0, 1, 1, 1, 2, 3, 4, 0, 1, 2, 3, 4, 9]),
+                answer: (input.number() % 3_000) as u32,
+                micros: 20_000 * u32::from(input.byte()),
+                body: input.number() % 3_000,
+            },
+            16 | 17 => Step::Again,
+            18..=22 => Step::Pass(46 * input.number() as u64),
+            23 | 24 => Step::Pass(input.byte().into()),
+            25 => Step::DrainAgent,
+            26 => Step::DrainEngine,
+            27 => Step::DisconnectAgent,
+            28 => Step::DisconnectEngine,
+            29 => Step::HalfClose(side(&mut input)),
+            30 => Step::Lose,
+            _ => Step::LoseAfter(side(&mut input), input.number() as u64),
+        });
+    }
+    storm(setup, &steps);
+}
+
+/// Runs steps, and all that comes of them.
+pub fn storm(setup: Setup, steps: &[Step]) {
+    let Setup { engine, agent_can, size, conditions, refuse_at, max_in_flight, max_outgoing } = setup;
+    let agreed = engine.max_frame_size.min(size);
+    let window = engine.max_waiting_frames;
+    let mut agent = AgentConfig { max_frame_size: size, capabilities: agent_can, ..AgentConfig::default() };
+    // Without it, an agent whose every request is forgotten by its application would read no more, and never end.
+    agent.timeouts.message = Some(Duration::from_secs(20));
+    agent.limits.max_in_flight = max_in_flight;
+    agent.limits.max_outgoing = max_outgoing;
+    agent.limits.max_payload = 2_500;
+    agent.watch_fragments = true;
+    let mut pair =
+        Pair::with(conditions, engine, agent, handler).refusing(move |part| part.payload().len() > refuse_at);
+    pair.run_handshake();
+    let mut asked = Vec::new();
+    for step in steps {
+        match *step {
+            Step::Ask { kind, answer, micros, body } => {
+                asked.extend(pair.notify(None, &question(&[kind, answer, micros], body)));
+            }
+            Step::Again => {
+                if let Some(id) = asked.last().copied() {
+                    let ids: Ids = NotifyId::ids(id);
+                    asked.extend(pair.notify(Some(ids), &question(&[0, 1, 0], 1)));
+                }
+            }
+            Step::Pass(micros) => pair.run_for(Duration::from_micros(micros)),
+            Step::DrainAgent => pair.drain_agent(),
+            Step::DrainEngine => pair.drain_engine(),
+            Step::DisconnectAgent => pair.disconnect_agent(Status(500), "enough"),
+            Step::DisconnectEngine => pair.disconnect_engine(Status::NORMAL),
+            Step::HalfClose(side) => pair.half_close(side),
+            Step::Lose => pair.lose(),
+            Step::LoseAfter(side, bytes) => pair.lose_after(side, bytes),
+        }
+        // One frame may pass the limit, and one answer may leave in fragments beyond it.
+        assert!(pair.agent().outgoing_bytes() <= 2 * max_outgoing + 3_000 + max_in_flight * 3_100);
+        assert!(pair.agent().in_flight() <= max_in_flight);
+        assert!(pair.engine().in_flight() <= window && pair.engine().outgoing_bytes() <= window * 16_384);
+    }
+    pair.run_until_settled();
+    let mut settled: Vec<_> = pair.outcomes().iter().map(|(id, _)| *id).collect();
+    settled.sort_unstable();
+    assert_eq!(settled, asked);
+    for (_, outcome) in pair.outcomes() {
+        // Answered, or failed for a reason that has a name.
+        let named = !matches!(outcome, Outcome::Waiting | Outcome::Failed(EngineError::Unknown));
+        assert!(named, "{}", outcome.sentence());
+    }
+    pair.run_to_the_end();
+    assert!(pair.is_over(), "engine {:?}, agent {:?}", pair.engine(), pair.agent());
+    assert!(pair.engine_ended().is_some() && pair.agent_closed().is_some());
+    if pair.session().is_some() {
+        check_frames(&pair, agreed);
+    }
+}
+
+/// A question of about `size` bytes that wants the answer `answer`, which says what is to be done with it.
+pub fn question(answer: &[u32], size: usize) -> MessageList {
+    let mut list = MessageList::new();
+    let mut message = list.message("echo");
+    for number in answer {
+        message.arg("n", *number);
+    }
+    message.arg("body", Value::Binary(&vec![b'x'; size]));
+    list
+}
+
+/// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
+pub fn handler(notify: &Notify) -> Reply {
+    let message = notify.messages.get("echo").expect("the only message");
+    let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
+    let numbers: Vec<_> = message.args().filter_map(|(_, value)| integer(value)).collect();
+    let [kind, size, micros] = numbers[..] else { panic!("a question has three numbers") };
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; size as usize]));
+    match kind {
+        0 => Reply::Now(actions),
+        1 => Reply::After(Duration::from_micros(micros.into()), actions),
+        2 => Reply::Never,
+        3 => Reply::Fail,
+        4 => Reply::Abort,
+        _ => Reply::Disconnect(Status(kind)),
+    }
+}
+
+/// No frame is longer than was agreed, but for the HELLO that was sent before.
+pub fn check_frames<H>(pair: &Pair<H>, most: u32) {
+    for side in [Side::Engine, Side::Agent] {
+        let mut reader = Reader::new(pair.sent_by(side));
+        while let Ok(prefix) = reader.array::<4>(crate::Piece::FrameHeader) {
+            let len = u32::from_be_bytes(prefix);
+            assert!(
+                (7..=most).contains(&len),
+                "a frame of {len} bytes from the {side:?}, where {most} were agreed"
+            );
+            let rest = reader.rest();
+            let Some(rest) = rest.get(len as usize..) else { break };
+            reader = Reader::new(rest);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+use alloc::{string::ToString, sync::Arc, vec::Vec};
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::{Action, AgentConfig, Capabilities, Scope, notation};
+
+const NOW: Timestamp = Timestamp::ZERO;
+
+struct Net(BTreeMap<ConnectionId, AgentReactor>);
+
+impl Connections for Net {
+    fn get(&mut self, connection: ConnectionId) -> Option<&mut AgentReactor> {
+        self.0.get_mut(&connection)
+    }
+}
+
+impl Net {
+    fn connect(&mut self, hub: &mut Hub, id: u64, engine: &str) {
+        let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let config = AgentConfig { capabilities, ..AgentConfig::default() };
+        let connection = ConnectionId(id);
+        let mut reactor = AgentReactor::new(Arc::new(config), connection, NOW);
+        let mut inbox = BytesMut::new();
+        inbox.extend_from_slice(&bytes(&alloc::format!(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
+             capabilities=string:\"pipelining,async\" engine-id=string:{engine}"
+        )));
+        let Action::Established(session) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no session") };
+        assert!(hub.join(connection, &session));
+        self.0.insert(connection, reactor);
+        self.sent(id);
+    }
+
+    fn ask(&mut self, id: u64, stream: u64) -> Ticket {
+        let reactor = self.0.get_mut(&ConnectionId(id)).unwrap();
+        let mut inbox = BytesMut::new();
+        inbox.extend_from_slice(&bytes(&alloc::format!("NOTIFY fin {stream} 1 m")));
+        let Action::RunMessages(notify) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no NOTIFY") };
+        notify.ticket
+    }
+
+    /// The frames that wait on a connection; they are sent.
+    fn sent(&mut self, id: u64) -> Vec<alloc::string::String> {
+        let reactor = self.0.get_mut(&ConnectionId(id)).unwrap();
+        let out = reactor.outgoing().to_vec();
+        let _ = reactor.on_sent(NOW, out.len());
+        let mut rest = &out[..];
+        let mut frames = Vec::new();
+        while let Some((len, after)) = rest.split_first_chunk::<4>() {
+            let (frame, after) = after.split_at(u32::from_be_bytes(*len) as usize);
+            frames.push(notation::print(crate::frame::Frame::decode(frame).unwrap()).to_string());
+            rest = after;
+        }
+        frames
+    }
+}
+
+fn bytes(line: &str) -> Vec<u8> {
+    notation::parse_bytes(line).unwrap()
+}
+
+fn answer(value: i64) -> Actions {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "x", value);
+    actions
+}
+
+fn two() -> (Hub, Net) {
+    let (mut hub, mut net) = (Hub::default(), Net(BTreeMap::new()));
+    net.connect(&mut hub, 1, "a");
+    net.connect(&mut hub, 2, "a");
+    net.connect(&mut hub, 3, "b");
+    (hub, net)
+}
+
+#[test]
+fn home_answers_unless_a_sibling_has_less_to_send() {
+    let (mut hub, mut net) = two();
+    for stream in [1, 3] {
+        let ticket = net.ask(1, stream);
+        assert_eq!(hub.hold(&ticket), None);
+        hub.settle(NOW, ticket, &answer(1), &mut net).unwrap();
+    }
+    assert_eq!(net.sent(1), ["ACK fin 1 1 set txn x=int64:1"]);
+    assert_eq!(net.sent(2), ["ACK fin 3 1 set txn x=int64:1"]);
+    assert_eq!(net.get(ConnectionId(1)).unwrap().in_flight(), 0);
+    assert_eq!(hub.waiting(), 0);
+}
+
+#[test]
+fn an_answer_outlives_its_connection_while_a_sibling_lives() {
+    let (mut hub, mut net) = two();
+    let tickets = [net.ask(1, 1), net.ask(1, 3)];
+    for ticket in &tickets {
+        assert_eq!(hub.hold(ticket), None);
+    }
+    let [first, second] = tickets;
+    net.0.remove(&ConnectionId(1));
+    assert!(hub.leave(ConnectionId(1)));
+    let (settled, target) = hub.settle(NOW, first, &answer(1), &mut net).unwrap();
+    assert_eq!((settled, target), (Settled::Queued, Some(ConnectionId(2))));
+    assert_eq!(net.sent(2), ["ACK fin 1 1 set txn x=int64:1"]);
+
+    net.0.remove(&ConnectionId(2));
+    assert!(!hub.leave(ConnectionId(2)));
+    assert_eq!(hub.settle(NOW, second, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
+    assert_eq!((hub.engines(), hub.waiting()), (1, 0));
+    assert!(net.sent(3).is_empty(), "nothing crosses engine-ids");
+}
+
+#[test]
+fn home_is_the_last_resort_once_its_input_has_ended() {
+    let (mut hub, mut net) = two();
+    let tickets = [net.ask(1, 1), net.ask(1, 3), net.ask(2, 5)];
+    for ticket in &tickets {
+        assert_eq!(hub.hold(ticket), None);
+    }
+    let [first, second, third] = tickets;
+    let home = net.get(ConnectionId(1)).unwrap();
+    let _ = home.on_input_eof(NOW, &mut BytesMut::new());
+    hub.settle(NOW, first, &answer(1), &mut net).unwrap();
+    assert_eq!(net.sent(2), ["ACK fin 1 1 set txn x=int64:1"]);
+
+    hub.settle(NOW, second, &answer(3), &mut net).unwrap();
+    let home = net.get(ConnectionId(1)).unwrap();
+    let action = home.on_write_shut(NOW, crate::link::Progress::Done);
+    assert!(matches!(action, Action::Close(_)), "{action:?}: nothing is owed any more");
+    hub.leave(ConnectionId(1));
+
+    let sibling = net.get(ConnectionId(2)).unwrap();
+    let _ = sibling.on_input_eof(NOW, &mut BytesMut::new());
+    hub.settle(NOW, third, &answer(5), &mut net).unwrap();
+    assert_eq!(net.sent(2), ["ACK fin 3 1 set txn x=int64:3", "ACK fin 5 1 set txn x=int64:5"]);
+}
+
+#[test]
+fn a_reactor_itself_refuses_another_engines_ticket() {
+    let (mut hub, mut net) = two();
+    let ticket = net.ask(1, 1);
+    assert_eq!(hub.hold(&ticket), None);
+    let other = net.get(ConnectionId(3)).unwrap();
+    let error = other.acknowledge(NOW, ticket, &answer(1)).unwrap_err();
+    assert!(matches!(error, AckError::WrongConnection { .. }));
+    let sibling = net.get(ConnectionId(2)).unwrap();
+    assert_eq!(sibling.acknowledge(NOW, error.into_ticket(), &answer(1)), Ok(Settled::Queued));
+}
+
+#[test]
+fn the_same_ids_on_a_sibling_supersede() {
+    let (mut hub, mut net) = two();
+    let older = net.ask(1, 7);
+    assert_eq!(hub.hold(&older), None);
+    let newer = net.ask(2, 7);
+    assert_eq!(hub.hold(&newer), Some((ConnectionId(1), older.id())));
+    assert_eq!(hub.settle(NOW, older, &answer(1), &mut net).unwrap().0, Settled::Dropped);
+    assert_eq!(net.get(ConnectionId(1)).unwrap().in_flight(), 0);
+    assert_eq!(hub.settle(NOW, newer, &answer(2), &mut net).unwrap().0, Settled::Queued);
+    assert_eq!((net.sent(1).len(), net.sent(2)), (0, ["ACK fin 7 1 set txn x=int64:2".to_string()].to_vec()));
+}
+
+#[test]
+fn a_cancelled_notify_is_not_answered_by_a_sibling() {
+    let (mut hub, mut net) = two();
+    let ticket = net.ask(1, 1);
+    assert_eq!(hub.hold(&ticket), None);
+    hub.cancel(ConnectionId(1), ticket.ids(), ticket.id());
+    net.0.remove(&ConnectionId(1));
+    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.settle(NOW, ticket, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
+}
+
+#[test]
+fn orphans_are_bounded() {
+    let (mut hub, mut net) = (Hub::new(1), Net(BTreeMap::new()));
+    net.connect(&mut hub, 1, "a");
+    net.connect(&mut hub, 2, "a");
+    let tickets: Vec<_> = (0..5).map(|stream| net.ask(1, stream)).collect();
+    for ticket in &tickets {
+        assert_eq!(hub.hold(ticket), None);
+    }
+    net.0.remove(&ConnectionId(1));
+    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.waiting(), 1);
+    let queued = tickets
+        .into_iter()
+        .filter_map(|ticket| hub.settle(NOW, ticket, &answer(1), &mut net).ok())
+        .filter(|(settled, _)| *settled == Settled::Queued);
+    assert_eq!(queued.count(), 1);
+    assert_eq!(hub.waiting(), 0);
+}

@@ -1,0 +1,23 @@
+//! What both roles share: the phases of a connection and the table of what is legal in them, frames out of received bytes,
+//! outgoing bytes, fragments in and out, timers, and closing.
+//!
+//! Public here is what a user of either reactor sees of it.
+
+mod closing;
+mod interest;
+mod outbox;
+mod reason;
+mod reassembly;
+mod sending;
+mod state;
+mod table;
+mod violation;
+
+pub use closing::{Closing, Layers, Progress, Step};
+pub use interest::{Interest, Layer, Timer};
+pub use outbox::Pacing;
+pub use reason::{CloseReason, Closed, Initiator, Lost};
+pub(crate) use reassembly::{Begun, Continued};
+pub(crate) use state::{Due, Earliest, Link, Next, TIMERS};
+pub use table::{Illegal, Phase, Side, Verdict, judge};
+pub use violation::Violation;

@@ -1,0 +1,296 @@
+//! Outgoing bytes: frames queued one behind the other, given out as one slice so that one write sends them all.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::{
+    Timestamp,
+    frame::{Header, put_frame},
+};
+
+/// A bound on how many bytes leave at once.
+///
+/// HAProxy 3.1 to 3.5 stalls for good when it reads a receive buffer that is full to its last byte (`tune.bufsize`, 16384
+/// bytes): one answer of 16380 bytes does it, or twenty of 932 in one burst. It has at most twenty requests waiting on a
+/// connection, so only a burst with long answers can fill the buffer: those that could are sent in portions, with a pause
+/// between them in which HAProxy reads. Bursts of short answers are not delayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// The pause.
+    pub interval: Duration,
+}
+
+impl Default for Pacing {
+    /// One millisecond.
+    fn default() -> Self {
+        Self { interval: Duration::from_millis(1) }
+    }
+}
+
+/// How many requests such a HAProxy has waiting on one connection.
+const STREAMS: usize = 20;
+
+/// What an outbox that holds nothing may keep of its memory.
+const KEEP: usize = 512;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    head: usize,
+    /// Where the last frame starts, when it must not be cut.
+    whole: Option<usize>,
+    /// Output waits for the end of the input.
+    pub(super) deferred: bool,
+    pace: Option<Pace>,
+    /// When the first waiting byte came, or the last one left.
+    pub(super) progress: Timestamp,
+}
+
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    portion: usize,
+    /// When the next portion may begin, and how much of this one has left.
+    until: Timestamp,
+    used: usize,
+    /// How many bytes wait up to the end of the last long frame. It stays above zero until the pause after that frame
+    /// has left, because the peer may not have read it; while it is, the portion counts.
+    long: usize,
+}
+
+impl Outbox {
+    /// Sends at most `portion` bytes at once, where frames are long enough to matter.
+    pub(super) fn pace(&mut self, pacing: Pacing, portion: usize) {
+        let Pacing { interval } = pacing;
+        let until = Timestamp::ZERO + interval;
+        self.pace = Some(Pace { interval, portion, until, used: 0, long: 0 });
+    }
+
+    /// Queues a frame; returns where in the buffer it starts.
+    #[inline]
+    pub(super) fn push(&mut self, now: Timestamp, header: Header, payload: &[u8]) -> usize {
+        if self.is_empty() {
+            self.progress = now;
+        } else if self.head > self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(KEEP);
+        }
+        let before = self.bytes.len();
+        put_frame(&mut self.bytes, header, payload);
+        if let Some(pace) = &mut self.pace {
+            // What left long ago takes nothing from the portion of now.
+            pace.renew(now);
+            if self.bytes.len() - before > pace.portion / STREAMS {
+                pace.long = self.bytes.len() - self.head;
+            }
+        }
+        before
+    }
+
+    /// As [`push`](Self::push), for the last frame of all, which leaves in one piece: HAProxy 3.2 and later resets a
+    /// connection on half a DISCONNECT.
+    pub(super) fn push_last(&mut self, now: Timestamp, header: Header, payload: &[u8]) {
+        self.whole = Some(self.push(now, header, payload));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == self.bytes.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// What may leave now.
+    #[inline]
+    pub(super) fn ready(&self) -> &[u8] {
+        if self.deferred {
+            return &[];
+        }
+        let waiting = self.bytes.get(self.head..).unwrap_or_default();
+        match &self.pace {
+            Some(pace) if pace.long > 0 => waiting.get(..self.portion(pace)).unwrap_or(waiting),
+            _ => waiting,
+        }
+    }
+
+    fn portion(&self, pace: &Pace) -> usize {
+        let len = self.len();
+        let left = pace.portion.saturating_sub(pace.used).min(len);
+        match self.whole.map(|whole| whole.saturating_sub(self.head)) {
+            Some(whole) if whole < left && left < len => {
+                if whole == 0 && pace.used == 0 {
+                    len
+                } else {
+                    whole
+                }
+            }
+            _ => left,
+        }
+    }
+
+    #[inline]
+    pub(super) fn sent(&mut self, now: Timestamp, n: usize) {
+        let n = n.min(self.len());
+        self.head += n;
+        self.progress = now;
+        if let Some(pace) = &mut self.pace {
+            pace.renew(now);
+            pace.used += n;
+            pace.long = if pace.long > n { pace.long - n } else { usize::from(pace.long > 0) };
+        }
+        if self.is_empty() {
+            self.bytes.clear();
+            self.head = 0;
+            self.whole = None;
+        }
+    }
+
+    /// When a portion that was used up may be followed by the next.
+    pub(super) fn paced_until(&self) -> Option<Timestamp> {
+        let pace = self.pace.as_ref()?;
+        (!self.is_empty() && !self.deferred && self.ready().is_empty()).then_some(pace.until)
+    }
+
+    pub(super) fn renew(&mut self, now: Timestamp) {
+        if let Some(pace) = &mut self.pace {
+            pace.renew(now);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes = Vec::new();
+        self.head = 0;
+        self.whole = None;
+    }
+
+    /// Gives memory back that a waiting connection does not need.
+    pub(super) fn shrink(&mut self) {
+        if self.is_empty() && self.bytes.capacity() > 2 * KEEP {
+            self.clear();
+        }
+    }
+}
+
+impl Pace {
+    fn renew(&mut self, now: Timestamp) {
+        if now >= self.until {
+            self.until = now + self.interval;
+            self.used = 0;
+            if self.long == 1 {
+                self.long = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::frame::{Flags, FrameType, Ids};
+
+    const ACK: Header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(1, 1) };
+    /// What a frame has besides its payload.
+    const HEAD: usize = 11;
+    const START: Timestamp = Timestamp::from_millis(5);
+    const PORTION: usize = 15_868;
+
+    fn paced() -> Outbox {
+        let mut out = Outbox::default();
+        out.pace(Pacing::default(), PORTION);
+        out
+    }
+
+    fn push(out: &mut Outbox, frames: usize, len: usize) {
+        for _ in 0..frames {
+            out.push(START, ACK, &vec![0; len - HEAD]);
+        }
+    }
+
+    #[test]
+    fn a_burst_of_short_answers_leaves_at_once() {
+        let mut out = paced();
+        push(&mut out, 1_000, PORTION / STREAMS);
+        assert_eq!(out.ready().len(), 1_000 * (PORTION / STREAMS));
+        assert_eq!(out.paced_until(), None);
+    }
+
+    #[test]
+    fn a_burst_with_a_long_answer_leaves_in_portions() {
+        let mut out = paced();
+        push(&mut out, 40, 932);
+        let mut now = START;
+        let mut left = 40 * 932;
+        while left > 0 {
+            let n = out.ready().len();
+            assert_eq!(n, left.min(PORTION));
+            assert_eq!(out.paced_until(), None);
+            // Half of a portion first: what is left of it may still leave.
+            out.sent(now, n / 2);
+            assert_eq!(out.ready().len(), n - n / 2);
+            out.sent(now, n - n / 2);
+            left -= n;
+            assert!(out.ready().is_empty());
+            if left > 0 {
+                let at = out.paced_until().unwrap();
+                assert_eq!(at, now + Pacing::default().interval);
+                now = at;
+                out.renew(now);
+            }
+        }
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_follows_a_long_answer_counts_until_the_pause_is_over() {
+        let mut out = paced();
+        push(&mut out, 1, 15_000);
+        out.sent(START, 15_000);
+        push(&mut out, 20, 700);
+        assert_eq!(out.ready().len(), PORTION - 15_000);
+        out.sent(START, PORTION - 15_000);
+        assert!(out.ready().is_empty());
+        out.renew(START + Pacing::default().interval);
+        assert_eq!(out.ready().len(), 15_000 + 20 * 700 - PORTION);
+    }
+
+    #[test]
+    fn the_last_frame_is_not_cut() {
+        let mut out = paced();
+        push(&mut out, 1, PORTION - 10);
+        out.push_last(START, ACK, &[0; 50]);
+        assert_eq!(out.ready().len(), PORTION - 10);
+        out.sent(START, PORTION - 10);
+        assert!(out.ready().is_empty());
+        out.renew(START + Pacing::default().interval);
+        assert_eq!(out.ready().len(), 50 + HEAD);
+    }
+
+    #[test]
+    fn a_queue_that_never_empties_moves_to_the_front() {
+        let mut out = Outbox::default();
+        push(&mut out, 1, 100);
+        for _ in 0..1_000 {
+            push(&mut out, 1, 100);
+            out.sent(START, 100);
+        }
+        assert_eq!(out.len(), 100);
+        assert!(out.bytes.capacity() < 2_000, "{} bytes of memory for 100", out.bytes.capacity());
+    }
+
+    #[test]
+    fn memory_is_given_back_when_nothing_waits() {
+        let mut out = Outbox::default();
+        push(&mut out, 1, 5_000);
+        out.shrink();
+        assert_eq!(out.len(), 5_000);
+        out.sent(START, 5_000);
+        out.shrink();
+        assert_eq!(out.bytes.capacity(), 0);
+    }
+}

@@ -1,0 +1,142 @@
+//! Why a connection ended, who ended it, and what was lost.
+
+use core::fmt;
+
+use bytes::Bytes;
+
+use super::{Timer, Violation};
+use crate::wire::Status;
+
+/// The end of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Why.
+    pub reason: CloseReason,
+    /// What was not finished.
+    pub lost: Lost,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// It was a health check, and it is done.
+    HealthCheck,
+    /// The peer sent a DISCONNECT.
+    PeerDisconnect {
+        /// Its code.
+        status: Status,
+        /// Its words.
+        message: Bytes,
+    },
+    /// The peer broke the protocol.
+    Violation(Violation),
+    /// Something took too long.
+    Timeout(Timer),
+    /// This side's application wanted it.
+    Disconnect(Status),
+    /// A drain finished: nothing was owed.
+    Drained,
+    /// The peer ended its side, and is owed nothing.
+    Eof,
+    /// The transport failed.
+    Transport,
+    /// This side stopped reading for good, as an HAProxy does whose receive buffer is full.
+    Stalled,
+}
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Initiator {
+    /// This side.
+    Us,
+    /// The other side, by its words or its faults.
+    Peer,
+    /// A timer.
+    Time,
+    /// The transport.
+    Transport,
+}
+
+impl CloseReason {
+    /// Who ended it.
+    pub const fn initiator(&self) -> Initiator {
+        match self {
+            Self::HealthCheck | Self::PeerDisconnect { .. } | Self::Violation(_) | Self::Eof => {
+                Initiator::Peer
+            }
+            Self::Timeout(_) => Initiator::Time,
+            Self::Disconnect(_) | Self::Drained | Self::Stalled => Initiator::Us,
+            Self::Transport => Initiator::Transport,
+        }
+    }
+
+    /// Whether this is how sessions end when all is well.
+    pub const fn is_normal(&self) -> bool {
+        match self {
+            Self::HealthCheck | Self::Drained | Self::Eof | Self::Timeout(Timer::Idle) => true,
+            Self::PeerDisconnect { status, .. } | Self::Disconnect(status) => {
+                matches!(*status, Status::NORMAL | Status::TIMEOUT)
+            }
+            Self::Violation(_) | Self::Timeout(_) | Self::Transport | Self::Stalled => false,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HealthCheck => f.write_str("a health check was answered"),
+            Self::PeerDisconnect { status, message } => {
+                write!(f, "the peer disconnected with {status}: \"{}\"", message.escape_ascii())
+            }
+            Self::Violation(violation) => {
+                write!(f, "the peer broke the protocol: {violation}; status {}", violation.status())
+            }
+            Self::Timeout(timer) => timer.fmt(f),
+            Self::Disconnect(status) => write!(f, "disconnected by this side with {status}"),
+            Self::Drained => f.write_str("drained"),
+            Self::Eof => f.write_str("the peer closed the connection"),
+            Self::Transport => f.write_str("the transport failed"),
+            Self::Stalled => f.write_str("this side stopped reading"),
+        }
+    }
+}
+
+/// What was not finished when a session ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// NOTIFYs without an answer.
+    pub messages: usize,
+    /// Payloads whose last fragment did not arrive.
+    pub payloads: usize,
+    /// Bytes of a frame that did not arrive whole.
+    pub frame_bytes: usize,
+    /// Answers whose last fragment was not sent.
+    pub answers: usize,
+}
+
+impl Lost {
+    /// Whether nothing was lost.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)?;
+        let Lost { messages, payloads, frame_bytes, answers } = self.lost;
+        for (count, what) in [
+            (messages, "unanswered NOTIFYs"),
+            (payloads, "unfinished payloads"),
+            (frame_bytes, "bytes of an unfinished frame"),
+            (answers, "unfinished answers"),
+        ] {
+            if count > 0 {
+                write!(f, "; lost: {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}

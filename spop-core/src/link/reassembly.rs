@@ -1,0 +1,270 @@
+//! Payloads put together from fragments, within limits, and the memory of those that were refused.
+
+use alloc::{collections::VecDeque, vec::Vec};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{Timestamp, config::Limits, frame::Ids};
+
+/// The payloads of a connection whose last fragment has not arrived.
+#[derive(Debug, Default)]
+pub(crate) struct Reassembly {
+    sets: Vec<Set>,
+    /// The memory that the sets take.
+    bytes: usize,
+    /// Payloads whose remaining fragments are swallowed. HAProxy never ends one that an agent aborted.
+    refused: VecDeque<Ids>,
+}
+
+#[derive(Debug)]
+struct Set {
+    ids: Ids,
+    payload: BytesMut,
+    touched: Timestamp,
+}
+
+/// What became of a first fragment.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Kept,
+    /// It exceeds a limit on bytes, and its payload is refused.
+    TooBig,
+    /// As many payloads are unfinished as may be.
+    TooMany,
+}
+
+/// What became of a further fragment.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Continued {
+    Kept,
+    /// The payload is whole.
+    Done(Bytes),
+    /// The payload exceeds a limit on bytes: what had arrived is dropped and the rest refused.
+    TooBig {
+        received: usize,
+    },
+    /// Of a payload that was refused.
+    Swallowed,
+    Unknown,
+}
+
+impl Reassembly {
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Whether there is nothing unfinished and nothing refused.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sets.is_empty() && self.refused.is_empty()
+    }
+
+    /// The memory held, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What has arrived of a payload.
+    pub(crate) fn get(&self, ids: Ids) -> Option<&[u8]> {
+        self.sets.iter().find(|set| set.ids == ids).map(|set| &set.payload[..])
+    }
+
+    /// Takes the first fragment of a payload whose identifiers are not in use.
+    pub(crate) fn begin(&mut self, now: Timestamp, ids: Ids, fragment: &[u8], limits: &Limits) -> Begun {
+        self.forget_refused(ids);
+        if self.sets.len() >= limits.max_payloads {
+            return Begun::TooMany;
+        }
+        let mut set = Set { ids, payload: BytesMut::new(), touched: now };
+        if !append(&mut set.payload, &mut self.bytes, fragment, limits) {
+            self.refuse(ids, limits);
+            return Begun::TooBig;
+        }
+        self.sets.push(set);
+        Begun::Kept
+    }
+
+    /// Takes a further fragment.
+    pub(crate) fn continue_with(
+        &mut self,
+        now: Timestamp,
+        ids: Ids,
+        fragment: &[u8],
+        last: bool,
+        limits: &Limits,
+    ) -> Continued {
+        let Some(index) = self.sets.iter().position(|set| set.ids == ids) else {
+            let refused = self.refused.contains(&ids);
+            if refused && last {
+                self.forget_refused(ids);
+            }
+            return if refused { Continued::Swallowed } else { Continued::Unknown };
+        };
+        let kept = self.sets.get_mut(index).is_some_and(|set| {
+            set.touched = now;
+            append(&mut set.payload, &mut self.bytes, fragment, limits)
+        });
+        if kept && !last {
+            return Continued::Kept;
+        }
+        let set = self.sets.swap_remove(index);
+        self.bytes -= set.payload.capacity();
+        if kept {
+            return Continued::Done(set.payload.freeze());
+        }
+        if !last {
+            self.refuse(ids, limits);
+        }
+        Continued::TooBig { received: set.payload.len() }
+    }
+
+    /// Drops a payload; returns how much of it had arrived.
+    pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
+        let index = self.sets.iter().position(|set| set.ids == ids)?;
+        let set = self.sets.swap_remove(index);
+        self.bytes -= set.payload.capacity();
+        Some(set.payload.len())
+    }
+
+    /// Swallows the fragments of this payload that are still under way.
+    pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
+        while self.refused.len() >= limits.max_refused.max(1) {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(ids);
+    }
+
+    /// Whether this payload was refused; if so it is forgotten now.
+    pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
+        let index = self.refused.iter().position(|refused| *refused == ids);
+        index.is_some_and(|index| self.refused.remove(index).is_some())
+    }
+
+    /// The payload that waits longest for its next fragment, and since when.
+    pub(crate) fn oldest(&self) -> Option<(Ids, Timestamp)> {
+        self.sets.iter().map(|set| (set.ids, set.touched)).min_by_key(|(_, touched)| *touched)
+    }
+
+    /// Drops everything; returns which payloads were unfinished.
+    pub(crate) fn clear(&mut self) -> impl ExactSizeIterator<Item = Ids> + use<> {
+        core::mem::take(self).sets.into_iter().map(|set| set.ids)
+    }
+}
+
+/// Appends a fragment if the payload stays within its limit, and all payloads together, counted by the memory they take,
+/// within theirs. The memory doubles as the payload grows, and is never more than its limit.
+fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &Limits) -> bool {
+    let len = payload.len() + fragment.len();
+    if len > limits.max_payload {
+        return false;
+    }
+    let had = payload.capacity();
+    if len > had {
+        let others = *total - had;
+        let room = limits.max_payload_bytes.saturating_sub(others);
+        let want = len.max(2 * had).min(limits.max_payload).min(room);
+        if want < len {
+            return false;
+        }
+        let mut grown = BytesMut::with_capacity(want);
+        grown.extend_from_slice(payload);
+        *total = others + grown.capacity();
+        *payload = grown;
+    }
+    payload.extend_from_slice(fragment);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::ZERO;
+    const A: Ids = Ids::new(1, 1);
+    const B: Ids = Ids::new(2, 1);
+
+    fn limits(payload: usize, all: usize, count: usize) -> Limits {
+        Limits {
+            max_payload: payload,
+            max_payload_bytes: all,
+            max_payloads: count,
+            max_refused: 2,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn fragments_of_two_payloads_do_not_mix() {
+        let limits = limits(100, 200, 2);
+        let mut sets = Reassembly::default();
+        assert_eq!(sets.begin(NOW, A, b"a1", &limits), Begun::Kept);
+        assert_eq!(sets.begin(NOW, B, b"", &limits), Begun::Kept);
+        assert_eq!(sets.begin(NOW, Ids::new(3, 1), b"", &limits), Begun::TooMany);
+        assert_eq!(sets.continue_with(NOW, B, b"b1", false, &limits), Continued::Kept);
+        assert_eq!(sets.continue_with(NOW, A, b"", false, &limits), Continued::Kept);
+        assert_eq!(
+            sets.continue_with(NOW, A, b"a2", true, &limits),
+            Continued::Done(Bytes::from_static(b"a1a2"))
+        );
+        assert_eq!(sets.continue_with(NOW, A, b"", true, &limits), Continued::Unknown);
+        assert_eq!(
+            sets.continue_with(NOW, B, b"b2", true, &limits),
+            Continued::Done(Bytes::from_static(b"b1b2"))
+        );
+        assert_eq!((sets.len(), sets.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_payload_over_its_limit_is_dropped_and_its_rest_swallowed() {
+        let limits = limits(4, 100, 2);
+        let mut sets = Reassembly::default();
+        assert_eq!(sets.begin(NOW, A, b"12345", &limits), Begun::TooBig);
+        assert_eq!(sets.begin(NOW, B, b"123", &limits), Begun::Kept);
+        assert_eq!(sets.continue_with(NOW, B, b"45", false, &limits), Continued::TooBig { received: 3 });
+        assert_eq!((sets.len(), sets.bytes()), (0, 0));
+        for ids in [A, B] {
+            assert_eq!(sets.continue_with(NOW, ids, b"x", false, &limits), Continued::Swallowed);
+            assert_eq!(sets.continue_with(NOW, ids, b"x", true, &limits), Continued::Swallowed);
+            assert_eq!(sets.continue_with(NOW, ids, b"x", false, &limits), Continued::Unknown);
+        }
+    }
+
+    #[test]
+    fn memory_stays_within_the_limit_of_all_payloads() {
+        let limits = limits(1_000, 1_500, 10);
+        let mut sets = Reassembly::default();
+        for stream in 0..10 {
+            sets.begin(NOW, Ids::new(stream, 1), &[0; 10], &limits);
+        }
+        for _ in 0..100 {
+            for stream in 0..10 {
+                sets.continue_with(NOW, Ids::new(stream, 1), &[0; 10], false, &limits);
+                assert!(sets.bytes() <= 1_500);
+                assert_eq!(sets.bytes(), sets.sets.iter().map(|set| set.payload.capacity()).sum::<usize>());
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_refusal_is_forgotten_first() {
+        let limits = limits(4, 100, 2);
+        let mut sets = Reassembly::default();
+        for stream in 1..=3 {
+            sets.refuse(Ids::new(stream, 1), &limits);
+        }
+        assert!(!sets.forget_refused(Ids::new(1, 1)));
+        assert!(sets.forget_refused(Ids::new(2, 1)));
+        assert!(sets.forget_refused(Ids::new(3, 1)));
+    }
+
+    #[test]
+    fn an_id_that_was_refused_can_be_used_again() {
+        let limits = limits(4, 100, 2);
+        let mut sets = Reassembly::default();
+        sets.refuse(A, &limits);
+        assert_eq!(sets.begin(NOW, A, b"1", &limits), Begun::Kept);
+        assert_eq!(
+            sets.continue_with(NOW, A, b"2", true, &limits),
+            Continued::Done(Bytes::from_static(b"12"))
+        );
+    }
+}

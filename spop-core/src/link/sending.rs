@@ -1,0 +1,200 @@
+//! Payloads that leave in fragments: one at a time, a further fragment whenever the outgoing bytes run low, so that whole
+//! frames can pass between.
+
+use alloc::{collections::VecDeque, vec::Vec};
+
+use super::outbox::Outbox;
+use crate::{
+    Timestamp,
+    frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    /// UNSET once the first fragment has been queued.
+    frame_type: FrameType,
+    ids: Ids,
+    payload: Vec<u8>,
+    sent: usize,
+    /// No more is coming.
+    complete: bool,
+}
+
+impl Job {
+    fn rest(&self) -> &[u8] {
+        self.payload.get(self.sent..).unwrap_or_default()
+    }
+}
+
+impl Sending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Bytes that wait to become fragments.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a part of this payload was handed in, and more is to come.
+    #[inline]
+    pub(super) fn contains(&self, ids: Ids) -> bool {
+        !self.is_empty() && self.jobs.iter().any(|job| job.ids == ids && !job.complete)
+    }
+
+    /// Whether any of this payload has not become a fragment yet.
+    pub(super) fn holds(&self, ids: Ids) -> bool {
+        self.jobs.iter().any(|job| job.ids == ids)
+    }
+
+    /// Forgets the rest of a payload and tells nobody. `Some` when there was a rest: true if the peer has got a part.
+    pub(super) fn remove(&mut self, ids: Ids) -> Option<bool> {
+        let index = self.jobs.iter().position(|job| job.ids == ids)?;
+        let job = self.jobs.remove(index)?;
+        self.bytes -= job.rest().len();
+        Some(job.frame_type == FrameType::Unset)
+    }
+
+    /// Adds to a payload; the first part begins it.
+    pub(super) fn add(&mut self, frame_type: FrameType, ids: Ids, part: &[u8], complete: bool) {
+        self.bytes += part.len();
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.ids == ids && !job.complete) {
+            job.payload.drain(..job.sent);
+            job.sent = 0;
+            job.payload.extend_from_slice(part);
+            job.complete = complete;
+        } else {
+            self.jobs.push_back(Job { frame_type, ids, payload: part.to_vec(), sent: 0, complete });
+        }
+    }
+
+    /// Forgets the rest of a payload that is not complete, and tells the peer. False when there is no such payload.
+    pub(super) fn abort(&mut self, now: Timestamp, ids: Ids, out: &mut Outbox) -> bool {
+        let Some(index) = self.jobs.iter().position(|job| job.ids == ids && !job.complete) else {
+            return false;
+        };
+        if let Some(job) = self.jobs.remove(index) {
+            self.bytes -= job.rest().len();
+            out.push(now, Header { frame_type: job.frame_type, flags: Flags::ABORT, ids }, &[]);
+        }
+        true
+    }
+
+    /// Queues fragments of at most `max` bytes each until `low` bytes wait or no fragment is due.
+    pub(super) fn pump(&mut self, now: Timestamp, out: &mut Outbox, max: usize, low: usize) {
+        while out.len() < low {
+            let Some(job) = self.jobs.front_mut() else { return };
+            let room = max.saturating_sub(HEADER_MAX).max(1);
+            let left = job.rest().len();
+            if left < room && !job.complete {
+                // A source that is still writing: wait until a fragment is full.
+                return;
+            }
+            let last = job.complete && left <= room;
+            let header = Header {
+                frame_type: job.frame_type,
+                flags: if last { Flags::FIN } else { Flags::NONE },
+                ids: job.ids,
+            };
+            let fragment = left.min(room);
+            out.push(now, header, job.rest().get(..fragment).unwrap_or_default());
+            job.frame_type = FrameType::Unset;
+            job.sent += fragment;
+            self.bytes -= fragment;
+            if last {
+                self.jobs.pop_front();
+            }
+        }
+    }
+
+    /// Drops everything, and tells the peer where it has got a part; returns how many payloads were unfinished.
+    pub(super) fn abort_all(&mut self, now: Timestamp, out: &mut Outbox) -> usize {
+        let jobs = core::mem::take(self).jobs;
+        for job in jobs.iter().filter(|job| job.frame_type == FrameType::Unset) {
+            out.push(now, Header { frame_type: job.frame_type, flags: Flags::ABORT, ids: job.ids }, &[]);
+        }
+        jobs.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::frame::Frame;
+
+    const NOW: Timestamp = Timestamp::ZERO;
+    const A: Ids = Ids::new(1, 1);
+    const B: Ids = Ids::new(2, 1);
+    const MAX: usize = 256;
+
+    /// What waits in an outbox: type, identifiers, flags and length of payload of each frame. It is sent.
+    fn drain(out: &mut Outbox) -> Vec<(FrameType, Ids, u32, usize)> {
+        let bytes = out.ready().to_vec();
+        out.sent(NOW, bytes.len());
+        let mut rest = &bytes[..];
+        let mut frames = Vec::new();
+        while let Some((len, after)) = rest.split_first_chunk::<4>() {
+            let (frame, after) = after.split_at(u32::from_be_bytes(*len) as usize);
+            assert!(frame.len() <= MAX);
+            let Frame { header, payload } = Frame::decode(frame).unwrap();
+            frames.push((header.frame_type, header.ids, header.flags.0, payload.len()));
+            rest = after;
+        }
+        frames
+    }
+
+    const ROOM: usize = MAX - HEADER_MAX;
+
+    #[test]
+    fn a_payload_leaves_in_fragments_and_whole_frames_pass_between() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &vec![0; 2 * ROOM + 1], true);
+        sending.add(FrameType::Ack, B, b"b", true);
+        sending.pump(NOW, &mut out, MAX, 1);
+        out.push(NOW, Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(3, 1) }, b"");
+        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM), (FrameType::Ack, Ids::new(3, 1), 1, 0)]);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert_eq!(
+            drain(&mut out),
+            [(FrameType::Unset, A, 0, ROOM), (FrameType::Unset, A, 1, 1), (FrameType::Ack, B, 1, 1)]
+        );
+        assert!(sending.is_empty() && sending.bytes() == 0);
+    }
+
+    #[test]
+    fn a_payload_in_parts_waits_for_full_fragments() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &[0; 10], false);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert!(out.is_empty() && sending.contains(A));
+        sending.add(FrameType::Ack, A, &vec![0; ROOM], false);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        sending.add(FrameType::Ack, A, &[], true);
+        assert!(!sending.contains(A));
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM), (FrameType::Unset, A, 1, 10)]);
+    }
+
+    #[test]
+    fn an_abort_says_what_the_peer_has_seen() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &vec![0; ROOM + 1], false);
+        sending.add(FrameType::Ack, B, b"b", false);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert!(sending.abort(NOW, B, &mut out));
+        assert_eq!(sending.abort_all(NOW, &mut out), 1);
+        assert_eq!(
+            drain(&mut out),
+            [(FrameType::Ack, A, 0, ROOM), (FrameType::Ack, B, 3, 0), (FrameType::Unset, A, 3, 0)]
+        );
+        assert!(sending.is_empty() && !sending.abort(NOW, A, &mut out));
+    }
+}

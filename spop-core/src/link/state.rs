@@ -1,0 +1,599 @@
+//! The state that both reactors stand on.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{
+    Closing, Interest, Layer, Layers, Pacing, Phase, Progress, Side, Step, Timer, Verdict, Violation, judge,
+    outbox::Outbox, reassembly::Reassembly, sending::Sending,
+};
+use crate::{
+    DecodeError, Malformed, Piece, Timestamp,
+    config::Timeouts,
+    frame::{Disconnect, Flags, FrameType, Header, Ids},
+    wire::{Reader, Status},
+};
+
+/// The shortest frame: type, flags and two identifiers.
+const SHORTEST: u32 = 7;
+
+/// What a DISCONNECT of this side may say, so that the frame fits into the smallest frame size.
+const MESSAGE_MAX: usize = 180;
+
+/// The next frame of an inbox, which still holds it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    pub(crate) header: Header,
+    pub(crate) verdict: Verdict,
+    pub(crate) place: Place,
+}
+
+/// Where a frame lies that is next in its inbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Where its payload starts, and where it ends.
+    start: usize,
+    end: usize,
+}
+
+impl Place {
+    /// The frame's payload, in the inbox that holds it.
+    #[inline]
+    pub(crate) fn payload(self, inbox: &BytesMut) -> &[u8] {
+        inbox.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+/// One connection, whichever side of it this is.
+#[derive(Debug)]
+pub(crate) struct Link {
+    side: Side,
+    pub(crate) phase: Phase,
+    /// The longest frame, without its length prefix.
+    pub(crate) max_frame_size: u32,
+    pub(crate) reassembly: Reassembly,
+    out: Outbox,
+    sending: Sending,
+    /// How many bytes of its frame a fragment leaves free.
+    spare: usize,
+    closing: Closing,
+    layers: Layers,
+    /// The latest time that any input told.
+    now: Timestamp,
+    opened: Timestamp,
+    /// When a frame last came or left.
+    active: Timestamp,
+    /// The last time that this side did not read, because of a limit. Until then the peer could not be late.
+    stopped: Timestamp,
+    /// Since when a frame has been arriving, and how much of it is there.
+    partial: Option<(Timestamp, usize)>,
+    drain_by: Option<Timestamp>,
+    /// When the current step of closing was begun.
+    step_since: Timestamp,
+    eof: bool,
+    /// Frames were left in the inbox because of a limit.
+    paused: bool,
+    skipped: u64,
+}
+
+impl Link {
+    pub(crate) fn new(side: Side, max_frame_size: u32, now: Timestamp) -> Self {
+        Self {
+            side,
+            phase: Phase::Connected,
+            max_frame_size,
+            reassembly: Reassembly::default(),
+            out: Outbox::default(),
+            sending: Sending::default(),
+            spare: 0,
+            closing: Closing::default(),
+            layers: Layers::Plain,
+            now,
+            opened: now,
+            active: now,
+            stopped: now,
+            partial: None,
+            drain_by: None,
+            step_since: now,
+            eof: false,
+            paused: false,
+            skipped: 0,
+        }
+    }
+
+    pub(crate) fn set_layers(&mut self, layers: Layers) {
+        self.layers = layers;
+    }
+
+    pub(crate) fn defer_output(&mut self) {
+        self.out.deferred = true;
+    }
+
+    /// When a frame last came or left.
+    pub(crate) fn last_active(&self) -> Timestamp {
+        self.active
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.out.deferred
+    }
+
+    pub(crate) fn pace(&mut self, pacing: Pacing, portion: usize) {
+        self.out.pace(pacing, portion);
+    }
+
+    /// Makes fragments shorter than their frames could hold, by this much.
+    pub(crate) fn spare(&mut self, bytes: usize) {
+        self.spare = bytes;
+    }
+
+    /// Moves the time on, never back.
+    pub(crate) fn tick(&mut self, now: Timestamp) -> Timestamp {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    pub(crate) fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing
+    }
+
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Bytes of a frame that has not arrived whole.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.partial.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// Reading has stopped, and may go on from now on.
+    pub(crate) fn reading_stopped(&mut self) {
+        self.stopped = self.now;
+    }
+
+    /// The frame under way is not waited for any more.
+    pub(crate) fn forget_partial(&mut self) {
+        self.partial = None;
+    }
+
+    /// Whether frames were left in the inbox because of a limit.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    // ---- frames in ----
+
+    /// Looks at the next frame; `Ok(Err(n))` asks for `n` bytes more. Frames that mean nothing are skipped on the way.
+    #[inline]
+    pub(crate) fn next(&mut self, inbox: &mut BytesMut) -> Result<Result<Next, usize>, Violation> {
+        loop {
+            let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else {
+                return Ok(Err(4 - inbox.len()));
+            };
+            let len = u32::from_be_bytes(*prefix);
+            if len > self.max_frame_size {
+                return Err(Violation::FrameTooBig { len, max: self.max_frame_size });
+            }
+            // A frame that cannot be one is refused at once, whether the rest of it is there or not.
+            if len < SHORTEST {
+                let error =
+                    DecodeError { what: Malformed::Truncated(Piece::FrameHeader), offset: len as usize };
+                return Err(Violation::BadHeader { len, error });
+            }
+            let Some(frame) = rest.get(..len as usize) else {
+                return Ok(Err(len as usize - rest.len()));
+            };
+            let mut reader = Reader::new(frame);
+            let header = Header::read(&mut reader)
+                .map_err(|what| Violation::BadHeader { len, error: reader.error(frame, what) })?;
+            let verdict = judge(self.phase, self.side.other(), header.frame_type, header.flags);
+            let end = 4 + frame.len();
+            match verdict {
+                Verdict::Skip => {
+                    self.skipped = self.skipped.saturating_add(1);
+                    inbox.advance(end);
+                    self.took_frame();
+                }
+                Verdict::Illegal(why) => return Err(Violation::Illegal { header, why }),
+                _ => {
+                    let place = Place { start: end - reader.len(), end };
+                    return Ok(Ok(Next { header, verdict, place }));
+                }
+            }
+        }
+    }
+
+    /// A payload that came in one frame of this type, when that is what is next in the inbox; nearly always it is.
+    /// Otherwise [`next`](Self::next) says what there is.
+    #[inline]
+    pub(crate) fn whole(&self, inbox: &[u8], sender: Side, frame_type: FrameType) -> Option<(Ids, Place)> {
+        let (&[l0, l1, l2, l3, first, f0, f1, f2, f3], _) = inbox.split_first_chunk()?;
+        let flags = Flags(u32::from_be_bytes([f0, f1, f2, f3]));
+        if first != frame_type.byte() || judge(self.phase, sender, frame_type, flags) != Verdict::Whole {
+            return None;
+        }
+        let len = u32::from_be_bytes([l0, l1, l2, l3]);
+        if len > self.max_frame_size {
+            return None;
+        }
+        let end = 4 + len as usize;
+        let mut reader = Reader::new(inbox.get(9..end)?);
+        let ids = Ids { stream: reader.varint().ok()?, frame: reader.varint().ok()? };
+        Some((ids, Place { start: end - reader.len(), end }))
+    }
+
+    /// Takes a frame out of the inbox, without its payload.
+    pub(crate) fn skip(&mut self, inbox: &mut BytesMut, place: Place) {
+        inbox.advance(place.end);
+        self.took_frame();
+    }
+
+    /// Takes a frame out of the inbox; returns its payload, which stays where it is in memory.
+    #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
+    #[inline(always)]
+    pub(crate) fn take(&mut self, inbox: &mut BytesMut, place: Place) -> Bytes {
+        let mut frame = inbox.split_to(place.end).freeze();
+        frame.advance(place.start);
+        self.took_frame();
+        frame
+    }
+
+    fn took_frame(&mut self) {
+        self.partial = None;
+        self.active = self.now;
+    }
+
+    /// Nothing more can be done with this inbox before more bytes come.
+    pub(crate) fn rest(&mut self, inbox: &BytesMut) {
+        self.paused = false;
+        self.partial = match self.partial {
+            _ if inbox.is_empty() => None,
+            Some((since, _)) => Some((since, inbox.len())),
+            None => Some((self.now, inbox.len())),
+        };
+    }
+
+    /// Frames are left in this inbox until a limit is gone. Meanwhile no timer runs against a frame.
+    pub(crate) fn pause(&mut self, inbox: &BytesMut) {
+        self.paused = !inbox.is_empty();
+        self.partial = None;
+    }
+
+    pub(crate) fn input_ended(&mut self) {
+        self.eof = true;
+        self.out.deferred = false;
+        self.advance();
+    }
+
+    // ---- frames out ----
+
+    #[inline]
+    pub(crate) fn push(&mut self, header: Header, payload: &[u8]) {
+        self.active = self.now;
+        self.out.push(self.now, header, payload);
+    }
+
+    /// Queues a payload, or a part of one, that leaves in fragments.
+    pub(crate) fn push_fragmented(&mut self, frame_type: FrameType, ids: Ids, part: &[u8], complete: bool) {
+        self.active = self.now;
+        self.sending.add(frame_type, ids, part, complete);
+        self.pump();
+    }
+
+    /// Whether a part of this payload has been queued, and more is to come.
+    pub(crate) fn is_sending(&self, ids: Ids) -> bool {
+        self.sending.contains(ids)
+    }
+
+    /// Drops the payloads that have not left whole; returns how many there were.
+    pub(crate) fn abort_all_sending(&mut self) -> usize {
+        self.sending.abort_all(self.now, &mut self.out)
+    }
+
+    /// Ends a payload that is leaving in fragments. False when there is none.
+    pub(crate) fn abort_sending(&mut self, ids: Ids) -> bool {
+        let aborted = self.sending.abort(self.now, ids, &mut self.out);
+        self.pump();
+        aborted
+    }
+
+    /// Whether fragments of any payload have not been queued yet.
+    pub(crate) fn is_fragmenting(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// Whether fragments of this payload have not been queued yet.
+    pub(crate) fn is_leaving(&self, ids: Ids) -> bool {
+        self.sending.holds(ids)
+    }
+
+    /// Forgets the fragments of a payload that were not queued, and tells nobody. `Some` when there were any: true if
+    /// others were queued before.
+    pub(crate) fn drop_sending(&mut self, ids: Ids) -> Option<bool> {
+        self.sending.remove(ids)
+    }
+
+    /// Forgets the rest of an answer for which nobody waits; the peer is told if it has got a part.
+    #[inline]
+    pub(crate) fn withdraw(&mut self, ids: Ids) {
+        if !self.sending.is_empty() {
+            if self.sending.remove(ids) == Some(true) {
+                self.push(Header { frame_type: FrameType::Unset, flags: Flags::ABORT, ids }, &[]);
+            }
+            self.pump();
+        }
+    }
+
+    fn pump(&mut self) {
+        let max = self.max_frame_size as usize;
+        self.sending.pump(self.now, &mut self.out, max.saturating_sub(self.spare), 4 * max);
+    }
+
+    pub(crate) fn outgoing(&self) -> &[u8] {
+        self.out.ready()
+    }
+
+    /// Bytes that wait to leave, be they frames already or not.
+    pub(crate) fn outgoing_bytes(&self) -> usize {
+        self.out.len() + self.sending.bytes()
+    }
+
+    pub(crate) fn nothing_to_send(&self) -> bool {
+        self.out.is_empty() && self.sending.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn sent(&mut self, n: usize) {
+        if n == 0 {
+            return;
+        }
+        self.active = self.now;
+        self.out.sent(self.now, n);
+        if !self.sending.is_empty() {
+            self.pump();
+        }
+        if self.is_closing() {
+            self.step_since = self.now;
+            self.advance();
+        }
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.out.shrink();
+    }
+
+    // ---- closing ----
+
+    /// Wants to end when nothing is owed, and at `by` at the latest.
+    pub(crate) fn drain(&mut self, by: Timestamp) {
+        if !self.is_closing() {
+            self.closing.want(Step::Drain);
+            self.closing.set(Step::Drain, Progress::Started);
+            self.drain_by = Some(self.drain_by.map_or(by, |earlier| earlier.min(by)));
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain_by.is_some()
+    }
+
+    /// Ends the session with a DISCONNECT.
+    pub(crate) fn disconnect(&mut self, status: Status, message: &str) {
+        let mut payload = alloc::vec::Vec::new();
+        let message = shortened(message, MESSAGE_MAX);
+        Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
+        let frame_type = match self.side {
+            Side::Agent => FrameType::AgentDisconnect,
+            Side::Engine => FrameType::HaproxyDisconnect,
+        };
+        self.out.push_last(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
+        self.closing.set(Step::Disconnect, Progress::Done);
+        self.close();
+    }
+
+    /// Ends the session: lets what is queued leave, shuts, lingers and closes.
+    pub(crate) fn close(&mut self) {
+        if self.is_draining() {
+            self.closing.set(Step::Drain, Progress::Done);
+        }
+        self.phase = Phase::Closing;
+        self.out.deferred = false;
+        self.partial = None;
+        self.paused = false;
+        self.step_since = self.now;
+        self.closing.want_end(self.layers);
+        self.advance();
+    }
+
+    /// Ends the session at once: the transport carries nothing any more.
+    pub(crate) fn abandon(&mut self) {
+        self.phase = Phase::Closing;
+        self.eof = true;
+        self.partial = None;
+        self.paused = false;
+        self.out.clear();
+        self.closing.only_close();
+    }
+
+    /// The write side of the layer that [`Interest::shut`] named was shut, or the attempt began and is to be repeated.
+    pub(crate) fn write_shut(&mut self, progress: Progress) {
+        if let Some(step @ (Step::ShutData | Step::ShutTransport)) = self.closing.current() {
+            if progress == Progress::Done {
+                self.step_done(step);
+            } else {
+                self.closing.set(step, progress);
+            }
+        }
+    }
+
+    fn step_done(&mut self, step: Step) {
+        self.closing.set(step, Progress::Done);
+        self.step_since = self.now;
+        self.advance();
+    }
+
+    /// Takes the steps that need nobody else.
+    fn advance(&mut self) {
+        if !self.is_closing() {
+            return;
+        }
+        while let Some(step) = self.closing.current() {
+            let done = match step {
+                Step::Flush => self.nothing_to_send(),
+                Step::Linger => self.eof,
+                _ => return,
+            };
+            if !done {
+                self.closing.set(step, Progress::Started);
+                return;
+            }
+            self.closing.set(step, Progress::Done);
+            self.step_since = self.now;
+        }
+    }
+
+    /// A step of closing did not finish in time. What could not be flushed is given up, and with it every later step but
+    /// the last; for the others the next step is taken.
+    fn step_overdue(&mut self) {
+        match self.closing.current() {
+            Some(Step::Flush) => self.abandon(),
+            Some(step) if step != Step::Close => self.step_done(step),
+            _ => {}
+        }
+    }
+
+    // ---- what follows from the state ----
+
+    pub(crate) fn interest(&self, full: bool) -> Interest {
+        if !self.is_closing() {
+            return Interest {
+                read: !self.eof && !full,
+                write: !self.out.ready().is_empty(),
+                resume: self.paused && !full,
+                shut: None,
+                close: false,
+            };
+        }
+        let step = self.closing.current();
+        let close = matches!(step, Some(Step::Close) | None);
+        Interest {
+            read: !self.eof && !close,
+            write: step == Some(Step::Flush) && !self.out.ready().is_empty(),
+            resume: false,
+            shut: match step {
+                Some(Step::ShutData) => Some(Layer::Data),
+                Some(Step::ShutTransport) => Some(Layer::Transport),
+                _ => None,
+            },
+            close,
+        }
+    }
+
+    /// The next deadline. `owes` says whether answers are due, which keeps a connection from being idle; `full` that
+    /// reading is paused, so that the peer cannot be late.
+    pub(crate) fn deadline(&self, timeouts: &Timeouts, owes: bool, full: bool) -> Option<(Timestamp, Timer)> {
+        let mut next = Earliest::default();
+        if self.is_closing() {
+            if !matches!(self.closing.current(), Some(Step::Close) | None) {
+                next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
+            }
+            next.offer(self.out.paced_until(), Timer::Pace);
+        } else {
+            let after = |since: Timestamp, timeout: Option<_>| timeout.map(|timeout| since + timeout);
+            if self.phase != Phase::Established {
+                next.offer(after(self.opened, timeouts.hello), Timer::Hello);
+            }
+            if !self.eof
+                && !full
+                && let Some((since, _)) = self.partial
+            {
+                next.offer(after(since.max(self.stopped), timeouts.frame), Timer::Frame);
+            }
+            if !self.eof
+                && !full
+                && let Some((_, touched)) = self.reassembly.oldest()
+            {
+                next.offer(after(touched.max(self.stopped), timeouts.frame), Timer::Fragment);
+            }
+            let paced = self.out.paced_until();
+            next.offer(paced, Timer::Pace);
+            if self.nothing_to_send() || self.out.deferred {
+                // What arrives in parts has a timeout of its own, or else is idle when its next part does not come.
+                let timed = timeouts.frame.is_some() && (self.reassembly.len() > 0 || self.partial.is_some());
+                if !owes && !timed {
+                    next.offer(after(self.active, timeouts.idle), Timer::Idle);
+                }
+            } else if paced.is_none() && !self.out.deferred && !self.out.is_empty() {
+                next.offer(after(self.out.progress, timeouts.write), Timer::Write);
+            }
+            next.offer(self.drain_by, Timer::Drain);
+        }
+        next.0
+    }
+
+    /// What is due: `None` when nothing is. Timers that need no decision of the reactor are served on the way.
+    pub(crate) fn expired(&mut self, due: Option<(Timestamp, Timer)>) -> Option<Due> {
+        let (_, timer) = due.filter(|(at, _)| *at <= self.now)?;
+        match timer {
+            Timer::Pace => self.out.renew(self.now),
+            Timer::Linger => self.step_overdue(),
+            _ => return Some(Due::Timer(timer)),
+        }
+        Some(Due::Served)
+    }
+}
+
+/// More timers than can be due at one time: steps of closing among them.
+pub(crate) const TIMERS: usize = 16;
+
+/// A timer that is due.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// It was served; another may be due.
+    Served,
+    /// The reactor is to serve it.
+    Timer(Timer),
+}
+
+/// The earliest of several deadlines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Earliest(pub(crate) Option<(Timestamp, Timer)>);
+
+impl Earliest {
+    #[inline]
+    pub(crate) fn offer(&mut self, at: Option<Timestamp>, timer: Timer) {
+        if let Some(at) = at
+            && self.0.is_none_or(|(earliest, _)| at < earliest)
+        {
+            self.0 = Some((at, timer));
+        }
+    }
+}
+
+/// The front of a text, at most `max` bytes of it.
+fn shortened(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Engine => Self::Agent,
+            Self::Agent => Self::Engine,
+        }
+    }
+}

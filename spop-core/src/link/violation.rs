@@ -1,0 +1,138 @@
+//! What a peer did wrong, and the status that says so: the one place where an error becomes a code.
+
+use super::table::Illegal;
+use crate::{
+    DecodeError,
+    frame::{DisconnectError, FrameType, Header, HelloError, Ids},
+    wire::Status,
+};
+
+/// A breach of the protocol by the peer. It ends the connection with [`status`](Self::status).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A length prefix announces more than was negotiated.
+    #[error("a frame of {len} bytes announced, more than the {max} agreed{}", hint(*len))]
+    FrameTooBig {
+        /// What the prefix says.
+        len: u32,
+        /// The most that is accepted now.
+        max: u32,
+    },
+    /// A frame is too short to have a header, or its header is malformed.
+    #[error("a frame of {len} bytes has no valid header: malformed {error}")]
+    BadHeader {
+        /// The frame's length.
+        len: u32,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// A frame came that this phase, or this side, does not allow.
+    #[error("{header}: {}", illegal(*why))]
+    Illegal {
+        /// The frame.
+        header: Header,
+        /// What about it.
+        why: Illegal,
+    },
+    /// A HELLO came with identifiers other than 0/0.
+    #[error("{0}: the identifiers of a HELLO must be 0/0")]
+    HelloIds(Header),
+    /// A HELLO cannot be accepted.
+    #[error("{frame_type}: {error}")]
+    Hello {
+        /// Which of the two.
+        frame_type: FrameType,
+        /// What is wrong.
+        error: HelloError,
+    },
+    /// The `engine-id` is longer than the configured limit.
+    #[error("HAPROXY-HELLO: \"engine-id\" has {len} bytes, more than the limit of {max}")]
+    EngineIdTooLong {
+        /// Its length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A DISCONNECT cannot be understood.
+    #[error("{frame_type}: {error}")]
+    Disconnect {
+        /// Which of the two.
+        frame_type: FrameType,
+        /// What is wrong.
+        error: DisconnectError,
+    },
+    /// The payload of a NOTIFY or ACK is malformed.
+    #[error("{header}: the payload is malformed {error}")]
+    Payload {
+        /// The frame, or the last fragment.
+        header: Header,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// A fragment came though this side has not announced that it accepts them.
+    #[error("{0}: a fragment, though the capability was not announced")]
+    FragmentationNotAnnounced(Header),
+    /// A payload was begun while as many others are unfinished as are allowed.
+    #[error("{header}: begins a payload while {max} others are unfinished")]
+    TooManyPayloads {
+        /// The frame.
+        header: Header,
+        /// The limit.
+        max: usize,
+    },
+    /// A fragment belongs to no payload that was begun.
+    #[error("{0}: a fragment of a payload that was not begun")]
+    NoSuchPayload(Header),
+    /// A frame that must arrive in one piece did not.
+    #[error("{0}: did not arrive in one piece")]
+    Split(FrameType),
+    /// Something followed the AGENT-HELLO of a health check.
+    #[error("{0} bytes follow the answer to a health check")]
+    AfterHealthCheck(usize),
+    /// An ACK answers nothing that was asked.
+    #[error("ACK {0}: answers no NOTIFY")]
+    NoSuchNotify(Ids),
+}
+
+impl Violation {
+    /// The status code of section 3.5 for it.
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::FrameTooBig { .. } => Status::TOO_BIG,
+            Self::Illegal { why: Illegal::Fragmented, .. } | Self::FragmentationNotAnnounced(_) => {
+                Status::FRAGMENTED
+            }
+            Self::BadHeader { .. }
+            | Self::Illegal { .. }
+            | Self::HelloIds(_)
+            | Self::EngineIdTooLong { .. }
+            | Self::Disconnect { .. }
+            | Self::Payload { .. }
+            | Self::Split(_)
+            | Self::AfterHealthCheck(_) => Status::INVALID,
+            Self::Hello { error, .. } => error.status(),
+            Self::TooManyPayloads { .. } => Status::INTERLACED,
+            Self::NoSuchPayload(_) | Self::NoSuchNotify(_) => Status::FRAME_ID,
+        }
+    }
+}
+
+const fn illegal(why: Illegal) -> &'static str {
+    match why {
+        Illegal::BeforeHello => "the handshake must come first",
+        Illegal::SecondHello => "the handshake was done already",
+        Illegal::WrongSide => "only the other side sends such frames",
+        Illegal::Fragmented => "such a frame must not be fragmented",
+    }
+}
+
+/// A length that reads as text is usually a client of another protocol.
+fn hint(len: u32) -> &'static str {
+    match &len.to_be_bytes() {
+        b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"PRI " => " (it looks like an HTTP request)",
+        [0x16, 0x03, ..] => " (it looks like a TLS handshake)",
+        b"PROX" | b"\r\n\r\n" => " (it looks like a PROXY header)",
+        _ => "",
+    }
+}

@@ -1,0 +1,292 @@
+//! What a driver does for a reactor, for both of them.
+
+use core::mem;
+
+use super::{End, Outcome, Pair, Reply, wire::Arrival};
+use crate::{
+    AckError, Action, EngineAction, Interest, Notify, Settled, Ticket, Timestamp,
+    link::{Progress, Timer},
+};
+
+impl<H: FnMut(&Notify) -> Reply> Pair<H> {
+    /// Does what can be done now, and lets time pass up to the next event. False when there is none, or none up to `until`.
+    pub(super) fn advance(&mut self, until: Option<Timestamp>) -> bool {
+        let mut worked = false;
+        loop {
+            self.break_if_lost();
+            let engine = self.engine_turn();
+            let agent = self.agent_turn();
+            if !engine && !agent {
+                break;
+            }
+            worked = true;
+            if self.engine.in_flight() == 0 && self.session.is_some() && until.is_none() {
+                // Whoever runs may want to see this moment.
+                break;
+            }
+        }
+        if worked {
+            return true;
+        }
+        let Some(next) = self.next_event() else { return false };
+        if until.is_some_and(|until| next > until) {
+            return false;
+        }
+        self.now = self.now.max(next);
+        self.fire();
+        true
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        let timer = |end: &End, deadline: Option<(Timestamp, Timer)>| {
+            deadline.filter(|_| !end.closed).map(|(at, _)| at)
+        };
+        let arrival = |end: &End, wire: &End, reads: bool| {
+            wire.out.next_arrival().filter(|_| reads && !end.closed && !end.eof)
+        };
+        [
+            timer(&self.engine_end, self.engine.deadline()),
+            timer(&self.agent_end, self.agent.deadline()),
+            arrival(&self.engine_end, &self.agent_end, self.engine.interest().read),
+            arrival(&self.agent_end, &self.engine_end, self.agent.interest().read),
+            self.replies.keys().next().map(|(at, _)| *at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Serves timers and gives the answers that are due.
+    fn fire(&mut self) {
+        let due = |deadline: Option<(Timestamp, Timer)>, now| deadline.is_some_and(|(at, _)| at <= now);
+        let mut more = !self.engine_end.closed && due(self.engine.deadline(), self.now);
+        while more {
+            let action = self.engine.on_timeout(self.now);
+            more = self.on_engine(action);
+        }
+        let mut more = !self.agent_end.closed && due(self.agent.deadline(), self.now);
+        while more {
+            let action = self.agent.on_timeout(self.now);
+            more = self.on_agent(action);
+        }
+        while let Some(entry) = self.replies.first_entry()
+            && entry.key().0 <= self.now
+        {
+            let (ticket, reply) = entry.remove();
+            self.reply(ticket, reply);
+        }
+    }
+
+    fn break_if_lost(&mut self) {
+        if !self.engine_end.out.is_lost() && !self.agent_end.out.is_lost() {
+            return;
+        }
+        if !mem::replace(&mut self.engine_end.closed, true) {
+            let action = self.engine.on_transport_error(self.now);
+            self.on_engine(action);
+        }
+        if !mem::replace(&mut self.agent_end.closed, true) {
+            let action = self.agent.on_transport_error(self.now);
+            self.on_agent(action);
+        }
+    }
+
+    /// Writes, shuts, closes and reads for the engine; says whether anything was done.
+    fn engine_turn(&mut self) -> bool {
+        if self.engine_end.closed {
+            return false;
+        }
+        let mut worked = false;
+        let interest = self.engine.interest();
+        if interest.write {
+            let sent = self.engine_end.out.send(self.now, self.engine.outgoing(), &self.conditions);
+            if sent > 0 {
+                worked = true;
+                let action = self.engine.on_sent(self.now, sent);
+                self.on_engine(action);
+            }
+        }
+        if interest.shut.is_some() {
+            worked = true;
+            self.engine_end.out.shut(self.now);
+            let action = self.engine.on_write_shut(self.now, Progress::Done);
+            self.on_engine(action);
+        }
+        worked |= close(&mut self.engine_end, interest, self.now);
+        if interest.read && !self.engine_end.eof {
+            let inbox = &mut self.engine_end.inbox;
+            match self.agent_end.out.receive(self.now, self.conditions.cuts, &mut self.random, inbox) {
+                Arrival::Nothing => {}
+                arrival => {
+                    worked = true;
+                    self.engine_end.eof = arrival == Arrival::Eof;
+                    self.hear_engine();
+                }
+            }
+        }
+        worked
+    }
+
+    /// As [`engine_turn`](Self::engine_turn), for the agent.
+    fn agent_turn(&mut self) -> bool {
+        if self.agent_end.closed {
+            return false;
+        }
+        let mut worked = false;
+        let interest = self.agent.interest();
+        if interest.write {
+            let sent = self.agent_end.out.send(self.now, self.agent.outgoing(), &self.conditions);
+            if sent > 0 {
+                worked = true;
+                let action = self.agent.on_sent(self.now, sent);
+                self.on_agent(action);
+            }
+        }
+        if interest.shut.is_some() {
+            worked = true;
+            self.agent_end.out.shut(self.now);
+            let action = self.agent.on_write_shut(self.now, Progress::Done);
+            self.on_agent(action);
+        }
+        worked |= close(&mut self.agent_end, interest, self.now);
+        if interest.resume {
+            worked = true;
+            self.hear_agent();
+        }
+        if interest.read && !self.agent_end.eof {
+            let inbox = &mut self.agent_end.inbox;
+            match self.engine_end.out.receive(self.now, self.conditions.cuts, &mut self.random, inbox) {
+                Arrival::Nothing if self.agent_end.blocked => {}
+                Arrival::Nothing => {
+                    self.agent_end.blocked = true;
+                    let action = self.agent.on_read_blocked(self.now);
+                    self.on_agent(action);
+                }
+                arrival => {
+                    worked = true;
+                    self.agent_end.blocked = false;
+                    self.agent_end.eof = arrival == Arrival::Eof;
+                    self.hear_agent();
+                }
+            }
+        }
+        worked
+    }
+
+    fn hear_engine(&mut self) {
+        loop {
+            let action = if self.engine_end.eof {
+                self.engine.on_input_eof(self.now, &mut self.engine_end.inbox)
+            } else {
+                self.engine.on_bytes(self.now, &mut self.engine_end.inbox)
+            };
+            if !self.on_engine(action) {
+                return;
+            }
+        }
+    }
+
+    fn hear_agent(&mut self) {
+        loop {
+            let action = if self.agent_end.eof {
+                self.agent.on_input_eof(self.now, &mut self.agent_end.inbox)
+            } else {
+                self.agent.on_bytes(self.now, &mut self.agent_end.inbox)
+            };
+            if !self.on_agent(action) {
+                return;
+            }
+        }
+    }
+
+    /// Carries out what the engine says; false when there is nothing more to be done with its input.
+    pub(super) fn on_engine(&mut self, action: EngineAction) -> bool {
+        match action {
+            EngineAction::SendFrames | EngineAction::WantBytes { .. } => return false,
+            EngineAction::Established(session) => self.session = Some(session),
+            EngineAction::Answered(answer) => self.outcomes.push((answer.id, Outcome::Answered(answer))),
+            EngineAction::Failed(failure) => self.outcomes.push((failure.id, Outcome::Failed(failure.error))),
+            EngineAction::Unclaimed(_) => self.counts.unclaimed += 1,
+            EngineAction::Close(ended) => {
+                self.outcomes.extend(ended.unanswered.iter().map(|id| (*id, Outcome::Failed(ended.error))));
+                self.ended = Some(ended);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Carries out what the agent says; false when there is nothing more to be done with its input.
+    pub(super) fn on_agent(&mut self, action: Action) -> bool {
+        match action {
+            Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return false,
+            Action::RunMessages(notify) => {
+                self.counts.asked += 1;
+                let reply = (self.handler)(&notify);
+                if let Reply::After(time, actions) = reply {
+                    let at = (self.now + time, self.replied);
+                    self.replied += 1;
+                    self.replies.insert(at, (notify.ticket, Reply::Now(actions)));
+                } else {
+                    self.reply(notify.ticket, reply);
+                }
+            }
+            Action::AbortFragment(_) => self.counts.aborted += 1,
+            Action::CancelMessages(_) => self.counts.cancelled += 1,
+            Action::FragmentArrived(ids) => {
+                let arriving = self.agent.arriving(ids);
+                let refused =
+                    self.refuses.0.as_mut().zip(arriving).is_some_and(|(refuses, part)| refuses(part));
+                if refused && self.agent.abort(self.now, ids).is_ok() {
+                    self.counts.aborted += 1;
+                }
+            }
+            Action::Established(_) => {}
+            Action::Close(closed) => {
+                self.closed = Some(closed);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        self.agent_end.blocked = false;
+        let settled = match reply {
+            Reply::Now(actions) | Reply::After(_, actions) => {
+                self.agent.acknowledge(self.now, ticket, &actions)
+            }
+            Reply::Abort => self.agent.abort_answer(self.now, ticket),
+            Reply::Fail => self.fail(ticket),
+            Reply::Disconnect(status) => {
+                let action = self.agent.disconnect(self.now, status, "as the handler wants it");
+                self.on_agent(action);
+                Ok(Settled::Dropped)
+            }
+            Reply::Never => return,
+        };
+        let settled = settled.or_else(|error| {
+            self.counts.refused += 1;
+            self.fail(error.into_ticket())
+        });
+        match settled {
+            Ok(Settled::Queued) => self.counts.queued += 1,
+            _ => self.counts.dropped += 1,
+        }
+    }
+
+    fn fail(&mut self, ticket: Ticket) -> Result<Settled, AckError> {
+        let action = self.agent.fail(self.now, ticket)?;
+        self.on_agent(action);
+        Ok(Settled::Queued)
+    }
+}
+
+/// Closes an end that is to be closed: its peer sees the end of its input.
+fn close(end: &mut End, interest: Interest, now: Timestamp) -> bool {
+    if interest.close {
+        end.closed = true;
+        end.out.shut(now);
+    }
+    interest.close
+}

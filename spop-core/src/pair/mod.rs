@@ -1,0 +1,316 @@
+//! An engine and an agent, joined by a connection that exists only in memory and in virtual time.
+//!
+//! For the tests of agents: the whole protocol runs, from either generation of HAProxy, over a connection as slow, cut up
+//! and unreliable as wanted, without sockets, threads or waiting. The same seed gives the same run. A handler is tested like
+//! this:
+//!
+//! ```
+//! use std::net::Ipv4Addr;
+//! use spop_core::{Actions, AgentConfig, EngineConfig, MessageList, Scope};
+//! use spop_core::pair::{Outcome, Pair, Reply};
+//!
+//! // The agent under test: what it makes of a NOTIFY.
+//! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |notify| {
+//!     let ip = notify.messages.get("check-ip").and_then(|message| message.get("ip")?.as_ip());
+//!     let mut actions = Actions::new();
+//!     actions.set_var(Scope::Session, "ip_score", if ip.is_some() { 77_i32 } else { 0 });
+//!     Reply::Now(actions)
+//! });
+//!
+//! let mut question = MessageList::new();
+//! question.message("check-ip").arg("ip", Ipv4Addr::new(203, 0, 113, 7));
+//! let outcome = pair.ask(&question)?;
+//! assert_eq!(outcome.sentence(), "set sess ip_score=int32:77");
+//! # Ok::<(), spop_core::NotifyError>(())
+//! ```
+
+mod drive;
+mod outcome;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use alloc::{
+    boxed::Box,
+    collections::BTreeMap,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+use core::{fmt, time::Duration};
+
+use bytes::BytesMut;
+
+use crate::{
+    AgentConfig, AgentReactor, ConnectionId, Ended, EngineConfig, EngineReactor, MessageList, Notify,
+    NotifyError, NotifyId, Partial, Session, Status, Ticket, Timestamp,
+    frame::{Frame, Ids},
+    link::{Closed, Side},
+    notation::print,
+};
+
+pub use outcome::{Counts, Outcome, Reply};
+use wire::Wire;
+pub use wire::{Conditions, Cuts};
+
+/// An engine and an agent, and the connection between them.
+///
+/// Nothing happens but in [`ask`](Self::ask) and the methods whose names begin with `run_`; they let the virtual time pass
+/// from one event to the next.
+#[derive(Debug)]
+pub struct Pair<H> {
+    now: Timestamp,
+    conditions: Conditions,
+    random: wire::Random,
+    engine: EngineReactor,
+    agent: AgentReactor,
+    handler: H,
+    engine_end: End,
+    agent_end: End,
+    /// Answers that are given later, in the order of their time.
+    replies: BTreeMap<(Timestamp, u64), (Ticket, Reply)>,
+    replied: u64,
+    refuses: Refuses,
+    outcomes: Vec<(NotifyId, Outcome)>,
+    session: Option<Session>,
+    ended: Option<Ended>,
+    closed: Option<Closed>,
+    counts: Counts,
+}
+
+/// Whether the agent refuses a payload by what has arrived of it.
+#[derive(Default)]
+struct Refuses(Option<Box<Refusal>>);
+
+type Refusal = dyn FnMut(Partial<'_>) -> bool;
+
+impl fmt::Debug for Refuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map(|_| ..).fmt(f)
+    }
+}
+
+/// One end of the connection, and what leaves it.
+#[derive(Debug, Default)]
+struct End {
+    inbox: BytesMut,
+    out: Wire,
+    /// The other side's end was noticed.
+    eof: bool,
+    /// It was noticed that nothing more is there to be read.
+    blocked: bool,
+    /// This side has closed.
+    closed: bool,
+}
+
+impl<H: FnMut(&Notify) -> Reply> Pair<H> {
+    /// An engine and an agent, and what the agent makes of each NOTIFY. The connection is instant and whole.
+    pub fn new(engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
+        Self::with(Conditions::default(), engine, agent, handler)
+    }
+
+    /// As [`new`](Self::new), over a connection like this.
+    pub fn with(conditions: Conditions, engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
+        let now = Timestamp::ZERO;
+        Self {
+            now,
+            random: wire::Random::new(conditions.seed),
+            conditions,
+            engine: EngineReactor::new(Arc::new(engine), ConnectionId(0), now),
+            agent: AgentReactor::new(Arc::new(agent), ConnectionId(0), now),
+            handler,
+            engine_end: End::default(),
+            agent_end: End::default(),
+            replies: BTreeMap::new(),
+            replied: 0,
+            refuses: Refuses::default(),
+            outcomes: Vec::new(),
+            session: None,
+            ended: None,
+            closed: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Has the agent look at payloads while they arrive in fragments, and refuse those that `refuses` says. It needs
+    /// [`AgentConfig::watch_fragments`].
+    #[must_use]
+    pub fn refusing(mut self, refuses: impl FnMut(Partial<'_>) -> bool + 'static) -> Self {
+        self.refuses = Refuses(Some(Box::new(refuses)));
+        self
+    }
+
+    /// Asks one thing, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// [`NotifyError`] when it cannot be asked.
+    pub fn ask(&mut self, messages: &MessageList) -> Result<Outcome, NotifyError> {
+        self.run_handshake();
+        let id = self.notify(None, messages)?;
+        self.run_until_settled();
+        let index = self.outcomes.iter().rposition(|(settled, _)| *settled == id);
+        Ok(index.map_or(Outcome::Waiting, |index| self.outcomes.remove(index).1))
+    }
+
+    /// Has the engine ask, as [`EngineReactor::notify`] does.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn notify(&mut self, ids: Option<Ids>, messages: &MessageList) -> Result<NotifyId, NotifyError> {
+        self.engine.notify(self.now, ids, messages)
+    }
+
+    /// Has the engine send this payload, as [`EngineReactor::notify_raw`] does.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn notify_raw(&mut self, ids: Option<Ids>, payload: &[u8]) -> Result<NotifyId, NotifyError> {
+        self.engine.notify_raw(self.now, ids, payload)
+    }
+
+    /// Runs until there is a session, or none to be had; says whether there is.
+    pub fn run_handshake(&mut self) -> bool {
+        while self.session.is_none() && self.ended.is_none() && self.advance(None) {}
+        self.session.is_some()
+    }
+
+    /// Runs until every request has ended, or nothing more can happen.
+    pub fn run_until_settled(&mut self) {
+        while self.engine.in_flight() > 0 && self.advance(None) {}
+    }
+
+    /// Runs for this long.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.advance(Some(until)) {}
+        self.now = until;
+    }
+
+    /// Runs until nothing more can happen: both sides have closed, or wait for each other without a timeout.
+    pub fn run_to_the_end(&mut self) {
+        while self.advance(None) {}
+    }
+
+    /// Has the agent finish what it owes and disconnect.
+    pub fn drain_agent(&mut self) {
+        self.agent.drain(self.now);
+        self.agent_end.blocked = false;
+    }
+
+    /// Has the agent disconnect at once.
+    pub fn disconnect_agent(&mut self, status: Status, message: &str) {
+        let action = self.agent.disconnect(self.now, status, message);
+        self.on_agent(action);
+    }
+
+    /// Has the engine finish what waits and disconnect.
+    pub fn drain_engine(&mut self) {
+        let action = self.engine.drain(self.now);
+        self.on_engine(action);
+    }
+
+    /// Has the engine disconnect at once.
+    pub fn disconnect_engine(&mut self, status: Status) {
+        let action = self.engine.disconnect(self.now, status);
+        self.on_engine(action);
+    }
+
+    /// Breaks the connection now.
+    pub fn lose(&mut self) {
+        for side in [Side::Engine, Side::Agent] {
+            self.end_mut(side).out.lose();
+        }
+    }
+
+    /// Breaks the connection when this side has sent so many bytes in all.
+    pub fn lose_after(&mut self, sender: Side, bytes: u64) {
+        self.end_mut(sender).out.lose_after(bytes);
+    }
+
+    /// Shuts the write side of one end behind the back of its reactor: its peer sees the end of its input.
+    pub fn half_close(&mut self, sender: Side) {
+        let now = self.now;
+        self.end_mut(sender).out.shut(now);
+    }
+
+    fn end_mut(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Engine => &mut self.engine_end,
+            Side::Agent => &mut self.agent_end,
+        }
+    }
+}
+
+/// What has become of it.
+impl<H> Pair<H> {
+    /// The time it is.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &EngineReactor {
+        &self.engine
+    }
+
+    /// The agent.
+    pub const fn agent(&self) -> &AgentReactor {
+        &self.agent
+    }
+
+    /// The session, once there is one.
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The end of the session, as the engine saw it.
+    pub const fn engine_ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// The end of the session, as the agent saw it.
+    pub const fn agent_closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
+    /// Whether both sides have closed the connection.
+    pub const fn is_over(&self) -> bool {
+        self.engine_end.closed && self.agent_end.closed
+    }
+
+    /// The requests that have ended, in that order, and how.
+    pub fn outcomes(&self) -> &[(NotifyId, Outcome)] {
+        &self.outcomes
+    }
+
+    /// As [`outcomes`](Self::outcomes), and forgets them.
+    pub fn take_outcomes(&mut self) -> impl ExactSizeIterator<Item = (NotifyId, Outcome)> + '_ {
+        self.outcomes.drain(..)
+    }
+
+    /// How often what happened.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// All bytes that a side has sent. Empty unless [`Conditions::record`] is set.
+    pub fn sent_by(&self, side: Side) -> &[u8] {
+        match side {
+            Side::Engine => self.engine_end.out.recorded(),
+            Side::Agent => self.agent_end.out.recorded(),
+        }
+    }
+
+    /// The frames that a side has sent whole, as sentences. Empty unless [`Conditions::record`] is set.
+    pub fn sentences_of(&self, side: Side) -> Vec<String> {
+        let mut rest = self.sent_by(side);
+        let mut sentences = Vec::new();
+        while let Some((prefix, more)) = rest.split_first_chunk::<4>()
+            && let Some((frame, more)) = more.split_at_checked(u32::from_be_bytes(*prefix) as usize)
+        {
+            sentences.extend(Frame::decode(frame).ok().map(|frame| print(frame).to_string()));
+            rest = more;
+        }
+        sentences
+    }
+}

@@ -1,0 +1,80 @@
+//! What the agent is to do with a NOTIFY, and what becomes of it.
+
+use alloc::string::{String, ToString};
+use core::time::Duration;
+
+use crate::{
+    Actions, Answer, EngineError, Status,
+    frame::{Flags, Frame, FrameType, Header, Ids},
+    notation::print,
+};
+
+/// What the agent does with a NOTIFY.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Reply {
+    /// Answers at once.
+    Now(Actions),
+    /// Answers after this time.
+    After(Duration, Actions),
+    /// Never answers.
+    Never,
+    /// Says that it has no answer.
+    Fail,
+    /// Refuses to answer.
+    Abort,
+    /// Disconnects.
+    Disconnect(Status),
+}
+
+/// What has become of a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The agent has answered.
+    Answered(Answer),
+    /// It failed.
+    Failed(EngineError),
+    /// It waits, and nothing that could end it will happen.
+    Waiting,
+}
+
+impl Outcome {
+    /// The actions as the [notation](crate::notation) writes them, or the error.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Answered(answer) => {
+                let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::ZERO };
+                let line = print(Frame { header, payload: &answer.payload }).to_string();
+                line.strip_prefix("ACK fin 0 0").unwrap_or(&line).trim_start().into()
+            }
+            Self::Failed(error) => error.to_string(),
+            Self::Waiting => "no end in sight".into(),
+        }
+    }
+
+    /// The error, of a request that failed.
+    pub const fn error(&self) -> Option<EngineError> {
+        if let Self::Failed(error) = self { Some(*error) } else { None }
+    }
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// NOTIFYs that reached the agent whole.
+    pub asked: u64,
+    /// Answers that the agent has queued.
+    pub queued: u64,
+    /// Answers that nobody waited for any more.
+    pub dropped: u64,
+    /// Answers that could not be sent as they were, and became failures.
+    pub refused: u64,
+    /// NOTIFYs that needed no answer any more.
+    pub cancelled: u64,
+    /// Payloads in fragments that were dropped by the agent.
+    pub aborted: u64,
+    /// ACKs that answered nothing, with `async`.
+    pub unclaimed: u64,
+}

@@ -1,0 +1,87 @@
+//! Every combination of what two sides may agree on.
+
+use super::*;
+use crate::EngineError;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn what_is_asked_is_answered(
+        profile in profile(),
+        engine_can in capabilities(),
+        agent_can in capabilities(),
+        engine_size in frame_size(),
+        agent_size in frame_size(),
+        conditions in conditions(),
+        questions in prop::collection::vec((0_u32..5, 0_u32..2_000, 0_u32..3_000, 0_usize..2_000), 1..40),
+    ) {
+        let mut config = profile.config();
+        config.max_frame_size = engine_size;
+        // HAProxy's can be switched off, but it accepts no fragments.
+        config.capabilities = if profile == Profile::Spec { engine_can } else { config.capabilities & engine_can };
+        if conditions.cuts != Cuts::Whole || conditions.buffer < 1_000 || conditions.bandwidth.is_some() {
+            // A HELLO that arrives in pieces is the death of this one.
+            config.habits.splits_break = false;
+        }
+        let pipelined = config.capabilities & agent_can;
+        let agent = AgentConfig { max_frame_size: agent_size, capabilities: agent_can, ..AgentConfig::default() };
+        let size = engine_size.min(agent_size);
+        let mut pair = Pair::with(conditions, config.clone(), agent, handler);
+        prop_assert!(pair.run_handshake());
+        prop_assert_eq!(pair.session().unwrap().max_frame_size, size);
+
+        let mut asked = Vec::new();
+        for (kind, answer, micros, body) in questions {
+            let list = question(&[kind, answer, micros], body);
+            loop {
+                match pair.notify(None, &list) {
+                    Ok(id) => asked.push((id, kind, answer)),
+                    Err(NotifyError::Busy) => {
+                        while !pair.engine().is_ready() && pair.advance(None) {}
+                        continue;
+                    }
+                    Err(NotifyError::TooBig { size: takes, limit }) => {
+                        prop_assert_eq!(limit, size as usize - 32);
+                        prop_assert!(takes > limit);
+                        let fragments = agent_can.contains(Capabilities::FRAGMENTATION);
+                        prop_assert!(!fragments || profile == Profile::New);
+                    }
+                    // An old engine without pipelining waited for a late answer until it was idle for too long.
+                    Err(NotifyError::NoSession) => {
+                        prop_assert!(pair.now() >= Timestamp::from_millis(60_000) && profile == Profile::Old);
+                        prop_assert_eq!(pipelined, Capabilities::NONE);
+                    }
+                    Err(error) => prop_assert!(false, "{}", error),
+                }
+                break;
+            }
+        }
+        pair.run_until_settled();
+        prop_assert_eq!(pair.outcomes().len(), asked.len());
+        let outcomes: Vec<_> = pair.take_outcomes().collect();
+        for (id, kind, answer) in asked {
+            let mut found = outcomes.iter().filter(|(settled, _)| *settled == id);
+            let outcome = &found.next().unwrap().1;
+            prop_assert!(found.next().is_none());
+            match outcome {
+                Outcome::Answered(got) if kind < 2 => {
+                    let mut actions = Actions::new();
+                    actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; answer as usize]));
+                    let whole = &got.payload[..] == actions.as_bytes();
+                    // What does not fit is a failure of the application, and an empty answer.
+                    prop_assert!(whole || got.payload.is_empty() && actions.as_bytes().len() + 9 > size as usize);
+                }
+                Outcome::Answered(got) => prop_assert!(kind > 2 && got.payload.is_empty()),
+                outcome => prop_assert!(
+                    outcome.error() == Some(EngineError::Timeout) && (kind == 2 || pair.now() > Timestamp::from_millis(2_000)),
+                    "{} {}", kind, outcome.sentence()
+                ),
+            }
+        }
+        pair.drain_agent();
+        pair.run_to_the_end();
+        prop_assert!(pair.is_over());
+        check_frames(&pair, size.max(if size < engine_size { 160 } else { 0 }));
+    }
+}

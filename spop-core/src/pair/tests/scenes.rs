@@ -1,0 +1,190 @@
+//! One thing at a time.
+
+use super::*;
+use crate::{EngineError, link::CloseReason};
+
+fn pair(profile: Profile) -> Pair<impl FnMut(&Notify) -> Reply> {
+    Pair::new(profile.config(), AgentConfig::default(), handler)
+}
+
+fn codes<H>(pair: &Pair<H>) -> Vec<u32> {
+    pair.outcomes().iter().map(|(_, outcome)| outcome.error().map_or(0, EngineError::code)).collect()
+}
+
+#[test]
+fn each_reply_has_its_outcome() {
+    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+        let mut pair = pair(profile);
+        let said = |outcome: Outcome| outcome.sentence();
+        assert_eq!(said(pair.ask(&question(&[0, 1, 0], 9)).unwrap()), "set txn blob=binary:79");
+        assert_eq!(said(pair.ask(&question(&[1, 1, 500_000], 9)).unwrap()), "set txn blob=binary:79");
+        assert_eq!(pair.now(), Timestamp::from_millis(500));
+        assert_eq!(said(pair.ask(&question(&[2, 1, 0], 9)).unwrap()), "1 (no answer in time)");
+        assert_eq!(said(pair.ask(&question(&[3, 1, 0], 9)).unwrap()), "");
+        assert_eq!(said(pair.ask(&question(&[4, 1, 0], 9)).unwrap()), "");
+        let last = pair.ask(&question(&[77, 1, 0], 9)).unwrap();
+        assert_eq!(last.error().map(EngineError::code), Some(333), "{profile:?}");
+        pair.run_to_the_end();
+        assert!(pair.is_over());
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_on_the_side_that_made_it() {
+    let mut pair = pair(Profile::New);
+    assert!(matches!(pair.ask(&question(&[0, 1, 0], 20_000)), Err(NotifyError::TooBig { .. })));
+    assert_eq!(pair.ask(&question(&[0, 20_000, 0], 1)).unwrap().sentence(), "");
+    assert_eq!(pair.counts().refused, 1);
+}
+
+#[test]
+fn fragments_go_both_ways_where_they_are_announced() {
+    let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
+    let mut pair = Pair::new(Profile::Spec.config(), config, handler);
+    let outcome = pair.ask(&question(&[0, 50_000, 0], 100_000)).unwrap();
+    let Outcome::Answered(answer) = outcome else { panic!("{}", outcome.sentence()) };
+    assert!(answer.payload.len() > 50_000);
+}
+
+#[test]
+fn a_payload_is_refused_by_what_has_arrived_of_it() {
+    let agent = AgentConfig { max_frame_size: 256, watch_fragments: true, ..AgentConfig::default() };
+    for profile in [Profile::Spec, Profile::Old] {
+        let mut pair = Pair::new(profile.config(), agent.clone(), handler)
+            .refusing(|part| part.messages().next().is_some_and(|message| message.get("n").is_some()));
+        assert_eq!(pair.ask(&question(&[0, 1, 0], 100_000)).unwrap().error(), Some(EngineError::Aborted));
+        assert_eq!(pair.ask(&question(&[0, 1, 0], 1)).unwrap().error(), None);
+        assert_eq!(pair.counts().aborted, 1);
+    }
+}
+
+#[test]
+fn a_slow_payload_times_out_and_is_aborted_on_both_sides() {
+    let agent = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
+    let conditions = Conditions { bandwidth: Some(1_000), buffer: 100, ..Conditions::default() };
+    let mut pair = Pair::with(conditions, Profile::Old.config(), agent, handler);
+    assert_eq!(pair.ask(&question(&[0, 1, 0], 100_000)).unwrap().error(), Some(EngineError::Timeout));
+    pair.run_for(Duration::from_secs(3));
+    assert_eq!((pair.counts().asked, pair.counts().aborted), (0, 1));
+    assert_eq!(pair.ask(&question(&[0, 1, 0], 1)).unwrap().error(), None);
+}
+
+#[test]
+fn a_drained_agent_serves_what_has_arrived() {
+    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+        let mut config = profile.config();
+        config.capabilities = Capabilities::PIPELINING;
+        let mut pair = Pair::new(config, AgentConfig::default(), handler);
+        assert!(pair.run_handshake());
+        for _ in 0..20 {
+            pair.notify(None, &question(&[1, 1, 1_000], 1)).unwrap();
+        }
+        pair.run_for(Duration::from_micros(10));
+        pair.drain_agent();
+        pair.run_to_the_end();
+        assert_eq!(codes(&pair), [0; 20]);
+        assert!(pair.is_over());
+        assert_eq!(pair.agent_closed().unwrap().reason, CloseReason::Drained);
+    }
+}
+
+#[test]
+fn a_lost_connection_fails_what_waits() {
+    for bytes in [0, 1, 120, 150, 400] {
+        let mut pair = pair(Profile::Old);
+        pair.lose_after(Side::Engine, bytes);
+        if pair.run_handshake() {
+            for _ in 0..20 {
+                pair.notify(None, &question(&[2, 1, 0], 1)).unwrap();
+            }
+            pair.run_to_the_end();
+            assert_eq!(codes(&pair), [257; 20]);
+        }
+        assert_eq!(pair.engine_ended().unwrap().closed.reason, CloseReason::Transport);
+        assert!(pair.is_over());
+    }
+}
+
+#[test]
+fn a_half_closed_connection_ends() {
+    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+        let mut pair = pair(profile);
+        pair.run_handshake();
+        pair.notify(None, &question(&[1, 1, 1_000], 1)).unwrap();
+        pair.run_for(Duration::from_micros(10));
+        pair.half_close(Side::Agent);
+        pair.run_to_the_end();
+        assert_eq!(codes(&pair), [257]);
+        assert!(pair.is_over());
+    }
+}
+
+#[test]
+fn a_burst_of_long_answers_is_paced_for_who_would_stall() {
+    for (paced, code) in [(true, 0), (false, 1)] {
+        let mut config = AgentConfig::default();
+        if !paced {
+            config.pacing = None;
+        }
+        let mut pair = Pair::new(Profile::New.config(), config, handler);
+        pair.run_handshake();
+        for _ in 0..20 {
+            pair.notify(None, &question(&[0, 900, 0], 1)).unwrap();
+        }
+        pair.run_until_settled();
+        assert_eq!(codes(&pair), [code; 20]);
+    }
+}
+
+#[test]
+fn a_health_check_finds_the_agent_well() {
+    for profile in [Profile::Old, Profile::New] {
+        let config = EngineConfig { healthcheck: true, ..profile.config() };
+        let mut pair = Pair::new(config, AgentConfig::default(), handler);
+        assert!(!pair.run_handshake());
+        assert!(pair.engine_ended().unwrap().is_healthy());
+        pair.run_to_the_end();
+        assert!(pair.is_over());
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let run = |seed| {
+        let conditions = Conditions { cuts: Cuts::Random, seed, record: true, ..Conditions::default() };
+        let mut config = Profile::Old.config();
+        config.max_frame_size = 256;
+        let mut pair = Pair::with(conditions, config, AgentConfig::default(), handler);
+        pair.run_handshake();
+        for micros in 0..20 {
+            pair.notify(None, &question(&[1, 10, micros * 7 % 5], 1)).unwrap();
+        }
+        pair.run_until_settled();
+        (pair.now(), pair.sentences_of(Side::Agent))
+    };
+    assert_eq!(run(1), run(1));
+}
+
+/// Says how fast it is; run it by name, built for release.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    const ROUNDS: u32 = 50_000;
+    for profile in [Profile::Old, Profile::New] {
+        let mut answer = Actions::new();
+        answer.set_var(Scope::Transaction, "score", 42_i32);
+        let mut pair = Pair::new(profile.config(), AgentConfig::default(), |_| Reply::Now(answer.clone()));
+        let list = question(&[0, 1, 0], 10);
+        pair.run_handshake();
+        let start = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            for _ in 0..20 {
+                pair.notify(None, &list).unwrap();
+            }
+            pair.run_until_settled();
+            assert_eq!(pair.take_outcomes().len(), 20);
+        }
+        let each = start.elapsed() / (20 * ROUNDS);
+        std::println!("{profile:?}: {each:?} an exchange");
+    }
+}

@@ -1,0 +1,205 @@
+//! One direction of a connection in virtual time.
+
+use alloc::{collections::VecDeque, vec::Vec};
+use core::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::Timestamp;
+
+/// What the connection is like.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Conditions {
+    /// How long a byte is under way. Default zero.
+    pub latency: Duration,
+    /// Bytes per second, each way. Default unlimited.
+    pub bandwidth: Option<u64>,
+    /// In which pieces bytes arrive. Default whole.
+    pub cuts: Cuts,
+    /// How many bytes may be under way before a writer has to wait. Default 64 KiB.
+    pub buffer: usize,
+    /// What decides where chance does. Default 0.
+    pub seed: u64,
+    /// Keeps all bytes that were sent. Default false.
+    pub record: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            bandwidth: None,
+            cuts: Cuts::Whole,
+            buffer: 1 << 16,
+            seed: 0,
+            record: false,
+        }
+    }
+}
+
+/// In which pieces bytes arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cuts {
+    /// All that is there, at once.
+    Whole,
+    /// Byte by byte.
+    Each,
+    /// At random places.
+    Random,
+}
+
+/// Numbers that look random and are the same each time.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number from 1 to `most`.
+    fn up_to(&mut self, most: usize) -> usize {
+        1 + (self.next() % most.max(1) as u64) as usize
+    }
+}
+
+/// What arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Nothing is there.
+    Nothing,
+    /// Bytes were added to the inbox.
+    Bytes,
+    /// There are no more.
+    Eof,
+}
+
+/// Bytes under way in one direction.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    bytes: Vec<u8>,
+    head: usize,
+    /// How many bytes arrive when.
+    segments: VecDeque<(Timestamp, usize)>,
+    /// When the last byte so far has left the sender.
+    left: Timestamp,
+    /// When the end arrives.
+    end: Option<Timestamp>,
+    sent: u64,
+    lose_at: Option<u64>,
+    lost: bool,
+    record: Vec<u8>,
+}
+
+impl Wire {
+    /// Takes what there is room for; returns how much.
+    pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8], conditions: &Conditions) -> usize {
+        if self.end.is_some() || self.lost {
+            // Nobody is there any more.
+            return bytes.len();
+        }
+        let room = conditions.buffer.max(1).saturating_sub(self.bytes.len() - self.head);
+        let mut taken = bytes.get(..room).unwrap_or(bytes);
+        if let Some(lose_at) = self.lose_at {
+            let left = usize::try_from(lose_at.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+            taken = taken.get(..left).unwrap_or(taken);
+            self.lost = self.sent + taken.len() as u64 >= lose_at;
+        }
+        if taken.is_empty() {
+            return 0;
+        }
+        if conditions.record {
+            self.record.extend_from_slice(taken);
+        }
+        if self.head == self.bytes.len() {
+            self.bytes.clear();
+            self.head = 0;
+        } else if self.head > self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        self.sent += taken.len() as u64;
+        self.bytes.extend_from_slice(taken);
+        let duration = conditions.bandwidth.map_or(Duration::ZERO, |bandwidth| {
+            Duration::from_nanos((taken.len() as u64).saturating_mul(1_000_000_000) / bandwidth.max(1))
+        });
+        self.left = self.left.max(now) + duration;
+        let arrives = self.left + conditions.latency;
+        match self.segments.back_mut() {
+            Some((at, len)) if *at == arrives => *len += taken.len(),
+            _ => self.segments.push_back((arrives, taken.len())),
+        }
+        taken.len()
+    }
+
+    /// The sender will send no more.
+    pub(super) fn shut(&mut self, now: Timestamp) {
+        let last = self.segments.back().map_or(now, |(at, _)| *at);
+        self.end.get_or_insert(last.max(now));
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
+    }
+
+    pub(super) fn lose_after(&mut self, bytes: u64) {
+        self.lose_at = Some(bytes);
+        self.lost |= self.sent >= bytes;
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub(super) fn recorded(&self) -> &[u8] {
+        &self.record
+    }
+
+    /// When something more arrives.
+    pub(super) fn next_arrival(&self) -> Option<Timestamp> {
+        self.segments.front().map(|(at, _)| *at).or(self.end)
+    }
+
+    /// Hands over a piece of what has arrived.
+    pub(super) fn receive(
+        &mut self,
+        now: Timestamp,
+        cuts: Cuts,
+        random: &mut Random,
+        inbox: &mut BytesMut,
+    ) -> Arrival {
+        let there: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, len)| *len).sum();
+        if there == 0 {
+            let ended = self.segments.is_empty() && self.end.is_some_and(|end| end <= now);
+            return if ended { Arrival::Eof } else { Arrival::Nothing };
+        }
+        let piece = match cuts {
+            Cuts::Whole => there,
+            Cuts::Each => 1,
+            Cuts::Random => random.up_to(there),
+        };
+        inbox.extend_from_slice(self.bytes.get(self.head..self.head + piece).unwrap_or_default());
+        self.head += piece;
+        let mut rest = piece;
+        while let Some((_, len)) = self.segments.front_mut()
+            && rest > 0
+        {
+            let part = rest.min(*len);
+            *len -= part;
+            rest -= part;
+            if *len == 0 {
+                self.segments.pop_front();
+            }
+        }
+        Arrival::Bytes
+    }
+}

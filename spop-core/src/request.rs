@@ -1,0 +1,261 @@
+//! Arguments of a message as the types an application works with.
+
+use alloc::{
+    borrow::ToOwned,
+    string::{String, ToString},
+};
+use core::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str,
+};
+
+use crate::{
+    frame::Message,
+    wire::{Value, ValueType},
+};
+
+impl<'a> Message<'a> {
+    /// The first argument of this name, as a `T`.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use spop_core::{ArgError, frame::Message};
+    ///
+    /// fn port_of(message: &Message<'_>) -> Result<(IpAddr, Option<u16>), ArgError> {
+    ///     Ok((message.arg("ip")?, message.arg("port")?))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    #[inline]
+    pub fn arg<T: FromValue<'a>>(&self, name: &str) -> Result<T, ArgError> {
+        self.get(name).map_or_else(T::absent, T::from_value).map_err(|why| self.error(name, why))
+    }
+
+    #[cold]
+    fn error(&self, name: &str, why: Unusable) -> ArgError {
+        ArgError { message: self.name().escape_ascii().to_string(), argument: name.to_owned(), why }
+    }
+}
+
+/// What an argument can be taken as.
+///
+/// Integers of any type on the wire become any integer type that can hold their value.
+pub trait FromValue<'a>: Sized {
+    /// Takes the value.
+    ///
+    /// # Errors
+    /// Says why it cannot be taken.
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable>;
+
+    /// What stands for an argument that is not there.
+    ///
+    /// # Errors
+    /// [`Unusable::Missing`], except for types that have a value for it.
+    fn absent() -> Result<Self, Unusable> {
+        Err(Unusable::Missing)
+    }
+}
+
+/// An argument that the application cannot work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("argument {argument:?} of message \"{message}\" {why}")]
+pub struct ArgError {
+    /// The message, escaped where it is not printable ASCII.
+    pub message: String,
+    /// The argument that was asked for.
+    pub argument: String,
+    /// What is the matter with it.
+    pub why: Unusable,
+}
+
+/// Why an argument cannot be taken as the type that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// The message has no such argument.
+    #[error("is missing")]
+    Missing,
+    /// It is NULL: HAProxy could not fetch the sample.
+    #[error("is NULL")]
+    Null,
+    /// It has another type.
+    #[error("is of type {found}, not {expected}")]
+    WrongType {
+        /// What was asked for.
+        expected: &'static str,
+        /// What is there.
+        found: ValueType,
+    },
+    /// The type that was asked for cannot hold the number.
+    #[error("is {value}, which does not fit {expected}")]
+    OutOfRange {
+        /// What was asked for.
+        expected: &'static str,
+        /// What is there.
+        value: i128,
+    },
+    /// A STRING that is not UTF-8.
+    #[error("is not UTF-8")]
+    NotUtf8,
+}
+
+fn wrong(expected: &'static str, value: Value<'_>) -> Unusable {
+    match value {
+        Value::Null => Unusable::Null,
+        other => Unusable::WrongType { expected, found: other.value_type() },
+    }
+}
+
+/// The value as it is, NULL included.
+impl<'a> FromValue<'a> for Value<'a> {
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
+        Ok(value)
+    }
+}
+
+/// `None` for NULL and for an argument that is not there.
+impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
+        if value.is_null() { Ok(None) } else { T::from_value(value).map(Some) }
+    }
+
+    fn absent() -> Result<Self, Unusable> {
+        Ok(None)
+    }
+}
+
+impl FromValue<'_> for bool {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        value.as_bool().ok_or_else(|| wrong("BOOL", value))
+    }
+}
+
+impl FromValue<'_> for IpAddr {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        value.as_ip().ok_or_else(|| wrong("IPV4 or IPV6", value))
+    }
+}
+
+impl FromValue<'_> for Ipv4Addr {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        if let Value::Ipv4(address) = value { Ok(address) } else { Err(wrong("IPV4", value)) }
+    }
+}
+
+impl FromValue<'_> for Ipv6Addr {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        if let Value::Ipv6(address) = value { Ok(address) } else { Err(wrong("IPV6", value)) }
+    }
+}
+
+/// The bytes of a STRING or a BINARY.
+impl<'a> FromValue<'a> for &'a [u8] {
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
+        value.as_bytes().ok_or_else(|| wrong("STRING or BINARY", value))
+    }
+}
+
+/// The text of a STRING that is UTF-8.
+impl<'a> FromValue<'a> for &'a str {
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
+        let Value::String(bytes) = value else { return Err(wrong("STRING", value)) };
+        str::from_utf8(bytes).map_err(|_| Unusable::NotUtf8)
+    }
+}
+
+/// The text of a STRING that is UTF-8, copied.
+impl FromValue<'_> for String {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        <&str>::from_value(value).map(ToOwned::to_owned)
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ident),*) => {$(
+        impl FromValue<'_> for $integer {
+            #[inline]
+            fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+                let number = value.as_integer().ok_or_else(|| wrong("an integer", value))?;
+                number
+                    .try_into()
+                    .map_err(|_| Unusable::OutOfRange { expected: stringify!($integer), value: number })
+            }
+        }
+    )*};
+}
+
+integers!(i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize);
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::{frame::MessageIter, notation};
+
+    /// Takes argument `x` of a message.
+    fn take<T: for<'a> FromValue<'a>>(argument: &str) -> Result<T, String> {
+        let payload = notation::parse(&alloc::format!("NOTIFY fin 1 1 m {argument}")).unwrap().payload;
+        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        message.arg("x").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_become_what_is_asked_for() {
+        assert_eq!(take::<IpAddr>("x=ipv4:192.0.2.1"), Ok(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!(take::<IpAddr>("x=ipv6:::1"), Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        assert_eq!(take::<Ipv4Addr>("x=ipv4:192.0.2.1"), Ok(Ipv4Addr::new(192, 0, 2, 1)));
+        assert_eq!(take::<bool>("x=bool:true"), Ok(true));
+        assert_eq!(take::<String>(r#"x=string:"\xc3\xa9""#), Ok("é".into()));
+        for wire in ["int32", "uint32", "int64", "uint64"] {
+            let argument = alloc::format!("x={wire}:200");
+            assert_eq!(take::<u8>(&argument), Ok(200));
+            assert_eq!(take::<i64>(&argument), Ok(200));
+            assert_eq!(
+                take::<i8>(&argument).unwrap_err(),
+                r#"argument "x" of message "m" is 200, which does not fit i8"#
+            );
+        }
+        assert_eq!(take::<u64>("x=uint64:18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(take::<i64>("x=int64:-9223372036854775808"), Ok(i64::MIN));
+        assert!(take::<u64>("x=int64:-1").is_err());
+    }
+
+    #[test]
+    fn nothing_is_missing_null_or_none() {
+        assert_eq!(take::<Option<u8>>("x=null"), Ok(None));
+        assert_eq!(take::<Option<u8>>("y=int32:1"), Ok(None));
+        assert_eq!(take::<Option<u8>>("x=int32:1"), Ok(Some(1)));
+        assert_eq!(take::<u8>("x=null").unwrap_err(), r#"argument "x" of message "m" is NULL"#);
+        assert_eq!(take::<u8>("y=int32:1").unwrap_err(), r#"argument "x" of message "m" is missing"#);
+    }
+
+    #[test]
+    fn errors_say_what_is_there() {
+        let wrong = take::<IpAddr>("x=string:192.0.2.1").unwrap_err();
+        assert_eq!(wrong, r#"argument "x" of message "m" is of type STRING, not IPV4 or IPV6"#);
+        assert_eq!(
+            take::<Option<bool>>("x=int32:1").unwrap_err(),
+            r#"argument "x" of message "m" is of type INT32, not BOOL"#
+        );
+        assert_eq!(
+            take::<String>(r#"x=string:"\xff""#).unwrap_err(),
+            r#"argument "x" of message "m" is not UTF-8"#
+        );
+        assert!(take::<String>("x=binary:00").is_err());
+    }
+
+    #[test]
+    fn values_are_borrowed_from_the_message() {
+        let payload = notation::parse(r#"NOTIFY fin 1 1 "\xff" t=string:abc b=binary:00ff"#).unwrap().payload;
+        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        let text: &str = message.arg("t").unwrap();
+        let bytes: &[u8] = message.arg("b").unwrap();
+        assert_eq!((text, bytes), ("abc", [0, 255].as_slice()));
+        assert_eq!(message.arg("t"), Ok(Value::String(b"abc")));
+        let names: Vec<_> = message.arg::<u8>("t").map_err(|error| error.message).err().into_iter().collect();
+        assert_eq!(names, [r"\xff"]);
+    }
+}

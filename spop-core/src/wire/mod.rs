@@ -1,0 +1,18 @@
+//! Bytes and values (section 3.1 of the specification): varint, typed data, key/value lists, status codes. No state.
+
+mod kv;
+mod reader;
+mod sink;
+mod skip;
+mod status;
+mod value;
+mod varint;
+
+pub(crate) use kv::pair as kv_pair;
+pub use kv::{KvIter, KvList, put_pair};
+pub use reader::Reader;
+pub use sink::{Sink, put_string};
+pub(crate) use skip::{skip_string, skip_value};
+pub use status::Status;
+pub use value::{Value, ValueType};
+pub use varint::{VARINT_MAX, put_varint, varint_len};

@@ -1,0 +1,163 @@
+//! A cursor over bytes of the peer: every step is checked, nothing is copied.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Value;
+use crate::{DecodeError, Malformed, Piece};
+
+/// Takes values from the front of a slice.
+///
+/// After an error the reader stands where the fault was noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads from the start of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// How many bytes are left.
+    pub const fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether everything was read.
+    pub const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// What was not read yet.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Says where in the `whole` data this reader came to a stop, and why.
+    pub(crate) fn error(&self, whole: &[u8], what: Malformed) -> DecodeError {
+        DecodeError { what, offset: whole.len() - self.rest.len() }
+    }
+
+    /// The next byte.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when none is left; `what` names what it belongs to.
+    #[inline]
+    pub fn byte(&mut self, what: Piece) -> Result<u8, Malformed> {
+        let (&first, rest) = self.rest.split_first().ok_or(Malformed::Truncated(what))?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when fewer are left; `what` names what they belong to.
+    #[inline]
+    pub fn array<const N: usize>(&mut self, what: Piece) -> Result<[u8; N], Malformed> {
+        let (&first, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated(what))?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// A variable-length integer.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`], or [`Malformed::VarintTooLong`] when it exceeds 64 bits.
+    #[inline]
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.rest {
+            [first, rest @ ..] if *first < 240 => {
+                self.rest = rest;
+                Ok(u64::from(*first))
+            }
+            [first, second, rest @ ..] if *second < 128 => {
+                self.rest = rest;
+                Ok(u64::from(*first) + (u64::from(*second) << 4))
+            }
+            _ => {
+                // By value, so that a reader can live in registers.
+                let (value, rest) = long_varint(self.rest);
+                self.rest = rest;
+                value
+            }
+        }
+    }
+
+    /// A STRING: a length and as many bytes, of any content.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the length is no varint or exceeds what is left.
+    #[inline]
+    pub fn string(&mut self) -> Result<&'a [u8], Malformed> {
+        self.counted(Piece::String)
+    }
+
+    #[inline]
+    fn counted(&mut self, what: Piece) -> Result<&'a [u8], Malformed> {
+        let len = self.varint()?;
+        let taken = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
+        let (bytes, rest) = taken.ok_or(Malformed::Truncated(what))?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// A typed value.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the type is reserved, a 32-bit integer is out of its range, or the data ends in it.
+    #[expect(
+        clippy::inline_always,
+        reason = "a value that passes through memory costs more than taking it apart"
+    )]
+    #[inline(always)]
+    pub fn value(&mut self) -> Result<Value<'a>, Malformed> {
+        let head = self.byte(Piece::TypedData)?;
+        Ok(match head & 0x0f {
+            0 => Value::Null,
+            1 => Value::Bool(head & 0x10 != 0),
+            2 => {
+                // A negative number travels as its 64-bit two's complement.
+                let wide = self.varint()?.cast_signed();
+                Value::Int32(i32::try_from(wide).map_err(|_| Malformed::Int32OutOfRange)?)
+            }
+            3 => {
+                let wide = self.varint()?;
+                Value::Uint32(u32::try_from(wide).map_err(|_| Malformed::Uint32OutOfRange)?)
+            }
+            4 => Value::Int64(self.varint()?.cast_signed()),
+            5 => Value::Uint64(self.varint()?),
+            6 => Value::Ipv4(Ipv4Addr::from(self.array::<4>(Piece::Ipv4)?)),
+            7 => Value::Ipv6(Ipv6Addr::from(self.array::<16>(Piece::Ipv6)?)),
+            8 => Value::String(self.counted(Piece::String)?),
+            9 => Value::Binary(self.counted(Piece::Binary)?),
+            reserved => return Err(Malformed::ReservedType(reserved)),
+        })
+    }
+}
+
+/// A varint of any length at the front of `data`, and what comes after it or after the fault.
+fn long_varint(data: &[u8]) -> (Result<u64, Malformed>, &[u8]) {
+    let mut reader = Reader::new(data);
+    (read_long(&mut reader), reader.rest)
+}
+
+#[inline]
+fn read_long(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    let mut value = u64::from(reader.byte(Piece::Varint)?);
+    let mut shift = 4;
+    loop {
+        let byte = reader.byte(Piece::Varint)?;
+        let part = u64::from(byte);
+        // The tenth byte lands at bit 60: only its low bits fit, and a continuation bit never does.
+        if shift > 60 || part << shift >> shift != part {
+            return Err(Malformed::VarintTooLong);
+        }
+        value = value.checked_add(part << shift).ok_or(Malformed::VarintTooLong)?;
+        if byte < 128 {
+            return Ok(value);
+        }
+        shift += 7;
+    }
+}

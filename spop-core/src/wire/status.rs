@@ -1,0 +1,74 @@
+//! Status codes of DISCONNECT frames (section 3.5 of the specification).
+
+use core::fmt;
+
+/// Why a side disconnects.
+///
+/// The specification assigns the codes below; an agent may use any other for reasons of its own. HAProxy reports 256 more
+/// than the code in the variable of `option set-on-error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Status(pub u32);
+
+impl Status {
+    /// 0: no error.
+    pub const NORMAL: Self = Self(0);
+    /// 1: I/O error.
+    pub const IO: Self = Self(1);
+    /// 2: a timeout occurred.
+    pub const TIMEOUT: Self = Self(2);
+    /// 3: frame is too big.
+    pub const TOO_BIG: Self = Self(3);
+    /// 4: invalid frame received.
+    pub const INVALID: Self = Self(4);
+    /// 5: version value not found.
+    pub const NO_VERSION: Self = Self(5);
+    /// 6: max-frame-size value not found.
+    pub const NO_FRAME_SIZE: Self = Self(6);
+    /// 7: capabilities value not found.
+    pub const NO_CAPABILITIES: Self = Self(7);
+    /// 8: unsupported version.
+    pub const BAD_VERSION: Self = Self(8);
+    /// 9: max-frame-size too big or too small.
+    pub const BAD_FRAME_SIZE: Self = Self(9);
+    /// 10: payload fragmentation is not supported.
+    pub const FRAGMENTED: Self = Self(10);
+    /// 11: invalid interlaced frames.
+    pub const INTERLACED: Self = Self(11);
+    /// 12: frame-id not found.
+    pub const FRAME_ID: Self = Self(12);
+    /// 13: resource allocation error.
+    pub const RESOURCE: Self = Self(13);
+    /// 99: an unknown error occurred.
+    pub const UNKNOWN: Self = Self(99);
+
+    /// What the specification calls this code; `None` for a code it does not assign.
+    pub const fn reason(self) -> Option<&'static str> {
+        Some(match self {
+            Self::NORMAL => "normal",
+            Self::IO => "I/O error",
+            Self::TIMEOUT => "a timeout occurred",
+            Self::TOO_BIG => "frame is too big",
+            Self::INVALID => "invalid frame received",
+            Self::NO_VERSION => "version value not found",
+            Self::NO_FRAME_SIZE => "max-frame-size value not found",
+            Self::NO_CAPABILITIES => "capabilities value not found",
+            Self::BAD_VERSION => "unsupported version",
+            Self::BAD_FRAME_SIZE => "max-frame-size too big or too small",
+            Self::FRAGMENTED => "payload fragmentation is not supported",
+            Self::INTERLACED => "invalid interlaced frames",
+            Self::FRAME_ID => "frame-id not found",
+            Self::RESOURCE => "resource allocation error",
+            Self::UNKNOWN => "an unknown error occurred",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason() {
+            Some(reason) => write!(f, "{} ({reason})", self.0),
+            None => write!(f, "{} (a code of the application)", self.0),
+        }
+    }
+}

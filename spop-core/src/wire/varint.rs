@@ -1,0 +1,113 @@
+//! The variable-length integers of HAProxy's peers protocol.
+//!
+//! Each number has exactly one encoding: every continuation byte counts on from where the shorter forms end, so there is
+//! no longer form of a small number to accept or refuse.
+
+use super::Sink;
+
+/// The longest encoding, that of `u64::MAX`.
+pub const VARINT_MAX: usize = 10;
+
+/// How many bytes `value` takes.
+pub const fn varint_len(value: u64) -> usize {
+    if value < 240 {
+        return 1;
+    }
+    let mut rest = (value - 240) >> 4;
+    let mut len = 2;
+    while rest >= 128 {
+        rest = (rest - 128) >> 7;
+        len += 1;
+    }
+    len
+}
+
+/// Appends the encoding of `value`.
+#[inline]
+pub fn put_varint(out: &mut (impl Sink + ?Sized), value: u64) {
+    if value < 240 {
+        out.put(&[value as u8]);
+    } else {
+        put_long_varint(out, value);
+    }
+}
+
+fn put_long_varint(out: &mut (impl Sink + ?Sized), value: u64) {
+    out.put(&[value as u8 | 0xf0]);
+    let mut rest = (value - 240) >> 4;
+    while rest >= 128 {
+        out.put(&[rest as u8 | 0x80]);
+        rest = (rest - 128) >> 7;
+    }
+    out.put(&[rest as u8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::{Malformed, Piece, wire::Reader};
+
+    fn encoded(value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, value);
+        assert_eq!(out.len(), varint_len(value));
+        out
+    }
+
+    #[test]
+    fn the_boundaries_of_section_3_1() {
+        for (value, len) in [
+            (0, 1),
+            (239, 1),
+            (240, 2),
+            (2_287, 2),
+            (2_288, 3),
+            (264_431, 3),
+            (264_432, 4),
+            (33_818_863, 4),
+            (33_818_864, 5),
+            (4_328_786_159, 5),
+            (4_328_786_160, 6),
+            (u64::MAX, 10),
+        ] {
+            assert_eq!(encoded(value).len(), len, "{value}");
+        }
+        assert_eq!(encoded(240), [0xf0, 0x00]);
+        assert_eq!(encoded(2_288), [0xf0, 0x80, 0x00]);
+        assert_eq!(encoded(u64::MAX), [0xff, 0xf0, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0x0e]);
+    }
+
+    #[test]
+    fn what_needs_more_than_64_bits_is_refused() {
+        let mut one_more = encoded(u64::MAX);
+        *one_more.last_mut().unwrap() += 1;
+        assert_eq!(Reader::new(&one_more).varint(), Err(Malformed::VarintTooLong));
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(Malformed::VarintTooLong));
+        assert_eq!(Reader::new(&[0xff; 9]).varint(), Err(Malformed::Truncated(Piece::Varint)));
+        assert_eq!(Reader::new(&[]).varint(), Err(Malformed::Truncated(Piece::Varint)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_encoded_decodes_to_itself(shift in 0_u32..64, value: u64) {
+            let value = value >> shift;
+            let bytes = encoded(value);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(reader.varint(), Ok(value));
+            assert!(reader.is_empty());
+            for cut in 0..bytes.len() {
+                assert_eq!(Reader::new(&bytes[..cut]).varint(), Err(Malformed::Truncated(Piece::Varint)));
+            }
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(bytes: [u8; 12]) {
+            let mut reader = Reader::new(&bytes);
+            if let Ok(value) = reader.varint() {
+                assert_eq!(encoded(value), bytes[..bytes.len() - reader.len()]);
+            }
+        }
+    }
+}
