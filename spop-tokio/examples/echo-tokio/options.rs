@@ -1,0 +1,75 @@
+//! The command line of the echo agents.
+
+use std::time::Duration;
+
+use clap::Parser;
+use spop_core::{AgentConfig, Capabilities};
+
+/// Answers HAProxy with what it says, to try out an SPOE configuration.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Options {
+    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) listen: Vec<String>,
+    /// The longest frame.
+    #[arg(long, value_name = "BYTES", default_value_t = 16_380)]
+    pub(crate) max_frame_size: u32,
+    /// A comma-separated list of fragmentation, pipelining and async; may be empty.
+    #[arg(long, value_name = "LIST", default_value = "fragmentation,pipelining", value_parser = capabilities)]
+    pub(crate) capabilities: Capabilities,
+    /// NOTIFYs that may wait for their answers, on each connection.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) max_in_flight: usize,
+    /// The longest payload in fragments.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    pub(crate) max_payload: usize,
+    /// Connections at once; more are closed as they come.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) max_connections: usize,
+    /// Threads. As many as there are processors unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+    /// How long the handshake may take.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub(crate) hello_timeout: u64,
+    /// How long a connection may be idle.
+    #[arg(long, value_name = "MS", default_value_t = 600_000)]
+    pub(crate) idle_timeout: u64,
+    /// How long a frame may take to arrive.
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    pub(crate) frame_timeout: u64,
+    /// How long a drain may take.
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    pub(crate) drain_timeout: u64,
+    /// For measuring: reads every argument, then answers with one `set-var txn score int32 42`.
+    #[arg(long)]
+    pub(crate) score: bool,
+}
+
+impl Options {
+    /// What the options say about the protocol.
+    pub(crate) fn config(&self) -> AgentConfig {
+        let mut config = AgentConfig::default();
+        config.max_frame_size = self.max_frame_size;
+        config.capabilities = self.capabilities;
+        config.limits.max_in_flight = self.max_in_flight;
+        config.limits.max_payload = self.max_payload;
+        config.limits.max_payload_bytes = config.limits.max_payload_bytes.max(self.max_payload);
+        config.timeouts.hello = Some(Duration::from_millis(self.hello_timeout));
+        config.timeouts.idle = Some(Duration::from_millis(self.idle_timeout));
+        config.timeouts.frame = Some(Duration::from_millis(self.frame_timeout));
+        config.timeouts.drain = Duration::from_millis(self.drain_timeout);
+        // The message `abort`.
+        config.watch_fragments = true;
+        config
+    }
+}
+
+fn capabilities(list: &str) -> Result<Capabilities, String> {
+    let mut set = Capabilities::NONE;
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let capability = Capabilities::by_name(name.as_bytes());
+        set = set | capability.ok_or_else(|| format!("there is no capability {name:?}"))?;
+    }
+    Ok(set)
+}

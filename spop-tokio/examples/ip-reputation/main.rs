@@ -1,0 +1,142 @@
+//! The example of the SPOE specification (section 2.5) made real: HAProxy asks for the reputation of each client address,
+//! and rejects those with a bad one.
+//!
+//! From the root of the repository:
+//!
+//! ```text
+//! cargo run --release --example ip-reputation
+//! ```
+//!
+//! It begins with a demonstration that needs no HAProxy: an engine asks the agent about some addresses over a socket. The
+//! agent stays up, and with HAProxy installed it can be tried by hand:
+//!
+//! ```text
+//! haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg
+//! curl http://127.0.0.1:10080/
+//! curl --interface 127.0.0.2 http://127.0.0.1:10080/
+//! ```
+//!
+//! The second is rejected.
+
+mod demo;
+mod networks;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use spop_tokio::{Actions, ArgError, Handler, Request, Scope, Server};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::networks::{Networks, Score};
+
+/// Tells HAProxy the reputation of addresses.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12345")]
+    listen: Vec<String>,
+    /// A file of lines NETWORK SCORE. Without it, the one that comes with the example.
+    #[arg(long, value_name = "FILE")]
+    networks: Option<PathBuf>,
+    /// The score of addresses that are in no network of the file.
+    #[arg(long, value_name = "SCORE", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
+    default_score: Score,
+    /// Serves without the demonstration.
+    #[arg(long)]
+    no_demo: bool,
+}
+
+struct Reputation {
+    networks: Networks,
+    default_score: Score,
+}
+
+impl Handler for Reputation {
+    type Answer = Result<Actions, ArgError>;
+
+    async fn handle(&self, request: Request) -> Result<Actions, ArgError> {
+        let mut actions = Actions::new();
+        if let Some(message) = request.message("get-ip-reputation") {
+            let address: IpAddr = message.arg("ip")?;
+            let score = self.networks.score(address).unwrap_or(self.default_score);
+            actions.set_var(Scope::Session, "ip_score", i32::from(score));
+        }
+        Ok(actions)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ip-reputation: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> io::Result<()> {
+    let (networks, source) = read(options.networks)?;
+    let count = networks.len();
+    let mut server = Server::new(Reputation { networks, default_score: options.default_score });
+    for address in options.listen {
+        server = server.bind(address).await?;
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let mut out = io::stdout();
+    let addresses = server.addresses()?;
+    for address in &addresses {
+        writeln!(out, "listening on {address}")?;
+    }
+    writeln!(
+        out,
+        "serving {count} networks of {source}; any other address has score {}",
+        options.default_score
+    )?;
+    out.flush()?;
+
+    let signals = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let serving = tokio::spawn(server.serve_until(signals));
+    if let Some(agent) = addresses.into_iter().next().filter(|_| !options.no_demo) {
+        demo::run(agent, &mut out).await?;
+    }
+    writeln!(out, "try it: haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg")?;
+    writeln!(out, "        curl http://127.0.0.1:10080/")?;
+    writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/   (is rejected)")?;
+    out.flush()?;
+    serving.await?;
+    Ok(())
+}
+
+/// The networks, and where they come from.
+fn read(file: Option<PathBuf>) -> io::Result<(Networks, String)> {
+    let (text, source) = match file {
+        Some(path) => {
+            let source = path.display().to_string();
+            let text = fs::read_to_string(path)
+                .map_err(|error| io::Error::new(error.kind(), format!("{source}: {error}")))?;
+            (text, source)
+        }
+        None => (include_str!("networks.txt").to_owned(), "the built-in networks.txt".to_owned()),
+    };
+    let networks = Networks::parse(&text).map_err(|line| io::Error::other(format!("{source}: {line}")))?;
+    Ok((networks, source))
+}

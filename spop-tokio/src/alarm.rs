@@ -1,0 +1,48 @@
+//! One timer for a connection.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use spop_core::{Clock, Timestamp};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Further away than any deadline a connection lives to see.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A timer that is moved to an earlier time only. Deadlines mostly move on, with every frame; whoever is woken too early
+/// sees that there is nothing to do, and sets the alarm again.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Option<Timestamp>,
+}
+
+impl Alarm {
+    /// Sets the alarm to go off at `deadline` at the latest.
+    #[inline]
+    pub(crate) fn set(&mut self, clock: &Clock, deadline: Option<Timestamp>) {
+        let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
+            return;
+        };
+        let instant = clock.instant(deadline).map_or_else(|| Instant::now() + FAR, Instant::from_std);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(instant),
+            None => self.sleep = Some(Box::pin(sleep_until(instant))),
+        }
+        self.at = Some(deadline);
+    }
+
+    /// Whether it went off; once.
+    #[inline]
+    pub(crate) fn went_off(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Some(sleep), Some(_)) = (&mut self.sleep, self.at) else { return false };
+        if sleep.as_mut().poll(cx) == Poll::Pending {
+            return false;
+        }
+        self.at = None;
+        true
+    }
+}

@@ -1,0 +1,139 @@
+//! The handler calls of one connection.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use spop_core::{Ticket, TicketId};
+
+use crate::Reply;
+
+/// What became of a call: the reply, or what the handler said when it panicked.
+pub(crate) type Outcome = Result<Reply, String>;
+
+/// Calls that run, each with the ticket it answers.
+///
+/// A call that is ready at once costs no allocation: it runs in a slot that the next one uses again. One that is not
+/// takes the slot with it.
+pub(crate) struct Calls<F> {
+    slot: Option<Slot<F>>,
+    slow: FuturesUnordered<Slow<F>>,
+}
+
+type Slot<F> = Pin<Box<Option<F>>>;
+
+impl<F: Future<Output = Reply>> Calls<F> {
+    pub(crate) fn new() -> Self {
+        Self { slot: None, slow: FuturesUnordered::new() }
+    }
+
+    /// Runs a call as far as it goes; the outcome comes back with the ticket if that is to its end.
+    #[inline]
+    pub(crate) fn start(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: Ticket,
+        call: F,
+    ) -> Option<(Ticket, Outcome)> {
+        let mut slot = self.slot.take().unwrap_or_else(|| Box::pin(None));
+        slot.set(Some(call));
+        if let Poll::Ready(outcome) = poll_slot(&mut slot, cx) {
+            self.slot = Some(slot);
+            return Some((ticket, outcome));
+        }
+        self.slow.push(Slow { ticket: Some(ticket), slot: Some(slot), waker: None });
+        None
+    }
+
+    /// A call that has come to its end since. Those that were just started run on here, so that they are woken.
+    pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(Ticket, Outcome)> {
+        while let Poll::Ready(Some((finished, slot))) = self.slow.poll_next_unpin(cx) {
+            self.slot = self.slot.take().or(slot);
+            if finished.is_some() {
+                return finished;
+            }
+        }
+        None
+    }
+
+    /// Drops a call where it waits.
+    pub(crate) fn cancel(&mut self, id: TicketId) {
+        let mut slow = self.slow.iter_mut();
+        if let Some(slow) = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id)) {
+            slow.ticket = None;
+            if let Some(slot) = &mut slow.slot {
+                slot.set(None);
+            }
+            if let Some(waker) = slow.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether no call runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slow.is_empty()
+    }
+
+    /// Drops all calls that are not ready, and returns whose answers they owe.
+    pub(crate) fn give_up(&mut self) -> Vec<Ticket> {
+        let tickets = self.slow.iter_mut().filter_map(|slow| slow.ticket.take()).collect();
+        self.slow.clear();
+        tickets
+    }
+
+    /// Drops all calls.
+    pub(crate) fn clear(&mut self) {
+        self.slow.clear();
+    }
+}
+
+/// A call that was not ready at once. It is worth nothing without its ticket: then it was cancelled.
+struct Slow<F> {
+    ticket: Option<Ticket>,
+    slot: Option<Slot<F>>,
+    /// Gets a cancelled call out of the set.
+    waker: Option<Waker>,
+}
+
+impl<F: Future<Output = Reply>> Future for Slow<F> {
+    type Output = (Option<(Ticket, Outcome)>, Option<Slot<F>>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (Some(slot), Some(ticket)) = (&mut this.slot, this.ticket.take()) else {
+            return Poll::Ready((None, this.slot.take()));
+        };
+        let Poll::Ready(outcome) = poll_slot(slot, cx) else {
+            this.ticket = Some(ticket);
+            this.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready((Some((ticket, outcome)), this.slot.take()))
+    }
+}
+
+/// Runs the call in a slot, and empties the slot at its end. A panic ends the call, not the connection.
+#[inline]
+fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    let Some(call) = slot.as_mut().as_pin_mut() else {
+        return Poll::Ready(Err(String::new()));
+    };
+    let outcome = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
+        Ok(Poll::Pending) => return Poll::Pending,
+        Ok(Poll::Ready(reply)) => Ok(reply),
+        Err(panic) => Err(words(panic.as_ref())),
+    };
+    slot.set(None);
+    Poll::Ready(outcome)
+}
+
+/// What a panic says.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}

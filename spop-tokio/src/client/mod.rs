@@ -1,0 +1,172 @@
+//! The engine's side: HAProxy's part, for whoever is not HAProxy.
+
+mod answer;
+mod connection;
+mod shared;
+mod target;
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use spop_core::{
+    EngineConfig, EngineError, MessageList, PoolConfig,
+    accept::{OpenConfig, ProxyVersion},
+    frame::Ids,
+};
+
+pub use answer::Answer;
+use shared::{Shared, timer};
+pub use target::Target;
+
+/// Asks agents, as HAProxy does: for tests, load generators, health checks and other proxies.
+///
+/// ```no_run
+/// use std::net::Ipv4Addr;
+/// use spop_tokio::{Engine, EngineConfig, MessageList, Scope};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::new(EngineConfig::default()).agent("127.0.0.1:12345").agent("/run/agent.sock").start()?;
+///
+/// let mut messages = MessageList::new();
+/// messages.message("get-ip-reputation").arg("ip", Ipv4Addr::new(203, 0, 113, 7));
+/// match engine.notify(&messages).await {
+///     Ok(answer) => println!("score: {:?}", answer.var(Scope::Session, "ip_score")),
+///     Err(error) => println!("no answer: {error}"),
+/// }
+/// engine.drain().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "an engine asks nothing before `start`"]
+pub struct Engine {
+    pool: PoolConfig,
+    open: OpenConfig,
+    agents: Vec<Target>,
+}
+
+impl Engine {
+    /// An engine whose connections are like this, without an agent yet.
+    pub fn new(config: EngineConfig) -> Self {
+        Self::with_pool(PoolConfig::new(config, 0))
+    }
+
+    /// As [`new`](Self::new), with all that a pool of connections can be told: limits, rates, health checks. The number of
+    /// agents follows from [`agent`](Self::agent).
+    pub fn with_pool(pool: PoolConfig) -> Self {
+        Self { pool, open: OpenConfig::default(), agents: Vec::new() }
+    }
+
+    /// Asks this agent too. The agents share the load, and are known by their numbers, from 0.
+    pub fn agent(mut self, target: impl Into<Target>) -> Self {
+        self.agents.push(target.into());
+        self
+    }
+
+    /// Sends a PROXY header before each session.
+    pub const fn proxy(mut self, version: ProxyVersion) -> Self {
+        self.open.proxy = Some(version);
+        self
+    }
+
+    /// How long connecting may take, the PROXY header included. Default 5 s.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.open.timeout = timeout;
+        self
+    }
+
+    /// Begins. Connections are opened when there is something to ask, and kept.
+    ///
+    /// # Errors
+    /// Outside of a tokio runtime, on which the connections live.
+    pub fn start(mut self) -> io::Result<EngineClient> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        self.pool.agents = self.agents.len();
+        let shared = Arc::new(Shared::new(self.pool, self.open, self.agents, runtime.clone()));
+        let timer = runtime.spawn(timer(Arc::clone(&shared)));
+        shared.started(timer.abort_handle());
+        Ok(EngineClient { owner: Arc::new(Owner(shared)) })
+    }
+}
+
+/// A running [`Engine`]. Its copies are the same engine; when the last is dropped, the engine is drained.
+#[derive(Clone)]
+pub struct EngineClient {
+    owner: Arc<Owner>,
+}
+
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.drain();
+    }
+}
+
+impl fmt::Debug for EngineClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineClient").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl EngineClient {
+    /// Asks an agent, from any task and beside any number of others. A future that is dropped gives the request up: it is
+    /// not sent any more if it was not yet.
+    ///
+    /// `timeouts.message` of the configuration (`timeout processing`) bounds the whole of it, the wait for a connection
+    /// included.
+    ///
+    /// # Errors
+    /// What HAProxy says in the variable of `option set-on-error`, see [`EngineError::code`]: the time was up, the
+    /// payload does not fit, the agent refused it, or disconnected. What the pool does not take is
+    /// [`Resources`](EngineError::Resources), and what an engine does not that ends is
+    /// [`Interrupted`](EngineError::Interrupted).
+    pub async fn notify(&self, messages: &MessageList) -> Result<Answer, EngineError> {
+        self.owner.0.ask(None, messages).await
+    }
+
+    /// As [`notify`](Self::notify), for a stream that the caller numbers. Engines with
+    /// [`StreamIds::Odd`](spop_core::StreamIds::Odd) number their own.
+    ///
+    /// # Errors
+    /// As [`notify`](Self::notify).
+    pub async fn notify_as(&self, ids: Ids, messages: &MessageList) -> Result<Answer, EngineError> {
+        self.owner.0.ask(Some(ids), messages).await
+    }
+
+    /// Ends the engine gracefully: nothing more is asked, each connection ends when nothing waits on it, and this returns
+    /// when the last has ended. What waits longer than `timeouts.drain` fails.
+    pub async fn drain(&self) {
+        self.owner.0.drain();
+        self.owner.0.ended().await;
+    }
+
+    /// Ends the engine at once. What waits fails with [`Interrupted`](EngineError::Interrupted).
+    pub fn stop(&self) {
+        self.owner.0.stop();
+    }
+
+    /// Whether an agent gets requests: false while its health checks say that it is down.
+    pub fn is_up(&self, agent: usize) -> bool {
+        self.owner.0.is_up(agent)
+    }
+
+    /// The numbers at the moment.
+    pub fn stats(&self) -> EngineStats {
+        self.owner.0.stats()
+    }
+}
+
+/// The numbers of an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStats {
+    /// Connections, those that are being opened included.
+    pub connections: usize,
+    /// Those of them on which nothing waits.
+    pub idle: usize,
+    /// Requests that wait for a connection.
+    pub queued: usize,
+    /// Requests that wait for their answers.
+    pub waiting: usize,
+}

@@ -1,0 +1,274 @@
+//! The pool, who waits for it, and its timer.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use spop_core::{
+    AskError, Clock, ConnectionId, EngineError, MessageList, Pool, PoolAction, PoolConfig, RequestId,
+    Timestamp, accept::OpenConfig, frame::Ids,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+    task::AbortHandle,
+};
+use tracing::{debug, warn};
+
+use super::{Answer, EngineStats, Target, connection};
+use crate::{alarm::Alarm, log::Limit, transfer};
+
+type Outcome = Result<Answer, EngineError>;
+
+/// What the callers, the connections and the timer of an engine share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) clock: Clock,
+    pub(super) open: OpenConfig,
+    agents: Vec<Target>,
+    runtime: Handle,
+    /// The task of the timer, to be woken when a deadline is earlier than those before.
+    timer: AtomicWaker,
+    ended: watch::Sender<bool>,
+    unreachable: Limit,
+}
+
+struct State {
+    pool: Pool,
+    waiters: HashMap<RequestId, oneshot::Sender<Outcome>>,
+    connections: HashMap<ConnectionId, Task>,
+    timer: Option<AbortHandle>,
+    /// When the timer goes off, as far as it was told.
+    alarm: Option<Timestamp>,
+    stopped: bool,
+}
+
+/// The task of a connection.
+struct Task {
+    waker: Arc<AtomicWaker>,
+    handle: AbortHandle,
+}
+
+impl Shared {
+    pub(super) fn new(pool: PoolConfig, open: OpenConfig, agents: Vec<Target>, runtime: Handle) -> Self {
+        let clock = Clock::start();
+        let state = State {
+            pool: Pool::new(pool, transfer::now(&clock)),
+            waiters: HashMap::new(),
+            connections: HashMap::new(),
+            timer: None,
+            alarm: None,
+            stopped: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            clock,
+            open,
+            agents,
+            runtime,
+            timer: AtomicWaker::new(),
+            ended: watch::Sender::new(false),
+            unreachable: Limit::default(),
+        }
+    }
+
+    pub(super) fn started(&self, timer: AbortHandle) {
+        self.lock().timer = Some(timer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the pool.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Pool) -> T) -> T {
+        look(&self.lock().pool)
+    }
+
+    /// Tells the pool something, and has done what follows.
+    pub(super) fn tell<T>(self: &Arc<Self>, tell: impl FnOnce(&mut Pool, Timestamp) -> T) -> T {
+        self.tell_state(|state, now| tell(&mut state.pool, now))
+    }
+
+    fn tell_state<T>(self: &Arc<Self>, tell: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let mut state = self.lock();
+        let told = tell(&mut state, transfer::now(&self.clock));
+        while let Some(action) = state.pool.next_action() {
+            self.carry_out(&mut state, action);
+        }
+        let deadline = state.pool.deadline();
+        let earlier = deadline.is_some_and(|at| state.alarm.is_none_or(|alarm| at < alarm));
+        if earlier || state.is_over() {
+            state.alarm = deadline;
+            self.timer.wake();
+        }
+        told
+    }
+
+    fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction) {
+        match action {
+            PoolAction::Open { connection, agent } => self.open(state, connection, agent),
+            PoolAction::Answered { request, payload, took } => {
+                state.settle(request, Ok(Answer { payload: detached(payload), took }));
+            }
+            PoolAction::Failed { request, error } => state.settle(request, Err(error)),
+            PoolAction::Attend(connection) => {
+                if let Some(task) = state.connections.get(&connection) {
+                    task.waker.wake();
+                }
+            }
+            PoolAction::Health { agent, up } => {
+                let target = self.agents.get(agent).map(tracing::field::display);
+                if up {
+                    debug!(name: "agent_up", agent, target, "agent is up");
+                } else {
+                    warn!(name: "agent_down", agent, target, "agent is down");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Has a connection opened, by a task of its own.
+    fn open(self: &Arc<Self>, state: &mut State, id: ConnectionId, agent: usize) {
+        let Some(target) = self.agents.get(agent).filter(|_| !state.stopped).cloned() else { return };
+        let waker = Arc::new(AtomicWaker::new());
+        let task = self.runtime.spawn(connection::run(Arc::clone(self), id, target, Arc::clone(&waker)));
+        state.connections.insert(id, Task { waker, handle: task.abort_handle() });
+    }
+
+    /// A connection is no more, and so is its task.
+    pub(super) fn closed(self: &Arc<Self>, id: ConnectionId) {
+        self.tell_state(|state, now| {
+            state.connections.remove(&id);
+            state.pool.on_closed(now, id);
+        });
+    }
+
+    /// An agent cannot be reached.
+    pub(super) fn unreachable(&self, target: &Target, error: &std::io::Error) {
+        if let Some(suppressed) = self.unreachable.pass() {
+            warn!(name: "agent_unreachable", %target, %error, suppressed, "agent unreachable");
+        }
+    }
+
+    pub(super) async fn ask(self: &Arc<Self>, ids: Option<Ids>, messages: &MessageList) -> Outcome {
+        let asked = self.tell_state(|state, now| {
+            let request = state.pool.ask(now, ids, messages)?;
+            let (sender, receiver) = oneshot::channel();
+            state.waiters.insert(request, sender);
+            Ok((request, receiver))
+        });
+        let (request, answer) = asked.map_err(|error| match error {
+            AskError::QueueFull | AskError::TooManyErrors => EngineError::Resources,
+            _ => EngineError::Interrupted,
+        })?;
+        let _withdraw = Withdraw { shared: self, request };
+        answer.await.unwrap_or(Err(EngineError::Interrupted))
+    }
+
+    pub(super) fn drain(self: &Arc<Self>) {
+        self.tell(Pool::drain);
+    }
+
+    /// Ends everything where it stands.
+    pub(super) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.pool.drain(transfer::now(&self.clock));
+        state.waiters.clear();
+        let tasks = state.connections.drain().map(|(_, task)| task.handle);
+        let tasks: Vec<_> = tasks.collect();
+        for task in tasks.into_iter().chain(state.timer.take()) {
+            task.abort();
+        }
+        self.ended.send_replace(true);
+    }
+
+    /// Waits for the end.
+    pub(super) async fn ended(&self) {
+        // The sender is here.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    pub(super) fn is_up(&self, agent: usize) -> bool {
+        self.look(|pool| pool.is_up(agent))
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        self.look(|pool| EngineStats {
+            connections: pool.connections(),
+            idle: pool.idles(),
+            queued: pool.queued(),
+            waiting: pool.waiting(),
+        })
+    }
+}
+
+impl State {
+    fn settle(&mut self, request: RequestId, outcome: Outcome) {
+        if let Some(waiter) = self.waiters.remove(&request) {
+            // Whoever has gone since is about to withdraw.
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    /// Whether nothing more will happen.
+    fn is_over(&self) -> bool {
+        self.stopped
+            || self.pool.is_draining()
+                && self.pool.connections() == 0
+                && self.pool.queued() == 0
+                && self.pool.waiting() == 0
+    }
+}
+
+/// Gives a request up, unless it has ended.
+struct Withdraw<'a> {
+    shared: &'a Arc<Shared>,
+    request: RequestId,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        let waits = self.shared.lock().waiters.remove(&self.request).is_some();
+        if waits {
+            self.shared.tell(|pool, now| pool.withdraw(now, self.request));
+        }
+    }
+}
+
+/// A copy of a small answer, so that it does not keep the buffer it was read to.
+fn detached(payload: Bytes) -> Bytes {
+    if payload.len() <= 1_024 { Bytes::copy_from_slice(&payload) } else { payload }
+}
+
+/// The timer of an engine, until its end.
+pub(super) async fn timer(shared: Arc<Shared>) {
+    let mut alarm = Alarm::default();
+    poll_fn(|cx| poll_timer(&shared, &mut alarm, cx)).await;
+    shared.ended.send_replace(true);
+}
+
+fn poll_timer(shared: &Arc<Shared>, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<()> {
+    shared.timer.register(cx.waker());
+    loop {
+        {
+            let mut state = shared.lock();
+            if state.is_over() {
+                return Poll::Ready(());
+            }
+            state.alarm = state.pool.deadline();
+            alarm.set(&shared.clock, state.alarm);
+        }
+        if !alarm.went_off(cx) {
+            return Poll::Pending;
+        }
+        shared.tell(Pool::on_timeout);
+    }
+}

@@ -1,0 +1,113 @@
+//! Ending a server from outside.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use futures_util::task::AtomicWaker;
+use spop_core::AgentReactor;
+
+use crate::{Connection, Peer, live::Live};
+
+/// How far the end of a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Serve,
+    Drain,
+    Stop,
+}
+
+/// The level of a server, and whom to wake when it rises.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    level: AtomicU8,
+    next: AtomicU64,
+    /// Touched when a connection begins or ends, and when the level rises; never by a request.
+    tasks: Mutex<HashMap<u64, Arc<Task>>>,
+}
+
+impl Control {
+    pub(crate) fn raise(&self, level: Level) {
+        self.level.fetch_max(level as u8, Ordering::AcqRel);
+        for task in self.tasks().values() {
+            task.waker.wake();
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<u64, Arc<Task>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections that are open.
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.tasks().iter().filter_map(|(key, task)| task.live.get()?.show(*key)).collect()
+    }
+
+    fn level(&self) -> Level {
+        match self.level.load(Ordering::Acquire) {
+            0 => Level::Serve,
+            1 => Level::Drain,
+            _ => Level::Stop,
+        }
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+        let task = Arc::new(Task::default());
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.tasks().insert(key, Arc::clone(&task));
+        Subscription { control: Arc::clone(self), key, task }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Task {
+    waker: AtomicWaker,
+    /// Set for connections.
+    live: OnceLock<Live>,
+}
+
+/// One task that is woken when the level rises.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    control: Arc<Control>,
+    key: u64,
+    task: Arc<Task>,
+}
+
+impl Subscription {
+    /// A number that no other subscription of this control has.
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// The level it is, and a wish to be woken when it rises.
+    #[inline]
+    pub(crate) fn level(&self, waker: &Waker) -> Level {
+        self.task.waker.register(waker);
+        self.control.level()
+    }
+
+    /// What a connection shows of itself.
+    pub(crate) fn live(&self, peer: &Peer) -> &Live {
+        self.task.live.get_or_init(|| Live::new(peer.clone()))
+    }
+
+    /// Shows how a connection is.
+    #[inline]
+    pub(crate) fn show(&self, reactor: &AgentReactor) {
+        if let Some(live) = self.task.live.get() {
+            live.update(reactor);
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.control.tasks().remove(&self.key);
+    }
+}

@@ -1,0 +1,153 @@
+//! Numbers for the `metrics` facade. Without the feature all of this is nothing.
+
+#[cfg(feature = "metrics")]
+use std::time::Instant;
+
+#[cfg(feature = "metrics")]
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, gauge, histogram};
+use spop_core::Closed;
+#[cfg(feature = "metrics")]
+use spop_core::{CloseReason, Status, link::Initiator};
+
+/// A name in the code, the name of the metric, and what it counts.
+macro_rules! counters {
+    ($($name:ident: $key:literal, $about:literal;)*) => {
+        /// What a server counts for the recorder that was installed when it was made.
+        pub(crate) struct Metrics {
+            $(#[cfg(feature = "metrics")] $name: Counter,)*
+            #[cfg(feature = "metrics")]
+            open: Gauge,
+            #[cfg(feature = "metrics")]
+            in_flight: Gauge,
+            #[cfg(feature = "metrics")]
+            seconds: Histogram,
+        }
+
+        impl Metrics {
+            pub(crate) fn new() -> Self {
+                $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
+                Self {
+                    $(#[cfg(feature = "metrics")] $name: counter!($key),)*
+                    #[cfg(feature = "metrics")]
+                    open: gauge!("spop_connections"),
+                    #[cfg(feature = "metrics")]
+                    in_flight: gauge!("spop_requests_in_flight"),
+                    #[cfg(feature = "metrics")]
+                    seconds: histogram!("spop_handler_seconds"),
+                }
+            }
+
+            $(
+                #[doc = $about]
+                #[inline]
+                #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+                pub(crate) fn $name(&self, n: usize) {
+                    #[cfg(feature = "metrics")]
+                    self.$name.increment(n as u64);
+                    let _ = n;
+                }
+            )*
+        }
+    };
+}
+
+counters! {
+    connections: "spop_connections_total", "Connections whose session could begin";
+    refused: "spop_connections_refused_total", "Connections closed as they came: there were too many";
+    rejected: "spop_connections_rejected_total", "Connections that passed no rule, PROXY header or TLS in time";
+    probes: "spop_probes_total", "Connections that were monitors' probes";
+    notifies: "spop_notifies_total", "NOTIFYs received";
+    acks: "spop_acks_total", "ACKs that handlers gave";
+    failures: "spop_failures_total", "NOTIFYs that a handler failed to answer";
+    overloaded: "spop_overloaded_total", "NOTIFYs that were not worked on: there were too many";
+    cancelled: "spop_cancelled_total", "NOTIFYs whose answer nobody wanted any more";
+    aborted: "spop_aborted_total", "Payloads in fragments that were given up";
+    received: "spop_received_bytes_total", "Bytes received in sessions";
+    sent: "spop_sent_bytes_total", "Bytes sent in sessions";
+}
+
+impl Metrics {
+    /// A connection, until that is dropped.
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub(crate) fn open(&self) -> Open {
+        self.connections(1);
+        #[cfg(feature = "metrics")]
+        self.open.increment(1);
+        Open {
+            #[cfg(feature = "metrics")]
+            open: self.open.clone(),
+        }
+    }
+
+    /// A request that is worked on, until that is dropped.
+    #[inline]
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub(crate) fn work(&self) -> Work {
+        #[cfg(feature = "metrics")]
+        self.in_flight.increment(1);
+        Work {
+            #[cfg(feature = "metrics")]
+            timed: Some((Instant::now(), self.in_flight.clone(), self.seconds.clone())),
+        }
+    }
+
+    /// A session has ended. What a peer may choose freely makes no labels without end.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn closed(&self, closed: &Closed) {
+        let _ = closed;
+        #[cfg(feature = "metrics")]
+        {
+            let by = match closed.reason.initiator() {
+                Initiator::Us => "agent",
+                Initiator::Peer => "peer",
+                Initiator::Time => "time",
+                Initiator::Transport => "transport",
+            };
+            let status = match &closed.reason {
+                CloseReason::PeerDisconnect { status, .. } | CloseReason::Disconnect(status) => *status,
+                CloseReason::Violation(violation) => violation.status(),
+                CloseReason::Timeout(_) => Status::TIMEOUT,
+                _ => Status::NORMAL,
+            };
+            let status = if status.0 < 100 { status.0.to_string() } else { "other".to_owned() };
+            counter!("spop_closed_total", "by" => by, "status" => status).increment(1);
+        }
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(crate) struct Open {
+    #[cfg(feature = "metrics")]
+    open: Gauge,
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.open.decrement(1);
+    }
+}
+
+/// A request that is worked on.
+#[derive(Default)]
+pub(crate) struct Work {
+    #[cfg(feature = "metrics")]
+    timed: Option<(Instant, Gauge, Histogram)>,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some((since, in_flight, seconds)) = self.timed.take() {
+            in_flight.decrement(1);
+            seconds.record(since.elapsed());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What HAProxy asks.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+
+use spop_core::{
+    Session,
+    accept::{self, Addresses, ProxyHeader},
+    frame::{Ids, Message, Messages},
+};
+
+use crate::{entrance::Accepted, limits::Job};
+
+/// One NOTIFY: the messages of one event, to be answered together.
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) messages: Messages,
+    pub(crate) ids: Ids,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) origin: Arc<Origin>,
+    /// Its place among all that are worked on; taken out before the handler sees it.
+    pub(crate) job: Job,
+}
+
+/// Where requests come from; one for each connection.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) peer: Peer,
+    pub(crate) accepted: Option<Arc<Accepted>>,
+    pub(crate) session: Session,
+}
+
+impl Request {
+    /// What is asked, in order.
+    pub const fn messages(&self) -> &Messages {
+        &self.messages
+    }
+
+    /// The first message of this name.
+    pub fn message(&self, name: &str) -> Option<Message<'_>> {
+        self.messages.get(name)
+    }
+
+    /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.
+    pub const fn stream_id(&self) -> u64 {
+        self.ids.stream
+    }
+
+    /// FRAME-ID: counts the requests of a stream.
+    pub const fn frame_id(&self) -> u64 {
+        self.ids.frame
+    }
+
+    /// Which engine asks, if it said so. HAProxy 2.6 and 3.0 have one for each thread.
+    pub fn engine_id(&self) -> Option<&[u8]> {
+        self.origin.session.engine_id.as_deref()
+    }
+
+    /// What both sides of the connection agreed on.
+    pub fn session(&self) -> &Session {
+        &self.origin.session
+    }
+
+    /// The other end of the connection: HAProxy, not its client.
+    pub fn peer(&self) -> &Peer {
+        &self.origin.peer
+    }
+
+    /// The address that the connection comes from: what a PROXY header announced, and otherwise that of the
+    /// [`peer`](Self::peer), if it has one.
+    pub fn source(&self) -> Option<SocketAddr> {
+        match (self.addresses(), &self.origin.peer) {
+            (Some(addresses), _) => ip(&addresses.source),
+            (None, Peer::Tcp(address)) => Some(*address),
+            (None, _) => None,
+        }
+    }
+
+    /// The address that the connection went to, if a PROXY header announced it.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        ip(&self.addresses()?.destination)
+    }
+
+    /// The PROXY header of the connection, if its listener expects one.
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.origin.accepted.as_ref()?.origin.proxy.as_ref()
+    }
+
+    /// What TLS says of the connection, if there is TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&crate::tls::TlsPeer> {
+        self.origin.accepted.as_ref()?.tls.as_ref()
+    }
+
+    fn addresses(&self) -> Option<&Addresses> {
+        self.proxy_header()?.addresses.as_ref()
+    }
+
+    /// When the request will be given up, where [`Timeouts::message`](spop_core::config::Timeouts::message) is set.
+    /// HAProxy does not tell its own `timeout processing`.
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+fn ip(peer: &accept::Peer) -> Option<SocketAddr> {
+    if let accept::Peer::Ip(address) = peer { Some(*address) } else { None }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Peer {
+    /// A TCP connection from this address.
+    Tcp(SocketAddr),
+    /// A unix socket; its clients have no names.
+    Unix,
+    /// Something else, under a name for the log.
+    Other(String),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Answers that come from elsewhere.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{Handler, Reply, Request};
+
+/// The right and the duty to answer one request, from any thread or task. Dropped without an answer, it gives HAProxy at
+/// once what a failed handler gives.
+///
+/// ```
+/// use spop_tokio::{Actions, Deferred, Request, Responder, Server};
+///
+/// let (jobs, work) = std::sync::mpsc::channel::<(Request, Responder)>();
+/// std::thread::spawn(move || {
+///     for (request, responder) in work {
+///         // Whatever takes its time, and may block.
+///         responder.answer(Actions::new());
+///     }
+/// });
+/// let server = Server::new(Deferred::new(move |request, responder| {
+///     // When nobody takes the job, the responder is dropped here.
+///     let _ = jobs.send((request, responder));
+/// }));
+/// # drop(server);
+/// ```
+#[derive(Debug)]
+#[must_use = "without an answer the request fails"]
+pub struct Responder(oneshot::Sender<Reply>);
+
+/// What becomes of a request whose [`Responder`] is somewhere else: for handlers that await it.
+#[derive(Debug)]
+#[must_use = "a handler awaits it"]
+pub struct Response(oneshot::Receiver<Reply>);
+
+impl Responder {
+    /// A responder, and what a handler awaits.
+    pub fn new() -> (Self, Response) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), Response(receiver))
+    }
+
+    /// Answers. Nothing happens when nobody wants the answer any more.
+    pub fn answer(self, reply: impl Into<Reply>) {
+        // It comes back where nobody waits for it.
+        drop(self.0.send(reply.into()));
+    }
+
+    /// Whether nobody wants the answer any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Ready when nobody wants the answer any more.
+    pub async fn cancelled(&mut self) {
+        poll_fn(|cx| self.0.poll_closed(cx)).await;
+    }
+}
+
+impl Future for Response {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let reply = Pin::new(&mut self.0).poll(cx);
+        reply.map(|reply| reply.unwrap_or_else(|_| Reply::Fail("the responder was dropped".to_owned())))
+    }
+}
+
+/// A handler from a function that takes the request and a [`Responder`] and returns at once.
+#[derive(Clone, Debug)]
+pub struct Deferred<F>(F);
+
+impl<F: Fn(Request, Responder) + Send + Sync + 'static> Deferred<F> {
+    /// A handler that calls this.
+    pub const fn new(function: F) -> Self {
+        Self(function)
+    }
+}
+
+impl<F: Fn(Request, Responder) + Send + Sync + 'static> Handler for Deferred<F> {
+    type Answer = Reply;
+
+    async fn handle(&self, request: Request) -> Reply {
+        let (responder, response) = Responder::new();
+        (self.0)(request, responder);
+        response.await
+    }
+}

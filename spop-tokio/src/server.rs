@@ -1,0 +1,366 @@
+//! A server: listeners, and a task for each connection.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use spop_core::AgentConfig;
+use tokio::{
+    task::JoinSet,
+    time::{Sleep, sleep},
+};
+use tracing::{error, warn};
+
+use crate::{
+    Address, Connection, Endpoint, Handler, Peer, Service,
+    control::{Control, Level},
+    entrance::{Arrival, Entrance, Passage, Passing},
+    limits::{Place, Sources},
+    listen::Listener,
+    service::Counters,
+    stream::Stream,
+};
+
+/// How long a listener rests that cannot accept: the process has no file descriptors left, as a rule.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
+const STOP: Duration = Duration::from_secs(1);
+/// Connections accepted in one go, before those that are open have their turn.
+const BATCH: usize = 64;
+
+/// An agent on any number of sockets.
+///
+/// ```no_run
+/// use spop_tokio::{Actions, Request, Scope, Server};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = Server::new(|request: Request| async move {
+///     let mut actions = Actions::new();
+///     actions.set_var(Scope::Transaction, "messages", request.messages().len() as u64);
+///     actions
+/// });
+/// let server = server.bind("127.0.0.1:12345").await?.bind("/run/agent.sock").await?;
+/// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a server does nothing before `serve`"]
+pub struct Server<H> {
+    service: Service<H>,
+    listeners: Vec<Listener>,
+    max_connections: usize,
+    sources: Sources,
+}
+
+impl<H> fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, listeners, max_connections, sources } = self;
+        let mut server = f.debug_struct("Server");
+        server.field("service", service).field("listeners", listeners);
+        server.field("max_connections", max_connections).field("sources", sources).finish()
+    }
+}
+
+impl<H: Handler> Server<H> {
+    /// A server that listens nowhere yet, with the default configuration.
+    pub fn new(handler: H) -> Self {
+        Self::with_config(handler, AgentConfig::default())
+    }
+
+    /// A server that listens nowhere yet.
+    pub fn with_config(handler: H, config: AgentConfig) -> Self {
+        Self {
+            service: Service::new(handler, config),
+            listeners: Vec::new(),
+            max_connections: 10_000,
+            sources: Sources::default(),
+        }
+    }
+
+    /// How many connections may be open; more are closed as soon as they come, and counted. Default 10000.
+    pub const fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// How many connections may be open from one address; more are closed as soon as they come, and counted. It is the
+    /// peer's address that counts, and unix sockets have none. Default: as many as [`max_connections`](Self::max_connections).
+    pub fn max_connections_per_source(mut self, max: usize) -> Self {
+        self.sources.limit(max);
+        self
+    }
+
+    /// How many requests may be worked on, on all connections together. One more gets at once what
+    /// [`AgentConfig::on_failure`] says, and its handler is not called. Default: no limit but that of each connection.
+    pub fn max_in_flight(self, max: usize) -> Self {
+        self.service.shared.in_flight.limit(max);
+        self
+    }
+
+    /// Listens there too. A socket file that nobody serves is replaced; it is removed when the server ends.
+    ///
+    /// # Errors
+    /// Says where it cannot listen, and why.
+    pub async fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
+        let endpoint = endpoint.into();
+        let name = endpoint.to_string();
+        let listener = endpoint.listen().await;
+        let listener = listener
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}")))?;
+        self.listeners.push(listener);
+        Ok(self)
+    }
+
+    /// Where the server listens, in the order of [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// What ends the server from outside, and tells how it is.
+    pub fn handle(&self) -> ServerHandle {
+        self.service.handle()
+    }
+
+    /// The service, for connections that come in other ways. They end with the server, but do not count.
+    pub fn service(&self) -> Service<H> {
+        self.service.clone()
+    }
+
+    /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called, and the last connection has ended.
+    pub async fn serve(self) {
+        self.serve_until(std::future::pending()).await;
+    }
+
+    /// Serves until `shutdown` is ready, then drains: the listeners close, each connection is served on until nothing is
+    /// owed. Returns when the last has ended.
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) {
+        let handle = self.handle();
+        let control = handle.control.subscribe();
+        let mut shutdown = pin!(shutdown);
+        let mut asked = false;
+        let mut stop: Option<Pin<Box<Sleep>>> = None;
+        let mut serving = Serving { server: self, tasks: JoinSet::new(), back_off: None };
+        poll_fn(|cx| {
+            if !asked && shutdown.as_mut().poll(cx).is_ready() {
+                asked = true;
+                handle.drain();
+            }
+            let level = control.level(cx.waker());
+            serving.reap(cx);
+            if level == Level::Serve {
+                serving.accept(cx);
+                // A set that was empty wakes nobody before it is asked again.
+                serving.reap(cx);
+                return Poll::Pending;
+            }
+            serving.server.listeners.clear();
+            let overdue = level == Level::Stop
+                && stop.get_or_insert_with(|| Box::pin(sleep(STOP))).as_mut().poll(cx).is_ready();
+            if overdue || serving.tasks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+struct Serving<H> {
+    server: Server<H>,
+    tasks: JoinSet<()>,
+    back_off: Option<Pin<Box<Sleep>>>,
+}
+
+impl<H: Handler> Serving<H> {
+    /// Notices which connections have ended.
+    fn reap(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+            self.counters().ended.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = ended {
+                error!(name: "connection_panicked", %error, "connection panicked");
+            }
+        }
+    }
+
+    fn accept(&mut self, cx: &mut Context<'_>) {
+        if let Some(back_off) = &mut self.back_off {
+            if back_off.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.back_off = None;
+        }
+        for index in 0..self.server.listeners.len() {
+            for turn in 0.. {
+                if turn == BATCH {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                let Some(listener) = self.server.listeners.get(index) else { break };
+                match listener.poll_accept(cx) {
+                    Poll::Ready(Ok((stream, peer))) => {
+                        let entrance = listener.entrance.clone();
+                        self.admit(stream, peer, entrance);
+                    }
+                    Poll::Ready(Err(error)) if is_of_connection(&error) => {}
+                    Poll::Ready(Err(error)) => {
+                        self.warn("accept_failed", &error);
+                        self.back_off = Some(Box::pin(sleep(BACK_OFF)));
+                        cx.waker().wake_by_ref();
+                        return;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Stream, peer: Peer, entrance: Option<Arc<Entrance>>) {
+        if self.tasks.len() >= self.server.max_connections {
+            self.counters().refused.fetch_add(1, Ordering::Relaxed);
+            self.server.service.shared.metrics.refused(1);
+            self.warn("connection_refused", &format_args!("{peer}: too many connections"));
+            return;
+        }
+        let Some(place) = self.server.sources.enter(&peer) else {
+            self.counters().refused.fetch_add(1, Ordering::Relaxed);
+            self.server.service.shared.metrics.refused(1);
+            self.warn("connection_refused", &format_args!("{peer}: too many connections from its address"));
+            return;
+        };
+        self.counters().accepted.fetch_add(1, Ordering::Relaxed);
+        let service = &self.server.service;
+        match (entrance, stream) {
+            (Some(entrance), stream) => {
+                self.tasks.spawn(ended(enter(service.clone(), entrance, stream, peer), place))
+            }
+            (None, Stream::Tcp(stream)) => self.tasks.spawn(ended(service.serve(stream, peer.into()), place)),
+            #[cfg(unix)]
+            (None, Stream::Unix(stream)) => {
+                self.tasks.spawn(ended(service.serve(stream, peer.into()), place))
+            }
+        };
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.server.service.shared.counters
+    }
+
+    fn warn(&self, what: &'static str, error: &dyn fmt::Display) {
+        if let Some(suppressed) = self.server.service.shared.logs.accept.pass() {
+            warn!(name: "not_accepted", what, %error, suppressed, "not accepted");
+        }
+    }
+}
+
+async fn ended<T>(connection: impl Future<Output = T>, place: Place) {
+    connection.await;
+    drop(place);
+}
+
+/// Takes a connection through what its listener has before sessions, then serves it.
+async fn enter<H: Handler>(service: Service<H>, entrance: Arc<Entrance>, stream: Stream, peer: Peer) {
+    let shared = &service.shared;
+    let control = shared.control.subscribe();
+    let stopped = pin!(poll_fn(|cx| match control.level(cx.waker()) {
+        Level::Stop => Poll::Ready(()),
+        _ => Poll::Pending,
+    }));
+    // In a box: a session is longer than this, and should not have to keep the room.
+    let passage = Box::pin(entrance.pass(stream, peer, shared.clock));
+    let Either::Left((passage, _)) = select(passage, stopped).await else { return };
+    match passage {
+        Passage::Session(stream, arrival) => {
+            drop(control);
+            serve(&service, stream, arrival).await;
+        }
+        Passage::Probe => {
+            shared.counters.probes.fetch_add(1, Ordering::Relaxed);
+            shared.metrics.probes(1);
+        }
+        Passage::Refused(what, error) => {
+            shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            shared.metrics.rejected(1);
+            if let Some(suppressed) = shared.logs.accept.pass() {
+                warn!(name: "not_accepted", what, %error, suppressed, "not accepted");
+            }
+        }
+    }
+}
+
+async fn serve<H: Handler>(service: &Service<H>, stream: Passing, arrival: Arrival) {
+    match stream {
+        Passing::Plain(Stream::Tcp(stream)) => Box::pin(service.serve(stream, arrival)).await,
+        #[cfg(unix)]
+        Passing::Plain(Stream::Unix(stream)) => Box::pin(service.serve(stream, arrival)).await,
+        #[cfg(feature = "tls")]
+        Passing::Tls(stream) => Box::pin(service.serve(*stream, arrival)).await,
+    };
+}
+
+/// Whether an error of accept is about the connection, not about accepting.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Ends a [`Server`] or [`Service`] from outside, and tells how it is.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    pub(crate) control: Arc<Control>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl ServerHandle {
+    /// Ends the server gracefully: it accepts no more connections, and each ends as soon as nothing is owed on it, or
+    /// when [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
+    pub fn drain(&self) {
+        self.control.raise(Level::Drain);
+    }
+
+    /// Ends the server at once: what was answered is sent if it can be, what was not is lost.
+    pub fn stop(&self) {
+        self.control.raise(Level::Stop);
+    }
+
+    /// The numbers so far.
+    pub fn stats(&self) -> Stats {
+        let Counters { accepted, refused, rejected, probes, overloaded, ended } = &*self.counters;
+        let [accepted, refused, rejected, probes, overloaded, ended] =
+            [accepted, refused, rejected, probes, overloaded, ended]
+                .map(|counter| counter.load(Ordering::Relaxed));
+        let open = accepted.saturating_sub(ended);
+        Stats { accepted, open, refused, rejected, probes, overloaded }
+    }
+
+    /// The connections that are open, for a status page. A look at each: not for every request.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.control.connections()
+    }
+}
+
+/// The numbers of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Those of them that are open.
+    pub open: u64,
+    /// Connections that were closed at once, because there were too many.
+    pub refused: u64,
+    /// Connections that were accepted, and ended before their sessions for a rule, a PROXY header, TLS, or the time they
+    /// took.
+    pub rejected: u64,
+    /// Connections that were accepted, and were monitors' probes.
+    pub probes: u64,
+    /// Requests that were not worked on, because there were too many.
+    pub overloaded: u64,
+}

@@ -1,0 +1,374 @@
+//! Carries out what a reactor says: between the protocol and the handler, without any I/O.
+
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    task::Context,
+};
+
+use bytes::BytesMut;
+use spop_core::{
+    AckError, Action, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify, Status,
+    Ticket, TicketId, Timestamp, frame::Ids, link::Progress,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    Handler, Peer, Reply, Request, Watch,
+    calls::{Calls, Outcome, words},
+    entrance::{Accepted, Arrival},
+    limits::Job,
+    metrics::Open,
+    request::Origin,
+    service::Shared,
+    siblings::{Letter, Seat},
+    transfer::End,
+};
+
+/// One connection but for its bytes.
+pub(crate) struct Session<H, F, C> {
+    pub(crate) reactor: AgentReactor,
+    shared: Arc<Shared<H>>,
+    calls: Calls<F>,
+    /// Makes a call of a request.
+    call: C,
+    peer: Peer,
+    /// What was learned before the session.
+    accepted: Option<Arc<Accepted>>,
+    /// Set with the handshake.
+    origin: Option<Arc<Origin>>,
+    /// With async.
+    seat: Option<Seat>,
+    /// Counts it while it lives.
+    #[allow(dead_code)]
+    open: Open,
+    closed: Option<Closed>,
+}
+
+/// What is left of a connection whose stream may be closed.
+pub(crate) struct Ended<F> {
+    /// Why it ended.
+    pub(crate) closed: Option<Closed>,
+    /// Handlers whose answers its siblings can send.
+    pub(crate) orphans: Option<(Calls<F>, Seat)>,
+}
+
+impl<H, F, C> Session<H, F, C>
+where
+    H: Handler,
+    F: Future<Output = Reply>,
+    C: Fn(Request) -> F,
+{
+    pub(crate) fn new(shared: Arc<Shared<H>>, id: ConnectionId, arrival: Arrival, call: C) -> Self {
+        let Arrival { peer, accepted, layers, .. } = arrival;
+        let reactor = AgentReactor::new(Arc::clone(&shared.config), id, shared.now()).with_layers(layers);
+        debug!(name: "connection_opened", %peer, connection = id.0, "connection opened");
+        let open = shared.metrics.open();
+        Self {
+            reactor,
+            shared,
+            calls: Calls::new(),
+            call,
+            peer,
+            accepted,
+            origin: None,
+            seat: None,
+            open,
+            closed: None,
+        }
+    }
+
+    /// Carries out an action; true when the input that caused it is to be gone on with.
+    #[inline]
+    pub(crate) fn carry_out(&mut self, now: Timestamp, cx: &mut Context<'_>, action: Action) -> bool {
+        match action {
+            Action::RunMessages(Notify { ticket, messages }) => {
+                let Some(origin) = &self.origin else { return true };
+                let ids = ticket.ids();
+                self.shared.metrics.notifies(1);
+                if let Some(seat) = &self.seat {
+                    seat.hold(&ticket);
+                }
+                let timeout = self.shared.config.timeouts.message;
+                let deadline = timeout.and_then(|timeout| self.shared.clock.instant(now + timeout));
+                let Some(permit) = self.shared.in_flight.enter() else {
+                    self.overloaded(now, ticket);
+                    return true;
+                };
+                let job = Job { permit, work: self.shared.metrics.work() };
+                let origin = Arc::clone(origin);
+                let call = (self.call)(Request { messages, ids, deadline, origin, job });
+                if let Some((ticket, outcome)) = self.calls.start(cx, ticket, call) {
+                    self.settle(now, ticket, outcome);
+                }
+            }
+            Action::Established(session) => {
+                debug!(
+                    name: "session_established",
+                    peer = %self.peer,
+                    connection = self.reactor.connection().0,
+                    capabilities = %session.capabilities,
+                    max_frame_size = session.max_frame_size,
+                    "session established"
+                );
+                self.seat = self.shared.siblings.join(self.reactor.connection(), &session);
+                self.origin = Some(Arc::new(Origin {
+                    peer: self.peer.clone(),
+                    accepted: self.accepted.clone(),
+                    session,
+                }));
+            }
+            Action::FragmentArrived(ids) => self.watch(now, ids),
+            Action::AbortFragment(aborted) => {
+                let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
+                debug!(name: "payload_dropped", peer = %self.peer, %ids, received, ?why, "payload dropped");
+                self.shared.metrics.aborted(1);
+            }
+            Action::CancelMessages(cancelled) => {
+                let (ids, why) = (cancelled.ids, cancelled.why);
+                debug!(name: "request_cancelled", peer = %self.peer, %ids, ?why, "request cancelled");
+                self.calls.cancel(cancelled.ticket);
+                self.shared.metrics.cancelled(1);
+                if let Some(seat) = &self.seat {
+                    seat.cancel(ids, cancelled.ticket);
+                }
+            }
+            Action::Close(closed) => {
+                self.close(closed);
+                return false;
+            }
+            // SendFrames, WantBytes, Paused: the driver reads the interest.
+            _ => return false,
+        }
+        true
+    }
+
+    /// Answers what was slow and is ready now; true when there was something.
+    pub(crate) fn answer(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let mut answered = self.seat.is_some() && self.open_letters(now, cx);
+        while let Some((ticket, outcome)) = self.calls.finished(cx) {
+            self.settle(now, ticket, outcome);
+            answered = true;
+        }
+        answered
+    }
+
+    /// Does what other connections of the engine have asked for; true when there was something.
+    #[cold]
+    fn open_letters(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let Some(seat) = &self.seat else { return false };
+        // What has not left by now is held up by the peer.
+        seat.set_room(self.reactor.room());
+        let letters = seat.letters(cx.waker());
+        let any = !letters.is_empty();
+        for letter in letters {
+            match letter {
+                Letter::Answer(ticket, outcome) => self.settle_here(now, ticket, outcome),
+                Letter::Cancel(ticket) => {
+                    self.calls.cancel(ticket);
+                    self.release(now, ticket);
+                }
+            }
+        }
+        any
+    }
+
+    #[inline]
+    fn settle(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
+        let Some(seat) = &self.seat else { return self.settle_here(now, ticket, outcome) };
+        let id = ticket.id();
+        match seat.route(ticket, outcome) {
+            Some((ticket, outcome)) => self.settle_here(now, ticket, outcome),
+            None => self.release(now, id),
+        }
+    }
+
+    /// Answers on this connection.
+    #[inline]
+    fn settle_here(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
+        match outcome {
+            Ok(Reply::Ack(actions)) => match self.reactor.acknowledge(now, ticket, &actions) {
+                Ok(_) => self.shared.metrics.acks(1),
+                Err(AckError::Closing { ticket }) => self.hand_back(ticket, Ok(Reply::Ack(actions))),
+                Err(error) => {
+                    let words = error.to_string();
+                    self.fail(now, error.into_ticket(), "answer_unsendable", &words);
+                }
+            },
+            Ok(Reply::Fail(error)) => self.fail(now, ticket, "handler_failed", &error),
+            Err(panic) => self.fail(now, ticket, "handler_panicked", &panic),
+            Ok(Reply::Disconnect { status, message }) if ticket.connection() == self.reactor.connection() => {
+                self.disconnect(now, status, &message);
+            }
+            // The connection that it was to end has ended.
+            Ok(Reply::Disconnect { message, .. }) => self.fail(now, ticket, "already_disconnected", &message),
+        }
+    }
+
+    /// Another connection of the engine may send it.
+    #[cold]
+    fn hand_back(&self, ticket: Ticket, outcome: Outcome) {
+        if let Some(seat) = &self.seat {
+            seat.hand_back(ticket, outcome);
+        }
+    }
+
+    /// A NOTIFY of this connection was answered on another, or nobody waits for it.
+    #[cold]
+    fn release(&mut self, now: Timestamp, ticket: TicketId) {
+        if self.reactor.release(ticket)
+            && let Action::Close(closed) = self.reactor.on_sent(now, 0)
+        {
+            self.close(closed);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, now: Timestamp, ticket: Ticket, what: &'static str, error: &str) {
+        self.shared.metrics.failures(1);
+        if let Some(suppressed) = self.shared.logs.handler.pass() {
+            let ids = ticket.ids();
+            warn!(name: "request_failed", peer = %self.peer, %ids, what, error, suppressed, "request failed");
+        }
+        match self.reactor.fail(now, ticket) {
+            Ok(Action::Close(closed)) => self.close(closed),
+            Ok(_) => {}
+            Err(refused) => self.hand_back(refused.into_ticket(), Ok(Reply::Fail(error.to_owned()))),
+        }
+    }
+
+    #[cold]
+    fn overloaded(&mut self, now: Timestamp, ticket: Ticket) {
+        self.shared.metrics.overloaded(1);
+        self.shared.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+        self.settle(now, ticket, Ok(Reply::Fail("too many requests".to_owned())));
+    }
+
+    /// Ends the session with these words.
+    pub(crate) fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {
+        if let Action::Close(closed) = self.reactor.disconnect(now, status, message) {
+            self.close(closed);
+        }
+    }
+
+    fn watch(&mut self, now: Timestamp, ids: Ids) {
+        let Some(arriving) = self.reactor.arriving(ids) else { return };
+        let handler = &self.shared.handler;
+        match catch_unwind(AssertUnwindSafe(|| handler.watch(arriving))) {
+            Ok(Watch::Continue) => {}
+            // An error would say that it is not arriving any more.
+            Ok(Watch::Refuse) => drop(self.reactor.abort(now, ids)),
+            Err(panic) => {
+                if let Some(suppressed) = self.shared.logs.handler.pass() {
+                    let error = words(panic.as_ref());
+                    warn!(name: "watch_panicked", peer = %self.peer, %ids, error, suppressed, "watch panicked");
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, mut closed: Closed) {
+        if self.seat.as_ref().is_some_and(Seat::leave) {
+            // Siblings send the answers.
+            closed.lost.messages = 0;
+        } else {
+            self.calls.clear();
+        }
+        self.report(&closed);
+        self.shared.metrics.closed(&closed);
+        self.closed = Some(closed);
+    }
+
+    /// Takes out what is left at the end.
+    pub(crate) fn end(&mut self) -> Ended<F> {
+        let calls = mem::replace(&mut self.calls, Calls::new());
+        let orphans = self.seat.take().filter(|_| !calls.is_empty()).map(|seat| (calls, seat));
+        Ended { closed: self.closed.take(), orphans }
+    }
+
+    fn report(&self, closed: &Closed) {
+        let (peer, connection) = (&self.peer, self.reactor.connection().0);
+        let faulty = !closed.reason.is_normal()
+            && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
+        if !faulty {
+            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
+        } else if let Some(suppressed) = self.shared.logs.closed.pass() {
+            warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");
+        }
+    }
+}
+
+/// The session as the loop sees it.
+impl<H, F, C> End for Session<H, F, C>
+where
+    H: Handler,
+    F: Future<Output = Reply>,
+    C: Fn(Request) -> F,
+{
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    #[inline]
+    fn interest(&self) -> Interest {
+        self.reactor.interest()
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.reactor.deadline().map(|(at, _)| at)
+    }
+
+    fn outgoing(&mut self) -> &[u8] {
+        self.reactor.outgoing()
+    }
+
+    fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        self.answer(now, cx)
+    }
+
+    fn received(&self, bytes: usize) {
+        self.shared.metrics.received(bytes);
+    }
+
+    #[inline]
+    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool) {
+        loop {
+            let reactor = &mut self.reactor;
+            let action = if eof { reactor.on_input_eof(now, inbox) } else { reactor.on_bytes(now, inbox) };
+            if !self.carry_out(now, cx, action) {
+                return;
+            }
+        }
+    }
+
+    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let action = self.reactor.on_read_blocked(now);
+        self.carry_out(now, cx, action);
+    }
+
+    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) {
+        self.shared.metrics.sent(n);
+        let action = self.reactor.on_sent(now, n);
+        self.carry_out(now, cx, action);
+    }
+
+    fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress) {
+        let action = self.reactor.on_write_shut(now, progress);
+        self.carry_out(now, cx, action);
+    }
+
+    fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let action = self.reactor.on_transport_error(now);
+        self.carry_out(now, cx, action);
+    }
+
+    fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        loop {
+            let action = self.reactor.on_timeout(now);
+            if !self.carry_out(now, cx, action) {
+                return;
+            }
+        }
+    }
+}

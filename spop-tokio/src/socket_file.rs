@@ -1,0 +1,83 @@
+//! The files of unix sockets: a process that dies leaves its own behind.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// Listens on a path. A socket file that nobody serves is replaced.
+pub(crate) async fn listen(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    if let Some(mode) = mode {
+        return listen_with_mode(path, mode).await;
+    }
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path).await => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+}
+
+/// The file gets its name when it has its permissions, so that there is no moment at which it has others.
+async fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok() && !is_stale(path).await {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = PathBuf::from(name);
+    // Left behind by a process of the same number.
+    let _ = fs::remove_file(&new);
+    let listener = UnixListener::bind(&new)?;
+    let done =
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&new, path));
+    if let Err(error) = done {
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+/// Whether it is a socket that refuses connections. One whose queue is full does not refuse: somebody serves it.
+async fn is_stale(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && UnixStream::connect(path)
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// A socket file that is removed with this, unless another has taken its place.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    pub(crate) fn new(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // A file that cannot be removed is found stale by the next server.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}

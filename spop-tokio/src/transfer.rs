@@ -1,0 +1,164 @@
+//! The loop that both sides of the protocol have in common: it moves a connection's bytes and keeps its timer.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use spop_core::{Clock, Interest, Timestamp, link::Progress};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::coop,
+    time::Instant,
+};
+
+use crate::{alarm::Alarm, inbox::Inbox};
+
+/// How many reads a connection may do before the others have their turn.
+const ROUNDS: usize = 32;
+
+/// What the protocol makes of a connection: an agent's session, or an engine's.
+pub(crate) trait End {
+    fn clock(&self) -> &Clock;
+    fn interest(&self) -> Interest;
+    /// When [`on_timeout`](Self::on_timeout) is to be called; `None` for an end that has a timer elsewhere.
+    fn deadline(&self) -> Option<Timestamp>;
+    fn outgoing(&mut self) -> &[u8];
+    /// Does what has become possible without the peer; true when there was something.
+    fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool;
+    /// So many bytes came, for whoever counts them.
+    fn received(&self, _bytes: usize) {}
+    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool);
+    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>);
+    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize);
+    fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress);
+    fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>);
+    fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>);
+}
+
+/// The time as tokio has it, so that tests may pause it.
+#[inline]
+pub(crate) fn now(clock: &Clock) -> Timestamp {
+    clock.at(Instant::now().into_std())
+}
+
+/// A stream, and what it has brought that was not used.
+pub(crate) struct Transfer<I> {
+    io: I,
+    inbox: Inbox,
+    alarm: Alarm,
+    /// Bytes were written that the stream may still hold.
+    unflushed: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
+    /// A stream, of which the inbox holds what was read already.
+    pub(crate) fn new(io: I, inbox: Inbox) -> Self {
+        Self { io, inbox, alarm: Alarm::default(), unflushed: false }
+    }
+
+    /// Goes on until nothing can be done. Ready when the stream is to be closed.
+    pub(crate) fn poll<E: End>(&mut self, end: &mut E, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let now = now(end.clock());
+            let moved = end.work(now, cx)
+                | self.input(end, now, cx)
+                | self.output(end, now, cx)
+                | self.shut(end, now, cx);
+            if end.interest().close {
+                return Poll::Ready(());
+            }
+            // Timers come after what has arrived in time.
+            if !moved && !self.time_out(end, cx) {
+                return Poll::Pending;
+            }
+        }
+        self.time_out(end, cx);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once, and handles every frame that is there; true when there was something.
+    fn input<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let interest = end.interest();
+        if interest.resume || self.inbox.is_fresh() {
+            let mut buffer = self.inbox.take();
+            end.on_bytes(now, cx, &mut buffer, false);
+            self.inbox.keep(buffer);
+            return true;
+        }
+        if !interest.read {
+            return false;
+        }
+        match self.inbox.poll_read(&mut self.io, cx) {
+            Poll::Ready(Ok((mut buffer, n))) => {
+                end.received(n);
+                end.on_bytes(now, cx, &mut buffer, n == 0);
+                self.inbox.keep(buffer);
+            }
+            Poll::Ready(Err(_)) => end.on_transport_error(now, cx),
+            // Out of budget, a read finds nothing whatever has arrived.
+            Poll::Pending if !coop::has_budget_remaining() => return false,
+            Poll::Pending => {
+                end.on_read_blocked(now, cx);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes what there is to write; true when something left.
+    pub(crate) fn output<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while end.interest().write {
+            match Pin::new(&mut self.io).poll_write(cx, end.outgoing()) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    end.on_sent(now, cx, n);
+                    (moved, self.unflushed) = (true, true);
+                }
+                Poll::Ready(_) => {
+                    end.on_transport_error(now, cx);
+                    return true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => end.on_transport_error(now, cx),
+                Poll::Pending => {}
+            }
+        }
+        moved
+    }
+
+    /// Shuts the write side when that is wanted; true when it was done.
+    fn shut<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        if end.interest().shut.is_none() {
+            return false;
+        }
+        let progress = match Pin::new(&mut self.io).poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => Progress::Done,
+            Poll::Ready(Err(_)) => {
+                end.on_transport_error(now, cx);
+                return true;
+            }
+            Poll::Pending => Progress::Started,
+        };
+        end.on_write_shut(now, cx, progress);
+        progress == Progress::Done
+    }
+
+    /// Sets the alarm, and serves the timers if it went off; true if it did, be that too early.
+    fn time_out<E: End>(&mut self, end: &mut E, cx: &mut Context<'_>) -> bool {
+        self.alarm.set(end.clock(), end.deadline());
+        if !self.alarm.went_off(cx) {
+            return false;
+        }
+        let now = now(end.clock());
+        end.on_timeout(now, cx);
+        true
+    }
+}

@@ -1,0 +1,262 @@
+//! How connections and servers end.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+
+mod support;
+
+use std::{
+    os::unix::net::UnixListener as StdUnixListener,
+    time::{Duration, Instant},
+};
+
+use spop_tokio::{Actions, Address, AgentConfig, CloseReason, Peer, Request, Server, Service};
+use support::{Client, Running, within};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, duplex},
+    net::{TcpStream, UnixStream},
+    time::sleep,
+};
+
+/// How a drained connection ends; the words are the core's.
+const GOODBYE: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:0 ";
+
+/// Answers after as many milliseconds as the stream-id says.
+async fn wait(request: Request) -> Actions {
+    match request.stream_id() {
+        0 => {}
+        ms => sleep(Duration::from_millis(ms)).await,
+    }
+    Actions::new()
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_owed() {
+    within(async {
+        let server = Running::start(wait).await;
+        let mut busy = server.session().await;
+        let mut idle = server.session().await;
+        let mut silent = server.connect().await;
+        busy.send("NOTIFY fin 200 1 m\n NOTIFY fin 0 1 m").await;
+        busy.expect("ACK fin 0 1").await;
+        server.handle.drain();
+        assert!(idle.receive().await.unwrap().starts_with(GOODBYE));
+        assert!(silent.receive().await.unwrap().starts_with(GOODBYE));
+        // Served on: there is no way to tell HAProxy to stop asking.
+        busy.ask("NOTIFY fin 0 2 m", "ACK fin 0 2").await;
+        assert!(TcpStream::connect(server.address.tcp().unwrap()).await.is_err(), "listeners close first");
+        busy.expect("ACK fin 200 1").await;
+        assert!(busy.receive().await.unwrap().starts_with(GOODBYE));
+        drop((busy, idle, silent));
+        server.task.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_time_whatever_is_owed() {
+    within(async {
+        let mut config = AgentConfig::default();
+        config.timeouts.drain = Duration::from_millis(50);
+        let server = Running::with(wait, config, |server| server).await;
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 60000 1 m\n NOTIFY fin 0 1 m").await;
+        client.expect("ACK fin 0 1").await;
+        server.handle.drain();
+        assert!(client.receive().await.unwrap().starts_with(GOODBYE));
+        drop(client);
+        server.task.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_drain() {
+    within(async {
+        let server = Running::start(wait).await;
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 60000 1 m\n NOTIFY fin 0 1 m").await;
+        client.expect("ACK fin 0 1").await;
+        server.handle.drain();
+        sleep(Duration::from_millis(20)).await;
+        assert!(!server.task.is_finished());
+        server.handle.stop();
+        client
+            .expect(r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent stops""#)
+            .await;
+        server.task.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn serve_until_drains_when_its_future_is_ready() {
+    within(async {
+        let server = Server::new(wait).bind("127.0.0.1:0").await.unwrap();
+        server.serve_until(sleep(Duration::from_millis(10))).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_are_closed() {
+    within(async {
+        let server = Running::with(wait, AgentConfig::default(), |server| server.max_connections(1)).await;
+        let first = server.session().await;
+        let mut second = server.connect().await;
+        assert!(matches!(second.io.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert_eq!(server.handle.stats().refused, 1);
+        drop(first);
+        while server.handle.stats().open > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        server.session().await;
+        assert_eq!(server.handle.stats().accepted, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_protocol_is_told_and_left() {
+    within(async {
+        let server = Running::start(wait).await;
+        let cases: [(&[u8], u32); 4] = [
+            (b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n", 3),
+            (b"\xff\xff\xff\xff", 3),
+            (b"\x00\x00\x00\x02ab", 4),
+            // A NOTIFY before the handshake.
+            (b"\x00\x00\x00\x07\x03\x00\x00\x00\x01\x01\x01", 4),
+        ];
+        for (bytes, status) in cases {
+            let mut client = server.connect().await;
+            client.io.write_all(bytes).await.unwrap();
+            let last = client.receive().await.unwrap();
+            let expected = format!("AGENT-DISCONNECT fin 0 0 status-code=uint32:{status} ");
+            assert!(last.starts_with(&expected), "{last}");
+            assert_eq!(client.receive().await, None);
+        }
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 0 1 m\n NOTIFY fin 0 2 hex:05").await;
+        client.expect("ACK fin 0 1").await;
+        assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:4"));
+        server.session().await.ask("NOTIFY fin 0 1 m", "ACK fin 0 1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_ends_its_side_gets_its_answers() {
+    within(async {
+        let server = Running::start(wait).await;
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 50 1 m\n NOTIFY fin 0 1 m").await;
+        client.io.shutdown().await.unwrap();
+        client.expect("ACK fin 0 1\n ACK fin 50 1").await;
+        assert_eq!(client.receive().await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frame_may_come_byte_by_byte_but_must_come() {
+    within(async {
+        let mut config = AgentConfig::default();
+        config.timeouts.frame = Some(Duration::from_millis(200));
+        let server = Running::with(wait, config, |server| server).await;
+        let mut client = server.session().await;
+        let frame = spop_core::notation::parse_bytes(r#"NOTIFY fin 0 1 m a=string:"b"*20"#).unwrap();
+        for byte in &frame {
+            client.io.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        client.expect("ACK fin 0 1").await;
+        let started = Instant::now();
+        client.io.write_all(&frame[..9]).await.unwrap();
+        assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:2"));
+        assert!(started.elapsed() >= Duration::from_millis(150));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn long_frames_arrive_in_any_pieces() {
+    within(async {
+        let server = Running::start(wait).await;
+        let mut client = server.session().await;
+        let frames: Vec<u8> = (1..40)
+            .map(|id| format!("NOTIFY fin 0 {id} m a=string:\"b\"*{}", id * 400))
+            .flat_map(|line| spop_core::notation::parse_bytes(&line).unwrap())
+            .collect();
+        for (index, piece) in frames.chunks(5_000).enumerate() {
+            client.io.write_all(piece).await.unwrap();
+            if index % 4 == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        for id in 1..40 {
+            client.expect(&format!("ACK fin 0 {id}")).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unix_sockets_are_served_and_cleaned_up() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        // Left behind by a process that died.
+        drop(StdUnixListener::bind(&path).unwrap());
+        let server = Server::new(wait).bind(path.as_path()).await.unwrap().bind("127.0.0.1:0").await.unwrap();
+        let addresses = server.addresses().unwrap();
+        assert_eq!(addresses[0], Address::Unix(path.clone()));
+        let handle = server.handle();
+        let task = tokio::spawn(server.serve());
+
+        let mut client = Client::new(UnixStream::connect(&path).await.unwrap());
+        client.greet().await;
+        client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1").await;
+        Client::new(TcpStream::connect(addresses[1].tcp().unwrap()).await.unwrap()).greet().await;
+
+        let busy = Server::new(wait).bind(path.as_path()).await.unwrap_err();
+        assert!(busy.to_string().contains("agent.sock"), "{busy}");
+        handle.drain();
+        assert!(client.receive().await.unwrap().starts_with(GOODBYE));
+        drop(client);
+        task.await.unwrap();
+        assert!(!path.exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_stays() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "keep me").unwrap();
+        assert!(Server::new(wait).bind(path.as_path()).await.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"keep me");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn any_stream_can_be_served_by_hand() {
+    within(async {
+        // A pipe so narrow that every write is cut, on both sides.
+        let (near, far) = duplex(7);
+        let service = Service::new(wait, AgentConfig::default());
+        let connection = tokio::spawn(service.serve_connection(far, Peer::Other("a pipe".into())));
+        let mut client = Client::new(near);
+        client.greet().await;
+        for id in 1..20 {
+            client.ask(&format!("NOTIFY fin 0 {id} m a=ipv4:192.0.2.1"), &format!("ACK fin 0 {id}")).await;
+        }
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:2 message=string:idle").await;
+        assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:2"));
+        assert_eq!(client.receive().await, None);
+        drop(client);
+        let closed = connection.await.unwrap().unwrap();
+        assert!(matches!(closed.reason, CloseReason::PeerDisconnect { .. }), "{closed}");
+    })
+    .await;
+}

@@ -1,0 +1,115 @@
+//! A peer that speaks in sentences, over any stream.
+#![allow(dead_code, unreachable_pub)] // No test uses all of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that panics has failed.
+
+pub mod log;
+
+use std::{future::Future, time::Duration};
+
+use spop_core::{AgentConfig, frame::Frame, notation};
+use spop_tokio::{Address, Endpoint, Handler, Server, ServerHandle};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// No test takes longer than this; if it does, something hangs.
+pub fn within<T>(test: impl Future<Output = T>) -> impl Future<Output = T> {
+    let test = Box::pin(test);
+    async { timeout(Duration::from_secs(20), test).await.expect("the test hangs") }
+}
+
+/// A server on a free port of its own.
+pub struct Running {
+    pub address: Address,
+    pub handle: ServerHandle,
+    pub task: JoinHandle<()>,
+}
+
+impl Running {
+    pub async fn start(handler: impl Handler) -> Self {
+        Self::with(handler, AgentConfig::default(), |server| server).await
+    }
+
+    pub async fn with<H: Handler>(
+        handler: H,
+        config: AgentConfig,
+        adjust: impl FnOnce(Server<H>) -> Server<H>,
+    ) -> Self {
+        Self::of(adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub async fn on(handler: impl Handler, config: AgentConfig, endpoint: Endpoint) -> Self {
+        Self::of(Server::with_config(handler, config).bind(endpoint).await.unwrap())
+    }
+
+    pub fn of(server: Server<impl Handler>) -> Self {
+        let address = server.addresses().unwrap().remove(0);
+        let handle = server.handle();
+        Self { address, handle, task: tokio::spawn(server.serve()) }
+    }
+
+    pub async fn connect(&self) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.address.tcp().unwrap()).await.unwrap())
+    }
+
+    /// A connection whose handshake is done.
+    pub async fn session(&self) -> Client<TcpStream> {
+        let mut client = self.connect().await;
+        client.greet().await;
+        client
+    }
+}
+
+pub struct Client<I> {
+    pub io: I,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Client<I> {
+    pub fn new(io: I) -> Self {
+        Self { io }
+    }
+
+    pub async fn greet(&mut self) {
+        self.greet_as("e1", "pipelining").await;
+    }
+
+    pub async fn greet_as(&mut self, engine: &str, capabilities: &str) {
+        self.send(&format!(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+             capabilities=string:\"{capabilities}\" engine-id=string:{engine}"
+        ))
+        .await;
+        let hello = self.receive().await.unwrap();
+        assert!(hello.starts_with("AGENT-HELLO fin 0 0"), "{hello}");
+    }
+
+    /// Sends sentences, one a line, in one write.
+    pub async fn send(&mut self, sentences: &str) {
+        let lines = sentences.lines().map(str::trim).filter(|line| !line.is_empty());
+        let bytes: Vec<u8> = lines.flat_map(|line| notation::parse_bytes(line).unwrap()).collect();
+        self.io.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next frame as a sentence; `None` at the end.
+    pub async fn receive(&mut self) -> Option<String> {
+        let length = self.io.read_u32().await.ok()?;
+        let mut frame = vec![0; length as usize];
+        self.io.read_exact(&mut frame).await.unwrap();
+        Some(notation::print(Frame::decode(&frame).unwrap()).to_string())
+    }
+
+    pub async fn expect(&mut self, sentences: &str) {
+        for line in sentences.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            assert_eq!(self.receive().await.as_deref(), Some(line));
+        }
+    }
+
+    /// Sends a NOTIFY and reads its answer.
+    pub async fn ask(&mut self, sentence: &str, answer: &str) {
+        self.send(sentence).await;
+        self.expect(answer).await;
+    }
+}

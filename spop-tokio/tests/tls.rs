@@ -1,0 +1,313 @@
+//! TLS, with real handshakes.
+#![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use spop_tokio::{
+    Actions, AgentConfig, Endpoint, Request, Scope,
+    tls::{Tls, TlsFiles},
+};
+use support::{Client, Running, log::Log, within};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::sleep,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    },
+};
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+struct Leaf {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+fn leaf(ca: &Ca, name: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    Leaf { certificate: params.signed_by(&key, ca).unwrap(), key }
+}
+
+/// Files of a server, and what signs its clients.
+struct Setting {
+    folder: TempDir,
+    servers: Ca,
+    clients: Ca,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let this =
+            Self { folder: tempfile::tempdir().unwrap(), servers: ca("servers"), clients: ca("clients") };
+        fs::write(this.path("clients.pem"), this.clients.pem()).unwrap();
+        this.renew();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Another certificate for the server.
+    fn renew(&self) -> CertificateDer<'static> {
+        let leaf = leaf(&self.servers, "agent.example");
+        fs::write(self.path("agent.pem"), leaf.certificate.pem() + &leaf.key.serialize_pem()).unwrap();
+        leaf.certificate.der().clone()
+    }
+
+    fn files(&self) -> TlsFiles {
+        TlsFiles::new(self.path("agent.pem"), self.path("agent.pem"))
+    }
+
+    async fn serve(&self, files: TlsFiles) -> (Running, Tls) {
+        let tls = Tls::from_files(files).unwrap();
+        let endpoint = Endpoint::from("127.0.0.1:0").tls(&tls);
+        (Running::on(whom, AgentConfig::default(), endpoint).await, tls)
+    }
+
+    fn client(&self, identity: Option<&Leaf>) -> Arc<ClientConfig> {
+        trusting(&self.servers, identity)
+    }
+}
+
+fn trusting(servers: &Ca, identity: Option<&Leaf>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(servers.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        None => config.with_no_client_auth(),
+        Some(Leaf { certificate, key }) => {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            config.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    })
+}
+
+async fn connect(
+    server: &Running,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+    let socket = TcpStream::connect(server.address.tcp().unwrap()).await?;
+    let name = ServerName::try_from("agent.example").unwrap();
+    Ok(Client::new(TlsConnector::from(config).connect(name, socket).await?))
+}
+
+async fn session(server: &Running, config: Arc<ClientConfig>) -> Client<TlsStream<TcpStream>> {
+    let mut client = connect(server, config).await.unwrap();
+    client.greet().await;
+    client
+}
+
+/// How many certificates the client has shown, and the name it asked for. Stream 1 takes a while.
+async fn whom(request: Request) -> Actions {
+    if request.stream_id() == 1 {
+        sleep(Duration::from_millis(150)).await;
+    }
+    let mut actions = Actions::new();
+    if let Some(tls) = request.tls() {
+        actions.set_var(Scope::Transaction, "certificates", tls.certificates.len() as u64);
+        actions.set_var(Scope::Transaction, "name", tls.server_name.as_deref().unwrap_or_default());
+    }
+    actions
+}
+
+const ANSWER_0: &str = "ACK fin 0 1 set txn certificates=uint64:0 ; set txn name=string:agent.example";
+const ANSWER_1: &str = "ACK fin 0 1 set txn certificates=uint64:1 ; set txn name=string:agent.example";
+
+async fn logged(log: &Log) -> String {
+    loop {
+        let lines = log.take();
+        if let Some(line) = lines.first() {
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            return line.clone();
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// With TLS 1.3 a client learns from its first read that it was refused.
+async fn expect_refused(server: &Running, config: Arc<ClientConfig>) {
+    if let Ok(mut client) = connect(server, config).await {
+        assert!(client.io.read(&mut [0]).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn sessions_run_inside_tls() {
+    within(async {
+        let setting = Setting::new();
+        let (server, _) = setting.serve(setting.files()).await;
+        let mut client = session(&server, setting.client(None)).await;
+        client.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
+        // More than a record, and more than one read.
+        let long: Vec<_> = (2..40).map(|id| format!("NOTIFY fin {id} 1 m a=string:\"b\"*15000")).collect();
+        client.send(&long.join("\n")).await;
+        for _ in 2..40 {
+            assert!(client.receive().await.unwrap().starts_with("ACK fin"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_session_says_so_in_every_layer() {
+    within(async {
+        let setting = Setting::new();
+        let (server, _) = setting.serve(setting.files()).await;
+        let mut client = session(&server, setting.client(None)).await;
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+        assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        // Without a close_notify, rustls calls the end of the socket an error.
+        assert_eq!(client.io.read(&mut [0]).await.unwrap(), 0);
+        client.io.shutdown().await.unwrap();
+        while server.handle.stats().open > 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_are_asked_for_certificates() {
+    within(async {
+        let log = Log::start();
+        let setting = Setting::new();
+        let (known, foreign) = (leaf(&setting.clients, "haproxy"), leaf(&ca("others"), "haproxy"));
+
+        let files = setting.files().ask_clients_of(setting.path("clients.pem"));
+        let (server, _) = setting.serve(files).await;
+        session(&server, setting.client(None)).await.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
+        session(&server, setting.client(Some(&known))).await.ask("NOTIFY fin 0 1 m", ANSWER_1).await;
+        expect_refused(&server, setting.client(Some(&foreign))).await;
+        let line = logged(&log).await;
+        assert!(line.contains("TLS with 127.0.0.1:") && line.contains("invalid peer certificate"), "{line}");
+
+        let files = setting.files().require_clients_of(setting.path("clients.pem"));
+        let (server, _) = setting.serve(files).await;
+        session(&server, setting.client(Some(&known))).await.ask("NOTIFY fin 0 1 m", ANSWER_1).await;
+        expect_refused(&server, setting.client(None)).await;
+        let line = logged(&log).await;
+        assert!(line.contains("peer sent no certificates"), "{line}");
+        assert_eq!(server.handle.stats().rejected, 1);
+
+        // The client is the one that refuses here.
+        expect_refused(&server, trusting(&ca("others"), Some(&known))).await;
+        let line = logged(&log).await;
+        assert!(line.contains("received fatal alert"), "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn plain_text_and_silence_end_with_a_line() {
+    within(async {
+        let log = Log::start();
+        let setting = Setting::new();
+        let (server, _) = setting.serve(setting.files()).await;
+        let mut client = server.connect().await;
+        client.send("HAPROXY-HELLO fin 0 0").await;
+        assert!(!matches!(client.io.read_to_end(&mut Vec::new()).await, Ok(100..)));
+        let line = logged(&log).await;
+        assert!(
+            line.contains("TLS with 127.0.0.1:") && line.contains("failed: received corrupt message"),
+            "{line}"
+        );
+
+        let mut config = spop_tokio::accept::AcceptConfig::new();
+        config.timeout = Duration::from_millis(50);
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let endpoint = Endpoint::from("127.0.0.1:0").accept(config).tls(&tls);
+        let server = Running::on(whom, AgentConfig::default(), endpoint).await;
+        let mut client = server.connect().await;
+        assert_eq!(client.io.read(&mut [0]).await.unwrap(), 0);
+        let line = logged(&log).await;
+        assert!(line.contains("TLS with 127.0.0.1 was not done within 50ms"), "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotation_under_load_loses_nothing() {
+    within(async {
+        let setting = Setting::new();
+        let (server, tls) = setting.serve(setting.files()).await;
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let mut client = session(&server, setting.client(None)).await;
+            client.send("NOTIFY fin 1 1 m").await;
+            open.push(client);
+        }
+        let mut shown = Vec::new();
+        for _ in 0..10 {
+            let renewed = setting.renew();
+            tls.reload().unwrap();
+            let mut client = session(&server, setting.client(None)).await;
+            client.send("NOTIFY fin 1 1 m").await;
+            let certificates = client.io.get_ref().1.peer_certificates().unwrap().to_vec();
+            assert_eq!(certificates, std::slice::from_ref(&renewed));
+            shown.push(renewed);
+            open.push(client);
+        }
+        shown.dedup();
+        assert_eq!(shown.len(), 10);
+        for client in &mut open {
+            assert!(client.receive().await.unwrap().starts_with("ACK fin 1 1"));
+            client.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
+        }
+        let stats = server.handle.stats();
+        assert_eq!((stats.open, stats.rejected), (15, 0));
+    })
+    .await;
+}
+
+#[test]
+fn files_that_are_unusable_are_named() {
+    let setting = Setting::new();
+    let unusable = |files: TlsFiles| Tls::from_files(files).unwrap_err().to_string();
+    let key = setting.path("agent.pem");
+    let error = unusable(TlsFiles::new(setting.path("none.pem"), &key));
+    assert!(error.contains("none.pem: "), "{error}");
+    fs::write(setting.path("empty.pem"), "nothing").unwrap();
+    let error = unusable(TlsFiles::new(setting.path("empty.pem"), &key));
+    assert!(error.contains("empty.pem: it has no certificate"), "{error}");
+    let error = unusable(TlsFiles::new(&key, setting.path("clients.pem")));
+    assert!(error.contains("clients.pem: "), "{error}");
+    let other = leaf(&setting.servers, "agent.example");
+    fs::write(setting.path("other.pem"), other.key.serialize_pem()).unwrap();
+    let error = unusable(TlsFiles::new(&key, setting.path("other.pem")));
+    assert!(error.contains("agent.pem: "), "{error}");
+    // What fails changes nothing.
+    let tls = Tls::from_files(setting.files()).unwrap();
+    fs::remove_file(&key).unwrap();
+    let error = tls.reload().unwrap_err().to_string();
+    assert!(error.contains("agent.pem: ") && !Path::new(&key).exists(), "{error}");
+}
