@@ -1,0 +1,55 @@
+//! A thread that gives answers when their time has come.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use spop_mio::{Reply, Responder};
+
+/// Where answers are left until then.
+#[derive(Clone)]
+pub(crate) struct Sleeper(Sender<(Instant, Responder, Reply)>);
+
+impl Sleeper {
+    pub(crate) fn start() -> io::Result<Self> {
+        let (sender, receiver) = channel();
+        thread::Builder::new().name("sleeper".into()).spawn(move || run(&receiver))?;
+        Ok(Self(sender))
+    }
+
+    pub(crate) fn reply_after(&self, wait: Duration, responder: Responder, reply: Reply) {
+        // Nobody lives to see what cannot be told in time; the responder is dropped, and the request fails.
+        if let Some(at) = Instant::now().checked_add(wait) {
+            let _ = self.0.send((at, responder, reply));
+        }
+    }
+}
+
+fn run(receiver: &Receiver<(Instant, Responder, Reply)>) {
+    let mut sleeping = BTreeMap::new();
+    let mut count = 0_u64;
+    loop {
+        let next = sleeping.first_key_value().map(|((at, _), _): (&(Instant, u64), _)| *at);
+        let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+        match receiver.recv_timeout(wait) {
+            Ok((at, responder, reply)) => {
+                count += 1;
+                sleeping.insert((at, count), (responder, reply));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if sleeping.is_empty() => return,
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(wait),
+        }
+        let now = Instant::now();
+        while let Some(due) = sleeping.first_entry()
+            && due.key().0 <= now
+        {
+            let (responder, reply) = due.remove();
+            responder.reply(reply);
+        }
+    }
+}

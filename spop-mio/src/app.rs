@@ -1,0 +1,232 @@
+//! Carries out what a reactor says: between the protocol and the handler, without any I/O.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use spop_core::{
+    Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Session, Status, Ticket, TicketId,
+    Timestamp, accept::Peer, frame::Ids, hub::Hub,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    Handler, Outcome, Reply, Request, Watch,
+    log::Limits,
+    pending::Pending,
+    request::{Call, WorkerEnds},
+};
+
+/// The application's side of a worker.
+pub(crate) struct App<H> {
+    pub(crate) handler: H,
+    /// What a handler that answers later needs.
+    pub(crate) ends: WorkerEnds,
+    /// How long a request may take.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) hub: Hub,
+    pub(crate) pending: Pending,
+    pub(crate) logs: Limits,
+    /// Requests of other connections that need no answer any more: they came again elsewhere.
+    pub(crate) superseded: Vec<(ConnectionId, TicketId)>,
+    /// Whether a session was just established whose answers may take other connections.
+    pub(crate) joined: bool,
+}
+
+impl<H: Handler> App<H> {
+    /// Carries out an action.
+    #[inline]
+    pub(crate) fn act(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, action: Action) {
+        match action {
+            Action::RunMessages(notify) => self.run(now, reactor, peer, notify),
+            Action::Established(session) => self.established(reactor.connection(), peer, &session),
+            Action::FragmentArrived(ids) => self.watch(now, reactor, peer, ids),
+            Action::AbortFragment(aborted) => {
+                let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
+                debug!(name: "payload_dropped", %peer, %ids, received, ?why, "payload dropped");
+            }
+            Action::CancelMessages(cancelled) => {
+                let (ids, why) = (cancelled.ids, cancelled.why);
+                debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
+                self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
+                self.pending.cancel(reactor.connection(), cancelled.ticket);
+            }
+            Action::Close(closed) => self.close(now, reactor.connection(), peer, &closed),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, notify: Notify) {
+        let Notify { ticket, messages } = notify;
+        let (connection, id, ids) = (ticket.connection(), ticket.id(), ticket.ids());
+        let shared = ticket.engine_id().is_some();
+        if shared && let Some(older) = self.hub.hold(&ticket) {
+            self.superseded.push(older);
+        }
+        let Some(session) = reactor.session() else { return };
+        let mut call = Call { ticket: Some(ticket), cancelled: None };
+        let deadline = self.patience.map(|patience| now + patience);
+        let request = Request { messages, ids, deadline, call: &mut call, session, peer, worker: &self.ends };
+        let handler = &mut self.handler;
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
+        let answer = match outcome {
+            Ok(Outcome(Some(reply))) => Ok(reply),
+            // Then the ticket is with a responder, and this answers nothing.
+            Ok(Outcome(None)) => Err(Failure::new("handler_failed", "it answered nothing")),
+            Err(panic) => Err(Failure::new("handler_panicked", words(panic.as_ref()))),
+        };
+        if let Some(cancelled) = call.cancelled {
+            // An answer that came already waits in the mail.
+            self.pending.insert(connection, id, cancelled);
+        }
+        if let Some(ticket) = call.ticket {
+            if shared {
+                self.hub.cancel(connection, ids, id);
+            }
+            self.settle(now, reactor, peer, ticket, answer);
+        }
+    }
+}
+
+impl<H> App<H> {
+    /// Answers on this connection.
+    #[inline]
+    pub(crate) fn settle(
+        &mut self,
+        now: Timestamp,
+        reactor: &mut AgentReactor,
+        peer: &Peer,
+        ticket: Ticket,
+        answer: Answer,
+    ) {
+        match answer {
+            Ok(Reply::Ack(actions)) => {
+                if let Err(error) = reactor.acknowledge(now, ticket, &actions) {
+                    let failure = Failure::new("answer_unsendable", &error.to_string());
+                    self.fail(now, reactor, peer, error.into_ticket(), &failure);
+                }
+            }
+            Ok(Reply::Fail(error)) => {
+                self.fail(now, reactor, peer, ticket, &Failure::new("handler_failed", &error));
+            }
+            Err(failure) => self.fail(now, reactor, peer, ticket, &failure),
+            Ok(Reply::Disconnect { status, message }) => {
+                self.disconnect(now, reactor, peer, status, &message);
+            }
+        }
+    }
+
+    /// Gives HAProxy what it gets for a request without an answer.
+    #[cold]
+    pub(crate) fn fail(
+        &mut self,
+        now: Timestamp,
+        reactor: &mut AgentReactor,
+        peer: &Peer,
+        ticket: Ticket,
+        failure: &Failure,
+    ) {
+        if let Some(suppressed) = self.logs.handler.pass(now) {
+            let (ids, what, error) = (ticket.ids(), failure.what, &failure.words);
+            warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
+        }
+        // It can only be the ticket of another connection, and it is not.
+        if let Ok(Action::Close(closed)) = reactor.fail(now, ticket) {
+            self.close(now, reactor.connection(), peer, &closed);
+        }
+    }
+
+    /// Ends a session with these words.
+    pub(crate) fn disconnect(
+        &mut self,
+        now: Timestamp,
+        reactor: &mut AgentReactor,
+        peer: &Peer,
+        status: Status,
+        message: &str,
+    ) {
+        if let Action::Close(closed) = reactor.disconnect(now, status, message) {
+            self.close(now, reactor.connection(), peer, &closed);
+        }
+    }
+
+    fn established(&mut self, connection: ConnectionId, peer: &Peer, session: &Session) {
+        debug!(
+            name: "session_established",
+            %peer,
+            connection = connection.0,
+            capabilities = %session.capabilities,
+            max_frame_size = session.max_frame_size,
+            "session established"
+        );
+        self.joined |= self.hub.join(connection, session);
+    }
+
+    fn close(&mut self, now: Timestamp, connection: ConnectionId, peer: &Peer, closed: &Closed) {
+        self.forget(connection);
+        let faulty = !closed.reason.is_normal()
+            && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
+        if !faulty {
+            debug!(name: "connection_closed", %peer, connection = connection.0, reason = %closed, "connection closed");
+        } else if let Some(suppressed) = self.logs.closed.pass(now) {
+            let connection = connection.0;
+            warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");
+        }
+    }
+
+    /// A session is over. Its requests go on where other connections can carry their answers.
+    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+        if !self.hub.leave(connection) {
+            self.pending.cancel_all(connection);
+        }
+    }
+}
+
+impl<H: Handler> App<H> {
+    fn watch(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, ids: Ids) {
+        let Some(arriving) = reactor.arriving(ids) else { return };
+        let handler = &mut self.handler;
+        match catch_unwind(AssertUnwindSafe(|| handler.watch(arriving))) {
+            Ok(Watch::Continue) => {}
+            // An error would say that it is not arriving any more.
+            Ok(Watch::Refuse) => drop(reactor.abort(now, ids)),
+            Err(panic) => {
+                if let Some(suppressed) = self.logs.handler.pass(now) {
+                    let error = words(panic.as_ref());
+                    warn!(name: "watch_panicked", %peer, %ids, error, suppressed, "watch panicked");
+                }
+            }
+        }
+    }
+}
+
+/// What there is to say to a request.
+pub(crate) type Answer = Result<Reply, Failure>;
+
+/// Why there is nothing to say.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: &'static str,
+    words: String,
+}
+
+impl Failure {
+    #[cold]
+    pub(crate) fn new(what: &'static str, words: &str) -> Self {
+        Self { what, words: words.to_owned() }
+    }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "a panic without words"
+    }
+}

@@ -1,0 +1,440 @@
+//! Moves the bytes of one connection, on whatever loop.
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use spop_core::{
+    Action, AgentReactor, Timestamp,
+    link::{Progress, Step},
+};
+
+use crate::{ReadBuffer, Stream};
+
+/// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
+const TURN: usize = 16;
+
+/// How much may pass at once without leaving behind memory that is worth giving back.
+const SLIGHT: usize = 512;
+
+/// When what a burst has left behind is given back: not between the bursts of a busy connection.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// One connection: a reactor and its stream, for an event loop of your own.
+///
+/// Its loop tells it of readiness ([`ready`](Self::ready)) and gives it a [`turn`](Self::turn) when it is ready, when its
+/// [`deadline`](Self::deadline) has come, and after the application has used the [`reactor`](Self::reactor_mut) outside
+/// of a turn.
+///
+/// ```
+/// use std::io;
+/// use spop_core::{Action, Actions, Clock};
+/// use spop_mio::{Connection, ReadBuffer, Stream, Turn};
+///
+/// /// To be called when the stream may be ready. True until the connection is over.
+/// fn serve<S: Stream>(connection: &mut Connection<S>, buffer: &mut ReadBuffer, clock: &Clock) -> bool {
+///     let now = clock.now();
+///     connection.ready(true, true);
+///     loop {
+///         let turn = connection.turn(now, buffer, |reactor, action| {
+///             if let Action::RunMessages(notify) = action {
+///                 // Cannot fail: the ticket is this connection's, and no answer is too long.
+///                 let _ = reactor.acknowledge(now, notify.ticket, &Actions::new());
+///             }
+///         });
+///         match turn {
+///             Turn::Again => {}
+///             Turn::Wait => return true,
+///             Turn::Over => return false,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    reactor: AgentReactor,
+    /// What was read and not used: a frame that is not whole, or what waits for a limit. Empty as a rule.
+    rest: BytesMut,
+    /// When the next turn is due; not later than the reactor's deadline.
+    wake: Option<Timestamp>,
+    /// Since a burst that has left memory behind.
+    untidy: Option<Timestamp>,
+    readable: bool,
+    writable: bool,
+    /// The peer has closed its side. What it sent before may still be there, and its end has not been read.
+    closed: bool,
+}
+
+/// What was read and not used, in the course of a turn.
+struct Inbox {
+    bytes: BytesMut,
+    /// Whether it is a slice of the buffer of all connections.
+    shared: bool,
+}
+
+/// What follows from a [`turn`](Connection::turn).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Turn {
+    /// Wait until the stream is ready, or the deadline has come.
+    Wait,
+    /// There is more to do: give it another turn, after the others have had theirs.
+    Again,
+    /// The connection is over: drop it.
+    Over,
+}
+
+impl<S: Stream> Connection<S> {
+    /// A connection that was just opened. Its stream is ready until it says otherwise, so it can have a turn at once.
+    pub fn new(stream: S, reactor: AgentReactor) -> Self {
+        let wake = reactor.deadline().map(|(at, _)| at);
+        Self {
+            stream,
+            reactor,
+            rest: BytesMut::new(),
+            wake,
+            untidy: None,
+            readable: true,
+            writable: true,
+            closed: false,
+        }
+    }
+
+    /// The stream may be readable, or writable, again.
+    #[inline]
+    pub fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// The peer has shut its side, as readiness tells: reading goes on until that is seen.
+    #[inline]
+    pub fn ready_closed(&mut self) {
+        self.readable = true;
+        self.closed = true;
+    }
+
+    /// Whether bytes wait until the stream is writable. Until then a loop need not care whether it is.
+    #[inline]
+    pub fn wants_write(&self) -> bool {
+        !self.writable && !self.reactor.outgoing().is_empty()
+    }
+
+    /// When the next turn is due, whatever happens. An early turn is harmless: a timer need not be moved when this moves
+    /// on.
+    #[inline]
+    pub const fn deadline(&self) -> Option<Timestamp> {
+        self.wake
+    }
+
+    /// The stream.
+    pub const fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream, to be registered for instance.
+    pub const fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The protocol's state.
+    #[inline]
+    pub const fn reactor(&self) -> &AgentReactor {
+        &self.reactor
+    }
+
+    /// The protocol's state, to answer for instance; give the connection a turn afterwards.
+    #[inline]
+    pub const fn reactor_mut(&mut self) -> &mut AgentReactor {
+        &mut self.reactor
+    }
+
+    /// Goes on as far as it gets without waiting: reads, writes, serves timers, shuts.
+    ///
+    /// `act` carries out what there is to do. It never sees `SendFrames`, `WantBytes` or `Paused`.
+    pub fn turn(
+        &mut self,
+        now: Timestamp,
+        buffer: &mut ReadBuffer,
+        mut act: impl FnMut(&mut AgentReactor, Action),
+    ) -> Turn {
+        if self.wake.is_some_and(|wake| wake <= now) {
+            while self.act(&mut act, |reactor| reactor.on_timeout(now)) {}
+        }
+        let mut inbox = Inbox { bytes: std::mem::take(&mut self.rest), shared: false };
+        let turn = self.go(now, buffer, &mut inbox, &mut act);
+        if !inbox.bytes.is_empty() {
+            // A slice would keep the whole of the buffer that others read into.
+            self.rest = if inbox.shared { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
+        }
+        self.wake = self.reactor.deadline().map(|(at, _)| at);
+        if let Some(since) = self.untidy {
+            let since = if since + TIDY > now { since } else { now };
+            self.untidy = Some(since);
+            self.wake = Some(self.wake.map_or(since + TIDY, |wake| wake.min(since + TIDY)));
+        }
+        turn
+    }
+
+    fn go(
+        &mut self,
+        now: Timestamp,
+        buffer: &mut ReadBuffer,
+        inbox: &mut Inbox,
+        act: &mut impl FnMut(&mut AgentReactor, Action),
+    ) -> Turn {
+        let draining = self.reactor.closing().progress(Step::Drain) == Progress::Started;
+        // A drain ends a connection on which nothing has arrived, and asks the stream about that.
+        self.readable |= draining;
+        let mut left = TURN;
+        let mut quiet = false;
+        loop {
+            let interest = self.reactor.interest();
+            if interest.close {
+                return Turn::Over;
+            }
+            if interest.write && self.writable {
+                self.write(now, act);
+            } else if interest.shut.is_some() {
+                // What cannot be shut is gone already.
+                let _ = self.stream.shut_write();
+                self.act(act, |reactor| reactor.on_write_shut(now, Progress::Done));
+            } else if left == 0 && (interest.resume || interest.read && self.readable) {
+                return Turn::Again;
+            } else if interest.resume {
+                left -= 1;
+                while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
+            } else if interest.read && self.readable {
+                left -= 1;
+                self.read(now, buffer, inbox, draining, act);
+            } else if !self.readable && !quiet && (draining || self.is_untidy(now)) {
+                quiet = true;
+                self.untidy = None;
+                self.act(act, |reactor| reactor.on_read_blocked(now));
+            } else {
+                return Turn::Wait;
+            }
+        }
+    }
+
+    fn is_untidy(&self, now: Timestamp) -> bool {
+        self.untidy.is_some_and(|since| since + TIDY <= now)
+    }
+
+    #[inline]
+    fn read(
+        &mut self,
+        now: Timestamp,
+        buffer: &mut ReadBuffer,
+        inbox: &mut Inbox,
+        draining: bool,
+        act: &mut impl FnMut(&mut AgentReactor, Action),
+    ) {
+        match buffer.read(&mut self.stream, &mut inbox.bytes) {
+            Ok(got) if got.bytes == 0 => {
+                self.readable = false;
+                while self.act(act, |reactor| reactor.on_input_eof(now, &mut inbox.bytes)) {}
+            }
+            Ok(got) => {
+                inbox.shared = got.shared;
+                self.readable = !(S::SHORT_READ_IS_ALL && got.short) || self.closed || draining;
+                if got.bytes > SLIGHT {
+                    self.untidy = Some(now);
+                }
+                while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            Err(_) => self.failed(now, act),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+        let waiting = self.reactor.outgoing();
+        let bytes = waiting.len();
+        match self.stream.write(waiting) {
+            Ok(0) => self.failed(now, act),
+            Ok(sent) => {
+                if bytes > SLIGHT {
+                    self.untidy = Some(now);
+                }
+                self.act(act, |reactor| reactor.on_sent(now, sent));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.failed(now, act),
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+        self.act(act, |reactor| reactor.on_transport_error(now));
+    }
+
+    /// Gives an input to the reactor, and the action that follows to the application. False when there is no more to do
+    /// with that input.
+    #[inline]
+    fn act(
+        &mut self,
+        act: &mut impl FnMut(&mut AgentReactor, Action),
+        input: impl FnOnce(&mut AgentReactor) -> Action,
+    ) -> bool {
+        match input(&mut self.reactor) {
+            Action::SendFrames | Action::WantBytes { .. } | Action::Paused => false,
+            action => {
+                let last = matches!(action, Action::Close(_));
+                act(&mut self.reactor, action);
+                !last
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        sync::Arc,
+    };
+
+    use spop_core::{Actions, AgentConfig, ConnectionId, notation};
+
+    use super::*;
+
+    const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+                         capabilities=string:pipelining";
+
+    /// A peer in memory.
+    #[derive(Default)]
+    struct Peer {
+        sends: Vec<u8>,
+        /// How much one read takes, and how much can be written.
+        piece: usize,
+        room: usize,
+        received: Vec<u8>,
+        shut: bool,
+    }
+
+    impl Read for Peer {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            if self.sends.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let n = room.len().min(self.piece).min(self.sends.len());
+            room[..n].copy_from_slice(&self.sends[..n]);
+            self.sends.drain(..n);
+            Ok(n)
+        }
+    }
+
+    impl Write for Peer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let n = bytes.len().min(self.room);
+            self.room -= n;
+            self.received.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Peer {
+        fn shut_write(&mut self) -> io::Result<()> {
+            self.shut = true;
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        connection: Connection<Peer>,
+        buffer: ReadBuffer,
+        asked: usize,
+    }
+
+    impl Bench {
+        fn new(piece: usize) -> Self {
+            let peer = Peer { piece, room: usize::MAX, ..Peer::default() };
+            let config = Arc::new(AgentConfig::default());
+            let reactor = AgentReactor::new(config, ConnectionId(1), Timestamp::ZERO);
+            let connection = Connection::new(peer, reactor);
+            let mut bench = Self { connection, buffer: ReadBuffer::new(), asked: 0 };
+            bench.send(HELLO);
+            while bench.turn(0) == Turn::Again {}
+            bench
+        }
+
+        fn send(&mut self, line: &str) {
+            self.connection.stream_mut().sends.extend(notation::parse_bytes(line).unwrap());
+            self.connection.ready(true, false);
+        }
+
+        fn turn(&mut self, millis: u64) -> Turn {
+            let (now, asked) = (Timestamp::from_millis(millis), &mut self.asked);
+            self.connection.turn(now, &mut self.buffer, |reactor, action| {
+                if let Action::RunMessages(notify) = action {
+                    *asked += 1;
+                    reactor.acknowledge(now, notify.ticket, &Actions::new()).unwrap();
+                }
+            })
+        }
+    }
+
+    #[test]
+    fn a_turn_has_an_end() {
+        let mut bench = Bench::new(10);
+        for id in 0..1000 {
+            bench.send(&format!("NOTIFY fin {id} 1 m"));
+        }
+        let mut turns = 1;
+        while bench.turn(1) == Turn::Again {
+            turns += 1;
+        }
+        assert_eq!(bench.asked, 1000);
+        assert!(turns > 50, "{turns}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_and_stops_the_reading() {
+        let mut bench = Bench::new(usize::MAX);
+        bench.connection.stream_mut().room = 5;
+        for id in 0..1000 {
+            bench.send(&format!("NOTIFY fin {id} 1 m"));
+        }
+        assert_eq!(bench.turn(1), Turn::Wait);
+        assert!(bench.connection.wants_write());
+        assert_eq!(bench.asked, 64, "the limit in flight");
+        bench.connection.stream_mut().room = usize::MAX;
+        assert_eq!(bench.turn(2), Turn::Wait, "nobody said that it is writable");
+        bench.connection.ready(false, true);
+        while bench.turn(3) == Turn::Again {}
+        assert_eq!(bench.asked, 1000);
+        assert!(!bench.connection.wants_write());
+    }
+
+    #[test]
+    fn after_a_burst_it_is_tidied_up_once() {
+        let mut bench = Bench::new(usize::MAX);
+        let idle = Timestamp::from_millis(600_000);
+        for id in 0..60 {
+            bench.send(&format!("NOTIFY fin {id} 1 m"));
+        }
+        assert_eq!(bench.turn(0), Turn::Wait);
+        assert_eq!(bench.connection.deadline(), Some(Timestamp::from_millis(1000)));
+        assert_eq!(bench.turn(1000), Turn::Wait);
+        assert_eq!(bench.connection.deadline(), Some(idle));
+    }
+
+    #[test]
+    fn an_ended_session_shuts_and_waits_for_the_peer() {
+        let mut bench = Bench::new(usize::MAX);
+        bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
+        assert_eq!(bench.turn(1), Turn::Wait);
+        assert!(bench.connection.stream().shut);
+        assert_eq!(bench.turn(2000), Turn::Over, "the linger timer");
+    }
+}

@@ -1,0 +1,128 @@
+//! Answers that come later, from wherever.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use spop_core::{
+    Ticket,
+    frame::{Ids, Message, Messages},
+};
+
+use crate::{
+    Reply,
+    app::{Answer, Failure},
+    mail::Mailbox,
+    worker::Conn,
+};
+
+/// The duty to answer a request, which can be handed to another thread.
+///
+/// One that is dropped, by a thread that panics for instance, fails its request: HAProxy gets what
+/// [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) says, at once.
+#[must_use = "HAProxy waits for an answer"]
+pub struct Responder {
+    ticket: Option<Ticket>,
+    messages: Messages,
+    deadline: Option<Instant>,
+    mailbox: Arc<Mailbox<Letter>>,
+    cancelled: Arc<Cancelled>,
+}
+
+/// Whether nobody waits for an answer any more.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled(AtomicBool);
+
+impl Cancelled {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// An answer, or why there is none.
+    Answer { ticket: Ticket, answer: Answer },
+    /// A connection that another worker accepted.
+    Guest(Box<Conn>),
+}
+
+impl Responder {
+    pub(crate) fn new(
+        ticket: Ticket,
+        messages: Messages,
+        deadline: Option<Instant>,
+        mailbox: Arc<Mailbox<Letter>>,
+        cancelled: Arc<Cancelled>,
+    ) -> Self {
+        Self { ticket: Some(ticket), messages, deadline, mailbox, cancelled }
+    }
+
+    /// What is asked, in order. It shares nothing with the connection's buffer.
+    pub const fn messages(&self) -> &Messages {
+        &self.messages
+    }
+
+    /// The first message of this name.
+    pub fn message(&self, name: &str) -> Option<Message<'_>> {
+        self.messages.get(name)
+    }
+
+    /// STREAM-ID and FRAME-ID.
+    pub fn ids(&self) -> Ids {
+        self.ticket.as_ref().map_or(Ids::ZERO, Ticket::ids)
+    }
+
+    /// When the request will be given up, as [`Request::deadline`](crate::Request::deadline).
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether nobody waits for the answer any more: HAProxy aborted the request or sent another under the same
+    /// identifiers, it was given up, or the connection ended. To be asked before and in the course of long work; an answer
+    /// is dropped then.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.0.load(Ordering::Relaxed)
+    }
+
+    /// Answers.
+    pub fn reply(mut self, reply: impl Into<Reply>) {
+        self.send(Ok(reply.into()));
+    }
+
+    fn send(&mut self, answer: Answer) {
+        if let Some(ticket) = self.ticket.take() {
+            // A worker that is gone has no connection left.
+            let _ = self.mailbox.send(Letter::Answer { ticket, answer });
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.send(Err(if thread::panicking() {
+                Failure::new("handler_panicked", "the thread that had the responder panicked")
+            } else {
+                Failure::new("responder_dropped", "the responder was dropped")
+            }));
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder")
+            .field("ticket", &self.ticket)
+            .field("messages", &self.messages)
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! A server: listeners, and a thread for each worker.
+
+use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
+
+use mio::{Poll, Waker};
+use spop_core::{AgentConfig, Clock, hub::Hub};
+
+use crate::{
+    Address, Endpoint, Handler,
+    app::App,
+    control::{Control, Level, ServerHandle},
+    listen::Bound,
+    log::Limits,
+    mail::Mailbox,
+    pending::Pending,
+    request::WorkerEnds,
+    worker::{MAIL, Start, Worker},
+};
+
+/// An agent on any number of sockets.
+///
+/// ```no_run
+/// use spop_mio::{Actions, Request, Scope, Server};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Server::new(|request: Request<'_>| {
+///     let mut actions = Actions::new();
+///     actions.set_var(Scope::Transaction, "messages", request.messages().len() as u64);
+///     actions
+/// });
+/// server.workers(4).bind("127.0.0.1:12345")?.bind("/run/agent.sock")?.serve()
+/// # }
+/// ```
+#[must_use = "a server does nothing before `serve`"]
+pub struct Server<H> {
+    handler: H,
+    config: AgentConfig,
+    listeners: Vec<Bound>,
+    workers: usize,
+    max_connections: usize,
+    control: Arc<Control>,
+}
+
+impl<H: Handler + Clone> Server<H> {
+    /// A server that listens nowhere yet, with the default configuration. Each worker gets a clone of the handler.
+    pub fn new(handler: H) -> Self {
+        Self::with_config(handler, AgentConfig::default())
+    }
+
+    /// A server that listens nowhere yet.
+    pub fn with_config(handler: H, config: AgentConfig) -> Self {
+        Self {
+            handler,
+            config,
+            listeners: Vec::new(),
+            workers: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            max_connections: 10_000,
+            control: Arc::default(),
+        }
+    }
+
+    /// How many threads serve. Default as many as there are processors.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How many connections may be open; more are closed as soon as they come, and counted. Default 10000.
+    pub const fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// Listens there too. A socket file that nobody serves is replaced; it is removed when the server ends.
+    ///
+    /// # Errors
+    /// Says where it cannot listen, and why.
+    pub fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
+        let endpoint = endpoint.into();
+        let name = endpoint.to_string();
+        let bound = endpoint
+            .listen()
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}")))?;
+        self.listeners.push(bound);
+        Ok(self)
+    }
+
+    /// Where the server listens, in the order of [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.listeners.iter().map(Bound::address).collect()
+    }
+
+    /// What ends the server from outside, and tells how it is.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { control: Arc::clone(&self.control) }
+    }
+
+    /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called and the last connection has ended. The
+    /// calling thread is one of the workers.
+    ///
+    /// # Errors
+    /// When the system cannot wait for readiness, or give more threads. Nothing that a connection does.
+    pub fn serve(self) -> io::Result<()> {
+        let control = Arc::clone(&self.control);
+        let mut workers = self.start()?.into_iter();
+        let run = |worker: Worker<H>| -> io::Result<()> {
+            let failing = EndAll(&control);
+            worker.run()?;
+            std::mem::forget(failing);
+            Ok(())
+        };
+        let run = &run;
+        thread::scope(|scope| {
+            let failing = EndAll(&control);
+            let first = workers.next();
+            let mut threads = Vec::new();
+            for (number, worker) in workers.enumerate() {
+                let builder = thread::Builder::new().name(format!("spop-{}", number + 1));
+                threads.push(builder.spawn_scoped(scope, move || run(worker))?);
+            }
+            first.map_or(Ok(()), run)?;
+            for thread in threads {
+                thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
+            }
+            std::mem::forget(failing);
+            Ok(())
+        })
+    }
+
+    fn start(self) -> io::Result<Vec<Worker<H>>> {
+        let Self { handler, config, listeners, workers, max_connections, control } = self;
+        let (config, clock) = (Arc::new(config), Clock::start());
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..workers {
+            let poll = Poll::new()?;
+            let (mailbox, letters) = Mailbox::new(Waker::new(poll.registry(), MAIL)?);
+            polls.push((poll, letters));
+            mailboxes.push(Arc::new(mailbox));
+        }
+        control.set_workers(&mailboxes);
+        let everybody: Arc<[_]> = mailboxes.into();
+        // The first takes the listeners as they are; the others have theirs on the addresses that can have several.
+        let mut shares = Vec::new();
+        for _ in 1..workers {
+            let siblings = listeners.iter().filter_map(|bound| bound.sibling().transpose());
+            shares.push(siblings.collect::<io::Result<Vec<_>>>()?);
+        }
+        shares.insert(0, listeners);
+        polls
+            .into_iter()
+            .zip(shares)
+            .zip(&*everybody)
+            .enumerate()
+            .map(|(index, (((poll, letters), listeners), mailbox))| {
+                let app = App {
+                    handler: handler.clone(),
+                    ends: WorkerEnds { mailbox: Arc::clone(mailbox), clock },
+                    patience: config.timeouts.message,
+                    hub: Hub::default(),
+                    pending: Pending::default(),
+                    logs: Limits::default(),
+                    superseded: Vec::new(),
+                    joined: false,
+                };
+                Worker::new(Start {
+                    config: Arc::clone(&config),
+                    app,
+                    clock,
+                    control: Arc::clone(&control),
+                    poll,
+                    letters,
+                    everybody: Arc::clone(&everybody),
+                    index,
+                    max_connections,
+                    listeners,
+                })
+            })
+            .collect()
+    }
+}
+
+impl<H> fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.listeners)
+            .field("workers", &self.workers)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the whole server when it is dropped: on the way of an error or a panic.
+struct EndAll<'a>(&'a Control);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        self.0.raise(Level::Stop);
+    }
+}

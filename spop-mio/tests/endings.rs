@@ -1,0 +1,426 @@
+//! How connections and servers end, and what they survive.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use spop_mio::{Actions, Address, AgentConfig, Outcome, Request, Responder, Server};
+
+use crate::support::{Client, Running, bytes, until, within};
+
+fn empty(_: Request<'_>) -> Actions {
+    Actions::new()
+}
+
+fn hand_out() -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>) {
+    let (sender, responders) = mpsc::channel();
+    (move |request: Request<'_>| request.defer(|responder| drop(sender.send(responder))), responders)
+}
+
+#[test]
+fn a_peer_that_shuts_its_side_gets_what_it_is_owed() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let server = Running::start(handler);
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m");
+        client.io.shutdown(Shutdown::Write).unwrap();
+        let (first, second) = (responders.recv().unwrap(), responders.recv().unwrap());
+        thread::sleep(Duration::from_millis(50));
+        assert!(!first.is_cancelled());
+        second.reply(Actions::new());
+        client.expect("ACK fin 2 1");
+        first.reply(Actions::new());
+        client.expect("ACK fin 1 1");
+        assert_eq!(client.receive(), None);
+    });
+}
+
+#[test]
+fn a_health_check_is_answered_and_closed() {
+    within(|| {
+        let server = Running::start(empty);
+        let mut client = server.connect();
+        client.send(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+             capabilities=string:\"\" healthcheck=bool:true",
+        );
+        assert!(client.receive().unwrap().starts_with("AGENT-HELLO"));
+        assert_eq!(client.receive(), None);
+    });
+}
+
+#[test]
+fn a_disconnect_is_answered() {
+    within(|| {
+        let server = Running::start(empty);
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m\nHAPROXY-DISCONNECT fin 0 0 status-code=uint32:2 message=string:idle");
+        client.expect("ACK fin 1 1\nAGENT-DISCONNECT fin 0 0 status-code=uint32:2 message=string:goodbye");
+        assert_eq!(client.receive(), None);
+    });
+}
+
+#[test]
+fn bad_input_ends_its_own_connection_only() {
+    within(|| {
+        let server = Running::start(empty);
+        let mut good = server.session();
+        let requests: [&[u8]; 5] =
+            [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 100], &[0, 0, 0, 1, 3], &[0; 4], &bytes("ACK fin 1 1")];
+        for request in requests {
+            let mut bad = server.connect();
+            bad.io.write_all(request).unwrap();
+            let end = bad.receive().unwrap();
+            assert!(end.starts_with("AGENT-DISCONNECT"), "{end}");
+            assert_eq!(bad.receive(), None);
+        }
+        let mut bad = server.session();
+        bad.send("NOTIFY fin 1 1 m");
+        bad.io.write_all(&[0, 0, 0, 9, 3, 0, 0, 0, 1, 2, 1, 9, 9]).unwrap();
+        bad.expect("ACK fin 1 1");
+        let end = bad.receive().unwrap();
+        assert!(end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:4"), "{end}");
+        good.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+    });
+}
+
+#[test]
+fn a_reset_is_survived() {
+    within(|| {
+        let server = Running::start(empty);
+        for _ in 0..20 {
+            let mut client = server.session();
+            client.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m\nNOTIFY fin 3 1 m");
+            // Answers that nobody has read make the kernel reset the connection.
+            drop(client);
+        }
+        until(|| server.handle.stats().open == 0);
+        server.session().ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+    });
+}
+
+#[test]
+fn a_peer_that_never_reads_is_not_buffered_for() {
+    within(|| {
+        let text = vec![b'x'; 10_000];
+        let handler = move |_: Request<'_>| {
+            let mut actions = Actions::new();
+            actions.set_var(spop_mio::Scope::Session, "text", spop_mio::Value::String(&text));
+            actions
+        };
+        let mut config = AgentConfig::default();
+        config.timeouts.write = Some(Duration::from_millis(300));
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        client.io.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        let many = (0..1000).flat_map(|id| bytes(&format!("NOTIFY fin {id} 1 m"))).collect::<Vec<u8>>();
+        // At some point nobody takes more, and some time after that the server gives up.
+        while client.io.write_all(&many).is_ok() {}
+        until(|| server.handle.stats().open == 0);
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_everything() {
+    within(|| {
+        let text = vec![b'x'; 10_000];
+        let handler = move |_: Request<'_>| {
+            let mut actions = Actions::new();
+            actions.set_var(spop_mio::Scope::Session, "text", spop_mio::Value::String(&text));
+            actions
+        };
+        let mut config = AgentConfig::default();
+        config.pacing = None;
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        let mut writer = client.io.try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            for id in 0..2000 {
+                writer.write_all(&bytes(&format!("NOTIFY fin {id} 1 m"))).unwrap();
+            }
+        });
+        thread::sleep(Duration::from_millis(300));
+        for id in 0..2000 {
+            assert!(client.receive().unwrap().starts_with(&format!("ACK fin {id} 1 ")));
+        }
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn too_many_connections_are_closed_and_counted() {
+    within(|| {
+        let server =
+            Running::with(empty, AgentConfig::default(), |server| server.workers(2).max_connections(3));
+        let mut kept: Vec<_> = (0..3).map(|_| server.session()).collect();
+        for _ in 0..5 {
+            let mut one = server.connect();
+            assert_eq!(one.io.read(&mut [0; 1]).unwrap_or(0), 0);
+        }
+        let stats = server.handle.stats();
+        assert_eq!((stats.open, stats.accepted, stats.refused), (3, 3, 5));
+        drop(kept.pop());
+        until(|| server.handle.stats().open == 2);
+        server.session().ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+        kept[0].ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+    });
+}
+
+#[test]
+fn a_drain_serves_until_nothing_is_owed() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        let mut idle = server.session();
+        let mut busy = server.session();
+        busy.send("NOTIFY fin 1 1 m");
+        let first = responders.recv().unwrap();
+        server.handle.drain();
+        assert!(idle.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        assert_eq!(idle.receive(), None);
+        // Nobody is let in any more, and who has work under way is served on.
+        until(|| TcpStream::connect(server.address.tcp().unwrap()).is_err());
+        busy.send("NOTIFY fin 2 1 m");
+        let second = responders.recv().unwrap();
+        first.reply(Actions::new());
+        busy.expect("ACK fin 1 1");
+        second.reply(Actions::new());
+        busy.expect("ACK fin 2 1");
+        assert!(busy.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        assert_eq!(busy.receive(), None);
+        drop((idle, busy));
+        server.join();
+    });
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.timeouts.drain = Duration::from_millis(200);
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m");
+        let responder = responders.recv().unwrap();
+        let start = Instant::now();
+        server.handle.drain();
+        let end = client.receive().unwrap();
+        assert!(end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"), "{end}");
+        assert!(start.elapsed() >= Duration::from_millis(190));
+        until(|| responder.is_cancelled());
+        drop(client);
+        server.join();
+    });
+}
+
+#[test]
+fn a_stop_is_at_once() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(3));
+        let mut clients: Vec<_> = (0..20).map(|_| server.session()).collect();
+        for client in &mut clients {
+            client.send("NOTIFY fin 1 1 m");
+        }
+        let kept: Vec<_> = responders.iter().take(20).collect();
+        server.handle.drain();
+        thread::sleep(Duration::from_millis(50));
+        let start = Instant::now();
+        server.handle.stop();
+        server.join();
+        assert!(start.elapsed() < Duration::from_secs(1));
+        for client in &mut clients {
+            let end = client.receive().unwrap();
+            assert!(end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"), "{end}");
+        }
+        for responder in kept {
+            assert!(responder.is_cancelled());
+            responder.reply(Actions::new());
+        }
+    });
+}
+
+#[test]
+fn unix_sockets_are_served_replaced_and_removed() {
+    within(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        // A process that died has left this.
+        drop(UnixListener::bind(&path).unwrap());
+        let server = Server::new(empty).workers(3).bind(path.as_path()).unwrap();
+        assert_eq!(server.addresses().unwrap(), [Address::Unix(path.clone())]);
+        // It is not replaced while somebody serves it.
+        assert!(Server::new(empty).bind(path.as_path()).is_err());
+        let handle = server.handle();
+        let thread = thread::spawn(move || server.serve());
+        let mut clients: Vec<_> = (0..9)
+            .map(|_| {
+                let mut client = Client::new(UnixStream::connect(&path).unwrap());
+                client.greet("pipelining", "e");
+                client
+            })
+            .collect();
+        for round in 1..5 {
+            for client in &mut clients {
+                client.ask(&format!("NOTIFY fin {round} 1 m"), &format!("ACK fin {round} 1"));
+            }
+        }
+        handle.drain();
+        drop(clients);
+        thread.join().unwrap().unwrap();
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn what_is_no_socket_or_is_served_is_left_alone() {
+    within(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        assert!(Server::new(empty).bind(path.as_path()).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"data");
+
+        let server = Running::start(empty);
+        let address = server.address.to_string();
+        let error = Server::new(empty).bind(address.as_str()).unwrap_err().to_string();
+        assert!(error.contains(&address), "{error}");
+        assert!(Server::new(empty).bind("no-such-host.invalid:1").is_err());
+    });
+}
+
+#[test]
+fn a_listener_that_is_open_already_is_shared_by_all_workers() {
+    within(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(empty).workers(2).bind(listener).unwrap();
+        let handle = server.handle();
+        let thread = thread::spawn(move || server.serve());
+        for _ in 0..4 {
+            let mut client = Client::new(TcpStream::connect(address).unwrap());
+            client.greet("pipelining", "e");
+            client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+        }
+        handle.stop();
+        thread.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn two_thousand_idle_connections_do_not_slow_down_one_that_works() {
+    within(|| {
+        let server = Running::with(empty, AgentConfig::default(), |server| server.workers(2));
+        let idle: Vec<_> = (0..2000).map(|_| server.session()).collect();
+        until(|| server.handle.stats().open == 2000);
+        let mut busy = server.session();
+        let start = Instant::now();
+        for id in 0..1000 {
+            busy.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"));
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        drop(idle);
+        until(|| server.handle.stats().open == 1);
+    });
+}
+
+/// The echo agent, as a process. It is killed when this is dropped.
+struct Echo(Child);
+
+impl Echo {
+    fn start(shell: &str, options: &str) -> (Self, String) {
+        let mut program = std::env::current_exe().unwrap();
+        program.pop();
+        program.pop();
+        let program = program.join("examples/echo-mio");
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{shell} exec {} --listen 127.0.0.1:0 {options}", program.display())])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = Vec::new();
+        let mut out = child.stdout.take().unwrap();
+        let mut byte = [0];
+        while out.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8(line).unwrap();
+        let address = line.strip_prefix("listening on ").unwrap().to_owned();
+        (Self(child), address)
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_without_file_descriptors_waits_for_some() {
+    within(|| {
+        let (echo, address) = Echo::start("ulimit -n 24;", "--workers 1");
+        let mut clients: Vec<_> =
+            (0..40).map(|_| Client::new(TcpStream::connect(&address).unwrap())).collect();
+        clients[0].greet("pipelining", "e");
+        thread::sleep(Duration::from_millis(500));
+        let ticks = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", echo.0.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let before = ticks();
+        thread::sleep(Duration::from_millis(500));
+        assert!(ticks() - before < 10, "it spins");
+        clients[0].ask("NOTIFY fin 1 1 m x=int32:1", "ACK fin 1 1 set txn m.x=int32:1");
+        // Those in front leave, and those behind are let in.
+        let mut last = clients.pop().unwrap();
+        drop(clients);
+        last.greet("pipelining", "e");
+    });
+}
+
+#[test]
+fn the_echo_agent_sleeps_without_holding_others_up_and_ends_on_signals() {
+    within(|| {
+        let (mut echo, address) = Echo::start("", "--workers 1 --score --hello-timeout 1000");
+        let mut client = Client::new(TcpStream::connect(&address).unwrap());
+        client.greet("pipelining", "e");
+        client.ask("NOTIFY fin 1 1 sleep ms=int32:60000", "ACK fin 1 1 set txn score=int32:42");
+        echo.signal("-TERM");
+        assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        drop(client);
+        assert!(echo.0.wait().unwrap().success());
+
+        let (mut echo, address) = Echo::start("", "--workers 1");
+        let mut client = Client::new(TcpStream::connect(&address).unwrap());
+        client.greet("pipelining", "e");
+        client.send("NOTIFY fin 1 1 sleep ms=int32:200\nNOTIFY fin 2 1 m x=int32:2\nNOTIFY fin 3 1 fail");
+        client.expect("ACK fin 2 1 set txn m.x=int32:2\nACK fin 3 1\nACK fin 1 1");
+        client.send("NOTIFY fin 1 1 sleep ms=int32:60000");
+        client.ask("NOTIFY fin 2 1 m x=int32:2", "ACK fin 2 1 set txn m.x=int32:2");
+        echo.signal("-INT");
+        thread::sleep(Duration::from_millis(100));
+        assert!(echo.0.try_wait().unwrap().is_none(), "it does not wait for what it owes");
+        echo.signal("-TERM");
+        assert!(echo.0.wait().unwrap().success());
+    });
+}

@@ -1,0 +1,539 @@
+//! Requests and answers over real sockets.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    io::Write as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use spop_core::config::Timeouts;
+use spop_mio::{
+    Actions, AgentConfig, ArgError, Capabilities, Outcome, Reply, Request, Responder, Scope, Status, Value,
+};
+
+use crate::support::{Running, bytes, until, within};
+
+/// Answers each message with its first argument.
+fn echo(request: Request<'_>) -> Actions {
+    let mut actions = Actions::new();
+    for message in request.messages() {
+        for (_, value) in message.args().take(1) {
+            actions.set_var(Scope::Transaction, message.name(), value);
+        }
+    }
+    actions
+}
+
+/// Lets the test answer.
+fn hand_out() -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>) {
+    let (sender, responders) = mpsc::channel();
+    (move |request: Request<'_>| request.defer(|responder| drop(sender.send(responder))), responders)
+}
+
+#[test]
+fn a_request_is_answered() {
+    within(|| {
+        let server = Running::start(echo);
+        let mut client = server.session();
+        client.ask("NOTIFY fin 1 1 m x=int32:7", "ACK fin 1 1 set txn m=int32:7");
+        client.ask("NOTIFY fin 3 1 m x=string:abc", "ACK fin 3 1 set txn m=string:abc");
+    });
+}
+
+#[test]
+fn handshake_and_requests_may_come_in_any_pieces() {
+    within(|| {
+        let server = Running::start(echo);
+        let mut client = server.connect();
+        let all = bytes(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:\"\"
+             NOTIFY fin 1 1 m x=int32:7
+             NOTIFY fin 2 1 m x=int32:8",
+        );
+        for byte in all.chunks(1) {
+            client.io.write_all(byte).unwrap();
+        }
+        assert!(client.receive().unwrap().starts_with("AGENT-HELLO"));
+        client.expect("ACK fin 1 1 set txn m=int32:7\nACK fin 2 1 set txn m=int32:8");
+    });
+}
+
+#[test]
+fn frames_of_all_sizes_arrive() {
+    within(|| {
+        let server = Running::start(|request: Request<'_>| {
+            let size =
+                request.message("m").and_then(|message| message.get("x")?.as_bytes()).map_or(0, <[u8]>::len);
+            let mut actions = Actions::new();
+            actions.set_var(Scope::Transaction, "size", size as u64);
+            actions
+        });
+        let mut client = server.session();
+        for size in [0, 100, 4_000, 5_000, 16_000] {
+            let text = "x".repeat(size);
+            let request = bytes(&format!("NOTIFY fin {size} 1 m x=string:\"{text}\""));
+            for piece in [request.len(), 1000, 4096, 77] {
+                for chunk in request.chunks(piece) {
+                    client.io.write_all(chunk).unwrap();
+                    if piece == 1000 {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                client.expect(&format!("ACK fin {size} 1 set txn size=uint64:{size}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_thousand_pipelined_requests_are_answered_in_order() {
+    within(|| {
+        let server = Running::start(echo);
+        let client = server.session();
+        let mut writer = client.io.try_clone().unwrap();
+        let mut client = client;
+        let sending = thread::spawn(move || {
+            for id in 0..1000 {
+                writer.write_all(&bytes(&format!("NOTIFY fin {id} 1 m x=int32:{id}"))).unwrap();
+            }
+        });
+        for id in 0..1000 {
+            client.expect(&format!("ACK fin {id} 1 set txn m=int32:{id}"));
+        }
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn late_answers_come_in_the_order_they_are_given() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let server = Running::start(handler);
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m x=int32:1\nNOTIFY fin 2 1 m x=int32:2\nNOTIFY fin 3 1 m x=int32:3");
+        let mut kept: Vec<Responder> = responders.iter().take(3).collect();
+        for id in [2, 3, 1] {
+            let at = kept.iter().position(|responder| responder.ids().stream == id).unwrap();
+            let responder = kept.remove(at);
+            let x: i64 = responder.message("m").unwrap().arg("x").unwrap();
+            let mut actions = Actions::new();
+            actions.set_var(Scope::Session, "x", x);
+            thread::spawn(move || responder.reply(actions)).join().unwrap();
+            client.expect(&format!("ACK fin {id} 1 set sess x=int64:{id}"));
+        }
+    });
+}
+
+#[test]
+fn a_request_that_fails_costs_itself_only() {
+    within(|| {
+        let (sender, responders) = mpsc::channel();
+        let handler = move |request: Request<'_>| -> Result<Outcome, ArgError> {
+            let Some(message) = request.messages().iter().next() else { return Ok(Actions::new().into()) };
+            Ok(match message.name() {
+                b"panic" => panic!("as the test wants"),
+                b"later" => request.defer(|responder| drop(sender.send(responder))),
+                b"drop" => request.defer(drop),
+                b"panic-late" => {
+                    let _ = request.defer(|responder| drop(sender.send(responder)));
+                    panic!("as the test wants")
+                }
+                b"big" => {
+                    let mut actions = Actions::new();
+                    actions.set_var(Scope::Transaction, "x", Value::String(&vec![b'x'; 20_000]));
+                    actions.into()
+                }
+                _ => {
+                    let mut actions = Actions::new();
+                    actions.set_var(Scope::Transaction, "x", message.arg::<u32>("x")?);
+                    actions.into()
+                }
+            })
+        };
+        let server = Running::start(handler);
+        let mut client = server.session();
+        client.ask("NOTIFY fin 1 1 panic", "ACK fin 1 1");
+        client.ask("NOTIFY fin 2 1 missing", "ACK fin 2 1");
+        client.ask("NOTIFY fin 3 1 drop", "ACK fin 3 1");
+        client.ask("NOTIFY fin 4 1 big", "ACK fin 4 1");
+        client.send("NOTIFY fin 5 1 later");
+        let responder = responders.recv().unwrap();
+        thread::spawn(move || {
+            let _mine = responder;
+            panic!("as the test wants");
+        });
+        client.expect("ACK fin 5 1");
+        client.send("NOTIFY fin 6 1 later");
+        responders.recv().unwrap().reply(Reply::Fail("no".into()));
+        client.expect("ACK fin 6 1");
+        client.send("NOTIFY fin 7 1 later");
+        let mut big = Actions::new();
+        big.set_var(Scope::Transaction, "x", Value::String(&vec![b'x'; 20_000]));
+        responders.recv().unwrap().reply(big);
+        client.expect("ACK fin 7 1");
+        // Who has the responder answers, whatever became of the handler.
+        client.send("NOTIFY fin 8 1 panic-late");
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Transaction, "x", true);
+        responders.recv().unwrap().reply(actions);
+        client.expect("ACK fin 8 1 set txn x=bool:true");
+        client.ask("NOTIFY fin 9 1 m x=int32:9", "ACK fin 9 1 set txn x=uint32:9");
+    });
+}
+
+#[test]
+fn a_handler_may_disconnect_now_or_later() {
+    within(|| {
+        let (sender, responders) = mpsc::channel();
+        let end = || Reply::Disconnect { status: Status(77), message: "enough".into() };
+        let handler = move |request: Request<'_>| {
+            if request.message("now").is_some() {
+                return Outcome::from(end());
+            }
+            request.defer(|responder| drop(sender.send(responder)))
+        };
+        let server = Running::start(handler);
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 now");
+        client.expect("AGENT-DISCONNECT fin 0 0 status-code=uint32:77 message=string:enough");
+        assert_eq!(client.receive(), None);
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 later");
+        responders.recv().unwrap().reply(end());
+        client.expect("AGENT-DISCONNECT fin 0 0 status-code=uint32:77 message=string:enough");
+        assert_eq!(client.receive(), None);
+    });
+}
+
+#[test]
+fn a_responder_sees_that_nobody_waits() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.timeouts.message = Some(Duration::from_millis(300));
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m");
+        let older = responders.recv().unwrap();
+        assert!(!older.is_cancelled() && older.deadline().is_some());
+        client.send("NOTIFY fin 1 1 m");
+        let newer = responders.recv().unwrap();
+        assert!(older.is_cancelled() && !newer.is_cancelled());
+        older.reply(Actions::new());
+        // It is answered in its stead, with nothing.
+        client.expect("ACK fin 1 1");
+        until(|| newer.is_cancelled());
+
+        client.send("NOTIFY fin 2 1 m");
+        let orphan = responders.recv().unwrap();
+        drop(client);
+        // The answer is still owed when the input has ended; it is given up when the connection is gone.
+        until(|| orphan.is_cancelled());
+        orphan.reply(Actions::new());
+        until(|| server.handle.stats().open == 0);
+    });
+}
+
+#[test]
+fn answers_from_many_threads_come_exactly_once() {
+    const THREADS: usize = 8;
+    const CLIENTS: usize = 6;
+    const REQUESTS: usize = 500;
+    within(|| {
+        let pools: Vec<Sender<Responder>> = (0..THREADS)
+            .map(|number| {
+                let (sender, work) = mpsc::channel::<Responder>();
+                thread::spawn(move || {
+                    let mut kept = Vec::new();
+                    loop {
+                        kept.extend(work.recv_timeout(Duration::from_millis(1)));
+                        // Out of order, and in bursts.
+                        if kept.len() > number || kept.len() == 1 {
+                            for responder in kept.drain(..).rev() {
+                                let mut actions = Actions::new();
+                                actions.set_var(Scope::Transaction, "id", responder.ids().stream);
+                                responder.reply(actions);
+                            }
+                        }
+                    }
+                });
+                sender
+            })
+            .collect();
+        let next = AtomicUsize::new(0);
+        let next = Arc::new(next);
+        let handler = move |request: Request<'_>| {
+            let pool = &pools[next.fetch_add(1, Ordering::Relaxed) % THREADS];
+            request.defer(|responder| drop(pool.send(responder)))
+        };
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                let mut client = server.session();
+                scope.spawn(move || {
+                    let mut writer = client.io.try_clone().unwrap();
+                    thread::scope(|scope| {
+                        scope.spawn(move || {
+                            for id in 0..REQUESTS {
+                                writer.write_all(&bytes(&format!("NOTIFY fin {id} 1 m"))).unwrap();
+                            }
+                        });
+                        let mut seen = HashSet::new();
+                        while seen.len() < REQUESTS {
+                            let answer = client.receive().unwrap();
+                            let id = answer.split(' ').nth(2).unwrap().to_owned();
+                            assert_eq!(answer, format!("ACK fin {id} 1 set txn id=uint64:{id}"));
+                            assert!(seen.insert(id), "twice: {answer}");
+                        }
+                    });
+                    client.ask("NOTIFY fin 9999 1 m", "ACK fin 9999 1 set txn id=uint64:9999");
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn at_the_limit_in_flight_reading_waits_and_goes_on() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.limits.max_in_flight = 2;
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        client.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m\nNOTIFY fin 3 1 m\nNOTIFY fin 4 1 m");
+        let (first, second) = (responders.recv().unwrap(), responders.recv().unwrap());
+        assert!(responders.recv_timeout(Duration::from_millis(100)).is_err());
+        second.reply(Actions::new());
+        client.expect("ACK fin 2 1");
+        let third = responders.recv().unwrap();
+        third.reply(Actions::new());
+        client.expect("ACK fin 3 1");
+        first.reply(Actions::new());
+        client.expect("ACK fin 1 1");
+        responders.recv().unwrap().reply(Actions::new());
+        client.expect("ACK fin 4 1");
+    });
+}
+
+#[test]
+fn an_answer_takes_another_connection_of_its_engine() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let config = || {
+            let mut config = AgentConfig::default();
+            config.capabilities = capabilities;
+            config
+        };
+        // Several workers: the connections of an engine come together on one.
+        let server = Running::with(handler, config(), |server| server.workers(4));
+        for engine in ["a", "b", "c", "d", "e"] {
+            let mut home = server.connect();
+            home.greet("pipelining,async", engine);
+            let mut sibling = server.connect();
+            sibling.greet("pipelining,async", engine);
+            home.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m");
+            sibling.send("NOTIFY fin 9 1 m");
+            let (mut kept, mut theirs) = (Vec::new(), Vec::new());
+            for responder in responders.iter().take(3) {
+                if responder.ids().stream == 9 { theirs.push(responder) } else { kept.push(responder) }
+            }
+            drop(home);
+            // Its connection is gone, its engine is not.
+            thread::sleep(Duration::from_millis(50));
+            for responder in kept {
+                assert!(!responder.is_cancelled());
+                responder.reply(Actions::new());
+            }
+            let mut answers = [sibling.receive().unwrap(), sibling.receive().unwrap()];
+            answers.sort();
+            assert_eq!(answers, ["ACK fin 1 1", "ACK fin 2 1"]);
+            for responder in theirs {
+                responder.reply(Actions::new());
+            }
+            sibling.expect("ACK fin 9 1");
+        }
+    });
+}
+
+#[test]
+fn the_same_ids_on_another_connection_of_the_engine_supersede() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let server = Running::with(handler, config, |server| server.workers(2));
+        let [mut one, mut two] = [(); 2].map(|()| {
+            let mut client = server.connect();
+            client.greet("pipelining,async", "x");
+            client
+        });
+        one.send("NOTIFY fin 1 1 m");
+        let older = responders.recv().unwrap();
+        two.send("NOTIFY fin 1 1 m");
+        let newer = responders.recv().unwrap();
+        until(|| older.is_cancelled());
+        assert!(!newer.is_cancelled());
+        older.reply(Reply::Fail("too late".into()));
+        newer.reply(Actions::new());
+        two.expect("ACK fin 1 1");
+        one.send("NOTIFY fin 5 1 m");
+        responders.recv().unwrap().reply(Actions::new());
+        one.expect("ACK fin 5 1");
+    });
+}
+
+#[test]
+fn each_worker_has_a_handler_of_its_own() {
+    #[derive(Clone)]
+    struct Counting {
+        mine: u64,
+        all: Arc<Mutex<HashSet<thread::ThreadId>>>,
+    }
+    impl spop_mio::Handler for Counting {
+        fn handle(&mut self, _: Request<'_>) -> Outcome {
+            self.mine += 1;
+            self.all.lock().unwrap().insert(thread::current().id());
+            let mut actions = Actions::new();
+            actions.set_var(Scope::Session, "count", self.mine);
+            actions.into()
+        }
+    }
+    within(|| {
+        let all = Arc::new(Mutex::new(HashSet::new()));
+        let handler = Counting { mine: 0, all: Arc::clone(&all) };
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(3));
+        let mut clients: Vec<_> = (0..64).map(|_| server.session()).collect();
+        for client in &mut clients {
+            client.send("NOTIFY fin 1 1 m");
+            assert!(client.receive().unwrap().contains("count"));
+        }
+        assert_eq!(all.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_busy_connection_starves_nobody() {
+    within(|| {
+        let server = Running::start(echo);
+        let stop = Arc::new(AtomicUsize::new(0));
+        let mut busy = server.session();
+        let mut writer = busy.io.try_clone().unwrap();
+        let stopped = Arc::clone(&stop);
+        let flood = thread::spawn(move || {
+            let many: Vec<u8> =
+                (0..500).flat_map(|id| bytes(&format!("NOTIFY fin {id} 1 m x=int32:1"))).collect();
+            let mut sent = 0;
+            while stopped.load(Ordering::Relaxed) == 0 {
+                writer.write_all(&many).unwrap();
+                sent += 500;
+            }
+            sent
+        });
+        let counted = Arc::clone(&stop);
+        let reader = thread::spawn(move || {
+            let mut received = 0;
+            loop {
+                busy.receive().unwrap();
+                received += 1;
+                let end = counted.load(Ordering::Relaxed);
+                if end > 1 && received >= end {
+                    return received;
+                }
+            }
+        });
+        let mut other = server.session();
+        let start = std::time::Instant::now();
+        for id in 0..50 {
+            other
+                .ask(&format!("NOTIFY fin {id} 1 m x=int32:7"), &format!("ACK fin {id} 1 set txn m=int32:7"));
+        }
+        let each = start.elapsed() / 50;
+        stop.store(1, Ordering::Relaxed);
+        let sent = flood.join().unwrap();
+        stop.store(sent.max(2), Ordering::Relaxed);
+        let mut last = server.session();
+        last.ask("NOTIFY fin 1 1 m x=int32:1", "ACK fin 1 1 set txn m=int32:1");
+        // The reader may already wait for an answer that will not come; the end of the server ends it.
+        drop(reader);
+        assert!(each < Duration::from_millis(100), "{each:?}");
+    });
+}
+
+#[test]
+fn fragments_are_put_together_and_may_be_refused() {
+    #[derive(Clone)]
+    struct Picky;
+    impl spop_mio::Handler for Picky {
+        fn handle(&mut self, request: Request<'_>) -> Outcome {
+            echo(request).into()
+        }
+        fn watch(&mut self, arriving: spop_mio::Partial<'_>) -> spop_mio::Watch {
+            match arriving.messages().next() {
+                Some(message) if message.name() == b"no" => spop_mio::Watch::Refuse,
+                Some(message) if message.name() == b"panic" => panic!("as the test wants"),
+                _ => spop_mio::Watch::Continue,
+            }
+        }
+    }
+    within(|| {
+        let mut config = AgentConfig::default();
+        config.watch_fragments = true;
+        let server = Running::with(Picky, config, |server| server.workers(1));
+        let mut client = server.session();
+        for (id, name, answer) in [
+            (1_u8, "yes", "ACK fin 1 1 set txn yes=int32:5"),
+            (2, "no", "ACK fin,abort 2 1"),
+            (3, "panic", "ACK fin 3 1 set txn panic=int32:5"),
+        ] {
+            let whole = bytes(&format!("NOTIFY fin {id} 1 {name} x=int32:5"));
+            let payload = &whole[4 + 7..];
+            let (front, back) = payload.split_at(payload.len() - 2);
+            let frame = |head: &[u8], payload: &[u8]| {
+                let len = (head.len() + payload.len()) as u32;
+                [&len.to_be_bytes()[..], head, payload].concat()
+            };
+            client.io.write_all(&frame(&[3, 0, 0, 0, 0, id, 1], front)).unwrap();
+            client.io.write_all(&frame(&[0, 0, 0, 0, 1, id, 1], back)).unwrap();
+            client.expect(answer);
+        }
+    });
+}
+
+#[test]
+fn short_timeouts_end_silent_connections() {
+    within(|| {
+        let mut config = AgentConfig::default();
+        let mut timeouts = Timeouts::default();
+        timeouts.hello = Some(Duration::from_millis(100));
+        timeouts.idle = Some(Duration::from_millis(300));
+        timeouts.frame = Some(Duration::from_millis(200));
+        config.timeouts = timeouts;
+        let server = Running::with(echo, config, |server| server.workers(1));
+        let mut silent = server.connect();
+        let mut idle = server.session();
+        let mut half = server.session();
+        half.io.write_all(&[0, 0, 0, 100, 3]).unwrap();
+        for (client, words) in [(&mut silent, "handshake"), (&mut half, "frame"), (&mut idle, "idle")] {
+            let end = client.receive().unwrap();
+            assert!(
+                end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:2") && end.contains(words),
+                "{end}"
+            );
+            assert_eq!(client.receive(), None);
+        }
+        until(|| server.handle.stats().open == 0);
+    });
+}

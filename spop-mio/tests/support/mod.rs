@@ -1,0 +1,145 @@
+//! A peer that speaks in sentences, over any stream.
+#![allow(dead_code, unreachable_pub)] // No test uses all of it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    panic,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use spop_core::{AgentConfig, frame::Frame, notation};
+use spop_mio::{Address, Handler, Server, ServerHandle};
+
+/// No test takes longer than this; if it does, something hangs.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Runs a test that must not hang.
+pub fn within(test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    let test = thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    assert_ne!(ended.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Timeout), "the test hangs");
+    if let Err(panicked) = test.join() {
+        panic::resume_unwind(panicked);
+    }
+}
+
+/// Waits until something is so.
+pub fn until(mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < LONG, "it never comes");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server on a free port of its own. It is stopped when this is dropped.
+pub struct Running {
+    pub address: Address,
+    pub handle: ServerHandle,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Running {
+    pub fn start(handler: impl Handler + Clone + 'static) -> Self {
+        Self::with(handler, AgentConfig::default(), |server| server.workers(1))
+    }
+
+    pub fn with<H: Handler + Clone + 'static>(
+        handler: H,
+        config: AgentConfig,
+        adjust: impl FnOnce(Server<H>) -> Server<H>,
+    ) -> Self {
+        let server = adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").unwrap();
+        let address = server.addresses().unwrap().pop().unwrap();
+        let handle = server.handle();
+        Self { address, handle, thread: Some(thread::spawn(move || server.serve())) }
+    }
+
+    pub fn connect(&self) -> Client<TcpStream> {
+        let stream = TcpStream::connect(self.address.tcp().unwrap()).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client::new(stream)
+    }
+
+    /// A connection whose handshake is done.
+    pub fn session(&self) -> Client<TcpStream> {
+        let mut client = self.connect();
+        client.greet("pipelining", "e1");
+        client
+    }
+
+    /// Waits for the end that somebody else brought about.
+    pub fn join(mut self) {
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+pub struct Client<I> {
+    pub io: I,
+}
+
+impl<I: Read + Write> Client<I> {
+    pub fn new(io: I) -> Self {
+        Self { io }
+    }
+
+    pub fn greet(&mut self, capabilities: &str, engine: &str) {
+        self.send(&format!(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+             capabilities=string:\"{capabilities}\" engine-id=string:{engine}"
+        ));
+        let hello = self.receive().unwrap();
+        assert!(hello.starts_with("AGENT-HELLO fin 0 0"), "{hello}");
+    }
+
+    /// Sends sentences, one a line, in one write.
+    pub fn send(&mut self, sentences: &str) {
+        self.io.write_all(&bytes(sentences)).unwrap();
+    }
+
+    /// The next frame as a sentence; `None` at the end.
+    pub fn receive(&mut self) -> Option<String> {
+        let mut length = [0; 4];
+        self.io.read_exact(&mut length).ok()?;
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        self.io.read_exact(&mut frame).unwrap();
+        Some(notation::print(Frame::decode(&frame).unwrap()).to_string())
+    }
+
+    pub fn expect(&mut self, sentences: &str) {
+        for line in lines(sentences) {
+            assert_eq!(self.receive().as_deref(), Some(line));
+        }
+    }
+
+    /// Sends a NOTIFY and reads its answer.
+    pub fn ask(&mut self, sentence: &str, answer: &str) {
+        self.send(sentence);
+        self.expect(answer);
+    }
+}
+
+pub fn bytes(sentences: &str) -> Vec<u8> {
+    lines(sentences).flat_map(|line| notation::parse_bytes(line).unwrap()).collect()
+}
+
+fn lines(sentences: &str) -> impl Iterator<Item = &str> {
+    sentences.lines().map(str::trim).filter(|line| !line.is_empty())
+}
