@@ -1,0 +1,107 @@
+//! An agent run as a program of its own.
+
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::{PATIENCE, until};
+
+/// The agents that every scenario must pass with; each is an example of the workspace with the same command line.
+pub const AGENTS: &[&str] = &["echo-tokio"];
+
+/// A running agent; killed on drop.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    addresses: Vec<String>,
+}
+
+impl Agent {
+    /// Starts the example `name` and waits until it listens, once for each `--listen` among `args`.
+    ///
+    /// # Errors
+    /// It is not built, does not start, or says nothing.
+    pub fn start(name: &str, args: &[&str], log: &Path) -> Result<Self> {
+        let program = example(name)?;
+        let mut child = Command::new(&program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(log)?)
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let stdout = child.stdout.take().context("the agent has no stdout")?;
+        // From here on an error ends the child.
+        let mut agent = Self { child, addresses: Vec::new() };
+        let (said, heard) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+        });
+        let end = Instant::now() + PATIENCE;
+        while agent.addresses.len() < args.iter().filter(|arg| **arg == "--listen").count() {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(line) = heard.recv_timeout(left) else {
+                bail!("{name} {args:?} does not listen: {}", std::fs::read_to_string(log)?);
+            };
+            let address = line.strip_prefix("listening on ");
+            agent.addresses.push(address.with_context(|| format!("{name} says {line:?}"))?.to_owned());
+        }
+        Ok(agent)
+    }
+
+    /// The first address that the agent listens on.
+    pub fn address(&self) -> &str {
+        self.addresses.first().map_or("", String::as_str)
+    }
+
+    /// Asks the agent to drain: finish what it owes, then end.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn terminate(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+    }
+
+    /// Ends the agent without letting it do anything more.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until the agent has ended.
+    ///
+    /// # Errors
+    /// It has not within `limit`.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        until("the agent has ended", limit, || Ok(self.child.try_wait()?))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn example(name: &str) -> Result<PathBuf> {
+    // The tests run as target/PROFILE/deps/TEST.
+    let test = env::current_exe()?;
+    let program = test.ancestors().nth(2).context("the test runs outside a target directory")?;
+    let program = program.join("examples").join(name);
+    ensure!(program.is_file(), "{} is missing: run cargo build --workspace --examples", program.display());
+    Ok(program)
+}

@@ -1,0 +1,255 @@
+//! haproxy.cfg and spoe.cfg for a scenario.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Result;
+
+/// The name of the SPOE engine: agents set `SCOPE.e.NAME`.
+const ENGINE: &str = "e";
+
+/// One web frontend with a SPOE filter, and a backend of agents.
+///
+/// Unless a web server is given, the frontend answers every request itself once the filter is done with it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    servers: Vec<String>,
+    server_options: String,
+    threads: usize,
+    web_server: Option<SocketAddr>,
+    global: Vec<String>,
+    frontend: Vec<String>,
+    backend: Vec<String>,
+    agent: Vec<String>,
+    shown: Vec<String>,
+    messages: Vec<Message>,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    name: String,
+    args: Vec<String>,
+    event: String,
+}
+
+impl Config {
+    /// A configuration that asks the agent at `address`: `IP:PORT`, or the path of a unix socket.
+    pub fn new(address: &str) -> Self {
+        let empty = Self {
+            servers: Vec::new(),
+            server_options: String::new(),
+            threads: 1,
+            web_server: None,
+            global: Vec::new(),
+            frontend: Vec::new(),
+            backend: Vec::new(),
+            agent: Vec::new(),
+            shown: Vec::new(),
+            messages: Vec::new(),
+        };
+        empty.server(address)
+    }
+
+    /// Adds one more agent to choose from.
+    #[must_use]
+    pub fn server(mut self, address: &str) -> Self {
+        let kind = if address.contains('/') { "unix@" } else { "" };
+        self.servers.push(format!("{kind}{address}"));
+        self
+    }
+
+    /// The number of threads, 1 unless told otherwise. To an agent each is an HAProxy of its own: it has connections, an
+    /// engine-id, and knows only what it has learned itself.
+    #[must_use]
+    pub fn threads(mut self, number: usize) -> Self {
+        self.threads = number;
+        self
+    }
+
+    /// Options of every server line, such as `check inter 100ms`.
+    #[must_use]
+    pub fn server_options(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.server_options);
+        self
+    }
+
+    /// Everything goes through one connection to the agent: whenever HAProxy would like another, it waits for one in vain,
+    /// and the pipeline has to do.
+    #[must_use]
+    pub fn one_connection(self) -> Self {
+        self.server_options("maxconn 1").backend("timeout queue 30s")
+    }
+
+    /// Requests go on to this web server.
+    #[must_use]
+    pub fn web_server(mut self, address: SocketAddr) -> Self {
+        self.web_server = Some(address);
+        self
+    }
+
+    /// Adds a line to the section `global`.
+    #[must_use]
+    pub fn global(mut self, line: &str) -> Self {
+        self.global.push(line.to_owned());
+        self
+    }
+
+    /// Adds a line to the frontend.
+    #[must_use]
+    pub fn frontend(mut self, line: &str) -> Self {
+        self.frontend.push(line.to_owned());
+        self
+    }
+
+    /// Adds a line to the backend of the agents.
+    #[must_use]
+    pub fn backend(mut self, line: &str) -> Self {
+        self.backend.push(line.to_owned());
+        self
+    }
+
+    /// Adds a line to the `spoe-agent`; of two `timeout processing` the later one counts.
+    #[must_use]
+    pub fn agent(mut self, line: &str) -> Self {
+        self.agent.push(line.to_owned());
+        self
+    }
+
+    /// Sends a message with each request.
+    #[must_use]
+    pub fn message(self, name: &str, args: &str) -> Self {
+        self.message_on("on-frontend-http-request", name, args)
+    }
+
+    /// Sends a message at an event, which may be followed by a condition.
+    #[must_use]
+    pub fn message_on(mut self, event: &str, name: &str, args: &str) -> Self {
+        self.messages.push(Message {
+            name: name.to_owned(),
+            args: vec![args.to_owned()],
+            event: event.to_owned(),
+        });
+        self
+    }
+
+    /// Adds more arguments to the latest message: HAProxy takes at most 64 words on a line.
+    #[must_use]
+    pub fn args(mut self, args: &str) -> Self {
+        if let Some(message) = self.messages.last_mut() {
+            message.args.push(args.to_owned());
+        }
+        self
+    }
+
+    /// The reply shows the variable `txn.e.NAME`, if it is set, to [`Reply::var`](crate::http::Reply::var).
+    /// Converters may follow the name, as in `echo.v,hex`.
+    #[must_use]
+    pub fn show(mut self, name: &str) -> Self {
+        let bare = name.split(',').next().unwrap_or_default();
+        self.shown.push(show(bare, &format!("txn.{ENGINE}.{bare}"), &name[bare.len()..]));
+        self
+    }
+
+    /// Like [`show`](Self::show) for a variable of any scope, known to the reply as `SCOPE.NAME`.
+    #[must_use]
+    pub fn show_in(mut self, scope: &str, name: &str) -> Self {
+        self.shown.push(show(&format!("{scope}.{name}"), &format!("{scope}.{ENGINE}.{name}"), ""));
+        self
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        fs::write(dir.join("haproxy.cfg"), self.haproxy_cfg(dir))?;
+        fs::write(dir.join("spoe.cfg"), self.spoe_cfg())?;
+        Ok(())
+    }
+
+    fn haproxy_cfg(&self, dir: &Path) -> String {
+        let dir = dir.display();
+        let mut file = File::default();
+        file.section("global")
+            .line("log stdout format raw local0")
+            .line("maxconn 2000")
+            .line(&format!("nbthread {}", self.threads))
+            .line(&format!("stats socket unix@{dir}/admin.sock level admin"))
+            .lines(&self.global);
+        file.section("defaults")
+            .line("mode http")
+            .line("timeout connect 2s")
+            .line("timeout client 30s")
+            .line("timeout server 30s");
+        // The listening socket is inherited as standard input, see `Haproxy::start`.
+        file.section("frontend web")
+            .line("bind fd@0")
+            .line(&format!("filter spoe engine {ENGINE} config {dir}/spoe.cfg"))
+            .lines(&self.frontend)
+            .line(&show("error", &format!("txn.{ENGINE}.error"), ""))
+            .lines(&self.shown)
+            .line(if self.web_server.is_some() {
+                "default_backend web"
+            } else {
+                "http-request return status 200"
+            });
+        if let Some(address) = self.web_server {
+            file.section("backend web").line(&format!("server web {address}"));
+        }
+        file.section("backend agents").line("mode tcp").line("log global").lines(&self.backend);
+        for (index, server) in self.servers.iter().enumerate() {
+            file.line(&format!("server a{index} {server} {}", self.server_options));
+        }
+        file.0
+    }
+
+    fn spoe_cfg(&self) -> String {
+        let names: Vec<&str> = self.messages.iter().map(|message| message.name.as_str()).collect();
+        let mut file = File(format!("[{ENGINE}]\n"));
+        file.section(&format!("spoe-agent {ENGINE}"))
+            .line(&format!("messages {}", names.join(" ")))
+            .line("log global")
+            .line("option dontlog-normal")
+            .line(&format!("option var-prefix {ENGINE}"))
+            .line("option set-on-error error")
+            .line("timeout hello 2s")
+            .line("timeout idle 60s")
+            .line("timeout processing 8s")
+            .line("use-backend agents")
+            .lines(&self.agent);
+        for message in &self.messages {
+            file.section(&format!("spoe-message {}", message.name));
+            for args in &message.args {
+                file.line(&format!("args {args}"));
+            }
+            file.line(&format!("event {}", message.event));
+        }
+        file.0
+    }
+}
+
+fn show(header: &str, variable: &str, converters: &str) -> String {
+    // To `var` in a format string, unset is the same as empty.
+    format!(
+        "http-after-response set-header x-{header} %[var({variable}){converters}] if {{ var({variable}) -m found }}"
+    )
+}
+
+#[derive(Default)]
+struct File(String);
+
+impl File {
+    fn section(&mut self, name: &str) -> &mut Self {
+        self.0.push_str(name);
+        self.0.push('\n');
+        self
+    }
+
+    fn line(&mut self, line: &str) -> &mut Self {
+        self.0.push_str("    ");
+        self.0.push_str(line);
+        self.0.push('\n');
+        self
+    }
+
+    fn lines(&mut self, lines: &[String]) -> &mut Self {
+        lines.iter().fold(self, |file, line| file.line(line))
+    }
+}

@@ -1,0 +1,210 @@
+//! As much HTTP/1.1 as the tests need: one request on a connection of its own, and a server that always says 200.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+/// A request that has no answer after this time hangs. Above every timeout in the configurations of HAProxy.
+pub const HANG: Duration = Duration::from_secs(20);
+
+/// An HTTP request under construction.
+#[derive(Clone, Debug)]
+pub struct Request {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    source: Option<IpAddr>,
+}
+
+impl Request {
+    /// A GET request for `path`.
+    pub fn get(path: &str) -> Self {
+        Self::new("GET", path)
+    }
+
+    /// A POST request that carries `body`.
+    pub fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        let length = body.len().to_string();
+        Self { body, ..Self::new("POST", path).header("content-length", length) }
+    }
+
+    fn new(method: &str, path: &str) -> Self {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n").into_bytes();
+        Self { head, body: Vec::new(), source: None }
+    }
+
+    /// Adds a header; its value need not be UTF-8.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.head.extend_from_slice(name.as_bytes());
+        self.head.extend_from_slice(b": ");
+        self.head.extend_from_slice(value.as_ref());
+        self.head.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The local address to connect from, such as 127.0.0.2.
+    #[must_use]
+    pub fn source(mut self, address: impl Into<IpAddr>) -> Self {
+        self.source = Some(address.into());
+        self
+    }
+
+    /// Sends the request and waits for the whole reply.
+    ///
+    /// # Errors
+    /// No connection, no reply within [`HANG`], or a reply that is not HTTP.
+    pub fn send(&self, to: SocketAddr) -> Result<Reply> {
+        let start = Instant::now();
+        let mut stream = match self.source {
+            None => TcpStream::connect(to).context("cannot connect")?,
+            Some(source) => {
+                connect_from(source, to).with_context(|| format!("cannot connect from {source}"))?
+            }
+        };
+        stream.set_read_timeout(Some(HANG))?;
+        let mut message = self.head.clone();
+        message.extend_from_slice(b"\r\n");
+        message.extend_from_slice(&self.body);
+        stream.write_all(&message).context("cannot send the request")?;
+        let mut answer = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut answer) {
+            ensure!(error.kind() != ErrorKind::WouldBlock, "the request hangs: no reply within {HANG:?}");
+            return Err(error).context("the connection broke before the reply was complete");
+        }
+        Reply::parse(&answer, start.elapsed())
+    }
+}
+
+fn connect_from(source: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
+}
+
+/// A complete HTTP reply.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// From before the connection was made until the reply was complete.
+    pub took: Duration,
+    headers: Vec<(String, String)>,
+}
+
+impl Reply {
+    fn parse(answer: &[u8], took: Duration) -> Result<Self> {
+        let text = String::from_utf8_lossy(answer);
+        let Some((head, _body)) = text.split_once("\r\n\r\n") else {
+            bail!("the connection closed before a reply was complete; it said {text:?}");
+        };
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let headers = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        Ok(Self { status: status.context("not an HTTP reply")?, took, headers })
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// A variable that the configuration shows ([`Config::show`](crate::haproxy::Config::show)); `None` if not set.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.header(&format!("x-{name}"))
+    }
+
+    /// The error that HAProxy met on the way to the agent: SPOE's `option set-on-error`.
+    pub fn error(&self) -> Option<&str> {
+        self.var("error")
+    }
+
+    /// Checks that nothing went wrong and that these variables have these values.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    pub fn expect(&self, vars: &[(&str, &str)]) -> Result<()> {
+        ensure!(self.status == 200, "HTTP status {}", self.status);
+        ensure!(self.error().is_none(), "SPOE error {:?} after {:?}", self.error(), self.took);
+        for &(name, value) in vars {
+            ensure!(self.var(name) == Some(value), "{name} is {:?}, not {value:?}", self.var(name));
+        }
+        Ok(())
+    }
+
+    /// Checks that these variables were not set, although nothing went wrong.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    pub fn expect_unset(&self, names: &[&str]) -> Result<()> {
+        self.expect(&[])?;
+        for name in names {
+            ensure!(self.var(name).is_none(), "{name} is {:?}, and should not be set", self.var(name));
+        }
+        Ok(())
+    }
+
+    /// Checks that HAProxy reports this error.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn expect_error(&self, code: u64) -> Result<()> {
+        ensure!(self.error() == Some(&code.to_string()), "the SPOE error is {:?}, not {code}", self.error());
+        Ok(())
+    }
+
+    /// Checks that the reply came within `limit`: nobody waited for a timeout.
+    ///
+    /// # Errors
+    /// It came later.
+    pub fn expect_within(&self, limit: Duration) -> Result<()> {
+        ensure!(self.took <= limit, "the reply took {:?}, over {limit:?}", self.took);
+        Ok(())
+    }
+}
+
+/// A web server for HAProxy to stand in front of. Lives until the process ends.
+#[derive(Clone, Copy, Debug)]
+pub struct WebServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl WebServer {
+    /// Starts the server on a free port.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // HAProxy judges what becomes of a broken connection.
+                thread::spawn(move || answer(stream));
+            }
+        });
+        Ok(Self { address })
+    }
+}
+
+fn answer(mut stream: TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(HANG))?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend_from_slice(&byte);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n")?;
+    Ok(())
+}

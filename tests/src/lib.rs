@@ -1,0 +1,20 @@
+//! What the tests share: transcripts and captures for the reactors, real HAProxy, agents run as programs, and the HTTP
+//! traffic that goes through them.
+
+pub mod agent;
+pub mod captures;
+pub mod corpus;
+pub mod haproxy;
+pub mod http;
+pub mod load;
+pub mod replay;
+pub mod stage;
+pub mod transcript;
+pub mod wait;
+
+pub use spop_core::fuzzing::{driver, model, random};
+
+/// The programs of the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,34 @@
+//! What the fuzzer has found worth keeping still breaks no promise.
+
+#![allow(clippy::unwrap_used)] // It is a test.
+
+use spop_core::fuzzing::TARGETS;
+use spop_tests::corpus;
+
+fn replay(target: &str) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).unwrap();
+    let inputs = corpus::read(target).unwrap();
+    assert!(inputs.len() > 10, "the corpus is there");
+    for (number, input) in inputs.iter().enumerate() {
+        // Captured by the harness, and shown with a failure.
+        println!("{target}, input {number}: {}", input.escape_ascii());
+        body(input);
+    }
+}
+
+macro_rules! replay {
+    ($($target:ident),*) => {$(
+        #[test]
+        fn $target() {
+            replay(stringify!($target));
+        }
+    )*
+
+        #[test]
+        fn no_target_is_left_out() {
+            assert_eq!(TARGETS.map(|(name, _)| name), [$(stringify!($target)),*]);
+        }
+    };
+}
+
+replay!(wire, frames, notation, agent, reference, engine, pair, accept, hub);

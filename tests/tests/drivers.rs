@@ -1,0 +1,206 @@
+//! What a transcript cannot say: drivers and applications that err, and numbers that are exact.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use spop_core::{
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Settled, Status, Ticket, Timer,
+    Timestamp,
+    link::{Interest, Phase, Progress},
+    notation,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+                     capabilities=string:pipelining";
+
+fn frame(line: &str) -> Vec<u8> {
+    notation::parse_bytes(line).unwrap()
+}
+
+fn established(config: AgentConfig, connection: u64) -> (AgentReactor, BytesMut) {
+    let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(connection), NOW);
+    let mut inbox = BytesMut::from(&frame(HELLO)[..]);
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Established(_)));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::SendFrames));
+    let n = reactor.outgoing().len();
+    let _ = reactor.on_sent(NOW, n);
+    (reactor, inbox)
+}
+
+fn ticket(reactor: &mut AgentReactor, inbox: &mut BytesMut, line: &str) -> Ticket {
+    inbox.extend_from_slice(&frame(line));
+    match reactor.on_bytes(NOW, inbox) {
+        Action::RunMessages(notify) => notify.ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_ticket_of_another_connection_comes_back_and_nothing_changes() {
+    let (mut home, mut inbox) = established(AgentConfig::default(), 1);
+    let (mut other, _) = established(AgentConfig::default(), 2);
+    let actions = Actions::new();
+    let mine = ticket(&mut home, &mut inbox, "NOTIFY fin 5 1 m");
+    let id = mine.id();
+    let returned = |error: AckError| {
+        assert!(matches!(error, AckError::WrongConnection { connection: ConnectionId(2), .. }));
+        error.into_ticket()
+    };
+    let mine = returned(other.acknowledge(NOW, mine, &actions).unwrap_err());
+    let mine = returned(other.acknowledge_part(NOW, mine, &actions).unwrap_err());
+    let mine = returned(other.abort_answer(NOW, mine).unwrap_err());
+    let mine = returned(other.fail(NOW, mine).unwrap_err());
+    assert!(other.outgoing().is_empty());
+    assert!(home.is_waiting(id));
+    assert_eq!(home.acknowledge(NOW, mine, &actions), Ok(Settled::Queued));
+    assert!(!home.is_waiting(id));
+}
+
+#[test]
+fn a_ticket_is_not_its_namesake_though_its_slot_is_used_again() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    let first = ticket(&mut reactor, &mut inbox, "NOTIFY fin 5 1 m");
+    inbox.extend_from_slice(&frame("NOTIFY fin 5 1 m"));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::CancelMessages(_)));
+    let Action::RunMessages(second) = reactor.on_bytes(NOW, &mut inbox) else { panic!() };
+    assert_ne!(first.id(), second.ticket.id());
+    assert_eq!(reactor.acknowledge(NOW, first, &Actions::new()), Ok(Settled::Dropped));
+    assert!(reactor.outgoing().is_empty());
+    assert_eq!(reactor.acknowledge(NOW, second.ticket, &Actions::new()), Ok(Settled::Queued));
+}
+
+#[test]
+fn a_ticket_outlives_the_memory_given_back() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    let tickets: Vec<_> =
+        (0..20).map(|n| ticket(&mut reactor, &mut inbox, &format!("NOTIFY fin {n} 1 m"))).collect();
+    inbox.extend_from_slice(&frame("NOTIFY fin 0 1 m"));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::CancelMessages(_)));
+    let Action::RunMessages(newer) = reactor.on_bytes(NOW, &mut inbox) else { panic!() };
+    let mut tickets = tickets.into_iter();
+    let cancelled = tickets.next().unwrap();
+    for ticket in tickets.chain([newer.ticket]) {
+        assert_eq!(reactor.acknowledge(NOW, ticket, &Actions::new()), Ok(Settled::Queued));
+    }
+    let n = reactor.outgoing().len();
+    let _ = reactor.on_sent(NOW, n);
+    let _ = reactor.on_read_blocked(NOW);
+    let again = ticket(&mut reactor, &mut inbox, "NOTIFY fin 0 1 m");
+    assert_eq!(reactor.acknowledge(NOW, cancelled, &Actions::new()), Ok(Settled::Dropped));
+    assert!(reactor.is_waiting(again.id()));
+    let _ = reactor.acknowledge(NOW, again, &Actions::new());
+}
+
+#[test]
+fn at_least_is_exactly_what_is_missing() {
+    let bytes = frame("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7");
+    for have in 0..bytes.len() {
+        let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+        inbox.extend_from_slice(&bytes[..have]);
+        let missing = if have < 4 { 4 } else { bytes.len() } - have;
+        match reactor.on_bytes(NOW, &mut inbox) {
+            Action::WantBytes { at_least } => assert_eq!(at_least, missing),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(inbox.len(), have, "what is not a frame yet stays");
+    }
+}
+
+#[test]
+fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = 1;
+    let (mut reactor, mut inbox) = established(config, 1);
+    let first = ticket(&mut reactor, &mut inbox, "NOTIFY fin 5 1 m");
+    inbox.extend_from_slice(&frame("NOTIFY fin 7 1 m"));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Paused));
+    reactor.drain(NOW);
+    let _ = reactor.acknowledge(NOW, first, &Actions::new());
+    let n = reactor.outgoing().len();
+    let _ = reactor.on_sent(NOW, n);
+    // The driver has not obeyed `resume` yet.
+    assert!(reactor.interest().resume);
+    let _ = reactor.on_read_blocked(NOW);
+    assert_eq!(reactor.phase(), Phase::Established);
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::RunMessages(_)));
+}
+
+#[test]
+fn a_write_of_no_bytes_is_no_progress() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    let first = ticket(&mut reactor, &mut inbox, "NOTIFY fin 5 1 m");
+    let _ = reactor.acknowledge(NOW, first, &Actions::new());
+    let deadline = reactor.deadline();
+    assert_eq!(deadline, Some((NOW + Duration::from_secs(30), Timer::Write)));
+    let later = NOW + Duration::from_secs(29);
+    assert!(matches!(reactor.on_sent(later, 0), Action::SendFrames));
+    assert_eq!(reactor.deadline(), deadline);
+    let _ = reactor.disconnect(later, Status::NORMAL, "");
+    let deadline = reactor.deadline();
+    let _ = reactor.on_sent(later + Duration::from_millis(500), 0);
+    assert_eq!(reactor.deadline(), deadline);
+}
+
+#[test]
+fn the_defaults_are_the_decided_ones() {
+    let AgentConfig { max_frame_size, capabilities, limits, timeouts, pacing, .. } = AgentConfig::default();
+    assert_eq!(max_frame_size, 16_380);
+    assert_eq!(capabilities.to_string(), "fragmentation,pipelining");
+    assert_eq!(limits.max_in_flight, 64);
+    assert_eq!(limits.max_payload, 1 << 20);
+    assert_eq!(limits.max_payloads, 16, "more open payloads than the limit (16) are 11");
+    assert_eq!(limits.max_refused, 256, "refused ids that are still under way: the last 256 are remembered");
+    assert_eq!(timeouts.hello, Some(Duration::from_secs(5)));
+    assert_eq!(timeouts.frame, Some(Duration::from_secs(10)));
+    assert_eq!(timeouts.idle, Some(Duration::from_secs(600)));
+    assert_eq!(timeouts.message, Some(Duration::from_secs(30)));
+    assert_eq!(timeouts.drain, Duration::from_secs(10));
+    assert_eq!(pacing.unwrap().interval, Duration::from_millis(1));
+}
+
+#[test]
+fn needless_calls_are_harmless() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    let before = (reactor.interest(), reactor.deadline());
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::WantBytes { at_least: 4 }));
+    assert!(matches!(reactor.on_timeout(NOW), Action::WantBytes { .. }));
+    assert!(matches!(reactor.on_write_shut(NOW, Progress::Done), Action::WantBytes { .. }));
+    assert!(matches!(reactor.on_sent(NOW, 1_000), Action::WantBytes { .. }), "more than there was");
+    assert!(matches!(reactor.on_read_blocked(NOW), Action::WantBytes { .. }));
+    assert_eq!((reactor.interest(), reactor.deadline()), before);
+}
+
+#[test]
+fn the_end_is_told_once_and_what_comes_after_it_is_thrown_away() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    inbox.extend_from_slice(&frame("UNSET fin 5 1"));
+    inbox.extend_from_slice(&frame("NOTIFY fin 7 1 m"));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Close(_)));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::SendFrames));
+    assert!(inbox.is_empty());
+    assert!(matches!(reactor.on_transport_error(NOW), Action::WantBytes { .. }));
+    assert!(reactor.outgoing().is_empty());
+    assert_eq!(reactor.interest(), Interest { close: true, ..Interest::default() });
+    assert!(matches!(reactor.on_timeout(NOW + Duration::from_secs(9)), Action::WantBytes { .. }));
+    assert!(matches!(reactor.on_input_eof(NOW, &mut inbox), Action::WantBytes { .. }));
+}
+
+#[test]
+fn messages_can_be_kept_while_the_inbox_goes_on() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    inbox.extend_from_slice(&frame("NOTIFY fin 5 1 m a=string:first"));
+    let Action::RunMessages(first) = reactor.on_bytes(NOW, &mut inbox) else { panic!() };
+    for n in 0..100 {
+        let line = format!("NOTIFY fin {} 2 m a=string:other", 100 + n);
+        let other = ticket(&mut reactor, &mut inbox, &line);
+        let _ = reactor.acknowledge(NOW, other, &Actions::new());
+        let n = reactor.outgoing().len();
+        let _ = reactor.on_sent(NOW, n);
+    }
+    let message = first.messages.get("m").unwrap();
+    assert_eq!(message.get("a").unwrap().as_str(), Some("first"));
+    let _ = reactor.acknowledge(NOW, first.ticket, &Actions::new());
+}

@@ -1,0 +1,11 @@
+//! Real HAProxy asks the echo agents. Each scenario plays with every agent on every HAProxy that `tests/run` provides.
+
+// The module puts its name before that of each test, so that `--skip real_haproxy::` leaves them out.
+mod real_haproxy {
+    mod answers;
+    mod entrance;
+    mod fragments;
+    mod lifecycle;
+    mod requests;
+    mod values;
+}
