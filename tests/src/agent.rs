@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::wait::{PATIENCE, until};
 
 /// The agents that every scenario must pass with; each is an example of the workspace with the same command line.
-pub const AGENTS: &[&str] = &["echo-tokio"];
+pub const AGENTS: &[&str] = &["echo-tokio", "echo-mio"];
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
