@@ -34,6 +34,12 @@ pub enum Malformed {
         /// What the NB-ARGS byte says.
         found: u8,
     },
+    /// A value stands in a list of headers where a name is missing.
+    #[error("a header has no name")]
+    NamelessHeader,
+    /// A list of headers has ended, and the data has not.
+    #[error("more bytes follow the end of the headers")]
+    BytesAfterHeaders,
     /// A variable scope is none of 0 to 4.
     #[error("the variable scope {0} is unknown")]
     UnknownScope(u8),
@@ -53,6 +59,7 @@ pub enum Piece {
     Binary,
     Message,
     Action,
+    Headers,
 }
 
 impl fmt::Display for Piece {
@@ -67,6 +74,7 @@ impl fmt::Display for Piece {
             Self::Binary => "a binary value",
             Self::Message => "a message",
             Self::Action => "an action",
+            Self::Headers => "a list of headers",
         })
     }
 }

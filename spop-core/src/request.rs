@@ -10,8 +10,9 @@ use core::{
 };
 
 use crate::{
+    DecodeError,
     frame::Message,
-    wire::{Value, ValueType},
+    wire::{Headers, Value, ValueType},
 };
 
 impl<'a> Message<'a> {
@@ -99,6 +100,9 @@ pub enum Unusable {
     /// A STRING that is not UTF-8.
     #[error("is not UTF-8")]
     NotUtf8,
+    /// A BINARY that is not what `req.hdrs_bin` gives.
+    #[error("is no list of headers: {0}")]
+    NotHeaders(DecodeError),
 }
 
 fn wrong(expected: &'static str, value: Value<'_>) -> Unusable {
@@ -169,6 +173,14 @@ impl<'a> FromValue<'a> for &'a str {
 impl FromValue<'_> for String {
     fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
         <&str>::from_value(value).map(ToOwned::to_owned)
+    }
+}
+
+/// The headers that `req.hdrs_bin` or `res.hdrs_bin` has fetched.
+impl<'a> FromValue<'a> for Headers<'a> {
+    fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
+        let Value::Binary(bytes) = value else { return Err(wrong("BINARY", value)) };
+        Headers::decode(bytes).map_err(Unusable::NotHeaders)
     }
 }
 
@@ -245,6 +257,19 @@ mod tests {
             r#"argument "x" of message "m" is not UTF-8"#
         );
         assert!(take::<String>("x=binary:00").is_err());
+        let headers = |argument: &str| take::<Option<()>>(argument).unwrap_err();
+        assert_eq!(
+            headers("x=binary:016100"),
+            r#"argument "x" of message "m" is no list of headers: at byte 3: the data ends in the middle of a list of headers"#
+        );
+        assert_eq!(headers("x=string:a"), r#"argument "x" of message "m" is of type STRING, not BINARY"#);
+    }
+
+    /// Headers, for `take`, whose types may not borrow.
+    impl FromValue<'_> for () {
+        fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+            Headers::from_value(value).map(drop)
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         Messages, put_message,
     },
     notation::{self, ParseError},
-    wire::{KvList, Reader, put_varint, skip_string, skip_value, varint_len},
+    wire::{Headers, KvList, Reader, put_headers, put_varint, skip_string, skip_value, varint_len},
 };
 
 /// Varints, strings, values and lists of them: what is read is written the same way, and stepping over is reading.
@@ -36,6 +36,14 @@ pub fn wire(data: &[u8]) {
         let Ok(value) = value else { break };
         same_value(value, &rest[..rest.len() - reader.len()]);
         rest = reader.rest();
+    }
+
+    if let Ok(headers) = Headers::decode(data) {
+        let mut out = Vec::new();
+        put_headers(&mut out, headers.iter());
+        // Lengths have one encoding.
+        assert_eq!(out, data);
+        assert!(headers.iter().all(|(name, _)| !name.is_empty()));
     }
 
     if let Ok(list) = KvList::decode(data) {

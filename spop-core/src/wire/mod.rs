@@ -1,5 +1,6 @@
 //! Bytes and values (section 3.1 of the specification): varint, typed data, key/value lists, status codes. No state.
 
+mod headers;
 mod kv;
 mod reader;
 mod sink;
@@ -8,6 +9,7 @@ mod status;
 mod value;
 mod varint;
 
+pub use headers::{HeaderIter, Headers, put_headers};
 pub(crate) use kv::pair as kv_pair;
 pub use kv::{KvIter, KvList, put_pair};
 pub use reader::Reader;
