@@ -103,7 +103,7 @@ pub use engine::{
     StreamIds, Times, UnclaimedAck, VarRules, Vars,
 };
 pub use error::{DecodeError, Malformed, Piece};
-pub use frame::{Actions, Capabilities, MessageList, Scope};
+pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};
 pub use link::{CloseReason, Closed, Interest, Timer, Violation};
 pub use request::{ArgError, FromValue, Unusable};
 #[cfg(feature = "std")]

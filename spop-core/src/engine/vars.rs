@@ -10,11 +10,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     Scope, Value,
-    frame::{AckAction, AckActions},
+    frame::{AckAction, AckActions, check_name},
 };
-
-/// The most characters of `scope.prefix.name`.
-const NAME_MAX: usize = 63;
 
 /// Which variables an agent may set (section 2.2).
 #[derive(Clone, Debug, Default)]
@@ -47,13 +44,10 @@ impl VarRules {
     /// The full name of a variable; `None` when HAProxy would drop it silently: it exceeds 63 characters, has others than
     /// letters, digits, `.` and `_`, or is not known.
     pub fn full_name(&self, scope: Scope, name: &[u8]) -> Option<String> {
+        check_name(scope, &self.prefix, name).ok()?;
         let name = core::str::from_utf8(name).ok()?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_';
-        if name.is_empty() || !name.bytes().all(plain) || !self.force && !self.known.contains(name) {
-            return None;
-        }
-        let full = format!("{scope}.{}.{name}", self.prefix);
-        (full.len() <= NAME_MAX).then_some(full)
+        let known = self.force || self.known.contains(name);
+        known.then(|| format!("{scope}.{}.{name}", self.prefix))
     }
 }
 

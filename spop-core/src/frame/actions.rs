@@ -6,8 +6,9 @@ use core::fmt;
 use arrayvec::ArrayVec;
 
 use super::{
-    AckActions, Scope,
+    AckAction, AckActions, NameError, Scope,
     ack::{SET_VAR, UNSET_VAR},
+    variable,
 };
 use crate::wire::{Sink, Value, put_string};
 
@@ -17,7 +18,9 @@ const INLINE: usize = 120;
 /// The actions of an answer, kept in the form they have on the wire: answering copies them once.
 ///
 /// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently
-/// whose full name, `scope.prefix.name`, exceeds 63 characters or is not registered.
+/// whose full name, `scope.prefix.name`, exceeds 63 characters or is not registered. [`try_set_var`](Self::try_set_var)
+/// checks a name that is not known before the agent runs; a test finds the others with
+/// [`check_names`](Self::check_names).
 ///
 /// ```
 /// use spop_core::{Actions, Scope};
@@ -97,6 +100,56 @@ impl Actions {
         self
     }
 
+    /// SET-VAR of a name that HAProxy takes, if its prefix is short enough: for names that come from elsewhere.
+    ///
+    /// ```
+    /// use spop_core::{Actions, NameError, Scope};
+    ///
+    /// let mut actions = Actions::new();
+    /// actions.try_set_var(Scope::Session, "score.ip", 77_i32)?.try_set_var(Scope::Session, "score.all", 70_i32)?;
+    /// assert!(matches!(actions.try_set_var(Scope::Session, "x-score", 1_i32), Err(NameError::BadCharacter(_))));
+    /// # Ok::<(), NameError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Says why HAProxy would drop the variable, whatever its prefix is. Nothing was added.
+    pub fn try_set_var<'a>(
+        &mut self,
+        scope: Scope,
+        name: impl AsRef<[u8]>,
+        value: impl Into<Value<'a>>,
+    ) -> Result<&mut Self, NameError> {
+        variable::check(scope, 1, name.as_ref())?;
+        Ok(self.set_var(scope, name, value))
+    }
+
+    /// Checks all names, as HAProxy will behind this prefix: `option var-prefix`, else the name of the `spoe-agent`.
+    ///
+    /// ```
+    /// use spop_core::{Actions, Scope};
+    ///
+    /// let mut actions = Actions::new();
+    /// actions.set_var(Scope::Transaction, "a_name_that_is_just_about_as_long_as_a_name_can_be", true);
+    /// assert!(actions.check_names("iprep").is_ok());
+    /// assert!(actions.check_names("ip-reputation").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// Says what is the matter with the first that HAProxy would drop.
+    pub fn check_names(&self, prefix: &str) -> Result<(), NameError> {
+        self.iter().try_for_each(|action| match action {
+            AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
+                variable::check(scope, prefix.len(), name)
+            }
+        })
+    }
+
+    /// Adds the actions of another list behind these.
+    pub fn append(&mut self, other: &Self) -> &mut Self {
+        self.bytes.put(other.as_bytes());
+        self
+    }
+
     /// Type, number of arguments, scope and name.
     #[inline]
     fn put_head(&mut self, [action, args, scope]: [u8; 3], name: &[u8]) {
@@ -110,7 +163,7 @@ impl Actions {
     }
 
     /// The actions so far, as a peer will read them.
-    pub fn iter(&self) -> impl Iterator<Item = super::AckAction<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = AckAction<'_>> {
         AckActions::lenient(self.as_bytes()).iter()
     }
 
@@ -156,7 +209,6 @@ mod tests {
     use alloc::{vec, vec::Vec};
 
     use super::*;
-    use crate::frame::AckAction;
 
     #[test]
     fn actions_have_their_bytes() {
@@ -166,6 +218,45 @@ mod tests {
         actions.clear();
         actions.unset_var(Scope::Response, "x");
         assert_eq!(actions.as_bytes(), b"\x02\x02\x04\x01x");
+    }
+
+    #[test]
+    fn names_that_haproxy_would_drop_are_found() {
+        let longest = "x".repeat(63 - "proc.p.".len());
+        let mut actions = Actions::new();
+        assert!(actions.try_set_var(Scope::Process, &longest, true).is_ok());
+        assert!(actions.check_names("p").is_ok());
+        let too_long = NameError::TooLong { name: longest.clone(), len: 64 };
+        assert_eq!(actions.check_names("pp"), Err(too_long));
+        let too_long = longest.clone() + "x";
+        assert!(actions.try_set_var(Scope::Transaction, &too_long, true).is_ok(), "txn is shorter than proc");
+        for (name, error) in [
+            ("", NameError::Empty),
+            ("a b", NameError::BadCharacter("a b".into())),
+            ("ÿ", NameError::BadCharacter(r"\xc3\xbf".into())),
+            (&too_long, NameError::TooLong { name: too_long.clone(), len: 64 }),
+        ] {
+            assert_eq!(actions.try_set_var(Scope::Process, name, true).map(drop), Err(error));
+        }
+        assert_eq!(actions.iter().count(), 2);
+        actions.clear();
+        actions.unset_var(Scope::Process, "a-b");
+        assert!(actions.check_names("p").is_err());
+    }
+
+    #[test]
+    fn lists_are_joined_in_order() {
+        let mut all = Actions::new();
+        let mut more = Actions::new();
+        more.set_var(Scope::Session, "b", 2_i32).unset_var(Scope::Session, "c");
+        all.set_var(Scope::Session, "a", 1_i32).append(&Actions::new()).append(&more).append(&more);
+        let names: Vec<_> = all
+            .iter()
+            .map(|action| match action {
+                AckAction::SetVar { name, .. } | AckAction::UnsetVar { name, .. } => name,
+            })
+            .collect();
+        assert_eq!(names, [b"a", b"b", b"c", b"b", b"c"]);
     }
 
     #[test]

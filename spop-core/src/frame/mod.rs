@@ -11,6 +11,7 @@ mod header;
 mod hello;
 mod message_list;
 mod notify;
+mod variable;
 mod version;
 
 pub use ack::{AckAction, AckActions, AckIter, Scope};
@@ -21,4 +22,5 @@ pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZ
 pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};
 pub use notify::{Args, Message, MessageIter, Messages, put_message};
+pub use variable::{NameError, check_name};
 pub use version::Version;
