@@ -66,6 +66,30 @@ impl Messages {
         &self.payload
     }
 
+    /// Each message as a list of its own, in the same buffer: for handlers that take one message.
+    ///
+    /// ```
+    /// use spop_core::{MessageList, frame::Messages};
+    ///
+    /// let mut list = MessageList::new();
+    /// list.message("check-ip").arg("port", 443_i64);
+    /// list.message("log");
+    /// let messages = Messages::decode(list.as_bytes().to_vec().into())?;
+    /// let names: Vec<_> = messages.each().filter_map(|one| Some(one.iter().next()?.name().to_vec())).collect();
+    /// assert_eq!(names, [b"check-ip".as_slice(), b"log"]);
+    /// # Ok::<(), spop_core::DecodeError>(())
+    /// ```
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        let mut rest = &*self.payload;
+        core::iter::from_fn(move || {
+            let (args, after) = skip_string(rest)?.split_first()?;
+            let after = skip_args(after, *args)?;
+            let (one, _) = rest.split_at_checked(rest.len() - after.len())?;
+            rest = after;
+            Some(Self { payload: self.payload.slice_ref(one), count: 1 })
+        })
+    }
+
     /// A copy that shares nothing with the buffer of the connection.
     #[must_use]
     pub fn detach(&self) -> Self {
@@ -267,6 +291,13 @@ mod tests {
         assert_eq!(messages.get("two").unwrap().get("x"), Some(Value::String(b"text")));
         assert!(messages.get("three").is_none());
         assert_eq!(messages.detach().iter().count(), 3);
+        let each: Vec<_> = messages.each().collect();
+        assert_eq!(each.iter().flat_map(|one| one.payload().to_vec()).collect::<Vec<_>>(), three());
+        for (one, whole) in each.iter().zip(&messages) {
+            let only = one.iter().next().unwrap();
+            assert_eq!((one.len(), only.name()), (1, whole.name()));
+            assert!(only.args().eq(whole.args()));
+        }
     }
 
     #[test]
