@@ -4,6 +4,8 @@
 //! of it. `Floor` walks over the arguments with every step checked and answers with a patched copy of one answer: less
 //! is not possible without skipping work. `Reactor` is this crate, `Spop` the `spop` crate behind its codec.
 
+mod walk;
+
 use std::{hint::black_box, sync::Arc};
 
 use bytes::{Buf, BytesMut};
@@ -144,27 +146,6 @@ impl Floor {
         put_frame(&mut answer, header(FrameType::Ack, Ids::new(70_000, 1)), actions.as_bytes());
         Self { inbox: BytesMut::new(), answer, out: Vec::new() }
     }
-
-    fn answer(&mut self, frames: usize) -> Option<()> {
-        let mut inbox = &self.inbox[frames..];
-        let len = u32::from_be_bytes(*inbox.split_off(..4)?.first_chunk()?);
-        let frame = inbox.split_off(..len as usize)?;
-        let mut rest = frame;
-        let [3, 0, 0, 0, 1] = rest.split_off(..5)? else { return None };
-        varint(&mut rest)?;
-        varint(&mut rest)?;
-        let ids = &frame[5..frame.len() - rest.len()];
-        while !rest.is_empty() {
-            black_box(string(&mut rest)?);
-            for _ in 0..*rest.split_off_first()? {
-                black_box((string(&mut rest)?, value(&mut rest)?));
-            }
-        }
-        let start = self.out.len();
-        self.out.extend_from_slice(&self.answer);
-        self.out.get_mut(start + 9..)?.get_mut(..ids.len())?.copy_from_slice(ids);
-        Some(())
-    }
 }
 
 impl Road for Floor {
@@ -174,51 +155,10 @@ impl Road for Floor {
         self.out.clear();
         let mut start = 0;
         while start < self.inbox.len() {
-            self.answer(start).unwrap();
-            start += 4 + u32::from_be_bytes(*self.inbox[start..].first_chunk().unwrap()) as usize;
+            start += walk::answer(&self.inbox[start..], &self.answer, &mut self.out).unwrap();
         }
         &self.out
     }
-}
-
-#[inline]
-fn varint(data: &mut &[u8]) -> Option<u64> {
-    let mut value = u64::from(*data.split_off_first()?);
-    if value < 240 {
-        return Some(value);
-    }
-    for shift in (4..64).step_by(7) {
-        let byte = *data.split_off_first()?;
-        value = value.wrapping_add(u64::from(byte) << shift);
-        if byte < 128 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-#[inline]
-fn string<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = varint(data)?;
-    data.split_off(..usize::try_from(len).ok()?)
-}
-
-#[inline]
-fn value<'a>(data: &mut &'a [u8]) -> Option<Value<'a>> {
-    let head = *data.split_off_first()?;
-    Some(match head & 15 {
-        0 => Value::Null,
-        1 => Value::Bool(head & 16 != 0),
-        2 => Value::Int32(varint(data)?.cast_signed().try_into().ok()?),
-        3 => Value::Uint32(varint(data)?.try_into().ok()?),
-        4 => Value::Int64(varint(data)?.cast_signed()),
-        5 => Value::Uint64(varint(data)?),
-        6 => Value::Ipv4((*data.split_off(..4)?.first_chunk::<4>()?).into()),
-        7 => Value::Ipv6((*data.split_off(..16)?.first_chunk::<16>()?).into()),
-        8 => Value::String(string(data)?),
-        9 => Value::Binary(string(data)?),
-        _ => return None,
-    })
 }
 
 struct Reactor {

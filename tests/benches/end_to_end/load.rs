@@ -1,0 +1,220 @@
+//! The load: this project's engine on an epoll loop, the same for every agent.
+//!
+//! Each connection asks so many questions at once, in one write, and asks again when the last is answered. The engine sees
+//! to it that each is answered once; here every answer is compared with what it should be.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::BytesMut;
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, Event, EventData, EventFlags},
+    },
+    io::Errno,
+};
+use spop_core::{
+    Clock, ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp, frame::Ids, link::Phase,
+};
+
+use super::question::{Question, STREAMS, actions};
+
+/// How long anything may take that ought to happen at once.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// Connections of an engine to one agent.
+pub struct Load {
+    clock: Clock,
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    conns: Vec<Conn>,
+    buffer: Vec<u8>,
+    payload: Vec<u8>,
+    expected: Vec<u8>,
+    latencies: Vec<u32>,
+}
+
+struct Conn {
+    stream: TcpStream,
+    engine: EngineReactor,
+    inbox: BytesMut,
+    stream_id: u64,
+    /// Answers to come.
+    left: usize,
+}
+
+/// What came of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    pub answers: u64,
+    pub elapsed: Duration,
+    /// The time from a question to its answer: nanoseconds that 50 %, 99 % and 99.9 % do not exceed.
+    pub latencies: [u32; 3],
+}
+
+impl Load {
+    /// Opens so many connections, and lets each ask once.
+    pub fn connect(agent: SocketAddr, connections: usize, question: Question) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut load = Self {
+            clock: Clock::start(),
+            epoll,
+            events: Vec::with_capacity(1024),
+            conns: Vec::new(),
+            buffer: vec![0; 64 * 1024],
+            payload: question.payload(),
+            expected: actions().as_bytes().to_vec(),
+            latencies: Vec::new(),
+        };
+        let mut config = EngineConfig::default();
+        config.max_waiting_frames = 4096;
+        let config = Arc::new(config);
+        for key in 0..connections {
+            let stream = TcpStream::connect(agent).context("cannot connect to the agent")?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            epoll::add(&load.epoll, &stream, EventData::new_u64(key as u64), EventFlags::IN)?;
+            let engine = EngineReactor::new(Arc::clone(&config), ConnectionId(key as u64), load.clock.now());
+            // Far apart: no two of them ask under the same identifiers at the same time.
+            let stream_id = STREAMS.start + (key as u64 * 7919) % (STREAMS.end - STREAMS.start);
+            let inbox = BytesMut::new();
+            let mut conn = Conn { stream, engine, inbox, stream_id, left: 0 };
+            conn.write(load.clock.now())?;
+            load.conns.push(conn);
+        }
+        let mut to_greet = connections;
+        while to_greet > 0 {
+            load.wait()?;
+            let events = std::mem::take(&mut load.events);
+            for event in &events {
+                to_greet -= usize::from(load.read(event.data.u64() as usize)?.greeted);
+            }
+            load.events = events;
+        }
+        load.run(1, Duration::ZERO)?;
+        Ok(load)
+    }
+
+    /// Asks for so long, `depth` questions at once on each connection; every connection asks at least once.
+    pub fn run(&mut self, depth: usize, time: Duration) -> Result<Outcome> {
+        self.latencies.clear();
+        let start = Instant::now();
+        let now = self.clock.now();
+        for key in 0..self.conns.len() {
+            self.ask(now, key, depth)?;
+        }
+        let mut busy = self.conns.len();
+        let mut over = false;
+        while busy > 0 {
+            self.wait()?;
+            over = over || start.elapsed() >= time;
+            let events = std::mem::take(&mut self.events);
+            for event in &events {
+                let key = event.data.u64() as usize;
+                if !self.read(key)?.answered {
+                    continue;
+                }
+                if over {
+                    busy -= 1;
+                } else {
+                    let now = self.clock.now();
+                    self.ask(now, key, depth)?;
+                }
+            }
+            self.events = events;
+        }
+        let elapsed = start.elapsed();
+        for conn in &self.conns {
+            ensure!(conn.engine.ignored_acks() == 0, "an ACK that answers nothing");
+        }
+        let answers = self.latencies.len() as u64;
+        let latencies = [500, 990, 999].map(|permille| {
+            let index = (self.latencies.len() * permille / 1000).min(self.latencies.len() - 1);
+            *self.latencies.select_nth_unstable(index).1
+        });
+        Ok(Outcome { answers, elapsed, latencies })
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.events.clear();
+        loop {
+            let room = rustix::buffer::spare_capacity(&mut self.events);
+            match epoll::wait(&self.epoll, room, Some(&PATIENCE)) {
+                Ok(0) => bail!("the agent has not answered for {} s", PATIENCE.tv_sec),
+                Err(Errno::INTR) => {}
+                waited => return Ok(waited.map(|_| ())?),
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Timestamp, key: usize, depth: usize) -> Result<()> {
+        let Some(conn) = self.conns.get_mut(key) else { bail!("no connection {key}") };
+        for _ in 0..depth {
+            conn.engine.notify_raw(now, Some(Ids::new(conn.stream_id, 1)), &self.payload)?;
+            conn.stream_id += 1;
+            if conn.stream_id == STREAMS.end {
+                conn.stream_id = STREAMS.start;
+            }
+        }
+        conn.left = depth;
+        conn.write(now)
+    }
+
+    fn read(&mut self, key: usize) -> Result<Seen> {
+        let Some(conn) = self.conns.get_mut(key) else { bail!("no connection {key}") };
+        let n = match conn.stream.read(&mut self.buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Seen::default()),
+            read => read.context("reading from the agent")?,
+        };
+        ensure!(n > 0, "the agent has closed a connection");
+        conn.inbox.extend_from_slice(self.buffer.get(..n).unwrap_or_default());
+        let now = self.clock.now();
+        let mut seen = Seen::default();
+        loop {
+            match conn.engine.on_bytes(now, &mut conn.inbox) {
+                EngineAction::Answered(answer) => {
+                    ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
+                    self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));
+                    conn.left -= 1;
+                    seen.answered = conn.left == 0;
+                }
+                EngineAction::Established(_) => seen.greeted = true,
+                EngineAction::WantBytes { .. } => return Ok(seen),
+                action => bail!("{action:?} in phase {:?}", conn.engine.phase()),
+            }
+        }
+    }
+}
+
+/// What a read has brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    greeted: bool,
+    /// The last answer that the connection waits for.
+    answered: bool,
+}
+
+impl Conn {
+    /// Sends what there is to be sent, in one write as a rule.
+    fn write(&mut self, now: Timestamp) -> Result<()> {
+        debug_assert_ne!(self.engine.phase(), Phase::Closing);
+        while !self.engine.outgoing().is_empty() {
+            match self.stream.write(self.engine.outgoing()) {
+                Ok(n) => {
+                    let _ = self.engine.on_sent(now, n);
+                }
+                // What is asked at once fits the buffers of the sockets; the agent only has to get to it.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) => return Err(error).context("writing to the agent"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! What agents take end to end, over sockets: this project's, that of the `spop` crate, and a bare epoll loop.
+//! `cargo bench -p spop-tests --bench end_to_end`; README.md beside this folder says how to read it.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod floor;
+mod foreign;
+mod load;
+mod measure;
+mod process;
+mod question;
+mod serve;
+mod table;
+#[path = "../../../spop-core/benches/round/walk.rs"]
+mod walk;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    process::{LOAD_CORE, bind},
+    serve::Agent,
+};
+
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    mode: Option<Mode>,
+    /// The agents, the one to compare with first.
+    #[arg(long, value_delimiter = ',', global = true)]
+    agents: Vec<Agent>,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 9, global = true)]
+    rounds: usize,
+    /// How long one measurement takes.
+    #[arg(long, default_value_t = 150, value_name = "MS", global = true)]
+    time: u64,
+    /// What cargo says to every benchmark.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Compares the agents with the floor (the default).
+    Table,
+    /// Is one of the agents, on these processors with a worker for each.
+    #[command(hide = true)]
+    Serve {
+        agent: Agent,
+        #[arg(value_delimiter = ',')]
+        cores: Vec<usize>,
+    },
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let agents = if options.agents.is_empty() { Agent::ALL.to_vec() } else { options.agents };
+    let time = Duration::from_millis(options.time);
+    match options.mode {
+        Some(Mode::Serve { agent, cores }) => {
+            bind(&cores)?;
+            serve::serve(agent, cores.len())
+        }
+        None | Some(Mode::Table) => {
+            bind(&[LOAD_CORE])?;
+            table::run(&agents, options.rounds, time)
+        }
+    }
+}
