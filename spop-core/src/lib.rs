@@ -62,7 +62,7 @@
 //! Beside the agent stands the other side, [`EngineReactor`], which is HAProxy's part with the habits of its versions; [`Pool`]
 //! keeps many of its connections. [`accept`] is what happens on a connection before its first frame. And `pair`, with the
 //! feature of that name, joins an engine and an agent in virtual time: a handler is tested with it in fewer than 20 lines,
-//! without sockets.
+//! without sockets. The feature `server` has what the servers of `spop-tokio` and `spop-mio` share besides the protocol.
 //!
 //! # What is checked
 //!
@@ -89,7 +89,10 @@ pub mod link;
 pub mod notation;
 #[cfg(feature = "pair")]
 pub mod pair;
+mod reply;
 mod request;
+#[cfg(feature = "server")]
+pub mod server;
 mod time;
 pub mod wire;
 
@@ -105,6 +108,7 @@ pub use engine::{
 pub use error::{DecodeError, Malformed, Piece};
 pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};
 pub use link::{CloseReason, Closed, Interest, Timer, Violation};
+pub use reply::{Reply, Watch};
 pub use request::{ArgError, FromValue, Unusable};
 #[cfg(feature = "std")]
 pub use time::Clock;

@@ -7,14 +7,13 @@ use std::{
 };
 
 use spop_core::{
-    Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Session, Status, Ticket, TicketId,
-    Timestamp, accept::Peer, frame::Ids, hub::Hub,
+    Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
+    TicketId, Timestamp, Watch, accept::Peer, frame::Ids, hub::Hub, server::LogLimits,
 };
 use tracing::{debug, warn};
 
 use crate::{
-    Handler, Outcome, Reply, Request, Watch,
-    log::Limits,
+    Handler, Outcome, Request,
     pending::Pending,
     request::{Call, WorkerEnds},
 };
@@ -28,7 +27,7 @@ pub(crate) struct App<H> {
     pub(crate) patience: Option<Duration>,
     pub(crate) hub: Hub,
     pub(crate) pending: Pending,
-    pub(crate) logs: Limits,
+    pub(crate) logs: LogLimits,
     /// Requests of other connections that need no answer any more: they came again elsewhere.
     pub(crate) superseded: Vec<(ConnectionId, TicketId)>,
     /// Whether a session was just established whose answers may take other connections.

@@ -2,8 +2,10 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU8, Ordering},
 };
+
+use spop_core::server::{Counters, Stats};
 
 use crate::{mail::Mailbox, responder::Letter};
 
@@ -20,10 +22,7 @@ pub(crate) enum Level {
 pub(crate) struct Control {
     level: AtomicU8,
     workers: Mutex<Vec<Arc<Mailbox<Letter>>>>,
-    open: AtomicUsize,
-    pub(crate) accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) failed_accepts: AtomicU64,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Control {
@@ -45,26 +44,6 @@ impl Control {
     /// Whom to wake when the level rises.
     pub(crate) fn set_workers(&self, workers: &[Arc<Mailbox<Letter>>]) {
         *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers.to_vec();
-    }
-
-    /// Room for one more connection, if there are fewer than `max`.
-    pub(crate) fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
-        if self.open.fetch_add(1, Ordering::Relaxed) < max {
-            Some(Seat(Arc::clone(self)))
-        } else {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            None
-        }
-    }
-}
-
-/// One of the connections that may be open.
-#[derive(Debug)]
-pub(crate) struct Seat(Arc<Control>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -88,26 +67,6 @@ impl ServerHandle {
 
     /// The numbers so far.
     pub fn stats(&self) -> Stats {
-        let Control { open, accepted, refused, failed_accepts, .. } = &*self.control;
-        Stats {
-            accepted: accepted.load(Ordering::Relaxed),
-            open: open.load(Ordering::Relaxed) as u64,
-            refused: refused.load(Ordering::Relaxed),
-            failed_accepts: failed_accepts.load(Ordering::Relaxed),
-        }
+        self.control.counters.stats()
     }
-}
-
-/// The numbers of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections that were accepted.
-    pub accepted: u64,
-    /// Those of them that are open.
-    pub open: u64,
-    /// Connections that were closed at once, because there were too many.
-    pub refused: u64,
-    /// Attempts to accept that failed, for want of file descriptors for instance.
-    pub failed_accepts: u64,
 }

@@ -1,8 +1,8 @@
 //! What an application brings: a function from requests to replies.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use spop_core::{Actions, Partial, Status};
+use spop_core::{Actions, Partial, Reply, Watch};
 
 use crate::Request;
 
@@ -56,38 +56,6 @@ where
 #[must_use = "the worker does what it says"]
 pub struct Outcome(pub(crate) Option<Reply>);
 
-/// What HAProxy gets for a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reply {
-    /// These actions.
-    Ack(Actions),
-    /// What [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) says; the reason is logged.
-    Fail(String),
-    /// The end of the connection, and of every other request on it.
-    Disconnect {
-        /// The code, which HAProxy reports plus 256.
-        status: Status,
-        /// The words, for HAProxy's log.
-        message: Cow<'static, str>,
-    },
-}
-
-impl From<Actions> for Reply {
-    fn from(actions: Actions) -> Self {
-        Self::Ack(actions)
-    }
-}
-
-impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Reply {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(reply) => reply.into(),
-            Err(error) => Self::Fail(error.to_string()),
-        }
-    }
-}
-
 impl From<Reply> for Outcome {
     fn from(reply: Reply) -> Self {
         Self(Some(reply))
@@ -107,13 +75,4 @@ impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Outcome {
             Err(error) => Self(Some(Reply::Fail(error.to_string()))),
         }
     }
-}
-
-/// What is to become of a request that is still arriving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Watch {
-    /// Let the rest come.
-    Continue,
-    /// Refuse it: HAProxy goes on with error 4, and the rest is swallowed.
-    Refuse,
 }

@@ -74,28 +74,27 @@ mod connection;
 mod control;
 mod handler;
 mod listen;
-mod log;
 mod mail;
 mod pending;
 mod request;
 mod responder;
 mod server;
-#[cfg(unix)]
-mod socket_file;
 mod stream;
 mod timers;
 mod worker;
 
 pub use buffer::ReadBuffer;
 pub use connection::{Connection, Turn};
-pub use control::{ServerHandle, Stats};
-pub use handler::{Handler, Outcome, Reply, Watch};
+pub use control::ServerHandle;
+pub use handler::{Handler, Outcome};
 pub use listen::{Address, Endpoint};
 pub use request::Request;
 pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
-    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Partial, Scope,
-    Status, Value, accept::Peer,
+    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Partial, Reply,
+    Scope, Status, Value, Watch,
+    accept::{self, Peer},
+    server::Stats,
 };
 pub use stream::Stream;

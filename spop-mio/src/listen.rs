@@ -11,9 +11,9 @@ use std::{os::unix::net::UnixListener as StdUnixListener, path::Path};
 use mio::{Interest, Registry, Token, event::Source, net::TcpListener};
 use socket2::{Domain, Protocol, Type};
 use spop_core::accept::Peer;
-
 #[cfg(unix)]
-use crate::socket_file::{self, SocketFile};
+use spop_core::server::{SocketFile, listen_unix};
+
 use crate::stream::Socket;
 
 /// Connections that may wait to be accepted. The system has a limit of its own.
@@ -117,7 +117,7 @@ impl Endpoint {
             }
             #[cfg(unix)]
             Kind::Unix(path) => {
-                let listener = socket_file::listen(&path)?;
+                let listener = listen_unix(&path, None)?;
                 Bound::unix(listener, Some(SocketFile::new(path)?))
             }
             #[cfg(unix)]

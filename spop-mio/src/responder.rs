@@ -11,12 +11,11 @@ use std::{
 };
 
 use spop_core::{
-    Ticket,
+    Reply, Ticket,
     frame::{Ids, Message, Messages},
 };
 
 use crate::{
-    Reply,
     app::{Answer, Failure},
     mail::Mailbox,
     worker::Conn,

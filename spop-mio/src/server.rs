@@ -3,14 +3,13 @@
 use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
 
 use mio::{Poll, Waker};
-use spop_core::{AgentConfig, Clock, hub::Hub};
+use spop_core::{AgentConfig, Clock, hub::Hub, server::LogLimits};
 
 use crate::{
     Address, Endpoint, Handler,
     app::App,
     control::{Control, Level, ServerHandle},
     listen::Bound,
-    log::Limits,
     mail::Mailbox,
     pending::Pending,
     request::WorkerEnds,
@@ -162,7 +161,7 @@ impl<H: Handler + Clone> Server<H> {
                     patience: config.timeouts.message,
                     hub: Hub::default(),
                     pending: Pending::default(),
-                    logs: Limits::default(),
+                    logs: LogLimits::default(),
                     superseded: Vec::new(),
                     joined: false,
                 };

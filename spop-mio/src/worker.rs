@@ -11,16 +11,17 @@ use std::{
 use mio::{Events, Interest, Poll, Token, event::Event};
 use slab::Slab;
 use spop_core::{
-    AgentConfig, AgentReactor, Clock, ConnectionId, Status, Ticket, Timestamp,
+    AgentConfig, AgentReactor, Clock, ConnectionId, Reply, Status, Ticket, Timestamp,
     accept::Peer,
     hub::{Connections, Route},
+    server::Seat,
 };
 use tracing::{debug, warn};
 
 use crate::{
-    Connection, Handler, ReadBuffer, Reply, Turn,
+    Connection, Handler, ReadBuffer, Turn,
     app::{Answer, App, Failure},
-    control::{Control, Level, Seat},
+    control::{Control, Level},
     listen::Bound,
     mail::Mailbox,
     responder::Letter,
@@ -305,7 +306,7 @@ impl<H: Handler> Worker<H> {
                 Err(error) => {
                     listener.ready = false;
                     listener.rests = Some(self.now + BACK_OFF);
-                    self.control.failed_accepts.fetch_add(1, Ordering::Relaxed);
+                    self.control.counters.failed_accepts.fetch_add(1, Ordering::Relaxed);
                     self.warn("accept_failed", &error);
                     return;
                 }
@@ -314,12 +315,12 @@ impl<H: Handler> Worker<H> {
     }
 
     fn welcome(&mut self, socket: Socket, peer: Peer, for_all: bool) {
-        let Some(seat) = self.control.seat(self.max_connections) else {
-            self.control.refused.fetch_add(1, Ordering::Relaxed);
+        let Some(seat) = self.control.counters.seat(self.max_connections) else {
+            self.control.counters.refused.fetch_add(1, Ordering::Relaxed);
             self.warn("connection_refused", &format_args!("{peer}: too many connections"));
             return;
         };
-        self.control.accepted.fetch_add(1, Ordering::Relaxed);
+        self.control.counters.accepted.fetch_add(1, Ordering::Relaxed);
         // No two workers give the same number.
         let connection = ConnectionId(self.opened * self.everybody.len() as u64 + self.index as u64);
         self.opened += 1;

@@ -5,28 +5,21 @@ use std::{io, sync::Arc};
 use bytes::BytesMut;
 use spop_core::{
     Clock, Timestamp,
-    accept::{self, Accept, AcceptConfig, Acceptor, Step},
+    accept::{Accept, Acceptor, Origin, Peer},
     link::Layers,
+    server::Entrance,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, timeout_at},
 };
 
+use crate::stream::Stream;
 #[cfg(feature = "tls")]
-use crate::tls::{Tls, TlsPeer, TlsStream};
-use crate::{Peer, stream::Stream};
+use crate::tls::{self, TlsPeer, TlsStream};
 
 /// What a read takes at most here; a PROXY header, a probe and the beginning of a session are short.
 const READ: usize = 2_048;
-
-/// What the connections of one listener pass.
-#[derive(Debug)]
-pub(crate) struct Entrance {
-    config: Arc<AcceptConfig>,
-    #[cfg(feature = "tls")]
-    tls: Option<Tls>,
-}
 
 /// A connection whose session begins.
 #[derive(Debug)]
@@ -49,7 +42,7 @@ impl From<Peer> for Arrival {
 /// What was learned of a connection before its session.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) origin: accept::Origin,
+    pub(crate) origin: Origin,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<TlsPeer>,
 }
@@ -80,107 +73,78 @@ macro_rules! io {
     };
 }
 
-impl Entrance {
-    /// An entrance, unless every connection goes straight on.
-    #[cfg(feature = "tls")]
-    pub(crate) fn new(mut config: AcceptConfig, tls: Option<Tls>) -> io::Result<Option<Arc<Self>>> {
-        let step = config.steps().contains(&Step::Tls);
-        match &tls {
-            None if step => return Err(io::Error::other("it asks for TLS, and has no certificate")),
-            Some(_) if !step => config = config.with(Step::Tls).map_err(io::Error::other)?,
-            _ => {}
-        }
-        let any = !config.steps().is_empty();
-        Ok(any.then(|| Arc::new(Self { config: Arc::new(config), tls })))
-    }
-
-    /// An entrance, unless every connection goes straight on.
-    #[cfg(not(feature = "tls"))]
-    pub(crate) fn new(config: AcceptConfig) -> io::Result<Option<Arc<Self>>> {
-        if config.steps().contains(&Step::Tls) {
-            return Err(io::Error::other("it asks for TLS, which is a feature that was not built"));
-        }
-        let any = !config.steps().is_empty();
-        Ok(any.then(|| Arc::new(Self { config: Arc::new(config) })))
-    }
-
-    /// Takes a connection through.
-    pub(crate) async fn pass(&self, stream: Stream, peer: Peer, clock: Clock) -> Passage {
-        let now = || clock.at(Instant::now().into_std());
-        let other_end = match peer {
-            Peer::Tcp(address) => accept::Peer::Ip(address),
-            _ => accept::Peer::unnamed(),
+/// Takes a connection through.
+pub(crate) async fn pass(entrance: &Entrance, stream: Stream, peer: Peer, clock: Clock) -> Passage {
+    let now = || clock.at(Instant::now().into_std());
+    let mut acceptor = Acceptor::new(Arc::clone(&entrance.config), peer.clone(), now());
+    let mut inbox = BytesMut::new();
+    let mut passing = Passing::Plain(stream);
+    let mut accept = acceptor.on_bytes(now(), &mut inbox);
+    loop {
+        accept = match accept {
+            Accept::WantBytes { .. } => {
+                inbox.reserve(READ);
+                let read = async { io!(&mut passing, io => io.read_buf(&mut inbox).await) };
+                match in_time(clock, acceptor.deadline(), read).await {
+                    Some(Ok(0)) => acceptor.on_input_eof(now(), &mut inbox),
+                    Some(Ok(_)) => acceptor.on_bytes(now(), &mut inbox),
+                    Some(Err(error)) => return Passage::lost(&peer, &error),
+                    None => acceptor.on_timeout(now()),
+                }
+            }
+            Accept::SendReply => {
+                let write = async { io!(&mut passing, io => io.write(acceptor.outgoing()).await) };
+                match in_time(clock, acceptor.deadline(), write).await {
+                    Some(Ok(n)) => acceptor.on_sent(now(), n),
+                    Some(Err(error)) => return Passage::lost(&peer, &error),
+                    None => acceptor.on_timeout(now()),
+                }
+            }
+            Accept::ShutWrite => {
+                let shut = async { io!(&mut passing, io => io.shutdown().await) };
+                match in_time(clock, acceptor.deadline(), shut).await {
+                    Some(Ok(())) => acceptor.on_bytes(now(), &mut inbox),
+                    Some(Err(error)) => return Passage::lost(&peer, &error),
+                    None => acceptor.on_timeout(now()),
+                }
+            }
+            #[cfg(feature = "tls")]
+            Accept::StartTls => {
+                let (Some(tls), Passing::Plain(socket)) = (&entrance.tls, passing) else {
+                    return Passage::Refused("tls_failed", format!("no TLS for {peer}"));
+                };
+                let shake = tls::accept(tls, inbox.split(), socket);
+                match in_time(clock, acceptor.deadline(), shake).await {
+                    Some(Ok(stream)) => {
+                        passing = Passing::Tls(Box::new(stream));
+                        acceptor.on_tls_done(now(), &mut inbox)
+                    }
+                    Some(Err(error)) => {
+                        let error = format!("TLS with {peer} failed: {error}");
+                        return Passage::Refused("tls_failed", error);
+                    }
+                    None => match acceptor.on_timeout(now()) {
+                        Accept::Refuse(refusal) => {
+                            return Passage::Refused("refused", refusal.to_string());
+                        }
+                        _ => return Passage::Probe,
+                    },
+                }
+            }
+            Accept::Refuse(refusal) => return Passage::Refused("refused", refusal.to_string()),
+            Accept::Ready(origin) => {
+                let layers = passing.layers();
+                let accepted = Accepted {
+                    origin,
+                    #[cfg(feature = "tls")]
+                    tls: passing.tls_peer(),
+                };
+                let accepted = Some(Arc::new(accepted));
+                return Passage::Session(passing, Arrival { peer, accepted, rest: inbox, layers });
+            }
+            // `Close`. The others ask for what was done already, and never come.
+            _ => return Passage::Probe,
         };
-        let mut acceptor = Acceptor::new(Arc::clone(&self.config), other_end, now());
-        let mut inbox = BytesMut::new();
-        let mut passing = Passing::Plain(stream);
-        let mut accept = acceptor.on_bytes(now(), &mut inbox);
-        loop {
-            accept = match accept {
-                Accept::WantBytes { .. } => {
-                    inbox.reserve(READ);
-                    let read = async { io!(&mut passing, io => io.read_buf(&mut inbox).await) };
-                    match in_time(clock, acceptor.deadline(), read).await {
-                        Some(Ok(0)) => acceptor.on_input_eof(now(), &mut inbox),
-                        Some(Ok(_)) => acceptor.on_bytes(now(), &mut inbox),
-                        Some(Err(error)) => return Passage::lost(&peer, &error),
-                        None => acceptor.on_timeout(now()),
-                    }
-                }
-                Accept::SendReply => {
-                    let write = async { io!(&mut passing, io => io.write(acceptor.outgoing()).await) };
-                    match in_time(clock, acceptor.deadline(), write).await {
-                        Some(Ok(n)) => acceptor.on_sent(now(), n),
-                        Some(Err(error)) => return Passage::lost(&peer, &error),
-                        None => acceptor.on_timeout(now()),
-                    }
-                }
-                Accept::ShutWrite => {
-                    let shut = async { io!(&mut passing, io => io.shutdown().await) };
-                    match in_time(clock, acceptor.deadline(), shut).await {
-                        Some(Ok(())) => acceptor.on_bytes(now(), &mut inbox),
-                        Some(Err(error)) => return Passage::lost(&peer, &error),
-                        None => acceptor.on_timeout(now()),
-                    }
-                }
-                #[cfg(feature = "tls")]
-                Accept::StartTls => {
-                    let (Some(tls), Passing::Plain(socket)) = (&self.tls, passing) else {
-                        return Passage::Refused("tls_failed", format!("no TLS for {peer}"));
-                    };
-                    let shake = tls.accept(inbox.split(), socket);
-                    match in_time(clock, acceptor.deadline(), shake).await {
-                        Some(Ok(stream)) => {
-                            passing = Passing::Tls(Box::new(stream));
-                            acceptor.on_tls_done(now(), &mut inbox)
-                        }
-                        Some(Err(error)) => {
-                            let error = format!("TLS with {peer} failed: {error}");
-                            return Passage::Refused("tls_failed", error);
-                        }
-                        None => match acceptor.on_timeout(now()) {
-                            Accept::Refuse(refusal) => {
-                                return Passage::Refused("refused", refusal.to_string());
-                            }
-                            _ => return Passage::Probe,
-                        },
-                    }
-                }
-                Accept::Refuse(refusal) => return Passage::Refused("refused", refusal.to_string()),
-                Accept::Ready(origin) => {
-                    let layers = passing.layers();
-                    let accepted = Accepted {
-                        origin,
-                        #[cfg(feature = "tls")]
-                        tls: passing.tls_peer(),
-                    };
-                    let accepted = Some(Arc::new(accepted));
-                    return Passage::Session(passing, Arrival { peer, accepted, rest: inbox, layers });
-                }
-                // `Close`. The others ask for what was done already, and never come.
-                _ => return Passage::Probe,
-            };
-        }
     }
 }
 
@@ -197,7 +161,7 @@ impl Passing {
     fn tls_peer(&self) -> Option<TlsPeer> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(stream) => Some(TlsPeer::of(stream)),
+            Self::Tls(stream) => Some(TlsPeer::of(stream.get_ref().1)),
         }
     }
 }

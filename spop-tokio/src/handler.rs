@@ -1,8 +1,6 @@
 //! What an application brings: a function from requests to replies.
 
-use std::borrow::Cow;
-
-use spop_core::{Actions, Partial, Status};
+use spop_core::{Partial, Reply, Watch};
 
 use crate::Request;
 
@@ -54,45 +52,4 @@ where
     fn handle(&self, request: Request) -> impl Future<Output = Self::Answer> + Send {
         self(request)
     }
-}
-
-/// What HAProxy gets for a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reply {
-    /// These actions.
-    Ack(Actions),
-    /// What [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) says; the reason is logged.
-    Fail(String),
-    /// The end of the connection, and of every other request on it.
-    Disconnect {
-        /// The code, which HAProxy reports plus 256.
-        status: Status,
-        /// The words, for HAProxy's log.
-        message: Cow<'static, str>,
-    },
-}
-
-impl From<Actions> for Reply {
-    fn from(actions: Actions) -> Self {
-        Self::Ack(actions)
-    }
-}
-
-impl<T: Into<Self>, E: std::fmt::Display> From<Result<T, E>> for Reply {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(reply) => reply.into(),
-            Err(error) => Self::Fail(error.to_string()),
-        }
-    }
-}
-
-/// What is to become of a request that is still arriving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Watch {
-    /// Let the rest come.
-    Continue,
-    /// Refuse it: HAProxy goes on with error 4, and the rest is swallowed.
-    Refuse,
 }

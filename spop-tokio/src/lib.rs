@@ -122,19 +122,15 @@ mod driver;
 mod entrance;
 mod handler;
 mod inbox;
-mod limits;
 mod listen;
 mod live;
 mod log;
-mod metrics;
 mod request;
 mod responder;
 mod server;
 mod service;
 mod session;
 mod siblings;
-#[cfg(unix)]
-mod socket_file;
 mod stream;
 mod swap;
 #[cfg(feature = "tls")]
@@ -144,16 +140,18 @@ mod tower;
 mod transfer;
 
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
-pub use handler::{Handler, Reply, Watch};
+pub use handler::Handler;
 pub use listen::{Address, Endpoint};
 pub use live::Connection;
-pub use request::{Peer, Request};
+pub use request::Request;
 pub use responder::{Deferred, Responder, Response};
-pub use server::{Server, ServerHandle, Stats};
+pub use server::{Server, ServerHandle};
 pub use service::Service;
 pub use spop_core::{
     self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, EngineConfig, EngineError,
-    FromValue, MessageList, Partial, PoolConfig, Scope, Status, Value, accept,
+    FromValue, MessageList, Partial, PoolConfig, Reply, Scope, Status, Value, Watch,
+    accept::{self, Peer},
+    server::Stats,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

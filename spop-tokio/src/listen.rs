@@ -10,16 +10,16 @@ use std::{
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use spop_core::accept::AcceptConfig;
+#[cfg(unix)]
+use spop_core::server::{SocketFile, listen_unix};
+use spop_core::{accept::AcceptConfig, server::Entrance};
 #[cfg(unix)]
 use tokio::net::UnixListener;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-#[cfg(unix)]
-use crate::socket_file::{self, SocketFile};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use crate::{Peer, entrance::Entrance, stream::Stream};
+use crate::{Peer, stream::Stream};
 
 /// Connections that wait to be accepted; what the standard library has.
 const BACKLOG: u32 = 1024;
@@ -237,7 +237,7 @@ impl Endpoint {
             Kind::TcpListener(listener) => Socket::Tcp(listener?),
             #[cfg(unix)]
             Kind::Unix(path) => {
-                let listener = socket_file::listen(&path, mode).await?;
+                let listener = UnixListener::from_std(listen_unix(&path, mode)?)?;
                 Socket::Unix { listener, file: Some(SocketFile::new(path)?) }
             }
             #[cfg(unix)]
@@ -349,12 +349,12 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 self.sockets.set(&stream);
-                (Stream::Tcp(stream), Peer::Tcp(peer))
+                (Stream::Tcp(stream), Peer::Ip(peer))
             }
             #[cfg(unix)]
             Socket::Unix { listener, .. } => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                (Stream::Unix(stream), Peer::Unix)
+                (Stream::Unix(stream), Peer::unnamed())
             }
         }))
     }

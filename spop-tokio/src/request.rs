@@ -1,14 +1,15 @@
 //! What HAProxy asks.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
     Session,
-    accept::{self, Addresses, ProxyHeader},
+    accept::{Addresses, Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
+    server::{Permit, Work},
 };
 
-use crate::{entrance::Accepted, limits::Job};
+use crate::entrance::Accepted;
 
 /// One NOTIFY: the messages of one event, to be answered together.
 #[derive(Debug)]
@@ -68,16 +69,12 @@ impl Request {
     /// The address that the connection comes from: what a PROXY header announced, and otherwise that of the
     /// [`peer`](Self::peer), if it has one.
     pub fn source(&self) -> Option<SocketAddr> {
-        match (self.addresses(), &self.origin.peer) {
-            (Some(addresses), _) => ip(&addresses.source),
-            (None, Peer::Tcp(address)) => Some(*address),
-            (None, _) => None,
-        }
+        self.addresses().map_or(&self.origin.peer, |addresses| &addresses.source).socket_addr()
     }
 
     /// The address that the connection went to, if a PROXY header announced it.
     pub fn destination(&self) -> Option<SocketAddr> {
-        ip(&self.addresses()?.destination)
+        self.addresses()?.destination.socket_addr()
     }
 
     /// The PROXY header of the connection, if its listener expects one.
@@ -102,28 +99,11 @@ impl Request {
     }
 }
 
-fn ip(peer: &accept::Peer) -> Option<SocketAddr> {
-    if let accept::Peer::Ip(address) = peer { Some(*address) } else { None }
-}
-
-/// The other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Peer {
-    /// A TCP connection from this address.
-    Tcp(SocketAddr),
-    /// A unix socket; its clients have no names.
-    Unix,
-    /// Something else, under a name for the log.
-    Other(String),
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-            Self::Other(name) => f.write_str(name),
-        }
-    }
+/// One request that is worked on: what is held until its handler has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    #[allow(dead_code)] // Held for its drop.
+    pub(crate) permit: Permit,
+    #[allow(dead_code)] // Held for its drop.
+    pub(crate) work: Work,
 }

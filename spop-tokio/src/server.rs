@@ -11,7 +11,10 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use spop_core::AgentConfig;
+use spop_core::{
+    AgentConfig,
+    server::{Counters, Entrance, Place, Seat, Sources, Stats},
+};
 use tokio::{
     task::JoinSet,
     time::{Sleep, sleep},
@@ -21,10 +24,8 @@ use tracing::{error, warn};
 use crate::{
     Address, Connection, Endpoint, Handler, Peer, Service,
     control::{Control, Level},
-    entrance::{Arrival, Entrance, Passage, Passing},
-    limits::{Place, Sources},
+    entrance::{self, Arrival, Passage, Passing},
     listen::Listener,
-    service::Counters,
     stream::Stream,
 };
 
@@ -183,7 +184,6 @@ impl<H: Handler> Serving<H> {
     /// Notices which connections have ended.
     fn reap(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            self.counters().ended.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = ended {
                 error!(name: "connection_panicked", %error, "connection panicked");
             }
@@ -211,6 +211,7 @@ impl<H: Handler> Serving<H> {
                     }
                     Poll::Ready(Err(error)) if is_of_connection(&error) => {}
                     Poll::Ready(Err(error)) => {
+                        self.counters().failed_accepts.fetch_add(1, Ordering::Relaxed);
                         self.warn("accept_failed", &error);
                         self.back_off = Some(Box::pin(sleep(BACK_OFF)));
                         cx.waker().wake_by_ref();
@@ -223,12 +224,12 @@ impl<H: Handler> Serving<H> {
     }
 
     fn admit(&mut self, stream: Stream, peer: Peer, entrance: Option<Arc<Entrance>>) {
-        if self.tasks.len() >= self.server.max_connections {
+        let Some(seat) = self.counters().seat(self.server.max_connections) else {
             self.counters().refused.fetch_add(1, Ordering::Relaxed);
             self.server.service.shared.metrics.refused(1);
             self.warn("connection_refused", &format_args!("{peer}: too many connections"));
             return;
-        }
+        };
         let Some(place) = self.server.sources.enter(&peer) else {
             self.counters().refused.fetch_add(1, Ordering::Relaxed);
             self.server.service.shared.metrics.refused(1);
@@ -237,19 +238,18 @@ impl<H: Handler> Serving<H> {
         };
         self.counters().accepted.fetch_add(1, Ordering::Relaxed);
         let service = &self.server.service;
+        let held = (seat, place);
         match (entrance, stream) {
             (Some(entrance), stream) => {
-                self.tasks.spawn(ended(enter(service.clone(), entrance, stream, peer), place))
+                self.tasks.spawn(ended(enter(service.clone(), entrance, stream, peer), held))
             }
-            (None, Stream::Tcp(stream)) => self.tasks.spawn(ended(service.serve(stream, peer.into()), place)),
+            (None, Stream::Tcp(stream)) => self.tasks.spawn(ended(service.serve(stream, peer.into()), held)),
             #[cfg(unix)]
-            (None, Stream::Unix(stream)) => {
-                self.tasks.spawn(ended(service.serve(stream, peer.into()), place))
-            }
+            (None, Stream::Unix(stream)) => self.tasks.spawn(ended(service.serve(stream, peer.into()), held)),
         };
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &Arc<Counters> {
         &self.server.service.shared.counters
     }
 
@@ -260,9 +260,9 @@ impl<H: Handler> Serving<H> {
     }
 }
 
-async fn ended<T>(connection: impl Future<Output = T>, place: Place) {
+async fn ended<T>(connection: impl Future<Output = T>, held: (Seat, Place)) {
     connection.await;
-    drop(place);
+    drop(held);
 }
 
 /// Takes a connection through what its listener has before sessions, then serves it.
@@ -274,7 +274,7 @@ async fn enter<H: Handler>(service: Service<H>, entrance: Arc<Entrance>, stream:
         _ => Poll::Pending,
     }));
     // In a box: a session is longer than this, and should not have to keep the room.
-    let passage = Box::pin(entrance.pass(stream, peer, shared.clock));
+    let passage = Box::pin(entrance::pass(&entrance, stream, peer, shared.clock));
     let Either::Left((passage, _)) = select(passage, stopped).await else { return };
     match passage {
         Passage::Session(stream, arrival) => {
@@ -332,35 +332,11 @@ impl ServerHandle {
 
     /// The numbers so far.
     pub fn stats(&self) -> Stats {
-        let Counters { accepted, refused, rejected, probes, overloaded, ended } = &*self.counters;
-        let [accepted, refused, rejected, probes, overloaded, ended] =
-            [accepted, refused, rejected, probes, overloaded, ended]
-                .map(|counter| counter.load(Ordering::Relaxed));
-        let open = accepted.saturating_sub(ended);
-        Stats { accepted, open, refused, rejected, probes, overloaded }
+        self.counters.stats()
     }
 
     /// The connections that are open, for a status page. A look at each: not for every request.
     pub fn connections(&self) -> Vec<Connection> {
         self.control.connections()
     }
-}
-
-/// The numbers of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections that were accepted.
-    pub accepted: u64,
-    /// Those of them that are open.
-    pub open: u64,
-    /// Connections that were closed at once, because there were too many.
-    pub refused: u64,
-    /// Connections that were accepted, and ended before their sessions for a rule, a PROXY header, TLS, or the time they
-    /// took.
-    pub rejected: u64,
-    /// Connections that were accepted, and were monitors' probes.
-    pub probes: u64,
-    /// Requests that were not worked on, because there were too many.
-    pub overloaded: u64,
 }

@@ -1,12 +1,12 @@
 //! Serving connections, wherever they come from.
 
-use std::{
-    fmt, mem,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{fmt, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
-use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
+use spop_core::{
+    AgentConfig, Clock, Closed, ConnectionId, Timestamp,
+    server::{Counters, InFlight, Metrics},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -17,9 +17,7 @@ use crate::{
     control::{Control, Level},
     driver::Driver,
     entrance::Arrival,
-    limits::InFlight,
     log::Limits,
-    metrics::Metrics,
     session::{Ended, Session},
     siblings::{Orphans, Siblings},
     transfer::{self, Transfer},
@@ -69,17 +67,6 @@ impl<H> Shared<H> {
     pub(crate) fn now(&self) -> Timestamp {
         transfer::now(&self.clock)
     }
-}
-
-/// What a server counts.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) rejected: AtomicU64,
-    pub(crate) probes: AtomicU64,
-    pub(crate) overloaded: AtomicU64,
-    pub(crate) ended: AtomicU64,
 }
 
 impl<H: Handler> Service<H> {

@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use spop_core::{
     AckError, Action, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify, Status,
-    Ticket, TicketId, Timestamp, frame::Ids, link::Progress,
+    Ticket, TicketId, Timestamp, frame::Ids, link::Progress, server::Open,
 };
 use tracing::{debug, warn};
 
@@ -18,9 +18,7 @@ use crate::{
     Handler, Peer, Reply, Request, Watch,
     calls::{Calls, Outcome, words},
     entrance::{Accepted, Arrival},
-    limits::Job,
-    metrics::Open,
-    request::Origin,
+    request::{Job, Origin},
     service::Shared,
     siblings::{Letter, Seat},
     transfer::End,

@@ -167,7 +167,7 @@ async fn connections_can_be_seen() {
                 && first.in_flight == 2
             {
                 assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
-                assert_eq!(first.peer, spop_tokio::Peer::Tcp(client.io.local_addr().unwrap()));
+                assert_eq!(first.peer, spop_tokio::Peer::Ip(client.io.local_addr().unwrap()));
                 assert_eq!(first.phase, Phase::Established);
                 assert_eq!(second.phase, Phase::Connected);
                 assert_eq!((first.outgoing, second.in_flight), (0, 0));

@@ -44,7 +44,7 @@ async fn a_function_is_an_agent() {
 async fn a_request_knows_where_it_comes_from() {
     within(async {
         let server = Running::start(|request: Request| async move {
-            assert!(matches!(request.peer(), Peer::Tcp(address) if address.ip().is_loopback()));
+            assert!(matches!(request.peer(), Peer::Ip(address) if address.ip().is_loopback()));
             assert_eq!(request.engine_id(), Some(b"e1".as_slice()));
             assert_eq!((request.stream_id(), request.frame_id()), (5, 6));
             assert_eq!(request.messages().len(), 2);

@@ -1,5 +1,6 @@
 //! Where a connection comes from: what the socket says, and what was learned before the session.
 
+use alloc::borrow::Cow;
 use core::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -15,6 +16,8 @@ pub enum Peer {
     Ip(SocketAddr),
     /// The path of a unix socket. A client's is empty as a rule; an abstract one begins with a zero byte.
     Unix(Bytes),
+    /// Something else, under a name for the log.
+    Other(Cow<'static, str>),
 }
 
 impl Peer {
@@ -27,7 +30,15 @@ impl Peer {
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// The address and the port; `None` for a unix socket.
+    pub const fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) | Self::Other(_) => None,
         }
     }
 }
@@ -44,6 +55,7 @@ impl fmt::Display for Peer {
             Self::Ip(address) => address.fmt(f),
             Self::Unix(path) if path.is_empty() => f.write_str("a unix socket"),
             Self::Unix(path) => write!(f, "unix:{}", path.escape_ascii()),
+            Self::Other(name) => f.write_str(name),
         }
     }
 }

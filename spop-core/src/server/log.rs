@@ -1,41 +1,42 @@
 //! Events at a bounded rate: a peer must not be able to fill a disk.
 
-use std::time::Duration;
+use core::time::Duration;
 
-use spop_core::Timestamp;
+use crate::Timestamp;
 
 /// Events of a kind that come at once.
 const BURST: u32 = 10;
 /// What one more takes after that.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A token bucket for each kind of event, so that none can hide another. Each worker has its own.
+/// A bound for each kind of event, so that none can hide another.
 #[derive(Debug, Default)]
-pub(crate) struct Limits {
+pub struct LogLimits {
     /// Handlers that failed.
-    pub(crate) handler: Limit,
+    pub handler: LogLimit,
     /// Connections that ended as they should not.
-    pub(crate) closed: Limit,
+    pub closed: LogLimit,
     /// Connections that were refused, or could not be accepted.
-    pub(crate) accept: Limit,
+    pub accept: LogLimit,
 }
 
+/// A bound on how often events of a kind are logged: ten at once, then one a second.
 #[derive(Debug)]
-pub(crate) struct Limit {
+pub struct LogLimit {
     tokens: u32,
     filled: Timestamp,
     suppressed: u64,
 }
 
-impl Default for Limit {
+impl Default for LogLimit {
     fn default() -> Self {
         Self { tokens: BURST, filled: Timestamp::ZERO, suppressed: 0 }
     }
 }
 
-impl Limit {
+impl LogLimit {
     /// Whether an event may be logged; if so, how many were not since the last.
-    pub(crate) fn pass(&mut self, now: Timestamp) -> Option<u64> {
+    pub fn pass(&mut self, now: Timestamp) -> Option<u64> {
         let periods = now.since(self.filled).as_nanos() / PERIOD.as_nanos();
         if periods > 0 {
             self.tokens = self.tokens.saturating_add(u32::try_from(periods).unwrap_or(BURST)).min(BURST);
@@ -43,7 +44,7 @@ impl Limit {
         }
         if let Some(tokens) = self.tokens.checked_sub(1) {
             self.tokens = tokens;
-            Some(std::mem::take(&mut self.suppressed))
+            Some(core::mem::take(&mut self.suppressed))
         } else {
             self.suppressed += 1;
             None
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_not_logged() {
         let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
-        let mut limit = Limit::default();
+        let mut limit = LogLimit::default();
         let passed = (0..1000).filter_map(|_| limit.pass(at(0))).count();
         assert_eq!(passed, BURST as usize);
         assert_eq!(limit.pass(at(1)), Some(990));

@@ -1,19 +1,21 @@
 //! Numbers for the `metrics` facade. Without the feature all of this is nothing.
 
+use core::fmt;
 #[cfg(feature = "metrics")]
 use std::time::Instant;
 
 #[cfg(feature = "metrics")]
 use metrics::{Counter, Gauge, Histogram, counter, describe_counter, gauge, histogram};
-use spop_core::Closed;
+
+use crate::Closed;
 #[cfg(feature = "metrics")]
-use spop_core::{CloseReason, Status, link::Initiator};
+use crate::{CloseReason, Status, link::Initiator};
 
 /// A name in the code, the name of the metric, and what it counts.
 macro_rules! counters {
     ($($name:ident: $key:literal, $about:literal;)*) => {
         /// What a server counts for the recorder that was installed when it was made.
-        pub(crate) struct Metrics {
+        pub struct Metrics {
             $(#[cfg(feature = "metrics")] $name: Counter,)*
             #[cfg(feature = "metrics")]
             open: Gauge,
@@ -24,7 +26,9 @@ macro_rules! counters {
         }
 
         impl Metrics {
-            pub(crate) fn new() -> Self {
+            /// The metrics of the recorder that is installed now.
+            #[must_use]
+            pub fn new() -> Self {
                 $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
                 Self {
                     $(#[cfg(feature = "metrics")] $name: counter!($key),)*
@@ -41,7 +45,7 @@ macro_rules! counters {
                 #[doc = $about]
                 #[inline]
                 #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-                pub(crate) fn $name(&self, n: usize) {
+                pub fn $name(&self, n: usize) {
                     #[cfg(feature = "metrics")]
                     self.$name.increment(n as u64);
                     let _ = n;
@@ -49,6 +53,18 @@ macro_rules! counters {
             )*
         }
     };
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
 }
 
 counters! {
@@ -69,7 +85,7 @@ counters! {
 impl Metrics {
     /// A connection, until that is dropped.
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub(crate) fn open(&self) -> Open {
+    pub fn open(&self) -> Open {
         self.connections(1);
         #[cfg(feature = "metrics")]
         self.open.increment(1);
@@ -82,7 +98,7 @@ impl Metrics {
     /// A request that is worked on, until that is dropped.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub(crate) fn work(&self) -> Work {
+    pub fn work(&self) -> Work {
         #[cfg(feature = "metrics")]
         self.in_flight.increment(1);
         Work {
@@ -93,7 +109,7 @@ impl Metrics {
 
     /// A session has ended. What a peer may choose freely makes no labels without end.
     #[allow(clippy::unused_self)]
-    pub(crate) fn closed(&self, closed: &Closed) {
+    pub fn closed(&self, closed: &Closed) {
         let _ = closed;
         #[cfg(feature = "metrics")]
         {
@@ -109,7 +125,11 @@ impl Metrics {
                 CloseReason::Timeout(_) => Status::TIMEOUT,
                 _ => Status::NORMAL,
             };
-            let status = if status.0 < 100 { status.0.to_string() } else { "other".to_owned() };
+            let status = if status.0 < 100 {
+                std::format!("{}", status.0)
+            } else {
+                std::string::String::from("other")
+            };
             counter!("spop_closed_total", "by" => by, "status" => status).increment(1);
         }
     }
@@ -117,7 +137,7 @@ impl Metrics {
 
 /// A connection that is open.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub struct Open {
     #[cfg(feature = "metrics")]
     open: Gauge,
 }
@@ -131,13 +151,13 @@ impl Drop for Open {
 
 /// A request that is worked on.
 #[derive(Default)]
-pub(crate) struct Work {
+pub struct Work {
     #[cfg(feature = "metrics")]
     timed: Option<(Instant, Gauge, Histogram)>,
 }
 
-impl std::fmt::Debug for Work {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Work")
     }
 }

@@ -1,0 +1,150 @@
+//! How much is taken on, beyond what one connection may.
+
+use alloc::sync::Arc;
+use core::{
+    net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::accept::Peer;
+
+/// How many connections each address has, if those are limited.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Option<Arc<Counts>>);
+
+#[derive(Debug)]
+struct Counts {
+    max: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection of an address, if those are counted; dropped with it.
+#[derive(Debug)]
+pub struct Place(Option<(Arc<Counts>, IpAddr)>);
+
+impl Sources {
+    /// At most so many of one address.
+    pub fn limit(&mut self, max: usize) {
+        self.0 = Some(Arc::new(Counts { max, open: Mutex::default() }));
+    }
+
+    /// A place for a connection; `None` when its address has too many. Peers without an address are not counted.
+    pub fn enter(&self, peer: &Peer) -> Option<Place> {
+        let (Some(counts), Some(address)) = (&self.0, peer.ip()) else { return Some(Place(None)) };
+        let address = address.to_canonical();
+        let mut open = counts.open();
+        let count = open.entry(address).or_default();
+        if *count >= counts.max {
+            if *count == 0 {
+                open.remove(&address);
+            }
+            return None;
+        }
+        *count += 1;
+        Some(Place(Some((Arc::clone(counts), address))))
+    }
+}
+
+impl Counts {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((counts, address)) = &self.0 else { return };
+        let mut open = counts.open();
+        if let Some(count) = open.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(address);
+            }
+        }
+    }
+}
+
+/// How many requests are worked on in all. Counted only where there is a limit.
+#[derive(Debug)]
+pub struct InFlight {
+    max: AtomicUsize,
+    now: Arc<AtomicUsize>,
+}
+
+/// A place among all requests, if those are counted; dropped with the request.
+#[derive(Debug, Default)]
+pub struct Permit(Option<Arc<AtomicUsize>>);
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { max: AtomicUsize::new(usize::MAX), now: Arc::default() }
+    }
+}
+
+impl InFlight {
+    /// At most so many.
+    pub fn limit(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// A permit; `None` when there are too many.
+    #[inline]
+    pub fn enter(&self) -> Option<Permit> {
+        match self.max.load(Ordering::Relaxed) {
+            usize::MAX => Some(Permit(None)),
+            max => self.count(max),
+        }
+    }
+
+    fn count(&self, max: usize) -> Option<Permit> {
+        let permit = Permit(Some(Arc::clone(&self.now)));
+        // One that is too many is taken back by its drop.
+        (self.now.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(now) = &self.0 {
+            now.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+    use core::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_places_however_it_is_written() {
+        let peer = |text: &str| Peer::from(text.parse::<SocketAddr>().unwrap());
+        let mut sources = Sources::default();
+        assert!(sources.enter(&peer("192.0.2.1:1")).is_some());
+        sources.limit(2);
+        let first = sources.enter(&peer("192.0.2.1:1")).unwrap();
+        let _second = sources.enter(&peer("[::ffff:192.0.2.1]:2")).unwrap();
+        assert!(sources.enter(&peer("192.0.2.1:3")).is_none());
+        assert!(sources.enter(&peer("192.0.2.2:3")).is_some());
+        assert!(sources.enter(&Peer::unnamed()).is_some());
+        drop(first);
+        assert!(sources.enter(&peer("192.0.2.1:3")).is_some());
+    }
+
+    #[test]
+    fn permits_are_counted_where_there_is_a_limit() {
+        let all = InFlight::default();
+        assert_eq!((0..9).filter_map(|_| all.enter()).count(), 9);
+        all.limit(3);
+        let permits: Vec<_> = (0..9).filter_map(|_| all.enter()).collect();
+        assert_eq!(permits.len(), 3);
+        drop(permits);
+        assert!(all.enter().is_some());
+    }
+}

@@ -1,0 +1,23 @@
+//! What servers have in common, whatever moves their bytes: limits, numbers, socket files, TLS certificates, a log that a
+//! peer cannot fill.
+//!
+//! It is what `spop-tokio` and `spop-mio` are made of besides the protocol, for them and for adapters like them. Unlike
+//! the rest of this crate it may read files and ask the system.
+
+mod entrance;
+mod limits;
+mod log;
+mod metrics;
+#[cfg(unix)]
+mod socket_file;
+mod stats;
+#[cfg(feature = "tls")]
+pub mod tls;
+
+pub use entrance::Entrance;
+pub use limits::{InFlight, Permit, Place, Sources};
+pub use log::{LogLimit, LogLimits};
+pub use metrics::{Metrics, Open, Work};
+#[cfg(unix)]
+pub use socket_file::{SocketFile, listen_unix};
+pub use stats::{Counters, Seat, Stats};

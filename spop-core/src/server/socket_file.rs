@@ -1,0 +1,102 @@
+//! The files of unix sockets: a process that dies leaves its own behind.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Listens on a path, without blocking. A socket file that nobody serves is replaced. With a `mode`, such as `0o660`, the
+/// file has these permissions before anybody can connect; without, they follow from the umask.
+///
+/// # Errors
+/// Somebody serves there, the file is no socket, or the system refuses.
+pub fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let listener = match mode {
+        Some(mode) => listen_with_mode(path, mode)?,
+        None => match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            other => other?,
+        },
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The file gets its name when it has its permissions, so that there is no moment at which it has others.
+fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok() && !is_stale(path) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let mut name = std::ffi::OsString::from(path);
+    name.push(std::format!(".{}", process::id()));
+    let new = PathBuf::from(name);
+    // Left behind by a process of the same number.
+    let _ = fs::remove_file(&new);
+    let listener = UnixListener::bind(&new)?;
+    let done =
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&new, path));
+    if let Err(error) = done {
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+/// Whether it is a socket that refuses connections. One whose queue is full does not refuse: somebody serves it.
+fn is_stale(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
+/// A socket file that is removed with this, unless another has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// The file at this path.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn new(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // A file that cannot be removed is found stale by the next server.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}

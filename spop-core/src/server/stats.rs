@@ -1,0 +1,87 @@
+//! What a server counts for its keepers.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The counters of a server. A connection touches them when it comes and when it ends, a request that is answered never.
+#[derive(Debug, Default)]
+pub struct Counters {
+    open: AtomicUsize,
+    /// See [`Stats::accepted`].
+    pub accepted: AtomicU64,
+    /// See [`Stats::refused`].
+    pub refused: AtomicU64,
+    /// See [`Stats::rejected`].
+    pub rejected: AtomicU64,
+    /// See [`Stats::probes`].
+    pub probes: AtomicU64,
+    /// See [`Stats::overloaded`].
+    pub overloaded: AtomicU64,
+    /// See [`Stats::failed_accepts`].
+    pub failed_accepts: AtomicU64,
+}
+
+/// One of the connections that may be open; dropped with it.
+#[derive(Debug)]
+pub struct Seat(Arc<Counters>);
+
+impl Counters {
+    /// Room for one more connection, if there are fewer than `max`.
+    pub fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
+        let seat = Seat(Arc::clone(self));
+        // One that is too many is taken back by its drop.
+        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
+    }
+
+    /// The numbers so far.
+    pub fn stats(&self) -> Stats {
+        let Self { open, accepted, refused, rejected, probes, overloaded, failed_accepts } = self;
+        let [accepted, refused, rejected, probes, overloaded, failed_accepts] =
+            [accepted, refused, rejected, probes, overloaded, failed_accepts]
+                .map(|counter| counter.load(Ordering::Relaxed));
+        let open = open.load(Ordering::Relaxed) as u64;
+        Stats { accepted, open, refused, rejected, probes, overloaded, failed_accepts }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The numbers of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Those of them that are open.
+    pub open: u64,
+    /// Connections that were closed at once, because there were too many.
+    pub refused: u64,
+    /// Connections that were accepted, and ended before their sessions for a rule, a PROXY header, TLS, or the time they
+    /// took.
+    pub rejected: u64,
+    /// Connections that were accepted, and were monitors' probes.
+    pub probes: u64,
+    /// Requests that were not worked on, because there were too many.
+    pub overloaded: u64,
+    /// Attempts to accept that failed, for want of file descriptors for instance.
+    pub failed_accepts: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_and_given_back() {
+        let counters = Arc::new(Counters::default());
+        let seats: alloc::vec::Vec<_> = (0..5).map_while(|_| counters.seat(3)).collect();
+        assert_eq!((seats.len(), counters.stats().open), (3, 3));
+        drop(seats);
+        assert_eq!(counters.stats().open, 0);
+        assert!(counters.seat(1).is_some());
+    }
+}
