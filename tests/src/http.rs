@@ -80,7 +80,7 @@ impl Request {
     }
 }
 
-fn connect_from(source: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> Result<TcpStream> {
     let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket(family, SocketType::STREAM, None)?;
     bind(&socket, &SocketAddr::new(source, 0))?;

@@ -7,6 +7,8 @@ pub mod corpus;
 pub mod haproxy;
 pub mod http;
 pub mod load;
+pub mod peer;
+pub mod process;
 pub mod replay;
 pub mod stage;
 pub mod transcript;
