@@ -1,0 +1,167 @@
+//! How connections and servers end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use spop_tests::peer::Peer;
+
+use super::stage::{ALL, Over, Stage};
+
+pub(super) const OVER: &[Over] = ALL;
+
+pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
+    let mut server = stage.serve()?;
+    let (mut busy, mut idle) = (server.session()?, server.session()?);
+    busy.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    server.running.drain();
+    idle.expect_status(0)?;
+    // Served on: there is no way to tell HAProxy to stop asking.
+    busy.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
+    ensure!(Peer::connect(&server.running.address()).is_err(), "it still listens");
+    server.gate.release("a")?;
+    busy.expect("ACK fin 1 1")?;
+    busy.expect_status(0)?;
+    drop((busy, idle));
+    server.running.wait()
+}
+
+pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {
+    let time = Duration::from_millis(150);
+    let mut server = stage.serve_with(|plan| plan.config.timeouts.drain = time)?;
+    let mut peer = server.session()?;
+    peer.send("NOTIFY fin 1 1 hold key=string:a\nNOTIFY fin 3 1 m")?;
+    peer.expect("ACK fin 3 1")?;
+    server.running.drain();
+    peer.expect_status(0)?;
+    drop(peer);
+    server.gate.wait_for_cancel("a")?;
+    server.running.wait()
+}
+
+pub(super) fn a_stop_is_at_once(stage: &Stage<'_>) -> Result<()> {
+    let mut server = stage.serve()?;
+    let mut peer = server.session()?;
+    let silent = server.connect()?;
+    peer.send("NOTIFY fin 1 1 hold key=string:a\nNOTIFY fin 3 1 m")?;
+    peer.expect("ACK fin 3 1")?;
+    server.running.stop();
+    peer.expect_disconnect(0)?;
+    peer.expect_end()?;
+    server.running.wait()?;
+    drop(silent);
+    ensure!(
+        stage.over() != Over::Unix || !stage.file("agent-0.sock").exists(),
+        "the socket file is still there"
+    );
+    Ok(())
+}
+
+pub(super) fn a_disconnect_is_answered_with_its_status(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    for status in [0, 2, 4, 99] {
+        let mut peer = server.session()?;
+        peer.send(&format!(
+            "NOTIFY fin 1 1 hold key=string:{status}
+             NOTIFY fin 3 1 m
+             HAPROXY-DISCONNECT fin 0 0 status-code=uint32:{status} message=string:bye
+             NOTIFY fin 5 1 m"
+        ))?;
+        // What was ready goes before it, nothing after it.
+        peer.expect("ACK fin 3 1")?;
+        peer.expect_status(status)?;
+        server.gate.wait_for_cancel(&status.to_string())?;
+    }
+    server.expect_alive()
+}
+
+pub(super) fn who_ends_its_side_gets_what_it_is_owed(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    let mut peer = server.session()?;
+    peer.send("NOTIFY fin 1 1 hold key=string:a\nNOTIFY fin 3 1 m")?;
+    peer.shut()?;
+    peer.expect("ACK fin 3 1")?;
+    server.gate.wait("a")?;
+    std::thread::sleep(Duration::from_millis(50));
+    ensure!(!server.gate.is_cancelled("a"), "it was given up");
+    server.gate.release("a")?;
+    peer.expect("ACK fin 1 1")?;
+    peer.expect_eof()?;
+    server.wait_for("it is gone", |stats| stats.open == 0)
+}
+
+pub(super) fn what_is_lost_is_cancelled(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    let mut peer = server.session()?;
+    peer.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    // A unix socket that is closed looks like one whose peer has ended its side, until an answer is written.
+    peer.send_bytes(&[0, 0])?;
+    peer.reset();
+    if stage.over() == Over::Unix {
+        server.gate.release("a")?;
+    } else {
+        server.gate.wait_for_cancel("a")?;
+    }
+    server.wait_for("it is gone", |stats| stats.open == 0)?;
+    server.expect_alive()
+}
+
+pub(super) fn bad_input_has_its_status_and_costs_one_connection(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    let mut bystander = server.session()?;
+    let before: [(&[u8], u32); 5] = [
+        (b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n", 3),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3),
+        (b"\xff\xff\xff\xff", 3),
+        (b"\x00\x00\x00\x00", 4),
+        (b"\x00\x00\x00\x02ab", 4),
+    ];
+    for (bytes, status) in before {
+        for greeted in [false, true] {
+            let mut peer = if greeted { server.session()? } else { server.connect()? };
+            peer.send_bytes(bytes)?;
+            peer.expect_status(status).with_context(|| bytes.escape_ascii().to_string())?;
+        }
+        bystander.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    }
+    for (sentence, status) in [
+        ("NOTIFY fin 5 1 hex:05", 4),
+        ("NOTIFY fin 5 1 raw:\"\\x01m\\x01\\x01a\\x0a\"", 4),
+        ("ACK fin 5 1", 4),
+        ("AGENT-HELLO fin 0 0", 4),
+        ("HAPROXY-DISCONNECT fin 0 0", 4),
+        ("NOTIFY fin 5 1 m a=string:\"x\"*16400", 3),
+    ] {
+        let mut peer = server.session()?;
+        // What came before it is served.
+        peer.send("NOTIFY fin 3 1 m")?;
+        peer.expect("ACK fin 3 1")?;
+        peer.send(sentence)?;
+        peer.expect_status(status).with_context(|| sentence.to_owned())?;
+        bystander.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    }
+    drop(bystander);
+    server.wait_for("all are gone", |stats| stats.open == 0)
+}
+
+pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.config.timeouts.frame = Some(Duration::from_millis(100)))?;
+    let mut peer = server.session()?;
+    peer.send_bytes(&[0, 0, 0, 20, 3])?;
+    peer.expect_status(2)?;
+    server.expect_alive()
+}
+
+pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.config.timeouts.idle = Some(Duration::from_millis(150)))?;
+    let mut owed = server.session()?;
+    owed.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    let mut idle = server.session()?;
+    idle.expect_status(2)?;
+    // One that is owed an answer is not idle.
+    server.gate.release("a")?;
+    owed.expect("ACK fin 1 1")?;
+    owed.expect_status(2)
+}

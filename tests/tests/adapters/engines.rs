@@ -1,0 +1,117 @@
+//! Async: the connections of an engine, and those of others.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use spop_core::Capabilities;
+use spop_tests::peer::Peer;
+
+use super::stage::{ALL, Over, Server, Stage};
+
+pub(super) const OVER: &[Over] = ALL;
+
+const SILENCE: Duration = Duration::from_millis(80);
+
+fn serve(stage: &Stage<'_>) -> Result<Server> {
+    stage.serve_with(|plan| plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC)
+}
+
+fn session(server: &Server, engine: &str) -> Result<Peer> {
+    server.session_with(&format!("capabilities=string:pipelining,async engine-id=string:{engine}"))
+}
+
+pub(super) fn an_answer_takes_its_own_connection_while_it_can(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
+    home.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    home.send("NOTIFY fin 3 1 hold key=string:a")?;
+    server.gate.release("a")?;
+    home.expect("ACK fin 3 1")?;
+    sibling.expect_silence(SILENCE)
+}
+
+pub(super) fn answers_of_a_lost_connection_take_a_sibling(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    let mut home = session(&server, "e1")?;
+    let mut sibling = session(&server, "e1")?;
+    let mut stranger = session(&server, "e2")?;
+    for id in 1..=20 {
+        home.send(&format!("NOTIFY fin {id} 1 hold key=string:k{id} ; m v=int32:{id}"))?;
+        server.gate.wait(&format!("k{id}"))?;
+    }
+    // Each of the others has something of its own to do as well.
+    sibling.send("NOTIFY fin 100 1 hold key=string:k100")?;
+    stranger.send("NOTIFY fin 100 1 hold key=string:other")?;
+    server.gate.wait("k100")?;
+    server.gate.wait("other")?;
+    home.reset();
+    std::thread::sleep(SILENCE);
+    for id in 1..=20 {
+        ensure!(!server.gate.is_cancelled(&format!("k{id}")), "{id} was given up");
+        server.gate.release(&format!("k{id}"))?;
+        sibling.expect(&format!("ACK fin {id} 1 set txn v=int32:{id}"))?;
+    }
+    server.gate.release("k100")?;
+    sibling.expect("ACK fin 100 1")?;
+    stranger.expect_silence(SILENCE)?;
+    server.gate.release("other")?;
+    stranger.expect("ACK fin 100 1")?;
+    // Who comes later finds nothing left.
+    session(&server, "e1")?.expect_silence(SILENCE)
+}
+
+pub(super) fn nothing_crosses_to_another_engine(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    let mut home = session(&server, "e1")?;
+    let mut stranger = session(&server, "e2")?;
+    // Without async it is nobody's sibling, though it says the same name.
+    let mut alone = server.session_with("capabilities=string:pipelining engine-id=string:e1")?;
+    home.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    // A unix socket that is closed looks like one whose peer has ended its side, until an answer is written.
+    home.reset();
+    if stage.over() != Over::Unix {
+        server.gate.wait_for_cancel("a")?;
+    }
+    server.gate.release("a")?;
+    stranger.expect_silence(SILENCE)?;
+    alone.expect_silence(SILENCE)?;
+    stranger.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    alone.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")
+}
+
+pub(super) fn without_async_nothing_crosses_at_all(stage: &Stage<'_>) -> Result<()> {
+    // The default: async is off.
+    let server = stage.serve()?;
+    let mut home = session(&server, "e1")?;
+    let mut other = session(&server, "e1")?;
+    home.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    // The same identifiers mean another request there.
+    other.send("NOTIFY fin 1 1 hold key=string:b ; m v=int32:2")?;
+    server.gate.wait("b")?;
+    // A unix socket that is closed looks like one whose peer has ended its side, until an answer is written.
+    home.reset();
+    if stage.over() != Over::Unix {
+        server.gate.wait_for_cancel("a")?;
+    }
+    server.gate.release("a")?;
+    other.expect_silence(SILENCE)?;
+    server.gate.release("b")?;
+    other.expect("ACK fin 1 1 set txn v=int32:2")
+}
+
+pub(super) fn the_same_ids_on_a_sibling_supersede(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
+    home.send("NOTIFY fin 1 1 hold key=string:old ; m v=int32:1")?;
+    server.gate.wait("old")?;
+    sibling.send("NOTIFY fin 1 1 hold key=string:new ; m v=int32:2")?;
+    server.gate.wait("new")?;
+    server.gate.wait_for_cancel("old")?;
+    server.gate.release("old")?;
+    home.expect_silence(SILENCE)?;
+    server.gate.release("new")?;
+    sibling.expect("ACK fin 1 1 set txn v=int32:2")?;
+    home.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")
+}

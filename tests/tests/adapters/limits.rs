@@ -1,0 +1,113 @@
+//! What is over a limit is refused, counted, and costs nobody else.
+
+use anyhow::{Result, ensure};
+use spop_tests::peer::Peer;
+
+use super::stage::{Over, Stage};
+
+pub(super) const OVER: &[Over] = &[Over::Tcp];
+
+pub(super) fn requests_in_flight_on_a_connection(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.config.limits.max_in_flight = 2)?;
+    let mut peer = server.session()?;
+    let lines: Vec<_> = (0..5).map(|id| format!("NOTIFY fin {id} 1 hold key=string:{id}")).collect();
+    peer.send(&lines.join("\n"))?;
+    server.gate.wait("0")?;
+    server.gate.wait("1")?;
+    // Other connections have limits of their own.
+    server.expect_alive()?;
+    ensure!(!server.gate.holds("2"), "three are worked on");
+    for id in 0..5 {
+        server.gate.release(&id.to_string())?;
+        peer.expect(&format!("ACK fin {id} 1"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn requests_in_flight_in_all(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.max_in_flight = Some(2))?;
+    let (mut one, mut other) = (server.session()?, server.session()?);
+    one.send("NOTIFY fin 1 1 hold key=string:a ; m v=int32:1")?;
+    other.send("NOTIFY fin 1 1 hold key=string:b ; m v=int32:2")?;
+    server.gate.wait("a")?;
+    server.gate.wait("b")?;
+    // What a failed handler gives, and no handler is called.
+    one.ask("NOTIFY fin 3 1 m v=int32:3", "ACK fin 3 1")?;
+    other.ask("NOTIFY fin 3 1 m v=int32:3", "ACK fin 3 1")?;
+    server.wait_for("both are counted", |stats| stats.overloaded == 2)?;
+    server.gate.release("a")?;
+    one.expect("ACK fin 1 1 set txn v=int32:1")?;
+    other.ask("NOTIFY fin 5 1 m v=int32:3", "ACK fin 5 1 set txn v=int32:3")?;
+    server.gate.release("b")?;
+    other.expect("ACK fin 1 1 set txn v=int32:2")
+}
+
+pub(super) fn connections_in_all(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.max_connections = Some(2))?;
+    let (mut first, second) = (server.session()?, server.session()?);
+    for _ in 0..10 {
+        server.connect()?.expect_end()?;
+    }
+    server.wait_for("they are counted", |stats| stats.refused == 10)?;
+    first.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    drop(second);
+    server.wait_for("there is room", |stats| stats.open == 1)?;
+    server.expect_alive()?;
+    let stats = server.running.stats();
+    ensure!((stats.accepted, stats.refused) == (3, 10), "{stats:?}");
+    Ok(())
+}
+
+pub(super) fn connections_of_a_source(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.max_connections_per_source = Some(2))?;
+    let address = server.running.address().parse()?;
+    let from = |last: u8| Peer::tcp_from([127, 0, 0, last], address);
+    let mut open = Vec::new();
+    for source in [2, 2, 3, 3] {
+        let mut peer = from(source)?;
+        peer.greet()?;
+        open.push(peer);
+    }
+    from(2)?.expect_end()?;
+    from(3)?.expect_end()?;
+    from(4)?.greet()?;
+    server.wait_for("they are counted", |stats| stats.refused == 2)?;
+    drop(open);
+    server.wait_for("there is room", |stats| stats.open == 0)?;
+    from(2)?.greet()
+}
+
+pub(super) fn the_length_of_an_engine_id(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    let hello = |length: usize| {
+        format!(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+             capabilities=string:\"\" engine-id=string:\"x\"*{length}"
+        )
+    };
+    let mut peer = server.connect()?;
+    peer.send(&hello(256))?;
+    ensure!(peer.receive()?.starts_with("AGENT-HELLO "), "256 bytes are too many");
+    let mut peer = server.connect()?;
+    peer.send(&hello(257))?;
+    peer.expect_status(4)
+}
+
+pub(super) fn a_frame_longer_than_agreed(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.config.max_frame_size = 300)?;
+    // The lower of both.
+    for (keys, agreed) in [("", 300), ("max-frame-size=uint32:256", 256)] {
+        let session = || server.session_with(&format!("capabilities=string:pipelining {keys}"));
+        // The header is 7 bytes, `m` and its argument 8.
+        let notify = |size: usize| {
+            format!("NOTIFY fin 5 1 abort a=binary:{}", "00".repeat(size - 7 - 6 - 1 - 2 - 1 - 1))
+        };
+        session()?.send(&notify(agreed))?;
+        let mut peer = session()?;
+        peer.send("NOTIFY fin 1 1 m")?;
+        peer.expect("ACK fin 1 1")?;
+        peer.send(&format!("NOTIFY fin 5 1 m a=string:\"x\"*{agreed}"))?;
+        peer.expect_status(3)?;
+    }
+    Ok(())
+}

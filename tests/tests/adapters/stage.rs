@@ -1,0 +1,179 @@
+//! Where a scenario plays: one adapter, one kind of connection, and servers as the scenario wants them.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result, anyhow};
+use spop_core::AgentConfig;
+use spop_core::accept::AcceptConfig;
+use spop_core::server::Stats;
+use spop_core::server::tls::{Tls, TlsFiles};
+use spop_tests::peer::{Authority, Identity, Peer, trusting};
+use spop_tests::stage::{Failures, Verdict};
+use tempfile::TempDir;
+
+use super::script::Gate;
+
+/// A crate that makes servers.
+pub(crate) trait Adapter: Sync {
+    /// What connections can be made of.
+    fn kinds(&self) -> &'static [Over];
+    /// Starts a server in this process.
+    fn start(&self, plan: Plan) -> Result<Box<dyn Running>>;
+}
+
+/// A server in this process; stopped when it is dropped.
+pub(crate) trait Running {
+    /// Where it listens, as a peer takes it.
+    fn address(&self) -> String;
+    fn drain(&self);
+    fn stop(&self);
+    /// Waits for the end.
+    fn wait(&mut self) -> Result<()>;
+    fn stats(&self) -> Stats;
+    /// Replaces the handler by one that says this generation.
+    fn swap(&self, generation: u64);
+}
+
+/// What a server is to be.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) config: AgentConfig,
+    pub(crate) accept: AcceptConfig,
+    /// A unix socket, instead of a TCP port.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_connections_per_source: Option<usize>,
+    pub(crate) max_in_flight: Option<usize>,
+    pub(crate) gate: Gate,
+}
+
+/// What connections are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Tcp,
+    Unix,
+    Tls,
+}
+
+/// Whatever is not about sockets holds on all.
+pub(crate) const ALL: &[Over] = &[Over::Tcp, Over::Unix, Over::Tls];
+
+/// The authorities of all scenarios, and a certificate of each.
+pub(crate) struct Certificates {
+    pub(crate) agents: Authority,
+    pub(crate) clients: Authority,
+    pub(crate) agent: Identity,
+    pub(crate) client: Identity,
+}
+
+pub(crate) fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let (agents, clients) = (Authority::new("agents").unwrap(), Authority::new("clients").unwrap());
+        let (agent, client) = (agents.sign().unwrap(), clients.sign().unwrap());
+        Certificates { agents, clients, agent, client }
+    })
+}
+
+/// Plays a scenario over each kind of connection.
+pub(crate) fn play(adapter: &dyn Adapter, kinds: &[Over], scenario: fn(&Stage<'_>) -> Result<()>) -> Verdict {
+    for over in kinds.iter().filter(|over| adapter.kinds().contains(over)) {
+        let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
+        let stage = Stage { adapter, over: *over, dir, sockets: AtomicUsize::new(0) };
+        scenario(&stage).map_err(|error| Failures::from(anyhow!("over {over:?}: {error:#}")))?;
+    }
+    Ok(())
+}
+
+pub(crate) struct Stage<'a> {
+    adapter: &'a dyn Adapter,
+    over: Over,
+    dir: TempDir,
+    sockets: AtomicUsize,
+}
+
+impl Stage<'_> {
+    /// A server with the default configuration.
+    pub(crate) fn serve(&self) -> Result<Server> {
+        self.serve_with(|_| {})
+    }
+
+    /// A server.
+    pub(crate) fn serve_with(&self, adjust: impl FnOnce(&mut Plan)) -> Result<Server> {
+        let mut plan = Plan::default();
+        match self.over {
+            Over::Tcp => {}
+            Over::Unix => {
+                let number = self.sockets.fetch_add(1, Ordering::Relaxed);
+                plan.path = Some(self.file(&format!("agent-{number}.sock")));
+            }
+            Over::Tls => plan.tls = Some(Tls::from_files(self.files()?)?),
+        }
+        adjust(&mut plan);
+        let gate = plan.gate.clone();
+        let running = self.adapter.start(plan)?;
+        Ok(Server { running, gate, over: self.over })
+    }
+
+    /// The files of a server with TLS that asks clients for nothing.
+    pub(crate) fn files(&self) -> Result<TlsFiles> {
+        let identity = self.file("agent.pem");
+        certificates().agent.write(&identity)?;
+        Ok(TlsFiles::new(&identity, &identity))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn over(&self) -> Over {
+        self.over
+    }
+}
+
+pub(crate) struct Server {
+    pub(crate) running: Box<dyn Running>,
+    pub(crate) gate: Gate,
+    over: Over,
+}
+
+impl Server {
+    /// A connection on which nothing was said yet.
+    pub(crate) fn connect(&self) -> Result<Peer> {
+        let peer = Peer::connect(&self.running.address())?;
+        match self.over {
+            Over::Tls => peer.into_tls(trusting(&certificates().agents, None)?),
+            _ => Ok(peer),
+        }
+    }
+
+    /// A session with pipelining.
+    pub(crate) fn session(&self) -> Result<Peer> {
+        self.session_with("capabilities=string:pipelining")
+    }
+
+    /// A session with these keys.
+    pub(crate) fn session_with(&self, keys: &str) -> Result<Peer> {
+        let mut peer = self.connect()?;
+        peer.greet_with(keys).context("greeting")?;
+        Ok(peer)
+    }
+
+    /// Another peer is served.
+    pub(crate) fn expect_alive(&self) -> Result<()> {
+        let mut peer = self.session()?;
+        peer.ask("NOTIFY fin 0 1 m a=int32:1", "ACK fin 0 1 set txn a=int32:1")
+            .context("it serves nobody any more")
+    }
+
+    /// Waits until the numbers are so.
+    pub(crate) fn wait_for(&self, what: &str, so: impl Fn(&Stats) -> bool) -> Result<()> {
+        spop_tests::wait::until(what, spop_tests::wait::PATIENCE, || {
+            Ok(so(&self.running.stats()).then_some(()))
+        })
+        .with_context(|| format!("{:?}", self.running.stats()))
+    }
+}
