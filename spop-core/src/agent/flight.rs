@@ -7,61 +7,48 @@ use hashbrown::HashTable;
 use super::ticket::TicketId;
 use crate::{Timestamp, frame::Ids};
 
-/// No slot.
-const NONE: u32 = u32::MAX;
-
 /// How many slots a connection without requests may keep.
 const KEEP: usize = 20;
 
 /// Up to how many are found by going through them; more are indexed.
-const FEW: usize = 8;
+const FEW: usize = 64;
 
-/// Slots that are found by ticket or by identifiers, and kept in the order of arrival.
+/// What waits, in the order of arrival, which is that of the tickets: a ticket is found where counting from the first says,
+/// and its number is never given out again.
 ///
-/// Slots are used again under a new generation, so that a ticket is never taken for its namesake.
-#[derive(Debug)]
+/// HAProxy counts its streams upwards, so identifiers above all that wait are new without a search.
+#[derive(Debug, Default)]
 pub(super) struct Flight {
+    /// In the order of their tickets, with gaps where one was answered before an older one.
     slots: Vec<Slot>,
-    /// The slots by their identifiers. Built when there are more than a few, and kept until none waits.
-    by_ids: HashTable<u32>,
-    indexed: bool,
-    free: u32,
-    oldest: u32,
-    newest: u32,
+    /// The first that waits, if any does.
+    oldest: usize,
     waiting: usize,
+    /// The highest identifiers of those that wait, or higher.
+    highest: Ids,
+    /// Tickets by their identifiers: kept from a search among many until none waits.
+    by_ids: Option<HashTable<(Ids, TicketId)>>,
     /// Answered, but not all of the answer has left.
     unsent: usize,
-    /// The generation that new slots begin with.
-    epoch: u32,
+    /// The number of the next ticket.
+    next: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
+    ticket: TicketId,
     ids: Ids,
     arrived: Timestamp,
-    generation: u32,
-    /// The slots that arrived before and after; of a free slot, `next` is the next free one.
-    previous: u32,
-    next: u32,
-    taken: bool,
+    waits: bool,
 }
 
 impl Flight {
     pub(super) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            by_ids: HashTable::new(),
-            indexed: false,
-            free: NONE,
-            oldest: NONE,
-            newest: NONE,
-            waiting: 0,
-            unsent: 0,
-            epoch: 0,
-        }
+        Self::default()
     }
 
     /// How many wait for an answer.
+    #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -74,115 +61,102 @@ impl Flight {
 
     /// The ticket that waits under these identifiers.
     #[inline]
-    pub(super) fn find(&self, ids: Ids) -> Option<TicketId> {
-        let slot = if self.indexed {
-            *self.by_ids.find(hash(ids), |&slot| self.get(slot).is_some_and(|slot| slot.ids == ids))?
-        } else {
-            self.in_order().find(|(_, slot)| slot.ids == ids)?.0
-        };
-        self.get(slot).map(|found| TicketId { slot, generation: found.generation })
+    pub(super) fn find(&mut self, ids: Ids) -> Option<TicketId> {
+        if self.waiting == 0 || ids > self.highest { None } else { self.search(ids) }
     }
 
-    /// Those that wait, in the order of arrival.
-    fn in_order(&self) -> impl Iterator<Item = (u32, &Slot)> {
-        let mut next = self.oldest;
-        core::iter::from_fn(move || {
-            let (index, slot) = (next, self.get(next)?);
-            next = slot.next;
-            Some((index, slot))
-        })
+    fn search(&mut self, ids: Ids) -> Option<TicketId> {
+        if self.waiting <= FEW && self.by_ids.is_none() {
+            let waiting = self.slots.get(self.oldest..).unwrap_or_default();
+            return waiting.iter().find(|slot| slot.waits && slot.ids == ids).map(|slot| slot.ticket);
+        }
+        let slots = &self.slots;
+        let index = self.by_ids.get_or_insert_with(|| {
+            let mut index = HashTable::new();
+            slots.iter().filter(|slot| slot.waits).for_each(|slot| add(&mut index, slot.ids, slot.ticket));
+            index
+        });
+        index.find(hash(ids), |(known, _)| *known == ids).map(|(_, ticket)| *ticket)
     }
 
     /// The one that waits longest, and since when.
+    #[inline]
     pub(super) fn oldest(&self) -> Option<(TicketId, Ids, Timestamp)> {
-        let slot = self.get(self.oldest)?;
-        Some((TicketId { slot: self.oldest, generation: slot.generation }, slot.ids, slot.arrived))
+        let slot = self.slots.get(self.oldest)?;
+        Some((slot.ticket, slot.ids, slot.arrived))
     }
 
     /// Adds one whose identifiers do not wait already.
     #[inline]
     pub(super) fn insert(&mut self, ids: Ids, arrived: Timestamp) -> TicketId {
-        let previous = self.newest;
-        let fresh = Slot { ids, arrived, generation: self.epoch, previous, next: NONE, taken: true };
-        let (index, generation) = if let Some(slot) = self.slots.get_mut(self.free as usize) {
-            let index = self.free;
-            self.free = slot.next;
-            let generation = slot.generation.wrapping_add(1);
-            *slot = Slot { generation, ..fresh };
-            (index, generation)
-        } else {
-            self.slots.push(fresh);
-            (self.slots.len() as u32 - 1, self.epoch)
-        };
-        match self.get_mut(previous) {
-            Some(slot) => slot.next = index,
-            None => self.oldest = index,
+        let ticket = TicketId(self.next);
+        self.next += 1;
+        if self.waiting == 0 || ids > self.highest {
+            self.highest = ids;
         }
-        self.newest = index;
         self.waiting += 1;
-        if self.indexed {
-            self.index(index, ids);
-        } else if self.waiting > FEW {
-            self.index_all();
+        if self.slots.len() == self.slots.capacity() {
+            self.close_gaps();
         }
-        TicketId { slot: index, generation }
+        self.slots.push(Slot { ticket, ids, arrived, waits: true });
+        if let Some(index) = &mut self.by_ids {
+            add(index, ids, ticket);
+        }
+        ticket
     }
 
-    fn index(&mut self, index: u32, ids: Ids) {
-        let slots = &self.slots;
-        self.by_ids.insert_unique(hash(ids), index, |&slot| {
-            slots.get(slot as usize).map_or(0, |slot| hash(slot.ids))
-        });
-    }
-
+    /// Makes room where gaps take most of it.
     #[cold]
-    fn index_all(&mut self) {
-        self.indexed = true;
-        let mut next = self.oldest;
-        while let Some(slot) = self.get(next) {
-            let (index, ids) = (next, slot.ids);
-            next = slot.next;
-            self.index(index, ids);
+    fn close_gaps(&mut self) {
+        if self.waiting <= self.slots.len() / 2 {
+            self.slots.retain(|slot| slot.waits);
+            self.oldest = 0;
         }
+    }
+
+    /// Where a ticket is that waits.
+    #[inline]
+    fn position(&self, ticket: TicketId) -> Option<usize> {
+        let slots = self.slots.get(self.oldest..)?;
+        let ahead = ticket.0.checked_sub(slots.first()?.ticket.0)? as usize;
+        let waits = |at: usize| slots.get(at).is_some_and(|slot| slot.ticket == ticket && slot.waits);
+        if waits(ahead) {
+            return Some(self.oldest + ahead);
+        }
+        // Gaps that were closed: it is further ahead.
+        let at = slots.binary_search_by_key(&ticket, |slot| slot.ticket).ok()?;
+        waits(at).then_some(self.oldest + at)
     }
 
     /// Removes one; `None` when it waits no more.
     #[inline]
-    pub(super) fn remove(&mut self, id: TicketId) -> Option<Ids> {
-        let free = self.free;
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if !slot.taken || slot.generation != id.generation {
-            return None;
-        }
-        slot.taken = false;
-        let (ids, previous, next) = (slot.ids, slot.previous, slot.next);
-        slot.next = free;
-        self.free = id.slot;
-        match self.get_mut(previous) {
-            Some(slot) => slot.next = next,
-            None => self.oldest = next,
-        }
-        match self.get_mut(next) {
-            Some(slot) => slot.previous = previous,
-            None => self.newest = previous,
-        }
+    pub(super) fn remove(&mut self, ticket: TicketId) -> Option<Ids> {
+        let at = self.position(ticket)?;
+        let slot = self.slots.get_mut(at)?;
+        slot.waits = false;
+        let ids = slot.ids;
         self.waiting -= 1;
-        if self.indexed {
-            self.unindex(id.slot, ids);
+        if self.waiting == 0 {
+            self.slots.clear();
+            self.oldest = 0;
+            self.by_ids = None;
+            return Some(ids);
+        }
+        if at == self.oldest {
+            let waiting = self.slots.get(at..).unwrap_or_default();
+            self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();
+        }
+        if let Some(index) = &mut self.by_ids
+            && let Ok(entry) = index.find_entry(hash(ids), |(_, known)| *known == ticket)
+        {
+            entry.remove();
         }
         Some(ids)
     }
 
-    fn unindex(&mut self, index: u32, ids: Ids) {
-        if let Ok(entry) = self.by_ids.find_entry(hash(ids), |&slot| slot == index) {
-            entry.remove();
-        }
-        self.indexed = self.waiting > 0;
-    }
-
     /// Whether this one still waits.
-    pub(super) fn contains(&self, id: TicketId) -> bool {
-        self.get(id.slot).is_some_and(|slot| slot.taken && slot.generation == id.generation)
+    pub(super) fn contains(&self, ticket: TicketId) -> bool {
+        self.position(ticket).is_some()
     }
 
     /// An answer was queued.
@@ -197,40 +171,27 @@ impl Flight {
         self.unsent = 0;
     }
 
-    /// Forgets all; returns how many waited. Their tickets stay worthless, because the slots keep their generations.
+    /// Forgets all; returns how many waited.
     pub(super) fn clear(&mut self) -> usize {
         let waiting = self.waiting;
-        while let Some((id, ..)) = self.oldest() {
-            self.remove(id);
-        }
-        self.unsent = 0;
+        *self = Self { next: self.next, ..Self::default() };
         waiting
     }
 
     /// Gives memory back that a connection without requests does not need.
     pub(super) fn shrink(&mut self) {
-        if self.waiting == 0 && self.slots.len() > KEEP {
-            // Tickets that were cancelled may still be about: generations must not start over.
-            let newest = self.slots.iter().map(|slot| slot.generation).max();
-            self.epoch = newest.unwrap_or(self.epoch).wrapping_add(1);
+        if self.waiting == 0 && self.slots.capacity() > KEEP {
             self.slots = Vec::new();
-            self.free = NONE;
-            self.by_ids = HashTable::new();
         }
     }
+}
 
-    fn get(&self, slot: u32) -> Option<&Slot> {
-        self.slots.get(slot as usize)
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(slot as usize)
-    }
+fn add(index: &mut HashTable<(Ids, TicketId)>, ids: Ids, ticket: TicketId) {
+    index.insert_unique(hash(ids), (ids, ticket), |(ids, _)| hash(*ids));
 }
 
 /// Spreads identifiers. A peer that makes them collide slows down its own connection only, and by no more than its limit
 /// of messages in flight.
-#[inline]
 fn hash(ids: Ids) -> u64 {
     let mixed = (ids.stream ^ ids.frame.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
@@ -243,7 +204,7 @@ mod tests {
     const AT: Timestamp = Timestamp::ZERO;
 
     #[test]
-    fn a_slot_used_again_is_another_ticket() {
+    fn identifiers_that_come_again_are_another_ticket() {
         let mut flight = Flight::new();
         let ids = Ids::new(1, 1);
         let first = flight.insert(ids, AT);
@@ -284,18 +245,38 @@ mod tests {
         assert_eq!(flight.len(), 0);
     }
 
+    #[test]
+    fn one_that_never_ends_holds_back_no_memory() {
+        let mut flight = Flight::new();
+        let stuck = flight.insert(Ids::new(0, 1), AT);
+        for n in 1..10_000 {
+            let (first, second) = (flight.insert(Ids::new(n, 1), AT), flight.insert(Ids::new(n, 2), AT));
+            assert_eq!(flight.remove(second), Some(Ids::new(n, 2)));
+            assert_eq!(flight.remove(first), Some(Ids::new(n, 1)));
+            assert_eq!(flight.remove(first), None);
+        }
+        assert!(flight.slots.capacity() <= 8, "{} slots for one", flight.slots.capacity());
+        assert_eq!(flight.oldest().map(|(id, ..)| id), Some(stuck));
+        assert_eq!(flight.remove(stuck), Some(Ids::new(0, 1)));
+    }
+
     proptest::proptest! {
         #[test]
-        fn any_order_of_steps_finds_what_waits(steps: Vec<(bool, u8)>) {
+        fn any_order_of_steps_finds_what_waits(steps in proptest::collection::vec((0_u8..3, 0_u8..200), 0..1_000)) {
             let mut flight = Flight::new();
             let mut model: Vec<(Ids, TicketId)> = Vec::new();
-            for (add, n) in steps {
-                let ids = Ids::new(u64::from(n % 16), u64::from(n / 128));
+            for (step, n) in steps {
+                let ids = Ids::new(u64::from(n % 100), u64::from(n / 100));
                 let found = model.iter().position(|(known, _)| *known == ids);
                 assert_eq!(flight.find(ids), found.map(|index| model[index].1));
-                match (add, found) {
-                    (true, None) => model.push((ids, flight.insert(ids, AT))),
-                    (false, Some(index)) => assert_eq!(flight.remove(model.remove(index).1), Some(ids)),
+                match (step, found) {
+                    (0 | 1, None) => model.push((ids, flight.insert(ids, AT))),
+                    (2, Some(index)) => assert_eq!(flight.remove(model.remove(index).1), Some(ids)),
+                    (2, None) if !model.is_empty() => {
+                        let (ids, ticket) = model.remove(usize::from(n) % model.len());
+                        assert_eq!(flight.remove(ticket), Some(ids));
+                        assert!(flight.remove(ticket).is_none() && !flight.contains(ticket));
+                    }
                     _ => {}
                 }
                 assert_eq!(flight.waiting(), model.len());

@@ -68,7 +68,7 @@ impl AgentReactor {
 
     /// Whether a NOTIFY with these identifiers ends nothing that is under way.
     #[inline]
-    pub(super) fn is_new(&self, ids: Ids) -> bool {
+    pub(super) fn is_new(&mut self, ids: Ids) -> bool {
         self.link.reassembly.is_idle()
             && !self.link.is_fragmenting()
             && !self.link.is_deferred()

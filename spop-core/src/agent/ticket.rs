@@ -14,10 +14,7 @@ pub struct ConnectionId(pub u64);
 
 /// Names a ticket while another owns it, so that what belongs to it can be found when it is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TicketId {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-}
+pub struct TicketId(pub(super) u64);
 
 /// The right and the duty to answer one NOTIFY.
 ///

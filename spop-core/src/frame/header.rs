@@ -218,6 +218,41 @@ pub fn put_frame(out: &mut (impl Sink + ?Sized), header: Header, payload: &[u8])
     out.put(payload);
 }
 
+impl Header {
+    /// What comes before a payload of this length, as so many of these bytes; unless the identifiers are very long.
+    #[inline]
+    pub(crate) fn prefix(self, payload: usize) -> Option<([u8; 17], usize)> {
+        let (stream, stream_len) = short_varint(self.ids.stream)?;
+        let (frame, frame_len) = short_varint(self.ids.frame)?;
+        let ids = (stream | frame << (8 * stream_len)).to_le_bytes();
+        let ids_len = (stream_len + frame_len) as usize;
+        let [l0, l1, l2, l3] = ((5 + ids_len + payload) as u32).to_be_bytes();
+        let [f0, f1, f2, f3] = self.flags.0.to_be_bytes();
+        let [i0, i1, i2, i3, i4, i5, i6, i7] = ids;
+        let head = self.frame_type.byte();
+        Some(([l0, l1, l2, l3, head, f0, f1, f2, f3, i0, i1, i2, i3, i4, i5, i6, i7], 9 + ids_len))
+    }
+}
+
+/// A varint of up to four bytes, the first of them lowest, and how many there are.
+#[inline]
+const fn short_varint(value: u64) -> Option<(u64, u32)> {
+    if value < 240 {
+        return Some((value, 1));
+    }
+    if varint_len(value) > 4 {
+        return None;
+    }
+    let (mut bytes, mut len) = (value & 0xff | 0xf0, 1);
+    let mut rest = (value - 240) >> 4;
+    while rest >= 128 {
+        bytes |= (rest & 0x7f | 0x80) << (8 * len);
+        rest = (rest - 128) >> 7;
+        len += 1;
+    }
+    Some((bytes | rest << (8 * len), len + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
@@ -233,6 +268,23 @@ mod tests {
         assert_eq!(Frame::decode(&bytes[4..]).unwrap(), Frame { header, payload: b"xyz" });
         for cut in 4..bytes.len() - 3 {
             assert!(Frame::decode(&bytes[4..cut]).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_prefix_is_what_a_frame_begins_with(stream in 0_u64..100_000_000, shift in 0_u32..40, frame in 0_u64..300, flags: u32) {
+            let header = Header {
+                frame_type: FrameType::Ack,
+                flags: Flags(flags),
+                ids: Ids::new(stream >> (shift % 27), frame << (shift / 8 * 8)),
+            };
+            let mut bytes = Vec::new();
+            put_frame(&mut bytes, header, b"xyz");
+            match header.prefix(3) {
+                Some((prefix, len)) => assert_eq!(prefix[..len], bytes[..bytes.len() - 3]),
+                None => assert!(varint_len(header.ids.stream) > 4 || varint_len(header.ids.frame) > 4),
+            }
         }
     }
 

@@ -108,22 +108,23 @@ impl<'a> IntoIterator for &'a Messages {
 
 /// How many messages a well-formed list has; `None` when it is malformed.
 #[inline]
-fn count(mut list: &[u8]) -> Option<usize> {
-    let mut count = 0;
-    while !list.is_empty() {
-        let (args, rest) = skip_string(list)?.split_first()?;
-        list = skip_args(rest, *args)?;
+fn count(list: &[u8]) -> Option<usize> {
+    let (mut at, mut count) = (0, 0);
+    while at < list.len() {
+        at = skip_string(list, at)?;
+        at = skip_args(list, at + 1, *list.get(at)?)?;
         count += 1;
     }
-    Some(count)
+    (at == list.len()).then_some(count)
 }
 
+/// Where so many arguments end.
 #[inline]
-fn skip_args(mut list: &[u8], count: u8) -> Option<&[u8]> {
+fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
     for _ in 0..count {
-        list = skip_value(skip_string(list)?)?;
+        at = skip_value(list, skip_string(list, at)?)?;
     }
-    Some(list)
+    Some(at)
 }
 
 /// What is wrong with a malformed list.
@@ -176,7 +177,7 @@ impl<'a> Iterator for MessageIter<'a> {
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
         self.count = self.count.checked_sub(1)?;
-        let mut reader = Reader::new(skip_args(self.rest, self.skip)?);
+        let mut reader = Reader::new(self.rest.get(skip_args(self.rest, 0, self.skip)?..)?);
         let name = reader.string().ok()?;
         let args = reader.byte(Piece::Message).ok()?;
         (self.rest, self.skip) = (reader.rest(), args);

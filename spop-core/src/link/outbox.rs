@@ -79,7 +79,15 @@ impl Outbox {
             self.bytes.reserve(KEEP);
         }
         let before = self.bytes.len();
-        put_frame(&mut self.bytes, header, payload);
+        match header.prefix(payload.len()) {
+            // A copy of constant length, and what was too much taken off, is cheaper than one of the right length.
+            Some((prefix, len)) => {
+                self.bytes.extend_from_slice(&prefix);
+                self.bytes.truncate(before + len);
+                self.bytes.extend_from_slice(payload);
+            }
+            None => put_frame(&mut self.bytes, header, payload),
+        }
         if let Some(pace) = &mut self.pace {
             // What left long ago takes nothing from the portion of now.
             pace.renew(now);

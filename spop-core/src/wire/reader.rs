@@ -2,7 +2,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::Value;
+use super::{SHORT, VARINT_MAX, Value, long_varint};
 use crate::{DecodeError, Malformed, Piece};
 
 /// Takes values from the front of a slice.
@@ -68,21 +68,26 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         match self.rest {
-            [first, rest @ ..] if *first < 240 => {
+            [first @ ..SHORT, rest @ ..] => {
                 self.rest = rest;
                 Ok(u64::from(*first))
             }
-            [first, second, rest @ ..] if *second < 128 => {
-                self.rest = rest;
-                Ok(u64::from(*first) + (u64::from(*second) << 4))
-            }
-            _ => {
-                // By value, so that a reader can live in registers.
-                let (value, rest) = long_varint(self.rest);
-                self.rest = rest;
-                value
-            }
+            data => match long_varint(data) {
+                (_, 0) => Err(self.varint_fault()),
+                (value, taken) => {
+                    self.rest = data.get(taken..).unwrap_or_default();
+                    Ok(value)
+                }
+            },
         }
+    }
+
+    /// What is wrong with the varint that comes next. The reader moves to where the fault is.
+    #[cold]
+    fn varint_fault(&mut self) -> Malformed {
+        let too_long = self.rest.get(VARINT_MAX..);
+        self.rest = too_long.unwrap_or_default();
+        if too_long.is_some() { Malformed::VarintTooLong } else { Malformed::Truncated(Piece::Varint) }
     }
 
     /// A STRING: a length and as many bytes, of any content.
@@ -134,30 +139,5 @@ impl<'a> Reader<'a> {
             9 => Value::Binary(self.counted(Piece::Binary)?),
             reserved => return Err(Malformed::ReservedType(reserved)),
         })
-    }
-}
-
-/// A varint of any length at the front of `data`, and what comes after it or after the fault.
-fn long_varint(data: &[u8]) -> (Result<u64, Malformed>, &[u8]) {
-    let mut reader = Reader::new(data);
-    (read_long(&mut reader), reader.rest)
-}
-
-#[inline]
-fn read_long(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
-    let mut value = u64::from(reader.byte(Piece::Varint)?);
-    let mut shift = 4;
-    loop {
-        let byte = reader.byte(Piece::Varint)?;
-        let part = u64::from(byte);
-        // The tenth byte lands at bit 60: only its low bits fit, and a continuation bit never does.
-        if shift > 60 || part << shift >> shift != part {
-            return Err(Malformed::VarintTooLong);
-        }
-        value = value.checked_add(part << shift).ok_or(Malformed::VarintTooLong)?;
-        if byte < 128 {
-            return Ok(value);
-        }
-        shift += 7;
     }
 }

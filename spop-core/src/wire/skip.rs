@@ -1,44 +1,54 @@
 //! Stepping over what need not be read: the hot half of checking a payload.
 //!
-//! These functions agree with [`Reader`](super::Reader) on what is well formed, and say nothing about why something is not:
-//! who wants to know reads it again. They pass slices by value, which stay in registers.
+//! These functions agree with [`Reader`] on what is well formed, and say nothing about why something is not: who wants to
+//! know reads it again. They pass the place where something starts and return the place where it ends. That may lie behind
+//! the data's end, by less than [`SHORT`]: whoever goes on from there finds nothing, and the last one has to look.
 
-use super::Reader;
+use super::{Reader, varint::long_varint};
 
-/// What comes after a STRING; `None` when it is malformed.
+/// The lengths of one byte are below this.
+pub(crate) const SHORT: u8 = 240;
+
+/// Where the STRING ends that starts `at`; `None` when it is malformed.
 #[inline]
-pub(crate) fn skip_string(data: &[u8]) -> Option<&[u8]> {
-    match data {
-        [len @ ..240, rest @ ..] => rest.get(usize::from(*len)..),
-        _ => {
-            let mut reader = Reader::new(data);
-            reader.string().ok()?;
-            Some(reader.rest())
-        }
-    }
+pub(crate) fn skip_string(data: &[u8], at: usize) -> Option<usize> {
+    let len = *data.get(at)?;
+    if len < SHORT { Some(at + 1 + usize::from(len)) } else { skip_long_string(data, at) }
 }
 
-/// What comes after a typed value; `None` when it is malformed.
+fn skip_long_string(data: &[u8], at: usize) -> Option<usize> {
+    let rest = data.get(at..)?;
+    let (len, taken) = long_varint(rest);
+    let end = taken.checked_add(usize::try_from(len).ok()?)?;
+    (taken > 0 && end <= rest.len()).then_some(at + end)
+}
+
+/// Where the typed value ends that starts `at`; `None` when it is malformed.
 #[inline]
-pub(crate) fn skip_value(data: &[u8]) -> Option<&[u8]> {
-    let (head, rest) = data.split_first()?;
-    match head & 0x0f {
-        0 | 1 => Some(rest),
-        4 | 5 => match rest {
-            [..240, rest @ ..] => Some(rest),
-            _ => skip_long(data),
+pub(crate) fn skip_value(data: &[u8], at: usize) -> Option<usize> {
+    let value = at + 1;
+    match data.get(at)? & 0x0f {
+        8 | 9 => skip_string(data, value),
+        4 | 5 => match *data.get(value)? {
+            ..SHORT => Some(value + 1),
+            _ => match long_varint(data.get(value..)?) {
+                (_, 0) => None,
+                (_, taken) => Some(value + taken),
+            },
         },
-        6 => rest.get(4..),
-        7 => rest.get(16..),
-        8 | 9 => skip_string(rest),
-        _ => skip_long(data),
+        0 | 1 => Some(value),
+        6 => Some(value + 4),
+        7 => Some(value + 16),
+        _ => skip_rare(data, at),
     }
 }
 
-fn skip_long(data: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader::new(data);
+/// Of types that HAProxy never sends.
+#[cold]
+fn skip_rare(data: &[u8], at: usize) -> Option<usize> {
+    let mut reader = Reader::new(data.get(at..)?);
     reader.value().ok()?;
-    Some(reader.rest())
+    Some(data.len() - reader.len())
 }
 
 #[cfg(test)]
@@ -48,10 +58,13 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn stepping_over_is_reading(bytes: alloc::vec::Vec<u8>) {
+            let within = |end: &usize| *end <= bytes.len();
             let mut reader = Reader::new(&bytes);
-            assert_eq!(skip_value(&bytes), reader.value().ok().map(|_| reader.rest()));
+            let read = reader.value().ok().map(|_| bytes.len() - reader.len());
+            assert_eq!(skip_value(&bytes, 0).filter(within), read);
             let mut reader = Reader::new(&bytes);
-            assert_eq!(skip_string(&bytes), reader.string().ok().map(|_| reader.rest()));
+            let read = reader.string().ok().map(|_| bytes.len() - reader.len());
+            assert_eq!(skip_string(&bytes, 0).filter(within), read);
         }
     }
 }

@@ -42,6 +42,27 @@ fn put_long_varint(out: &mut (impl Sink + ?Sized), value: u64) {
     out.put(&[rest as u8]);
 }
 
+/// The number at the front of `data` that takes more than one byte, and how many it takes; 0 of them when there is none.
+pub(super) fn long_varint(data: &[u8]) -> (u64, usize) {
+    let Some((first, rest)) = data.split_first() else { return (0, 0) };
+    let mut value = u64::from(*first);
+    let mut shift = 4;
+    for (taken, byte) in rest.iter().take(VARINT_MAX - 1).enumerate() {
+        // The tenth byte lands at bit 60: only its low bits fit, and a continuation bit never does.
+        let part = u64::from(*byte);
+        let Some(sum) = value.checked_add(part << shift) else { break };
+        if shift == 60 && part > 15 {
+            break;
+        }
+        value = sum;
+        if *byte < 128 {
+            return (value, taken + 2);
+        }
+        shift += 7;
+    }
+    (0, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
