@@ -95,6 +95,9 @@ impl AgentReactor {
             self.refused = false;
             let messages = Messages::counted(self.link.take(inbox, place), count);
             return Action::RunMessages(Notify { ticket: self.ticket(ids), messages });
+        } else if inbox.is_empty() && !self.link.is_eof() && !self.link.is_closing() {
+            self.link.rest(inbox);
+            return self.at_rest(4);
         }
         self.on_any_bytes(inbox)
     }

@@ -81,7 +81,11 @@ impl Actions {
     }
 
     /// SET-VAR: sets a variable. NULL unsets it.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "most names are literals: their lengths are known where this is called"
+    )]
+    #[inline(always)]
     pub fn set_var<'a>(
         &mut self,
         scope: Scope,
@@ -151,7 +155,8 @@ impl Actions {
     }
 
     /// Type, number of arguments, scope and name.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as set_var")]
+    #[inline(always)]
     fn put_head(&mut self, [action, args, scope]: [u8; 3], name: &[u8]) {
         if let Ok(len @ ..240) = u8::try_from(name.len()) {
             self.bytes.put(&[action, args, scope, len]);

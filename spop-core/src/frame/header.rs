@@ -240,7 +240,8 @@ const fn short_varint(value: u64) -> Option<(u64, u32)> {
     if value < 240 {
         return Some((value, 1));
     }
-    if varint_len(value) > 4 {
+    // Five bytes begin here.
+    if value >= 33_818_864 {
         return None;
     }
     let (mut bytes, mut len) = (value & 0xff | 0xf0, 1);

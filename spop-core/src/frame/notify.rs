@@ -119,7 +119,8 @@ fn count(list: &[u8]) -> Option<usize> {
 }
 
 /// Where so many arguments end.
-#[inline]
+#[expect(clippy::inline_always, reason = "the inner loop of every check")]
+#[inline(always)]
 fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
     for _ in 0..count {
         at = skip_value(list, skip_string(list, at)?)?;

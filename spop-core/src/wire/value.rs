@@ -163,7 +163,8 @@ impl<'a> Value<'a> {
     }
 
     /// Appends the value as typed data: its type, and what follows.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "where the type is known, little is left of it")]
+    #[inline(always)]
     pub fn encode(&self, out: &mut (impl Sink + ?Sized)) {
         let value_type = self.value_type() as u8;
         match self {
