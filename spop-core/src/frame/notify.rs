@@ -80,12 +80,11 @@ impl Messages {
     /// # Ok::<(), spop_core::DecodeError>(())
     /// ```
     pub fn each(&self) -> impl Iterator<Item = Self> {
-        let mut rest = &*self.payload;
+        let mut start = 0;
         core::iter::from_fn(move || {
-            let (args, after) = skip_string(rest)?.split_first()?;
-            let after = skip_args(after, *args)?;
-            let (one, _) = rest.split_at_checked(rest.len() - after.len())?;
-            rest = after;
+            let end = skip_message(&self.payload, start)?;
+            let one = self.payload.get(start..end)?;
+            start = end;
             Some(Self { payload: self.payload.slice_ref(one), count: 1 })
         })
     }
@@ -111,11 +110,17 @@ impl<'a> IntoIterator for &'a Messages {
 fn count(list: &[u8]) -> Option<usize> {
     let (mut at, mut count) = (0, 0);
     while at < list.len() {
-        at = skip_string(list, at)?;
-        at = skip_args(list, at + 1, *list.get(at)?)?;
+        at = skip_message(list, at)?;
         count += 1;
     }
     (at == list.len()).then_some(count)
+}
+
+/// Where the message ends that starts `at`.
+#[inline]
+fn skip_message(list: &[u8], at: usize) -> Option<usize> {
+    let args = skip_string(list, at)?;
+    skip_args(list, args + 1, *list.get(args)?)
 }
 
 /// Where so many arguments end.
