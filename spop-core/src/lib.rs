@@ -91,6 +91,7 @@ pub mod notation;
 pub mod pair;
 mod reply;
 mod request;
+mod routes;
 #[cfg(feature = "server")]
 pub mod server;
 mod time;
@@ -110,7 +111,8 @@ pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};
 pub use link::{CloseReason, Closed, Interest, Timer, Violation};
 pub use reply::{Reply, Watch};
 pub use request::{ArgError, FromValue, Unusable};
+pub use routes::{RouteError, Routes, Unknown};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Timestamp;
-pub use wire::{Status, Value};
+pub use wire::{Headers, Status, Value};

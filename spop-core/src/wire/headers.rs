@@ -11,7 +11,7 @@ use crate::{DecodeError, Malformed, Piece};
 /// value. An argument is taken as it by its type:
 ///
 /// ```
-/// use spop_core::{ArgError, frame::Message, wire::Headers};
+/// use spop_core::{ArgError, Headers, frame::Message};
 ///
 /// // spoe-message check-request
 /// //     args hdrs=req.hdrs_bin
