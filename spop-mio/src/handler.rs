@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use spop_core::{Actions, Partial, Reply, Watch};
+use spop_core::{Actions, Partial, Reply, Routes, Watch};
 
 use crate::Request;
 
@@ -27,6 +27,8 @@ use crate::Request;
 /// # is_handler(reputation);
 /// ```
 ///
+/// [`Routes`] give each message to a function of its own, by name.
+///
 /// It runs on the worker's thread, and all connections of the worker wait for it: what takes longer than they can wait
 /// goes to another thread, with [`Request::defer`]. Each worker has a handler of its own, so `&mut self` needs no lock.
 pub trait Handler: Send {
@@ -48,6 +50,13 @@ where
 {
     fn handle(&mut self, request: Request<'_>) -> Outcome {
         self(request).into()
+    }
+}
+
+/// Routes that answer at once.
+impl Handler for Routes {
+    fn handle(&mut self, request: Request<'_>) -> Outcome {
+        self.answer(request.messages()).into()
     }
 }
 

@@ -92,8 +92,8 @@ pub use request::Request;
 pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
-    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Partial, Reply,
-    Scope, Status, Value, Watch,
+    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Headers, NameError,
+    Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
     server::Stats,
 };

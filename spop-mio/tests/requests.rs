@@ -19,7 +19,8 @@ use std::{
 
 use spop_core::config::Timeouts;
 use spop_mio::{
-    Actions, AgentConfig, ArgError, Capabilities, Outcome, Reply, Request, Responder, Scope, Status, Value,
+    Actions, AgentConfig, ArgError, Capabilities, Outcome, Reply, Request, Responder, Routes, Scope, Status,
+    Unknown, Value,
 };
 
 use crate::support::{Running, bytes, until, within};
@@ -48,6 +49,23 @@ fn a_request_is_answered() {
         let mut client = server.session();
         client.ask("NOTIFY fin 1 1 m x=int32:7", "ACK fin 1 1 set txn m=int32:7");
         client.ask("NOTIFY fin 3 1 m x=string:abc", "ACK fin 3 1 set txn m=string:abc");
+    });
+}
+
+#[test]
+fn routes_are_a_handler() {
+    within(|| {
+        let routes = Routes::new().on("score", |message, actions| {
+            actions.set_var(Scope::Session, "score", message.arg::<u32>("n")?);
+            Ok(())
+        });
+        let server = Running::start(routes.unknown(Unknown::Fail));
+        let mut client = server.session();
+        let (asked, answer) =
+            ("score n=int64:7 ; score n=int64:8", "set sess score=uint32:7 ; set sess score=uint32:8");
+        client.ask(&format!("NOTIFY fin 1 1 {asked}"), &format!("ACK fin 1 1 {answer}"));
+        client.ask("NOTIFY fin 3 1 score n=int64:-1", "ACK fin 3 1");
+        client.ask("NOTIFY fin 5 1 score n=int64:7 ; other", "ACK fin 5 1");
     });
 }
 
