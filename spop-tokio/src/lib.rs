@@ -127,6 +127,7 @@ mod live;
 mod log;
 mod request;
 mod responder;
+mod router;
 mod server;
 mod service;
 mod session;
@@ -145,11 +146,13 @@ pub use listen::{Address, Endpoint};
 pub use live::Connection;
 pub use request::Request;
 pub use responder::{Deferred, Responder, Response};
+pub use router::{Route, RouteList, Router, Unrouted};
 pub use server::{Server, ServerHandle};
 pub use service::Service;
 pub use spop_core::{
     self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, EngineConfig, EngineError,
-    FromValue, MessageList, Partial, PoolConfig, Reply, Scope, Status, Value, Watch,
+    FromValue, Headers, MessageList, NameError, OnFailure, Partial, PoolConfig, Reply, RouteError, Routes,
+    Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
     server::Stats,
 };

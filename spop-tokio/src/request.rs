@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    Session,
+    ArgError, FromValue, Session,
     accept::{Addresses, Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
     server::{Permit, Work},
@@ -39,6 +39,36 @@ impl Request {
     /// The first message of this name.
     pub fn message(&self, name: &str) -> Option<Message<'_>> {
         self.messages.get(name)
+    }
+
+    /// The first argument of this name of the first message, as a `T`: for handlers behind a [`Router`](crate::Router),
+    /// whose requests have one message.
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+        match self.messages.iter().next() {
+            Some(message) => message.arg(name),
+            None => {
+                T::absent().map_err(|why| ArgError { message: String::new(), argument: name.to_owned(), why })
+            }
+        }
+    }
+
+    /// The name of the first message.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.messages.iter().next().map(|message| message.name()).unwrap_or_default()
+    }
+
+    /// A request for each message.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        self.messages.each().map(|messages| Self {
+            messages,
+            ids: self.ids,
+            deadline: self.deadline,
+            origin: Arc::clone(&self.origin),
+            job: Job::default(),
+        })
     }
 
     /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.
