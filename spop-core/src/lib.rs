@@ -102,9 +102,10 @@ pub use agent::{
     NotArriving, Notify, OnFailure, Partial, Session, Settled, Ticket, TicketId,
 };
 pub use engine::{
-    Answer, AskError, Ended, EngineAction, EngineConfig, EngineError, EngineReactor, Failure, Habits,
-    LogLine, NotifyError, NotifyId, OnError, Pool, PoolAction, PoolConfig, ProcessTimes, RequestId, Sample,
-    StreamIds, Times, UnclaimedAck, VarRules, Vars,
+    AgentSection, Answer, AskError, Ended, EngineAction, EngineConfig, EngineError, EngineReactor, EventEnd,
+    Failure, Habits, Load, LogLine, NotifyError, NotifyId, Occasion, OnError, Pool, PoolAction, PoolConfig,
+    ProcessTimes, RequestId, Sample, SkippedEvent, SpoeStream, StreamIds, Times, UnclaimedAck, VarRules,
+    Vars,
 };
 pub use error::{DecodeError, Malformed, Piece};
 pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};

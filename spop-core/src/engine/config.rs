@@ -10,7 +10,20 @@ use crate::{
 };
 
 /// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine: what a
-/// `spoe-agent` section says.
+/// `spoe-agent` section says about them. Where its other options are (section 2.2):
+///
+/// | option | here |
+/// |---|---|
+/// | `max-frame-size`, `max-waiting-frames`, `option send-frag-payload` | the fields of these names |
+/// | `option async`, `option pipelining` | [`capabilities`](Self::capabilities) |
+/// | `timeout hello`, `timeout idle`, `timeout processing` | [`timeouts`](Self::timeouts), `message` being `processing` |
+/// | `maxconnrate`, `maxerrrate` | [`PoolConfig`](super::PoolConfig) |
+/// | `use-backend` | the pool's agents, which its driver knows how to reach |
+/// | `option var-prefix`, `register-var-names`, `option force-set-var` | [`VarRules`](super::VarRules) |
+/// | `option continue-on-error`, `option dontlog-normal` | [`AgentSection`](super::AgentSection) |
+/// | `option set-on-error`, `set-process-time`, `set-total-time` | [`AgentSection`](super::AgentSection) |
+/// | `messages`, `groups` | the caller's, who makes each a [`MessageList`](crate::MessageList) |
+/// | `log` | the caller's, with a [`LogLine`](super::LogLine) |
 ///
 /// ```
 /// use spop_core::EngineConfig;
@@ -79,6 +92,9 @@ pub struct Habits {
     pub stalls_at: Option<usize>,
     /// A frame of length zero is not refused: the connection reads nothing more, for good.
     pub stalls_on_nothing: bool,
+    /// What waits for a connection fails with it when it is closed, or cannot be had, before its session. Otherwise it goes
+    /// on waiting for another, as it does everywhere after an AGENT-DISCONNECT.
+    pub close_fails_queue: bool,
 }
 
 /// Who numbers the requests.
@@ -127,6 +143,7 @@ impl Default for EngineConfig {
                 awaits_late_ack: false,
                 stalls_at: None,
                 stalls_on_nothing: false,
+                close_fails_queue: false,
             },
         }
     }
@@ -168,6 +185,7 @@ impl EngineConfig {
                 awaits_late_ack: false,
                 stalls_at: Some(16_384),
                 stalls_on_nothing: false,
+                close_fails_queue: true,
             },
             ..Self::default()
         }

@@ -10,7 +10,9 @@ mod pending;
 mod pool;
 mod reactor;
 mod receive;
+mod section;
 mod stats;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod vars;
@@ -21,5 +23,7 @@ pub use error::{EngineError, NotifyError};
 pub use pending::NotifyId;
 pub use pool::{AskError, Pool, PoolAction, PoolConfig, RequestId};
 pub use reactor::EngineReactor;
-pub use stats::{LogLine, ProcessTimes, Times};
+pub use section::AgentSection;
+pub use stats::{Load, LogLine, Occasion, ProcessTimes, Times};
+pub use stream::{EventEnd, SkippedEvent, SpoeStream};
 pub use vars::{Sample, VarRules, Vars};

@@ -29,52 +29,33 @@ pub struct ProcessTimes {
 }
 
 impl ProcessTimes {
-    /// Adds an event or group. One that did not finish has no processing time, and adds nothing.
+    /// Adds an event or group. One that was interrupted has no processing time, and adds nothing.
     pub fn add(&mut self, times: &Times) {
         self.last = times.processing;
         self.total = self.total.saturating_add(times.processing.unwrap_or_default());
     }
 }
 
-/// One line of the log, displayed as HAProxy writes it.
-///
-/// ```
-/// use core::time::Duration;
-/// use spop_core::{LogLine, Times};
-///
-/// let line = LogLine {
-///     agent: "ip-reputation",
-///     kind: "EVENT",
-///     name: "on-client-session",
-///     stream: 7,
-///     error: None,
-///     times: Times { wait: Some(Duration::from_millis(3)), ..Times::default() },
-///     idles: 1,
-///     applets: 2,
-///     sending: 0,
-///     waiting: 1,
-///     errors: 0,
-///     processed: 42,
-/// };
-/// assert_eq!(
-///     line.to_string(),
-///     "SPOE: [ip-reputation] <EVENT:on-client-session> sid=7 st=0 -1/-1/3/-1/-1 1/2 0/1 0/42",
-/// );
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct LogLine<'a> {
-    /// The agent's name in the configuration.
-    pub agent: &'a str,
-    /// `EVENT` or `GROUP`.
-    pub kind: &'a str,
-    /// Which one.
-    pub name: &'a str,
-    /// The stream's number.
-    pub stream: u64,
-    /// What became of it.
-    pub error: Option<EngineError>,
-    /// Where the time went.
-    pub times: Times,
+/// What an event or group is called in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // As the sections they come from.
+pub enum Occasion<'a> {
+    Event(&'a str),
+    Group(&'a str),
+}
+
+impl fmt::Display for Occasion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(name) => write!(f, "EVENT:{name}"),
+            Self::Group(name) => write!(f, "GROUP:{name}"),
+        }
+    }
+}
+
+/// How busy an engine is, as the log has it; [`Pool::load`](super::Pool::load) knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
     /// Connections without a request.
     pub idles: usize,
     /// Connections.
@@ -89,11 +70,46 @@ pub struct LogLine<'a> {
     pub processed: u64,
 }
 
+/// One line of the log, displayed as HAProxy writes it.
+///
+/// ```
+/// use core::time::Duration;
+/// use spop_core::{Load, LogLine, Occasion, Times};
+///
+/// let line = LogLine {
+///     agent: "ip-reputation",
+///     occasion: Occasion::Event("on-client-session"),
+///     stream: 7,
+///     error: None,
+///     times: Times { wait: Some(Duration::from_millis(3)), ..Times::default() },
+///     load: Load { idles: 1, applets: 2, sending: 0, waiting: 1, errors: 0, processed: 42 },
+/// };
+/// assert_eq!(
+///     line.to_string(),
+///     "SPOE: [ip-reputation] <EVENT:on-client-session> sid=7 st=0 -1/-1/3/-1/-1 1/2 0/1 0/42",
+/// );
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LogLine<'a> {
+    /// The agent's name in the configuration.
+    pub agent: &'a str,
+    /// What was asked about.
+    pub occasion: Occasion<'a>,
+    /// The stream's number.
+    pub stream: u64,
+    /// What became of it.
+    pub error: Option<EngineError>,
+    /// Where the time went.
+    pub times: Times,
+    /// How busy the engine was at its end.
+    pub load: Load,
+}
+
 impl fmt::Display for LogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.error.map_or(0, EngineError::code);
-        let Self { agent, kind, name, stream, .. } = self;
-        write!(f, "SPOE: [{agent}] <{kind}:{name}> sid={stream} st={status} ")?;
+        let Self { agent, occasion, stream, .. } = self;
+        write!(f, "SPOE: [{agent}] <{occasion}> sid={stream} st={status} ")?;
         let Times { encode, queue, wait, response, processing } = self.times;
         let mut slash = "";
         for time in [encode, queue, wait, response, processing] {
@@ -104,7 +120,7 @@ impl fmt::Display for LogLine<'_> {
             }
             slash = "/";
         }
-        let Self { idles, applets, sending, waiting, errors, processed, .. } = self;
+        let Load { idles, applets, sending, waiting, errors, processed } = self.load;
         write!(f, " {idles}/{applets} {sending}/{waiting} {errors}/{processed}")
     }
 }

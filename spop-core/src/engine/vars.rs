@@ -114,6 +114,10 @@ impl Vars {
         }
     }
 
+    pub(super) fn set(&mut self, full_name: String, value: Sample) {
+        self.values.insert(full_name, value);
+    }
+
     /// The value of a variable.
     pub fn get(&self, full_name: &str) -> Option<&Sample> {
         self.values.get(full_name)

@@ -113,10 +113,11 @@ impl Shared {
     fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction) {
         match action {
             PoolAction::Open { connection, agent } => self.open(state, connection, agent),
-            PoolAction::Answered { request, payload, took } => {
+            PoolAction::Answered { request, payload, times } => {
+                let took = times.processing.unwrap_or_default();
                 state.settle(request, Ok(Answer { payload: detached(payload), took }));
             }
-            PoolAction::Failed { request, error } => state.settle(request, Err(error)),
+            PoolAction::Failed { request, error, .. } => state.settle(request, Err(error)),
             PoolAction::Attend(connection) => {
                 if let Some(task) = state.connections.get(&connection) {
                     task.waker.wake();
@@ -165,7 +166,7 @@ impl Shared {
             Ok((request, receiver))
         });
         let (request, answer) = asked.map_err(|error| match error {
-            AskError::QueueFull | AskError::TooManyErrors => EngineError::Resources,
+            AskError::QueueFull | AskError::TooManyErrors | AskError::NoAgent => EngineError::Resources,
             _ => EngineError::Interrupted,
         })?;
         let _withdraw = Withdraw { shared: self, request };

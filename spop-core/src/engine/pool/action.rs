@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     ConnectionId,
-    engine::{EngineConfig, EngineError},
+    engine::{EngineConfig, EngineError, Times},
     frame::AckActions,
 };
 
@@ -66,9 +66,12 @@ pub enum AskError {
     /// Too many requests wait already.
     #[error("too many requests wait for a connection")]
     QueueFull,
-    /// There were too many errors within a second (`maxerrrate`).
+    /// There were too many errors within a second (`maxerrrate`). The event is skipped, and this is no error of its own.
     #[error("there were too many errors within a second")]
     TooManyErrors,
+    /// No agent is up, and no connection is left: [`EngineError::Resources`] at once, as with HAProxy.
+    #[error("no agent is up")]
+    NoAgent,
     /// The pool is drained.
     #[error("the pool is drained")]
     Draining,
@@ -93,8 +96,8 @@ pub enum PoolAction {
         request: RequestId,
         /// The payload of the ACK, see [`actions`](PoolAction::actions).
         payload: Bytes,
-        /// The time from [`ask`](super::Pool::ask) to the answer.
-        took: Duration,
+        /// Where the time went: in the queue, to the answer, and both together since [`ask`](super::Pool::ask).
+        times: Times,
     },
     /// A request failed.
     Failed {
@@ -102,6 +105,8 @@ pub enum PoolAction {
         request: RequestId,
         /// Why.
         error: EngineError,
+        /// Where the time went.
+        times: Times,
     },
     /// Look at this connection's [`interest`](super::Pool::interest): there is something to be sent, shut or closed.
     Attend(ConnectionId),

@@ -4,12 +4,12 @@ use alloc::{sync::Arc, vec::Vec};
 
 use bytes::Bytes;
 
-use super::{Connection, Pool, PoolAction, Queued, Sent};
+use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
     Capabilities, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError, Timestamp,
-    engine::{Ended, StreamIds, UnclaimedAck},
+    engine::{Ended, StreamIds, Times, UnclaimedAck},
     frame::Ids,
-    link::Phase,
+    link::{CloseReason, Phase},
 };
 
 impl Pool {
@@ -53,14 +53,37 @@ impl Pool {
     }
 
     fn answer(&mut self, sent: Sent, payload: Bytes) {
-        let took = self.now.since(sent.asked);
-        let answered = sent.request.map(|request| PoolAction::Answered { request, payload, took });
-        self.ready.extend(answered);
+        let Some(request) = sent.request else { return };
+        self.processed += 1;
+        let mut times = self.times(sent.asked, Some(sent.left));
+        times.wait = Some(self.now.since(sent.left));
+        self.ready.push_back(PoolAction::Answered { request, payload, times });
     }
 
     fn fail(&mut self, sent: Sent, error: EngineError) {
+        if let Some(request) = sent.request {
+            self.failed(request, error, self.times(sent.asked, Some(sent.left)));
+        }
+    }
+
+    fn fail_queued(&mut self, queued: &Queued, error: EngineError) {
+        self.failed(queued.request, error, self.times(queued.asked, None));
+    }
+
+    fn failed(&mut self, request: RequestId, error: EngineError, times: Times) {
         self.failed.add(self.now);
-        self.ready.extend(sent.request.map(|request| PoolAction::Failed { request, error }));
+        self.processed += 1;
+        self.errors += 1;
+        self.ready.push_back(PoolAction::Failed { request, error, times });
+    }
+
+    /// Where the time of a request went that ends now.
+    fn times(&self, asked: Timestamp, sent: Option<Timestamp>) -> Times {
+        Times {
+            queue: sent.map(|sent| sent.since(asked)),
+            processing: Some(self.now.since(asked)),
+            ..Times::default()
+        }
     }
 
     /// Finds out whose answer it is that came by another connection.
@@ -97,10 +120,17 @@ impl Pool {
             return;
         }
         if connection.reactor.session().is_none() {
-            self.failed.add(self.now);
             let retry_at = self.now + self.config.retry_after;
             if let Some(agent) = self.agents.get_mut(agent) {
                 agent.retry_at = retry_at;
+            }
+            let refused = matches!(ended.closed.reason, CloseReason::PeerDisconnect { .. });
+            if self.engine.habits.close_fails_queue && !refused {
+                let waited = self.queue.len().min(self.window());
+                let waited: Vec<_> = self.queue.drain(..waited).collect();
+                for queued in &waited {
+                    self.fail_queued(queued, ended.error);
+                }
             }
         }
         let another = self.connections.values().any(|connection| {
@@ -126,7 +156,7 @@ impl Pool {
     }
 
     /// Ends what has waited for too long without a connection.
-    pub(super) fn expire(&mut self) {
+    fn expire(&mut self) {
         let now = self.now;
         let timeout = self.engine.timeouts.message;
         let late = |queued: &Queued| timeout.is_some_and(|timeout| queued.asked + timeout <= now);
@@ -134,9 +164,8 @@ impl Pool {
         while self.queue.front().is_some_and(|queued| drained || late(queued))
             && let Some(queued) = self.queue.pop_front()
         {
-            self.failed.add(now);
             let error = if late(&queued) { EngineError::Timeout } else { EngineError::Interrupted };
-            self.ready.push_back(PoolAction::Failed { request: queued.request, error });
+            self.fail_queued(&queued, error);
         }
         let Some(timeout) = timeout else { return };
         while let Some(sent) = take(&mut self.adrift, |sent| sent.asked + timeout <= now) {
@@ -146,6 +175,8 @@ impl Pool {
 
     /// Sends what can be sent, and opens connections for the rest.
     pub(super) fn dispatch(&mut self) {
+        // What is late already is not sent any more.
+        self.expire();
         let (mut touched, mut held) = (Vec::new(), Vec::new());
         while let Some(queued) = self.queue.pop_front() {
             let Some(id) = self.choose() else {
@@ -154,11 +185,7 @@ impl Pool {
             };
             match self.send(id, &queued) {
                 Ok(()) => touched.push(id),
-                Err(NotifyError::TooBig { .. }) => {
-                    self.failed.add(self.now);
-                    let (request, error) = (queued.request, EngineError::TooBig);
-                    self.ready.push_back(PoolAction::Failed { request, error });
-                }
+                Err(NotifyError::TooBig { .. }) => self.fail_queued(&queued, EngineError::TooBig),
                 // The same identifiers wait there: not before they are done.
                 Err(_) => held.push(queued),
             }
@@ -186,7 +213,8 @@ impl Pool {
         };
         let id = connection.reactor.notify_since(self.now, queued.asked, ids, &queued.payload)?;
         self.next_stream = self.next_stream.max(id.ids().stream.saturating_add(1));
-        connection.sent.push(Sent { request: Some(queued.request), id, asked: queued.asked });
+        let sent = Sent { request: Some(queued.request), id, asked: queued.asked, left: self.now };
+        connection.sent.push(sent);
         Ok(())
     }
 
@@ -206,12 +234,8 @@ impl Pool {
     /// Opens a connection for what no other will take, to the agent that has the fewest.
     fn open_more(&mut self) {
         loop {
-            let opening =
-                self.connections.values().filter(|c| !c.check && !c.over && !is_established(c)).count();
-            let many = self.engine.capabilities.contains(Capabilities::PIPELINING)
-                || self.engine.capabilities.contains(Capabilities::ASYNC);
-            let window = if many { self.engine.max_waiting_frames.max(1) } else { 1 };
-            if self.queue.len() <= opening * window
+            let opening = self.connections.values().filter(|c| c.serves() && !is_established(c)).count();
+            if self.queue.len() <= opening * self.window()
                 || !self.opened.allows(self.now, self.config.max_conn_rate)
             {
                 return;
@@ -220,6 +244,14 @@ impl Pool {
             self.opened.add(self.now);
             self.open_one(agent, false);
         }
+    }
+
+    /// How many requests a connection will take if its agent can do what this side can.
+    fn window(&self) -> usize {
+        let capabilities = self.engine.capabilities;
+        let many =
+            capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC);
+        if many { self.engine.max_waiting_frames.max(1) } else { 1 }
     }
 
     fn least_connected(&self) -> Option<usize> {
@@ -249,7 +281,7 @@ impl Pool {
             return None;
         }
         let retry = self.agents.iter().filter(|agent| agent.up).map(|agent| agent.retry_at);
-        let rate = self.config.max_conn_rate.map(|_| self.opened.next());
+        let rate = self.config.max_conn_rate.and_then(|most| self.opened.next(most));
         retry.chain(rate).filter(|at| *at > self.now).min()
     }
 

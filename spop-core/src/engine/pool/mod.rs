@@ -14,7 +14,7 @@ use alloc::{
 
 use bytes::BytesMut;
 
-use super::{EngineConfig, EngineReactor, NotifyId};
+use super::{EngineConfig, EngineReactor, Load, NotifyId};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
     frame::Ids,
@@ -44,6 +44,8 @@ pub struct Pool {
     ready: VecDeque<PoolAction>,
     opened: Rate,
     failed: Rate,
+    errors: u64,
+    processed: u64,
     next_connection: u64,
     next_request: u64,
     next_stream: u64,
@@ -65,12 +67,20 @@ struct Connection {
     sent: Vec<Sent>,
 }
 
+impl Connection {
+    /// Whether it is there for requests.
+    fn serves(&self) -> bool {
+        !self.check && !self.over
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     /// `None` if nobody wants to hear of it any more.
     request: Option<RequestId>,
     id: NotifyId,
     asked: Timestamp,
+    left: Timestamp,
 }
 
 #[derive(Debug)]
@@ -109,6 +119,8 @@ impl Pool {
             ready: VecDeque::new(),
             opened: Rate::default(),
             failed: Rate::default(),
+            errors: 0,
+            processed: 0,
             next_connection: 0,
             next_request: 0,
             next_stream: 0,
@@ -136,6 +148,9 @@ impl Pool {
         if !self.failed.allows(now, self.config.max_err_rate) {
             return Err(AskError::TooManyErrors);
         }
+        if !self.agents.iter().any(|agent| agent.up) && !self.connections.values().any(Connection::serves) {
+            return Err(AskError::NoAgent);
+        }
         if self.queue.len() >= self.config.max_queue {
             return Err(AskError::QueueFull);
         }
@@ -150,12 +165,17 @@ impl Pool {
     /// its place on the connection is free when the answer is there, or would have been.
     pub fn withdraw(&mut self, now: Timestamp, request: RequestId) {
         self.tick(now);
+        let queued = self.queue.len();
         self.queue.retain(|queued| queued.request != request);
+        let mut found = self.queue.len() < queued;
+        // It may have ended, and nobody was told yet.
         self.ready.retain(|action| action.request() != Some(request));
         let connections = self.connections.values_mut().flat_map(|connection| &mut connection.sent);
         for sent in connections.chain(&mut self.adrift).filter(|sent| sent.request == Some(request)) {
             sent.request = None;
+            found = true;
         }
+        self.processed += u64::from(found);
         self.dispatch();
     }
 
@@ -237,7 +257,6 @@ impl Pool {
         for connection in due {
             self.input(connection, |reactor| reactor.on_timeout(now));
         }
-        self.expire();
         self.check_health();
         self.dispatch();
     }
@@ -297,6 +316,18 @@ impl Pool {
     pub fn idles(&self) -> usize {
         let idle = |c: &&Connection| c.reactor.phase() == Phase::Established && c.sent.is_empty();
         self.connections.values().filter(idle).count()
+    }
+
+    /// How busy it is, as the log has it.
+    pub fn load(&self) -> Load {
+        Load {
+            idles: self.idles(),
+            applets: self.connections(),
+            sending: self.queued(),
+            waiting: self.waiting(),
+            errors: self.errors,
+            processed: self.processed,
+        }
     }
 
     /// Whether an agent gets requests.

@@ -28,9 +28,17 @@ impl Rate {
         self.current + self.before * left / 1_000 < u64::from(most)
     }
 
-    /// When to look again.
-    pub(super) fn next(&self) -> Timestamp {
-        self.since + SECOND
+    /// When one more will be allowed at the earliest; `None` is never.
+    pub(super) fn next(&self, most: u32) -> Option<Timestamp> {
+        let most = u64::from(most);
+        // The period that will allow it, and what counts for it of the one before.
+        let (since, current, before) = if self.current < most {
+            (self.since, self.current, self.before)
+        } else {
+            (self.since + SECOND, 0, self.current)
+        };
+        let left = ((most - current.min(most)) * 1_000).checked_sub(1)?.checked_div(before).unwrap_or(1_000);
+        Some(since + SECOND.saturating_sub(Duration::from_millis(left)))
     }
 
     fn turn(&mut self, now: Timestamp) {
@@ -61,5 +69,25 @@ mod tests {
         assert!((90..=110).contains(&taken.len()), "{}", taken.len());
         assert!(taken.windows(22).all(|window| window[21] - window[0] >= 1_000));
         assert!(rate.allows(Timestamp::ZERO, None) && !rate.allows(Timestamp::from_millis(10_000), Some(0)));
+    }
+
+    #[test]
+    fn the_next_is_allowed_when_it_was_said_and_no_millisecond_before() {
+        for most in [1, 2, 7, 1_000] {
+            let mut rate = Rate::default();
+            let mut now = Timestamp::from_millis(123);
+            for _ in 0..5 * most {
+                while rate.allows(now, Some(most)) {
+                    rate.add(now);
+                }
+                let next = rate.next(most).unwrap();
+                assert!(next > now && next.since(now) <= 2 * SECOND, "{next} after {now}");
+                let mut sooner = rate;
+                let before = Timestamp::from_nanos(next.as_nanos() - 1_000_000);
+                assert!(!sooner.allows(before, Some(most)) && rate.allows(next, Some(most)), "{next}");
+                now = next;
+            }
+        }
+        assert_eq!(Rate::default().next(0), None);
     }
 }

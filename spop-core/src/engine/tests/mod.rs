@@ -23,6 +23,7 @@ mod anything;
 mod closing;
 mod handshake;
 mod requests;
+mod streams;
 
 const HELLO: &str =
     "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";

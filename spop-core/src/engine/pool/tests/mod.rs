@@ -1,0 +1,182 @@
+//! A pool and its agents, over connections that are instant.
+
+use alloc::vec;
+use core::time::Duration;
+
+use super::*;
+use crate::{Action, Actions, AgentConfig, AgentReactor, Capabilities, Scope, Status, Ticket, Times};
+
+mod scenes;
+mod storm;
+mod times;
+
+/// A pool, its agents, and what it has said.
+struct World {
+    pool: Pool,
+    /// `None` cannot be reached.
+    agents: Vec<Option<AgentConfig>>,
+    connections: BTreeMap<ConnectionId, (usize, AgentReactor, BytesMut)>,
+    tickets: Vec<Ticket>,
+    answers: bool,
+    /// No handshake succeeds.
+    refuses: bool,
+    opened: Vec<usize>,
+    ended: Vec<(RequestId, u32)>,
+    times: Vec<Times>,
+    health: Vec<(usize, bool)>,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(config: PoolConfig) -> Self {
+        Self {
+            agents: vec![Some(AgentConfig::default()); config.agents],
+            pool: Pool::new(config, Timestamp::ZERO),
+            connections: BTreeMap::new(),
+            tickets: vec![],
+            answers: true,
+            refuses: false,
+            opened: vec![],
+            ended: vec![],
+            times: vec![],
+            health: vec![],
+            now: Timestamp::ZERO,
+        }
+    }
+
+    fn ask(&mut self) -> Result<RequestId, AskError> {
+        let mut list = MessageList::new();
+        list.message("m");
+        let asked = self.pool.ask(self.now, None, &list);
+        self.work();
+        asked
+    }
+
+    fn wait(&mut self, millis: u64) {
+        let until = self.now + Duration::from_millis(millis);
+        while let Some(at) = self.pool.deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.pool.on_timeout(self.now);
+            assert!(self.pool.deadline().is_none_or(|next| next > at), "{at} comes again");
+            self.work();
+        }
+        self.now = until;
+    }
+
+    fn work(&mut self) {
+        while let Some(action) = self.pool.next_action() {
+            match action {
+                PoolAction::Open { connection, agent } => {
+                    self.opened.push(agent);
+                    if let Some(config) = self.agents[agent].clone() {
+                        let reactor = AgentReactor::new(Arc::new(config), connection, self.now);
+                        self.connections.insert(connection, (agent, reactor, BytesMut::new()));
+                        self.pool.on_open(self.now, connection);
+                    } else {
+                        self.pool.on_transport_error(self.now, connection);
+                    }
+                }
+                PoolAction::Attend(connection) => self.attend(connection),
+                PoolAction::Answered { request, times, .. } => self.end(request, 0, times),
+                PoolAction::Failed { request, error, times } => self.end(request, error.code(), times),
+                PoolAction::Health { agent, up } => self.health.push((agent, up)),
+            }
+        }
+    }
+
+    fn end(&mut self, request: RequestId, code: u32, times: Times) {
+        self.ended.push((request, code));
+        self.times.push(times);
+    }
+
+    fn attend(&mut self, id: ConnectionId) {
+        let interest = self.pool.interest(id);
+        if interest.write {
+            let bytes = self.pool.outgoing(id).to_vec();
+            self.pool.on_sent(self.now, id, bytes.len());
+            let Some((_, agent, inbox)) = self.connections.get_mut(&id) else { return };
+            if self.refuses {
+                let line = "AGENT-DISCONNECT fin 0 0 status-code=uint32:8 message=string:no";
+                let mut bytes = BytesMut::from(&crate::notation::parse_bytes(line).unwrap()[..]);
+                self.pool.on_bytes(self.now, id, &mut bytes);
+                return;
+            }
+            inbox.extend_from_slice(&bytes);
+            loop {
+                match agent.on_bytes(self.now, inbox) {
+                    Action::RunMessages(notify) if self.answers => {
+                        agent.acknowledge(self.now, notify.ticket, &Actions::new()).unwrap();
+                    }
+                    Action::RunMessages(notify) => self.tickets.push(notify.ticket),
+                    Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => {
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            self.flush(id);
+        } else if interest.shut.is_some() {
+            self.pool.on_write_shut(self.now, id, Progress::Done);
+        } else if interest.close {
+            self.connections.remove(&id);
+            self.pool.on_closed(self.now, id);
+        }
+    }
+
+    /// Passes on what an agent has to send.
+    fn flush(&mut self, id: ConnectionId) {
+        let Some((_, agent, _)) = self.connections.get_mut(&id) else { return };
+        let mut bytes = BytesMut::from(agent.outgoing());
+        let _ = agent.on_sent(self.now, bytes.len());
+        if !bytes.is_empty() {
+            self.pool.on_bytes(self.now, id, &mut bytes);
+        }
+    }
+
+    /// Answers the oldest request that an agent has.
+    fn answer(&mut self) {
+        let ticket = self.tickets.remove(0);
+        let id = ticket.connection();
+        let (_, agent, _) = self.connections.get_mut(&id).unwrap();
+        agent.acknowledge(self.now, ticket, &Actions::new()).unwrap();
+        self.flush(id);
+        self.work();
+    }
+
+    /// Answers one of those that an agent has, if it can, whatever has become of the connection.
+    fn answer_any(&mut self, index: usize) {
+        if index >= self.tickets.len() {
+            return;
+        }
+        let ticket = self.tickets.swap_remove(index);
+        let (id, ids) = (ticket.connection(), ticket.ids());
+        if let Some((_, agent, _)) = self.connections.get_mut(&id) {
+            let _ = agent.acknowledge(self.now, ticket, &Actions::new());
+            self.flush(id);
+        } else if let Some(other) = self.connections.keys().next().copied() {
+            let line = alloc::format!("ACK fin {} {}", ids.stream, ids.frame);
+            let mut bytes = BytesMut::from(&crate::notation::parse_bytes(&line).unwrap()[..]);
+            self.pool.on_bytes(self.now, other, &mut bytes);
+        }
+        self.work();
+    }
+
+    fn codes(&self) -> Vec<u32> {
+        self.ended.iter().map(|(_, code)| *code).collect()
+    }
+
+    fn disconnect(&mut self, id: ConnectionId) {
+        let (_, agent, _) = self.connections.get_mut(&id).unwrap();
+        let _ = agent.disconnect(self.now, Status(7), "enough");
+        self.flush(id);
+        self.work();
+    }
+}
+
+fn config(agents: usize) -> PoolConfig {
+    let mut engine = EngineConfig::haproxy_2_6();
+    engine.timeouts.message = Some(Duration::from_secs(1));
+    engine.timeouts.hello = Some(Duration::from_secs(1));
+    engine.engine_id = Some("an-id".into());
+    PoolConfig::new(engine, agents)
+}

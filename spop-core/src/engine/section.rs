@@ -1,0 +1,96 @@
+//! What a `spoe-agent` section says about streams, beyond their connections.
+
+use alloc::string::String;
+
+use super::{EngineError, VarRules, Vars, vars::Sample};
+use crate::{Scope, frame::AckActions};
+
+/// The options of a `spoe-agent` section (section 2.2) that concern what becomes of an event: which variables are set, and
+/// whether its stream goes on asking. The others are in [`EngineConfig`](super::EngineConfig) and
+/// [`PoolConfig`](super::PoolConfig).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AgentSection {
+    /// The agent's name, for the log.
+    pub name: String,
+    /// `option var-prefix`, `register-var-names` and `option force-set-var`. The prefix is the agent's name unless said
+    /// otherwise.
+    pub rules: VarRules,
+    /// `option continue-on-error`: an error ends its event only. Otherwise it ends all events of its stream. Default false.
+    pub continue_on_error: bool,
+    /// `option dontlog-normal`: events that went well are not logged. Default false.
+    pub dontlog_normal: bool,
+    on_error: Option<String>,
+    process_time: Option<String>,
+    total_time: Option<String>,
+}
+
+impl AgentSection {
+    /// The defaults, for an agent of this name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            rules: VarRules::new(name),
+            continue_on_error: false,
+            dontlog_normal: false,
+            on_error: None,
+            process_time: None,
+            total_time: None,
+        }
+    }
+
+    /// `option set-on-error`: the variable that says what went wrong, by [`EngineError::code`].
+    #[must_use]
+    pub fn set_on_error(mut self, name: &str) -> Self {
+        self.on_error = Some(self.own(name));
+        self
+    }
+
+    /// `option set-process-time`: the variable that says how many milliseconds the last event took.
+    #[must_use]
+    pub fn set_process_time(mut self, name: &str) -> Self {
+        self.process_time = Some(self.own(name));
+        self
+    }
+
+    /// `option set-total-time`: the variable that says how many milliseconds all events of the stream took.
+    #[must_use]
+    pub fn set_total_time(mut self, name: &str) -> Self {
+        self.total_time = Some(self.own(name));
+        self
+    }
+
+    /// What the configuration names is known, to the agent as well.
+    fn own(&mut self, name: &str) -> String {
+        self.rules = core::mem::take(&mut self.rules).register([name]);
+        name.into()
+    }
+
+    /// Whether an event that ended so is logged.
+    pub const fn logs(&self, error: Option<EngineError>) -> bool {
+        error.is_some() || !self.dontlog_normal
+    }
+
+    /// Sets the variables that an event leaves behind.
+    pub(super) fn leave(
+        &self,
+        vars: &mut Vars,
+        outcome: Result<AckActions<'_>, EngineError>,
+        last: u128,
+        total: u128,
+    ) {
+        let error = outcome.as_ref().err().map(|error| u128::from(error.code()));
+        if let Ok(actions) = outcome {
+            vars.apply(&self.rules, actions);
+        }
+        let own =
+            [(&self.process_time, Some(last)), (&self.total_time, Some(total)), (&self.on_error, error)];
+        for (name, number) in own {
+            if let (Some(name), Some(number)) = (name, number)
+                && let Some(full) = self.rules.full_name(Scope::Transaction, name.as_bytes())
+            {
+                vars.set(full, Sample::Int(i64::try_from(number).unwrap_or(i64::MAX)));
+            }
+        }
+    }
+}
