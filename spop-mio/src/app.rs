@@ -3,28 +3,27 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
 };
 
 use spop_core::{
     Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
-    TicketId, Timestamp, Watch, accept::Peer, frame::Ids, hub::Hub, server::LogLimits,
+    TicketId, Timestamp, Watch, frame::Ids, hub::Hub, server::LogLimits,
 };
 use tracing::{debug, warn};
 
 use crate::{
-    Handler, Outcome, Request,
-    pending::Pending,
-    request::{Call, WorkerEnds},
+    Handler, Outcome, Request, mail::Mailbox, passing::Whence, pending::Pending, request::Call,
+    responder::Letter, shared::Shared, tally::Tally,
 };
 
 /// The application's side of a worker.
 pub(crate) struct App<H> {
     pub(crate) handler: H,
-    /// What a handler that answers later needs.
-    pub(crate) ends: WorkerEnds,
-    /// How long a request may take.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) shared: Arc<Shared>,
+    /// Where answers come that come later.
+    pub(crate) mailbox: Arc<Mailbox<Letter>>,
+    pub(crate) tally: Tally,
     pub(crate) hub: Hub,
     pub(crate) pending: Pending,
     pub(crate) logs: LogLimits,
@@ -37,7 +36,7 @@ pub(crate) struct App<H> {
 impl<H: Handler> App<H> {
     /// Carries out an action.
     #[inline]
-    pub(crate) fn act(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, action: Action) {
+    pub(crate) fn act(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, action: Action) {
         match action {
             Action::RunMessages(notify) => self.run(now, reactor, peer, notify),
             Action::Established(session) => self.established(reactor.connection(), peer, &session),
@@ -45,10 +44,12 @@ impl<H: Handler> App<H> {
             Action::AbortFragment(aborted) => {
                 let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
                 debug!(name: "payload_dropped", %peer, %ids, received, ?why, "payload dropped");
+                self.tally.aborted += 1;
             }
             Action::CancelMessages(cancelled) => {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
+                self.tally.cancelled += 1;
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
                 self.pending.cancel(reactor.connection(), cancelled.ticket);
             }
@@ -58,7 +59,7 @@ impl<H: Handler> App<H> {
     }
 
     #[inline]
-    fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, notify: Notify) {
+    fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, notify: Notify) {
         let Notify { ticket, messages } = notify;
         let (connection, id, ids) = (ticket.connection(), ticket.id(), ticket.ids());
         let shared = ticket.engine_id().is_some();
@@ -66,9 +67,23 @@ impl<H: Handler> App<H> {
             self.superseded.push(older);
         }
         let Some(session) = reactor.session() else { return };
-        let mut call = Call { ticket: Some(ticket), cancelled: None };
-        let deadline = self.patience.map(|patience| now + patience);
-        let request = Request { messages, ids, deadline, call: &mut call, session, peer, worker: &self.ends };
+        self.tally.notifies += 1;
+        let server = &*self.shared;
+        let Some(permit) = server.in_flight.enter() else {
+            return self.overloaded(now, reactor, peer, ticket);
+        };
+        let mut call = Call { ticket: Some(ticket), permit, began: server.metrics.begin(), cancelled: None };
+        let deadline = server.config.timeouts.message.map(|timeout| now + timeout);
+        let request = Request {
+            messages,
+            ids,
+            deadline,
+            call: &mut call,
+            session,
+            whence: peer,
+            mailbox: &self.mailbox,
+            shared: server,
+        };
         let handler = &mut self.handler;
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         let answer = match outcome {
@@ -82,11 +97,20 @@ impl<H: Handler> App<H> {
             self.pending.insert(connection, id, cancelled);
         }
         if let Some(ticket) = call.ticket {
+            server.metrics.worked(call.began);
             if shared {
                 self.hub.cancel(connection, ids, id);
             }
             self.settle(now, reactor, peer, ticket, answer);
         }
+    }
+
+    #[cold]
+    fn overloaded(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, ticket: Ticket) {
+        self.tally.overloaded += 1;
+        self.shared.control.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+        self.hub.cancel(reactor.connection(), ticket.ids(), ticket.id());
+        self.settle(now, reactor, peer, ticket, Ok(Reply::Fail("too many requests".to_owned())));
     }
 }
 
@@ -97,7 +121,7 @@ impl<H> App<H> {
         &mut self,
         now: Timestamp,
         reactor: &mut AgentReactor,
-        peer: &Peer,
+        peer: &Whence,
         ticket: Ticket,
         answer: Answer,
     ) {
@@ -106,6 +130,8 @@ impl<H> App<H> {
                 if let Err(error) = reactor.acknowledge(now, ticket, &actions) {
                     let failure = Failure::new("answer_unsendable", &error.to_string());
                     self.fail(now, reactor, peer, error.into_ticket(), &failure);
+                } else {
+                    self.tally.acks += 1;
                 }
             }
             Ok(Reply::Fail(error)) => {
@@ -124,10 +150,11 @@ impl<H> App<H> {
         &mut self,
         now: Timestamp,
         reactor: &mut AgentReactor,
-        peer: &Peer,
+        peer: &Whence,
         ticket: Ticket,
         failure: &Failure,
     ) {
+        self.tally.failures += 1;
         if let Some(suppressed) = self.logs.handler.pass(now) {
             let (ids, what, error) = (ticket.ids(), failure.what, &failure.words);
             warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
@@ -143,7 +170,7 @@ impl<H> App<H> {
         &mut self,
         now: Timestamp,
         reactor: &mut AgentReactor,
-        peer: &Peer,
+        peer: &Whence,
         status: Status,
         message: &str,
     ) {
@@ -152,7 +179,7 @@ impl<H> App<H> {
         }
     }
 
-    fn established(&mut self, connection: ConnectionId, peer: &Peer, session: &Session) {
+    fn established(&mut self, connection: ConnectionId, peer: &Whence, session: &Session) {
         debug!(
             name: "session_established",
             %peer,
@@ -164,8 +191,9 @@ impl<H> App<H> {
         self.joined |= self.hub.join(connection, session);
     }
 
-    fn close(&mut self, now: Timestamp, connection: ConnectionId, peer: &Peer, closed: &Closed) {
+    fn close(&mut self, now: Timestamp, connection: ConnectionId, peer: &Whence, closed: &Closed) {
         self.forget(connection);
+        self.shared.metrics.closed(closed);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
         if !faulty {
@@ -185,7 +213,7 @@ impl<H> App<H> {
 }
 
 impl<H: Handler> App<H> {
-    fn watch(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Peer, ids: Ids) {
+    fn watch(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, ids: Ids) {
         let Some(arriving) = reactor.arriving(ids) else { return };
         let handler = &mut self.handler;
         match catch_unwind(AssertUnwindSafe(|| handler.watch(arriving))) {

@@ -23,6 +23,8 @@ pub struct ReadBuffer {
     /// The part that was not used yet. All of it is initialised: zeros are written once for each time round, and not for
     /// each read.
     free: BytesMut,
+    received: usize,
+    sent: usize,
 }
 
 /// What one read brought.
@@ -41,6 +43,23 @@ impl ReadBuffer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What has passed since it was last asked for: bytes received, and bytes sent.
+    pub(crate) const fn take_moved(&mut self) -> (usize, usize) {
+        (std::mem::replace(&mut self.received, 0), std::mem::replace(&mut self.sent, 0))
+    }
+
+    /// So many bytes were written.
+    #[inline]
+    pub(crate) const fn note_sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+    }
+
+    /// So many bytes were read.
+    #[inline]
+    pub(crate) const fn note_received(&mut self, bytes: usize) {
+        self.received += bytes;
     }
 
     /// Reads once, and appends it to `inbox`, which is a slice of this buffer afterwards unless it was long.

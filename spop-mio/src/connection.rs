@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use bytes::BytesMut;
 use spop_core::{
     Action, AgentReactor, Timestamp,
-    link::{Progress, Step},
+    link::{Layer, Progress, Step},
 };
 
 use crate::{ReadBuffer, Stream};
@@ -50,11 +50,14 @@ const TIDY: Duration = Duration::from_secs(1);
 /// }
 /// ```
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
 pub struct Connection<S> {
     stream: S,
     reactor: AgentReactor,
     /// What was read and not used: a frame that is not whole, or what waits for a limit. Empty as a rule.
     rest: BytesMut,
+    /// The rest was read before the connection was made, and nobody has looked at it.
+    fresh: bool,
     /// When the next turn is due; not later than the reactor's deadline.
     wake: Option<Timestamp>,
     /// Since a burst that has left memory behind.
@@ -92,12 +95,21 @@ impl<S: Stream> Connection<S> {
             stream,
             reactor,
             rest: BytesMut::new(),
+            fresh: false,
             wake,
             untidy: None,
             readable: true,
             writable: true,
             closed: false,
         }
+    }
+
+    /// The peer has sent this already, before its connection was made: behind a PROXY header, for instance.
+    #[must_use]
+    pub fn with_input(mut self, input: BytesMut) -> Self {
+        self.fresh = !input.is_empty();
+        self.rest = input;
+        self
     }
 
     /// The stream may be readable, or writable, again.
@@ -114,10 +126,10 @@ impl<S: Stream> Connection<S> {
         self.closed = true;
     }
 
-    /// Whether bytes wait until the stream is writable. Until then a loop need not care whether it is.
+    /// Whether something waits until the stream is writable. Until then a loop need not care whether it is.
     #[inline]
     pub fn wants_write(&self) -> bool {
-        !self.writable && !self.reactor.outgoing().is_empty()
+        !self.writable && (!self.reactor.outgoing().is_empty() || self.reactor.interest().shut.is_some())
     }
 
     /// When the next turn is due, whatever happens. An early turn is harmless: a timer need not be moved when this moves
@@ -188,17 +200,20 @@ impl<S: Stream> Connection<S> {
         self.readable |= draining;
         let mut left = TURN;
         let mut quiet = false;
+        if std::mem::take(&mut self.fresh) {
+            while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
+        }
         loop {
             let interest = self.reactor.interest();
             if interest.close {
                 return Turn::Over;
             }
             if interest.write && self.writable {
-                self.write(now, act);
-            } else if interest.shut.is_some() {
-                // What cannot be shut is gone already.
-                let _ = self.stream.shut_write();
-                self.act(act, |reactor| reactor.on_write_shut(now, Progress::Done));
+                self.write(now, buffer, act);
+            } else if let Some(layer) = interest.shut
+                && (self.writable || layer == Layer::Transport)
+            {
+                self.shut(now, layer, act);
             } else if left == 0 && (interest.resume || interest.read && self.readable) {
                 return Turn::Again;
             } else if interest.resume {
@@ -237,7 +252,8 @@ impl<S: Stream> Connection<S> {
             }
             Ok(got) => {
                 inbox.shared = got.shared;
-                self.readable = !(S::SHORT_READ_IS_ALL && got.short) || self.closed || draining;
+                buffer.note_received(got.bytes);
+                self.readable = !(got.short && self.stream.short_read_is_all()) || self.closed || draining;
                 if got.bytes > SLIGHT {
                     self.untidy = Some(now);
                 }
@@ -249,7 +265,12 @@ impl<S: Stream> Connection<S> {
     }
 
     #[inline]
-    fn write(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+    fn write(
+        &mut self,
+        now: Timestamp,
+        buffer: &mut ReadBuffer,
+        act: &mut impl FnMut(&mut AgentReactor, Action),
+    ) {
         let waiting = self.reactor.outgoing();
         let bytes = waiting.len();
         match self.stream.write(waiting) {
@@ -258,12 +279,23 @@ impl<S: Stream> Connection<S> {
                 if bytes > SLIGHT {
                     self.untidy = Some(now);
                 }
+                buffer.note_sent(sent);
                 self.act(act, |reactor| reactor.on_sent(now, sent));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => self.failed(now, act),
         }
+    }
+
+    #[cold]
+    fn shut(&mut self, now: Timestamp, layer: Layer, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+        let blocks =
+            self.stream.shut_write(layer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.writable = !blocks;
+        // What cannot be shut is gone already.
+        let progress = if blocks { Progress::Started } else { Progress::Done };
+        self.act(act, |reactor| reactor.on_write_shut(now, progress));
     }
 
     #[cold]
@@ -312,7 +344,7 @@ mod tests {
         piece: usize,
         room: usize,
         received: Vec<u8>,
-        shut: bool,
+        shut: Vec<Layer>,
     }
 
     impl Read for Peer {
@@ -344,8 +376,11 @@ mod tests {
     }
 
     impl Stream for Peer {
-        fn shut_write(&mut self) -> io::Result<()> {
-            self.shut = true;
+        fn shut_write(&mut self, layer: Layer) -> io::Result<()> {
+            if layer == Layer::Data && self.room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.shut.push(layer);
             Ok(())
         }
     }
@@ -434,7 +469,7 @@ mod tests {
         let mut bench = Bench::new(usize::MAX);
         bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
         assert_eq!(bench.turn(1), Turn::Wait);
-        assert!(bench.connection.stream().shut);
+        assert_eq!(bench.connection.stream().shut, [Layer::Transport]);
         assert_eq!(bench.turn(2000), Turn::Over, "the linger timer");
     }
 }

@@ -1,13 +1,18 @@
 //! Ending a server from outside, and its numbers.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU8, Ordering},
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, AtomicUsize, Ordering},
+    mpsc::{RecvTimeoutError, channel},
 };
+use std::time::{Duration, Instant};
 
-use spop_core::server::{Counters, Stats};
+use spop_core::server::{ConnectionInfo, Counters, Stats};
 
 use crate::{mail::Mailbox, responder::Letter};
+
+/// How long a worker may take to say what it has.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How far the end of a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,15 +27,25 @@ pub(crate) enum Level {
 pub(crate) struct Control {
     level: AtomicU8,
     workers: Mutex<Vec<Arc<Mailbox<Letter>>>>,
+    /// Workers that may still hand a connection to another.
+    accepting: AtomicUsize,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl Control {
     pub(crate) fn raise(&self, level: Level) {
         self.level.fetch_max(level as u8, Ordering::AcqRel);
-        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        for worker in self.workers().iter() {
             worker.wake();
         }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<Arc<Mailbox<Letter>>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn level(&self) -> Level {
@@ -43,7 +58,20 @@ impl Control {
 
     /// Whom to wake when the level rises.
     pub(crate) fn set_workers(&self, workers: &[Arc<Mailbox<Letter>>]) {
-        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers.to_vec();
+        self.accepting.store(workers.len(), Ordering::Release);
+        *self.workers() = workers.to_vec();
+    }
+
+    /// A worker accepts no more, and hands no connection to another from now on.
+    pub(crate) fn stopped_accepting(&self) {
+        if self.accepting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake_all();
+        }
+    }
+
+    /// Whether no worker hands a connection to another any more.
+    pub(crate) fn nobody_accepts(&self) -> bool {
+        self.accepting.load(Ordering::Acquire) == 0
     }
 }
 
@@ -68,5 +96,26 @@ impl ServerHandle {
     /// The numbers so far.
     pub fn stats(&self) -> Stats {
         self.control.counters.stats()
+    }
+
+    /// The connections that are open, for a status page. Each worker is asked, between two rounds of its loop; one whose
+    /// handler keeps it for longer than a second is left out.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        let (sender, reports) = channel();
+        let mut asked = 0;
+        for worker in self.control.workers().iter() {
+            // A worker that is gone has no connections.
+            asked += usize::from(worker.send(Letter::Report(sender.clone())).is_ok());
+        }
+        drop(sender);
+        let end = Instant::now() + PATIENCE;
+        let mut connections = Vec::new();
+        for _ in 0..asked {
+            match reports.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(report) => connections.extend(report),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        connections
     }
 }

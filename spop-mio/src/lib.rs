@@ -68,19 +68,28 @@
 //! warnings, at a bounded rate for each worker with the number of those `suppressed`; the ordinary course of things
 //! (`connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped`) for debugging.
 
+mod answers;
 mod app;
+mod arrivals;
 mod buffer;
 mod connection;
 mod control;
 mod handler;
 mod listen;
+mod lobby;
 mod mail;
+mod passing;
 mod pending;
 mod request;
 mod responder;
 mod server;
+mod shared;
 mod stream;
+mod swap;
+mod tally;
 mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod worker;
 
 pub use buffer::ReadBuffer;
@@ -95,6 +104,7 @@ pub use spop_core::{
     self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Headers, NameError,
     Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
-    server::Stats,
+    server::{ConnectionInfo, Stats},
 };
 pub use stream::Stream;
+pub use swap::Swap;

@@ -1,17 +1,20 @@
 //! What HAProxy asks.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    Clock, Session, Ticket, Timestamp,
-    accept::Peer,
+    Session, Ticket, Timestamp,
+    accept::{Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
+    server::{Began, Permit},
 };
 
 use crate::{
     Outcome, Responder,
     mail::Mailbox,
-    responder::{Cancelled, Letter},
+    passing::Whence,
+    responder::{Cancelled, Job, Letter},
+    shared::Shared,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -21,24 +24,21 @@ pub struct Request<'a> {
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) call: &'a mut Call,
     pub(crate) session: &'a Session,
-    pub(crate) peer: &'a Peer,
-    pub(crate) worker: &'a WorkerEnds,
+    pub(crate) whence: &'a Whence,
+    pub(crate) mailbox: &'a Arc<Mailbox<Letter>>,
+    pub(crate) shared: &'a Shared,
 }
 
 /// The ticket of a request, while its handler runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Call {
     /// Taken by the handler that answers later.
     pub(crate) ticket: Option<Ticket>,
+    /// Its place among all requests, and when it began.
+    pub(crate) permit: Permit,
+    pub(crate) began: Began,
     /// Then the flag that says whether anybody waits for that.
     pub(crate) cancelled: Option<Arc<Cancelled>>,
-}
-
-/// What a request needs of its worker.
-#[derive(Debug)]
-pub(crate) struct WorkerEnds {
-    pub(crate) mailbox: Arc<Mailbox<Letter>>,
-    pub(crate) clock: Clock,
 }
 
 impl Request<'_> {
@@ -74,13 +74,38 @@ impl Request<'_> {
 
     /// The other end of the connection: HAProxy, not its client.
     pub const fn peer(&self) -> &Peer {
-        self.peer
+        &self.whence.peer
+    }
+
+    /// The address that the connection comes from: what a PROXY header announced, and otherwise that of the
+    /// [`peer`](Self::peer), if it has one.
+    pub fn source(&self) -> Option<SocketAddr> {
+        match &self.whence.learned {
+            Some(learned) => learned.origin.client().socket_addr(),
+            None => self.whence.peer.socket_addr(),
+        }
+    }
+
+    /// The address that the connection went to, if a PROXY header announced it.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.whence.learned.as_ref()?.origin.destination()?.socket_addr()
+    }
+
+    /// The PROXY header of the connection, if its listener expects one.
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.whence.learned.as_ref()?.origin.proxy.as_ref()
+    }
+
+    /// What TLS says of the connection, if there is TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&crate::tls::TlsPeer> {
+        self.whence.learned.as_ref()?.tls.as_ref()
     }
 
     /// When the request will be given up, where [`Timeouts::message`](spop_core::config::Timeouts::message) is set.
     /// HAProxy does not tell its own `timeout processing`.
     pub fn deadline(&self) -> Option<Instant> {
-        self.worker.clock.instant(self.deadline?)
+        self.shared.clock.instant(self.deadline?)
     }
 
     /// Answers later, from any thread: `keep` puts the responder, which has the messages, where it will be found.
@@ -98,8 +123,10 @@ impl Request<'_> {
         if let Some(ticket) = self.call.ticket.take() {
             let cancelled = Arc::new(Cancelled::default());
             self.call.cancelled = Some(Arc::clone(&cancelled));
-            let mailbox = Arc::clone(&self.worker.mailbox);
-            keep(Responder::new(ticket, self.messages.detach(), self.deadline(), mailbox, cancelled));
+            let permit = std::mem::take(&mut self.call.permit);
+            let job = Job(permit, self.shared.metrics.work_since(self.call.began));
+            let (deadline, mailbox) = (self.deadline(), Arc::clone(self.mailbox));
+            keep(Responder::new(ticket, self.messages.detach(), deadline, mailbox, cancelled, job));
         }
         Outcome(None)
     }
@@ -110,7 +137,7 @@ impl fmt::Debug for Request<'_> {
         f.debug_struct("Request")
             .field("ids", &self.ids)
             .field("messages", &self.messages)
-            .field("peer", &self.peer)
+            .field("peer", &self.whence.peer)
             .finish_non_exhaustive()
     }
 }

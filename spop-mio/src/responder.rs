@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
     },
     thread,
     time::Instant,
@@ -13,10 +14,12 @@ use std::{
 use spop_core::{
     Reply, Ticket,
     frame::{Ids, Message, Messages},
+    server::{ConnectionInfo, Permit, Work},
 };
 
 use crate::{
     app::{Answer, Failure},
+    arrivals::Newcomer,
     mail::Mailbox,
     worker::Conn,
 };
@@ -32,7 +35,14 @@ pub struct Responder {
     deadline: Option<Instant>,
     mailbox: Arc<Mailbox<Letter>>,
     cancelled: Arc<Cancelled>,
+    #[allow(dead_code)] // Held for its drop.
+    job: Job,
 }
+
+/// What is held while a request is worked on.
+#[derive(Debug)]
+#[allow(dead_code)] // Held for its drop.
+pub(crate) struct Job(pub(crate) Permit, pub(crate) Work);
 
 /// Whether nobody waits for an answer any more.
 #[derive(Debug, Default)]
@@ -49,8 +59,12 @@ impl Cancelled {
 pub(crate) enum Letter {
     /// An answer, or why there is none.
     Answer { ticket: Ticket, answer: Answer },
-    /// A connection that another worker accepted.
+    /// A connection that another worker had.
     Guest(Box<Conn>),
+    /// The same, before its session.
+    Newcomer(Box<Newcomer>),
+    /// Somebody wants to know which connections there are.
+    Report(Sender<Vec<ConnectionInfo>>),
 }
 
 impl Responder {
@@ -60,8 +74,9 @@ impl Responder {
         deadline: Option<Instant>,
         mailbox: Arc<Mailbox<Letter>>,
         cancelled: Arc<Cancelled>,
+        job: Job,
     ) -> Self {
-        Self { ticket: Some(ticket), messages, deadline, mailbox, cancelled }
+        Self { ticket: Some(ticket), messages, deadline, mailbox, cancelled, job }
     }
 
     /// What is asked, in order. It shares nothing with the connection's buffer.

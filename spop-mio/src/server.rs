@@ -3,7 +3,11 @@
 use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
 
 use mio::{Poll, Waker};
-use spop_core::{AgentConfig, Clock, hub::Hub, server::LogLimits};
+use spop_core::{
+    AgentConfig, Clock,
+    hub::Hub,
+    server::{InFlight, LogLimits, Metrics, Sources},
+};
 
 use crate::{
     Address, Endpoint, Handler,
@@ -12,7 +16,8 @@ use crate::{
     listen::Bound,
     mail::Mailbox,
     pending::Pending,
-    request::WorkerEnds,
+    shared::Shared,
+    tally::Tally,
     worker::{MAIL, Start, Worker},
 };
 
@@ -37,6 +42,8 @@ pub struct Server<H> {
     listeners: Vec<Bound>,
     workers: usize,
     max_connections: usize,
+    sources: Sources,
+    in_flight: InFlight,
     control: Arc<Control>,
 }
 
@@ -54,6 +61,8 @@ impl<H: Handler + Clone> Server<H> {
             listeners: Vec::new(),
             workers: thread::available_parallelism().map_or(1, NonZeroUsize::get),
             max_connections: 10_000,
+            sources: Sources::default(),
+            in_flight: InFlight::default(),
             control: Arc::default(),
         }
     }
@@ -67,6 +76,21 @@ impl<H: Handler + Clone> Server<H> {
     /// How many connections may be open; more are closed as soon as they come, and counted. Default 10000.
     pub const fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max;
+        self
+    }
+
+    /// How many connections may be open from one address; more are closed as soon as they come, and counted. It is the
+    /// peer's address that counts, and unix sockets have none. Default: as many as [`max_connections`](Self::max_connections).
+    pub fn max_connections_per_source(mut self, max: usize) -> Self {
+        self.sources.limit(max);
+        self
+    }
+
+    /// How many requests may be worked on, on all connections together. One more gets at once what
+    /// [`AgentConfig::on_failure`] says, and its handler is not called. Default: no limit but that of each connection, and
+    /// then no worker counts what another counts.
+    pub fn max_in_flight(self, max: usize) -> Self {
+        self.in_flight.limit(max);
         self
     }
 
@@ -130,18 +154,16 @@ impl<H: Handler + Clone> Server<H> {
     }
 
     fn start(self) -> io::Result<Vec<Worker<H>>> {
-        let Self { handler, config, listeners, workers, max_connections, control } = self;
-        let (config, clock) = (Arc::new(config), Clock::start());
+        let Self { handler, config, listeners, workers, max_connections, sources, in_flight, control } = self;
         let mut polls = Vec::new();
-        let mut mailboxes = Vec::new();
+        let mut everybody = Vec::new();
         for _ in 0..workers {
             let poll = Poll::new()?;
             let (mailbox, letters) = Mailbox::new(Waker::new(poll.registry(), MAIL)?);
             polls.push((poll, letters));
-            mailboxes.push(Arc::new(mailbox));
+            everybody.push(Arc::new(mailbox));
         }
-        control.set_workers(&mailboxes);
-        let everybody: Arc<[_]> = mailboxes.into();
+        control.set_workers(&everybody);
         // The first takes the listeners as they are; the others have theirs on the addresses that can have several.
         let mut shares = Vec::new();
         for _ in 1..workers {
@@ -149,34 +171,31 @@ impl<H: Handler + Clone> Server<H> {
             shares.push(siblings.collect::<io::Result<Vec<_>>>()?);
         }
         shares.insert(0, listeners);
-        polls
-            .into_iter()
-            .zip(shares)
-            .zip(&*everybody)
-            .enumerate()
+        let shared = Arc::new(Shared {
+            config: Arc::new(config),
+            clock: Clock::start(),
+            control,
+            max_connections,
+            sources,
+            in_flight,
+            metrics: Metrics::new(),
+            everybody,
+        });
+        let parts = polls.into_iter().zip(shares).zip(&shared.everybody).enumerate();
+        parts
             .map(|(index, (((poll, letters), listeners), mailbox))| {
                 let app = App {
                     handler: handler.clone(),
-                    ends: WorkerEnds { mailbox: Arc::clone(mailbox), clock },
-                    patience: config.timeouts.message,
+                    shared: Arc::clone(&shared),
+                    mailbox: Arc::clone(mailbox),
+                    tally: Tally::default(),
                     hub: Hub::default(),
                     pending: Pending::default(),
                     logs: LogLimits::default(),
                     superseded: Vec::new(),
                     joined: false,
                 };
-                Worker::new(Start {
-                    config: Arc::clone(&config),
-                    app,
-                    clock,
-                    control: Arc::clone(&control),
-                    poll,
-                    letters,
-                    everybody: Arc::clone(&everybody),
-                    index,
-                    max_connections,
-                    listeners,
-                })
+                Worker::new(Start { shared: Arc::clone(&shared), index, app, poll, letters, listeners })
             })
             .collect()
     }

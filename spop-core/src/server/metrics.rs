@@ -97,13 +97,39 @@ impl Metrics {
 
     /// A request that is worked on, until that is dropped.
     #[inline]
-    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub fn work(&self) -> Work {
+        self.work_since(self.begin())
+    }
+
+    /// A handler begins.
+    #[inline]
+    #[allow(clippy::unused_self)]
+    pub fn begin(&self) -> Began {
+        Began {
+            #[cfg(feature = "metrics")]
+            at: Instant::now(),
+        }
+    }
+
+    /// A request that was worked on while its handler ran, and is answered: it was never in flight to anybody else.
+    #[inline]
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub fn worked(&self, began: Began) {
+        #[cfg(feature = "metrics")]
+        self.seconds.record(began.at.elapsed());
+        let _ = began;
+    }
+
+    /// A request that was begun, and is worked on until that is dropped.
+    #[inline]
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub fn work_since(&self, began: Began) -> Work {
         #[cfg(feature = "metrics")]
         self.in_flight.increment(1);
+        let _ = began;
         Work {
             #[cfg(feature = "metrics")]
-            timed: Some((Instant::now(), self.in_flight.clone(), self.seconds.clone())),
+            timed: Some((began.at, self.in_flight.clone(), self.seconds.clone())),
         }
     }
 
@@ -147,6 +173,13 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.open.decrement(1);
     }
+}
+
+/// When a handler began, where that is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    #[cfg(feature = "metrics")]
+    at: Instant,
 }
 
 /// A request that is worked on.

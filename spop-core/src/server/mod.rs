@@ -5,6 +5,7 @@
 //! the rest of this crate it may read files and ask the system.
 
 mod entrance;
+mod info;
 mod limits;
 mod log;
 mod metrics;
@@ -15,9 +16,10 @@ mod stats;
 pub mod tls;
 
 pub use entrance::Entrance;
+pub use info::ConnectionInfo;
 pub use limits::{InFlight, Permit, Place, Sources};
 pub use log::{LogLimit, LogLimits};
-pub use metrics::{Metrics, Open, Work};
+pub use metrics::{Began, Metrics, Open, Work};
 #[cfg(unix)]
 pub use socket_file::{SocketFile, listen_unix};
 pub use stats::{Counters, Seat, Stats};

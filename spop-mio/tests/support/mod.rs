@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../../../spop-tokio/tests/support/log.rs"]
+pub mod log;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -12,7 +15,7 @@ use std::{
 };
 
 use spop_core::{AgentConfig, frame::Frame, notation};
-use spop_mio::{Address, Handler, Server, ServerHandle};
+use spop_mio::{Address, Endpoint, Handler, Server, ServerHandle};
 
 /// No test takes longer than this; if it does, something hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -56,10 +59,20 @@ impl Running {
         config: AgentConfig,
         adjust: impl FnOnce(Server<H>) -> Server<H>,
     ) -> Self {
-        let server = adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").unwrap();
+        Self::serve(adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").unwrap())
+    }
+
+    pub fn on(handler: impl Handler + Clone + 'static, endpoint: impl Into<Endpoint>) -> Self {
+        Self::serve(Server::new(handler).workers(1).bind(endpoint).unwrap())
+    }
+
+    /// Serves on a thread, whose log is that of this one.
+    pub fn serve<H: Handler + Clone + 'static>(server: Server<H>) -> Self {
         let address = server.addresses().unwrap().pop().unwrap();
         let handle = server.handle();
-        Self { address, handle, thread: Some(thread::spawn(move || server.serve())) }
+        let log = tracing::dispatcher::get_default(Clone::clone);
+        let serve = move || tracing::dispatcher::with_default(&log, || server.serve());
+        Self { address, handle, thread: Some(thread::spawn(serve)) }
     }
 
     pub fn connect(&self) -> Client<TcpStream> {
@@ -134,6 +147,22 @@ impl<I: Read + Write> Client<I> {
         self.send(sentence);
         self.expect(answer);
     }
+
+    /// Reads until the other side has closed.
+    pub fn expect_end(&mut self) {
+        assert!(matches!(self.io.read(&mut [0]), Ok(0) | Err(_)), "the connection goes on");
+    }
+}
+
+/// The one line that is logged.
+pub fn logged(log: &log::Log) -> String {
+    let mut lines = Vec::new();
+    until(|| {
+        lines.extend(log.take());
+        !lines.is_empty()
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
 }
 
 pub fn bytes(sentences: &str) -> Vec<u8> {

@@ -1,0 +1,41 @@
+//! What can be seen of a connection that is open.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{AgentReactor, accept::Peer, link::Phase};
+
+/// A connection that is open, as the `connections` of a server's handle found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Its number, as in the log.
+    pub id: u64,
+    /// The other end.
+    pub peer: Peer,
+    /// Which engine it belongs to, if that is known.
+    pub engine_id: Option<Bytes>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// NOTIFYs that wait for their answers.
+    pub in_flight: usize,
+    /// Bytes that the peer has not taken yet.
+    pub outgoing: usize,
+    /// How long it has been open.
+    pub age: Duration,
+}
+
+impl ConnectionInfo {
+    /// How a connection is now.
+    pub fn of(reactor: &AgentReactor, peer: Peer, age: Duration) -> Self {
+        Self {
+            id: reactor.connection().0,
+            peer,
+            engine_id: reactor.session().and_then(|session| session.engine_id.clone()),
+            phase: reactor.phase(),
+            in_flight: reactor.in_flight(),
+            outgoing: reactor.outgoing_bytes(),
+            age,
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! TLS, with real handshakes.
+
+#![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
+
+mod support;
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use spop_mio::{
+    Actions, Endpoint, Outcome, Request, Scope,
+    accept::{AcceptConfig, Monitor},
+    tls::{
+        Tls, TlsFiles,
+        rustls::{
+            ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+            crypto::ring,
+            pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+            version::{TLS12, TLS13},
+        },
+    },
+};
+use tempfile::TempDir;
+
+use crate::support::{Client, Running, bytes, log::Log, logged, until, within};
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+type Secured = Client<StreamOwned<ClientConnection, TcpStream>>;
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+struct Leaf {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+fn leaf(ca: &Ca, name: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    Leaf { certificate: params.signed_by(&key, ca).unwrap(), key }
+}
+
+/// Files of a server, and what signs its clients.
+struct Setting {
+    folder: TempDir,
+    servers: Ca,
+    clients: Ca,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let this =
+            Self { folder: tempfile::tempdir().unwrap(), servers: ca("servers"), clients: ca("clients") };
+        fs::write(this.path("clients.pem"), this.clients.pem()).unwrap();
+        this.renew();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Another certificate for the server.
+    fn renew(&self) -> CertificateDer<'static> {
+        let leaf = leaf(&self.servers, "agent.example");
+        fs::write(self.path("agent.pem"), leaf.certificate.pem() + &leaf.key.serialize_pem()).unwrap();
+        leaf.certificate.der().clone()
+    }
+
+    fn files(&self) -> TlsFiles {
+        TlsFiles::new(self.path("agent.pem"), self.path("agent.pem"))
+    }
+
+    fn client(&self, identity: Option<&Leaf>) -> Arc<ClientConfig> {
+        trusting(&self.servers, identity, &[&TLS12, &TLS13])
+    }
+}
+
+fn serve(files: TlsFiles, config: AcceptConfig) -> (Running, Tls) {
+    let tls = Tls::from_files(files).unwrap();
+    (Running::on(whom, Endpoint::from("127.0.0.1:0").accept(config).tls(&tls)), tls)
+}
+
+fn trusting(
+    servers: &Ca,
+    identity: Option<&Leaf>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(servers.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        None => config.with_no_client_auth(),
+        Some(Leaf { certificate, key }) => {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            config.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    })
+}
+
+fn connect(server: &Running, config: Arc<ClientConfig>) -> io::Result<Secured> {
+    let mut socket = server.connect().io;
+    let name = ServerName::try_from("agent.example").unwrap();
+    let mut session = ClientConnection::new(config, name).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket)?;
+    }
+    Ok(Client::new(StreamOwned::new(session, socket)))
+}
+
+fn session(server: &Running, config: Arc<ClientConfig>) -> Secured {
+    let mut client = connect(server, config).unwrap();
+    client.greet("pipelining", "e1");
+    client
+}
+
+/// How many certificates the client has shown, and the name it asked for. Stream 1 takes a while.
+fn whom(request: Request<'_>) -> Outcome {
+    let mut actions = Actions::new();
+    if let Some(tls) = request.tls() {
+        actions.set_var(Scope::Transaction, "certificates", tls.certificates.len() as u64);
+        actions.set_var(Scope::Transaction, "name", tls.server_name.as_deref().unwrap_or_default());
+    }
+    if request.stream_id() == 1 {
+        return request.defer(|responder| {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(150));
+                responder.reply(actions);
+            });
+        });
+    }
+    actions.into()
+}
+
+const ANSWER_0: &str = "ACK fin 0 1 set txn certificates=uint64:0 ; set txn name=string:agent.example";
+const ANSWER_1: &str = "ACK fin 0 1 set txn certificates=uint64:1 ; set txn name=string:agent.example";
+
+/// With TLS 1.3 a client learns from its first read that it was refused.
+fn expect_refused(server: &Running, config: Arc<ClientConfig>) {
+    if let Ok(mut client) = connect(server, config) {
+        assert!(client.io.read(&mut [0]).is_err());
+    }
+}
+
+#[test]
+fn sessions_run_inside_tls() {
+    within(|| {
+        let setting = Setting::new();
+        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        for version in [&TLS12, &TLS13] {
+            let mut client = session(&server, trusting(&setting.servers, None, &[version]));
+            client.ask("NOTIFY fin 0 1 m", ANSWER_0);
+            // More than a record, and more than one read.
+            let long: Vec<_> =
+                (2..40).map(|id| format!("NOTIFY fin {id} 1 m a=string:\"b\"*15000")).collect();
+            client.send(&long.join("\n"));
+            for _ in 2..40 {
+                assert!(client.receive().unwrap().starts_with("ACK fin"));
+            }
+        }
+    });
+}
+
+#[test]
+fn records_that_arrive_byte_by_byte_are_put_together() {
+    within(|| {
+        let setting = Setting::new();
+        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let mut client = session(&server, setting.client(None));
+        let StreamOwned { conn, sock } = &mut client.io;
+        conn.writer().write_all(&bytes("NOTIFY fin 0 1 m\nNOTIFY fin 0 2 m")).unwrap();
+        let mut records = Vec::new();
+        conn.write_tls(&mut records).unwrap();
+        for byte in records {
+            sock.write_all(&[byte]).unwrap();
+            thread::sleep(Duration::from_micros(200));
+        }
+        client.expect(ANSWER_0);
+        assert!(client.receive().unwrap().starts_with("ACK fin 0 2"));
+    });
+}
+
+#[test]
+fn a_closed_session_says_so_in_every_layer() {
+    within(|| {
+        let setting = Setting::new();
+        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let mut client = session(&server, setting.client(None));
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
+        assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        // Without a close_notify, rustls calls the end of the socket an error.
+        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+        // The socket was shut after that, and is closed when this side has closed.
+        assert_eq!(client.io.sock.read(&mut [0]).unwrap(), 0);
+        assert_eq!(server.handle.stats().open, 1);
+        client.io.conn.send_close_notify();
+        client.io.flush().unwrap();
+        client.io.sock.shutdown(Shutdown::Write).unwrap();
+        until(|| server.handle.stats().open == 0);
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_everything_and_the_end_as_well() {
+    within(|| {
+        let setting = Setting::new();
+        let text = vec![b'x'; 12_000];
+        let handler = move |_: Request<'_>| {
+            let mut actions = Actions::new();
+            actions.set_var(Scope::Session, "text", spop_mio::Value::String(&text));
+            actions
+        };
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let mut config = spop_mio::AgentConfig::default();
+        config.pacing = None;
+        let server = spop_mio::Server::with_config(handler, config).workers(1);
+        let server = Running::serve(server.bind(Endpoint::from("127.0.0.1:0").tls(&tls)).unwrap());
+        let mut client = session(&server, setting.client(None));
+        let mut requests: Vec<_> = (0..60).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
+        requests.push("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye".to_owned());
+        client.send(&requests.join("\n"));
+        // By now the socket takes no more, and records wait.
+        thread::sleep(Duration::from_millis(300));
+        for id in 0..60 {
+            assert!(client.receive().unwrap().starts_with(&format!("ACK fin {id} 1 ")));
+        }
+        assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
+        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_probe_inside_tls_is_answered() {
+    within(|| {
+        let setting = Setting::new();
+        let config = AcceptConfig::new()
+            .with(spop_mio::accept::Step::Tls)
+            .unwrap()
+            .with(Monitor::new("ping\n", "pong\n"))
+            .unwrap();
+        let (server, _) = serve(setting.files(), config);
+        let mut client = connect(&server, setting.client(None)).unwrap();
+        client.io.write_all(b"ping\n").unwrap();
+        let mut answer = String::new();
+        client.io.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "pong\n");
+        drop(client);
+        until(|| server.handle.stats().probes == 1);
+        session(&server, setting.client(None)).ask("NOTIFY fin 0 1 m", ANSWER_0);
+    });
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_proxy_header_comes_before_tls() {
+    use spop_mio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
+
+    within(|| {
+        let setting = Setting::new();
+        let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap();
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let source = |request: Request<'_>| {
+            let mut actions = Actions::new();
+            let source = request.source().unwrap().to_string();
+            actions.set_var(Scope::Transaction, "source", source.as_str());
+            actions
+        };
+        let server = Running::on(source, Endpoint::from("127.0.0.1:0").accept(config).tls(&tls));
+        let [source, destination] = ["203.0.113.9:4711", "192.0.2.1:443"]
+            .map(|address| address.parse::<std::net::SocketAddr>().unwrap().into());
+        let mut first = Vec::new();
+        encode_proxy_header(ProxyVersion::V2, Some(&Addresses { source, destination }), &mut first);
+        let mut socket = server.connect().io;
+        let name = ServerName::try_from("agent.example").unwrap();
+        let mut tls = ClientConnection::new(setting.client(None), name).unwrap();
+        // In one segment with the beginning of the handshake.
+        tls.write_tls(&mut first).unwrap();
+        socket.write_all(&first).unwrap();
+        let mut client = Client::new(StreamOwned::new(tls, socket));
+        client.greet("pipelining", "e1");
+        client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn source=string:203.0.113.9:4711");
+    });
+}
+
+#[test]
+fn clients_are_asked_for_certificates() {
+    within(|| {
+        let log = Log::start();
+        let setting = Setting::new();
+        let (known, foreign) = (leaf(&setting.clients, "haproxy"), leaf(&ca("others"), "haproxy"));
+
+        let files = setting.files().ask_clients_of(setting.path("clients.pem"));
+        let (server, _) = serve(files, AcceptConfig::new());
+        session(&server, setting.client(None)).ask("NOTIFY fin 0 1 m", ANSWER_0);
+        session(&server, setting.client(Some(&known))).ask("NOTIFY fin 0 1 m", ANSWER_1);
+        expect_refused(&server, setting.client(Some(&foreign)));
+        let line = logged(&log);
+        assert!(line.contains("TLS with 127.0.0.1:") && line.contains("invalid peer certificate"), "{line}");
+
+        let files = setting.files().require_clients_of(setting.path("clients.pem"));
+        let (server, _) = serve(files, AcceptConfig::new());
+        session(&server, setting.client(Some(&known))).ask("NOTIFY fin 0 1 m", ANSWER_1);
+        expect_refused(&server, setting.client(None));
+        let line = logged(&log);
+        assert!(line.contains("peer sent no certificates"), "{line}");
+        assert_eq!(server.handle.stats().rejected, 1);
+
+        // The client is the one that refuses here.
+        expect_refused(&server, trusting(&ca("others"), Some(&known), &[&TLS13]));
+        let line = logged(&log);
+        assert!(line.contains("received fatal alert"), "{line}");
+    });
+}
+
+#[test]
+fn plain_text_and_silence_end_with_a_line() {
+    within(|| {
+        let log = Log::start();
+        let setting = Setting::new();
+        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let mut client = server.connect();
+        client.send("HAPROXY-HELLO fin 0 0");
+        assert!(!matches!(client.io.read_to_end(&mut Vec::new()), Ok(100..)));
+        let line = logged(&log);
+        assert!(
+            line.contains("TLS with 127.0.0.1:") && line.contains("failed: received corrupt message"),
+            "{line}"
+        );
+
+        let mut config = AcceptConfig::new();
+        config.timeout = Duration::from_millis(50);
+        let (server, _) = serve(setting.files(), config);
+        let mut client = server.connect();
+        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+        let line = logged(&log);
+        assert!(line.contains("TLS with 127.0.0.1 was not done within 50ms"), "{line}");
+    });
+}
+
+#[test]
+fn a_rotation_under_load_loses_nothing() {
+    within(|| {
+        let setting = Setting::new();
+        let (server, tls) = serve(setting.files(), AcceptConfig::new());
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let mut client = session(&server, setting.client(None));
+            client.send("NOTIFY fin 1 1 m");
+            open.push(client);
+        }
+        let mut shown = Vec::new();
+        for _ in 0..10 {
+            let renewed = setting.renew();
+            tls.reload().unwrap();
+            let mut client = session(&server, setting.client(None));
+            client.send("NOTIFY fin 1 1 m");
+            assert_eq!(client.io.conn.peer_certificates().unwrap(), std::slice::from_ref(&renewed));
+            shown.push(renewed);
+            open.push(client);
+        }
+        shown.dedup();
+        assert_eq!(shown.len(), 10);
+        for client in &mut open {
+            assert!(client.receive().unwrap().starts_with("ACK fin 1 1"));
+            client.ask("NOTIFY fin 0 1 m", ANSWER_0);
+        }
+        let stats = server.handle.stats();
+        assert_eq!((stats.open, stats.rejected), (15, 0));
+    });
+}
+
+#[test]
+fn a_list_that_asks_for_tls_needs_a_certificate() {
+    let config = AcceptConfig::new().with(spop_mio::accept::Step::Tls).unwrap();
+    let endpoint = Endpoint::from("127.0.0.1:0").accept(config);
+    let error = spop_mio::Server::new(whom).bind(endpoint).unwrap_err().to_string();
+    assert!(error.contains("it asks for TLS, and has no certificate"), "{error}");
+}
