@@ -53,7 +53,10 @@ impl<H: Handler> Worker<H> {
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
         let (home, id, ids) = (ticket.connection(), ticket.id(), ticket.ids());
-        self.app.pending.remove(home, id);
+        if self.app.pending.remove(home, id).is_none() {
+            // It was cancelled: that nobody waits is no failure of whoever had it.
+            return;
+        }
         if ticket.engine_id().is_none() {
             return self.answer_on(home, ticket, answer);
         }

@@ -1,0 +1,360 @@
+//! What a server has for its keepers: limits, replacement, numbers, sockets of others.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
+
+mod support;
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use spop_mio::{
+    Actions, AgentConfig, Endpoint, Handler, Outcome, Request, Responder, Scope, Server, Swap,
+    spop_core::link::Phase,
+};
+
+use crate::support::{Client, Running, until, within};
+
+fn number(number: i32) -> Actions {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "number", number);
+    actions
+}
+
+/// Answers with its number; streams above 100 are left to the test.
+fn numbered(
+    n: i32,
+) -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>) {
+    let (sender, responders) = mpsc::channel();
+    let handler = move |request: Request<'_>| {
+        if request.stream_id() > 100 {
+            return request.defer(|responder| drop(sender.send(responder)));
+        }
+        number(n).into()
+    };
+    (handler, responders)
+}
+
+fn plain(n: i32) -> impl Handler + Clone + 'static {
+    move |_: Request<'_>| number(n)
+}
+
+fn connect_from(source: [u8; 4], address: SocketAddr) -> Client<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    Client::new(socket.into())
+}
+
+#[test]
+fn a_handler_is_replaced_while_requests_are_under_way() {
+    within(|| {
+        let (sender, responders) = mpsc::channel();
+        let handler = |n: i32| {
+            let sender = sender.clone();
+            move |request: Request<'_>| -> Outcome {
+                if request.stream_id() > 100 {
+                    return request.defer(|responder| drop(sender.send((n, responder))));
+                }
+                number(n).into()
+            }
+        };
+        let current = Swap::new(handler(1));
+        let server = Running::with(current.clone(), AgentConfig::default(), |server| server.workers(2));
+        let mut clients: Vec<_> = (0..8).map(|_| server.session()).collect();
+        for client in &mut clients {
+            client.send("NOTIFY fin 101 1 m");
+            client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+        }
+        current.replace(handler(2));
+        for client in &mut clients {
+            client.ask("NOTIFY fin 0 2 m", "ACK fin 0 2 set txn number=int32:2");
+        }
+        for _ in 0..8 {
+            let (n, responder) = responders.recv().unwrap();
+            assert_eq!(n, 1);
+            responder.reply(number(n));
+        }
+        for client in &mut clients {
+            client.expect("ACK fin 101 1 set txn number=int32:1");
+        }
+    });
+}
+
+#[test]
+fn an_address_has_so_many_connections() {
+    within(|| {
+        let server = Running::with(plain(1), AgentConfig::default(), |server| {
+            server.workers(2).max_connections_per_source(2)
+        });
+        let first = server.session();
+        let _second = server.session();
+        server.connect().expect_end();
+        let stats = server.handle.stats();
+        assert_eq!((stats.open, stats.accepted, stats.refused), (2, 2, 1));
+        // Another address is another matter.
+        connect_from([127, 0, 0, 2], server.address.tcp().unwrap()).greet("pipelining", "e1");
+        drop(first);
+        until(|| server.handle.stats().open == 1);
+        server.session();
+    });
+}
+
+#[test]
+fn requests_over_the_limit_of_all_fail_at_once() {
+    within(|| {
+        let (handler, responders) = numbered(1);
+        let server =
+            Running::with(handler, AgentConfig::default(), |server| server.workers(2).max_in_flight(3));
+        let (mut one, mut two) = (server.session(), server.session());
+        one.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m");
+        let mut kept: Vec<_> = (0..2).map(|_| responders.recv().unwrap()).collect();
+        two.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m");
+        kept.push(responders.recv().unwrap());
+        two.expect("ACK fin 102 1");
+        one.ask("NOTIFY fin 0 1 m", "ACK fin 0 1");
+        assert_eq!(server.handle.stats().overloaded, 2);
+        for responder in kept {
+            responder.reply(number(1));
+        }
+        one.expect("ACK fin 101 1 set txn number=int32:1\n ACK fin 102 1 set txn number=int32:1");
+        two.expect("ACK fin 101 1 set txn number=int32:1");
+        two.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+        // A request that fails gives its place back as well.
+        one.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m\n NOTIFY fin 103 1 m");
+        drop((0..3).map(|_| responders.recv().unwrap()).collect::<Vec<_>>());
+        one.expect("ACK fin 101 1\n ACK fin 102 1\n ACK fin 103 1");
+        one.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+    });
+}
+
+#[test]
+fn connections_can_be_seen() {
+    within(|| {
+        let (handler, _responders) = numbered(1);
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(3));
+        let mut client = server.session();
+        client.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m\n NOTIFY fin 0 1 m");
+        client.expect("ACK fin 0 1 set txn number=int32:1");
+        let silent = server.connect();
+        until(|| server.handle.connections().len() == 2);
+        let connections = server.handle.connections();
+        let find = |client: &Client<TcpStream>| {
+            let peer = client.io.local_addr().unwrap().into();
+            connections.iter().find(|connection| connection.peer == peer).unwrap()
+        };
+        let (first, second) = (find(&client), find(&silent));
+        assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
+        assert_eq!((first.phase, first.in_flight, first.outgoing), (Phase::Established, 2, 0));
+        assert_eq!((second.phase, second.in_flight), (Phase::Connected, 0));
+        assert!(first.age >= second.age && first.id != second.id);
+        let handle = server.handle.clone();
+        drop(server);
+        assert!(handle.connections().is_empty());
+    });
+}
+
+#[test]
+fn a_stuck_worker_is_left_out_and_the_others_serve() {
+    within(|| {
+        let (release, released) = mpsc::channel::<()>();
+        let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+        let handler = move |request: Request<'_>| {
+            if request.stream_id() == 666 {
+                let _ = released.lock().unwrap().recv();
+            }
+            number(1)
+        };
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        // Until both workers have a connection: the second of the same worker gets no answer while it is stuck.
+        let mut stuck = server.session();
+        stuck.send("NOTIFY fin 666 1 m");
+        let mut served = 0;
+        let mut waiting = Vec::new();
+        while served < 3 || waiting.is_empty() {
+            let mut client = server.connect();
+            client.io.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            client.send(
+                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining
+                 NOTIFY fin 1 1 m",
+            );
+            if client.receive().is_some() {
+                client.expect("ACK fin 1 1 set txn number=int32:1");
+                served += 1;
+            } else {
+                waiting.push(client);
+            }
+        }
+        let start = Instant::now();
+        assert!(server.handle.connections().len() < served + 2);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        release.send(()).unwrap();
+        stuck.expect("ACK fin 666 1 set txn number=int32:1");
+        for client in &mut waiting {
+            client.io.set_read_timeout(None).unwrap();
+            assert!(client.receive().unwrap().starts_with("AGENT-HELLO"));
+            client.expect("ACK fin 1 1 set txn number=int32:1");
+        }
+    });
+}
+
+#[test]
+fn a_socket_file_has_its_permissions_and_its_name() {
+    within(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let endpoint = || Endpoint::from(path.as_path()).mode(0o600);
+        let server = Running::on(plain(1), endpoint());
+        assert_eq!(server.address.to_string(), path.display().to_string());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        Client::new(UnixStream::connect(&path).unwrap()).greet("pipelining", "e1");
+        assert!(Server::new(plain(1)).bind(endpoint()).is_err());
+        drop(server);
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_port_is_shared_by_those_who_ask_for_it() {
+    within(|| {
+        let first = Endpoint::from("127.0.0.1:0").reuse_port(true).keepalive(Some(Duration::from_secs(60)));
+        let first = Running::on(plain(1), first);
+        let address = first.address.tcp().unwrap();
+        assert!(TcpListener::bind(address).is_err());
+        assert!(Server::new(plain(1)).bind(address).is_err());
+        let second = Endpoint::from(address).reuse_port(true).nodelay(false);
+        let second = Running::on(plain(1), second);
+        assert_eq!(second.address, first.address);
+        for _ in 0..8 {
+            first.session().ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+        }
+    });
+}
+
+#[cfg(feature = "systemd")]
+mod systemd {
+    use std::{
+        os::fd::OwnedFd,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Set for the process that gets the socket.
+    const CHILD: &str = "SPOP_TEST_CHILD";
+
+    fn child() {
+        let mut server = Server::new(plain(1)).workers(2);
+        for endpoint in Endpoint::from_systemd().unwrap() {
+            server = server.bind(endpoint).unwrap();
+        }
+        assert_eq!(server.addresses().unwrap().len(), 1);
+        // Its parent ends it.
+        thread::spawn(move || server.serve());
+        thread::sleep(Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_socket_that_is_passed_is_served() {
+        if std::env::var_os(CHILD).is_some() {
+            return child();
+        }
+        within(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            // As systemd does it: the first socket is descriptor 3, and the process is told its own number.
+            let mut child = Command::new("sh")
+                .args(["-c", "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "systemd::a_socket_that_is_passed_is_served"])
+                .env(CHILD, "1")
+                .stdin(Stdio::from(OwnedFd::from(listener)))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            for _ in 0..4 {
+                let mut client = Client::new(TcpStream::connect(address).unwrap());
+                client.greet("pipelining", "e1");
+                client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use std::collections::HashMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    #[test]
+    fn a_recorder_gets_the_numbers() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let (handler, responders) = numbered(1);
+        let server = Server::new(handler).workers(1).bind("127.0.0.1:0").unwrap();
+        let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
+        let serve = move || ::metrics::with_local_recorder(&recorder, || server.serve());
+        let thread = thread::spawn(serve);
+        let mut client = Client::new(TcpStream::connect(address).unwrap());
+        client.greet("pipelining", "e1");
+        client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
+        client.ask("NOTIFY fin 0 2 m", "ACK fin 0 2 set txn number=int32:1");
+        client.send("NOTIFY fin 101 1 m");
+        let responder = responders.recv().unwrap();
+        // What a snapshot has told begins anew.
+        let mut numbers = HashMap::new();
+        let mut look = || {
+            for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+                let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
+                let number = match value {
+                    DebugValue::Counter(count) => count.cast_signed(),
+                    DebugValue::Gauge(value) => value.into_inner() as i64,
+                    DebugValue::Histogram(times) => times.len().cast_signed() as i64,
+                };
+                *numbers.entry((key.key().name().to_owned(), labels.join(","))).or_insert(0) += number;
+            }
+            numbers.clone()
+        };
+        let number = |numbers: &HashMap<_, _>, name: &str, labels: &str| {
+            numbers.get(&(name.to_owned(), labels.to_owned())).copied()
+        };
+        let under_way = look();
+        assert_eq!(number(&under_way, "spop_requests_in_flight", ""), Some(1));
+        assert_eq!(number(&under_way, "spop_connections", ""), Some(1));
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:7 message=string:bye");
+        while client.receive().is_some() {}
+        drop((client, responder));
+        until(|| handle.stats().open == 0);
+        handle.drain();
+        thread.join().unwrap().unwrap();
+        let end = look();
+        for (name, expected) in [
+            ("spop_connections", 0),
+            ("spop_requests_in_flight", 0),
+            ("spop_handler_seconds", 3),
+            ("spop_connections_total", 1),
+            ("spop_notifies_total", 3),
+            ("spop_acks_total", 2),
+            ("spop_failures_total", 0),
+            ("spop_probes_total", 0),
+        ] {
+            assert_eq!(number(&end, name, ""), Some(expected), "{name}");
+        }
+        assert_eq!(number(&end, "spop_closed_total", "peer,7"), Some(1));
+        assert!(number(&end, "spop_received_bytes_total", "").unwrap() > 100);
+        assert!(number(&end, "spop_sent_bytes_total", "").unwrap() > 100);
+    }
+}
