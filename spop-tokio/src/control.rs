@@ -12,7 +12,9 @@ use std::{
 use futures_util::task::AtomicWaker;
 use spop_core::AgentReactor;
 
-use crate::{Connection, Peer, live::Live};
+use spop_core::server::ConnectionInfo;
+
+use crate::{Peer, live::Live};
 
 /// How far the end of a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +46,7 @@ impl Control {
     }
 
     /// The connections that are open.
-    pub(crate) fn connections(&self) -> Vec<Connection> {
+    pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         self.tasks().iter().filter_map(|(key, task)| task.live.get()?.show(*key)).collect()
     }
 

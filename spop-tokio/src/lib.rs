@@ -143,7 +143,6 @@ mod transfer;
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
 pub use handler::Handler;
 pub use listen::{Address, Endpoint};
-pub use live::Connection;
 pub use request::Request;
 pub use responder::{Deferred, Responder, Response};
 pub use router::{Route, RouteList, Router, Unrouted};
@@ -154,7 +153,7 @@ pub use spop_core::{
     FromValue, Headers, MessageList, NameError, OnFailure, Partial, PoolConfig, Reply, RouteError, Routes,
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
-    server::Stats,
+    server::{ConnectionInfo, Stats},
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

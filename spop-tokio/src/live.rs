@@ -5,33 +5,13 @@ use std::{
         OnceLock,
         atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use spop_core::{AgentReactor, link::Phase};
+use spop_core::{AgentReactor, link::Phase, server::ConnectionInfo};
 
 use crate::Peer;
-
-/// A connection that is open, as [`ServerHandle::connections`](crate::ServerHandle::connections) found it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Connection {
-    /// Its number, as in the log.
-    pub id: u64,
-    /// The other end.
-    pub peer: Peer,
-    /// Which engine it belongs to, if that is known.
-    pub engine_id: Option<Bytes>,
-    /// How far it has come.
-    pub phase: Phase,
-    /// NOTIFYs that wait for their answers.
-    pub in_flight: usize,
-    /// Bytes that the peer has not taken yet.
-    pub outgoing: usize,
-    /// How long it has been open.
-    pub age: Duration,
-}
 
 /// What a connection shows of itself: a few numbers that it writes when it comes to rest, and that nobody else touches.
 #[derive(Debug)]
@@ -64,10 +44,10 @@ impl Live {
         }
     }
 
-    pub(crate) fn show(&self, id: u64) -> Option<Connection> {
+    pub(crate) fn show(&self, id: u64) -> Option<ConnectionInfo> {
         let phase = self.phase.load(Relaxed);
         let phases = [Phase::Connected, Phase::Greeted, Phase::Established, Phase::Closing];
-        Some(Connection {
+        Some(ConnectionInfo {
             id,
             peer: self.peer.clone(),
             engine_id: self.engine.get().cloned().flatten(),

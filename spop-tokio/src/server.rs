@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::{Either, select};
 use spop_core::{
     AgentConfig,
-    server::{Counters, Entrance, Place, Seat, Sources, Stats},
+    server::{ConnectionInfo, Counters, Entrance, Place, Seat, Sources, Stats},
 };
 use tokio::{
     task::JoinSet,
@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    Address, Connection, Endpoint, Handler, Peer, Service,
+    Address, Endpoint, Handler, Peer, Service,
     control::{Control, Level},
     entrance::{self, Arrival, Passage, Passing},
     listen::Listener,
@@ -336,7 +336,7 @@ impl ServerHandle {
     }
 
     /// The connections that are open, for a status page. A look at each: not for every request.
-    pub fn connections(&self) -> Vec<Connection> {
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.control.connections()
     }
 }
