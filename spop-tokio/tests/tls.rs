@@ -4,20 +4,18 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use spop_tokio::{
     Actions, AgentConfig, Endpoint, Request, Scope,
     tls::{Tls, TlsFiles},
 };
-use support::{Client, Running, log::Log, within};
-use tempfile::TempDir;
+use support::{
+    Client, Running,
+    log::Log,
+    pki::{Ca, Leaf, Setting, ca, leaf},
+    within,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -29,71 +27,14 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, RootCertStore,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+        pki_types::{PrivateKeyDer, ServerName},
     },
 };
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
-
-fn ca(name: &str) -> Ca {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-struct Leaf {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
-fn leaf(ca: &Ca, name: &str) -> Leaf {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    Leaf { certificate: params.signed_by(&key, ca).unwrap(), key }
-}
-
-/// Files of a server, and what signs its clients.
-struct Setting {
-    folder: TempDir,
-    servers: Ca,
-    clients: Ca,
-}
-
-impl Setting {
-    fn new() -> Self {
-        let this =
-            Self { folder: tempfile::tempdir().unwrap(), servers: ca("servers"), clients: ca("clients") };
-        fs::write(this.path("clients.pem"), this.clients.pem()).unwrap();
-        this.renew();
-        this
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Another certificate for the server.
-    fn renew(&self) -> CertificateDer<'static> {
-        let leaf = leaf(&self.servers, "agent.example");
-        fs::write(self.path("agent.pem"), leaf.certificate.pem() + &leaf.key.serialize_pem()).unwrap();
-        leaf.certificate.der().clone()
-    }
-
-    fn files(&self) -> TlsFiles {
-        TlsFiles::new(self.path("agent.pem"), self.path("agent.pem"))
-    }
-
-    async fn serve(&self, files: TlsFiles) -> (Running, Tls) {
-        let tls = Tls::from_files(files).unwrap();
-        let endpoint = Endpoint::from("127.0.0.1:0").tls(&tls);
-        (Running::on(whom, AgentConfig::default(), endpoint).await, tls)
-    }
-
-    fn client(&self, identity: Option<&Leaf>) -> Arc<ClientConfig> {
-        trusting(&self.servers, identity)
-    }
+async fn serve(files: TlsFiles) -> (Running, Tls) {
+    let tls = Tls::from_files(files).unwrap();
+    let endpoint = Endpoint::from("127.0.0.1:0").tls(&tls);
+    (Running::on(whom, AgentConfig::default(), endpoint).await, tls)
 }
 
 fn trusting(servers: &Ca, identity: Option<&Leaf>) -> Arc<ClientConfig> {
@@ -165,8 +106,8 @@ async fn expect_refused(server: &Running, config: Arc<ClientConfig>) {
 async fn sessions_run_inside_tls() {
     within(async {
         let setting = Setting::new();
-        let (server, _) = setting.serve(setting.files()).await;
-        let mut client = session(&server, setting.client(None)).await;
+        let (server, _) = serve(setting.files()).await;
+        let mut client = session(&server, trusting(&setting.servers, None)).await;
         client.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
         // More than a record, and more than one read.
         let long: Vec<_> = (2..40).map(|id| format!("NOTIFY fin {id} 1 m a=string:\"b\"*15000")).collect();
@@ -182,8 +123,8 @@ async fn sessions_run_inside_tls() {
 async fn a_closed_session_says_so_in_every_layer() {
     within(async {
         let setting = Setting::new();
-        let (server, _) = setting.serve(setting.files()).await;
-        let mut client = session(&server, setting.client(None)).await;
+        let (server, _) = serve(setting.files()).await;
+        let mut client = session(&server, trusting(&setting.servers, None)).await;
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
         assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
         // Without a close_notify, rustls calls the end of the socket an error.
@@ -204,17 +145,23 @@ async fn clients_are_asked_for_certificates() {
         let (known, foreign) = (leaf(&setting.clients, "haproxy"), leaf(&ca("others"), "haproxy"));
 
         let files = setting.files().ask_clients_of(setting.path("clients.pem"));
-        let (server, _) = setting.serve(files).await;
-        session(&server, setting.client(None)).await.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
-        session(&server, setting.client(Some(&known))).await.ask("NOTIFY fin 0 1 m", ANSWER_1).await;
-        expect_refused(&server, setting.client(Some(&foreign))).await;
+        let (server, _) = serve(files).await;
+        session(&server, trusting(&setting.servers, None)).await.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
+        session(&server, trusting(&setting.servers, Some(&known)))
+            .await
+            .ask("NOTIFY fin 0 1 m", ANSWER_1)
+            .await;
+        expect_refused(&server, trusting(&setting.servers, Some(&foreign))).await;
         let line = logged(&log).await;
         assert!(line.contains("TLS with 127.0.0.1:") && line.contains("invalid peer certificate"), "{line}");
 
         let files = setting.files().require_clients_of(setting.path("clients.pem"));
-        let (server, _) = setting.serve(files).await;
-        session(&server, setting.client(Some(&known))).await.ask("NOTIFY fin 0 1 m", ANSWER_1).await;
-        expect_refused(&server, setting.client(None)).await;
+        let (server, _) = serve(files).await;
+        session(&server, trusting(&setting.servers, Some(&known)))
+            .await
+            .ask("NOTIFY fin 0 1 m", ANSWER_1)
+            .await;
+        expect_refused(&server, trusting(&setting.servers, None)).await;
         let line = logged(&log).await;
         assert!(line.contains("peer sent no certificates"), "{line}");
         assert_eq!(server.handle.stats().rejected, 1);
@@ -232,7 +179,7 @@ async fn plain_text_and_silence_end_with_a_line() {
     within(async {
         let log = Log::start();
         let setting = Setting::new();
-        let (server, _) = setting.serve(setting.files()).await;
+        let (server, _) = serve(setting.files()).await;
         let mut client = server.connect().await;
         client.send("HAPROXY-HELLO fin 0 0").await;
         assert!(!matches!(client.io.read_to_end(&mut Vec::new()).await, Ok(100..)));
@@ -259,10 +206,10 @@ async fn plain_text_and_silence_end_with_a_line() {
 async fn a_rotation_under_load_loses_nothing() {
     within(async {
         let setting = Setting::new();
-        let (server, tls) = setting.serve(setting.files()).await;
+        let (server, tls) = serve(setting.files()).await;
         let mut open = Vec::new();
         for _ in 0..5 {
-            let mut client = session(&server, setting.client(None)).await;
+            let mut client = session(&server, trusting(&setting.servers, None)).await;
             client.send("NOTIFY fin 1 1 m").await;
             open.push(client);
         }
@@ -270,7 +217,7 @@ async fn a_rotation_under_load_loses_nothing() {
         for _ in 0..10 {
             let renewed = setting.renew();
             tls.reload().unwrap();
-            let mut client = session(&server, setting.client(None)).await;
+            let mut client = session(&server, trusting(&setting.servers, None)).await;
             client.send("NOTIFY fin 1 1 m").await;
             let certificates = client.io.get_ref().1.peer_certificates().unwrap().to_vec();
             assert_eq!(certificates, std::slice::from_ref(&renewed));

@@ -1,5 +1,7 @@
 //! TLS, by rustls: certificates from files, and what becomes known of a peer.
 
+mod client;
+
 use alloc::{borrow::ToOwned, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 use std::{
@@ -8,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use client::{ClientTls, ClientTlsFiles};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -67,11 +70,7 @@ impl TlsFiles {
         let verifier = match &self.clients {
             Clients::Unknown => WebPkiClientVerifier::no_client_auth(),
             Clients::Asked(ca) | Clients::Required(ca) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(ca)? {
-                    roots.add(certificate).map_err(|error| in_file(ca, error))?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider);
                 let verifier = match self.clients {
                     Clients::Asked(_) => verifier.allow_unauthenticated(),
                     _ => verifier,
@@ -79,10 +78,9 @@ impl TlsFiles {
                 verifier.build().map_err(|error| in_file(ca, error))?
             }
         };
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| in_file(&self.key, error))?;
         builder
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates(&self.certificate)?, key)
+            .with_single_cert(certificates(&self.certificate)?, key(&self.key)?)
             .map_err(|error| in_file(&self.certificate, error))
     }
 }
@@ -91,6 +89,19 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = certificates.map_err(|error| in_file(file, error))?;
     if certificates.is_empty() { Err(in_file(file, "it has no certificate")) } else { Ok(certificates) }
+}
+
+/// The CAs in a file.
+fn roots(file: &Path) -> io::Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| in_file(file, error))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+fn key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| in_file(file, error))
 }
 
 fn in_file(file: &Path, error: impl fmt::Display) -> io::Error {

@@ -6,13 +6,18 @@ use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use spop_core::{
     Clock, ConnectionId, Interest, Timestamp,
-    accept::{Open, OpenConfig, Opening},
-    link::Progress,
+    accept::{Open, Opening},
+    link::{Layers, Progress},
 };
-use tokio::{io::AsyncWriteExt as _, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{Target, shared::Shared};
+#[cfg(feature = "tls")]
+use crate::tls::ClientTlsStream;
 use crate::{
     inbox::Inbox,
     stream::Stream,
@@ -25,8 +30,11 @@ pub(super) async fn run(shared: Arc<Shared>, id: ConnectionId, target: Target, w
     match open(&shared, &target).await {
         Ok(stream) => {
             debug!(name: "agent_connected", %target, connection = id.0, "agent connected");
-            shared.tell(|pool, now| pool.on_open(now, id));
-            drive(stream, end, &waker).await;
+            match stream {
+                Opened::Plain(stream) => drive(stream, Layers::Plain, end, &waker).await,
+                #[cfg(feature = "tls")]
+                Opened::Tls(stream) => drive(*stream, Layers::Data, end, &waker).await,
+            }
             debug!(name: "agent_disconnected", %target, connection = id.0, "agent disconnected");
         }
         Err(error) => {
@@ -37,32 +45,60 @@ pub(super) async fn run(shared: Arc<Shared>, id: ConnectionId, target: Target, w
     shared.closed(id);
 }
 
-/// Connects, and sends what comes before the session.
-async fn open(shared: &Shared, target: &Target) -> io::Result<Stream> {
-    let config = &shared.open;
-    let opening = async {
-        let mut stream = target.connect().await?;
-        introduce(&mut stream, config, &shared.clock).await?;
-        Ok(stream)
-    };
-    timeout(config.timeout, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// A stream on which a session can begin.
+enum Opened {
+    Plain(Stream),
+    #[cfg(feature = "tls")]
+    Tls(Box<ClientTlsStream>),
 }
 
-/// Sends the PROXY header, if there is to be one: this engine speaks for nobody else.
-async fn introduce(stream: &mut Stream, config: &OpenConfig, clock: &Clock) -> io::Result<()> {
-    let mut opening = Opening::new(config, None, transfer::now(clock));
-    let mut next = opening.on_connected(transfer::now(clock));
+/// Connects, and does what comes before the session.
+async fn open(shared: &Shared, target: &Target) -> io::Result<Opened> {
+    let limit = shared.open.timeout;
+    timeout(limit, introduce(shared, target)).await.unwrap_or_else(|_| {
+        let late = format!("no session could begin within {limit:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, late))
+    })
+}
+
+/// Sends the PROXY header, if there is to be one: this engine speaks for nobody else. Then starts TLS, if there is to be.
+async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
+    let now = || transfer::now(&shared.clock);
+    let mut socket = target.connect().await?;
+    let mut opening = Opening::new(&shared.open, None, now());
+    let mut next = opening.on_connected(now());
     while next == Open::SendHeader {
-        let sent = stream.write(opening.outgoing()).await?;
+        let sent = socket.write(opening.outgoing()).await?;
         if sent == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        next = opening.on_sent(transfer::now(clock), sent);
+        next = opening.on_sent(now(), sent);
     }
-    if next == Open::Ready { Ok(()) } else { Err(io::Error::other(format!("cannot go on with {next:?}"))) }
+    #[cfg(feature = "tls")]
+    if next == Open::StartTls
+        && let Some(tls) = &shared.tls
+    {
+        let name = tls.name_of(target.host().as_deref())?;
+        let stream = crate::tls::connect(tls, name, socket).await?;
+        if opening.on_tls_done(now()) == Open::Ready {
+            return Ok(Opened::Tls(Box::new(stream)));
+        }
+        return Err(io::Error::other("TLS was done, and no session can begin"));
+    }
+    if next == Open::Ready {
+        Ok(Opened::Plain(socket))
+    } else {
+        Err(io::Error::other(format!("cannot go on with {next:?}")))
+    }
 }
 
-async fn drive(stream: Stream, mut end: PoolEnd, waker: &AtomicWaker) {
+async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
+    stream: I,
+    layers: Layers,
+    mut end: PoolEnd,
+    waker: &AtomicWaker,
+) {
+    end.shared.tell(|pool, now| pool.on_open_with(now, end.id, layers));
     let mut transfer = Transfer::new(stream, Inbox::default());
     poll_fn(|cx| {
         waker.register(cx.waker());

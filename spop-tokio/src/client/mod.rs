@@ -17,6 +17,9 @@ pub use answer::Answer;
 use shared::{Shared, timer};
 pub use target::Target;
 
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+
 /// Asks agents, as HAProxy does: for tests, load generators, health checks and other proxies.
 ///
 /// ```no_run
@@ -42,6 +45,8 @@ pub use target::Target;
 pub struct Engine {
     pool: PoolConfig,
     open: OpenConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
     agents: Vec<Target>,
 }
 
@@ -54,7 +59,13 @@ impl Engine {
     /// As [`new`](Self::new), with all that a pool of connections can be told: limits, rates, health checks. The number of
     /// agents follows from [`agent`](Self::agent).
     pub fn with_pool(pool: PoolConfig) -> Self {
-        Self { pool, open: OpenConfig::default(), agents: Vec::new() }
+        Self {
+            pool,
+            open: OpenConfig::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            agents: Vec::new(),
+        }
     }
 
     /// Asks this agent too. The agents share the load, and are known by their numbers, from 0.
@@ -69,7 +80,26 @@ impl Engine {
         self
     }
 
-    /// How long connecting may take, the PROXY header included. Default 5 s.
+    /// Talks TLS with the agents, after the PROXY header. Each must have a certificate in the name of its host, or in that
+    /// of [`ClientTls::server_name`].
+    ///
+    /// ```no_run
+    /// use spop_tokio::{Engine, EngineConfig, tls::{ClientTls, ClientTlsFiles}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let tls = ClientTls::from_files(ClientTlsFiles::new("agents-ca.crt").certificate("engine.crt", "engine.key"))?;
+    /// let engine = Engine::new(EngineConfig::default()).agent("agent.example:12345").tls(&tls);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &ClientTls) -> Self {
+        self.tls = Some(tls.clone());
+        self.open.tls = true;
+        self
+    }
+
+    /// How long connecting may take, PROXY header and TLS included. Default 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.open.timeout = timeout;
         self
@@ -82,7 +112,7 @@ impl Engine {
     pub fn start(mut self) -> io::Result<EngineClient> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         self.pool.agents = self.agents.len();
-        let shared = Arc::new(Shared::new(self.pool, self.open, self.agents, runtime.clone()));
+        let shared = Arc::new(Shared::new(self, runtime.clone()));
         let timer = runtime.spawn(timer(Arc::clone(&shared)));
         shared.started(timer.abort_handle());
         Ok(EngineClient { owner: Arc::new(Owner(shared)) })

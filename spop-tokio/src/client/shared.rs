@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    AskError, Clock, ConnectionId, EngineError, MessageList, Pool, PoolAction, PoolConfig, RequestId,
-    Timestamp, accept::OpenConfig, frame::Ids,
+    AskError, Clock, ConnectionId, EngineError, MessageList, Pool, PoolAction, RequestId, Timestamp,
+    accept::OpenConfig, frame::Ids,
 };
 use tokio::{
     runtime::Handle,
@@ -20,7 +20,9 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, EngineStats, Target, connection};
+use super::{Answer, Engine, EngineStats, Target, connection};
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 use crate::{alarm::Alarm, log::Limit, transfer};
 
 type Outcome = Result<Answer, EngineError>;
@@ -30,6 +32,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) clock: Clock,
     pub(super) open: OpenConfig,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
     agents: Vec<Target>,
     runtime: Handle,
     /// The task of the timer, to be woken when a deadline is earlier than those before.
@@ -55,10 +59,10 @@ struct Task {
 }
 
 impl Shared {
-    pub(super) fn new(pool: PoolConfig, open: OpenConfig, agents: Vec<Target>, runtime: Handle) -> Self {
+    pub(super) fn new(engine: Engine, runtime: Handle) -> Self {
         let clock = Clock::start();
         let state = State {
-            pool: Pool::new(pool, transfer::now(&clock)),
+            pool: Pool::new(engine.pool, transfer::now(&clock)),
             waiters: HashMap::new(),
             connections: HashMap::new(),
             timer: None,
@@ -68,8 +72,10 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             clock,
-            open,
-            agents,
+            open: engine.open,
+            #[cfg(feature = "tls")]
+            tls: engine.tls,
+            agents: engine.agents,
             runtime,
             timer: AtomicWaker::new(),
             ended: watch::Sender::new(false),

@@ -1,5 +1,7 @@
 //! Where an agent is.
 
+#[cfg(feature = "tls")]
+use std::borrow::Cow;
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -76,6 +78,20 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The host of a text, or the address; unix sockets have neither.
+    #[cfg(feature = "tls")]
+    pub(super) fn host(&self) -> Option<Cow<'_, str>> {
+        match &self.0 {
+            Kind::Host(text) => {
+                let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+                let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+                Some(address.unwrap_or(host).into())
+            }
+            Kind::Tcp(address) => Some(address.ip().to_string().into()),
+            Kind::Unix(_) => None,
+        }
+    }
+
     pub(super) async fn connect(&self) -> io::Result<Stream> {
         let stream = match &self.0 {
             Kind::Host(host) => TcpStream::connect(host).await?,

@@ -18,7 +18,7 @@ use super::{EngineConfig, EngineReactor, Load, NotifyId};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
     frame::Ids,
-    link::{Phase, Progress},
+    link::{Layers, Phase, Progress},
 };
 pub use action::{AskError, PoolAction, PoolConfig, RequestId};
 use rate::Rate;
@@ -198,11 +198,16 @@ impl Pool {
 impl Pool {
     /// A connection that the pool wanted is there.
     pub fn on_open(&mut self, now: Timestamp, connection: ConnectionId) {
+        self.on_open_with(now, connection, Layers::Plain);
+    }
+
+    /// As [`on_open`](Self::on_open), with layers that are to be shut one after the other.
+    pub fn on_open_with(&mut self, now: Timestamp, connection: ConnectionId, layers: Layers) {
         let now = self.tick(now);
         if let Some(found) = self.connections.get_mut(&connection) {
             let config = if found.check { &self.checks } else { &self.engine };
             // The time to connect is not part of the handshake.
-            found.reactor = EngineReactor::new(Arc::clone(config), connection, now);
+            found.reactor = EngineReactor::new(Arc::clone(config), connection, now).with_layers(layers);
             found.open = true;
             self.ready.push_back(PoolAction::Attend(connection));
         }
