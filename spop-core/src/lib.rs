@@ -98,7 +98,7 @@ mod time;
 pub mod wire;
 
 pub use agent::{
-    Abort, Aborted, AckError, Action, AgentConfig, AgentReactor, Cancel, Cancelled, ConnectionId,
+    Abort, Aborted, AckError, Action, AgentConfig, AgentReactor, Cancel, Cancelled, ConnectionId, Farewell,
     NotArriving, Notify, OnFailure, Partial, Session, Settled, Ticket, TicketId,
 };
 pub use engine::{

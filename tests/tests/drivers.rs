@@ -119,6 +119,9 @@ fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
     assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Paused));
     reactor.drain(NOW);
     let _ = reactor.acknowledge(NOW, first, &Actions::new());
+    // A drain holds answers back, but not when reading waits for them to leave.
+    assert_eq!(reactor.deadline(), Some((NOW, Timer::Drain)));
+    assert!(matches!(reactor.on_timeout(NOW), Action::SendFrames));
     let n = reactor.outgoing().len();
     let _ = reactor.on_sent(NOW, n);
     // The driver has not obeyed `resume` yet.
@@ -146,7 +149,8 @@ fn a_write_of_no_bytes_is_no_progress() {
 
 #[test]
 fn the_defaults_are_the_decided_ones() {
-    let AgentConfig { max_frame_size, capabilities, limits, timeouts, pacing, .. } = AgentConfig::default();
+    let AgentConfig { max_frame_size, capabilities, limits, timeouts, pacing, farewell, .. } =
+        AgentConfig::default();
     assert_eq!(max_frame_size, 16_380);
     assert_eq!(capabilities.to_string(), "fragmentation,pipelining");
     assert_eq!(limits.max_in_flight, 64);
@@ -159,6 +163,9 @@ fn the_defaults_are_the_decided_ones() {
     assert_eq!(timeouts.message, Some(Duration::from_secs(30)));
     assert_eq!(timeouts.drain, Duration::from_secs(10));
     assert_eq!(pacing.unwrap().interval, Duration::from_millis(1));
+    let farewell = farewell.unwrap();
+    let farewell = (farewell.hold, farewell.silence, farewell.idle);
+    assert_eq!(farewell, [10, 3, 100].map(Duration::from_millis).into());
 }
 
 #[test]

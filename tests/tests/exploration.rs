@@ -659,6 +659,8 @@ fn scenario(name: &'static str, mut engine: EngineConfig) -> Scenario {
     let mut agent = AgentConfig::default();
     agent.max_frame_size = 256;
     agent.pacing = None;
+    // It holds answers back for some milliseconds, and here all waiting that is not for a peer is too much.
+    agent.farewell = None;
     agent.limits.max_payload = PAYLOAD;
     agent.limits.max_payload_bytes = 2 * PAYLOAD;
     agent.limits.max_outgoing = OUTGOING + LONG;

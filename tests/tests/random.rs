@@ -154,6 +154,7 @@ proptest! {
         in_flight in 1..6_usize,
         paced: bool,
         message: bool,
+        farewell: bool,
         watch: bool,
         capabilities in sample::select(vec!["pipelining", "pipelining,fragmentation"]),
         layers in sample::select(vec![Layers::Plain, Layers::Data]),
@@ -165,6 +166,9 @@ proptest! {
         config.watch_fragments = watch;
         if paced {
             config.pacing = AgentConfig::default().pacing;
+        }
+        if farewell {
+            config.farewell = AgentConfig::default().farewell;
         }
         if message {
             config.timeouts.message = Some(Duration::from_secs(3));

@@ -122,11 +122,13 @@ impl AgentReactor {
         Ok(())
     }
 
-    /// Ends the session as soon as nothing is owed; until then requests are served on, because SPOP has no way to say
-    /// that no more are wanted. After the drain timeout it ends whatever is owed.
+    /// Ends the session when nothing is owed; until then requests are served on, because SPOP has no way to say that no
+    /// more are wanted. The moment is chosen so that no request is on its way, see [`Farewell`](super::Farewell). After
+    /// the drain timeout the session ends whatever is owed.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
         self.link.drain(now + self.config.timeouts.drain);
+        self.hold_back();
     }
 
     /// Ends the session at once. What was acknowledged is sent before the DISCONNECT; what was not is lost. The message

@@ -3,6 +3,7 @@
 mod action;
 mod answer;
 mod config;
+mod drain;
 mod flight;
 mod fragments;
 mod handshake;
@@ -12,6 +13,7 @@ mod ticket;
 
 pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
 pub use config::{AgentConfig, OnFailure};
+pub use drain::Farewell;
 pub use fragments::{NotArriving, Partial};
 pub use reactor::AgentReactor;
 pub use ticket::{AckError, ConnectionId, Settled, Ticket, TicketId};

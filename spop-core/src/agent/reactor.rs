@@ -48,6 +48,8 @@ pub struct AgentReactor {
     pub(super) shared_engine: Option<Arc<Bytes>>,
     /// A payload was refused before its last fragment came, and no NOTIFY has begun since.
     pub(super) refused: bool,
+    /// The moment to disconnect that was announced by a timer.
+    pub(super) drain_moment: Option<Timestamp>,
     /// Set when the session ended, until the action that says so was returned.
     ended: Option<Box<Closed>>,
 }
@@ -68,6 +70,7 @@ impl AgentReactor {
             session: None,
             shared_engine: None,
             refused: false,
+            drain_moment: None,
             ended: None,
         }
     }
@@ -158,7 +161,7 @@ impl AgentReactor {
     /// owed, to disconnect; memory that a waiting connection does not need is given back.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> Action {
         self.tick(now);
-        self.finish_drain();
+        self.go_on_draining();
         self.link.shrink();
         if !self.owes() {
             self.flight.shrink();
@@ -192,6 +195,7 @@ impl AgentReactor {
         self.link.sent(n);
         if self.link.nothing_to_send() {
             self.flight.all_sent();
+            self.hold_back();
             if self.link.is_eof() && !self.link.is_closing() {
                 self.end_if_nothing_owed();
             }
@@ -238,10 +242,7 @@ impl AgentReactor {
         if let (Some(timeout), Some((_, _, arrived))) = (timeouts.message, self.flight.oldest()) {
             next.offer(Some(arrived + timeout), Timer::Message);
         }
-        if self.is_drained() {
-            // At once, but after the input that is there: the driver serves the transport before its timers.
-            next.offer(Some(self.link.now()), Timer::Drain);
-        }
+        next.offer(self.next_of_drain(), Timer::Drain);
         if self.refused && !self.link.is_draining() && !self.link.is_closing() {
             let quiet = self.config.quiet_after_refusal.map(|quiet| self.link.last_active() + quiet);
             next.offer(quiet, Timer::Refused);
@@ -342,11 +343,11 @@ impl AgentReactor {
             }
             Timer::Refused => {
                 self.link.drain(self.link.now() + self.config.timeouts.drain);
-                self.finish_drain();
+                self.go_on_draining();
                 None
             }
-            Timer::Drain if self.is_drained() => {
-                self.finish_drain();
+            Timer::Drain if self.link.drain_is_in_time() => {
+                self.on_drain_timer();
                 None
             }
             Timer::Drain => {
@@ -397,26 +398,6 @@ impl AgentReactor {
                 self.disconnect_for(CloseReason::Disconnect(*status), *status, message);
             }
         }
-    }
-
-    /// Disconnects when a drain is wanted and nothing is owed.
-    fn finish_drain(&mut self) {
-        if self.is_drained() {
-            self.disconnect_for(
-                CloseReason::Drained,
-                Status::NORMAL,
-                "the agent takes no more requests here",
-            );
-        }
-    }
-
-    /// Whether a drain is wanted and has nothing to wait for.
-    fn is_drained(&self) -> bool {
-        self.link.is_draining()
-            && !self.link.is_closing()
-            && !self.owes()
-            && self.link.partial_bytes() == 0
-            && !self.link.is_paused()
     }
 
     /// Whether requests wait or answers have not left.

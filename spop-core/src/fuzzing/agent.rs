@@ -78,6 +78,9 @@ pub fn agent(data: &[u8]) {
     if is(2) {
         config.pacing = AgentConfig::default().pacing;
     }
+    if is(1) {
+        config.farewell = AgentConfig::default().farewell;
+    }
     if is(3) {
         config.timeouts.message = Some(Duration::from_secs(3));
     }
@@ -186,7 +189,8 @@ fn actions(len: usize) -> Actions {
 
 /// A configuration with these bounds.
 pub fn config(bounds: Bounds) -> AgentConfig {
-    let mut config = AgentConfig { max_frame_size: 256, pacing: None, ..AgentConfig::default() };
+    let mut config =
+        AgentConfig { max_frame_size: 256, pacing: None, farewell: None, ..AgentConfig::default() };
     config.limits.max_payload = bounds.payload;
     config.limits.max_payloads = bounds.payloads;
     config.limits.max_refused = bounds.refused;
@@ -341,6 +345,11 @@ pub fn check(
             continue;
         }
         let cut = run(events, config, greeting, layers, cuts.clone());
+        // How long answers are held back in a drain depends on what has come.
+        if config.farewell.is_some() {
+            close(cut, how);
+            continue;
+        }
         assert_eq!(cut.log, whole.log, "{cuts:?}");
         assert_eq!(cut.sent, whole.sent, "{cuts:?}");
         assert_eq!(cut.reactor.deadline(), whole.reactor.deadline(), "{cuts:?}");

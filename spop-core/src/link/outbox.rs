@@ -41,6 +41,8 @@ pub(super) struct Outbox {
     whole: Option<usize>,
     /// Output waits for the end of the input.
     pub(super) deferred: bool,
+    /// Output waits for what a drain makes of it.
+    pub(super) held: bool,
     pace: Option<Pace>,
     /// When the first waiting byte came, or the last one left.
     pub(super) progress: Timestamp,
@@ -115,7 +117,7 @@ impl Outbox {
     /// What may leave now.
     #[inline]
     pub(super) fn ready(&self) -> &[u8] {
-        if self.deferred {
+        if self.deferred | self.held {
             return &[];
         }
         let waiting = self.bytes.get(self.head..).unwrap_or_default();
@@ -160,7 +162,7 @@ impl Outbox {
     /// When a portion that was used up may be followed by the next.
     pub(super) fn paced_until(&self) -> Option<Timestamp> {
         let pace = self.pace.as_ref()?;
-        (!self.is_empty() && !self.deferred && self.ready().is_empty()).then_some(pace.until)
+        (!self.is_empty() && !self.deferred && !self.held && self.ready().is_empty()).then_some(pace.until)
     }
 
     pub(super) fn renew(&mut self, now: Timestamp) {

@@ -117,6 +117,16 @@ impl Link {
         self.out.deferred
     }
 
+    /// Holds back what is to be sent, or lets it go.
+    pub(crate) fn hold_output(&mut self, held: bool) {
+        self.out.held = held && !self.eof && !self.is_closing();
+    }
+
+    /// Since when output has been held back that could leave.
+    pub(crate) fn held_since(&self) -> Option<Timestamp> {
+        (self.out.held && !self.out.is_empty()).then_some(self.out.progress)
+    }
+
     pub(crate) fn pace(&mut self, pacing: Pacing, portion: usize) {
         self.out.pace(pacing, portion);
     }
@@ -273,6 +283,7 @@ impl Link {
     pub(crate) fn input_ended(&mut self) {
         self.eof = true;
         self.out.deferred = false;
+        self.out.held = false;
         self.advance();
     }
 
@@ -384,6 +395,11 @@ impl Link {
         }
     }
 
+    /// Whether a drain may go on.
+    pub(crate) fn drain_is_in_time(&self) -> bool {
+        self.drain_by.is_some_and(|by| self.now < by)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.drain_by.is_some()
     }
@@ -409,6 +425,7 @@ impl Link {
         }
         self.phase = Phase::Closing;
         self.out.deferred = false;
+        self.out.held = false;
         self.partial = None;
         self.paused = false;
         self.step_since = self.now;
@@ -534,7 +551,7 @@ impl Link {
                 if !owes && !timed {
                     next.offer(after(self.active, timeouts.idle), Timer::Idle);
                 }
-            } else if paced.is_none() && !self.out.deferred && !self.out.is_empty() {
+            } else if paced.is_none() && !self.out.deferred && !self.out.held && !self.out.is_empty() {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);

@@ -34,6 +34,7 @@ pub(super) fn set(scenario: &mut Scenario, setting: &str) -> anyhow::Result<()> 
         "drain" => timeouts.drain = duration(value)?,
         "linger" => timeouts.linger = duration(value)?,
         "pacing" => config.pacing = perhaps(value)?.map(|interval| Pacing { interval }),
+        "farewell" if value == "none" => config.farewell = None,
         "watch-fragments" => config.watch_fragments = value.parse()?,
         "defer-output" => config.defer_output = value.parse()?,
         "on-failure" => config.on_failure = on_failure(value)?,

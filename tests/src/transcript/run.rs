@@ -208,7 +208,7 @@ impl Run {
                 let timer = driver.reactor.deadline().map_or("none".to_owned(), |(at, timer)| {
                     format!("{} {:?}", timer_name(timer), at.since(driver.now))
                 });
-                let words = words.replace("10m", "600s");
+                let words = words.strip_suffix(" 10m").map_or(words.clone(), |name| format!("{name} 600s"));
                 ensure!(timer == words, "the next timer is {timer}");
             }
             Directive::State(items) => {

@@ -1,0 +1,112 @@
+//! How a drain finds the moment of the disconnect.
+
+use core::time::Duration;
+
+use super::AgentReactor;
+use crate::{Capabilities, Status, Timestamp, link::CloseReason};
+
+/// What a drain does so that its DISCONNECT meets no NOTIFY on the way.
+///
+/// HAProxy sends until it has read the DISCONNECT, and then gives up what it has sent on the connection. So the DISCONNECT
+/// leaves when HAProxy is least likely to send: in one write with the answers that it waits for, because it reads them
+/// all before it sends again; or else on a connection that has been idle for a while.
+///
+/// Measured with HAProxy 2.6 and 3.0 under a load of 16 clients on a busy machine, 20 restarts of an agent: of 100,000
+/// requests 0 to 45 were lost without it, none with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 10 ms.
+    pub hold: Duration,
+    /// How long nothing must have come while they are held back. Without pipelining it does not count: a peer that waits
+    /// sends nothing. Default 3 ms.
+    pub silence: Duration,
+    /// How long a connection must have been idle on which nobody waits for an answer. Default 100 ms.
+    pub idle: Duration,
+}
+
+impl Default for Farewell {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_millis(10),
+            silence: Duration::from_millis(3),
+            idle: Duration::from_millis(100),
+        }
+    }
+}
+
+/// How long a driver may take to read once more when the moment has come.
+const READ_WITHIN: Duration = Duration::from_millis(20);
+
+impl AgentReactor {
+    /// A connection that HAProxy sends nothing more on needs none.
+    fn farewell(&self) -> Option<Farewell> {
+        self.config.farewell.filter(|_| !self.refused)
+    }
+
+    /// In a drain, holds back what will be sent from now on.
+    pub(super) fn hold_back(&mut self) {
+        if self.link.is_draining() && self.link.nothing_to_send() && self.farewell().is_some() {
+            self.link.hold_output(true);
+        }
+    }
+
+    /// Goes on with a drain at a moment when a read finds nothing.
+    pub(super) fn go_on_draining(&mut self) {
+        let now = self.link.now();
+        if self.moment().is_some_and(|moment| moment <= now) {
+            self.disconnect_for(
+                CloseReason::Drained,
+                Status::NORMAL,
+                "the agent takes no more requests here",
+            );
+        } else if self.held_until().is_some_and(|until| until <= now) {
+            self.link.hold_output(false);
+        }
+    }
+
+    /// A moment of a drain has come. The driver is to read once more before the disconnect; should it not, the moment
+    /// comes again.
+    pub(super) fn on_drain_timer(&mut self) {
+        let moment = self.moment();
+        if moment.is_some() && moment != self.drain_moment && self.farewell().is_some() {
+            self.drain_moment = moment;
+        } else {
+            self.go_on_draining();
+        }
+    }
+
+    /// When there is something to be done for a drain, other than its end.
+    pub(super) fn next_of_drain(&self) -> Option<Timestamp> {
+        let moment = self.moment().map(|moment| {
+            if self.drain_moment == Some(moment) { moment + READ_WITHIN } else { moment }
+        });
+        let next = moment.into_iter().chain(self.held_until()).min()?;
+        Some(next.max(self.link.now()))
+    }
+
+    /// Until when answers are held back. Not when reading waits for them to leave.
+    fn held_until(&self) -> Option<Timestamp> {
+        let held = self.link.held_since()?;
+        Some(if self.is_full() { self.link.now() } else { held + self.config.farewell?.hold })
+    }
+
+    /// The moment to disconnect, when a drain is wanted and waits for nothing else.
+    fn moment(&self) -> Option<Timestamp> {
+        let held = self.link.held_since().is_some();
+        let clear = self.link.is_draining()
+            && !self.link.is_closing()
+            && self.flight.waiting() == 0
+            && self.link.reassembly.len() == 0
+            && self.link.partial_bytes() == 0
+            && !self.link.is_paused()
+            && (held || self.link.nothing_to_send());
+        let quiet = match (self.farewell(), &self.session) {
+            (Some(farewell), Some(_)) if !held => farewell.idle,
+            (Some(farewell), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
+                farewell.silence
+            }
+            _ => Duration::ZERO,
+        };
+        clear.then(|| self.link.last_active() + quiet)
+    }
+}
