@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use spop_core::{
     AckError, Action, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify, Status,
-    Ticket, TicketId, Timestamp, frame::Ids, link::Progress, server::Open,
+    Ticket, TicketId, Timestamp, frame::Ids, link::{Progress, Step}, server::Open,
 };
 use tracing::{debug, warn};
 
@@ -323,6 +323,10 @@ where
 
     fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         self.answer(now, cx)
+    }
+
+    fn wants_to_be_sure(&self) -> bool {
+        self.reactor.closing().progress(Step::Drain) == Progress::Started
     }
 
     fn received(&self, bytes: usize) {

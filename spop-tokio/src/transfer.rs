@@ -1,7 +1,7 @@
 //! The loop that both sides of the protocol have in common: it moves a connection's bytes and keeps its timer.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use spop_core::{Clock, Interest, Timestamp, link::Progress};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::coop,
+    task::{self, coop},
     time::Instant,
 };
 
@@ -29,6 +29,10 @@ pub(crate) trait End {
     fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool;
     /// So many bytes came, for whoever counts them.
     fn received(&self, _bytes: usize) {}
+    /// Whether the disconnect depends on nothing having arrived, be it known to the runtime or not.
+    fn wants_to_be_sure(&self) -> bool {
+        false
+    }
     fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool);
     fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>);
     fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize);
@@ -50,12 +54,14 @@ pub(crate) struct Transfer<I> {
     alarm: Alarm,
     /// Bytes were written that the stream may still hold.
     unflushed: bool,
+    /// The runtime has looked for input since a read found nothing.
+    looked: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
     /// A stream, of which the inbox holds what was read already.
     pub(crate) fn new(io: I, inbox: Inbox) -> Self {
-        Self { io, inbox, alarm: Alarm::default(), unflushed: false }
+        Self { io, inbox, alarm: Alarm::default(), unflushed: false, looked: false }
     }
 
     /// Goes on until nothing can be done. Ready when the stream is to be closed.
@@ -100,7 +106,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             Poll::Ready(Err(_)) => end.on_transport_error(now, cx),
             // Out of budget, a read finds nothing whatever has arrived.
             Poll::Pending if !coop::has_budget_remaining() => return false,
+            Poll::Pending if end.wants_to_be_sure() && !self.looked => {
+                self.looked = true;
+                // Woken when the runtime has asked the kernel once more.
+                let _ = pin!(task::yield_now()).poll(cx);
+                return false;
+            }
             Poll::Pending => {
+                self.looked = false;
                 end.on_read_blocked(now, cx);
                 return false;
             }
