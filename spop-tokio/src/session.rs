@@ -10,7 +10,10 @@ use std::{
 use bytes::BytesMut;
 use spop_core::{
     AckError, Action, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify, Status,
-    Ticket, TicketId, Timestamp, frame::Ids, link::{Progress, Step}, server::Open,
+    Ticket, TicketId, Timestamp,
+    frame::Ids,
+    link::{Progress, Step},
+    server::Open,
 };
 use tracing::{debug, warn};
 

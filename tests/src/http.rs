@@ -1,11 +1,12 @@
-//! As much HTTP/1.1 as the tests need: one request on a connection of its own, and a server that always says 200.
+//! As much HTTP/1.1 as the tests need: a request on a connection of its own, many on one, and a server that always says
+//! 200.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// A request that has no answer after this time hangs. Above every timeout in the configurations of HAProxy.
@@ -33,7 +34,7 @@ impl Request {
     }
 
     fn new(method: &str, path: &str) -> Self {
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n").into_bytes();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n").into_bytes();
         Self { head, body: Vec::new(), source: None }
     }
 
@@ -54,7 +55,7 @@ impl Request {
         self
     }
 
-    /// Sends the request and waits for the whole reply.
+    /// Sends the request on a connection of its own and waits for the whole reply.
     ///
     /// # Errors
     /// No connection, no reply within [`HANG`], or a reply that is not HTTP.
@@ -67,16 +68,57 @@ impl Request {
             }
         };
         stream.set_read_timeout(Some(HANG))?;
-        let mut message = self.head.clone();
-        message.extend_from_slice(b"\r\n");
-        message.extend_from_slice(&self.body);
-        stream.write_all(&message).context("cannot send the request")?;
+        stream.write_all(&self.message("connection: close\r\n")).context("cannot send the request")?;
         let mut answer = Vec::new();
-        if let Err(error) = stream.read_to_end(&mut answer) {
-            ensure!(error.kind() != ErrorKind::WouldBlock, "the request hangs: no reply within {HANG:?}");
-            return Err(error).context("the connection broke before the reply was complete");
-        }
+        stream.read_to_end(&mut answer).map_err(incomplete)?;
         Reply::parse(&answer, start.elapsed())
+    }
+
+    fn message(&self, more: &str) -> Vec<u8> {
+        [&*self.head, more.as_bytes(), b"\r\n", &self.body].concat()
+    }
+}
+
+fn incomplete(error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => anyhow!("the request hangs: no reply within {HANG:?}"),
+        _ => anyhow!(error).context("the connection broke before the reply was complete"),
+    }
+}
+
+/// A connection for one request after another.
+#[derive(Debug)]
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn connect(to: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(to).context("cannot connect")?;
+        stream.set_read_timeout(Some(HANG))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Sends a request and waits for the whole reply. After an error the connection is of no use.
+    ///
+    /// # Errors
+    /// No reply within [`HANG`], or one that is not HTTP.
+    pub fn send(&mut self, request: &Request) -> Result<Reply> {
+        let start = Instant::now();
+        self.0.get_mut().write_all(&request.message("")).context("cannot send the request")?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = self.0.read_until(b'\n', &mut head).map_err(incomplete)?;
+            ensure!(read > 0, "the connection closed before a reply was complete");
+        }
+        let reply = Reply::parse(&head, start.elapsed())?;
+        let length = reply.header("content-length").context("a reply without a length")?.parse()?;
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).map_err(incomplete)?;
+        Ok(reply)
     }
 }
 

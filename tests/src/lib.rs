@@ -13,6 +13,7 @@ pub mod replay;
 pub mod stage;
 pub mod transcript;
 pub mod wait;
+pub mod wrk;
 
 pub use spop_core::fuzzing::{driver, model, random};
 

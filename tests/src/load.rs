@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use crate::haproxy::Haproxy;
-use crate::http::{Reply, Request};
+use crate::http::{Client, Reply, Request};
 use crate::wait::{PATIENCE, until_true};
 
 /// Hundreds of threads with the default stack would be a burden for nothing.
@@ -57,7 +57,8 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
-/// Clients that ask one thing after another until they are told to stop, each question with a value of its own.
+/// Clients that ask one thing after another until they are told to stop, each on a connection of its own, each question
+/// with a value of its own.
 #[derive(Debug)]
 pub struct Load {
     running: Arc<AtomicBool>,
@@ -85,9 +86,10 @@ impl Load {
                 let (running, asked) = (Arc::clone(&running), Arc::clone(&asked));
                 thread::spawn(move || {
                     let mut tally = Tally::default();
+                    let mut client = None;
                     while running.load(Ordering::Relaxed) {
                         let value = asked.fetch_add(1, Ordering::Relaxed).to_string();
-                        let reply = Request::get(&format!("/?v={value}")).send(haproxy);
+                        let reply = ask(&mut client, haproxy, &Request::get(&format!("/?v={value}")));
                         tally.count(reply, name, &value);
                     }
                     tally
@@ -118,6 +120,16 @@ impl Load {
         }
         Ok(total)
     }
+}
+
+fn ask(client: &mut Option<Client>, haproxy: SocketAddr, request: &Request) -> Result<Reply> {
+    let mut connected = match client.take() {
+        Some(client) => client,
+        None => Client::connect(haproxy)?,
+    };
+    let reply = connected.send(request)?;
+    *client = Some(connected);
+    Ok(reply)
 }
 
 impl Tally {

@@ -49,9 +49,10 @@ pub fn everywhere(scenario: impl Fn(&Stage) -> Result<()> + Sync) -> Verdict {
         let pairs = haproxys.iter().flat_map(|haproxy| AGENTS.iter().map(move |agent| (*agent, haproxy)));
         let threads: Vec<_> = pairs.map(|pair| (pair, scope.spawn(move || play(pair, scenario)))).collect();
         for ((agent, haproxy), thread) in threads {
-            let result = thread.join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
+            let panicked = |_| Err(anyhow!("{agent} with HAProxy {} panicked", haproxy.version()));
+            let result = thread.join().unwrap_or_else(panicked);
             if let Err(error) = result {
-                failures.push(format!("{agent} with HAProxy {}: {error:#}", haproxy.version()));
+                failures.push(format!("{error:#}"));
             }
         }
     });
@@ -66,7 +67,7 @@ fn play((agent, haproxy): (&'static str, &Binary), scenario: impl Fn(&Stage) -> 
         host: own_host(),
         started: AtomicUsize::new(0),
     };
-    scenario(&stage).map_err(|error| anyhow!("{error:#}{}", stage.logs()))
+    scenario(&stage).map_err(|error| anyhow!("{stage}: {error:#}{}", stage.logs()))
 }
 
 /// One agent program and one version of HAProxy, to be started as the scenario wants.
@@ -77,6 +78,12 @@ pub struct Stage {
     dir: TempDir,
     host: Ipv4Addr,
     started: AtomicUsize,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} with HAProxy {}", self.agent, self.haproxy.version())
+    }
 }
 
 impl Stage {
@@ -136,6 +143,9 @@ impl Stage {
         for entry in logs {
             let log = fs::read(entry.path()).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
+            if log.is_empty() {
+                continue;
+            }
             let lines: Vec<_> = log.lines().collect();
             let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
             // Writing to a string cannot fail.

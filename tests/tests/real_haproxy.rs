@@ -6,6 +6,7 @@ mod real_haproxy {
     mod entrance;
     mod fragments;
     mod lifecycle;
+    mod production;
     mod requests;
     mod values;
 }

@@ -77,9 +77,9 @@ impl AgentReactor {
 
     /// When there is something to be done for a drain, other than its end.
     pub(super) fn next_of_drain(&self) -> Option<Timestamp> {
-        let moment = self.moment().map(|moment| {
-            if self.drain_moment == Some(moment) { moment + READ_WITHIN } else { moment }
-        });
+        let moment = self
+            .moment()
+            .map(|moment| if self.drain_moment == Some(moment) { moment + READ_WITHIN } else { moment });
         let next = moment.into_iter().chain(self.held_until()).min()?;
         Some(next.max(self.link.now()))
     }

@@ -114,6 +114,14 @@ impl Haproxy {
         Ok(self.stat("agents", "a0", 7)?.parse()?)
     }
 
+    /// How many requests have come in.
+    ///
+    /// # Errors
+    /// HAProxy does not answer.
+    pub fn requests(&self) -> Result<u64> {
+        Ok(self.stat("web", "FRONTEND", 48)?.parse()?)
+    }
+
     // A field of `show stat`, which is CSV.
     fn stat(&self, proxy: &str, service: &str, field: usize) -> Result<String> {
         let table = self.admin("show stat")?;
