@@ -45,7 +45,23 @@ pub enum Step {
     Lose,
     /// The connection breaks after so many bytes.
     LoseAfter(Side, u64),
+    /// A side sends one of [`SAID`] that its reactor did not mean.
+    Say(Side, usize),
 }
+
+/// Frames out of turn, and what is none.
+pub const SAID: [&str; 10] = [
+    "ACK fin 0 1",
+    "ACK fin,abort 1 1 set txn x=int32:1",
+    "ACK - 1 1 hex:01",
+    "ACK fin 99 7",
+    "UNSET fin 0 1",
+    "UNSET - 1 1 hex:00",
+    "NOTIFY fin 0 1 echo n=uint32:0 n=uint32:1 n=uint32:0 body=binary:00",
+    "NOTIFY - 1 1 echo n=uint32:2 n=uint32:1 n=uint32:0 body=binary:00",
+    "TYPE:42 fin 1 1",
+    "",
+];
 
 /// What a storm goes over.
 #[derive(Clone, Debug)]
@@ -58,6 +74,8 @@ pub struct Setup {
     pub size: u32,
     /// The connection.
     pub conditions: Conditions,
+    /// What the agent sends over.
+    pub way_back: Conditions,
     /// The agent refuses a payload once so much of it has arrived.
     pub refuse_at: usize,
     /// The agent's limits.
@@ -87,15 +105,21 @@ pub fn pair(data: &[u8]) {
     let conditions = Conditions {
         latency: Duration::from_micros(input.pick(&[0, 1, 40_000])),
         bandwidth: input.pick(&[None, Some(1 << 20), Some(2_000)]),
-        cuts: input.pick(&[Cuts::Whole, Cuts::Random, Cuts::Random, Cuts::Each]),
+        cuts: match input.byte() % 4 {
+            0 => Cuts::Whole,
+            3 => Cuts::Each,
+            _ => Cuts::Random,
+        },
         buffer: input.pick(&[1 << 16, 100]),
         seed: input.byte().into(),
         record: true,
+        lost_within: None,
     };
     let setup = Setup {
         engine,
         agent_can,
         size: input.pick(&[256, 257, 300, 1_024, 16_380]),
+        way_back: conditions.clone(),
         conditions,
         refuse_at: 16 * usize::from(input.byte()),
         max_in_flight: 1 + usize::from(input.byte()) % 40,
@@ -119,7 +143,8 @@ pub fn pair(data: &[u8]) {
             27 => Step::DisconnectAgent,
             28 => Step::DisconnectEngine,
             29 => Step::HalfClose(side(&mut input)),
-            30 => Step::Lose,
+            30 if input.byte() < 128 => Step::Lose,
+            30 => Step::Say(side(&mut input), usize::from(input.byte()) % SAID.len()),
             _ => Step::LoseAfter(side(&mut input), input.number() as u64),
         });
     }
@@ -128,7 +153,8 @@ pub fn pair(data: &[u8]) {
 
 /// Runs steps, and all that comes of them.
 pub fn storm(setup: Setup, steps: &[Step]) {
-    let Setup { engine, agent_can, size, conditions, refuse_at, max_in_flight, max_outgoing } = setup;
+    let Setup { engine, agent_can, size, conditions, way_back, refuse_at, max_in_flight, max_outgoing } =
+        setup;
     let agreed = engine.max_frame_size.min(size);
     let window = engine.max_waiting_frames;
     let mut agent = AgentConfig { max_frame_size: size, capabilities: agent_can, ..AgentConfig::default() };
@@ -138,8 +164,9 @@ pub fn storm(setup: Setup, steps: &[Step]) {
     agent.limits.max_outgoing = max_outgoing;
     agent.limits.max_payload = 2_500;
     agent.watch_fragments = true;
-    let mut pair =
-        Pair::with(conditions, engine, agent, handler).refusing(move |part| part.payload().len() > refuse_at);
+    let mut pair = Pair::with(conditions, engine, agent, handler)
+        .with_way_back(way_back)
+        .refusing(move |part| part.payload().len() > refuse_at);
     pair.run_handshake();
     let mut asked = Vec::new();
     for step in steps {
@@ -161,6 +188,8 @@ pub fn storm(setup: Setup, steps: &[Step]) {
             Step::HalfClose(side) => pair.half_close(side),
             Step::Lose => pair.lose(),
             Step::LoseAfter(side, bytes) => pair.lose_after(side, bytes),
+            Step::Say(side, what) if SAID[what].is_empty() => pair.say_raw(side, &[0xff; 9]),
+            Step::Say(side, what) => pair.say(side, SAID[what]).unwrap(),
         }
         // One frame may pass the limit, and one answer may leave in fragments beyond it.
         assert!(pair.agent().outgoing_bytes() <= 2 * max_outgoing + 3_000 + max_in_flight * 3_100);
@@ -179,7 +208,8 @@ pub fn storm(setup: Setup, steps: &[Step]) {
     pair.run_to_the_end();
     assert!(pair.is_over(), "engine {:?}, agent {:?}", pair.engine(), pair.agent());
     assert!(pair.engine_ended().is_some() && pair.agent_closed().is_some());
-    if pair.session().is_some() {
+    let as_meant = !steps.iter().any(|step| matches!(step, Step::Say(..)));
+    if pair.session().is_some() && as_meant {
         check_frames(&pair, agreed);
     }
 }

@@ -13,10 +13,11 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
     pub(super) fn advance(&mut self, until: Option<Timestamp>) -> bool {
         let mut worked = false;
         loop {
-            self.break_if_lost();
+            let broke = self.break_if_lost();
             let engine = self.engine_turn();
             let agent = self.agent_turn();
-            if !engine && !agent {
+            // A write may have been the one that breaks it.
+            if !broke && !engine && !agent && !self.break_if_lost() {
                 break;
             }
             worked = true;
@@ -77,18 +78,22 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         }
     }
 
-    fn break_if_lost(&mut self) {
+    /// Tells both sides that the connection broke, once; says whether it did.
+    fn break_if_lost(&mut self) -> bool {
         if !self.engine_end.out.is_lost() && !self.agent_end.out.is_lost() {
-            return;
+            return false;
         }
-        if !mem::replace(&mut self.engine_end.closed, true) {
+        let engine = !mem::replace(&mut self.engine_end.closed, true);
+        if engine {
             let action = self.engine.on_transport_error(self.now);
             self.on_engine(action);
         }
-        if !mem::replace(&mut self.agent_end.closed, true) {
+        let agent = !mem::replace(&mut self.agent_end.closed, true);
+        if agent {
             let action = self.agent.on_transport_error(self.now);
             self.on_agent(action);
         }
+        engine || agent
     }
 
     /// Writes, shuts, closes and reads for the engine; says whether anything was done.
@@ -99,7 +104,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         let mut worked = false;
         let interest = self.engine.interest();
         if interest.write {
-            let sent = self.engine_end.out.send(self.now, self.engine.outgoing(), &self.conditions);
+            let sent = self.engine_end.out.send(self.now, self.engine.outgoing());
             if sent > 0 {
                 worked = true;
                 let action = self.engine.on_sent(self.now, sent);
@@ -115,7 +120,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         worked |= close(&mut self.engine_end, interest, self.now);
         if interest.read && !self.engine_end.eof {
             let inbox = &mut self.engine_end.inbox;
-            match self.agent_end.out.receive(self.now, self.conditions.cuts, &mut self.random, inbox) {
+            match self.agent_end.out.receive(self.now, inbox) {
                 Arrival::Nothing => {}
                 arrival => {
                     worked = true;
@@ -135,7 +140,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         let mut worked = false;
         let interest = self.agent.interest();
         if interest.write {
-            let sent = self.agent_end.out.send(self.now, self.agent.outgoing(), &self.conditions);
+            let sent = self.agent_end.out.send(self.now, self.agent.outgoing());
             if sent > 0 {
                 worked = true;
                 let action = self.agent.on_sent(self.now, sent);
@@ -155,7 +160,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         }
         if interest.read && !self.agent_end.eof {
             let inbox = &mut self.agent_end.inbox;
-            match self.engine_end.out.receive(self.now, self.conditions.cuts, &mut self.random, inbox) {
+            match self.engine_end.out.receive(self.now, inbox) {
                 Arrival::Nothing if self.agent_end.blocked => {}
                 Arrival::Nothing => {
                     self.agent_end.blocked = true;

@@ -7,16 +7,18 @@ use bytes::BytesMut;
 
 use crate::Timestamp;
 
-/// What the connection is like.
+/// What the connection is like, in one direction or in both.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Conditions {
     /// How long a byte is under way. Default zero.
     pub latency: Duration,
-    /// Bytes per second, each way. Default unlimited.
+    /// Bytes per second. Default unlimited.
     pub bandwidth: Option<u64>,
     /// In which pieces bytes arrive. Default whole.
     pub cuts: Cuts,
+    /// The connection breaks at some byte up to this one, as chance has it. Default never.
+    pub lost_within: Option<u64>,
     /// How many bytes may be under way before a writer has to wait. Default 64 KiB.
     pub buffer: usize,
     /// What decides where chance does. Default 0.
@@ -31,6 +33,7 @@ impl Default for Conditions {
             latency: Duration::ZERO,
             bandwidth: None,
             cuts: Cuts::Whole,
+            lost_within: None,
             buffer: 1 << 16,
             seed: 0,
             record: false,
@@ -39,7 +42,8 @@ impl Default for Conditions {
 }
 
 /// In which pieces bytes arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cuts {
     /// All that is there, at once.
     Whole,
@@ -47,17 +51,15 @@ pub enum Cuts {
     Each,
     /// At random places.
     Random,
+    /// In pieces of these lengths, over and over. What has arrived by then may be less.
+    Lengths(Vec<usize>),
 }
 
 /// Numbers that look random and are the same each time.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+#[derive(Clone, Debug, Default)]
+struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -86,6 +88,10 @@ pub(super) enum Arrival {
 /// Bytes under way in one direction.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
+    conditions: Conditions,
+    random: Random,
+    /// How many pieces have arrived.
+    pieces: usize,
     bytes: Vec<u8>,
     head: usize,
     /// How many bytes arrive when.
@@ -101,14 +107,26 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// A connection like this. Two directions with the same seed have not the same luck.
+    pub(super) fn new(conditions: Conditions, direction: u64) -> Self {
+        let mut random = Random(conditions.seed ^ direction << 63);
+        let lose_at = conditions.lost_within.map(|most| random.next() % most.max(1));
+        Self { conditions, random, lose_at, ..Self::default() }
+    }
+
     /// Takes what there is room for; returns how much.
-    pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8], conditions: &Conditions) -> usize {
+    pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         if self.end.is_some() || self.lost {
             // Nobody is there any more.
             return bytes.len();
         }
-        let room = conditions.buffer.max(1).saturating_sub(self.bytes.len() - self.head);
-        let mut taken = bytes.get(..room).unwrap_or(bytes);
+        let room = self.conditions.buffer.max(1).saturating_sub(self.bytes.len() - self.head);
+        self.put(now, bytes.get(..room).unwrap_or(bytes))
+    }
+
+    /// Takes all of it that is not lost; returns how much.
+    pub(super) fn put(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
+        let mut taken = if self.end.is_some() || self.lost { &[] } else { bytes };
         if let Some(lose_at) = self.lose_at {
             let left = usize::try_from(lose_at.saturating_sub(self.sent)).unwrap_or(usize::MAX);
             taken = taken.get(..left).unwrap_or(taken);
@@ -117,7 +135,7 @@ impl Wire {
         if taken.is_empty() {
             return 0;
         }
-        if conditions.record {
+        if self.conditions.record {
             self.record.extend_from_slice(taken);
         }
         if self.head == self.bytes.len() {
@@ -129,11 +147,11 @@ impl Wire {
         }
         self.sent += taken.len() as u64;
         self.bytes.extend_from_slice(taken);
-        let duration = conditions.bandwidth.map_or(Duration::ZERO, |bandwidth| {
+        let duration = self.conditions.bandwidth.map_or(Duration::ZERO, |bandwidth| {
             Duration::from_nanos((taken.len() as u64).saturating_mul(1_000_000_000) / bandwidth.max(1))
         });
         self.left = self.left.max(now) + duration;
-        let arrives = self.left + conditions.latency;
+        let arrives = self.left + self.conditions.latency;
         match self.segments.back_mut() {
             Some((at, len)) if *at == arrives => *len += taken.len(),
             _ => self.segments.push_back((arrives, taken.len())),
@@ -170,23 +188,22 @@ impl Wire {
     }
 
     /// Hands over a piece of what has arrived.
-    pub(super) fn receive(
-        &mut self,
-        now: Timestamp,
-        cuts: Cuts,
-        random: &mut Random,
-        inbox: &mut BytesMut,
-    ) -> Arrival {
+    pub(super) fn receive(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Arrival {
         let there: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, len)| *len).sum();
         if there == 0 {
             let ended = self.segments.is_empty() && self.end.is_some_and(|end| end <= now);
             return if ended { Arrival::Eof } else { Arrival::Nothing };
         }
-        let piece = match cuts {
+        let piece = match &self.conditions.cuts {
             Cuts::Whole => there,
             Cuts::Each => 1,
-            Cuts::Random => random.up_to(there),
+            Cuts::Random => self.random.up_to(there),
+            Cuts::Lengths(lengths) => {
+                let length = lengths.get(self.pieces % lengths.len().max(1)).copied();
+                length.unwrap_or(there).clamp(1, there)
+            }
         };
+        self.pieces = self.pieces.wrapping_add(1);
         inbox.extend_from_slice(self.bytes.get(self.head..self.head + piece).unwrap_or_default());
         self.head += piece;
         let mut rest = piece;

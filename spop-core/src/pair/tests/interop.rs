@@ -14,20 +14,21 @@ proptest! {
         engine_size in frame_size(),
         agent_size in frame_size(),
         conditions in conditions(),
+        way_back in conditions(),
         questions in prop::collection::vec((0_u32..5, 0_u32..2_000, 0_u32..3_000, 0_usize..2_000), 1..40),
     ) {
         let mut config = profile.config();
         config.max_frame_size = engine_size;
         // HAProxy's can be switched off, but it accepts no fragments.
         config.capabilities = if profile == Profile::Spec { engine_can } else { config.capabilities & engine_can };
-        if conditions.cuts != Cuts::Whole || conditions.buffer < 1_000 || conditions.bandwidth.is_some() {
+        if way_back.cuts != Cuts::Whole || way_back.buffer < 1_000 || way_back.bandwidth.is_some() {
             // A HELLO that arrives in pieces is the death of this one.
             config.habits.splits_break = false;
         }
         let pipelined = config.capabilities & agent_can;
         let agent = AgentConfig { max_frame_size: agent_size, capabilities: agent_can, ..AgentConfig::default() };
         let size = engine_size.min(agent_size);
-        let mut pair = Pair::with(conditions, config.clone(), agent, handler);
+        let mut pair = Pair::with(conditions, config.clone(), agent, handler).with_way_back(way_back);
         prop_assert!(pair.run_handshake());
         prop_assert_eq!(pair.session().unwrap().max_frame_size, size);
 

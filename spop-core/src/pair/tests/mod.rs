@@ -56,14 +56,17 @@ fn frame_size() -> impl Strategy<Value = u32> {
 
 prop_compose! {
     fn conditions()(
-        cuts in select(vec![Cuts::Whole, Cuts::Each, Cuts::Random]),
+        cuts in prop_oneof![
+            select(vec![Cuts::Whole, Cuts::Each, Cuts::Random]),
+            prop::collection::vec(0_usize..300, 0..6).prop_map(Cuts::Lengths),
+        ],
         latency in select(vec![0_u64, 1, 40_000]),
         bandwidth in select(vec![None, Some(1_u64 << 20), Some(1 << 24)]),
         buffer in select(vec![100_usize, 1 << 16]),
         seed: u64,
     ) -> Conditions {
         let latency = Duration::from_micros(latency);
-        Conditions { latency, bandwidth, cuts, buffer, seed, record: true }
+        Conditions { latency, bandwidth, cuts, buffer, seed, record: true, lost_within: None }
     }
 }
 

@@ -165,6 +165,67 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(run(1), run(1));
 }
 
+#[test]
+fn a_side_can_be_made_to_say_what_it_never_would() {
+    let mut pair = pair(Profile::Old);
+    assert!(pair.run_handshake());
+    pair.notify(None, &question(&[2, 1, 0], 1)).unwrap();
+    pair.say(Side::Agent, "ACK fin 0 1 set txn forged=bool:true").unwrap();
+    pair.run_until_settled();
+    assert_eq!(pair.take_outcomes().next().unwrap().1.sentence(), "set txn forged=bool:true");
+    assert!(pair.say(Side::Engine, "no such frame").is_err());
+    pair.say_raw(Side::Engine, &[0xff; 4]);
+    pair.run_to_the_end();
+    let reason = pair.agent_closed().unwrap().reason.clone();
+    assert!(
+        matches!(reason, CloseReason::Violation(ref breach) if breach.status() == Status::TOO_BIG),
+        "{reason}"
+    );
+    assert!(pair.is_over());
+}
+
+#[test]
+fn bytes_arrive_in_the_pieces_that_are_wanted() {
+    // HAProxy 3.1 and later takes a HELLO in one piece, or is that far with it that it does not look.
+    for (lengths, well) in [(vec![500], true), (vec![10, 500], true), (vec![11, 500], false), (vec![], true)]
+    {
+        let way_back = Conditions { cuts: Cuts::Lengths(lengths.clone()), ..Conditions::default() };
+        let mut pair = pair(Profile::New).with_way_back(way_back);
+        assert_eq!(pair.run_handshake(), well, "{lengths:?}");
+    }
+}
+
+#[test]
+fn the_directions_differ() {
+    let millis = Duration::from_millis;
+    let way_back = Conditions { latency: millis(30), ..Conditions::default() };
+    let way = Conditions { latency: millis(5), ..Conditions::default() };
+    let mut pair =
+        Pair::with(way, Profile::Old.config(), AgentConfig::default(), handler).with_way_back(way_back);
+    assert!(pair.run_handshake());
+    assert_eq!(pair.now(), Timestamp::from_millis(35));
+    let Outcome::Answered(answer) = pair.ask(&question(&[1, 1, 1_000], 1)).unwrap() else { panic!() };
+    assert_eq!(answer.took, millis(36));
+}
+
+#[test]
+fn chance_finds_the_byte_at_which_a_connection_breaks() {
+    let mut survived = [0, 0];
+    for seed in 0..200 {
+        let lost = Conditions { lost_within: Some(200), seed, ..Conditions::default() };
+        let mut pair = Pair::with(lost, Profile::Old.config(), AgentConfig::default(), handler)
+            .with_way_back(Conditions::default());
+        survived[usize::from(pair.run_handshake())] += 1;
+        for _ in 0..9 {
+            let _ = pair.notify(None, &question(&[0, 1, 0], 9));
+        }
+        pair.run_to_the_end();
+        assert!(pair.is_over());
+        assert_eq!(pair.engine_ended().unwrap().closed.reason, CloseReason::Transport, "{seed}");
+    }
+    assert!(survived.iter().all(|count| *count > 40), "{survived:?}");
+}
+
 /// Says how fast it is; run it by name, built for release.
 #[test]
 #[ignore = "a measurement"]

@@ -1,7 +1,7 @@
 //! Anything, at any time.
 
 use super::*;
-use crate::fuzzing::pair::{Setup, Step, storm};
+use crate::fuzzing::pair::{SAID, Setup, Step, storm};
 
 fn step() -> impl Strategy<Value = Step> {
     let side = || select(vec![Side::Engine, Side::Agent]);
@@ -18,11 +18,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => side().prop_map(Step::HalfClose),
         1 => Just(Step::Lose),
         1 => (side(), 0_u64..20_000).prop_map(|(side, bytes)| Step::LoseAfter(side, bytes)),
+        2 => (side(), 0..SAID.len()).prop_map(|(side, what)| Step::Say(side, what)),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 500 }))]
 
     #[test]
     fn every_request_ends_once_and_every_connection_ends(
@@ -30,6 +31,8 @@ proptest! {
         agent_can in capabilities(),
         size in frame_size(),
         conditions in conditions(),
+        way_back in conditions(),
+        lost_within in prop_oneof![4 => Just(None), 1 => (1_u64..50_000).prop_map(Some)],
         slow: bool,
         refuse_at in 0_usize..4_000,
         max_in_flight in 1_usize..40,
@@ -37,6 +40,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut conditions = conditions;
+        conditions.lost_within = lost_within;
         if slow {
             // Requests time out amid their fragments.
             conditions.bandwidth = Some(2_000);
@@ -47,6 +51,7 @@ proptest! {
                 agent_can,
                 size,
                 conditions,
+                way_back,
                 refuse_at,
                 max_in_flight,
                 max_outgoing,
