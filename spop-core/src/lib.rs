@@ -62,7 +62,7 @@
 //! Beside the agent stands the other side, [`EngineReactor`], which is HAProxy's part with the habits of its versions; [`Pool`]
 //! keeps many of its connections. [`accept`] is what happens on a connection before its first frame. And `pair`, with the
 //! feature of that name, joins an engine and an agent in virtual time: a handler is tested with it in fewer than 20 lines,
-//! without sockets. The feature `server` has what the servers of `spop-tokio` and `spop-mio` share besides the protocol.
+//! without sockets.
 //!
 //! # What is checked
 //!
@@ -92,8 +92,6 @@ pub mod pair;
 mod reply;
 mod request;
 mod routes;
-#[cfg(feature = "server")]
-pub mod server;
 mod time;
 pub mod wire;
 

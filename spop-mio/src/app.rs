@@ -8,8 +8,9 @@ use std::{
 
 use spop_core::{
     Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
-    TicketId, Timestamp, Watch, frame::Ids, hub::Hub, server::LogLimits,
+    TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
 };
+use spop_server::LogLimits;
 use tracing::{debug, warn};
 
 use crate::{

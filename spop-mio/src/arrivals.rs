@@ -8,11 +8,8 @@ use std::{
 };
 
 use mio::{Interest, Token};
-use spop_core::{
-    AgentReactor, ConnectionId, Timestamp,
-    accept::Peer,
-    server::{Entrance, Place, Seat},
-};
+use spop_core::{AgentReactor, ConnectionId, Timestamp, accept::Peer};
+use spop_server::{Entrance, Place, Seat};
 use tracing::{debug, warn};
 
 use crate::{

@@ -7,7 +7,7 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use spop_core::server::{ConnectionInfo, Counters, Stats};
+use spop_server::{ConnectionInfo, Counters, Stats};
 
 use crate::{mail::Mailbox, responder::Letter};
 

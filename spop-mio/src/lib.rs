@@ -104,7 +104,7 @@ pub use spop_core::{
     self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Headers, NameError,
     Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
-    server::{ConnectionInfo, Stats},
 };
+pub use spop_server::{ConnectionInfo, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -12,14 +12,12 @@ use std::{os::unix::net::UnixListener as StdUnixListener, path::Path};
 
 use mio::{Interest, Registry, Token, event::Source, net::TcpListener};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use spop_core::accept::{AcceptConfig, Peer};
+use spop_server::Entrance;
 #[cfg(feature = "tls")]
-use spop_core::server::tls::Tls;
+use spop_server::tls::Tls;
 #[cfg(unix)]
-use spop_core::server::{SocketFile, listen_unix};
-use spop_core::{
-    accept::{AcceptConfig, Peer},
-    server::Entrance,
-};
+use spop_server::{SocketFile, listen_unix};
 
 use crate::stream::Plain;
 

@@ -6,14 +6,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-#[cfg(feature = "tls")]
-use spop_core::server::tls::TlsPeer;
 use spop_core::{
     Timestamp,
     accept::{Accept, Acceptor, Origin, Peer},
     link::Layer,
-    server::Entrance,
 };
+use spop_server::Entrance;
+#[cfg(feature = "tls")]
+use spop_server::tls::TlsPeer;
 
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;

@@ -6,8 +6,8 @@ use spop_core::{
     Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
-    server::{Began, Permit},
 };
+use spop_server::{Began, Permit};
 
 use crate::{
     Outcome, Responder,

@@ -14,8 +14,8 @@ use std::{
 use spop_core::{
     Reply, Ticket,
     frame::{Ids, Message, Messages},
-    server::{ConnectionInfo, Permit, Work},
 };
+use spop_server::{ConnectionInfo, Permit, Work};
 
 use crate::{
     app::{Answer, Failure},

@@ -3,11 +3,8 @@
 use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
 
 use mio::{Poll, Waker};
-use spop_core::{
-    AgentConfig, Clock,
-    hub::Hub,
-    server::{InFlight, LogLimits, Metrics, Sources},
-};
+use spop_core::{AgentConfig, Clock, hub::Hub};
+use spop_server::{InFlight, LogLimits, Metrics, Sources};
 
 use crate::{
     Address, Endpoint, Handler,

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use spop_core::{
-    AgentConfig, Clock,
-    server::{InFlight, Metrics, Sources},
-};
+use spop_core::{AgentConfig, Clock};
+use spop_server::{InFlight, Metrics, Sources};
 
 use crate::{control::Control, mail::Mailbox, responder::Letter};
 

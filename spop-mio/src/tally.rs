@@ -3,7 +3,7 @@
 
 use std::mem::take;
 
-use spop_core::server::Metrics;
+use spop_server::Metrics;
 
 use crate::ReadBuffer;
 

@@ -8,7 +8,7 @@ use std::{
 pub use rustls;
 use rustls::ServerConnection;
 use spop_core::link::Layer;
-pub use spop_core::server::tls::{Tls, TlsFiles, TlsPeer};
+pub use spop_server::tls::{Tls, TlsFiles, TlsPeer};
 
 use crate::Stream;
 

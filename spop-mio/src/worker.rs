@@ -9,10 +9,8 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, event::Event};
 use slab::Slab;
-use spop_core::{
-    ConnectionId, Status, Timestamp,
-    server::{ConnectionInfo, Open},
-};
+use spop_core::{ConnectionId, Status, Timestamp};
+use spop_server::{ConnectionInfo, Open};
 
 use crate::{
     Connection, Handler, ReadBuffer, Turn,

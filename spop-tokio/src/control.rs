@@ -12,7 +12,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use spop_core::AgentReactor;
 
-use spop_core::server::ConnectionInfo;
+use spop_server::ConnectionInfo;
 
 use crate::{Peer, live::Live};
 

@@ -7,8 +7,8 @@ use spop_core::{
     Clock, Timestamp,
     accept::{Accept, Acceptor, Origin, Peer},
     link::Layers,
-    server::Entrance,
 };
+use spop_server::Entrance;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, timeout_at},

@@ -153,8 +153,8 @@ pub use spop_core::{
     FromValue, Headers, MessageList, NameError, OnFailure, Partial, PoolConfig, Reply, RouteError, Routes,
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
-    server::{ConnectionInfo, Stats},
 };
+pub use spop_server::{ConnectionInfo, Stats};
 pub use swap::Swap;
 #[cfg(feature = "tower")]
 pub use tower::TowerHandler;

@@ -10,9 +10,10 @@ use std::{
 };
 
 use socket2::{SockRef, TcpKeepalive};
+use spop_core::accept::AcceptConfig;
+use spop_server::Entrance;
 #[cfg(unix)]
-use spop_core::server::{SocketFile, listen_unix};
-use spop_core::{accept::AcceptConfig, server::Entrance};
+use spop_server::{SocketFile, listen_unix};
 #[cfg(unix)]
 use tokio::net::UnixListener;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use spop_core::{AgentReactor, link::Phase, server::ConnectionInfo};
+use spop_core::{AgentReactor, link::Phase};
+use spop_server::ConnectionInfo;
 
 use crate::Peer;
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use spop_core::{Clock, server};
+use spop_core::Clock;
+use spop_server as server;
 
 /// A bound for each kind of event, so that none can hide another.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use spop_core::{
     ArgError, FromValue, Session,
     accept::{Addresses, Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
-    server::{Permit, Work},
 };
+use spop_server::{Permit, Work};
 
 use crate::entrance::Accepted;
 

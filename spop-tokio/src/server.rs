@@ -11,10 +11,8 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use spop_core::{
-    AgentConfig,
-    server::{ConnectionInfo, Counters, Entrance, Place, Seat, Sources, Stats},
-};
+use spop_core::AgentConfig;
+use spop_server::{ConnectionInfo, Counters, Entrance, Place, Seat, Sources, Stats};
 use tokio::{
     task::JoinSet,
     time::{Sleep, sleep},

@@ -3,10 +3,8 @@
 use std::{fmt, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
-use spop_core::{
-    AgentConfig, Clock, Closed, ConnectionId, Timestamp,
-    server::{Counters, InFlight, Metrics},
-};
+use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
+use spop_server::{Counters, InFlight, Metrics};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,

@@ -13,8 +13,8 @@ use spop_core::{
     Ticket, TicketId, Timestamp,
     frame::Ids,
     link::{Progress, Step},
-    server::Open,
 };
+use spop_server::Open;
 use tracing::{debug, warn};
 
 use crate::{

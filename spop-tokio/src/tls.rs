@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::BytesMut;
-pub use spop_core::server::tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles, TlsPeer};
+pub use spop_server::tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles, TlsPeer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, rustls::pki_types::ServerName, server};
 
 use crate::stream::{Stream, Under};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use spop_core::server::tls::Tls;
+use spop_server::tls::Tls;
 use spop_tests::peer::{Authority, Identity, Peer, trusting};
 
 use super::stage::{Over, Server, Stage, certificates};

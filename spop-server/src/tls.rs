@@ -2,11 +2,10 @@
 
 mod client;
 
-use alloc::{borrow::ToOwned, format, string::String, sync::Arc, vec::Vec};
-use core::fmt;
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use arc_swap::ArcSwap;
@@ -20,7 +19,7 @@ use rustls::{
 /// Where certificates and keys are, all as PEM.
 ///
 /// ```no_run
-/// use spop_core::server::tls::{Tls, TlsFiles};
+/// use spop_server::tls::{Tls, TlsFiles};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let tls = Tls::from_files(TlsFiles::new("agent.crt", "agent.key").require_clients_of("haproxy-ca.crt"))?;

@@ -1,16 +1,15 @@
 //! How much is taken on, beyond what one connection may.
 
-use alloc::sync::Arc;
-use core::{
-    net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering},
-};
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use crate::accept::Peer;
+use spop_core::accept::Peer;
 
 /// How many connections each address has, if those are limited.
 #[derive(Clone, Debug, Default)]
@@ -117,8 +116,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-    use core::net::SocketAddr;
+    use std::net::SocketAddr;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! What servers have in common, whatever moves their bytes: limits, numbers, socket files, TLS certificates, a log that a
 //! peer cannot fill.
 //!
-//! It is what `spop-tokio` and `spop-mio` are made of besides the protocol, for them and for adapters like them. Unlike
-//! the rest of this crate it may read files and ask the system.
+//! It is what `spop-tokio` and `spop-mio` are made of besides `spop-core`, for them and for adapters like them: the
+//! protocol's own crate opens no file and asks the system for nothing.
 
 mod entrance;
 mod info;

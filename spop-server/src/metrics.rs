@@ -1,15 +1,14 @@
 //! Numbers for the `metrics` facade. Without the feature all of this is nothing.
 
-use core::fmt;
+use std::fmt;
 #[cfg(feature = "metrics")]
 use std::time::Instant;
 
 #[cfg(feature = "metrics")]
 use metrics::{Counter, Gauge, Histogram, counter, describe_counter, gauge, histogram};
-
-use crate::Closed;
+use spop_core::Closed;
 #[cfg(feature = "metrics")]
-use crate::{CloseReason, Status, link::Initiator};
+use spop_core::{CloseReason, Status, link::Initiator};
 
 /// A name in the code, the name of the metric, and what it counts.
 macro_rules! counters {
@@ -151,11 +150,7 @@ impl Metrics {
                 CloseReason::Timeout(_) => Status::TIMEOUT,
                 _ => Status::NORMAL,
             };
-            let status = if status.0 < 100 {
-                std::format!("{}", status.0)
-            } else {
-                std::string::String::from("other")
-            };
+            let status = if status.0 < 100 { format!("{}", status.0) } else { String::from("other") };
             counter!("spop_closed_total", "by" => by, "status" => status).increment(1);
         }
     }

@@ -1,8 +1,6 @@
 //! The engine's side of TLS.
 
-use alloc::{borrow::ToOwned, format, string::String, sync::Arc};
-use core::fmt;
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
@@ -12,7 +10,7 @@ use super::{certificates, in_file, key, roots};
 /// Where the certificates of an engine are, all as PEM.
 ///
 /// ```no_run
-/// use spop_core::server::tls::{ClientTls, ClientTlsFiles};
+/// use spop_server::tls::{ClientTls, ClientTlsFiles};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let files = ClientTlsFiles::new("agents-ca.crt").certificate("engine.crt", "engine.key");

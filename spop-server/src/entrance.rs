@@ -1,11 +1,11 @@
 //! What the connections of a listener pass before their sessions.
 
-use alloc::sync::Arc;
-use std::io;
+use std::{io, sync::Arc};
+
+use spop_core::accept::{AcceptConfig, Step};
 
 #[cfg(feature = "tls")]
-use super::tls::Tls;
-use crate::accept::{AcceptConfig, Step};
+use crate::tls::Tls;
 
 /// What the connections of one listener pass before their sessions, with what TLS needs.
 #[derive(Clone, Debug)]

@@ -1,7 +1,9 @@
 //! What a server counts for its keepers.
 
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
 /// The counters of a server. A connection touches them when it comes and when it ends, a request that is answered never.
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ mod tests {
     #[test]
     fn seats_are_counted_and_given_back() {
         let counters = Arc::new(Counters::default());
-        let seats: alloc::vec::Vec<_> = (0..5).map_while(|_| counters.seat(3)).collect();
+        let seats: Vec<_> = (0..5).map_while(|_| counters.seat(3)).collect();
         assert_eq!((seats.len(), counters.stats().open), (3, 3));
         drop(seats);
         assert_eq!(counters.stats().open, 0);

@@ -1,10 +1,9 @@
 //! What can be seen of a connection that is open.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use bytes::Bytes;
-
-use crate::{AgentReactor, accept::Peer, link::Phase};
+use spop_core::{AgentReactor, accept::Peer, link::Phase};
 
 /// A connection that is open, as the `connections` of a server's handle found it.
 #[derive(Clone, Debug, PartialEq, Eq)]

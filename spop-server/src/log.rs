@@ -1,8 +1,8 @@
 //! Events at a bounded rate: a peer must not be able to fill a disk.
 
-use core::time::Duration;
+use std::time::Duration;
 
-use crate::Timestamp;
+use spop_core::Timestamp;
 
 /// Events of a kind that come at once.
 const BURST: u32 = 10;

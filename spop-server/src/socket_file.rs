@@ -38,7 +38,7 @@ fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     let mut name = std::ffi::OsString::from(path);
-    name.push(std::format!(".{}", process::id()));
+    name.push(format!(".{}", process::id()));
     let new = PathBuf::from(name);
     // Left behind by a process of the same number.
     let _ = fs::remove_file(&new);
