@@ -151,7 +151,7 @@ pub trait RouteList: Send + Sync + 'static {
     ///
     /// # Errors
     /// The request.
-    #[expect(clippy::result_large_err, reason = "to move it costs less than a box for each call")]
+    #[allow(clippy::result_large_err)] // To move it costs less than a box for each call.
     fn call(&self, request: Request) -> Result<impl Future<Output = Reply> + Send, Request>;
 
     /// Asks the handler of messages of this name what is to become of a request that is arriving.

@@ -96,7 +96,7 @@ async fn an_engine_talks_tls_and_shows_its_certificate() {
         assert_eq!(answer(&engine).await, Ok((1, "agent.example".into())));
         engine.drain().await;
 
-        let engine = start(&server, &tls(client(&setting)));
+        let engine = start_with(Duration::from_millis(500), &server, &tls(client(&setting)));
         assert!(answer(&engine).await.is_err(), "it has no certificate to show");
     })
     .await;
