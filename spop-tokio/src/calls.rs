@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use spop_core::{Ticket, TicketId};
+use spop_core::{Ticket, TicketId, frame::Ids};
 
 use crate::Reply;
 
@@ -60,18 +60,18 @@ impl<F: Future<Output = Reply>> Calls<F> {
         None
     }
 
-    /// Drops a call where it waits.
-    pub(crate) fn cancel(&mut self, id: TicketId) {
+    /// Drops a call where it waits; returns whose it was.
+    pub(crate) fn cancel(&mut self, id: TicketId) -> Option<Ids> {
         let mut slow = self.slow.iter_mut();
-        if let Some(slow) = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id)) {
-            slow.ticket = None;
-            if let Some(slot) = &mut slow.slot {
-                slot.set(None);
-            }
-            if let Some(waker) = slow.waker.take() {
-                waker.wake();
-            }
+        let slow = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id))?;
+        let ticket = slow.ticket.take()?;
+        if let Some(slot) = &mut slow.slot {
+            slot.set(None);
         }
+        if let Some(waker) = slow.waker.take() {
+            waker.wake();
+        }
+        Some(ticket.ids())
     }
 
     /// Whether no call runs.

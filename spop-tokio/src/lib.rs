@@ -116,6 +116,7 @@
 
 mod alarm;
 mod calls;
+mod cancellation;
 mod client;
 mod control;
 mod driver;
@@ -132,6 +133,7 @@ mod server;
 mod service;
 mod session;
 mod siblings;
+mod spans;
 mod stream;
 mod swap;
 #[cfg(feature = "tls")]
@@ -140,6 +142,7 @@ pub mod tls;
 mod tower;
 mod transfer;
 
+pub use cancellation::{Cancellation, Cancelled};
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
 pub use handler::Handler;
 pub use listen::{Address, Endpoint};

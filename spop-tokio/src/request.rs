@@ -9,7 +9,7 @@ use spop_core::{
 };
 use spop_server::{Permit, Work};
 
-use crate::entrance::Accepted;
+use crate::{Cancellation, cancellation::Watched, entrance::Accepted};
 
 /// One NOTIFY: the messages of one event, to be answered together.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Origin {
     pub(crate) peer: Peer,
     pub(crate) accepted: Option<Arc<Accepted>>,
     pub(crate) session: Session,
+    pub(crate) watched: Watched,
 }
 
 impl Request {
@@ -116,6 +117,12 @@ impl Request {
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&crate::tls::TlsPeer> {
         self.origin.accepted.as_ref()?.tls.as_ref()
+    }
+
+    /// Tells work outside of the handler when nobody waits for it any more. To be asked for by the handler itself, not by
+    /// whoever got the request from it.
+    pub fn cancellation(&self) -> Cancellation {
+        self.origin.watched.watch(self.ids)
     }
 
     fn addresses(&self) -> Option<&Addresses> {

@@ -10,6 +10,8 @@ use tokio::{
     time::sleep,
 };
 
+use tracing::Instrument as _;
+
 use crate::{
     Handler, Peer, Reply, Request, ServerHandle,
     control::{Control, Level},
@@ -18,6 +20,7 @@ use crate::{
     log::Limits,
     session::{Ended, Session},
     siblings::{Orphans, Siblings},
+    spans,
     transfer::{self, Transfer},
 };
 
@@ -118,6 +121,7 @@ impl<H: Handler> Service<H> {
         let handler = Arc::new(Arc::clone(&shared.handler));
         let call = move |request| call(Arc::clone(&handler), request);
         let id = ConnectionId(control.key());
+        let span = spans::connection(&arrival.peer, id.0);
         let serving = Arc::clone(&shared.control);
         let timeout = shared.config.timeouts.message;
         let driver = Driver {
@@ -127,18 +131,21 @@ impl<H: Handler> Service<H> {
             control,
             level: Level::Serve,
         };
-        driver.then(move |Ended { closed, orphans }| {
-            let orphans = orphans.map(|(calls, seat)| {
-                let deadline = timeout.map(|timeout| Box::pin(sleep(timeout)));
-                Orphans { calls, seat, control: serving.subscribe(), deadline }
-            });
-            OptionFuture::from(orphans).map(|_| closed)
-        })
+        driver
+            .then(move |Ended { closed, orphans }| {
+                let orphans = orphans.map(|(calls, seat)| {
+                    let deadline = timeout.map(|timeout| Box::pin(sleep(timeout)));
+                    Orphans { calls, seat, control: serving.subscribe(), deadline }
+                });
+                OptionFuture::from(orphans).map(|_| closed)
+            })
+            .instrument(span)
     }
 }
 
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one everybody's.
 async fn call<H: Handler>(handler: Arc<Arc<H>>, mut request: Request) -> Reply {
     let _job = mem::take(&mut request.job);
-    handler.handle(request).await.into()
+    let span = spans::request(request.ids);
+    handler.handle(request).instrument(span).await.into()
 }

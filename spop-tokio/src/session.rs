@@ -9,8 +9,8 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify, Status,
-    Ticket, TicketId, Timestamp,
+    AckError, Action, AgentReactor, Cancel, Clock, CloseReason, Closed, ConnectionId, Interest, Notify,
+    Status, Ticket, TicketId, Timestamp,
     frame::Ids,
     link::{Progress, Step},
 };
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use crate::{
     Handler, Peer, Reply, Request, Watch,
     calls::{Calls, Outcome, words},
+    cancellation::{Cancelled, Watched},
     entrance::{Accepted, Arrival},
     request::{Job, Origin},
     service::Shared,
@@ -118,6 +119,7 @@ where
                     peer: self.peer.clone(),
                     accepted: self.accepted.clone(),
                     session,
+                    watched: Watched::default(),
                 }));
             }
             Action::FragmentArrived(ids) => self.watch(now, ids),
@@ -129,7 +131,11 @@ where
             Action::CancelMessages(cancelled) => {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", peer = %self.peer, %ids, ?why, "request cancelled");
+                if why == Cancel::TimedOut {
+                    self.failed(ids, "timed_out", "no answer in time");
+                }
                 self.calls.cancel(cancelled.ticket);
+                self.ended(ids, why.into());
                 self.shared.metrics.cancelled(1);
                 if let Some(seat) = &self.seat {
                     seat.cancel(ids, cancelled.ticket);
@@ -167,7 +173,9 @@ where
             match letter {
                 Letter::Answer(ticket, outcome) => self.settle_here(now, ticket, outcome),
                 Letter::Cancel(ticket) => {
-                    self.calls.cancel(ticket);
+                    if let Some(ids) = self.calls.cancel(ticket) {
+                        self.ended(ids, Cancelled::Superseded);
+                    }
                     self.release(now, ticket);
                 }
             }
@@ -177,6 +185,7 @@ where
 
     #[inline]
     fn settle(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
+        self.ended(ticket.ids(), Cancelled::Answered);
         let Some(seat) = &self.seat else { return self.settle_here(now, ticket, outcome) };
         let id = ticket.id();
         match seat.route(ticket, outcome) {
@@ -227,15 +236,28 @@ where
 
     #[cold]
     fn fail(&mut self, now: Timestamp, ticket: Ticket, what: &'static str, error: &str) {
-        self.shared.metrics.failures(1);
-        if let Some(suppressed) = self.shared.logs.handler.pass() {
-            let ids = ticket.ids();
-            warn!(name: "request_failed", peer = %self.peer, %ids, what, error, suppressed, "request failed");
-        }
+        self.failed(ticket.ids(), what, error);
         match self.reactor.fail(now, ticket) {
             Ok(Action::Close(closed)) => self.close(closed),
             Ok(_) => {}
             Err(refused) => self.hand_back(refused.into_ticket(), Ok(Reply::Fail(error.to_owned()))),
+        }
+    }
+
+    /// HAProxy gets what it gets for a request without an answer, and this is why.
+    #[cold]
+    fn failed(&self, ids: Ids, what: &'static str, error: &str) {
+        self.shared.metrics.failures(1);
+        if let Some(suppressed) = self.shared.logs.handler.pass() {
+            warn!(name: "request_failed", peer = %self.peer, %ids, what, error, suppressed, "request failed");
+        }
+    }
+
+    /// For whoever waits for the end of a request elsewhere.
+    #[inline]
+    fn ended(&self, ids: Ids, why: Cancelled) {
+        if let Some(origin) = &self.origin {
+            origin.watched.end(ids, why);
         }
     }
 
@@ -275,6 +297,9 @@ where
             closed.lost.messages = 0;
         } else {
             self.calls.clear();
+            if let Some(origin) = &self.origin {
+                origin.watched.end_all();
+            }
         }
         self.report(&closed);
         self.shared.metrics.closed(&closed);

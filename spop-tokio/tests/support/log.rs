@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
 
 /// The warnings of the current thread, while this lives.
 pub struct Log {
@@ -19,10 +19,15 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub fn start() -> Self {
+        Self::down_to(LevelFilter::WARN)
+    }
+
+    /// With less important things too.
+    pub fn down_to(level: LevelFilter) -> Self {
         let lines = Lines::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines.clone())
-            .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+            .with_max_level(level)
             .with_ansi(false)
             .without_time()
             .finish();

@@ -1,0 +1,222 @@
+//! Handlers that fail in every way that there is, and those beside them.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use spop_core::frame::Ids;
+use spop_tokio::{
+    Actions, AgentConfig, Cancellation, Cancelled, Handler, OnFailure, Request, Responder, Router, Scope,
+    Status,
+};
+use support::{Client, Running, log::Log, within};
+use tokio::{net::TcpStream, sync::mpsc, time::sleep};
+use tracing_subscriber::filter::LevelFilter;
+
+const HEALTHY: usize = 200;
+
+fn handler() -> impl Handler {
+    Router::new()
+        .on("well", async |_: Request| Actions::new())
+        .on("soon", async |_: Request| {
+            tokio::task::yield_now().await;
+            Actions::new()
+        })
+        .on("sleeps", async |_: Request| {
+            sleep(Duration::from_secs(10)).await;
+            Actions::new()
+        })
+        .on("panics", async |_: Request| -> Actions { panic!("on purpose") })
+        .on("errs", async |_: Request| Err::<Actions, _>("no such user"))
+        .on("drops", async |_: Request| {
+            let (responder, response) = Responder::new();
+            drop(responder);
+            response.await
+        })
+        .on("swells", async |_: Request| {
+            let mut actions = Actions::new();
+            actions.set_var(Scope::Session, "big", "x".repeat(20_000).as_str());
+            actions
+        })
+}
+
+fn config(on_failure: OnFailure, message: Duration) -> AgentConfig {
+    let mut config = AgentConfig::default();
+    config.on_failure = on_failure;
+    config.timeouts.message = Some(message);
+    config.limits.max_in_flight = 2 * HEALTHY;
+    config
+}
+
+/// Lets the engine's configuration see that there is no answer.
+fn variable() -> OnFailure {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "failed", true);
+    OnFailure::Answer(actions)
+}
+
+/// Sends so many that are well, half of them later than the others, and receives their answers. How long it took.
+async fn healthy(client: &mut Client<TcpStream>, others: &str, failures: &[String]) -> Duration {
+    let start = Instant::now();
+    let mut all = Vec::from([others.to_owned()]);
+    all.extend(
+        (0..HEALTHY).map(|n| format!("NOTIFY fin {n} 1 {}", if n % 2 == 0 { "well" } else { "soon" })),
+    );
+    client.send(&all.join("\n")).await;
+    let (mut answered, mut failed) = (Vec::new(), Vec::new());
+    while answered.len() < HEALTHY || failed.len() < failures.len() {
+        let ack = client.receive().await.unwrap();
+        if ack.contains("failed") { &mut failed } else { &mut answered }.push(ack);
+    }
+    failed.sort();
+    assert_eq!(failed, failures);
+    answered.sort();
+    answered.dedup();
+    assert_eq!(answered.len(), HEALTHY);
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn those_beside_failing_handlers_are_answered_at_their_usual_speed() {
+    within(async {
+        let log = Log::start();
+        let patience = Duration::from_secs(3);
+        let server = Running::with(handler(), config(variable(), patience), |server| server).await;
+        let mut client = server.session().await;
+        let mut usual = Vec::new();
+        for _ in 0..5 {
+            usual.push(healthy(&mut client, "", &[]).await);
+        }
+        let start = Instant::now();
+        let failing = "NOTIFY fin 1000 1 sleeps\n NOTIFY fin 1001 1 panics\n NOTIFY fin 1002 1 errs\n \
+                       NOTIFY fin 1003 1 drops\n NOTIFY fin 1004 1 swells";
+        let failed: Vec<_> =
+            (1001..=1004).map(|id| format!("ACK fin {id} 1 set txn failed=bool:true")).collect();
+        // Four have failed at once, and the sleeper, which was the first, holds nobody up.
+        let beside = healthy(&mut client, failing, &failed).await;
+        let usual = *usual.iter().max().unwrap();
+        assert!(beside < 3 * usual + Duration::from_millis(100), "{beside:?}, usually {usual:?}");
+        assert!(start.elapsed() < patience);
+        client.ask("NOTIFY fin 1 2 well", "ACK fin 1 2").await;
+        // Its time is up long before it wakes.
+        client.expect("ACK fin 1000 1 set txn failed=bool:true").await;
+        assert!(start.elapsed() >= patience && start.elapsed() < Duration::from_secs(10));
+
+        let lines = log.take();
+        for (ids, what, error) in [
+            (Ids::new(1000, 1), "timed_out", "no answer in time"),
+            (Ids::new(1001, 1), "handler_panicked", "on purpose"),
+            (Ids::new(1002, 1), "handler_failed", r#"message \"errs\": no such user"#),
+            (Ids::new(1003, 1), "handler_failed", "the responder was dropped"),
+            (Ids::new(1004, 1), "answer_unsendable", "more than the"),
+        ] {
+            let mut of_this = lines.iter().filter(|line| line.contains(&format!("ids={ids} ")));
+            let line = of_this.next().unwrap_or_else(|| panic!("{what}: {lines:?}"));
+            assert!(line.contains(&format!("what=\"{what}\"")) && line.contains(error), "{line}");
+            assert!(line.contains("request failed") && of_this.next().is_none(), "{lines:?}");
+        }
+        assert_eq!(lines.len(), 5);
+        assert_eq!(server.handle.stats().open, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_may_end_the_connection() {
+    within(async {
+        for failing in ["sleeps", "panics", "errs", "drops", "swells"] {
+            let policy = OnFailure::Disconnect { status: Status(77), message: "no answer".into() };
+            let config = config(policy, Duration::from_millis(50));
+            let server = Running::with(handler(), config, |server| server).await;
+            let (mut client, mut other) = (server.session().await, server.session().await);
+            client.send(&format!("NOTIFY fin 1 1 well\n NOTIFY fin 2 1 {failing}")).await;
+            client.expect("ACK fin 1 1").await;
+            client
+                .expect("AGENT-DISCONNECT fin 0 0 status-code=uint32:77 message=string:\"no answer\"")
+                .await;
+            other.ask("NOTIFY fin 1 1 well", "ACK fin 1 1").await;
+        }
+    })
+    .await;
+}
+
+/// Hands out what tells that nobody waits, and waits itself unless it is to answer.
+fn watching() -> (impl Handler, mpsc::UnboundedReceiver<Cancellation>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let handler = move |request: Request| {
+        let sender = sender.clone();
+        async move {
+            sender.send(request.cancellation()).unwrap();
+            match request.message("answer") {
+                Some(_) => Ok(Actions::new()),
+                None if request.message("fail").is_some() => Err("no"),
+                None => std::future::pending().await,
+            }
+        }
+    };
+    (handler, receiver)
+}
+
+#[tokio::test]
+async fn work_elsewhere_learns_why_nobody_waits() {
+    within(async {
+        let (handler, mut watched) = watching();
+        let config = config(OnFailure::default(), Duration::from_millis(700));
+        let server = Running::with(handler, config, |server| server).await;
+        let mut client = server.session().await;
+        let mut next = async || watched.recv().await.unwrap();
+
+        client.send("NOTIFY fin 1 1 wait").await;
+        let mut superseded = next().await;
+        assert_eq!((superseded.is_cancelled(), superseded.reason()), (false, None));
+        client.send("NOTIFY fin 1 1 wait").await;
+        let mut aborted = next().await;
+        assert_eq!(superseded.cancelled().await, Cancelled::Superseded);
+        assert!(!aborted.is_cancelled());
+        client.send("UNSET fin,abort 1 1").await;
+        assert_eq!(aborted.cancelled().await, Cancelled::Aborted);
+        assert_eq!(aborted.reason(), Some(Cancelled::Aborted));
+
+        for how in ["answer", "fail"] {
+            client.ask(&format!("NOTIFY fin 2 1 {how}"), "ACK fin 2 1").await;
+            assert_eq!(next().await.cancelled().await, Cancelled::Answered, "{how}");
+        }
+        client.ask("NOTIFY fin 3 1 wait", "ACK fin 3 1").await;
+        assert_eq!(next().await.cancelled().await, Cancelled::TimedOut);
+        client.send("NOTIFY fin 4 1 wait").await;
+        let mut disconnected = next().await;
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+        assert_eq!(disconnected.cancelled().await, Cancelled::Disconnected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_handler_logs_says_whose_request_it_is() {
+    within(async {
+        let log = Log::down_to(LevelFilter::DEBUG);
+        let server = Running::start(async |_: Request| {
+            tracing::info!("before");
+            tokio::task::yield_now().await;
+            tracing::info!("after");
+            Actions::new()
+        })
+        .await;
+        let mut client = server.session().await;
+        let peer = client.io.local_addr().unwrap();
+        client.ask("NOTIFY fin 5 6 m", "ACK fin 5 6").await;
+        let lines = log.take();
+        for text in ["before", "after"] {
+            let line = lines.iter().find(|line| line.ends_with(text)).unwrap();
+            let (connection, request) = (format!("connection{{peer={peer} id="), "}:request{ids=5/6}: ");
+            assert!(line.contains(&connection) && line.contains(request), "{line}");
+        }
+        let established = lines.iter().find(|line| line.contains("session established")).unwrap();
+        assert!(
+            established.contains("connection{peer=") && !established.contains("request{"),
+            "{established}"
+        );
+    })
+    .await;
+}
