@@ -212,7 +212,10 @@ impl Endpoint {
     pub(crate) fn listen(self) -> io::Result<Bound> {
         let Self { kind, accept, mode, reuse_port, sockets, .. } = self;
         #[cfg(feature = "tls")]
-        let entrance = Entrance::new(accept, self.tls)?;
+        let entrance = match self.tls {
+            Some(tls) => Entrance::with_tls(accept, tls),
+            None => Entrance::new(accept),
+        }?;
         #[cfg(not(feature = "tls"))]
         let entrance = Entrance::new(accept)?;
         let listener = match kind {

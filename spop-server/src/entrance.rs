@@ -18,33 +18,31 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// An entrance, unless every connection goes straight on. With certificates, TLS is added to the end of the list if it
-    /// is not there.
+    /// An entrance without certificates, unless every connection goes straight on.
     ///
     /// # Errors
-    /// The list asks for TLS, and there is no certificate.
-    #[cfg(feature = "tls")]
-    pub fn new(mut config: AcceptConfig, tls: Option<Tls>) -> io::Result<Option<Arc<Self>>> {
-        let step = config.steps().contains(&Step::Tls);
-        match &tls {
-            None if step => return Err(io::Error::other("it asks for TLS, and has no certificate")),
-            Some(_) if !step => config = config.with(Step::Tls).map_err(io::Error::other)?,
-            _ => {}
-        }
-        let any = !config.steps().is_empty();
-        Ok(any.then(|| Arc::new(Self { config: Arc::new(config), tls })))
-    }
-
-    /// An entrance, unless every connection goes straight on.
-    ///
-    /// # Errors
-    /// The list asks for TLS, which is a feature that was not built.
-    #[cfg(not(feature = "tls"))]
+    /// The list asks for TLS.
     pub fn new(config: AcceptConfig) -> io::Result<Option<Arc<Self>>> {
         if config.steps().contains(&Step::Tls) {
-            return Err(io::Error::other("it asks for TLS, which is a feature that was not built"));
+            return Err(io::Error::other("it asks for TLS, and has no certificate"));
         }
         let any = !config.steps().is_empty();
-        Ok(any.then(|| Arc::new(Self { config: Arc::new(config) })))
+        let entrance = Self {
+            config: Arc::new(config),
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        Ok(any.then(|| Arc::new(entrance)))
+    }
+
+    /// An entrance with certificates. TLS is added to the end of the list if it is not there.
+    ///
+    /// # Errors
+    /// The list is full.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(config: AcceptConfig, tls: Tls) -> io::Result<Option<Arc<Self>>> {
+        let step = config.steps().contains(&Step::Tls);
+        let config = if step { config } else { config.with(Step::Tls).map_err(io::Error::other)? };
+        Ok(Some(Arc::new(Self { config: Arc::new(config), tls: Some(tls) })))
     }
 }

@@ -226,7 +226,10 @@ impl Endpoint {
     pub(crate) async fn listen(self) -> io::Result<Listener> {
         let Options { accept, mode, reuse_port, sockets, .. } = self.options;
         #[cfg(feature = "tls")]
-        let entrance = Entrance::new(accept, self.options.tls)?;
+        let entrance = match self.options.tls {
+            Some(tls) => Entrance::with_tls(accept, tls),
+            None => Entrance::new(accept),
+        }?;
         #[cfg(not(feature = "tls"))]
         let entrance = Entrance::new(accept)?;
         let socket = match self.kind {
