@@ -95,6 +95,11 @@ impl Hub {
         true
     }
 
+    /// Whether a connection has joined and not left.
+    pub fn has(&self, connection: ConnectionId) -> bool {
+        self.members.contains_key(&connection)
+    }
+
     /// A session is over. True when the NOTIFYs that came from it can still be answered, by a sibling: let their handlers
     /// go on. Otherwise they are forgotten, as those over the limit are.
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
