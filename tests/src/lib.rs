@@ -9,6 +9,7 @@ pub mod http;
 pub mod load;
 pub mod peer;
 pub mod process;
+pub mod relay;
 pub mod replay;
 pub mod stage;
 pub mod transcript;

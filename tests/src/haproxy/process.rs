@@ -114,6 +114,16 @@ impl Haproxy {
         Ok(self.stat("agents", "a0", 7)?.parse()?)
     }
 
+    /// Waits until exactly this many connections to the first agent are open.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub fn wait_for_agent_connections(&self, count: usize) -> Result<()> {
+        until_true(&format!("HAProxy has {count} connections to the agent"), PATIENCE, || {
+            Ok(self.stat("agents", "a0", 4)? == count.to_string())
+        })
+    }
+
     /// How many requests have come in.
     ///
     /// # Errors

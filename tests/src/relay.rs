@@ -1,0 +1,295 @@
+//! A bad network: stands between HAProxy and an agent, and delays, splits, stalls or resets what passes. It keeps a copy.
+
+#![allow(clippy::indexing_slicing)] // Two directions, and lengths that were just taken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rustix::net::sockopt::set_socket_linger;
+use spop_core::frame::{Frame, FrameType, Ids};
+
+use crate::wait::{PATIENCE, until_true};
+
+/// How soon a thread that reads hears of the end.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What HAProxy sends.
+    ToAgent,
+    /// What the agent sends.
+    ToHaproxy,
+}
+
+/// How bytes pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// In pieces of at most so many bytes.
+    pub piece: usize,
+    /// So much later than they came.
+    pub delay: Duration,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { piece: usize::MAX, delay: Duration::ZERO }
+    }
+}
+
+/// What happens to a connection once so many bytes have passed one way.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Which way.
+    pub way: Way,
+    /// How many bytes pass before.
+    pub after: usize,
+    /// Nothing more passes either way; the connection stays open.
+    pub stall: bool,
+}
+
+/// The relay. Lives until the process ends.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    to: SocketAddr,
+    manner: Mutex<Manner>,
+    faults: Mutex<VecDeque<Fault>>,
+    pipes: Mutex<Vec<Arc<Pipe>>>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Pipe {
+    manner: Manner,
+    fault: Option<Fault>,
+    /// What has passed, by way.
+    passed: [Mutex<Vec<u8>>; 2],
+    reset: AtomicBool,
+    stalled: AtomicBool,
+    /// Its fault has happened.
+    failed: AtomicBool,
+    /// Threads that move bytes.
+    open: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Relay {
+    /// Starts a relay to an agent, on a port of its own.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn start(to: &str) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            to: to.parse()?,
+            manner: Mutex::default(),
+            faults: Mutex::default(),
+            pipes: Mutex::default(),
+        });
+        let pipes = Arc::clone(&shared);
+        thread::spawn(move || {
+            for haproxy in listener.incoming().flatten() {
+                // Where nobody listens, HAProxy's connection just ends.
+                let _ = pipes.connect(haproxy);
+            }
+        });
+        Ok(Self { address, shared })
+    }
+
+    /// Where HAProxy finds it.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// How bytes pass on connections that are still to come.
+    pub fn pass(&self, manner: Manner) {
+        *lock(&self.shared.manner) = manner;
+    }
+
+    /// What happens to the next connection that has no fault yet.
+    pub fn fail_next(&self, fault: Fault) {
+        lock(&self.shared.faults).push_back(fault);
+    }
+
+    /// How many of the faults that [`fail_next`](Self::fail_next) was told have happened.
+    pub fn faults(&self) -> usize {
+        self.pipes().iter().filter(|pipe| pipe.failed.load(Ordering::SeqCst)).count()
+    }
+
+    /// All connections that there have been, in order.
+    pub fn pipes(&self) -> Vec<Arc<Pipe>> {
+        lock(&self.shared.pipes).clone()
+    }
+
+    /// Resets all connections that there are, and waits until they are gone.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub fn reset_all(&self) -> Result<()> {
+        let pipes = self.pipes();
+        for pipe in &pipes {
+            pipe.reset();
+        }
+        until_true("all connections are reset", PATIENCE, || Ok(!pipes.iter().any(|pipe| pipe.is_open())))
+    }
+
+    /// Checks that the agent has answered nothing twice and nothing that it was not asked; returns how many answers there
+    /// were.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn check_answers(&self) -> Result<usize> {
+        let mut answers: BTreeMap<Ids, usize> = BTreeMap::new();
+        let mut asked: BTreeMap<Ids, usize> = BTreeMap::new();
+        for pipe in self.pipes() {
+            for ids in pipe.ids(Way::ToAgent, FrameType::Notify) {
+                *asked.entry(ids).or_default() += 1;
+            }
+            for ids in pipe.ids(Way::ToHaproxy, FrameType::Ack) {
+                *answers.entry(ids).or_default() += 1;
+            }
+        }
+        for (ids, count) in &answers {
+            let asked = asked.get(ids).copied().unwrap_or_default();
+            ensure!(*count <= asked, "{ids} was asked {asked} times and answered {count} times");
+        }
+        Ok(answers.values().sum())
+    }
+}
+
+impl Shared {
+    fn connect(&self, haproxy: TcpStream) -> Result<()> {
+        let agent = TcpStream::connect(self.to)?;
+        let pipe = Arc::new(Pipe {
+            manner: *lock(&self.manner),
+            fault: lock(&self.faults).pop_front(),
+            passed: Default::default(),
+            reset: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            open: AtomicUsize::new(2),
+        });
+        lock(&self.pipes).push(Arc::clone(&pipe));
+        let (haproxy, agent) = (Arc::new(haproxy), Arc::new(agent));
+        for stream in [&haproxy, &agent] {
+            stream.set_read_timeout(Some(TICK))?;
+            stream.set_nodelay(true)?;
+        }
+        for (way, from, to) in [(Way::ToAgent, &haproxy, &agent), (Way::ToHaproxy, &agent, &haproxy)] {
+            let (pipe, from, to) = (Arc::clone(&pipe), Arc::clone(from), Arc::clone(to));
+            thread::spawn(move || {
+                pipe.carry(way, &from, &to);
+                pipe.open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Pipe {
+    /// Resets the connection on both sides.
+    pub fn reset(&self) {
+        self.reset.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is open on any side.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > 0
+    }
+
+    /// How many bytes have passed.
+    pub fn bytes(&self, way: Way) -> usize {
+        lock(&self.passed[way as usize]).len()
+    }
+
+    /// How many whole frames of a type have passed.
+    pub fn frames(&self, way: Way, frame_type: FrameType) -> usize {
+        self.ids(way, frame_type).len()
+    }
+
+    fn ids(&self, way: Way, frame_type: FrameType) -> Vec<Ids> {
+        let passed = lock(&self.passed[way as usize]);
+        let mut rest = &passed[..];
+        let mut ids = Vec::new();
+        while let Some((prefix, behind)) = rest.split_first_chunk::<4>() {
+            let Some((frame, behind)) = behind.split_at_checked(u32::from_be_bytes(*prefix) as usize) else {
+                break;
+            };
+            ids.extend(
+                Frame::decode(frame)
+                    .ok()
+                    .filter(|frame| frame.header.frame_type == frame_type)
+                    .map(|frame| frame.header.ids),
+            );
+            rest = behind;
+        }
+        ids
+    }
+
+    fn carry(&self, way: Way, from: &TcpStream, to: &TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        while !self.reset.load(Ordering::SeqCst) {
+            if self.stalled.load(Ordering::SeqCst) {
+                thread::sleep(TICK);
+                continue;
+            }
+            let (mut reader, mut writer) = (from, to);
+            let read = match reader.read(&mut buffer) {
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(_) => return self.reset(),
+            };
+            if read == 0 {
+                // The other side may have more to say.
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+            thread::sleep(self.manner.delay);
+            for piece in buffer[..read].chunks(self.manner.piece) {
+                let room = self.room(way);
+                let piece = &piece[..piece.len().min(room)];
+                if writer.write_all(piece).is_err() {
+                    return self.reset();
+                }
+                lock(&self.passed[way as usize]).extend_from_slice(piece);
+                if piece.len() == room {
+                    self.failed.store(true, Ordering::SeqCst);
+                    if self.fault.is_some_and(|fault| fault.stall) {
+                        self.stalled.store(true, Ordering::SeqCst);
+                    } else {
+                        self.reset();
+                    }
+                    break;
+                }
+            }
+        }
+        // Whatever has not been sent is thrown away, and both sides hear of it.
+        for stream in [from, to] {
+            let _ = set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+
+    /// How many bytes may still pass before the fault.
+    fn room(&self, way: Way) -> usize {
+        match self.fault {
+            Some(fault) if fault.way == way => fault.after - self.bytes(way),
+            _ => usize::MAX,
+        }
+    }
+}

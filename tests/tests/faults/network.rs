@@ -1,0 +1,128 @@
+//! What the network does to the bytes between HAProxy and the agent.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use spop_tests::haproxy::{Config, Haproxy};
+use spop_tests::http::{Client, Request};
+use spop_tests::load::concurrently;
+use spop_tests::relay::{Fault, Manner, Relay, Way};
+use spop_tests::stage::{Verdict, everywhere};
+use spop_tests::wait::{PATIENCE, until_true};
+
+fn config(relay: &Relay) -> Config {
+    Config::new(&relay.address())
+        .agent("timeout processing 1s")
+        .agent("timeout hello 500ms")
+        .agent("timeout idle 500ms")
+        .message("echo", "v=url_param(v)")
+        .show("echo.v")
+}
+
+fn ask(haproxy: &Haproxy, value: usize) -> Result<()> {
+    haproxy.get(&format!("/?v={value}"))?.expect(&[("echo.v", &value.to_string())])
+}
+
+/// Service has come back when a request is answered.
+fn expect_service(haproxy: &Haproxy) -> Result<()> {
+    until_true("a request is answered", PATIENCE, || Ok(ask(haproxy, 1).is_ok()))
+}
+
+#[test]
+fn bytes_that_come_late_and_one_by_one_make_no_difference() -> Verdict {
+    everywhere(|stage| {
+        let agent = stage.agent(&[])?;
+        let relay = Relay::start(agent.address())?;
+        let haproxy = stage.haproxy(&config(&relay))?;
+        for manner in [
+            Manner { piece: 1, ..Manner::default() },
+            Manner { delay: Duration::from_millis(20), ..Manner::default() },
+            Manner { piece: 7, delay: Duration::from_millis(5) },
+        ] {
+            relay.pass(manner);
+            relay.reset_all()?;
+            expect_service(&haproxy)?;
+            concurrently(30, |value| ask(&haproxy, value))?;
+        }
+        let answers = relay.check_answers()?;
+        ensure!(answers >= 90, "{answers} answers went through the relay");
+        Ok(())
+    })
+}
+
+/// Asks three times, and returns how many failed.
+fn converse(haproxy: &Haproxy) -> Result<usize> {
+    let mut client = Client::connect(haproxy.address())?;
+    let mut failed = 0;
+    for value in ["1", "2", "3"] {
+        let reply = client.send(&Request::get(&format!("/?v={value}")))?;
+        match reply.error() {
+            None => reply.expect(&[("echo.v", value)])?,
+            Some(_) => failed += 1,
+        }
+        // HAProxy's own timeout, and no more.
+        reply.expect_within(Duration::from_secs(5))?;
+    }
+    Ok(failed)
+}
+
+/// How many bytes pass each way when nothing goes wrong.
+fn conversation(relay: &Relay, haproxy: &Haproxy) -> Result<[usize; 2]> {
+    ensure!(converse(haproxy)? == 0, "something went wrong");
+    // HAProxy 3.0 opens another connection and leaves it idle.
+    let longest = |way| relay.pipes().iter().map(|pipe| pipe.bytes(way)).max().unwrap_or_default();
+    Ok([Way::ToAgent, Way::ToHaproxy].map(longest))
+}
+
+#[test]
+fn a_reset_at_any_byte_of_a_conversation_harms_nothing_after_it() -> Verdict {
+    everywhere(|stage| {
+        let agent = stage.agent(&[])?;
+        let relay = Relay::start(agent.address())?;
+        let haproxy = stage.haproxy(&config(&relay))?;
+        let lengths = conversation(&relay, &haproxy)?;
+        let (mut failed, mut tried) = (0, 0);
+        for (way, length) in [Way::ToAgent, Way::ToHaproxy].into_iter().zip(lengths) {
+            for after in 0..=length {
+                relay.reset_all()?;
+                haproxy.wait_for_agent_connections(0)?;
+                relay.fail_next(Fault { way, after, stall: false });
+                failed += converse(&haproxy)?;
+                tried += 1;
+            }
+        }
+        let (resets, answers) = (relay.faults(), relay.check_answers()?);
+        println!("{stage}: {resets} resets, {failed} requests failed, {answers} answers");
+        ensure!(resets * 10 >= tried * 9, "only {resets} of {tried} resets have happened");
+        // A reset takes with it what is on its way, and here that is one request.
+        ensure!(failed <= resets, "{failed} requests failed by {resets} resets");
+        expect_service(&haproxy)
+    })
+}
+
+#[test]
+fn a_connection_that_stalls_is_left_behind() -> Verdict {
+    everywhere(|stage| {
+        let agent = stage.agent(&["--frame-timeout", "300"])?;
+        let relay = Relay::start(agent.address())?;
+        let haproxy = stage.haproxy(&config(&relay))?;
+        let [to_agent, to_haproxy] = conversation(&relay, &haproxy)?;
+        // In the HELLO, in the last NOTIFY and in its answer.
+        let places = [
+            (Way::ToAgent, 30),
+            (Way::ToAgent, to_agent - 3),
+            (Way::ToHaproxy, 10),
+            (Way::ToHaproxy, to_haproxy - 3),
+        ];
+        for (number, (way, after)) in (1..).zip(places) {
+            relay.reset_all()?;
+            haproxy.wait_for_agent_connections(0)?;
+            relay.fail_next(Fault { way, after, stall: true });
+            converse(&haproxy)?;
+            ensure!(relay.faults() == number, "{way:?} {after}: nothing stalled");
+            until_true("three requests in a row are answered", PATIENCE, || Ok(converse(&haproxy)? == 0))?;
+        }
+        relay.check_answers()?;
+        Ok(())
+    })
+}

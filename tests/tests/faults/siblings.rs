@@ -1,0 +1,93 @@
+//! Answers whose connection is lost, with async.
+//!
+//! HAProxy 2.6 and 3.0 tie such a request to no connection: if one is lost, they wait for the answer on another.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use spop_core::frame::FrameType;
+use spop_tests::haproxy::{Config, Haproxy};
+use spop_tests::load::concurrently;
+use spop_tests::relay::{Pipe, Relay, Way};
+use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tests::wait::{PATIENCE, until_true};
+
+const REQUESTS: usize = 20;
+
+fn start(stage: &Stage, capabilities: &str) -> Result<(spop_tests::agent::Agent, Relay, Haproxy)> {
+    let agent = stage.agent(&["--capabilities", capabilities])?;
+    let relay = Relay::start(agent.address())?;
+    let config = Config::new(&relay.address())
+        .agent("timeout processing 4s")
+        .message("sleep", "ms=url_param(ms),add(0)")
+        .message("echo", "v=url_param(v)")
+        .show("echo.v");
+    let haproxy = stage.haproxy(&config)?;
+    Ok((agent, relay, haproxy))
+}
+
+fn notifies(pipe: &Pipe) -> usize {
+    pipe.frames(Way::ToAgent, FrameType::Notify)
+}
+
+/// Asks all at once; when the agent has every request, resets the connection that has brought the most of them, and
+/// returns how many failed and how many that connection had brought.
+fn lose_one(relay: &Relay, haproxy: &Haproxy) -> Result<(usize, usize)> {
+    let before: Vec<usize> = relay.pipes().iter().map(|pipe| notifies(pipe)).collect();
+    thread::scope(|scope| {
+        let requests = scope.spawn(|| {
+            concurrently(REQUESTS, |value| {
+                let reply = haproxy.get(&format!("/?v={value}&ms=1000"))?;
+                match reply.error() {
+                    Some(_) => Ok(1),
+                    None => reply.expect(&[("echo.v", &value.to_string())]).map(|()| 0),
+                }
+            })
+        });
+        let asked = before.iter().sum::<usize>() + REQUESTS;
+        let all = || relay.pipes().iter().map(|pipe| notifies(pipe)).sum::<usize>();
+        until_true("all requests have passed", PATIENCE, || Ok(all() == asked))?;
+        // They have left for the agent, and it reads them in far less time than their answers take.
+        thread::sleep(Duration::from_millis(100));
+        let before = before.into_iter().chain(std::iter::repeat(0));
+        let brought: Vec<(usize, Arc<Pipe>)> = relay
+            .pipes()
+            .into_iter()
+            .zip(before)
+            .map(|(pipe, before)| (notifies(&pipe) - before, pipe))
+            .collect();
+        let (lost, pipe) = brought.into_iter().max_by_key(|(count, _)| *count).context("no connection")?;
+        pipe.reset();
+        let failed = requests.join().map_err(|_| anyhow!("it panicked"))??;
+        relay.check_answers()?;
+        Ok((failed.into_iter().sum(), lost))
+    })
+}
+
+#[test]
+fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
+    everywhere(|stage| {
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async")?;
+        // Several connections that both sides know.
+        concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
+        for _round in 0..3 {
+            let (failed, lost) = lose_one(&relay, &haproxy)?;
+            ensure!(failed == 0, "{failed} requests failed, and {lost} were of the lost connection");
+            ensure!(lost > 0, "the lost connection had brought nothing");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn without_async_answers_are_lost_with_their_connection_and_haproxy_knows() -> Verdict {
+    everywhere(|stage| {
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining")?;
+        concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
+        let (failed, lost) = lose_one(&relay, &haproxy)?;
+        ensure!(failed == lost, "{failed} requests failed, and {lost} were of the lost connection");
+        Ok(())
+    })
+}
