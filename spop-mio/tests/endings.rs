@@ -9,7 +9,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
-    process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -17,7 +16,7 @@ use std::{
 
 use spop_mio::{Actions, Address, AgentConfig, Outcome, Request, Responder, Server};
 
-use crate::support::{Client, Running, bytes, until, within};
+use crate::support::{Client, Running, bytes, echo::Echo, until, within};
 
 fn empty(_: Request<'_>) -> Actions {
     Actions::new()
@@ -335,43 +334,6 @@ fn two_thousand_idle_connections_do_not_slow_down_one_that_works() {
         drop(idle);
         until(|| server.handle.stats().open == 1);
     });
-}
-
-/// The echo agent, as a process. It is killed when this is dropped.
-struct Echo(Child);
-
-impl Echo {
-    fn start(shell: &str, options: &str) -> (Self, String) {
-        let mut program = std::env::current_exe().unwrap();
-        program.pop();
-        program.pop();
-        let program = program.join("examples/echo-mio");
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("{shell} exec {} --listen 127.0.0.1:0 {options}", program.display())])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = Vec::new();
-        let mut out = child.stdout.take().unwrap();
-        let mut byte = [0];
-        while out.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
-            line.push(byte[0]);
-        }
-        let line = String::from_utf8(line).unwrap();
-        let address = line.strip_prefix("listening on ").unwrap().to_owned();
-        (Self(child), address)
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

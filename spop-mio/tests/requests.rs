@@ -264,65 +264,6 @@ fn a_responder_sees_that_nobody_waits() {
 }
 
 #[test]
-fn answers_from_many_threads_come_exactly_once() {
-    const THREADS: usize = 8;
-    const CLIENTS: usize = 6;
-    const REQUESTS: usize = 500;
-    within(|| {
-        let pools: Vec<Sender<Responder>> = (0..THREADS)
-            .map(|number| {
-                let (sender, work) = mpsc::channel::<Responder>();
-                thread::spawn(move || {
-                    let mut kept = Vec::new();
-                    loop {
-                        kept.extend(work.recv_timeout(Duration::from_millis(1)));
-                        // Out of order, and in bursts.
-                        if kept.len() > number || kept.len() == 1 {
-                            for responder in kept.drain(..).rev() {
-                                let mut actions = Actions::new();
-                                actions.set_var(Scope::Transaction, "id", responder.ids().stream);
-                                responder.reply(actions);
-                            }
-                        }
-                    }
-                });
-                sender
-            })
-            .collect();
-        let next = AtomicUsize::new(0);
-        let next = Arc::new(next);
-        let handler = move |request: Request<'_>| {
-            let pool = &pools[next.fetch_add(1, Ordering::Relaxed) % THREADS];
-            request.defer(|responder| drop(pool.send(responder)))
-        };
-        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
-        thread::scope(|scope| {
-            for _ in 0..CLIENTS {
-                let mut client = server.session();
-                scope.spawn(move || {
-                    let mut writer = client.io.try_clone().unwrap();
-                    thread::scope(|scope| {
-                        scope.spawn(move || {
-                            for id in 0..REQUESTS {
-                                writer.write_all(&bytes(&format!("NOTIFY fin {id} 1 m"))).unwrap();
-                            }
-                        });
-                        let mut seen = HashSet::new();
-                        while seen.len() < REQUESTS {
-                            let answer = client.receive().unwrap();
-                            let id = answer.split(' ').nth(2).unwrap().to_owned();
-                            assert_eq!(answer, format!("ACK fin {id} 1 set txn id=uint64:{id}"));
-                            assert!(seen.insert(id), "twice: {answer}");
-                        }
-                    });
-                    client.ask("NOTIFY fin 9999 1 m", "ACK fin 9999 1 set txn id=uint64:9999");
-                });
-            }
-        });
-    });
-}
-
-#[test]
 fn at_the_limit_in_flight_reading_waits_and_goes_on() {
     within(|| {
         let (handler, responders) = hand_out();

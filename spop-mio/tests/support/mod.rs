@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // No test uses all of it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod echo;
 #[path = "../../../spop-tokio/tests/support/log.rs"]
 pub mod log;
 
@@ -22,12 +23,17 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Runs a test that must not hang.
 pub fn within(test: impl FnOnce() + Send + 'static) {
+    within_time(LONG, test);
+}
+
+/// Runs a test that takes longer than others.
+pub fn within_time(time: Duration, test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let test = thread::spawn(move || {
         test();
         let _ = done.send(());
     });
-    assert_ne!(ended.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Timeout), "the test hangs");
+    assert_ne!(ended.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout), "the test hangs");
     if let Err(panicked) = test.join() {
         panic::resume_unwind(panicked);
     }

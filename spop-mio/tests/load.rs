@@ -1,0 +1,369 @@
+//! Many requests, many connections, many threads.
+//!
+//! `SPOP_DEFERRED=10000000` sets how many answers come from other threads; the default takes a moment only.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use spop_core::frame::{Flags, Frame, FrameType, Header, Ids, put_frame, put_message};
+use spop_mio::{Actions, AgentConfig, Request, Responder, Scope};
+
+use crate::support::{Client, Running, echo::Echo, until, within, within_time};
+
+/// Appends a NOTIFY with one message, which has one argument.
+fn notify(out: &mut Vec<u8>, ids: Ids) {
+    let mut payload = Vec::new();
+    put_message(&mut payload, "m", [("x", 1_i32.into())]);
+    put_frame(out, Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids }, &payload);
+}
+
+/// Reads frames, and gives their headers.
+struct Frames(BufReader<TcpStream>);
+
+impl Frames {
+    fn new(stream: &TcpStream) -> Self {
+        Self(BufReader::with_capacity(64 * 1024, stream.try_clone().unwrap()))
+    }
+
+    /// `None` at the end.
+    fn next(&mut self) -> Option<Header> {
+        if self.0.fill_buf().unwrap().is_empty() {
+            return None;
+        }
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut frame).unwrap();
+        Some(Frame::decode(&frame).unwrap().header)
+    }
+}
+
+/// Which of the requests 0 to n were answered.
+struct Answers(Vec<bool>);
+
+impl Answers {
+    fn new(requests: usize) -> Self {
+        Self(vec![false; requests])
+    }
+
+    fn take(&mut self, header: Header) {
+        assert_eq!((header.frame_type, header.ids.frame), (FrameType::Ack, 1));
+        let seen = &mut self.0[usize::try_from(header.ids.stream).unwrap()];
+        assert!(!std::mem::replace(seen, true), "{} was answered twice", header.ids);
+    }
+
+    /// How many were not.
+    fn missing(&self) -> usize {
+        self.0.iter().filter(|seen| !**seen).count()
+    }
+}
+
+fn empty(_: Request<'_>) -> Actions {
+    Actions::new()
+}
+
+#[test]
+fn a_hundred_thousand_requests_on_one_connection_are_answered_once_each() {
+    const REQUESTS: usize = 100_000;
+    within(|| {
+        let server = Running::start(empty);
+        let client = server.session();
+        let mut frames = Frames::new(&client.io);
+        let mut writer = client.io.try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            let mut out = Vec::new();
+            for id in 0..REQUESTS {
+                notify(&mut out, Ids::new(id as u64, 1));
+            }
+            writer.write_all(&out).unwrap();
+            // A second answer to anything would come before the end.
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut answers = Answers::new(REQUESTS);
+        while let Some(header) = frames.next() {
+            answers.take(header);
+        }
+        sending.join().unwrap();
+        assert_eq!(answers.missing(), 0);
+    });
+}
+
+#[test]
+fn ten_thousand_connections_take_little_memory_and_are_answered_once_each() {
+    const CONNECTIONS: usize = 10_000;
+    const BYTES_EACH: usize = 1_500;
+    within_time(Duration::from_secs(60), || {
+        let (echo, address) = Echo::start("", "--workers 2 --max-connections 10100 --score");
+        // What the process needs whatever comes.
+        let mut first = Client::new(TcpStream::connect(&address).unwrap());
+        first.greet("pipelining", "e");
+        first.ask("NOTIFY fin 1 1 m", "ACK fin 1 1 set txn score=int32:42");
+        let before = echo.memory();
+        let engine = "01234567-89ab-cdef-0123-456789abcdef";
+        let mut clients: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut client = Client::new(TcpStream::connect(&address).unwrap());
+                client.greet("pipelining,async", engine);
+                client
+            })
+            .collect();
+        let each = echo.memory().saturating_sub(before) / CONNECTIONS;
+        println!("{each} bytes for each of {CONNECTIONS} idle connections");
+        assert!(each < BYTES_EACH, "{each} bytes for each connection");
+        for (id, client) in clients.iter_mut().enumerate() {
+            client.send(&format!("NOTIFY fin {id} 1 m"));
+        }
+        for (id, client) in clients.iter_mut().enumerate() {
+            client.expect(&format!("ACK fin {id} 1 set txn score=int32:42"));
+        }
+        let idle = echo.memory().saturating_sub(before) / CONNECTIONS;
+        println!("{idle} bytes for each after a request");
+        assert!(idle < BYTES_EACH, "{idle} bytes for each connection after a request");
+        for client in &mut clients {
+            client.io.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.receive(), None);
+        }
+    });
+}
+
+/// How long a quiet connection waits for its answers, and how many requests of the others are worked on before its own:
+/// the 99th percentile of both. The handler says how many there were.
+fn quiet(
+    client: &mut Client<TcpStream>,
+    others: &AtomicU64,
+    then: &AtomicU64,
+    rounds: usize,
+) -> (Duration, u64) {
+    let (mut times, mut counts) = (Vec::new(), Vec::new());
+    for id in 0..rounds {
+        let (start, count) = (Instant::now(), others.load(Ordering::SeqCst));
+        client.send(&format!("NOTIFY fin {id} 1 quiet"));
+        client.receive().unwrap();
+        times.push(start.elapsed());
+        counts.push(then.load(Ordering::SeqCst) - count);
+        thread::sleep(Duration::from_micros(500));
+    }
+    times.sort_unstable();
+    counts.sort_unstable();
+    (times[rounds * 99 / 100], counts[rounds * 99 / 100])
+}
+
+#[test]
+fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
+    /// A turn takes so many inputs, and none has more requests than may be in flight.
+    const TURN: u64 = 16 * 64;
+    const ROUNDS: usize = 1_000;
+    within(|| {
+        let worked = Arc::new(AtomicU64::new(0));
+        let then = Arc::new(AtomicU64::new(0));
+        let (counter, at) = (Arc::clone(&worked), Arc::clone(&then));
+        let handler = move |request: Request<'_>| {
+            if request.message("quiet").is_some() {
+                at.store(counter.load(Ordering::SeqCst), Ordering::SeqCst);
+            } else {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            Actions::new()
+        };
+        let server = Running::start(handler);
+        let mut client = server.session();
+        let (alone, _) = quiet(&mut client, &worked, &then, ROUNDS);
+
+        let busy = server.session();
+        let (mut writer, mut frames) = (busy.io.try_clone().unwrap(), Frames::new(&busy.io));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let flood = thread::spawn(move || {
+            let mut many = Vec::new();
+            (0..2_000).for_each(|id| notify(&mut many, Ids::new(id, 1)));
+            while !stopped.load(Ordering::Relaxed) {
+                writer.write_all(&many).unwrap();
+            }
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let drain = thread::spawn(move || while frames.next().is_some() {});
+        until(|| worked.load(Ordering::SeqCst) > 10_000);
+        let (beside, meanwhile) = quiet(&mut client, &worked, &then, ROUNDS);
+        let (start, before) = (Instant::now(), worked.load(Ordering::SeqCst));
+        thread::sleep(Duration::from_millis(200));
+        let each = start.elapsed() / u32::try_from(worked.load(Ordering::SeqCst) - before).unwrap().max(1);
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap();
+        drain.join().unwrap();
+        println!(
+            "99th percentile alone {alone:?}, beside a busy connection {beside:?}, \
+             after {meanwhile} requests of {each:?} each"
+        );
+        // The turn that was under way when it came, and the next, if that had begun to look for events by then.
+        assert!(meanwhile <= 2 * TURN, "{meanwhile} requests");
+    });
+}
+
+#[test]
+fn an_end_under_load_loses_nothing_that_had_come() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 200;
+    within(|| {
+        let (mut echo, address) = Echo::start("", "--workers 2");
+        let mut clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = Client::new(TcpStream::connect(&address).unwrap());
+                client.greet("pipelining", "e");
+                client
+            })
+            .collect();
+        // The slow ones are under way when the end is announced, and the others come after that.
+        for client in &mut clients {
+            let slow: Vec<_> = (0..20).map(|id| format!("NOTIFY fin {id} 1 sleep ms=int32:400")).collect();
+            client.send(&slow.join("\n"));
+            client.ask("NOTIFY fin 999 1 m", "ACK fin 999 1");
+        }
+        echo.signal("-TERM");
+        for client in &mut clients {
+            let quick: Vec<_> = (20..REQUESTS).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
+            client.send(&quick.join("\n"));
+        }
+        for client in &mut clients {
+            let mut frames = Frames::new(&client.io);
+            let mut answers = Answers::new(REQUESTS);
+            let last = loop {
+                match frames.next().unwrap() {
+                    header if header.frame_type == FrameType::Ack => answers.take(header),
+                    other => break other,
+                }
+            };
+            assert_eq!(last.frame_type, FrameType::AgentDisconnect);
+            assert_eq!(answers.missing(), 0);
+            assert!(frames.next().is_none());
+        }
+        drop(clients);
+        assert!(echo.0.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_thread_that_is_stuck_with_its_responders_holds_nobody_up() {
+    within(|| {
+        let (sender, work) = mpsc::channel::<Responder>();
+        let (release, released) = mpsc::channel::<()>();
+        let stuck = thread::spawn(move || {
+            // It has them, and does nothing about them.
+            let kept: Vec<_> = work.iter().take(40).collect();
+            let _ = released.recv();
+            assert!(kept.iter().all(Responder::is_cancelled));
+            for responder in kept {
+                responder.reply(Actions::new());
+            }
+        });
+        let handler = move |request: Request<'_>| -> spop_mio::Outcome {
+            if request.message("slow").is_some() {
+                return request.defer(|responder| drop(sender.send(responder)));
+            }
+            Actions::new().into()
+        };
+        let mut config = AgentConfig::default();
+        config.timeouts.message = Some(Duration::from_millis(500));
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        let start = Instant::now();
+        for id in 0..40 {
+            client.send(&format!("NOTIFY fin {id} 1 slow"));
+        }
+        for id in 100..400 {
+            client.ask(&format!("NOTIFY fin {id} 1 quick"), &format!("ACK fin {id} 1"));
+        }
+        let quick = start.elapsed();
+        // Given up when their time has come, and answered with what a failure gets.
+        for id in 0..40 {
+            client.expect(&format!("ACK fin {id} 1"));
+        }
+        assert!(quick < Duration::from_millis(490) && start.elapsed() >= Duration::from_millis(490));
+        release.send(()).unwrap();
+        stuck.join().unwrap();
+        client.ask("NOTIFY fin 1 2 quick", "ACK fin 1 2");
+    });
+}
+
+/// Threads that answer what they are given, out of order and in bursts, and each in its own way.
+fn pools(threads: usize) -> Vec<Sender<Responder>> {
+    (0..threads)
+        .map(|number| {
+            let (sender, work) = mpsc::channel::<Responder>();
+            thread::spawn(move || {
+                let mut kept = Vec::new();
+                while let Ok(responder) = work.recv() {
+                    kept.push(responder);
+                    kept.extend(work.try_iter().take(2 * number));
+                    for responder in kept.drain(..).rev() {
+                        let mut actions = Actions::new();
+                        actions.set_var(Scope::Transaction, "id", responder.ids().stream);
+                        responder.reply(actions);
+                    }
+                }
+            });
+            sender
+        })
+        .collect()
+}
+
+#[test]
+fn answers_from_many_threads_come_exactly_once() {
+    const THREADS: usize = 8;
+    const CLIENTS: usize = 6;
+    let requests: usize = match std::env::var("SPOP_DEFERRED") {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => 30_000,
+    };
+    within_time(Duration::from_secs(60) + Duration::from_micros(100) * requests as u32, move || {
+        let pools = pools(THREADS);
+        let mut next = 0_usize;
+        let handler = move |request: Request<'_>| {
+            next = next.wrapping_add(1);
+            request.defer(|responder| drop(pools[next % THREADS].send(responder)))
+        };
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        let each = requests / CLIENTS;
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                let client = server.session();
+                scope.spawn(move || {
+                    let mut writer = client.io.try_clone().unwrap();
+                    let sending = thread::spawn(move || {
+                        let mut out = Vec::new();
+                        for id in 0..each {
+                            notify(&mut out, Ids::new(id as u64, 1));
+                            if out.len() > 16_000 || id + 1 == each {
+                                writer.write_all(&out).unwrap();
+                                out.clear();
+                            }
+                        }
+                        // A second answer to anything would come before the end.
+                        writer.shutdown(Shutdown::Write).unwrap();
+                    });
+                    let (mut frames, mut answers) = (Frames::new(&client.io), Answers::new(each));
+                    while let Some(header) = frames.next() {
+                        answers.take(header);
+                    }
+                    sending.join().unwrap();
+                    assert_eq!(answers.missing(), 0);
+                });
+            }
+        });
+        println!("{} answers in {:?}", CLIENTS * each, start.elapsed());
+    });
+}
