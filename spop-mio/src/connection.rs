@@ -13,10 +13,7 @@ use crate::{ReadBuffer, Stream};
 /// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
 const TURN: usize = 16;
 
-/// How much may pass at once without leaving behind memory that is worth giving back.
-const SLIGHT: usize = 512;
-
-/// When what a burst has left behind is given back: not between the bursts of a busy connection.
+/// When what requests have left behind is given back: not between the requests of a busy connection.
 const TIDY: Duration = Duration::from_secs(1);
 
 /// One connection: a reactor and its stream, for an event loop of your own.
@@ -60,7 +57,7 @@ pub struct Connection<S> {
     fresh: bool,
     /// When the next turn is due; not later than the reactor's deadline.
     wake: Option<Timestamp>,
-    /// Since a burst that has left memory behind.
+    /// The last write, until its memory was given back.
     untidy: Option<Timestamp>,
     readable: bool,
     writable: bool,
@@ -226,6 +223,7 @@ impl<S: Stream> Connection<S> {
                 quiet = true;
                 self.untidy = None;
                 self.act(act, |reactor| reactor.on_read_blocked(now));
+                self.reactor.trim();
             } else {
                 return Turn::Wait;
             }
@@ -254,9 +252,6 @@ impl<S: Stream> Connection<S> {
                 inbox.shared = got.shared;
                 buffer.note_received(got.bytes);
                 self.readable = !(got.short && self.stream.short_read_is_all()) || self.closed || draining;
-                if got.bytes > SLIGHT {
-                    self.untidy = Some(now);
-                }
                 while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -271,16 +266,15 @@ impl<S: Stream> Connection<S> {
         buffer: &mut ReadBuffer,
         act: &mut impl FnMut(&mut AgentReactor, Action),
     ) {
-        let waiting = self.reactor.outgoing();
-        let bytes = waiting.len();
-        match self.stream.write(waiting) {
+        match self.stream.write(self.reactor.outgoing()) {
             Ok(0) => self.failed(now, act),
             Ok(sent) => {
-                if bytes > SLIGHT {
-                    self.untidy = Some(now);
-                }
                 buffer.note_sent(sent);
                 self.act(act, |reactor| reactor.on_sent(now, sent));
+                if self.untidy.replace(now).is_none() {
+                    // After the handshake, and after a request that came alone, there may be nothing for long.
+                    self.reactor.trim();
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -178,6 +178,13 @@ impl Flight {
         waiting
     }
 
+    /// Gives all memory back that is not in use.
+    pub(super) fn trim(&mut self) {
+        if self.waiting == 0 {
+            self.slots = Vec::new();
+        }
+    }
+
     /// Gives memory back that a connection without requests does not need.
     pub(super) fn shrink(&mut self) {
         if self.waiting == 0 && self.slots.capacity() > KEEP {

@@ -169,6 +169,14 @@ impl AgentReactor {
         self.at_rest(1)
     }
 
+    /// Gives all memory back that is not in use now, and will be again with the next request: for a connection that may do
+    /// nothing for a while. Where there is no time for that, [`on_read_blocked`](Self::on_read_blocked) leaves no more than
+    /// a connection with few requests needs.
+    pub fn trim(&mut self) {
+        self.link.trim();
+        self.flight.trim();
+    }
+
     /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
     /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). The next deadline lies
     /// after `now`.

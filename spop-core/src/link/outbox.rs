@@ -177,6 +177,13 @@ impl Outbox {
         self.whole = None;
     }
 
+    /// Gives all memory back that is not in use.
+    pub(super) fn trim(&mut self) {
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
     /// Gives memory back that a waiting connection does not need.
     pub(super) fn shrink(&mut self) {
         if self.is_empty() && self.bytes.capacity() > 2 * KEEP {

@@ -384,6 +384,11 @@ impl Link {
         self.out.shrink();
     }
 
+    /// Gives all memory back that is not in use.
+    pub(crate) fn trim(&mut self) {
+        self.out.trim();
+    }
+
     // ---- closing ----
 
     /// Wants to end when nothing is owed, and at `by` at the latest.
