@@ -20,18 +20,16 @@ pub(crate) struct Tally {
 impl Tally {
     #[inline]
     pub(crate) fn report(&mut self, metrics: &Metrics, buffer: &mut ReadBuffer) {
-        if cfg!(feature = "metrics") {
-            let Self { notifies, acks, failures, overloaded, cancelled, aborted } = self;
-            let (received, sent) = buffer.take_moved();
-            report(notifies, |n| metrics.notifies(n));
-            report(acks, |n| metrics.acks(n));
-            report(failures, |n| metrics.failures(n));
-            report(overloaded, |n| metrics.overloaded(n));
-            report(cancelled, |n| metrics.cancelled(n));
-            report(aborted, |n| metrics.aborted(n));
-            metrics.received(received);
-            metrics.sent(sent);
-        }
+        let Self { notifies, acks, failures, overloaded, cancelled, aborted } = self;
+        let (mut received, mut sent) = buffer.take_moved();
+        report(notifies, |n| metrics.notifies(n));
+        report(acks, |n| metrics.acks(n));
+        report(failures, |n| metrics.failures(n));
+        report(overloaded, |n| metrics.overloaded(n));
+        report(cancelled, |n| metrics.cancelled(n));
+        report(aborted, |n| metrics.aborted(n));
+        report(&mut received, |n| metrics.received(n));
+        report(&mut sent, |n| metrics.sent(n));
     }
 }
 
