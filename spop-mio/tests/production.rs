@@ -9,7 +9,6 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -244,6 +243,7 @@ mod systemd {
     use std::{
         os::fd::OwnedFd,
         process::{Command, Stdio},
+        thread,
     };
 
     use super::*;
@@ -293,7 +293,7 @@ mod systemd {
 
 #[cfg(feature = "metrics")]
 mod metrics {
-    use std::collections::HashMap;
+    use std::{collections::HashMap, thread};
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
