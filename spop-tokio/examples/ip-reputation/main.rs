@@ -131,12 +131,32 @@ fn read(file: Option<PathBuf>) -> io::Result<(Networks, String)> {
     let (text, source) = match file {
         Some(path) => {
             let source = path.display().to_string();
-            let text = fs::read_to_string(path)
-                .map_err(|error| io::Error::new(error.kind(), format!("{source}: {error}")))?;
+            let text =
+                fs::read(path).map_err(|error| io::Error::new(error.kind(), format!("{source}: {error}")))?;
             (text, source)
         }
-        None => (include_str!("networks.txt").to_owned(), "the built-in networks.txt".to_owned()),
+        None => (include_bytes!("networks.txt").to_vec(), "the built-in networks.txt".to_owned()),
     };
     let networks = Networks::parse(&text).map_err(|line| io::Error::other(format!("{source}: {line}")))?;
     Ok((networks, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_file_and_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("networks");
+        let error = || read(Some(path.clone())).map(|_| ()).unwrap_err().to_string();
+        let name = path.display();
+        assert!(error().starts_with(&format!("{name}: No such file")));
+        fs::write(&path, b"10.0.0.0/8 5\n\xff 6\n").unwrap();
+        assert_eq!(error(), format!("{name}: line 2: it is not UTF-8"));
+        fs::write(&path, "10.0.0.0/8 5\n10.0.0.1").unwrap();
+        assert_eq!(error(), format!("{name}: line 2: expected NETWORK SCORE, found \"10.0.0.1\""));
+        fs::write(&path, "10.0.0.0/8 5").unwrap();
+        assert_eq!(read(Some(path.clone())).unwrap().0.len(), 1);
+    }
 }

@@ -17,12 +17,14 @@ pub(crate) struct Networks {
 
 impl Networks {
     /// Reads lines of `NETWORK SCORE`. `#` begins a comment; an address is a network of its own.
-    pub(crate) fn parse(text: &str) -> Result<Self, BadLine> {
+    pub(crate) fn parse(text: impl AsRef<[u8]>) -> Result<Self, BadLine> {
         let mut networks = Self::default();
-        for (line, number) in text.lines().zip(1..) {
+        for (line, number) in text.as_ref().split(|byte| *byte == b'\n').zip(1..) {
+            let bad = |reason| BadLine { number, reason };
+            let line = str::from_utf8(line).map_err(|_| bad("it is not UTF-8".to_owned()))?;
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
-                networks.add(line).map_err(|reason| BadLine { number, reason })?;
+                networks.add(line).map_err(bad)?;
             }
         }
         networks.lengths = networks.scores.keys().map(IpNet::prefix_len).collect();
@@ -62,13 +64,14 @@ impl Networks {
 fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_| format!("{text:?} is neither a network nor an address"))?;
-    if network.addr() == network.network() {
-        Ok(network)
-    } else {
-        Err(format!(
-            "{network} has bits beyond its prefix; {} is meant, or a single address",
-            network.trunc()
-        ))
+    let trunc = network.trunc();
+    if network.addr() != trunc.addr() {
+        return Err(format!("{network} has bits beyond its prefix; {trunc} is meant, or a single address"));
+    }
+    match (network, network.addr().to_canonical()) {
+        // No address would be found in it.
+        (IpNet::V6(_), IpAddr::V4(v4)) => Err(format!("{network} is IPv4; write it as {v4} with its prefix")),
+        _ => Ok(network),
     }
 }
 
@@ -134,9 +137,13 @@ mod tests {
                 "10.0.0.1/8 has bits beyond its prefix; 10.0.0.0/8 is meant, or a single address",
             ),
             ("10.0.0.1 5\n10.0.0.1/32 6", 2, "10.0.0.1/32 was there before"),
+            ("::ffff:10.0.0.0/104 5", 1, "::ffff:10.0.0.0/104 is IPv4; write it as 10.0.0.0 with its prefix"),
+            ("\n\n010.0.0.1 5", 3, "\"010.0.0.1\" is neither a network nor an address"),
         ] {
             assert_eq!(Networks::parse(text).unwrap_err(), BadLine { number, reason: reason.into() });
         }
+        let bad = Networks::parse(b"::1 5\r\n# \xff\n").unwrap_err();
+        assert_eq!(bad.to_string(), "line 2: it is not UTF-8");
     }
 
     #[test]
