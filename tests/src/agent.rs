@@ -4,7 +4,7 @@ use std::env;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,12 +62,30 @@ impl Agent {
         self.addresses.first().map_or("", String::as_str)
     }
 
+    /// All addresses that the agent listens on, in the order of its command line.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks the agent to drain: finish what it owes, then end.
     ///
     /// # Errors
     /// There is no such process.
     pub fn terminate(&self) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+    }
+
+    /// The same, as from a keyboard.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn interrupt(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::INT)?)
     }
 
     /// Ends the agent without letting it do anything more.
@@ -87,6 +105,14 @@ impl Agent {
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         until("the agent has ended", limit, || Ok(self.child.try_wait()?))
     }
+}
+
+/// Runs the example `name`, which ends by itself.
+///
+/// # Errors
+/// It is not built, or does not start.
+pub fn run(name: &str, args: &[&str]) -> Result<Output> {
+    Ok(Command::new(example(name)?).args(args).stdin(Stdio::null()).output()?)
 }
 
 impl Drop for Agent {

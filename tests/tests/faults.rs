@@ -4,5 +4,6 @@
 #[path = "faults"]
 mod real_haproxy {
     mod network;
+    mod processes;
     mod siblings;
 }
