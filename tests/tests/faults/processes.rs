@@ -94,9 +94,9 @@ fn either_signal_drains_and_a_second_one_ends_it_at_once() -> Verdict {
                 haproxy.wait_for_clients(1)?;
                 thread::sleep(Duration::from_millis(200));
                 if first_is_term {
-                    agent.terminate()?
+                    agent.terminate()?;
                 } else {
-                    agent.interrupt()?
+                    agent.interrupt()?;
                 }
                 until_true("it listens no more", PATIENCE, || {
                     Ok(TcpStream::connect(agent.address()).is_err())
@@ -104,9 +104,9 @@ fn either_signal_drains_and_a_second_one_ends_it_at_once() -> Verdict {
                 ensure!(!slow.is_finished(), "the drain did not wait for the answer");
                 let start = Instant::now();
                 if first_is_term {
-                    agent.interrupt()?
+                    agent.interrupt()?;
                 } else {
-                    agent.terminate()?
+                    agent.terminate()?;
                 }
                 let status = agent.wait_for_end(PATIENCE)?;
                 ensure!(status.success(), "the agent ended with {status}");
