@@ -54,6 +54,7 @@ pub struct Endpoint {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     mode: Option<u32>,
+    take_over: bool,
     reuse_port: bool,
     sockets: SocketOptions,
 }
@@ -77,6 +78,7 @@ impl From<Kind> for Endpoint {
             #[cfg(feature = "tls")]
             tls: None,
             mode: None,
+            take_over: false,
             reuse_port: false,
             sockets: SocketOptions { nodelay: true, keepalive: None },
         }
@@ -165,6 +167,14 @@ impl Endpoint {
         self
     }
 
+    /// Takes the path of a unix socket also from somebody who serves it, in one step: for a new process beside the one that
+    /// it replaces. That one keeps the connections that it has, and the next ones come here. Default false.
+    #[must_use]
+    pub const fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
     /// Lets other sockets with this option listen on the same TCP port, and the system share connections among them: for
     /// several processes, or for a new one beside the one that it replaces. Default false: the workers of this server
     /// share the port on Linux, and nobody else does.
@@ -210,7 +220,7 @@ impl Endpoint {
     }
 
     pub(crate) fn listen(self) -> io::Result<Bound> {
-        let Self { kind, accept, mode, reuse_port, sockets, .. } = self;
+        let Self { kind, accept, mode, take_over, reuse_port, sockets, .. } = self;
         #[cfg(feature = "tls")]
         let entrance = match self.tls {
             Some(tls) => Entrance::with_tls(accept, tls),
@@ -227,7 +237,7 @@ impl Endpoint {
             }
             #[cfg(unix)]
             Kind::Unix(path) => {
-                let listener = listen_unix(&path, mode)?;
+                let listener = listen_unix(&path, mode, take_over)?;
                 Listener::unix(listener, Some(SocketFile::new(path)?))?
             }
             #[cfg(unix)]

@@ -12,29 +12,32 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Listens on a path, without blocking. A socket file that nobody serves is replaced. With a `mode`, such as `0o660`, the
-/// file has these permissions before anybody can connect; without, they follow from the umask.
+/// Listens on a path, without blocking. A socket file that nobody serves is replaced; with `take_over`, also one that is
+/// served: whoever serves it keeps the connections that it has, and the next ones come here. With a `mode`, such as
+/// `0o660`, the file has these permissions before anybody can connect; without, they follow from the umask.
 ///
 /// # Errors
-/// Somebody serves there, the file is no socket, or the system refuses.
-pub fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
-    let listener = match mode {
-        Some(mode) => listen_with_mode(path, mode)?,
-        None => match UnixListener::bind(path) {
+/// Somebody serves there and is not taken over, the file is no socket, or the system refuses.
+pub fn listen_unix(path: &Path, mode: Option<u32>, take_over: bool) -> io::Result<UnixListener> {
+    let listener = if take_over || mode.is_some() {
+        listen_beside(path, mode, take_over)?
+    } else {
+        match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 fs::remove_file(path)?;
                 UnixListener::bind(path)?
             }
             other => other?,
-        },
+        }
     };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// The file gets its name when it has its permissions, so that there is no moment at which it has others.
-fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    if fs::symlink_metadata(path).is_ok() && !is_stale(path) {
+/// The file gets its name when it has its permissions, so that there is no moment at which it has others, or is not there.
+fn listen_beside(path: &Path, mode: Option<u32>, take_over: bool) -> io::Result<UnixListener> {
+    let replaceable = if take_over { is_socket(path) } else { is_stale(path) };
+    if fs::symlink_metadata(path).is_ok() && !replaceable {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     let mut name = std::ffi::OsString::from(path);
@@ -43,9 +46,9 @@ fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     // Left behind by a process of the same number.
     let _ = fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
-    let done =
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&new, path));
-    if let Err(error) = done {
+    let permissions = mode.map(fs::Permissions::from_mode);
+    let done = permissions.map_or(Ok(()), |permissions| fs::set_permissions(&new, permissions));
+    if let Err(error) = done.and_then(|()| fs::rename(&new, path)) {
         let _ = fs::remove_file(&new);
         return Err(error);
     }
@@ -54,8 +57,11 @@ fn listen_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 /// Whether it is a socket that refuses connections. One whose queue is full does not refuse: somebody serves it.
 fn is_stale(path: &Path) -> bool {
+    is_socket(path) && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn connect(path: &Path) -> io::Result<()> {

@@ -54,6 +54,7 @@ struct Options {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     mode: Option<u32>,
+    take_over: bool,
     reuse_port: bool,
     sockets: SocketOptions,
 }
@@ -72,6 +73,7 @@ impl From<Kind> for Endpoint {
             #[cfg(feature = "tls")]
             tls: None,
             mode: None,
+            take_over: false,
             reuse_port: false,
             sockets: SocketOptions { nodelay: true, keepalive: None },
         };
@@ -179,6 +181,14 @@ impl Endpoint {
         self
     }
 
+    /// Takes the path of a unix socket also from somebody who serves it, in one step: for a new process beside the one that
+    /// it replaces. That one keeps the connections that it has, and the next ones come here. Default false.
+    #[must_use]
+    pub const fn take_over(mut self, take_over: bool) -> Self {
+        self.options.take_over = take_over;
+        self
+    }
+
     /// Lets other sockets with this option listen on the same TCP port, and the system share connections among them: for
     /// several processes, or for a new one beside the one that it replaces. Default false.
     #[must_use]
@@ -224,7 +234,7 @@ impl Endpoint {
     }
 
     pub(crate) async fn listen(self) -> io::Result<Listener> {
-        let Options { accept, mode, reuse_port, sockets, .. } = self.options;
+        let Options { accept, mode, take_over, reuse_port, sockets, .. } = self.options;
         #[cfg(feature = "tls")]
         let entrance = match self.options.tls {
             Some(tls) => Entrance::with_tls(accept, tls),
@@ -241,7 +251,7 @@ impl Endpoint {
             Kind::TcpListener(listener) => Socket::Tcp(listener?),
             #[cfg(unix)]
             Kind::Unix(path) => {
-                let listener = UnixListener::from_std(listen_unix(&path, mode)?)?;
+                let listener = UnixListener::from_std(listen_unix(&path, mode, take_over)?)?;
                 Socket::Unix { listener, file: Some(SocketFile::new(path)?) }
             }
             #[cfg(unix)]

@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     os::unix::fs::PermissionsExt as _,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
@@ -197,6 +197,60 @@ async fn a_socket_file_has_its_permissions_and_its_name() {
         handle.stop();
         task.await.unwrap();
         assert!(!path.exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_socket_file_is_taken_over_and_nobody_is_turned_away() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let (handler, gate) = numbered(1);
+        let old = Running::on(handler, AgentConfig::default(), Endpoint::from(path.as_path())).await;
+        let mut kept = Client::new(UnixStream::connect(&path).await.unwrap());
+        kept.greet().await;
+        kept.send("NOTIFY fin 101 1 m").await;
+
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let (visited, sees) = (path.clone(), Arc::clone(&answers));
+        let visitor = tokio::spawn(async move {
+            loop {
+                let mut client = Client::new(UnixStream::connect(&visited).await.unwrap());
+                client.greet().await;
+                client.send("NOTIFY fin 0 1 m").await;
+                let answer = client.receive().await.unwrap();
+                sees.lock().unwrap().push(answer);
+            }
+        });
+        let answered_by = async |number| {
+            let seen = || answers.lock().unwrap().last().is_some_and(|last: &String| last.ends_with(number));
+            while !seen() && !visitor.is_finished() {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        answered_by("int32:1").await;
+        let endpoint = || Endpoint::from(path.as_path()).take_over(true);
+        let new = Running::on(numbered(2).0, AgentConfig::default(), endpoint()).await;
+        answered_by("int32:2").await;
+        old.handle.drain();
+        gate.add_permits(1);
+        kept.expect("ACK fin 101 1 set txn number=int32:1").await;
+        old.task.await.unwrap();
+        let before = answers.lock().unwrap().len();
+        while answers.lock().unwrap().len() < before + 3 && !visitor.is_finished() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        assert!(!visitor.is_finished(), "it was turned away");
+        visitor.abort();
+        assert!(answers.lock().unwrap().is_sorted_by_key(|answer| answer.ends_with("int32:2")));
+        new.handle.stop();
+        new.task.await.unwrap();
+        assert!(!path.exists());
+
+        std::fs::write(&path, "no socket").unwrap();
+        assert!(Server::new(numbered(1).0).bind(endpoint()).await.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"no socket");
     })
     .await;
 }
