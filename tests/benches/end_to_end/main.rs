@@ -13,13 +13,15 @@ mod table;
 #[path = "../../../spop-core/benches/round/walk.rs"]
 mod walk;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    load::Load,
     process::{LOAD_CORE, bind},
+    question::Question,
     serve::Agent,
 };
 
@@ -45,6 +47,16 @@ struct Options {
 enum Mode {
     /// Compares the agents with the floor (the default).
     Table,
+    /// Asks an agent that runs already, under a profiler for instance, and says how often it was asked.
+    Ask {
+        address: SocketAddr,
+        #[arg(default_value_t = 1)]
+        connections: usize,
+        #[arg(default_value_t = 32)]
+        depth: usize,
+        #[arg(default_value = "small")]
+        question: Question,
+    },
     /// Is one of the agents, on these processors with a worker for each.
     #[command(hide = true)]
     Serve {
@@ -62,6 +74,11 @@ fn main() -> Result<()> {
         Some(Mode::Serve { agent, cores }) => {
             bind(&cores)?;
             serve::serve(agent, cores.len())
+        }
+        Some(Mode::Ask { address, connections, depth, question }) => {
+            let outcome = Load::connect(address, connections, question)?.run(depth, time)?;
+            println!("{} NOTIFYs in {:?}", outcome.answers, outcome.elapsed);
+            Ok(())
         }
         None | Some(Mode::Table) => {
             bind(&[LOAD_CORE])?;

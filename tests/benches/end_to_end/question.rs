@@ -2,6 +2,7 @@
 
 use std::{hint::black_box, net::Ipv4Addr};
 
+use clap::ValueEnum;
 use spop_core::{
     Actions, Scope,
     frame::{Messages, put_message},
@@ -15,7 +16,7 @@ const AGENT: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140";
 pub const STREAMS: std::ops::Range<u64> = 70_000..200_000;
 
 /// The payload of a NOTIFY.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Question {
     /// An address and a user agent: a frame of 92 bytes.
     Small,
