@@ -1,20 +1,18 @@
 //! Moves the bytes of one connection, on whatever loop.
 
-use std::{io, time::Duration};
+use std::io;
 
 use bytes::BytesMut;
 use spop_core::{
     Action, AgentReactor, Timestamp,
     link::{Layer, Progress, Step},
 };
+use spop_server::Tidy;
 
 use crate::{ReadBuffer, Stream};
 
 /// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
 const TURN: usize = 16;
-
-/// When what requests have left behind is given back: not between the requests of a busy connection.
-const TIDY: Duration = Duration::from_secs(1);
 
 /// One connection: a reactor and its stream, for an event loop of your own.
 ///
@@ -57,8 +55,7 @@ pub struct Connection<S> {
     fresh: bool,
     /// When the next turn is due; not later than the reactor's deadline.
     wake: Option<Timestamp>,
-    /// The last write, until its memory was given back.
-    untidy: Option<Timestamp>,
+    tidy: Tidy,
     readable: bool,
     writable: bool,
     /// The peer has closed its side. What it sent before may still be there, and its end has not been read.
@@ -94,7 +91,7 @@ impl<S: Stream> Connection<S> {
             rest: BytesMut::new(),
             fresh: false,
             wake,
-            untidy: None,
+            tidy: Tidy::default(),
             readable: true,
             writable: true,
             closed: false,
@@ -176,12 +173,9 @@ impl<S: Stream> Connection<S> {
             // A slice would keep the whole of the buffer that others read into.
             self.rest = if inbox.shared { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
         }
-        self.wake = self.reactor.deadline().map(|(at, _)| at);
-        if let Some(since) = self.untidy {
-            let since = if since + TIDY > now { since } else { now };
-            self.untidy = Some(since);
-            self.wake = Some(self.wake.map_or(since + TIDY, |wake| wake.min(since + TIDY)));
-        }
+        self.tidy.postpone(now);
+        let deadlines = [self.reactor.deadline().map(|(at, _)| at), self.tidy.deadline()];
+        self.wake = deadlines.into_iter().flatten().min();
         turn
     }
 
@@ -219,19 +213,15 @@ impl<S: Stream> Connection<S> {
             } else if interest.read && self.readable {
                 left -= 1;
                 self.read(now, buffer, inbox, draining, act);
-            } else if !self.readable && !quiet && (draining || self.is_untidy(now)) {
+            } else if !self.readable && !quiet && (draining || self.tidy.is_due(now)) {
                 quiet = true;
-                self.untidy = None;
+                self.tidy.done();
                 self.act(act, |reactor| reactor.on_read_blocked(now));
                 self.reactor.trim();
             } else {
                 return Turn::Wait;
             }
         }
-    }
-
-    fn is_untidy(&self, now: Timestamp) -> bool {
-        self.untidy.is_some_and(|since| since + TIDY <= now)
     }
 
     #[inline]
@@ -271,7 +261,7 @@ impl<S: Stream> Connection<S> {
             Ok(sent) => {
                 buffer.note_sent(sent);
                 self.act(act, |reactor| reactor.on_sent(now, sent));
-                if self.untidy.replace(now).is_none() {
+                if self.tidy.used(now) {
                     // After the handshake, and after a request that came alone, there may be nothing for long.
                     self.reactor.trim();
                 }

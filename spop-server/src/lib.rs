@@ -12,6 +12,7 @@ mod metrics;
 #[cfg(unix)]
 mod socket_file;
 mod stats;
+mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
 
@@ -23,3 +24,4 @@ pub use metrics::{Began, Metrics, Open, Work};
 #[cfg(unix)]
 pub use socket_file::{SocketFile, listen_unix};
 pub use stats::{Counters, Seat, Stats};
+pub use tidy::Tidy;
