@@ -2,12 +2,15 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use spop_core::{Clock, Timestamp};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Further away than any deadline a connection lives to see.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -18,6 +21,8 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     at: Option<Timestamp>,
+    /// Who will be woken.
+    waker: Option<Waker>,
 }
 
 impl Alarm {
@@ -33,13 +38,22 @@ impl Alarm {
             None => self.sleep = Some(Box::pin(sleep_until(instant))),
         }
         self.at = Some(deadline);
+        self.waker = None;
     }
 
     /// Whether it went off; once.
     #[inline]
     pub(crate) fn went_off(&mut self, cx: &mut Context<'_>) -> bool {
         let (Some(sleep), Some(_)) = (&mut self.sleep, self.at) else { return false };
+        // Whoever waits already need not say so again.
+        let waits = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if waits && !sleep.is_elapsed() {
+            return false;
+        }
+        // Out of budget, a timer wakes its caller at once and forgets it.
+        let remembers = coop::has_budget_remaining();
         if sleep.as_mut().poll(cx) == Poll::Pending {
+            self.waker = remembers.then(|| cx.waker().clone());
             return false;
         }
         self.at = None;

@@ -35,9 +35,11 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn raise(&self, level: Level) {
-        self.level.fetch_max(level as u8, Ordering::AcqRel);
-        for task in self.tasks().values() {
-            task.waker.wake();
+        // Who is woken in vain would not be woken again: a subscription says but once that it waits.
+        if self.level.fetch_max(level as u8, Ordering::AcqRel) < level as u8 {
+            for task in self.tasks().values() {
+                task.waker.wake();
+            }
         }
     }
 
@@ -62,7 +64,7 @@ impl Control {
         let task = Arc::new(Task::default());
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.tasks().insert(key, Arc::clone(&task));
-        Subscription { control: Arc::clone(self), key, task }
+        Subscription { control: Arc::clone(self), key, task, known: None }
     }
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Subscription {
     control: Arc<Control>,
     key: u64,
     task: Arc<Task>,
+    /// The level it was, and who will be woken when it rises.
+    known: Option<(Level, Waker)>,
 }
 
 impl Subscription {
@@ -89,9 +93,17 @@ impl Subscription {
 
     /// The level it is, and a wish to be woken when it rises.
     #[inline]
-    pub(crate) fn level(&self, waker: &Waker) -> Level {
+    pub(crate) fn level(&mut self, waker: &Waker) -> Level {
+        if let Some((level, known)) = &self.known
+            && known.will_wake(waker)
+            && *level == self.control.level()
+        {
+            return *level;
+        }
         self.task.waker.register(waker);
-        self.control.level()
+        let level = self.control.level();
+        self.known = Some((level, waker.clone()));
+        level
     }
 
     /// What a connection shows of itself.

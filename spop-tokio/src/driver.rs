@@ -14,7 +14,7 @@ use crate::{
     control::{Level, Subscription},
     service::Shared,
     session::{Ended, Session},
-    transfer::Transfer,
+    transfer::{Now, Transfer},
 };
 
 /// A connection as one future. It is woken by its socket, its timer, its slow calls, or the end of the server.
@@ -64,7 +64,7 @@ where
             self.session.reactor.drain(now);
             if level == Level::Stop {
                 self.session.disconnect(now, Status::NORMAL, "the agent stops");
-                self.transfer.output(&mut self.session, now, cx);
+                self.transfer.output(&mut self.session, &mut Now::default(), cx);
             }
         }
         level == Level::Stop

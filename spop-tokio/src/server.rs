@@ -145,7 +145,7 @@ impl<H: Handler> Server<H> {
     /// owed. Returns when the last has ended.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) {
         let handle = self.handle();
-        let control = handle.control.subscribe();
+        let mut control = handle.control.subscribe();
         let mut shutdown = pin!(shutdown);
         let mut asked = false;
         let mut stop: Option<Pin<Box<Sleep>>> = None;
@@ -266,7 +266,7 @@ async fn ended<T>(connection: impl Future<Output = T>, held: (Seat, Place)) {
 /// Takes a connection through what its listener has before sessions, then serves it.
 async fn enter<H: Handler>(service: Service<H>, entrance: Arc<Entrance>, stream: Stream, peer: Peer) {
     let shared = &service.shared;
-    let control = shared.control.subscribe();
+    let mut control = shared.control.subscribe();
     let stopped = pin!(poll_fn(|cx| match control.level(cx.waker()) {
         Level::Stop => Poll::Ready(()),
         _ => Poll::Pending,

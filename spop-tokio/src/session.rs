@@ -14,7 +14,7 @@ use spop_core::{
     frame::Ids,
     link::{Progress, Step},
 };
-use spop_server::Open;
+use spop_server::{Open, Tidy};
 use tracing::{debug, warn};
 
 use crate::{
@@ -45,6 +45,7 @@ pub(crate) struct Session<H, F, C> {
     /// Counts it while it lives.
     #[allow(dead_code)]
     open: Open,
+    tidy: Tidy,
     closed: Option<Closed>,
 }
 
@@ -77,6 +78,7 @@ where
             origin: None,
             seat: None,
             open,
+            tidy: Tidy::default(),
             closed: None,
         }
     }
@@ -151,8 +153,23 @@ where
         true
     }
 
+    /// Nothing has arrived: a moment for what a busy connection has no time for. False when there is no such thing.
+    fn rest(&mut self, cx: &mut Context<'_>, draining: bool) -> bool {
+        let now = self.shared.now();
+        let tidy = self.tidy.is_due(now);
+        if tidy {
+            self.tidy.done();
+        }
+        if tidy || draining {
+            let action = self.reactor.on_read_blocked(now);
+            self.carry_out(now, cx, action);
+        }
+        tidy || draining
+    }
+
     /// Answers what was slow and is ready now; true when there was something.
-    pub(crate) fn answer(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+    fn answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = self.shared.now();
         let mut answered = self.seat.is_some() && self.open_letters(now, cx);
         while let Some((ticket, outcome)) = self.calls.finished(cx) {
             self.settle(now, ticket, outcome);
@@ -342,23 +359,22 @@ where
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.reactor.deadline().map(|(at, _)| at)
+        let deadlines = [self.reactor.deadline().map(|(at, _)| at), self.tidy.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     fn outgoing(&mut self) -> &[u8] {
         self.reactor.outgoing()
     }
 
-    fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        self.answer(now, cx)
+    #[inline]
+    fn work(&mut self, cx: &mut Context<'_>) -> bool {
+        (self.seat.is_some() || !self.calls.is_empty()) && self.answer(cx)
     }
 
-    fn wants_to_be_sure(&self) -> bool {
-        self.reactor.closing().progress(Step::Drain) == Progress::Started
-    }
-
-    fn received(&self, bytes: usize) {
+    fn received(&mut self, now: Timestamp, bytes: usize) {
         self.shared.metrics.received(bytes);
+        self.tidy.passed(now, bytes);
     }
 
     #[inline]
@@ -372,13 +388,20 @@ where
         }
     }
 
-    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let action = self.reactor.on_read_blocked(now);
-        self.carry_out(now, cx, action);
+    #[inline]
+    fn wants_to_be_sure(&self) -> bool {
+        self.reactor.closing().progress(Step::Drain) == Progress::Started
+    }
+
+    #[inline]
+    fn on_read_blocked(&mut self, cx: &mut Context<'_>) -> bool {
+        let draining = self.wants_to_be_sure();
+        (draining || self.tidy.deadline().is_some()) && self.rest(cx, draining)
     }
 
     fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) {
         self.shared.metrics.sent(n);
+        self.tidy.passed(now, n);
         let action = self.reactor.on_sent(now, n);
         self.carry_out(now, cx, action);
     }

@@ -26,15 +26,16 @@ pub(crate) trait End {
     fn deadline(&self) -> Option<Timestamp>;
     fn outgoing(&mut self) -> &[u8];
     /// Does what has become possible without the peer; true when there was something.
-    fn work(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool;
+    fn work(&mut self, cx: &mut Context<'_>) -> bool;
     /// So many bytes came, for whoever counts them.
-    fn received(&self, _bytes: usize) {}
+    fn received(&mut self, _now: Timestamp, _bytes: usize) {}
     /// Whether the disconnect depends on nothing having arrived, be it known to the runtime or not.
     fn wants_to_be_sure(&self) -> bool {
         false
     }
     fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool);
-    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>);
+    /// A read found nothing; true when there was something to be done about that.
+    fn on_read_blocked(&mut self, cx: &mut Context<'_>) -> bool;
     fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize);
     fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress);
     fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>);
@@ -45,6 +46,27 @@ pub(crate) trait End {
 #[inline]
 pub(crate) fn now(clock: &Clock) -> Timestamp {
     clock.at(Instant::now().into_std())
+}
+
+/// What came of an attempt to read.
+enum Input {
+    /// Nothing.
+    None,
+    /// Nothing, but what the end wants may have changed.
+    Changed,
+    /// Bytes, or the end of them.
+    Moved,
+}
+
+/// The time of a round: that at which it was first asked for.
+#[derive(Default)]
+pub(crate) struct Now(Option<Timestamp>);
+
+impl Now {
+    #[inline]
+    fn get(&mut self, end: &impl End) -> Timestamp {
+        *self.0.get_or_insert_with(|| now(end.clock()))
+    }
 }
 
 /// A stream, and what it has brought that was not used.
@@ -66,18 +88,38 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
 
     /// Goes on until nothing can be done. Ready when the stream is to be closed.
     pub(crate) fn poll<E: End>(&mut self, end: &mut E, cx: &mut Context<'_>) -> Poll<()> {
+        // What the end wants is asked for again only where it may have changed, and the time where it is needed: most
+        // polls are one read, one write, and a second read that finds nothing.
+        let mut interest = end.interest();
         for _ in 0..ROUNDS {
-            let now = now(end.clock());
-            let moved = end.work(now, cx)
-                | self.input(end, now, cx)
-                | self.output(end, now, cx)
-                | self.shut(end, now, cx);
-            if end.interest().close {
+            let mut moved = false;
+            let now = &mut Now::default();
+            if end.work(cx) {
+                (moved, interest) = (true, end.interest());
+            }
+            if interest.read || interest.resume || self.inbox.is_fresh() {
+                match self.input(end, interest, now, cx) {
+                    Input::None => {}
+                    Input::Changed => interest = end.interest(),
+                    Input::Moved => (moved, interest) = (true, end.interest()),
+                }
+            }
+            if (interest.write || self.unflushed) && self.output(end, now, cx) {
+                (moved, interest) = (true, end.interest());
+            }
+            if interest.shut.is_some() {
+                moved |= self.shut(end, now, cx);
+                interest = end.interest();
+            }
+            if interest.close {
                 return Poll::Ready(());
             }
             // Timers come after what has arrived in time.
-            if !moved && !self.time_out(end, cx) {
-                return Poll::Pending;
+            if !moved {
+                if !self.time_out(end, cx) {
+                    return Poll::Pending;
+                }
+                interest = end.interest();
             }
         }
         self.time_out(end, cx);
@@ -85,53 +127,61 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         Poll::Pending
     }
 
-    /// Reads once, and handles every frame that is there; true when there was something.
-    fn input<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        let interest = end.interest();
+    /// Reads once, and handles every frame that is there.
+    #[inline]
+    fn input<E: End>(
+        &mut self,
+        end: &mut E,
+        interest: Interest,
+        now: &mut Now,
+        cx: &mut Context<'_>,
+    ) -> Input {
         if interest.resume || self.inbox.is_fresh() {
             let mut buffer = self.inbox.take();
-            end.on_bytes(now, cx, &mut buffer, false);
+            end.on_bytes(now.get(end), cx, &mut buffer, false);
             self.inbox.keep(buffer);
-            return true;
-        }
-        if !interest.read {
-            return false;
+            return Input::Moved;
         }
         match self.inbox.poll_read(&mut self.io, cx) {
             Poll::Ready(Ok((mut buffer, n))) => {
-                end.received(n);
+                let now = now.get(end);
+                end.received(now, n);
                 end.on_bytes(now, cx, &mut buffer, n == 0);
                 self.inbox.keep(buffer);
             }
-            Poll::Ready(Err(_)) => end.on_transport_error(now, cx),
+            Poll::Ready(Err(_)) => end.on_transport_error(now.get(end), cx),
             // Out of budget, a read finds nothing whatever has arrived.
-            Poll::Pending if !coop::has_budget_remaining() => return false,
+            Poll::Pending if !coop::has_budget_remaining() => return Input::None,
             Poll::Pending if end.wants_to_be_sure() && !self.looked => {
                 self.looked = true;
                 // Woken when the runtime has asked the kernel once more.
                 let _ = pin!(task::yield_now()).poll(cx);
-                return false;
+                return Input::None;
             }
             Poll::Pending => {
                 self.looked = false;
-                end.on_read_blocked(now, cx);
-                return false;
+                return if end.on_read_blocked(cx) { Input::Changed } else { Input::None };
             }
         }
-        true
+        Input::Moved
     }
 
-    /// Writes what there is to write; true when something left.
-    pub(crate) fn output<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
+    /// Writes what there is to write; true when something changed.
+    #[inline]
+    pub(crate) fn output<E: End>(&mut self, end: &mut E, now: &mut Now, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while end.interest().write {
-            match Pin::new(&mut self.io).poll_write(cx, end.outgoing()) {
+        loop {
+            let bytes = end.outgoing();
+            if bytes.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.io).poll_write(cx, bytes) {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    end.on_sent(now, cx, n);
+                    end.on_sent(now.get(end), cx, n);
                     (moved, self.unflushed) = (true, true);
                 }
                 Poll::Ready(_) => {
-                    end.on_transport_error(now, cx);
+                    end.on_transport_error(now.get(end), cx);
                     return true;
                 }
                 Poll::Pending => break,
@@ -140,7 +190,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         if self.unflushed {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(_)) => end.on_transport_error(now, cx),
+                Poll::Ready(Err(_)) => {
+                    end.on_transport_error(now.get(end), cx);
+                    moved = true;
+                }
                 Poll::Pending => {}
             }
         }
@@ -148,19 +201,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
     }
 
     /// Shuts the write side when that is wanted; true when it was done.
-    fn shut<E: End>(&mut self, end: &mut E, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        if end.interest().shut.is_none() {
-            return false;
-        }
+    fn shut<E: End>(&mut self, end: &mut E, now: &mut Now, cx: &mut Context<'_>) -> bool {
         let progress = match Pin::new(&mut self.io).poll_shutdown(cx) {
             Poll::Ready(Ok(())) => Progress::Done,
             Poll::Ready(Err(_)) => {
-                end.on_transport_error(now, cx);
+                end.on_transport_error(now.get(end), cx);
                 return true;
             }
             Poll::Pending => Progress::Started,
         };
-        end.on_write_shut(now, cx, progress);
+        end.on_write_shut(now.get(end), cx, progress);
         progress == Progress::Done
     }
 
@@ -170,8 +220,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         if !self.alarm.went_off(cx) {
             return false;
         }
-        let now = now(end.clock());
-        end.on_timeout(now, cx);
+        end.on_timeout(now(end.clock()), cx);
         true
     }
 }

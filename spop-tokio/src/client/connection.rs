@@ -135,7 +135,7 @@ impl End for PoolEnd {
         &self.out
     }
 
-    fn work(&mut self, _: Timestamp, _: &mut Context<'_>) -> bool {
+    fn work(&mut self, _: &mut Context<'_>) -> bool {
         false
     }
 
@@ -145,7 +145,9 @@ impl End for PoolEnd {
         });
     }
 
-    fn on_read_blocked(&mut self, _: Timestamp, _: &mut Context<'_>) {}
+    fn on_read_blocked(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
 
     fn on_sent(&mut self, _: Timestamp, _: &mut Context<'_>, n: usize) {
         self.shared.tell(|pool, now| pool.on_sent(now, self.id, n));
