@@ -21,14 +21,15 @@ pub(crate) type Outcome = Result<Reply, String>;
 /// takes the slot with it.
 pub(crate) struct Calls<F> {
     slot: Option<Slot<F>>,
-    slow: FuturesUnordered<Slow<F>>,
+    /// None before the first that was slow: a set takes memory, be it empty.
+    slow: Option<FuturesUnordered<Slow<F>>>,
 }
 
 type Slot<F> = Pin<Box<Option<F>>>;
 
 impl<F: Future<Output = Reply>> Calls<F> {
     pub(crate) fn new() -> Self {
-        Self { slot: None, slow: FuturesUnordered::new() }
+        Self { slot: None, slow: None }
     }
 
     /// Runs a call as far as it goes; the outcome comes back with the ticket if that is to its end.
@@ -45,13 +46,15 @@ impl<F: Future<Output = Reply>> Calls<F> {
             self.slot = Some(slot);
             return Some((ticket, outcome));
         }
-        self.slow.push(Slow { ticket: Some(ticket), slot: Some(slot), waker: None });
+        let slow = Slow { ticket: Some(ticket), slot: Some(slot), waker: None };
+        self.slow.get_or_insert_default().push(slow);
         None
     }
 
     /// A call that has come to its end since. Those that were just started run on here, so that they are woken.
     pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(Ticket, Outcome)> {
-        while let Poll::Ready(Some((finished, slot))) = self.slow.poll_next_unpin(cx) {
+        let slow = self.slow.as_mut()?;
+        while let Poll::Ready(Some((finished, slot))) = slow.poll_next_unpin(cx) {
             self.slot = self.slot.take().or(slot);
             if finished.is_some() {
                 return finished;
@@ -62,7 +65,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
 
     /// Drops a call where it waits; returns whose it was.
     pub(crate) fn cancel(&mut self, id: TicketId) -> Option<Ids> {
-        let mut slow = self.slow.iter_mut();
+        let mut slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
         let slow = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id))?;
         let ticket = slow.ticket.take()?;
         if let Some(slot) = &mut slow.slot {
@@ -75,20 +78,22 @@ impl<F: Future<Output = Reply>> Calls<F> {
     }
 
     /// Whether no call runs.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.slow.is_empty()
+        self.slow.as_ref().is_none_or(FuturesUnordered::is_empty)
     }
 
     /// Drops all calls that are not ready, and returns whose answers they owe.
     pub(crate) fn give_up(&mut self) -> Vec<Ticket> {
-        let tickets = self.slow.iter_mut().filter_map(|slow| slow.ticket.take()).collect();
-        self.slow.clear();
+        let slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
+        let tickets = slow.filter_map(|slow| slow.ticket.take()).collect();
+        self.clear();
         tickets
     }
 
     /// Drops all calls.
     pub(crate) fn clear(&mut self) {
-        self.slow.clear();
+        self.slow = None;
     }
 }
 

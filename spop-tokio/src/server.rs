@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, FutureExt as _, select};
 use spop_core::AgentConfig;
 use spop_server::{ConnectionInfo, Counters, Entrance, Place, Seat, Sources, Stats};
 use tokio::{
@@ -258,9 +258,10 @@ impl<H: Handler> Serving<H> {
     }
 }
 
-async fn ended<T>(connection: impl Future<Output = T>, held: (Seat, Place)) {
-    connection.await;
-    drop(held);
+/// A connection, and what it holds until its end. Not an async function: that would keep room for the connection twice,
+/// as its argument and as what it awaits.
+fn ended<T>(connection: impl Future<Output = T>, held: (Seat, Place)) -> impl Future<Output = ()> {
+    connection.map(move |_| drop(held))
 }
 
 /// Takes a connection through what its listener has before sessions, then serves it.

@@ -143,9 +143,15 @@ impl<H: Handler> Service<H> {
     }
 }
 
+/// A handler at work. Not an async function: that would keep room for the request once more, as its argument.
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one everybody's.
-async fn call<H: Handler>(handler: Arc<Arc<H>>, mut request: Request) -> Reply {
-    let _job = mem::take(&mut request.job);
+#[inline]
+fn call<H: Handler>(handler: Arc<Arc<H>>, mut request: Request) -> impl Future<Output = Reply> {
+    let job = mem::take(&mut request.job);
     let span = spans::request(request.ids);
-    handler.handle(request).instrument(span).await.into()
+    async move {
+        let reply = handler.handle(request).instrument(span).await.into();
+        drop(job);
+        reply
+    }
 }
