@@ -83,6 +83,14 @@ impl<F: Future<Output = Reply>> Calls<F> {
         self.slow.as_ref().is_none_or(FuturesUnordered::is_empty)
     }
 
+    /// Gives back the memory that calls to come would use.
+    pub(crate) fn trim(&mut self) {
+        self.slot = None;
+        if self.is_empty() {
+            self.slow = None;
+        }
+    }
+
     /// Drops all calls that are not ready, and returns whose answers they owe.
     pub(crate) fn give_up(&mut self) -> Vec<Ticket> {
         let slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);

@@ -163,6 +163,8 @@ where
         if tidy || draining {
             let action = self.reactor.on_read_blocked(now);
             self.carry_out(now, cx, action);
+            self.reactor.trim();
+            self.calls.trim();
         }
         tidy || draining
     }
@@ -372,9 +374,8 @@ where
         (self.seat.is_some() || !self.calls.is_empty()) && self.answer(cx)
     }
 
-    fn received(&mut self, now: Timestamp, bytes: usize) {
+    fn received(&mut self, bytes: usize) {
         self.shared.metrics.received(bytes);
-        self.tidy.passed(now, bytes);
     }
 
     #[inline]
@@ -401,9 +402,13 @@ where
 
     fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) {
         self.shared.metrics.sent(n);
-        self.tidy.passed(now, n);
         let action = self.reactor.on_sent(now, n);
         self.carry_out(now, cx, action);
+        if self.tidy.used(now) {
+            // After the handshake, and after a request that came alone, there may be nothing for long.
+            self.reactor.trim();
+            self.calls.trim();
+        }
     }
 
     fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress) {

@@ -28,7 +28,7 @@ pub(crate) trait End {
     /// Does what has become possible without the peer; true when there was something.
     fn work(&mut self, cx: &mut Context<'_>) -> bool;
     /// So many bytes came, for whoever counts them.
-    fn received(&mut self, _now: Timestamp, _bytes: usize) {}
+    fn received(&mut self, _bytes: usize) {}
     /// Whether the disconnect depends on nothing having arrived, be it known to the runtime or not.
     fn wants_to_be_sure(&self) -> bool {
         false
@@ -144,9 +144,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         }
         match self.inbox.poll_read(&mut self.io, cx) {
             Poll::Ready(Ok((mut buffer, n))) => {
-                let now = now.get(end);
-                end.received(now, n);
-                end.on_bytes(now, cx, &mut buffer, n == 0);
+                end.received(n);
+                end.on_bytes(now.get(end), cx, &mut buffer, n == 0);
                 self.inbox.keep(buffer);
             }
             Poll::Ready(Err(_)) => end.on_transport_error(now.get(end), cx),
