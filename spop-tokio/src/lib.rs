@@ -1,49 +1,116 @@
 //! Agents for HAProxy's SPOP on tokio.
 //!
-//! A handler is an async function from a [`Request`] to [`Actions`]; a [`Server`] runs it on any number of TCP and unix
-//! sockets.
+//! HAProxy can ask an agent about a connection or a request before it goes on. Here an agent is an async function from a
+//! [`Request`] to [`Actions`], and a [`Server`] runs it on any number of TCP and unix sockets.
+//!
+//! # Quick start
 //!
 //! ```no_run
 //! use std::net::IpAddr;
-//! use spop_tokio::{Actions, ArgError, Request, Scope, Server};
+//! use spop_tokio::{Actions, ArgError, Request, Router, Scope, Server};
 //!
 //! async fn reputation(request: Request) -> Result<Actions, ArgError> {
+//!     let ip: IpAddr = request.arg("ip")?;
 //!     let mut actions = Actions::new();
-//!     if let Some(message) = request.message("get-ip-reputation") {
-//!         let ip: IpAddr = message.arg("ip")?;
-//!         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     }
+//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
 //!     Ok(actions)
 //! }
 //!
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
-//!     Server::new(reputation).bind("127.0.0.1:12345").await?.serve().await;
+//!     let router = Router::new().on("get-ip-reputation", reputation);
+//!     Server::new(router).bind("127.0.0.1:12345").await?.serve().await;
 //!     Ok(())
 //! }
 //! ```
 //!
+//! It answers this part of an SPOE configuration, and HAProxy has the answer as `var(sess.iprep.ip_score)`:
+//!
+//! ```text
+//! spoe-agent iprep-agent
+//!     messages    get-ip-reputation
+//!     option      var-prefix iprep
+//!     timeout     processing 100ms
+//!     use-backend agents
+//!
+//! spoe-message get-ip-reputation
+//!     args  ip=src
+//!     event on-client-session
+//! ```
+//!
 //! # Handlers
+//!
+//! A handler is a function or closure, or a type that is a [`Handler`]: for state, and for looking at payloads while they
+//! arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
 //!
 //! - An answer that is ready at once costs no task and no allocation. Slow ones run beside each other, and are answered in
 //!   the order they are ready. All answers to what one read brought leave in one write.
-//! - A handler that returns an error, panics, or answers with more than HAProxy accepts costs its request only: HAProxy
-//!   gets what [`AgentConfig::on_failure`] says, an empty answer by default, at once.
-//! - A handler whose answer nobody wants any more is dropped where it waits.
+//! - It must not block its thread. [`Deferred`] is for work that is done elsewhere, on a thread that may block for instance;
+//!   `tokio::task::spawn_blocking` does as well.
+//! - A handler whose answer nobody wants any more is dropped where it waits. [`Request::cancellation`] tells what it has
+//!   spawned.
+//! - [`Swap`] replaces a handler while requests are under way; `TowerHandler` (feature `tower`) takes a service of tower.
 //! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine when
 //!   its own is gone, or held up by a peer that does not read. The handlers of a connection that is lost go on while
 //!   another of its engine lives.
 //!
-//! [`Deferred`] is for work that is done elsewhere, on a thread that may block for instance; [`Swap`] replaces a handler
-//! while requests are under way; `TowerHandler` (feature `tower`) takes a service of tower.
+//! Arguments come as the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
+//! [`Headers`] for `req.hdrs_bin`, [`Value`] for whatever it is, and an `Option` of these for what may be NULL or absent. The
+//! error names message, argument and reason.
+//!
+//! HAProxy drops a variable silently whose name it does not take: [`Actions::try_set_var`] says so instead, and a test can
+//! check all names of an answer with [`Actions::check_names`].
+//!
+//! # Routing
+//!
+//! A [`Router`] gives each message to a handler of its own, and each handler sees a request with one message. The messages of
+//! one NOTIFY are worked on beside each other, and their actions join in order.
+//!
+//! ```
+//! use spop_tokio::{Actions, ArgError, Headers, Request, Router, Scope, Unknown};
+//!
+//! async fn inspect(request: Request) -> Result<Actions, ArgError> {
+//!     let (path, headers): (&str, Headers<'_>) = (request.arg("path")?, request.arg("hdrs")?);
+//!     let mut actions = Actions::new();
+//!     actions.set_var(Scope::Request, "odd", path.contains("..") || headers.get("host").is_none());
+//!     Ok(actions)
+//! }
+//!
+//! async fn log(request: Request) -> Actions {
+//!     println!("{:?}", request.messages());
+//!     Actions::new()
+//! }
+//!
+//! let router = Router::new().on("check-request", inspect).on("log", log).unknown(Unknown::Fail);
+//! # drop(router);
+//! ```
+//!
+//! # When a handler fails
+//!
+//! A handler that returns an error, panics, drops its [`Responder`], takes longer than
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its request
+//! only. HAProxy gets an answer at once: an empty one, a variable, or a disconnect. The event `request_failed` says which.
+//!
+//! ```
+//! use std::time::Duration;
+//! use spop_tokio::{Actions, AgentConfig, OnFailure, Scope, Server};
+//! # async fn handler(_: spop_tokio::Request) -> Actions { Actions::new() }
+//!
+//! let mut failed = Actions::new();
+//! failed.set_var(Scope::Session, "failed", true);
+//! let mut config = AgentConfig::default();
+//! config.on_failure = OnFailure::Answer(failed);
+//! config.timeouts.message = Some(Duration::from_millis(200));
+//! let server = Server::with_config(handler, config);
+//! # drop(server);
+//! ```
 //!
 //! # Listeners
 //!
 //! [`Server::bind`] takes addresses, paths of unix sockets and open listeners. An [`Endpoint`] says more about one:
-//! permissions of a socket file, `SO_REUSEPORT`, keepalive. With the feature `systemd`, `Endpoint::from_systemd` has the
-//! sockets that a supervisor has opened. [`Service::serve_connection`] serves any other stream.
-//!
-//! # Before the session
+//! permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
+//! `systemd`, `Endpoint::from_systemd` has the sockets that a supervisor has opened. [`Service::serve_connection`] serves any
+//! other stream.
 //!
 //! What the connections of a listener pass before their first frame is a list in the order of your choice: rules on where
 //! they come from, a PROXY header (feature `proxy`), a probe that is answered, TLS (feature `tls`). All of it has a
@@ -58,7 +125,9 @@
 //! let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
 //! let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
 //! let config = AcceptConfig::new().with(inside)?.with(health)?;
-//! let server = Server::new(handler).bind(Endpoint::from("0.0.0.0:12345").accept(config)).await?;
+//! let server = Server::new(handler)
+//!     .bind(Endpoint::from("0.0.0.0:12345").accept(config)).await?
+//!     .bind(Endpoint::from("/run/agent.sock").mode(0o660)).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -88,9 +157,22 @@
 //! # Limits
 //!
 //! What one connection may take is in [`AgentConfig::limits`](spop_core::config::Limits), and how long things may take in
-//! [`AgentConfig::timeouts`](spop_core::config::Timeouts). [`Server::max_connections`],
-//! [`Server::max_connections_per_source`] and [`Server::max_in_flight`] bound them all together. What is over a limit is
+//! [`AgentConfig::timeouts`](spop_core::config::Timeouts). Others bound all connections together. What is over a limit is
 //! refused at once and counted.
+//!
+//! ```
+//! use spop_tokio::{AgentConfig, Server};
+//! # async fn handler(_: spop_tokio::Request) -> spop_tokio::Actions { spop_tokio::Actions::new() }
+//!
+//! let mut config = AgentConfig::default();
+//! config.limits.max_in_flight = 200;
+//! config.limits.max_payload = 64 * 1024;
+//! let server = Server::with_config(handler, config)
+//!     .max_connections(2_000)
+//!     .max_connections_per_source(500)
+//!     .max_in_flight(10_000);
+//! # drop(server);
+//! ```
 //!
 //! # Shutdown
 //!
@@ -98,21 +180,73 @@
 //! until nothing is owed on it, for [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`]
 //! ends at once.
 //!
+//! ```no_run
+//! # async fn handler(_: spop_tokio::Request) -> spop_tokio::Actions { spop_tokio::Actions::new() }
+//! # async fn main_() -> std::io::Result<()> {
+//! use spop_tokio::Server;
+//! use tokio::signal::unix::{SignalKind, signal};
+//!
+//! let mut terminate = signal(SignalKind::terminate())?;
+//! let server = Server::new(handler).bind("127.0.0.1:12345").await?;
+//! server.serve_until(async { drop(terminate.recv().await) }).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To replace a process, start the new one beside it, on a shared TCP port ([`Endpoint::reuse_port`]), a socket of systemd,
+//! or the same path ([`Endpoint::take_over`]); then have the old one drain.
+//!
 //! # What can be seen
 //!
-//! [`ServerHandle::stats`] has the numbers of a server, [`ServerHandle::connections`] what is open. With the feature
-//! `metrics`, a recorder of the `metrics` facade that is installed before the server is made gets `spop_connections`,
-//! `spop_requests_in_flight`, the histogram `spop_handler_seconds`, `spop_closed_total` by initiator and status, and the
-//! counters `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`,
-//! `spop_probes_total`, `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`,
-//! `spop_cancelled_total`, `spop_aborted_total`, `spop_received_bytes_total` and `spop_sent_bytes_total`.
+//! [`ServerHandle::stats`] has the numbers of a server, [`ServerHandle::connections`] what is open.
 //!
-//! # Events
+//! With the feature `metrics`, a recorder of the `metrics` facade that is installed before the server is made gets:
 //!
-//! What happened is told to [`tracing`]: `request_failed`, `watch_panicked`, `connection_failed`, `not_accepted` and
-//! `connection_panicked` as warnings and errors, at a bounded rate with the number of those `suppressed`; the ordinary
-//! course of things (`connection_opened`, `session_established`, `connection_closed`, `request_cancelled`,
-//! `payload_dropped`) for debugging.
+//! | name | what |
+//! |---|---|
+//! | `spop_connections` | connections with a session: a gauge |
+//! | `spop_requests_in_flight` | requests that handlers work on: a gauge |
+//! | `spop_handler_seconds` | how long handlers take: a histogram |
+//! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came, were too many, did not pass what comes before a session, or were a monitor's |
+//! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, and what became of them |
+//! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
+//!
+//! What happened is told to [`tracing`], by events with these names:
+//!
+//! | name | level | what |
+//! |---|---|---|
+//! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `answer_unsendable`, … |
+//! | `message_unknown` | warn | a message that no [`Router`] has a route for |
+//! | `watch_panicked` | warn | a handler that panicked over a payload on its way |
+//! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
+//! | `connection_panicked` | error | a fault of this library |
+//! | `connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of things |
+//! | `agent_unreachable`, `agent_down` | warn | an agent that an [`Engine`] cannot use |
+//! | `agent_connected`, `agent_disconnected`, `agent_up` | debug | its ordinary course |
+//!
+//! Warnings that a peer can cause come at a bounded rate, with the number of those `suppressed`. Connections run in a span
+//! `connection` and handlers in a span `request`, both for debugging: with the filter `info,spop_tokio::spans=debug` every
+//! line that a handler logs says whose request it is about.
+//!
+//! # Asking agents
+//!
+//! An [`Engine`] is HAProxy's side, for tests, load, health checks and other proxies: a pool of connections to one agent or
+//! several, over TCP, unix sockets and TLS, with or without PROXY headers.
+//!
+//! ```no_run
+//! use spop_tokio::{Engine, EngineConfig, MessageList, Scope};
+//!
+//! # async fn ask() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(EngineConfig::haproxy_3_1()).agent("127.0.0.1:12345").start()?;
+//! let mut messages = MessageList::new();
+//! messages.message("get-ip-reputation").arg("ip", std::net::Ipv4Addr::new(203, 0, 113, 7));
+//! let answer = engine.notify(&messages).await?;
+//! println!("score: {:?}", answer.var(Scope::Session, "ip_score"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod alarm;
 mod calls;

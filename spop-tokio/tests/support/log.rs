@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// The warnings of the current thread, while this lives.
 pub struct Log {
@@ -19,15 +19,15 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub fn start() -> Self {
-        Self::down_to(LevelFilter::WARN)
+        Self::with("warn")
     }
 
-    /// With less important things too.
-    pub fn down_to(level: LevelFilter) -> Self {
+    /// What passes a filter.
+    pub fn with(filter: &str) -> Self {
         let lines = Lines::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines.clone())
-            .with_max_level(level)
+            .with_env_filter(EnvFilter::new(filter))
             .with_ansi(false)
             .without_time()
             .finish();
