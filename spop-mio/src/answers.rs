@@ -7,6 +7,7 @@ use spop_core::{
     AgentReactor, ConnectionId, Reply, Ticket,
     hub::{Connections, Route},
 };
+use spop_server::Cancelled;
 
 use crate::{
     Handler,
@@ -103,7 +104,7 @@ impl<H: Handler> Worker<H> {
     #[cold]
     pub(crate) fn release_superseded(&mut self) {
         for (connection, ticket) in std::mem::take(&mut self.app.superseded) {
-            self.app.pending.cancel(connection, ticket);
+            self.app.pending.cancel(connection, ticket, Cancelled::Superseded);
             let mut net = Net { conns: &mut self.conns, keys: &self.keys };
             if let Some(reactor) = net.get(connection) {
                 reactor.release(ticket);

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::{
     Handler, Outcome, Request, mail::Mailbox, passing::Whence, pending::Pending, request::Call,
-    responder::Letter, shared::Shared, tally::Tally,
+    responder::Letter, shared::Shared, spans, tally::Tally,
 };
 
 /// The application's side of a worker.
@@ -52,9 +52,9 @@ impl<H: Handler> App<H> {
                 debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
                 self.tally.cancelled += 1;
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
-                self.pending.cancel(reactor.connection(), cancelled.ticket);
+                self.pending.cancel(reactor.connection(), cancelled.ticket, why.into());
             }
-            Action::Close(closed) => self.close(now, reactor.connection(), peer, &closed),
+            Action::Close(closed) => self.close(now, reactor, peer, &closed),
             _ => {}
         }
     }
@@ -85,8 +85,11 @@ impl<H: Handler> App<H> {
             mailbox: &self.mailbox,
             shared: server,
         };
+        let span = spans::request(peer, connection, ids);
         let handler = &mut self.handler;
+        let entered = span.enter();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
+        drop(entered);
         let answer = match outcome {
             Ok(Outcome(Some(reply))) => Ok(reply),
             // Then the ticket is with a responder, and this answers nothing.
@@ -162,7 +165,7 @@ impl<H> App<H> {
         }
         // It can only be the ticket of another connection, and it is not.
         if let Ok(Action::Close(closed)) = reactor.fail(now, ticket) {
-            self.close(now, reactor.connection(), peer, &closed);
+            self.close(now, reactor, peer, &closed);
         }
     }
 
@@ -176,7 +179,7 @@ impl<H> App<H> {
         message: &str,
     ) {
         if let Action::Close(closed) = reactor.disconnect(now, status, message) {
-            self.close(now, reactor.connection(), peer, &closed);
+            self.close(now, reactor, peer, &closed);
         }
     }
 
@@ -192,23 +195,31 @@ impl<H> App<H> {
         self.joined |= self.hub.join(connection, session);
     }
 
-    fn close(&mut self, now: Timestamp, connection: ConnectionId, peer: &Whence, closed: &Closed) {
-        self.forget(connection);
+    fn close(&mut self, now: Timestamp, reactor: &AgentReactor, peer: &Whence, closed: &Closed) {
+        self.forget(reactor);
+        let connection = reactor.connection().0;
         self.shared.metrics.closed(closed);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
         if !faulty {
-            debug!(name: "connection_closed", %peer, connection = connection.0, reason = %closed, "connection closed");
+            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
         } else if let Some(suppressed) = self.logs.closed.pass(now) {
-            let connection = connection.0;
             warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");
         }
     }
 
     /// A session is over. Its requests go on where other connections can carry their answers.
-    pub(crate) fn forget(&mut self, connection: ConnectionId) {
-        if !self.hub.leave(connection) {
-            self.pending.cancel_all(connection);
+    pub(crate) fn forget(&mut self, reactor: &AgentReactor) {
+        let connection = reactor.connection();
+        let Some(engine) = reactor.session().and_then(Session::shared_engine) else {
+            return self.pending.disconnect(connection);
+        };
+        if !self.hub.has(connection) {
+            // It was over before its stream was closed.
+        } else if self.hub.leave(connection) {
+            self.pending.orphan(connection, engine);
+        } else {
+            self.pending.abandon(connection, engine);
         }
     }
 }

@@ -84,6 +84,7 @@ mod request;
 mod responder;
 mod server;
 mod shared;
+mod spans;
 mod stream;
 mod swap;
 mod tally;
@@ -105,6 +106,6 @@ pub use spop_core::{
     Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{ConnectionInfo, Stats};
+pub use spop_server::{Cancelled, ConnectionInfo, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -2,40 +2,62 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use spop_core::{ConnectionId, TicketId};
+use spop_server::Cancelled;
 
-use crate::responder::Cancelled;
+use crate::responder::Wanted;
 
 /// Whom to tell when nobody waits any more.
 #[derive(Debug, Default)]
-pub(crate) struct Pending(HashMap<ConnectionId, HashMap<TicketId, Arc<Cancelled>>>);
+pub(crate) struct Pending {
+    requests: HashMap<ConnectionId, HashMap<TicketId, Arc<Wanted>>>,
+    /// Connections that are gone, whose requests others of their engine can answer.
+    orphans: HashMap<Bytes, Vec<ConnectionId>>,
+}
 
 impl Pending {
-    pub(crate) fn insert(&mut self, connection: ConnectionId, ticket: TicketId, cancelled: Arc<Cancelled>) {
-        self.0.entry(connection).or_default().insert(ticket, cancelled);
+    pub(crate) fn insert(&mut self, connection: ConnectionId, ticket: TicketId, wanted: Arc<Wanted>) {
+        self.requests.entry(connection).or_default().insert(ticket, wanted);
     }
 
-    /// The answer is there.
-    pub(crate) fn remove(&mut self, connection: ConnectionId, ticket: TicketId) -> Option<Arc<Cancelled>> {
-        let tickets = self.0.get_mut(&connection)?;
+    /// The answer is there. `None` when nobody waits for it.
+    pub(crate) fn remove(&mut self, connection: ConnectionId, ticket: TicketId) -> Option<Arc<Wanted>> {
+        let tickets = self.requests.get_mut(&connection)?;
         let removed = tickets.remove(&ticket);
         if tickets.is_empty() {
-            self.0.remove(&connection);
+            self.requests.remove(&connection);
         }
         removed
     }
 
-    pub(crate) fn cancel(&mut self, connection: ConnectionId, ticket: TicketId) {
-        if let Some(cancelled) = self.remove(connection, ticket) {
-            cancelled.set();
+    pub(crate) fn cancel(&mut self, connection: ConnectionId, ticket: TicketId, why: Cancelled) {
+        if let Some(wanted) = self.remove(connection, ticket) {
+            wanted.cancel(why);
         }
     }
 
-    pub(crate) fn cancel_all(&mut self, connection: ConnectionId) {
-        if let Some(tickets) = self.0.remove(&connection) {
-            for cancelled in tickets.values() {
-                cancelled.set();
-            }
+    /// A connection is gone, and all that waits for it.
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
+        for wanted in self.requests.remove(&connection).into_iter().flat_map(HashMap::into_values) {
+            wanted.cancel(Cancelled::Disconnected);
+        }
+    }
+
+    /// A connection is gone, and others of its engine are left.
+    pub(crate) fn orphan(&mut self, connection: ConnectionId, engine: &Bytes) {
+        if self.requests.contains_key(&connection) {
+            let orphans = self.orphans.entry(engine.clone()).or_default();
+            orphans.retain(|orphan| self.requests.contains_key(orphan));
+            orphans.push(connection);
+        }
+    }
+
+    /// The last connection of an engine is gone.
+    pub(crate) fn abandon(&mut self, connection: ConnectionId, engine: &Bytes) {
+        self.disconnect(connection);
+        for orphan in self.orphans.remove(engine).unwrap_or_default() {
+            self.disconnect(orphan);
         }
     }
 }

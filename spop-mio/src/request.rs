@@ -13,7 +13,7 @@ use crate::{
     Outcome, Responder,
     mail::Mailbox,
     passing::Whence,
-    responder::{Cancelled, Job, Letter},
+    responder::{Job, Letter, Wanted},
     shared::Shared,
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Call {
     pub(crate) permit: Permit,
     pub(crate) began: Began,
     /// Then the flag that says whether anybody waits for that.
-    pub(crate) cancelled: Option<Arc<Cancelled>>,
+    pub(crate) cancelled: Option<Arc<Wanted>>,
 }
 
 impl Request<'_> {
@@ -121,7 +121,7 @@ impl Request<'_> {
     /// ```
     pub fn defer(self, keep: impl FnOnce(Responder)) -> Outcome {
         if let Some(ticket) = self.call.ticket.take() {
-            let cancelled = Arc::new(Cancelled::default());
+            let cancelled = Arc::new(Wanted::default());
             self.call.cancelled = Some(Arc::clone(&cancelled));
             let permit = std::mem::take(&mut self.call.permit);
             let job = Job(permit, self.shared.metrics.work_since(self.call.began));

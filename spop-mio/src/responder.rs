@@ -2,11 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
+    sync::{Arc, OnceLock, mpsc::Sender},
     thread,
     time::Instant,
 };
@@ -15,7 +11,7 @@ use spop_core::{
     Reply, Ticket,
     frame::{Ids, Message, Messages},
 };
-use spop_server::{ConnectionInfo, Permit, Work};
+use spop_server::{Cancelled, ConnectionInfo, Permit, Work};
 
 use crate::{
     app::{Answer, Failure},
@@ -34,7 +30,7 @@ pub struct Responder {
     messages: Messages,
     deadline: Option<Instant>,
     mailbox: Arc<Mailbox<Letter>>,
-    cancelled: Arc<Cancelled>,
+    wanted: Arc<Wanted>,
     #[allow(dead_code)] // Held for its drop.
     job: Job,
 }
@@ -44,13 +40,14 @@ pub struct Responder {
 #[allow(dead_code)] // Held for its drop.
 pub(crate) struct Job(pub(crate) Permit, pub(crate) Work);
 
-/// Whether nobody waits for an answer any more.
+/// Whether anybody waits for an answer, and why nobody does any more.
 #[derive(Debug, Default)]
-pub(crate) struct Cancelled(AtomicBool);
+pub(crate) struct Wanted(OnceLock<Cancelled>);
 
-impl Cancelled {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl Wanted {
+    pub(crate) fn cancel(&self, why: Cancelled) {
+        // The first reason is the reason.
+        let _ = self.0.set(why);
     }
 }
 
@@ -73,10 +70,10 @@ impl Responder {
         messages: Messages,
         deadline: Option<Instant>,
         mailbox: Arc<Mailbox<Letter>>,
-        cancelled: Arc<Cancelled>,
+        wanted: Arc<Wanted>,
         job: Job,
     ) -> Self {
-        Self { ticket: Some(ticket), messages, deadline, mailbox, cancelled, job }
+        Self { ticket: Some(ticket), messages, deadline, mailbox, wanted, job }
     }
 
     /// What is asked, in order. It shares nothing with the connection's buffer.
@@ -103,7 +100,12 @@ impl Responder {
     /// identifiers, it was given up, or the connection ended. To be asked before and in the course of long work; an answer
     /// is dropped then.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.0.load(Ordering::Relaxed)
+        self.cancelled().is_some()
+    }
+
+    /// Why nobody waits for the answer any more, if so.
+    pub fn cancelled(&self) -> Option<Cancelled> {
+        self.wanted.0.get().copied()
     }
 
     /// Answers.
@@ -136,7 +138,7 @@ impl fmt::Debug for Responder {
         f.debug_struct("Responder")
             .field("ticket", &self.ticket)
             .field("messages", &self.messages)
-            .field("cancelled", &self.is_cancelled())
+            .field("cancelled", &self.cancelled())
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, event::Event};
 use slab::Slab;
-use spop_core::{ConnectionId, Session, Status, Timestamp};
+use spop_core::{ConnectionId, Status, Timestamp};
 use spop_server::{ConnectionInfo, Open};
 
 use crate::{
@@ -255,11 +255,7 @@ impl<H: Handler> Worker<H> {
         let connection = conn.io.reactor().connection();
         self.timers.clear(key);
         self.keys.remove(&connection);
-        // With async, a session that is over has left what it owes to its siblings already.
-        let session = conn.io.reactor().session();
-        if session.and_then(Session::shared_engine).is_none() || self.app.hub.has(connection) {
-            self.app.forget(connection);
-        }
+        self.app.forget(conn.io.reactor());
         // It is closed next, or registered elsewhere.
         let _ = self.poll.registry().deregister(conn.io.stream_mut());
     }

@@ -8,6 +8,7 @@ mod support;
 use std::{
     collections::HashSet,
     io::Write as _,
+    net::Shutdown,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -19,8 +20,8 @@ use std::{
 
 use spop_core::config::Timeouts;
 use spop_mio::{
-    Actions, AgentConfig, ArgError, Capabilities, Outcome, Reply, Request, Responder, Routes, Scope, Status,
-    Unknown, Value,
+    Actions, AgentConfig, ArgError, Cancelled, Capabilities, Outcome, Reply, Request, Responder, Routes,
+    Scope, Status, Unknown, Value,
 };
 
 use crate::support::{Running, bytes, until, within};
@@ -247,12 +248,19 @@ fn a_responder_sees_that_nobody_waits() {
         assert!(!older.is_cancelled() && older.deadline().is_some());
         client.send("NOTIFY fin 1 1 m");
         let newer = responders.recv().unwrap();
-        assert!(older.is_cancelled() && !newer.is_cancelled());
+        assert_eq!((older.cancelled(), newer.cancelled()), (Some(Cancelled::Superseded), None));
         older.reply(Actions::new());
         // It is answered in its stead, with nothing.
         client.expect("ACK fin 1 1");
         until(|| newer.is_cancelled());
+        assert_eq!(newer.cancelled(), Some(Cancelled::TimedOut));
 
+        client.send("NOTIFY fin 3 1 m\nHAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
+        let late = responders.recv().unwrap();
+        until(|| late.is_cancelled());
+        assert_eq!(late.cancelled(), Some(Cancelled::Disconnected));
+
+        let mut client = server.session();
         client.send("NOTIFY fin 2 1 m");
         let orphan = responders.recv().unwrap();
         drop(client);
@@ -324,6 +332,41 @@ fn an_answer_takes_another_connection_of_its_engine() {
             }
             sibling.expect("ACK fin 9 1");
         }
+    });
+}
+
+#[test]
+fn nobody_waits_when_the_last_connection_of_an_engine_is_gone() {
+    within(|| {
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let end = "HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye";
+        let mut clients: Vec<_> = (0..3)
+            .map(|_| {
+                let mut client = server.connect();
+                client.greet("pipelining,async", "x");
+                client
+            })
+            .collect();
+        let mut kept = Vec::new();
+        for (id, client) in clients.iter_mut().enumerate() {
+            client.send(&format!("NOTIFY fin {id} 1 m"));
+            kept.push(responders.recv().unwrap());
+        }
+        for (client, left) in clients.iter_mut().zip([2, 1, 0]) {
+            assert!(kept.iter().all(|responder| !responder.is_cancelled()));
+            client.send(end);
+            assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
+            client.expect_end();
+            client.io.shutdown(Shutdown::Both).unwrap();
+            until(|| server.handle.stats().open == left);
+        }
+        until(|| kept.iter().all(|responder| responder.cancelled() == Some(Cancelled::Disconnected)));
+        kept.into_iter().for_each(drop);
+        server.session().send("NOTIFY fin 9 1 m");
+        assert_eq!(responders.recv().unwrap().ids().stream, 9);
     });
 }
 

@@ -4,6 +4,7 @@
 //! It is what `spop-tokio` and `spop-mio` are made of besides `spop-core`, for them and for adapters like them: the
 //! protocol's own crate opens no file and asks the system for nothing.
 
+mod cancelled;
 mod entrance;
 mod info;
 mod limits;
@@ -16,6 +17,7 @@ mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use cancelled::Cancelled;
 pub use entrance::Entrance;
 pub use info::ConnectionInfo;
 pub use limits::{InFlight, Permit, Place, Sources};

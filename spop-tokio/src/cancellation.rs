@@ -8,34 +8,9 @@ use std::{
     },
 };
 
-use spop_core::{Cancel, frame::Ids};
+use spop_core::frame::Ids;
+use spop_server::Cancelled;
 use tokio::sync::watch;
-
-/// Why nobody waits for a request any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cancelled {
-    /// It has its answer, be that the one of a failure.
-    Answered,
-    /// HAProxy aborted it.
-    Aborted,
-    /// HAProxy sent another under the same identifiers.
-    Superseded,
-    /// It was not answered within [`Timeouts::message`](spop_core::config::Timeouts::message).
-    TimedOut,
-    /// Its connection is gone.
-    Disconnected,
-}
-
-impl From<Cancel> for Cancelled {
-    fn from(why: Cancel) -> Self {
-        match why {
-            Cancel::Aborted => Self::Aborted,
-            Cancel::TimedOut => Self::TimedOut,
-            _ => Self::Superseded,
-        }
-    }
-}
 
 /// Whether anybody waits for a request, for work that goes on outside of its handler: the handler itself is dropped where
 /// it waits, and what it has spawned is not.

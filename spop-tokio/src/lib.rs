@@ -276,7 +276,7 @@ pub mod tls;
 mod tower;
 mod transfer;
 
-pub use cancellation::{Cancellation, Cancelled};
+pub use cancellation::Cancellation;
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
 pub use handler::Handler;
 pub use listen::{Address, Endpoint};
@@ -291,7 +291,7 @@ pub use spop_core::{
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{ConnectionInfo, Stats};
+pub use spop_server::{Cancelled, ConnectionInfo, Stats};
 pub use swap::Swap;
 #[cfg(feature = "tower")]
 pub use tower::TowerHandler;

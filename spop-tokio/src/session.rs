@@ -14,13 +14,13 @@ use spop_core::{
     frame::Ids,
     link::{Progress, Step},
 };
-use spop_server::{Open, Tidy};
+use spop_server::{Cancelled, Open, Tidy};
 use tracing::{debug, warn};
 
 use crate::{
     Handler, Peer, Reply, Request, Watch,
     calls::{Calls, Outcome, words},
-    cancellation::{Cancelled, Watched},
+    cancellation::Watched,
     entrance::{Accepted, Arrival},
     request::{Job, Origin},
     service::Shared,
