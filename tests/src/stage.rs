@@ -130,6 +130,27 @@ impl Stage {
         Haproxy::start(&self.haproxy, self.dir.path(), config)
     }
 
+    /// Starts one more HAProxy, which has its own directory: files of the scenario are to be named in full.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn another_haproxy(&self, config: &Config) -> Result<Haproxy> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.path().join(format!("haproxy-{number}"));
+        fs::create_dir(&dir)?;
+        Haproxy::start(&self.haproxy, &dir, config)
+    }
+
+    /// A loopback address that nobody else uses.
+    pub fn host(&self) -> Ipv4Addr {
+        self.host
+    }
+
+    /// Which agent plays: one of [`AGENTS`].
+    pub fn agent_name(&self) -> &'static str {
+        self.agent
+    }
+
     /// A directory for the scenario's own files.
     pub fn dir(&self) -> &Path {
         self.dir.path()

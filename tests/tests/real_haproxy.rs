@@ -5,6 +5,7 @@ mod real_haproxy {
     mod answers;
     mod entrance;
     mod fragments;
+    mod inside;
     mod lifecycle;
     mod production;
     mod requests;

@@ -2,59 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use spop_tests::haproxy::Config;
 use spop_tests::load::Load;
-use spop_tests::stage::{Verdict, everywhere};
-use spop_tokio::accept::{AcceptConfig, ExpectProxy};
-use spop_tokio::tls::{Tls, TlsFiles};
-use spop_tokio::{Actions, ArgError, Endpoint, Request, Scope, Server, ServerHandle};
-use tokio::runtime::Runtime;
+use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tokio::accept::{AcceptConfig, ExpectProxy, Policy, SourceRules};
+
+use super::inside::{Agent, Entrance, Files, Log, config};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
-
-/// An agent inside the test, for what the echo agent has no options for.
-struct Agent {
-    address: String,
-    handle: ServerHandle,
-    _runtime: Runtime,
-}
-
-impl Agent {
-    fn start(endpoint: Endpoint) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let server = runtime.block_on(Server::new(echo).bind(endpoint))?;
-        let address = server.addresses()?.first().map(ToString::to_string).unwrap_or_default();
-        let handle = server.handle();
-        runtime.spawn(server.serve());
-        Ok(Self { address, handle, _runtime: runtime })
-    }
-}
-
-async fn echo(request: Request) -> Result<Actions, ArgError> {
-    let mut actions = Actions::new();
-    if let Some(message) = request.message("echo") {
-        actions.set_var(Scope::Transaction, "echo.v", message.arg::<&str>("v")?);
-    }
-    if let Some(source) = request.source() {
-        actions.set_var(Scope::Transaction, "echo.source", source.ip());
-    }
-    let certificates = request.tls().map_or(0, |tls| tls.certificates.len());
-    actions.set_var(Scope::Transaction, "echo.certificates", certificates as u64);
-    Ok(actions)
-}
-
-fn config(agent: &Agent) -> Config {
-    Config::new(&agent.address)
-        .message("echo", "v=url_param(v)")
-        .show("echo.v")
-        .show("echo.source")
-        .show("echo.certificates")
-}
 
 fn ca(dir: &Path, name: &str) -> Result<Ca> {
     let mut params = CertificateParams::new([])?;
@@ -74,53 +31,104 @@ fn leaf(dir: &Path, ca: &Ca, name: &str) -> Result<()> {
     Ok(fs::write(dir.join(format!("{name}.pem")), pem)?)
 }
 
+/// An agent with a certificate of the authority `servers`, for clients of the authority `clients`.
+fn with_tls(stage: &Stage, servers: &Ca) -> Result<Agent> {
+    let dir = stage.dir();
+    leaf(dir, servers, "agent")?;
+    let files = Files { agent: dir.join("agent.pem"), clients: dir.join("clients.pem") };
+    Agent::start(stage, Entrance { tls: Some(files), ..Entrance::default() })
+}
+
 #[test]
 fn both_sides_show_certificates_and_a_rotation_loses_no_request() -> Verdict {
     everywhere(|stage| {
         let dir = stage.dir();
-        let (servers, clients) = (ca(dir, "servers")?, ca(dir, "clients")?);
-        leaf(dir, &servers, "agent")?;
+        let (first, clients) = (ca(dir, "servers")?, ca(dir, "clients")?);
         leaf(dir, &clients, "haproxy")?;
-        let files = TlsFiles::new(dir.join("agent.pem"), dir.join("agent.pem"));
-        let tls = Tls::from_files(files.require_clients_of(dir.join("clients.pem")))?;
-        let agent = Agent::start(Endpoint::from("127.0.0.1:0").tls(&tls))?;
-        let options = "ssl verify required ca-file servers.pem crt haproxy.pem";
-        // Connections come and go all the time.
-        let config = config(&agent).server_options(options).agent("timeout idle 100ms");
-        let haproxy = stage.haproxy(&config)?;
+        let agent = with_tls(stage, &first)?;
+        // Each certificate is of another authority. The load trusts them all; whoever comes after a rotation the new one.
+        let servers =
+            (0..5).map(|number| ca(dir, &format!("servers-{number}"))).collect::<Result<Vec<_>>>()?;
+        let all: String = std::iter::once(&first).chain(&servers).map(|ca| ca.pem()).collect();
+        fs::write(dir.join("all.pem"), all)?;
+        let path = dir.display();
+        let trusting = |authority: &str| {
+            let files = format!("ca-file {path}/{authority}.pem crt {path}/haproxy.pem");
+            config(&agent).server_options(&format!("ssl verify required {files}"))
+        };
+        let haproxy = stage.haproxy(&trusting("all"))?;
         haproxy.get("/?v=1")?.expect(&[("echo.v", "1"), ("echo.certificates", "1")])?;
         let load = Load::start(haproxy.address(), 4, "echo.v");
-        for _ in 0..5 {
+        for (number, authority) in servers.iter().enumerate() {
             load.run_for(100)?;
-            leaf(dir, &servers, "agent")?;
-            tls.reload()?;
-            sleep(Duration::from_millis(150));
+            leaf(dir, authority, "agent")?;
+            agent.reload()?;
+            let newcomer = stage.another_haproxy(&trusting(&format!("servers-{number}")))?;
+            newcomer.get("/?v=1")?.expect(&[("echo.v", "1")])?;
         }
         let tally = load.finish()?;
-        println!("{} served over TLS, slowest {:?}", tally.served, tally.slowest);
+        println!("{stage}: {} served over TLS, slowest {:?}", tally.served, tally.slowest);
         ensure!(tally.failures.is_empty(), "{:?}", tally.failures);
-        ensure!(agent.handle.stats().rejected == 0, "{:?}", agent.handle.stats());
+        ensure!(agent.stats().rejected == 0, "{:?}", agent.stats());
         Ok(())
     })
 }
 
+/// Checks that HAProxy gets no answer with these options of its server, and that the agent says why: each line the same,
+/// and not more lines than the bound on the log allows, however often HAProxy connects.
+fn expect_refused(stage: &Stage, log: &Log, agent: &Agent, options: &str, words: &str) -> Result<()> {
+    // From an address of its own: all agents of this process write into one log.
+    let source = stage.host();
+    let config =
+        config(agent).server_options(&format!("{options} source {source}")).agent("timeout processing 1s");
+    let haproxy = stage.haproxy(&config)?;
+    let reply = haproxy.get("/?v=1")?;
+    ensure!(reply.error().is_some() && reply.var("echo.v").is_none(), "it was answered");
+    let lines = log.lines_about(source)?;
+    ensure!(lines.len() <= 15, "{} lines", lines.len());
+    for line in &lines {
+        ensure!(line.contains("WARN") && line.contains(words), "no {words:?} in {line}");
+    }
+    let rejected = agent.stats().rejected;
+    println!("{stage}: {rejected} connections refused, {} lines: {:?}", lines.len(), lines.first());
+    ensure!(rejected > 0, "{:?}", agent.stats());
+    Ok(())
+}
+
 #[test]
 fn haproxy_without_a_certificate_is_refused() -> Verdict {
+    let log = Log::start();
+    everywhere(|stage| {
+        let (servers, _) = (ca(stage.dir(), "servers")?, ca(stage.dir(), "clients")?);
+        let agent = with_tls(stage, &servers)?;
+        let options = "ssl verify required ca-file servers.pem";
+        expect_refused(stage, &log, &agent, options, "peer sent no certificates")
+    })
+}
+
+#[test]
+fn haproxy_with_a_certificate_of_another_authority_is_refused() -> Verdict {
+    let log = Log::start();
     everywhere(|stage| {
         let dir = stage.dir();
-        let (servers, _) = (ca(dir, "servers")?, ca(dir, "clients")?);
-        leaf(dir, &servers, "agent")?;
-        let files = TlsFiles::new(dir.join("agent.pem"), dir.join("agent.pem"));
-        let tls = Tls::from_files(files.require_clients_of(dir.join("clients.pem")))?;
-        let agent = Agent::start(Endpoint::from("127.0.0.1:0").tls(&tls))?;
-        let config = config(&agent)
-            .server_options("ssl verify required ca-file servers.pem")
-            .agent("timeout processing 1s");
-        let haproxy = stage.haproxy(&config)?;
-        // HAProxy hears of it too late to know whose request it was.
-        haproxy.get("/?v=1")?.expect_error(1)?;
-        ensure!(agent.handle.stats().rejected > 0, "{:?}", agent.handle.stats());
-        Ok(())
+        let (servers, _, strangers) = (ca(dir, "servers")?, ca(dir, "clients")?, ca(dir, "strangers")?);
+        leaf(dir, &strangers, "haproxy")?;
+        let agent = with_tls(stage, &servers)?;
+        let options = "ssl verify required ca-file servers.pem crt haproxy.pem";
+        expect_refused(stage, &log, &agent, options, "invalid peer certificate")
+    })
+}
+
+#[test]
+fn an_agent_with_a_certificate_of_another_authority_is_refused_by_haproxy() -> Verdict {
+    let log = Log::start();
+    everywhere(|stage| {
+        let dir = stage.dir();
+        let (_, clients, strangers) = (ca(dir, "servers")?, ca(dir, "clients")?, ca(dir, "strangers")?);
+        leaf(dir, &clients, "haproxy")?;
+        let agent = with_tls(stage, &strangers)?;
+        let options = "ssl verify required ca-file servers.pem crt haproxy.pem";
+        expect_refused(stage, &log, &agent, options, "fatal alert")
     })
 }
 
@@ -129,18 +137,45 @@ fn a_proxy_header_tells_the_agent_where_haproxy_connects_from() -> Verdict {
     everywhere(|stage| {
         for option in ["send-proxy", "send-proxy-v2"] {
             let accept = AcceptConfig::new().with(ExpectProxy::new())?;
-            let agent = Agent::start(Endpoint::from("127.0.0.1:0").accept(accept))?;
+            let agent = Agent::start(stage, Entrance { accept, tls: None })?;
             // HAProxy announces the address that it connects from, which is one of its own.
             let config = config(&agent).server_options(&format!("{option} source 127.0.0.9"));
             let haproxy = stage.haproxy(&config)?;
             let reply = haproxy.get("/?v=1")?;
             reply.expect(&[("echo.v", "1")])?;
-            println!("{option}: {:?}", reply.var("echo.source"));
+            println!("{stage}, {option}: {:?}", reply.var("echo.source"));
             ensure!(
                 reply.var("echo.source").is_some_and(|source| source.starts_with("127.0.0.")),
                 "no source"
             );
         }
         Ok(())
+    })
+}
+
+#[test]
+fn haproxy_without_a_proxy_header_is_refused() -> Verdict {
+    let log = Log::start();
+    everywhere(|stage| {
+        let accept = AcceptConfig::new().with(ExpectProxy::new())?;
+        let agent = Agent::start(stage, Entrance { accept, tls: None })?;
+        expect_refused(stage, &log, &agent, "", "PROXY")
+    })
+}
+
+#[test]
+fn a_source_that_is_forbidden_is_refused_and_named() -> Verdict {
+    let log = Log::start();
+    everywhere(|stage| {
+        let network = format!("{}/32", stage.host());
+        let rules = SourceRules::new(Policy::Allow).deny(network.parse()?);
+        let accept = AcceptConfig::new().with(rules)?;
+        let agent = Agent::start(stage, Entrance { accept, tls: None })?;
+        // From elsewhere it may come.
+        let allowed = stage.haproxy(&config(&agent))?;
+        allowed.get("/?v=1")?.expect(&[("echo.v", "1")])?;
+        drop(allowed);
+        let words = format!("{} is denied by the rule for {network}", stage.host());
+        expect_refused(stage, &log, &agent, "", &words)
     })
 }

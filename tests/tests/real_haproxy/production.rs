@@ -6,6 +6,8 @@ use spop_tests::stage::{Stage, Verdict, everywhere};
 use spop_tests::wait::PATIENCE;
 use spop_tests::wrk::{Counted, Wrk, checked};
 
+use super::inside::{Agent, Entrance};
+
 /// Restarts each of two agents in turn, ten times, and lets requests pass in between to have both in use again.
 fn rolling_restarts(stage: &Stage, capabilities: &str, between: u64) -> Result<Counted> {
     let args = ["--capabilities", capabilities];
@@ -47,6 +49,25 @@ fn rolling_restarts_with_pipelining_lose_next_to_nothing() -> Verdict {
     everywhere(|stage| {
         let counted = rolling_restarts(stage, "fragmentation,pipelining", 5_000)?;
         ensure!(counted.failed * 10_000 <= counted.requests, "{counted:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_hundred_new_handlers_lose_nothing() -> Verdict {
+    everywhere(|stage| {
+        let agent = Agent::start(stage, Entrance::default())?;
+        let config = checked(Config::new(&agent.address)).show("echo.handler");
+        let haproxy = stage.haproxy(&config)?;
+        let load = Wrk::start(haproxy.address(), 16)?;
+        for number in 1..=100 {
+            load.run_for(&haproxy, 100)?;
+            agent.replace(number);
+            haproxy.get("/?v=1")?.expect(&[("echo.handler", &number.to_string())])?;
+        }
+        let counted = load.finish()?;
+        println!("{stage}: {counted:?}");
+        ensure!(counted.failed == 0, "{counted:?}");
         Ok(())
     })
 }
