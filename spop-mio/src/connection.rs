@@ -51,7 +51,8 @@ pub struct Connection<S> {
     reactor: AgentReactor,
     /// What was read and not used: a frame that is not whole, or what waits for a limit. Empty as a rule.
     rest: BytesMut,
-    /// The rest was read before the connection was made, and nobody has looked at it.
+    /// The rest was not looked at: it was read before the connection was made, or came behind a handshake after which the
+    /// connection may move to where the others of its engine are. What it asks is asked there.
     fresh: bool,
     /// When the next turn is due; not later than the reactor's deadline.
     wake: Option<Timestamp>,
@@ -195,6 +196,9 @@ impl<S: Stream> Connection<S> {
             while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
         }
         loop {
+            if self.fresh {
+                return Turn::Again;
+            }
             let interest = self.reactor.interest();
             if interest.close {
                 return Turn::Over;
@@ -298,7 +302,14 @@ impl<S: Stream> Connection<S> {
         match input(&mut self.reactor) {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused => false,
             action => {
-                let last = matches!(action, Action::Close(_));
+                let last = match &action {
+                    Action::Close(_) => true,
+                    Action::Established(session) => {
+                        self.fresh = session.shared_engine().is_some();
+                        self.fresh
+                    }
+                    _ => false,
+                };
                 act(&mut self.reactor, action);
                 !last
             }
