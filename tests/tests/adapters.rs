@@ -66,6 +66,14 @@ mod adapters {
             a_payload_that_does_not_go_on_is_refused
             breaches_have_their_status
         }
+        engines {
+            an_answer_takes_its_own_connection_while_it_can
+            answers_of_a_lost_connection_take_a_sibling
+            nothing_crosses_to_another_engine
+            without_async_nothing_crosses_at_all
+            the_same_ids_on_a_sibling_supersede
+            what_comes_with_the_handshake_has_siblings_too
+        }
         endings {
             a_drain_finishes_what_is_owed
             a_drain_has_an_end
@@ -84,17 +92,6 @@ mod adapters {
             a_handler_disconnects_with_its_status
             a_handler_that_takes_too_long_is_given_up
             a_handler_that_is_stuck_holds_up_nobody
-        }
-    }
-
-    scenarios! {
-        spop_tokio_more on_tokio::OnTokio
-        engines {
-            an_answer_takes_its_own_connection_while_it_can
-            answers_of_a_lost_connection_take_a_sibling
-            nothing_crosses_to_another_engine
-            without_async_nothing_crosses_at_all
-            the_same_ids_on_a_sibling_supersede
         }
         swap {
             a_handler_is_replaced_without_waiting_for_slow_requests

@@ -115,3 +115,31 @@ pub(super) fn the_same_ids_on_a_sibling_supersede(stage: &Stage<'_>) -> Result<(
     sibling.expect("ACK fin 1 1 set txn v=int32:2")?;
     home.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")
 }
+
+pub(super) fn what_comes_with_the_handshake_has_siblings_too(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    // Wherever the connections of each of them arrive.
+    for engine in 0..6 {
+        let open = |key: &str| -> Result<Peer> {
+            let mut peer = server.connect()?;
+            peer.send(&format!(
+                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+                 capabilities=string:pipelining,async engine-id=string:e{engine}
+                 NOTIFY fin {} 1 hold key=string:{key}{engine}",
+                key.len()
+            ))?;
+            let hello = peer.receive()?;
+            ensure!(hello.starts_with("AGENT-HELLO "), "{hello}");
+            server.gate.wait(&format!("{key}{engine}"))?;
+            Ok(peer)
+        };
+        let (home, mut sibling) = (open("a")?, open("bb")?);
+        home.reset();
+        std::thread::sleep(SILENCE);
+        server.gate.release(&format!("a{engine}"))?;
+        sibling.expect("ACK fin 1 1")?;
+        server.gate.release(&format!("bb{engine}"))?;
+        sibling.expect("ACK fin 2 1")?;
+    }
+    Ok(())
+}

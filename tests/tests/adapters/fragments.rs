@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::stage::{ALL, Over, Stage};
+use super::stage::{ALL, Over, Plan, Stage};
 
 pub(super) const OVER: &[Over] = ALL;
 
@@ -96,8 +96,16 @@ pub(super) fn the_peer_aborts_what_it_sends(stage: &Stage<'_>) -> Result<()> {
     peer.ask("NOTIFY fin 15 1 m", "ACK fin 15 1")
 }
 
+/// Lets a peer be quiet after a refusal: this one is not HAProxy, and may be slow.
+fn patient(plan: &mut Plan) {
+    plan.config.quiet_after_refusal = None;
+}
+
 pub(super) fn the_agent_refuses_what_arrives(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.watch_fragments = true)?;
+    let server = stage.serve_with(|plan| {
+        plan.config.watch_fragments = true;
+        patient(plan);
+    })?;
     let mut peer = server.session()?;
     let payload = r#"refuse body=string:"x"*600"#;
     peer.send(&format!("NOTIFY - 5 1 messages[..200] {payload}"))?;
@@ -128,7 +136,10 @@ pub(super) fn a_refused_connection_that_falls_silent_is_drained(stage: &Stage<'_
 }
 
 pub(super) fn a_payload_over_the_limit_is_refused(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.limits.max_payload = 300)?;
+    let server = stage.serve_with(|plan| {
+        plan.config.limits.max_payload = 300;
+        patient(plan);
+    })?;
     let mut peer = server.session()?;
     peer.send(&fragmented("5 1", r#"waf body=string:"x"*600"#, 613, 200)?)?;
     peer.expect("ACK fin,abort 5 1")?;
@@ -136,7 +147,10 @@ pub(super) fn a_payload_over_the_limit_is_refused(stage: &Stage<'_>) -> Result<(
 }
 
 pub(super) fn a_payload_that_does_not_go_on_is_refused(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.timeouts.frame = Some(Duration::from_millis(100)))?;
+    let server = stage.serve_with(|plan| {
+        plan.config.timeouts.frame = Some(Duration::from_millis(100));
+        patient(plan);
+    })?;
     let mut peer = server.session()?;
     peer.send("NOTIFY - 5 1 messages[..2] one")?;
     peer.expect("ACK fin,abort 5 1")?;

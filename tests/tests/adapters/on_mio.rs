@@ -3,14 +3,14 @@
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use spop_mio::{
-    Endpoint, Handler, Outcome, Partial, Reply, Request, Responder, Server, ServerHandle, Stats, Watch,
+    Endpoint, Handler, Outcome, Partial, Reply, Request, Responder, Server, ServerHandle, Stats, Swap, Watch,
 };
 use spop_tests::wait::PATIENCE;
 
 use super::script::{Deed, Facts, Gate, Later, deed, watch};
-use super::stage::{Adapter, Over, Plan, Running};
+use super::stage::{Adapter, Plan, Running};
 
 pub(crate) struct OnMio;
 
@@ -23,9 +23,11 @@ struct Play {
 impl Handler for Play {
     fn handle(&mut self, request: Request<'_>) -> Outcome {
         let facts = Facts {
+            source: request.source(),
+            destination: request.destination(),
             engine: request.engine_id().map(<[u8]>::to_vec),
+            certificates: request.tls().map(|tls| tls.certificates.len()),
             generation: self.generation,
-            ..Facts::default()
         };
         match deed(request.messages(), &facts) {
             Deed::Say(reply) => reply.into(),
@@ -55,24 +57,32 @@ impl Later for Responder {
 struct OfMio {
     address: String,
     handle: ServerHandle,
+    swap: Swap<Play>,
+    gate: Gate,
     ended: mpsc::Receiver<std::io::Result<()>>,
 }
 
 impl Adapter for OnMio {
-    fn kinds(&self) -> &'static [Over] {
-        &[Over::Tcp, Over::Unix]
-    }
-
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>> {
-        ensure!(plan.accept.steps().is_empty() && plan.tls.is_none(), "not yet");
-        let play = Play { gate: plan.gate, generation: 0 };
-        let endpoint = match plan.path {
+        let Plan { gate, .. } = plan;
+        let swap = Swap::new(Play { gate: gate.clone(), generation: 0 });
+        let mut endpoint = match plan.path {
             Some(path) => Endpoint::from(path),
             None => Endpoint::from("127.0.0.1:0"),
         };
-        let mut server = Server::with_config(play, plan.config).workers(2);
+        endpoint = endpoint.accept(plan.accept);
+        if let Some(tls) = &plan.tls {
+            endpoint = endpoint.tls(tls);
+        }
+        let mut server = Server::with_config(swap.clone(), plan.config).workers(2);
         if let Some(max) = plan.max_connections {
             server = server.max_connections(max);
+        }
+        if let Some(max) = plan.max_connections_per_source {
+            server = server.max_connections_per_source(max);
+        }
+        if let Some(max) = plan.max_in_flight {
+            server = server.max_in_flight(max);
         }
         let server = server.bind(endpoint)?;
         let address = server.addresses()?.first().context("no address")?.to_string();
@@ -82,7 +92,7 @@ impl Adapter for OnMio {
             // The test may be over.
             let _ = end.send(server.serve());
         });
-        Ok(Box::new(OfMio { address, handle, ended }))
+        Ok(Box::new(OfMio { address, handle, swap, gate, ended }))
     }
 }
 
@@ -108,8 +118,8 @@ impl Running for OfMio {
         self.handle.stats()
     }
 
-    fn swap(&self, _generation: u64) {
-        panic!("not yet");
+    fn swap(&self, generation: u64) {
+        self.swap.replace(Play { gate: self.gate.clone(), generation });
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::script::{Deed, Facts, Gate, Later, deed, watch};
-use super::stage::{ALL, Adapter, Over, Plan, Running};
+use super::stage::{Adapter, Plan, Running};
 
 pub(crate) struct OnTokio;
 
@@ -73,10 +73,6 @@ struct OfTokio {
 }
 
 impl Adapter for OnTokio {
-    fn kinds(&self) -> &'static [Over] {
-        ALL
-    }
-
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>> {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let Plan { gate, .. } = plan;

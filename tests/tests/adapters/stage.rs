@@ -17,8 +17,6 @@ use super::script::Gate;
 
 /// A crate that makes servers.
 pub(crate) trait Adapter: Sync {
-    /// What connections can be made of.
-    fn kinds(&self) -> &'static [Over];
     /// Starts a server in this process.
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>>;
 }
@@ -80,7 +78,7 @@ pub(crate) fn certificates() -> &'static Certificates {
 
 /// Plays a scenario over each kind of connection.
 pub(crate) fn play(adapter: &dyn Adapter, kinds: &[Over], scenario: fn(&Stage<'_>) -> Result<()>) -> Verdict {
-    for over in kinds.iter().filter(|over| adapter.kinds().contains(over)) {
+    for over in kinds {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stage = Stage { adapter, over: *over, dir, sockets: AtomicUsize::new(0) };
         scenario(&stage).map_err(|error| Failures::from(anyhow!("over {over:?}: {error:#}")))?;
