@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 /// A request that has no answer after this time hangs. Above every timeout in the configurations of HAProxy.
 pub const HANG: Duration = Duration::from_secs(20);
@@ -124,7 +124,8 @@ impl Client {
 
 pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> Result<TcpStream> {
     let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket(family, SocketType::STREAM, None)?;
+    // No agent that is started meanwhile shall have it too.
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddr::new(source, 0))?;
     connect(&socket, &to)?;
     Ok(socket.into())

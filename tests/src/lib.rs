@@ -2,6 +2,7 @@
 //! traffic that goes through them.
 
 pub mod agent;
+pub mod bystander;
 pub mod captures;
 pub mod corpus;
 pub mod haproxy;

@@ -1,0 +1,77 @@
+//! A well-behaved peer beside those that are not: it asks one thing after another, and measures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::peer::Peer;
+
+/// Between an answer and the next request.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A peer that asks until it is told to stop.
+#[derive(Debug)]
+pub struct Bystander {
+    running: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Served>>>,
+}
+
+/// How it was served.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Served {
+    /// Answers, each the right one.
+    pub answers: u32,
+    /// The longest time that one took.
+    pub slowest: Duration,
+}
+
+impl Bystander {
+    /// Opens a session and begins to ask.
+    ///
+    /// # Errors
+    /// There is no session to be had.
+    pub fn start(address: &str) -> Result<Self> {
+        let mut peer = Peer::connect(address)?;
+        peer.greet()?;
+        let running = Arc::new(AtomicBool::new(true));
+        let on = Arc::clone(&running);
+        let thread = thread::spawn(move || {
+            let mut served = Served::default();
+            while on.load(Ordering::Relaxed) {
+                let id = served.answers;
+                let start = Instant::now();
+                peer.ask(
+                    &format!("NOTIFY fin {id} 1 m a=uint32:{id}"),
+                    &format!("ACK fin {id} 1 set txn m.a=uint32:{id}"),
+                )?;
+                served.slowest = served.slowest.max(start.elapsed());
+                served.answers += 1;
+                thread::sleep(PAUSE);
+            }
+            Ok(served)
+        });
+        Ok(Self { running, thread: Some(thread) })
+    }
+
+    /// Ends its session, and says how it was served.
+    ///
+    /// # Errors
+    /// It was not, or one answer took longer than `limit`.
+    pub fn finish(mut self, limit: Duration) -> Result<Served> {
+        self.running.store(false, Ordering::Relaxed);
+        let thread = self.thread.take().context("it has ended")?;
+        let served = thread.join().map_err(|_| anyhow!("the bystander panicked"))?;
+        let served = served.context("the bystander was not served")?;
+        ensure!(served.answers > 0 && served.slowest < limit, "the bystander was kept waiting: {served:?}");
+        Ok(served)
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        self.running.store(false, Ordering::Relaxed);
+    }
+}
