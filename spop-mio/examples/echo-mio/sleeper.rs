@@ -10,6 +10,10 @@ use std::{
 
 use spop_mio::{Reply, Responder};
 
+/// When so many answers wait, those that nobody waits for any more are let go: a peer that asks the same again and again
+/// must not fill the memory with what it has given up.
+const MANY: usize = 1_024;
+
 /// Where answers are left until then.
 #[derive(Clone)]
 pub(crate) struct Sleeper(Sender<(Instant, Responder, Reply)>);
@@ -31,7 +35,7 @@ impl Sleeper {
 
 fn run(receiver: &Receiver<(Instant, Responder, Reply)>) {
     let mut sleeping = BTreeMap::new();
-    let mut count = 0_u64;
+    let (mut count, mut limit) = (0_u64, MANY);
     loop {
         let next = sleeping.first_key_value().map(|((at, _), _): (&(Instant, u64), _)| *at);
         let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
@@ -39,6 +43,10 @@ fn run(receiver: &Receiver<(Instant, Responder, Reply)>) {
             Ok((at, responder, reply)) => {
                 count += 1;
                 sleeping.insert((at, count), (responder, reply));
+                if sleeping.len() >= limit {
+                    sleeping.retain(|_, (responder, _)| !responder.is_cancelled());
+                    limit = MANY.max(2 * sleeping.len());
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if sleeping.is_empty() => return,

@@ -173,13 +173,13 @@ fn who_aborts_and_starts_again_holds_one_payload() -> Verdict {
         }
         peer.ask("UNSET fin,abort 5 1\nNOTIFY fin 7 1 m", "ACK fin 7 1")?;
         // The same id in flight without end: one is worked on, and only the last is answered.
-        for _ in 0..5_000 {
+        for _ in 0..20_000 {
             peer.send("NOTIFY fin 9 1 sleep ms=int32:600000")?;
         }
         peer.ask("NOTIFY fin 9 1 m", "ACK fin 9 1")?;
         let (after, served) = (target.holds()?, bystander.finish(PATIENT)?);
         println!("{}: memory {} -> {} KiB; {served:?}", arena.name, before.memory, after.memory);
-        ensure!(after.memory <= before.memory + (4 << 10), "{before:?} -> {after:?}");
+        ensure!(after.memory <= before.memory + (8 << 10), "{before:?} -> {after:?}");
         Ok(())
     })
 }
