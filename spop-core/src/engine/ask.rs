@@ -42,6 +42,8 @@ impl EngineReactor {
         ids: Option<Ids>,
         payload: &[u8],
     ) -> Result<NotifyId, NotifyError> {
+        // Its time begins now, also where the clock has gone back.
+        let now = self.link.tick(now);
         self.notify_since(now, now, ids, payload)
     }
 
