@@ -4,7 +4,7 @@ use super::*;
 use crate::EngineError;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 300 }))]
 
     #[test]
     fn what_is_asked_is_answered(
