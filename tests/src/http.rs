@@ -138,13 +138,15 @@ pub struct Reply {
     pub status: u16,
     /// From before the connection was made until the reply was complete.
     pub took: Duration,
+    /// The body; without it of a [`Client`].
+    pub body: String,
     headers: Vec<(String, String)>,
 }
 
 impl Reply {
     fn parse(answer: &[u8], took: Duration) -> Result<Self> {
         let text = String::from_utf8_lossy(answer);
-        let Some((head, _body)) = text.split_once("\r\n\r\n") else {
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
             bail!("the connection closed before a reply was complete; it said {text:?}");
         };
         let mut lines = head.split("\r\n");
@@ -153,7 +155,7 @@ impl Reply {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        Ok(Self { status: status.context("not an HTTP reply")?, took, headers })
+        Ok(Self { status: status.context("not an HTTP reply")?, took, headers, body: body.to_owned() })
     }
 
     /// The value of a header.

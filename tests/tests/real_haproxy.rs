@@ -4,6 +4,7 @@
 mod real_haproxy {
     mod answers;
     mod entrance;
+    mod example;
     mod fragments;
     mod inside;
     mod lifecycle;

@@ -22,8 +22,8 @@ pub(crate) async fn run(agent: Address, out: &mut impl Write) -> io::Result<()> 
     writeln!(out)?;
     writeln!(out, "{:<22} {:>5}  {:<8} {:>9}", "ADDRESS", "SCORE", "VERDICT", "TIME")?;
     let addresses: [IpAddr; 8] = [
-        [127, 0, 0, 1].into(),
         [127, 0, 0, 2].into(),
+        [127, 0, 0, 3].into(),
         [192, 168, 1, 20].into(),
         [203, 0, 113, 6].into(),
         [203, 0, 113, 7].into(),
@@ -71,8 +71,8 @@ mod tests {
         run(agent, &mut table).await.unwrap();
         let table = String::from_utf8(table).unwrap();
         for row in [
-            ["127.0.0.1", "90", "let in"],
-            ["127.0.0.2", "5", "rejected"],
+            ["127.0.0.2", "90", "let in"],
+            ["127.0.0.3", "5", "rejected"],
             ["203.0.113.6", "0", "rejected"],
             ["203.0.113.7", "100", "let in"],
             ["8.8.8.8", "50", "let in"],

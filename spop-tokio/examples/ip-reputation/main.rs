@@ -12,8 +12,8 @@
 //!
 //! ```text
 //! haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg
-//! curl http://127.0.0.1:10080/
 //! curl --interface 127.0.0.2 http://127.0.0.1:10080/
+//! curl --interface 127.0.0.3 http://127.0.0.1:10080/
 //! ```
 //!
 //! The second is rejected.
@@ -119,8 +119,8 @@ async fn run(options: Options) -> io::Result<()> {
         demo::run(agent, &mut out).await?;
     }
     writeln!(out, "try it: haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg")?;
-    writeln!(out, "        curl http://127.0.0.1:10080/")?;
-    writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/   (is rejected)")?;
+    writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/")?;
+    writeln!(out, "        curl --interface 127.0.0.3 http://127.0.0.1:10080/   (is rejected)")?;
     out.flush()?;
     serving.await?;
     Ok(())

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn the_shipped_file_is_sound() {
         let networks = Networks::parse(include_str!("networks.txt")).unwrap();
-        assert_eq!(score(&networks, "127.0.0.1"), Some(90));
-        assert_eq!(score(&networks, "127.0.0.2"), Some(5));
+        assert_eq!(score(&networks, "127.0.0.2"), Some(90));
+        assert_eq!(score(&networks, "127.0.0.3"), Some(5));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -38,6 +39,16 @@ impl Binary {
     /// The version, such as `2.6.12`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Starts it with a configuration file as it is. It runs until it is killed.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run(&self, config: &Path, log: File) -> Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg("-db").arg("-f").arg(config).stdin(Stdio::null());
+        Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
     }
 
     fn at(program: &Path) -> Result<Self> {

@@ -49,7 +49,7 @@ fn both_sides_show_certificates_and_a_rotation_loses_no_request() -> Verdict {
         // Each certificate is of another authority. The load trusts them all; whoever comes after a rotation the new one.
         let servers =
             (0..5).map(|number| ca(dir, &format!("servers-{number}"))).collect::<Result<Vec<_>>>()?;
-        let all: String = std::iter::once(&first).chain(&servers).map(|ca| ca.pem()).collect();
+        let all: String = std::iter::once(&first).chain(&servers).map(|ca| ca.as_ref().pem()).collect();
         fs::write(dir.join("all.pem"), all)?;
         let path = dir.display();
         let trusting = |authority: &str| {

@@ -1,0 +1,78 @@
+//! The example of the README, with the configuration that comes with it.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use anyhow::{Context, Result, ensure};
+use spop_tests::agent::Agent;
+use spop_tests::haproxy::Binary;
+use spop_tests::http::Request;
+use spop_tests::wait::{PATIENCE, until, until_true};
+
+/// The addresses in the files: of the agent, and of HAProxy.
+const AGENT: &str = "127.0.0.1:12345";
+const WEB: &str = "127.0.0.1:10080";
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The shipped configuration itself; where others have its ports already, a copy with other ports.
+fn configuration(dir: &Path) -> Result<(PathBuf, String, String)> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spop-tokio/examples/ip-reputation");
+    let file = shipped.join("haproxy.cfg");
+    if TcpListener::bind(AGENT).is_ok() && TcpListener::bind(WEB).is_ok() {
+        return Ok((file, AGENT.to_owned(), WEB.to_owned()));
+    }
+    let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string()) };
+    let (agent, web) = (free()?, free()?);
+    let text = fs::read_to_string(file)?;
+    ensure!(text.contains(AGENT) && text.contains(WEB), "the file has other addresses");
+    fs::write(dir.join("haproxy.cfg"), text.replace(AGENT, &agent).replace(WEB, &web))?;
+    fs::copy(shipped.join("spoe-ip-reputation.conf"), dir.join("spoe-ip-reputation.conf"))?;
+    Ok((dir.join("haproxy.cfg"), agent, web))
+}
+
+#[test]
+fn the_shipped_configuration_lets_one_address_in_and_turns_another_away() -> Result<()> {
+    for binary in Binary::all()? {
+        play(&binary).with_context(|| format!("with HAProxy {}", binary.version()))?;
+    }
+    Ok(())
+}
+
+fn play(binary: &Binary) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, agent, web) = configuration(dir.path())?;
+    let _agent =
+        Agent::start("ip-reputation", &["--listen", &agent, "--no-demo"], &dir.path().join("agent.log"))?;
+    let log = dir.path().join("haproxy.log");
+    let mut haproxy = Running(binary.run(&file, File::create(&log)?)?);
+    let web: SocketAddr = web.parse()?;
+    let from = |source: [u8; 4]| Request::get("/").source(source).send(web);
+    until("HAProxy serves", PATIENCE, || {
+        let ended = haproxy.0.try_wait()?;
+        ensure!(ended.is_none(), "HAProxy ended: {}", fs::read_to_string(&log)?);
+        Ok(from([127, 0, 0, 2]).ok())
+    })?;
+    // HAProxy waits 100 ms for the score, and without one lets everybody in: on a busy machine more than one may be
+    // needed.
+    until_true("127.0.0.2 is let in with its score", PATIENCE, || {
+        let reply = from([127, 0, 0, 2])?;
+        ensure!(reply.status == 200, "status {}", reply.status);
+        Ok(reply.body == "127.0.0.2 has score 90\n")
+    })?;
+    until_true("127.0.0.3 is turned away", PATIENCE, || Ok(from([127, 0, 0, 3]).is_err()))?;
+    let again = from([127, 0, 0, 2])?;
+    ensure!(again.status == 200, "status {}", again.status);
+    Ok(())
+}
