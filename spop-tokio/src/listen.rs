@@ -14,16 +14,17 @@ use spop_core::accept::AcceptConfig;
 use spop_server::Entrance;
 #[cfg(unix)]
 use spop_server::{SocketFile, listen_unix};
-#[cfg(unix)]
-use tokio::net::UnixListener;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
 
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{Peer, stream::Stream};
 
-/// Connections that wait to be accepted; what the standard library has.
-const BACKLOG: u32 = 1024;
+/// Connections that may wait to be accepted: as many as come in a storm while others have their turn. The system has a
+/// limit of its own.
+const BACKLOG: u32 = 4096;
 
 /// Where to listen: what [`Server::bind`](crate::Server::bind) takes.
 ///
@@ -372,6 +373,56 @@ impl Listener {
             }
         }))
     }
+
+    /// Closes, and returns who had connected before. The system is asked, because the runtime has perhaps not heard of all
+    /// of them; what it still has when a listener is closed, it resets.
+    pub(crate) fn close(self) -> Vec<(Stream, Peer)> {
+        let sockets = self.sockets;
+        match self.socket {
+            Socket::Tcp(listener) => listener.into_std().map_or_else(
+                |_| Vec::new(),
+                |listener| {
+                    last(|| {
+                        let (stream, peer) = listener.accept()?;
+                        stream.set_nonblocking(true)?;
+                        let stream = TcpStream::from_std(stream)?;
+                        sockets.set(&stream);
+                        Ok((Stream::Tcp(stream), Peer::Ip(peer)))
+                    })
+                },
+            ),
+            #[cfg(unix)]
+            Socket::Unix { listener, file: _file } => listener.into_std().map_or_else(
+                |_| Vec::new(),
+                |listener| {
+                    last(|| {
+                        let (stream, _) = listener.accept()?;
+                        stream.set_nonblocking(true)?;
+                        Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::unnamed()))
+                    })
+                },
+            ),
+        }
+    }
+}
+
+/// Accepts until nobody is there, or as many have come as can have been waiting.
+fn last(mut accept: impl FnMut() -> io::Result<(Stream, Peer)>) -> Vec<(Stream, Peer)> {
+    let mut connections = Vec::new();
+    for _ in 0..BACKLOG {
+        match accept() {
+            Ok(connection) => connections.push(connection),
+            Err(error) if is_of_connection(&error) => {}
+            Err(_) => break,
+        }
+    }
+    connections
+}
+
+/// Whether an error of accept is about the connection, not about accepting.
+pub(crate) fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 impl SocketOptions {

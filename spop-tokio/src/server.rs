@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -23,7 +23,7 @@ use crate::{
     Address, Endpoint, Handler, Peer, Service,
     control::{Control, Level},
     entrance::{self, Arrival, Passage, Passing},
-    listen::Listener,
+    listen::{Listener, is_of_connection},
     stream::Stream,
 };
 
@@ -163,6 +163,10 @@ impl<H: Handler> Server<H> {
                 serving.reap(cx);
                 return Poll::Pending;
             }
+            if level == Level::Drain {
+                serving.accept_last();
+                serving.reap(cx);
+            }
             serving.server.listeners.clear();
             let overdue = level == Level::Stop
                 && stop.get_or_insert_with(|| Box::pin(sleep(STOP))).as_mut().poll(cx).is_ready();
@@ -217,6 +221,16 @@ impl<H: Handler> Serving<H> {
                     }
                     Poll::Pending => break,
                 }
+            }
+        }
+    }
+
+    /// Closes the listeners. Who has come already is served.
+    fn accept_last(&mut self) {
+        for listener in mem::take(&mut self.server.listeners) {
+            let entrance = listener.entrance.clone();
+            for (stream, peer) in listener.close() {
+                self.admit(stream, peer, entrance.clone());
             }
         }
     }
@@ -302,12 +316,6 @@ async fn serve<H: Handler>(service: &Service<H>, stream: Passing, arrival: Arriv
         #[cfg(feature = "tls")]
         Passing::Tls(stream) => Box::pin(service.serve(*stream, arrival)).await,
     };
-}
-
-/// Whether an error of accept is about the connection, not about accepting.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Ends a [`Server`] or [`Service`] from outside, and tells how it is.
