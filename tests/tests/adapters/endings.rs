@@ -26,6 +26,21 @@ pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
     server.running.wait()
 }
 
+pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Result<()> {
+    for _ in 0..5 {
+        let mut server = stage.serve()?;
+        // Some of them nobody has accepted yet.
+        let mut peers = (0..50).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
+        server.running.drain();
+        for (index, peer) in peers.iter_mut().enumerate() {
+            peer.expect_disconnect(0).with_context(|| format!("number {index}"))?;
+        }
+        drop(peers);
+        server.running.wait()?;
+    }
+    Ok(())
+}
+
 pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {
     let time = Duration::from_millis(150);
     let mut server = stage.serve_with(|plan| plan.config.timeouts.drain = time)?;
