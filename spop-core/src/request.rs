@@ -11,9 +11,24 @@ use core::{
 
 use crate::{
     DecodeError,
-    frame::Message,
+    frame::{Message, Messages},
     wire::{Headers, Value, ValueType},
 };
+
+impl Messages {
+    /// The first argument of this name of the first message, as a `T`: for whoever expects one message.
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+        match self.iter().next() {
+            Some(message) => message.arg(name),
+            None => {
+                T::absent().map_err(|why| ArgError { message: String::new(), argument: name.to_owned(), why })
+            }
+        }
+    }
+}
 
 impl<'a> Message<'a> {
     /// The first argument of this name, as a `T`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use spop_core::{
-    Action, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
+    Action, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
     TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
 };
 use spop_server::LogLimits;
@@ -51,6 +51,9 @@ impl<H: Handler> App<H> {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
                 self.tally.cancelled += 1;
+                if why == Cancel::TimedOut {
+                    self.failed(now, peer, ids, &Failure::new("timed_out", "no answer in time"));
+                }
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
                 self.pending.cancel(reactor.connection(), cancelled.ticket, why.into());
             }
@@ -158,14 +161,20 @@ impl<H> App<H> {
         ticket: Ticket,
         failure: &Failure,
     ) {
-        self.tally.failures += 1;
-        if let Some(suppressed) = self.logs.handler.pass(now) {
-            let (ids, what, error) = (ticket.ids(), failure.what, &failure.words);
-            warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
-        }
+        self.failed(now, peer, ticket.ids(), failure);
         // It can only be the ticket of another connection, and it is not.
         if let Ok(Action::Close(closed)) = reactor.fail(now, ticket) {
             self.close(now, reactor, peer, &closed);
+        }
+    }
+
+    /// A request has no answer of its handler.
+    #[cold]
+    fn failed(&mut self, now: Timestamp, peer: &Whence, ids: Ids, failure: &Failure) {
+        self.tally.failures += 1;
+        if let Some(suppressed) = self.logs.handler.pass(now) {
+            let (what, error) = (failure.what, &failure.words);
+            warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
         }
     }
 

@@ -1,23 +1,37 @@
 //! Agents for HAProxy's SPOP on bare event loops: threads, readiness, and nothing between.
 //!
-//! A handler is a function from a [`Request`] to [`Actions`]; a [`Server`] runs it on any number of TCP and unix sockets.
+//! HAProxy can ask an agent about a connection or a request before it goes on. Here an agent is a function from a [`Request`]
+//! to [`Actions`], and a [`Server`] runs it on any number of TCP and unix sockets. `spop-tokio` is the same server for async
+//! functions.
+//!
+//! # Quick start
 //!
 //! ```no_run
 //! use std::net::IpAddr;
-//! use spop_mio::{Actions, ArgError, Request, Scope, Server};
-//!
-//! fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
-//!     let mut actions = Actions::new();
-//!     if let Some(message) = request.message("get-ip-reputation") {
-//!         let ip: IpAddr = message.arg("ip")?;
-//!         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     }
-//!     Ok(actions)
-//! }
+//! use spop_mio::{Routes, Scope, Server};
 //!
 //! fn main() -> std::io::Result<()> {
-//!     Server::new(reputation).bind("127.0.0.1:12345")?.serve()
+//!     let routes = Routes::new().on("get-ip-reputation", |message, actions| {
+//!         let ip: IpAddr = message.arg("ip")?;
+//!         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
+//!         Ok(())
+//!     });
+//!     Server::new(routes).bind("127.0.0.1:12345")?.serve()
 //! }
+//! ```
+//!
+//! It answers this part of an SPOE configuration, and HAProxy has the answer as `var(sess.iprep.ip_score)`:
+//!
+//! ```text
+//! spoe-agent iprep-agent
+//!     messages    get-ip-reputation
+//!     option      var-prefix iprep
+//!     timeout     processing 100ms
+//!     use-backend agents
+//!
+//! spoe-message get-ip-reputation
+//!     args  ip=src
+//!     event on-client-session
 //! ```
 //!
 //! # Workers
@@ -25,10 +39,22 @@
 //! Each worker is a thread with its own event loop, its own connections and its own clone of the handler. Between requests
 //! no worker waits for another: there is no lock and no counter that they share. A TCP address has a listener for each
 //! worker, and the system spreads connections over them; those of a unix socket, and of a listener that was open already,
-//! go round.
+//! go round. In one turn a connection gets a bounded piece of work done, so that a busy one holds the others of its worker up
+//! for a turn and no longer.
 //!
-//! A handler answers before it returns, and the connections of its worker wait for it. What takes longer goes to another
-//! thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any order:
+//! # Handlers
+//!
+//! A handler is a function or closure, [`Routes`], or a type that is a [`Handler`]: for state, and for looking at payloads
+//! while they arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
+//!
+//! - It answers before it returns, without a lock and without an allocation, and the connections of its worker wait for it.
+//!   All answers to what one read brought leave in one write.
+//! - What takes longer goes to another thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any
+//!   order. [`Responder::is_cancelled`] tells whether anybody still waits for it; what comes too late is dropped.
+//! - [`Swap`] replaces a handler while requests are under way.
+//! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine when
+//!   its own is gone, or held up by a peer that does not read. They come together on one worker right after their
+//!   handshakes.
 //!
 //! ```no_run
 //! use std::{sync::mpsc, thread};
@@ -49,24 +75,157 @@
 //! }
 //! ```
 //!
-//! # What a handler need not care about
+//! Arguments come as the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
+//! [`Headers`] for `req.hdrs_bin`, [`Value`] for whatever it is, and an `Option` of these for what may be NULL or absent. The
+//! error names message, argument and reason.
 //!
-//! - All answers to what one read brought leave in one write; so do those that other threads gave meanwhile.
-//! - A handler that returns an error, panics, drops its responder, or answers with more than HAProxy accepts costs its
-//!   request only: HAProxy gets what [`AgentConfig::on_failure`] says, an empty answer by default, at once.
-//! - Whether anybody waits for an answer any more: [`Responder::is_cancelled`] tells, and what comes too late is dropped.
-//! - With [`Capabilities::ASYNC`] an answer may take any connection of its engine. They come together on one worker right
-//!   after their handshakes, so that each can answer for the others, even when one is gone.
+//! # When a handler fails
+//!
+//! A handler that returns an error, panics, drops its [`Responder`], takes longer than
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its request
+//! only. HAProxy gets an answer at once: an empty one, a variable, or a disconnect. The event `request_failed` says which.
+//!
+//! ```
+//! use std::time::Duration;
+//! use spop_mio::{Actions, AgentConfig, OnFailure, Scope, Server};
+//! # fn handler(_: spop_mio::Request<'_>) -> Actions { Actions::new() }
+//!
+//! let mut failed = Actions::new();
+//! failed.set_var(Scope::Session, "failed", true);
+//! let mut config = AgentConfig::default();
+//! config.on_failure = OnFailure::Answer(failed);
+//! config.timeouts.message = Some(Duration::from_millis(200));
+//! let server = Server::with_config(handler, config);
+//! # drop(server);
+//! ```
+//!
+//! The time runs for what was deferred. A handler that keeps its worker's thread keeps its connections too, until it returns.
+//!
+//! # Listeners
+//!
+//! [`Server::bind`] takes addresses, paths of unix sockets and open listeners. An [`Endpoint`] says more about one:
+//! permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
+//! `systemd`, `Endpoint::from_systemd` has the sockets that a supervisor has opened.
+//!
+//! What the connections of a listener pass before their first frame is a list in the order of your choice: rules on where
+//! they come from, a PROXY header (feature `proxy`), a probe that is answered, TLS (feature `tls`). All of it has a
+//! deadline. Whoever does not pass is closed, counted ([`Stats::rejected`]) and named in one line of the log.
+//!
+//! ```no_run
+//! use spop_mio::{Endpoint, Server, accept::{AcceptConfig, Monitor, Policy, SourceRules}};
+//! # use spop_mio::{Actions, Request};
+//! # fn handler(_: Request<'_>) -> Actions { Actions::new() }
+//!
+//! # fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
+//! let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
+//! let config = AcceptConfig::new().with(inside)?.with(health)?;
+//! let server = Server::new(handler)
+//!     .bind(Endpoint::from("0.0.0.0:12345").accept(config))?
+//!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With `.with(ExpectProxy::new())` HAProxy's `send-proxy-v2` tells whom a connection is passed on for:
+//! [`Request::source`] is that address then, and [`Request::peer`] still the other end of the connection.
+//!
+//! # TLS
+//!
+//! With the feature `tls`, for HAProxy's `server … ssl verify required ca-file … crt …`:
+//!
+#![cfg_attr(feature = "tls", doc = "```no_run")]
+#![cfg_attr(not(feature = "tls"), doc = "```ignore")]
+//! use spop_mio::{Endpoint, Server, tls::{Tls, TlsFiles}};
+//! # use spop_mio::{Actions, Request};
+//! # fn handler(_: Request<'_>) -> Actions { Actions::new() }
+//!
+//! # fn serve() -> std::io::Result<()> {
+//! let tls = Tls::from_files(TlsFiles::new("agent.crt", "agent.key").require_clients_of("haproxy-ca.crt"))?;
+//! let server = Server::new(handler).bind(Endpoint::from("0.0.0.0:12345").tls(&tls))?;
+//! // When the files have changed; connections that are open go on.
+//! tls.reload()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! What one connection may take is in [`AgentConfig::limits`](spop_core::config::Limits), and how long things may take in
+//! [`AgentConfig::timeouts`](spop_core::config::Timeouts). Others bound all connections together. What is over a limit is
+//! refused at once and counted.
+//!
+//! ```
+//! use spop_mio::{AgentConfig, Server};
+//! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
+//!
+//! let mut config = AgentConfig::default();
+//! config.limits.max_in_flight = 200;
+//! config.limits.max_payload = 64 * 1024;
+//! let server = Server::with_config(handler, config)
+//!     .max_connections(2_000)
+//!     .max_connections_per_source(500)
+//!     .max_in_flight(10_000);
+//! # drop(server);
+//! ```
+//!
+//! # Shutdown
+//!
+//! [`ServerHandle::drain`] ends gracefully: the listeners close, each connection is served on until nothing is owed on it, for
+//! [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`] ends at once.
+//!
+//! ```no_run
+//! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
+//! # fn main() -> std::io::Result<()> {
+//! use signal_hook::{consts::SIGTERM, iterator::Signals};
+//! use spop_mio::Server;
+//!
+//! let server = Server::new(handler).bind("127.0.0.1:12345")?;
+//! let (handle, mut signals) = (server.handle(), Signals::new([SIGTERM])?);
+//! std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
+//! server.serve()
+//! # }
+//! ```
+//!
+//! To replace a process, start the new one beside it, on a shared TCP port ([`Endpoint::reuse_port`]), a socket of systemd,
+//! or the same path ([`Endpoint::take_over`]); then have the old one drain.
+//!
+//! # What can be seen
+//!
+//! [`ServerHandle::stats`] has the numbers of a server, [`ServerHandle::connections`] what is open.
+//!
+//! With the feature `metrics`, a recorder of the `metrics` facade that is installed before `serve` gets these. Each worker counts
+//! for itself, and reports its counters once for each round of its loop.
+
+//! | name | what |
+//! |---|---|
+//! | `spop_connections` | connections with a session: a gauge |
+//! | `spop_requests_in_flight` | requests that were deferred: a gauge |
+//! | `spop_handler_seconds` | how long answers take: a histogram |
+//! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came, were too many, did not pass what comes before a session, or were a monitor's |
+//! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, and what became of them |
+//! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
+//!
+//! What happened is told to [`tracing`], by events with these names:
+//!
+//! | name | level | what |
+//! |---|---|---|
+//! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `answer_unsendable`, … |
+//! | `watch_panicked` | warn | a handler that panicked over a payload on its way |
+//! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
+//! | `connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of things |
+//!
+//! Warnings that a peer can cause come at a bounded rate for each worker, with the number of those `suppressed`. Handlers run
+//! in a span `request` inside of a span `connection`, both for debugging: with the filter `info,spop_mio::spans=debug` every
+//! line that a handler logs says whose request it is about.
 //!
 //! # A loop of your own
 //!
-//! [`Connection`] is one connection without a server: any [`Stream`], on any loop.
-//!
-//! # Events
-//!
-//! What happened is told to [`tracing`]: `request_failed`, `watch_panicked`, `connection_failed` and `not_accepted` as
-//! warnings, at a bounded rate for each worker with the number of those `suppressed`; the ordinary course of things
-//! (`connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped`) for debugging.
+//! [`Connection`] is one connection without a server: any [`Stream`], on any loop, with whatever else that loop has to do.
+//! With the feature `tls` there is a stream inside of TLS, `tls::TlsStream`; what comes before a session is
+//! [`accept::Acceptor`]. The examples `foreign-poll` and `blocking` (a thread for each connection, without mio) show loops.
 
 mod answers;
 mod app;
@@ -103,7 +262,7 @@ pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
     self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Headers, NameError,
-    Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
+    OnFailure, Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
 pub use spop_server::{Cancelled, ConnectionInfo, Stats};

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    Session, Ticket, Timestamp,
+    ArgError, FromValue, Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
     frame::{Ids, Message, Messages},
 };
@@ -50,6 +50,14 @@ impl Request<'_> {
     /// The first message of this name.
     pub fn message(&self, name: &str) -> Option<Message<'_>> {
         self.messages.get(name)
+    }
+
+    /// The first argument of this name of the first message, as a `T`: for handlers that expect one message.
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+        self.messages.arg(name)
     }
 
     /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.

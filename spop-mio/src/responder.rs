@@ -8,7 +8,7 @@ use std::{
 };
 
 use spop_core::{
-    Reply, Ticket,
+    ArgError, FromValue, Reply, Ticket,
     frame::{Ids, Message, Messages},
 };
 use spop_server::{Cancelled, ConnectionInfo, Permit, Work};
@@ -84,6 +84,14 @@ impl Responder {
     /// The first message of this name.
     pub fn message(&self, name: &str) -> Option<Message<'_>> {
         self.messages.get(name)
+    }
+
+    /// The first argument of this name of the first message, as [`Request::arg`](crate::Request::arg).
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument.
+    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+        self.messages.arg(name)
     }
 
     /// STREAM-ID and FRAME-ID.

@@ -24,7 +24,7 @@ use spop_mio::{
     Scope, Status, Unknown, Value,
 };
 
-use crate::support::{Running, bytes, until, within};
+use crate::support::{Running, bytes, log::Log, logged, until, within};
 
 /// Answers each message with its first argument.
 fn echo(request: Request<'_>) -> Actions {
@@ -208,6 +208,50 @@ fn a_request_that_fails_costs_itself_only() {
         responders.recv().unwrap().reply(actions);
         client.expect("ACK fin 8 1 set txn x=bool:true");
         client.ask("NOTIFY fin 9 1 m x=int32:9", "ACK fin 9 1 set txn x=uint32:9");
+    });
+}
+
+#[test]
+fn the_log_says_which_failure_it_was() {
+    within(|| {
+        let log = Log::start();
+        let (sender, responders) = mpsc::channel();
+        let handler = move |request: Request<'_>| -> Outcome {
+            match request.stream_id() {
+                1 => Err::<Actions, _>("no such thing").into(),
+                2 => panic!("on purpose"),
+                3 => request.defer(drop),
+                4 => {
+                    let mut actions = Actions::new();
+                    actions.set_var(Scope::Transaction, "long", Value::String(&[b'x'; 20_000]));
+                    actions.into()
+                }
+                _ => request.defer(|responder| drop(sender.send(responder))),
+            }
+        };
+        let mut config = AgentConfig::default();
+        config.timeouts.message = Some(Duration::from_millis(100));
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let mut client = server.session();
+        for (id, [what, error]) in [
+            ["handler_failed", "no such thing"],
+            ["handler_panicked", "on purpose"],
+            ["responder_dropped", "the responder was dropped"],
+            ["answer_unsendable", "20012 bytes, more than the 16373"],
+            ["timed_out", "no answer in time"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let id = id + 1;
+            client.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"));
+            let line = logged(&log);
+            assert!(line.contains(what) && line.contains(error), "{line}");
+        }
+        drop(responders.recv().unwrap());
+        client.ask("NOTIFY fin 1 2 m", "ACK fin 1 2");
+        // What is dropped when nobody waits is no failure.
+        assert!(logged(&log).contains("handler_failed"));
     });
 }
 

@@ -48,12 +48,7 @@ impl Request {
     /// # Errors
     /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
     pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
-        match self.messages.iter().next() {
-            Some(message) => message.arg(name),
-            None => {
-                T::absent().map_err(|why| ArgError { message: String::new(), argument: name.to_owned(), why })
-            }
-        }
+        self.messages.arg(name)
     }
 
     /// The name of the first message.
