@@ -223,7 +223,7 @@ fn the_log_says_which_failure_it_was() {
                 3 => request.defer(drop),
                 4 => {
                     let mut actions = Actions::new();
-                    actions.set_var(Scope::Transaction, "long", Value::String(&[b'x'; 20_000]));
+                    actions.set_var(Scope::Transaction, "long", Value::String(&vec![b'x'; 20_000]));
                     actions.into()
                 }
                 _ => request.defer(|responder| drop(sender.send(responder))),
