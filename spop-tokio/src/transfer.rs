@@ -213,6 +213,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         progress == Progress::Done
     }
 
+    /// Shuts the write side once more if that can be done at once, whatever comes of it: before the stream is closed.
+    pub(crate) fn farewell(&mut self, cx: &mut Context<'_>) {
+        drop(Pin::new(&mut self.io).poll_shutdown(cx));
+    }
+
     /// Sets the alarm, and serves the timers if it went off; true if it did, be that too early.
     fn time_out<E: End>(&mut self, end: &mut E, cx: &mut Context<'_>) -> bool {
         self.alarm.set(end.clock(), end.deadline());

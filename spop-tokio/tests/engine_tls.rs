@@ -12,12 +12,13 @@ use spop_tokio::{
     tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles},
 };
 use support::{
-    Running,
+    Client, Running,
     log::Log,
     pki::{Setting, ca, leaf},
     within,
 };
-use tokio::time::sleep;
+use tokio::{io::AsyncReadExt as _, net::TcpListener, time::sleep};
+use tokio_rustls::TlsAcceptor;
 
 /// How many certificates the client has shown, and the name it asked for.
 async fn whom(request: Request) -> Actions {
@@ -158,6 +159,43 @@ async fn health_checks_see_a_certificate_that_is_not_trusted_and_a_reload() {
         }
         assert_eq!(answer(&engine).await, Ok((0, "agent.example".into())));
         engine.drain().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_ends_its_sessions_in_every_layer() {
+    within(async {
+        let setting = Setting::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = EngineConfig::default();
+        // Nothing ends because it took too long.
+        config.timeouts.linger = Duration::from_secs(60);
+        let engine = Engine::new(config).agent(listener.local_addr().unwrap());
+        let engine = engine.tls(&tls(client(&setting))).start().unwrap();
+        let agent = async {
+            let acceptor = TlsAcceptor::from(Tls::from_files(setting.files()).unwrap().current());
+            let socket = listener.accept().await.unwrap().0;
+            let mut agent = Client::new(acceptor.accept(socket).await.unwrap());
+            assert!(agent.receive().await.unwrap().starts_with("HAPROXY-HELLO"));
+            let hello = "version=string:2.0 max-frame-size=uint32:16380 capabilities=string:\"\"";
+            agent.send(&format!("AGENT-HELLO fin 0 0 {hello}")).await;
+            let notify = agent.receive().await.unwrap();
+            agent.send(&notify.replace("NOTIFY", "ACK").replace(" m", "")).await;
+            assert!(agent.receive().await.unwrap().starts_with("HAPROXY-DISCONNECT"));
+            agent.send("AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+            // Without a close_notify, rustls calls the end of the socket an error.
+            assert_eq!(agent.io.read(&mut [0]).await.unwrap(), 0);
+            let (mut socket, _) = agent.io.into_inner();
+            assert_eq!(socket.read(&mut [0]).await.unwrap(), 0);
+        };
+        let asks = async {
+            let mut list = MessageList::new();
+            list.message("m");
+            engine.notify(&list).await.unwrap();
+            engine.drain().await;
+        };
+        tokio::join!(agent, asks);
     })
     .await;
 }

@@ -1,6 +1,11 @@
 //! One connection of an engine.
 
-use std::{future::poll_fn, io, sync::Arc, task::Context};
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
@@ -105,6 +110,10 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
         transfer.poll(&mut end, cx)
     })
     .await;
+    if layers == Layers::Data {
+        // HAProxy's side closes when it has nothing more to say; the layer says so where that needs no waiting.
+        poll_fn(|cx| Poll::Ready(transfer.farewell(cx))).await;
+    }
 }
 
 /// A connection of the pool as the loop sees it.
