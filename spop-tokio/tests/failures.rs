@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use spop_core::frame::Ids;
 use spop_tokio::{
-    Actions, AgentConfig, Cancellation, Cancelled, Handler, OnFailure, Request, Responder, Router, Scope,
-    Status,
+    Actions, AgentConfig, Cancellation, Cancelled, Capabilities, Handler, OnFailure, Request, Responder,
+    Router, Scope, Status,
 };
 use support::{Client, Running, log::Log, within};
 use tokio::{net::TcpStream, sync::mpsc, time::sleep};
@@ -187,6 +187,33 @@ async fn work_elsewhere_learns_why_nobody_waits() {
         let mut disconnected = next().await;
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
         assert_eq!(disconnected.cancelled().await, Cancelled::Disconnected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn work_elsewhere_learns_of_what_comes_by_other_connections() {
+    within(async {
+        let (handler, mut watched) = watching();
+        let mut config = AgentConfig::default();
+        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let server = Running::with(handler, config, |server| server).await;
+        let mut next = async || watched.recv().await.unwrap();
+        let (mut one, mut two) = (server.connect().await, server.connect().await);
+        for client in [&mut one, &mut two] {
+            client.greet_as("e1", "pipelining,async").await;
+        }
+        one.send("NOTIFY fin 1 1 wait").await;
+        let mut superseded = next().await;
+        two.send("NOTIFY fin 1 1 wait").await;
+        let mut alone = next().await;
+        assert_eq!(superseded.cancelled().await, Cancelled::Superseded);
+        // Its handler goes on without its connection, while another could send the answer.
+        two.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+        assert!(two.receive().await.unwrap().starts_with("AGENT-DISCONNECT"));
+        assert_eq!(alone.reason(), None);
+        one.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+        assert_eq!(alone.cancelled().await, Cancelled::Disconnected);
     })
     .await;
 }
