@@ -140,17 +140,18 @@ async fn a_failure_may_end_the_connection() {
     .await;
 }
 
-/// Hands out what tells that nobody waits, and waits itself unless it is to answer.
-fn watching() -> (impl Handler, mpsc::UnboundedReceiver<Cancellation>) {
+/// Hands out its requests, with what tells that nobody waits, and waits itself unless it is to answer.
+fn watching() -> (impl Handler, mpsc::UnboundedReceiver<(Cancellation, Request)>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let handler = move |request: Request| {
         let sender = sender.clone();
         async move {
-            sender.send(request.cancellation()).unwrap();
-            match request.message("answer") {
-                Some(_) => Ok(Actions::new()),
-                None if request.message("fail").is_some() => Err("no"),
-                None => std::future::pending().await,
+            let (answers, fails) = (request.message("answer").is_some(), request.message("fail").is_some());
+            sender.send((request.cancellation(), request)).unwrap();
+            match (answers, fails) {
+                (true, _) => Ok(Actions::new()),
+                (_, true) => Err("no"),
+                _ => std::future::pending().await,
             }
         }
     };
@@ -164,7 +165,12 @@ async fn work_elsewhere_learns_why_nobody_waits() {
         let config = config(OnFailure::default(), Duration::from_millis(700));
         let server = Running::with(handler, config, |server| server).await;
         let mut client = server.session().await;
-        let mut next = async || watched.recv().await.unwrap();
+        let mut requests = Vec::new();
+        let mut next = async || {
+            let (cancellation, request) = watched.recv().await.unwrap();
+            requests.push(request);
+            cancellation
+        };
 
         client.send("NOTIFY fin 1 1 wait").await;
         let mut superseded = next().await;
@@ -198,7 +204,7 @@ async fn work_elsewhere_learns_of_what_comes_by_other_connections() {
         let mut config = AgentConfig::default();
         config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         let server = Running::with(handler, config, |server| server).await;
-        let mut next = async || watched.recv().await.unwrap();
+        let mut next = async || watched.recv().await.unwrap().0;
         let (mut one, mut two) = (server.connect().await, server.connect().await);
         for client in [&mut one, &mut two] {
             client.greet_as("e1", "pipelining,async").await;
