@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rustix::net::sockopt::set_socket_linger;
 use spop_core::frame::{Frame, FrameType, Ids};
+use spop_core::notation;
 
 use crate::wait::{PATIENCE, until_true};
 
@@ -224,22 +225,27 @@ impl Pipe {
     }
 
     fn ids(&self, way: Way, frame_type: FrameType) -> Vec<Ids> {
+        let of_type = |frame: Frame<'_>| (frame.header.frame_type == frame_type).then_some(frame.header.ids);
+        self.each(way, of_type).into_iter().flatten().collect()
+    }
+
+    /// The whole frames that have passed, as sentences.
+    pub fn sentences(&self, way: Way) -> Vec<String> {
+        self.each(way, |frame| notation::print(frame).to_string())
+    }
+
+    fn each<T>(&self, way: Way, look: impl Fn(Frame<'_>) -> T) -> Vec<T> {
         let passed = lock(&self.passed[way as usize]);
         let mut rest = &passed[..];
-        let mut ids = Vec::new();
+        let mut all = Vec::new();
         while let Some((prefix, behind)) = rest.split_first_chunk::<4>() {
             let Some((frame, behind)) = behind.split_at_checked(u32::from_be_bytes(*prefix) as usize) else {
                 break;
             };
-            ids.extend(
-                Frame::decode(frame)
-                    .ok()
-                    .filter(|frame| frame.header.frame_type == frame_type)
-                    .map(|frame| frame.header.ids),
-            );
+            all.extend(Frame::decode(frame).ok().map(&look));
             rest = behind;
         }
-        ids
+        all
     }
 
     fn carry(&self, way: Way, from: &TcpStream, to: &TcpStream) {

@@ -6,6 +6,7 @@ mod real_haproxy {
     mod entrance;
     mod example;
     mod fragments;
+    mod habits;
     mod inside;
     mod lifecycle;
     mod production;

@@ -30,7 +30,8 @@ pub struct Config {
 struct Message {
     name: String,
     args: Vec<String>,
-    event: String,
+    /// None for a message of the group.
+    event: Option<String>,
 }
 
 impl Config {
@@ -124,11 +125,21 @@ impl Config {
 
     /// Sends a message at an event, which may be followed by a condition.
     #[must_use]
-    pub fn message_on(mut self, event: &str, name: &str, args: &str) -> Self {
+    pub fn message_on(self, event: &str, name: &str, args: &str) -> Self {
+        self.add(Some(event), name, args)
+    }
+
+    /// Adds a message to the group `g`, which is sent by rules: `http-request send-spoe-group e g`.
+    #[must_use]
+    pub fn message_of_group(self, name: &str, args: &str) -> Self {
+        self.add(None, name, args)
+    }
+
+    fn add(mut self, event: Option<&str>, name: &str, args: &str) -> Self {
         self.messages.push(Message {
             name: name.to_owned(),
             args: vec![args.to_owned()],
-            event: event.to_owned(),
+            event: event.map(ToOwned::to_owned),
         });
         self
     }
@@ -201,11 +212,20 @@ impl Config {
     }
 
     fn spoe_cfg(&self) -> String {
-        let names: Vec<&str> = self.messages.iter().map(|message| message.name.as_str()).collect();
+        let names = |of_group: bool| {
+            let messages = self.messages.iter().filter(|message| message.event.is_none() == of_group);
+            messages.map(|message| message.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        let (on_events, of_group) = (names(false), names(true));
         let mut file = File(format!("[{ENGINE}]\n"));
-        file.section(&format!("spoe-agent {ENGINE}"))
-            .line(&format!("messages {}", names.join(" ")))
-            .line("log global")
+        file.section(&format!("spoe-agent {ENGINE}"));
+        if !on_events.is_empty() {
+            file.line(&format!("messages {on_events}"));
+        }
+        if !of_group.is_empty() {
+            file.line("groups g");
+        }
+        file.line("log global")
             .line("option dontlog-normal")
             .line(&format!("option var-prefix {ENGINE}"))
             .line("option set-on-error error")
@@ -214,12 +234,17 @@ impl Config {
             .line("timeout processing 8s")
             .line("use-backend agents")
             .lines(&self.agent);
+        if !of_group.is_empty() {
+            file.section("spoe-group g").line(&format!("messages {of_group}"));
+        }
         for message in &self.messages {
             file.section(&format!("spoe-message {}", message.name));
             for args in &message.args {
                 file.line(&format!("args {args}"));
             }
-            file.line(&format!("event {}", message.event));
+            if let Some(event) = &message.event {
+                file.line(&format!("event {event}"));
+            }
         }
         file.0
     }

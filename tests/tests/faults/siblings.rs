@@ -91,3 +91,28 @@ fn without_async_answers_are_lost_with_their_connection_and_haproxy_knows() -> V
         Ok(())
     })
 }
+
+// HAProxy reports the code only when it has no other connection left; otherwise the answer may still come on another.
+#[test]
+fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings() -> Verdict {
+    everywhere(|stage| {
+        let agent = stage.agent(&["--capabilities", "fragmentation,pipelining,async"])?;
+        let config = Config::new(agent.address())
+            .agent("timeout processing 1s")
+            .message_on(
+                "on-frontend-http-request if { url_param(code) -m found }",
+                "disconnect",
+                "code=url_param(code),add(0)",
+            )
+            .message("sleep", "ms=url_param(ms),add(0)")
+            .message("echo", "v=url_param(v)")
+            .show("echo.v");
+        let haproxy = stage.haproxy(&config)?;
+        concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
+        ensure!(haproxy.agent_connections()? > 1, "there is one connection only");
+        let reply = haproxy.get("/?v=1&ms=0&code=7")?;
+        reply.expect_error(1)?;
+        ensure!(reply.took >= Duration::from_secs(1), "it took {:?}", reply.took);
+        haproxy.get("/?v=2&ms=0")?.expect(&[("echo.v", "2")])
+    })
+}
