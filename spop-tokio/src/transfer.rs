@@ -213,9 +213,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         progress == Progress::Done
     }
 
-    /// Shuts the write side once more if that can be done at once, whatever comes of it: before the stream is closed.
-    pub(crate) fn farewell(&mut self, cx: &mut Context<'_>) {
+    /// Shuts the write side once more if that can be done at once, and is ready whatever comes of it: before the stream is
+    /// closed.
+    pub(crate) fn farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         drop(Pin::new(&mut self.io).poll_shutdown(cx));
+        Poll::Ready(())
     }
 
     /// Sets the alarm, and serves the timers if it went off; true if it did, be that too early.

@@ -204,7 +204,7 @@ async fn an_engine_ends_its_sessions_in_every_layer() {
 async fn a_handshake_that_takes_too_long_is_given_up() {
     within(async {
         let setting = Setting::new();
-        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let log = Log::start();
         let engine = Engine::new(EngineConfig::default())
             .agent(silent.local_addr().unwrap())

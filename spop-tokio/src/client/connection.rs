@@ -1,11 +1,6 @@
 //! One connection of an engine.
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, io, sync::Arc, task::Context};
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
@@ -112,7 +107,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     .await;
     if layers == Layers::Data {
         // HAProxy's side closes when it has nothing more to say; the layer says so where that needs no waiting.
-        poll_fn(|cx| Poll::Ready(transfer.farewell(cx))).await;
+        poll_fn(|cx| transfer.farewell(cx)).await;
     }
 }
 
