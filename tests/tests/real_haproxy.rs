@@ -11,5 +11,6 @@ mod real_haproxy {
     mod lifecycle;
     mod production;
     mod requests;
+    mod routes;
     mod values;
 }
