@@ -248,6 +248,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod alarm;
 mod calls;
 mod cancellation;

@@ -46,6 +46,8 @@ pub(crate) struct Session<H, F, C> {
     #[allow(dead_code)]
     open: Open,
     tidy: Tidy,
+    /// It is time to give memory back, when nothing has arrived.
+    resting: bool,
     closed: Option<Closed>,
 }
 
@@ -79,6 +81,7 @@ where
             seat: None,
             open,
             tidy: Tidy::default(),
+            resting: false,
             closed: None,
         }
     }
@@ -153,20 +156,18 @@ where
         true
     }
 
-    /// Nothing has arrived: a moment for what a busy connection has no time for. False when there is no such thing.
-    fn rest(&mut self, cx: &mut Context<'_>, draining: bool) -> bool {
-        let now = self.shared.now();
-        let tidy = self.tidy.is_due(now);
-        if tidy {
+    /// Nothing has arrived: a moment for what a busy connection has no time for.
+    #[cold]
+    fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+        if mem::take(&mut self.resting) {
             self.tidy.done();
         }
-        if tidy || draining {
-            let action = self.reactor.on_read_blocked(now);
-            self.carry_out(now, cx, action);
-            self.reactor.trim();
-            self.calls.trim();
-        }
-        tidy || draining
+        let now = self.shared.now();
+        let action = self.reactor.on_read_blocked(now);
+        self.carry_out(now, cx, action);
+        self.reactor.trim();
+        self.calls.trim();
+        true
     }
 
     /// Answers what was slow and is ready now; true when there was something.
@@ -361,7 +362,8 @@ where
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        let deadlines = [self.reactor.deadline().map(|(at, _)| at), self.tidy.deadline()];
+        let tidy = self.tidy.deadline().filter(|_| !self.resting);
+        let deadlines = [self.reactor.deadline().map(|(at, _)| at), tidy];
         deadlines.into_iter().flatten().min()
     }
 
@@ -397,7 +399,7 @@ where
     #[inline]
     fn on_read_blocked(&mut self, cx: &mut Context<'_>) -> bool {
         let draining = self.wants_to_be_sure();
-        (draining || self.tidy.deadline().is_some()) && self.rest(cx, draining)
+        (draining || self.resting) && self.rest(cx)
     }
 
     fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) {
@@ -422,6 +424,7 @@ where
     }
 
     fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        self.resting = self.tidy.is_due(now);
         loop {
             let action = self.reactor.on_timeout(now);
             if !self.carry_out(now, cx, action) {

@@ -4,7 +4,12 @@
 mod support;
 
 use std::{
+    future::poll_fn,
     os::unix::net::UnixListener as StdUnixListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -257,6 +262,38 @@ async fn any_stream_can_be_served_by_hand() {
         drop(client);
         let closed = connection.await.unwrap().unwrap();
         assert!(matches!(closed.reason, CloseReason::PeerDisconnect { .. }), "{closed}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_at_its_limit_is_left_alone_until_there_is_something_to_do() {
+    within(async {
+        let (near, far) = duplex(1024);
+        let mut config = AgentConfig::default();
+        config.limits.max_in_flight = 1;
+        let service = Service::new(
+            async |_: Request| {
+                // Longer than a connection that was used waits before it gives memory back.
+                sleep(Duration::from_millis(2_500)).await;
+                Actions::new()
+            },
+            config,
+        );
+        let mut connection = Box::pin(service.serve_connection(far, Peer::Other("a pipe".into())));
+        let polls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&polls);
+        let connection = tokio::spawn(poll_fn(move |cx| {
+            count.fetch_add(1, Ordering::Relaxed);
+            connection.as_mut().poll(cx)
+        }));
+        let mut client = Client::new(near);
+        client.greet().await;
+        client.send("NOTIFY fin 1 1 m\n NOTIFY fin 2 1 m\n NOTIFY fin 3 1 m").await;
+        client.expect("ACK fin 1 1").await;
+        let polls = polls.load(Ordering::Relaxed);
+        assert!(polls < 50, "{polls} polls for one answer");
+        connection.abort();
     })
     .await;
 }
