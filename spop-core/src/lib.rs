@@ -71,6 +71,7 @@
 //! make wait a timer in [`config::Timeouts`]. A fault of the peer is a [`Violation`] and ends its connection with the right
 //! status; a misuse by the caller is an error of the method and changes nothing.
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 #[cfg(feature = "std")]

@@ -227,6 +227,8 @@
 //! With the feature `tls` there is a stream inside of TLS, `tls::TlsStream`; what comes before a session is
 //! [`accept::Acceptor`]. The examples `foreign-poll` and `blocking` (a thread for each connection, without mio) show loops.
 
+#![forbid(unsafe_code)]
+
 mod answers;
 mod app;
 mod arrivals;

@@ -4,6 +4,8 @@
 //! It is what `spop-tokio` and `spop-mio` are made of besides `spop-core`, for them and for adapters like them: the
 //! protocol's own crate opens no file and asks the system for nothing.
 
+#![forbid(unsafe_code)]
+
 mod cancelled;
 mod entrance;
 mod info;

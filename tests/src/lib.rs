@@ -1,6 +1,8 @@
 //! What the tests share: transcripts and captures for the reactors, real HAProxy, agents run as programs, and the HTTP
 //! traffic that goes through them.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod bystander;
 pub mod captures;

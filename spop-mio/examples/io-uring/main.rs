@@ -1,0 +1,35 @@
+//! An agent on `io_uring`, for comparison: the core knows nothing of what moves its bytes.
+//!
+//! ```text
+//! cargo run --release -p spop-mio --example io-uring -- 127.0.0.1:12345
+//! ```
+//!
+//! It answers each NOTIFY with the number of its messages in `txn.messages`. What it takes next to epoll is in
+//! `tests/benches/README.md`.
+
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "to give an address to the kernel is unsafe, and io_uring works with nothing else"
+)]
+mod driver;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::io::Result<()> {
+    use spop_core::{Actions, AgentConfig, Scope};
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:12345".to_owned());
+    let listener = std::net::TcpListener::bind(&address)?;
+    println!("listening on {}", listener.local_addr()?);
+    driver::serve(&listener, AgentConfig::default(), |messages| {
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Transaction, "messages", messages.len() as u64);
+        actions
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("io_uring is a part of Linux");
+    std::process::exit(1);
+}
