@@ -134,7 +134,7 @@ impl Road for Read {
 
 struct Floor {
     inbox: BytesMut,
-    answer: Vec<u8>,
+    answers: Vec<Vec<u8>>,
     out: Vec<u8>,
 }
 
@@ -142,9 +142,7 @@ impl Floor {
     fn new() -> Self {
         let mut actions = Actions::new();
         actions.set_var(Scope::Session, "ip_score", 42_i32);
-        let mut answer = Vec::new();
-        put_frame(&mut answer, header(FrameType::Ack, Ids::new(70_000, 1)), actions.as_bytes());
-        Self { inbox: BytesMut::new(), answer, out: Vec::new() }
+        Self { inbox: BytesMut::new(), answers: walk::canned(actions.as_bytes()), out: Vec::new() }
     }
 }
 
@@ -155,7 +153,7 @@ impl Road for Floor {
         self.out.clear();
         let mut start = 0;
         while start < self.inbox.len() {
-            start += walk::answer(&self.inbox[start..], &self.answer, &mut self.out).unwrap();
+            start += walk::answer(&self.inbox[start..], &self.answers, &mut self.out).unwrap();
         }
         &self.out
     }

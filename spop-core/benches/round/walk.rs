@@ -5,9 +5,21 @@ use std::hint::black_box;
 
 use spop_core::wire::Value;
 
-/// Answers the NOTIFY that `bytes` begin with by a copy of `canned`, an ACK whose identifiers take as many bytes. Returns
-/// how long the NOTIFY is.
-pub fn answer(bytes: &[u8], canned: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+/// Finished ACKs with these actions, one for each length that identifiers can have.
+pub fn canned(actions: &[u8]) -> Vec<Vec<u8>> {
+    let ack = |ids: usize| {
+        let mut ack = (5 + ids + actions.len()).try_into().map(u32::to_be_bytes).unwrap_or_default().to_vec();
+        ack.extend_from_slice(&[103, 0, 0, 0, 1]);
+        ack.resize(9 + ids, 0);
+        ack.extend_from_slice(actions);
+        ack
+    };
+    (0..=20).map(ack).collect()
+}
+
+/// Answers the NOTIFY that `bytes` begin with by a copy of a finished ACK: that one of `canned` whose index is the length
+/// of its identifiers. Returns how long the NOTIFY is.
+pub fn answer(bytes: &[u8], canned: &[Vec<u8>], out: &mut Vec<u8>) -> Option<usize> {
     let mut rest = bytes;
     let len = u32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
     let frame = rest.split_off(..len as usize)?;
@@ -23,7 +35,7 @@ pub fn answer(bytes: &[u8], canned: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         }
     }
     let start = out.len();
-    out.extend_from_slice(canned);
+    out.extend_from_slice(canned.get(ids.len())?);
     out.get_mut(start + 9..)?.get_mut(..ids.len())?.copy_from_slice(ids);
     Some(4 + len as usize)
 }

@@ -9,15 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use spop_core::{
-    frame::{Flags, FrameType, Header, Ids, put_frame},
-    notation,
-};
+use spop_core::notation;
 
-use super::{
-    question::{STREAMS, actions},
-    walk,
-};
+use super::{question::actions, walk};
 
 const LISTENER: u64 = u64::MAX;
 /// What one read takes at most.
@@ -35,7 +29,7 @@ struct Floor {
     conns: Vec<Option<Conn>>,
     free: Vec<usize>,
     hello: Vec<u8>,
-    ack: Vec<u8>,
+    acks: Vec<Vec<u8>>,
     buffer: Vec<u8>,
     out: Vec<u8>,
 }
@@ -46,16 +40,13 @@ pub fn serve(listener: TcpListener) -> Result<()> {
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
     let hello =
         "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
-    let mut ack = Vec::new();
-    let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(STREAMS.start, 1) };
-    put_frame(&mut ack, header, actions().as_bytes());
     let mut floor = Floor {
         listener,
         epoll,
         conns: Vec::new(),
         free: Vec::new(),
         hello: notation::parse_bytes(hello)?,
-        ack,
+        acks: walk::canned(actions().as_bytes()),
         buffer: vec![0; READ],
         out: Vec::new(),
     };
@@ -113,7 +104,7 @@ impl Floor {
                 self.out.extend_from_slice(&self.hello);
                 4 + u32::from_be_bytes(*prefix) as usize
             } else {
-                walk::answer(bytes, &self.ack, &mut self.out)?
+                walk::answer(bytes, &self.acks, &mut self.out)?
             };
             bytes = bytes.get(len..)?;
         }

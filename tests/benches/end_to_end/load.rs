@@ -59,6 +59,18 @@ pub struct Outcome {
     pub latencies: [u32; 3],
 }
 
+impl Outcome {
+    /// From one latency for each answer.
+    pub fn new(latencies: &mut [u32], elapsed: Duration) -> Self {
+        let answers = latencies.len();
+        let at = [500, 990, 999].map(|permille| {
+            let index = (answers * permille / 1000).min(answers.saturating_sub(1));
+            if answers == 0 { 0 } else { *latencies.select_nth_unstable(index).1 }
+        });
+        Self { answers: answers as u64, elapsed, latencies: at }
+    }
+}
+
 impl Load {
     /// Opens so many connections, and lets each ask once.
     pub fn connect(agent: SocketAddr, connections: usize, question: Question) -> Result<Self> {
@@ -134,12 +146,7 @@ impl Load {
         for conn in &self.conns {
             ensure!(conn.engine.ignored_acks() == 0, "an ACK that answers nothing");
         }
-        let answers = self.latencies.len() as u64;
-        let latencies = [500, 990, 999].map(|permille| {
-            let index = (self.latencies.len() * permille / 1000).min(self.latencies.len() - 1);
-            *self.latencies.select_nth_unstable(index).1
-        });
-        Ok(Outcome { answers, elapsed, latencies })
+        Ok(Outcome::new(&mut self.latencies, elapsed))
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -4,12 +4,18 @@
 
 mod floor;
 mod foreign;
+mod haproxy;
 mod load;
 mod measure;
 mod process;
 mod question;
+mod scale;
 mod serve;
 mod table;
+#[cfg(target_os = "linux")]
+#[path = "../../../spop-mio/examples/io-uring/driver.rs"]
+#[allow(unsafe_code, dead_code, reason = "to give an address to the kernel is unsafe")]
+mod uring;
 #[path = "../../../spop-core/benches/round/walk.rs"]
 mod walk;
 
@@ -47,6 +53,10 @@ struct Options {
 enum Mode {
     /// Compares the agents with the floor (the default).
     Table,
+    /// What connections cost as there are more of them, and workers.
+    Scale,
+    /// Real HAProxy as the client.
+    Haproxy,
     /// Asks an agent that runs already, under a profiler for instance, and says how often it was asked.
     Ask {
         address: SocketAddr,
@@ -74,6 +84,16 @@ fn main() -> Result<()> {
         Some(Mode::Serve { agent, cores }) => {
             bind(&cores)?;
             serve::serve(agent, cores.len())
+        }
+        Some(Mode::Scale) => {
+            bind(&[LOAD_CORE])?;
+            scale::connections(&agents, options.rounds, time)?;
+            scale::workers(&agents, options.rounds, time)
+        }
+        Some(Mode::Haproxy) => {
+            // HAProxy inherits the processor.
+            bind(&[LOAD_CORE])?;
+            haproxy::run(&agents, options.rounds, time)
         }
         Some(Mode::Ask { address, connections, depth, question }) => {
             let outcome = Load::connect(address, connections, question)?.run(depth, time)?;

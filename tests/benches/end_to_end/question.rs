@@ -12,7 +12,7 @@ use spop_core::{
 const IP: Value<'_> = Value::Ipv4(Ipv4Addr::new(203, 0, 113, 7));
 const AGENT: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140";
 
-/// Every NOTIFY has a STREAM-ID of three bytes, so that the bare loop can patch them into a finished ACK.
+/// The streams of the load's NOTIFYs: identifiers of four bytes, as HAProxy has them after a while.
 pub const STREAMS: std::ops::Range<u64> = 70_000..200_000;
 
 /// The payload of a NOTIFY.

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
+use spop_core::AgentConfig;
 use tokio::runtime::Builder;
 
-use super::{floor, foreign, question};
+use super::{floor, foreign, question, uring};
 
 /// More than any table opens.
 const CONNECTIONS: usize = 100_000;
@@ -27,10 +28,12 @@ pub enum Agent {
     TokioOne,
     /// The `spop` crate on tokio, as `#[tokio::main]` runs it.
     Spop,
+    /// An example of `spop-mio`: the core on `io_uring`.
+    Uring,
 }
 
 impl Agent {
-    pub const ALL: [Self; 5] = [Self::Floor, Self::Mio, Self::Tokio, Self::TokioOne, Self::Spop];
+    pub const ALL: [Self; 6] = [Self::Floor, Self::Mio, Self::Tokio, Self::TokioOne, Self::Spop, Self::Uring];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,7 +42,13 @@ impl Agent {
             Self::Tokio => "tokio",
             Self::TokioOne => "tokio-one",
             Self::Spop => "spop",
+            Self::Uring => "uring",
         }
+    }
+
+    /// Whether it can have several.
+    pub const fn has_workers(self) -> bool {
+        matches!(self, Self::Mio | Self::Tokio | Self::Spop)
     }
 }
 
@@ -73,6 +82,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
                 bail!("the server has ended")
             })
         }
+        Agent::Uring => Ok(uring::serve(&listen()?, AgentConfig::default(), question::answer)?),
         Agent::Spop => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
             let listener = listen()?;
