@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::net::sockopt::set_socket_linger;
 use spop_core::frame::{Frame, FrameType, Ids};
 use spop_core::notation;
@@ -150,6 +150,30 @@ impl Relay {
         until_true("all connections are reset", PATIENCE, || Ok(!pipes.iter().any(|pipe| pipe.is_open())))
     }
 
+    /// Checks that each answer went to the engine that had asked; returns how many took another connection than that of
+    /// the question.
+    ///
+    /// # Errors
+    /// One went to a stranger.
+    pub fn check_engines(&self) -> Result<usize> {
+        let mut asked: BTreeMap<Ids, (Option<String>, usize)> = BTreeMap::new();
+        let pipes = self.pipes();
+        for (number, pipe) in pipes.iter().enumerate() {
+            for ids in pipe.ids(Way::ToAgent, FrameType::Notify) {
+                asked.insert(ids, (pipe.engine(), number));
+            }
+        }
+        let mut crossed = 0;
+        for (number, pipe) in pipes.iter().enumerate() {
+            for ids in pipe.ids(Way::ToHaproxy, FrameType::Ack) {
+                let Some((engine, home)) = asked.get(&ids) else { bail!("{ids} was not asked") };
+                ensure!(*engine == pipe.engine(), "{ids} of {engine:?} was answered to {:?}", pipe.engine());
+                crossed += usize::from(*home != number);
+            }
+        }
+        Ok(crossed)
+    }
+
     /// Checks that the agent has answered nothing twice and nothing that it was not asked; returns how many answers there
     /// were.
     ///
@@ -222,6 +246,12 @@ impl Pipe {
     /// How many whole frames of a type have passed.
     pub fn frames(&self, way: Way, frame_type: FrameType) -> usize {
         self.ids(way, frame_type).len()
+    }
+
+    /// The engine that greeted on it.
+    pub fn engine(&self) -> Option<String> {
+        let hello = self.sentences(Way::ToAgent).into_iter().next()?;
+        hello.split(' ').find_map(|word| word.strip_prefix("engine-id=")).map(ToOwned::to_owned)
     }
 
     fn ids(&self, way: Way, frame_type: FrameType) -> Vec<Ids> {

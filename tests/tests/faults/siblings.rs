@@ -8,19 +8,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use spop_core::frame::FrameType;
+use spop_tests::agent::Agent;
 use spop_tests::haproxy::{Config, Haproxy};
 use spop_tests::load::concurrently;
-use spop_tests::relay::{Pipe, Relay, Way};
+use spop_tests::relay::{Fault, Pipe, Relay, Way};
 use spop_tests::stage::{Stage, Verdict, everywhere};
 use spop_tests::wait::{PATIENCE, until_true};
 
 const REQUESTS: usize = 20;
 
-fn start(stage: &Stage, capabilities: &str) -> Result<(spop_tests::agent::Agent, Relay, Haproxy)> {
+fn start(stage: &Stage, capabilities: &str, threads: usize) -> Result<(Agent, Relay, Haproxy)> {
     let agent = stage.agent(&["--capabilities", capabilities])?;
     let relay = Relay::start(agent.address())?;
     let config = Config::new(&relay.address())
-        .agent("timeout processing 4s")
+        .threads(threads)
+        .agent("timeout processing 3s")
+        .agent("timeout hello 10s")
         .message("sleep", "ms=url_param(ms),add(0)")
         .message("echo", "v=url_param(v)")
         .show("echo.v");
@@ -69,7 +72,7 @@ fn lose_one(relay: &Relay, haproxy: &Haproxy) -> Result<(usize, usize)> {
 #[test]
 fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
     everywhere(|stage| {
-        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async")?;
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 1)?;
         // Several connections that both sides know.
         concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
         for _round in 0..3 {
@@ -81,10 +84,29 @@ fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
     })
 }
 
+// To the agent, each thread is an engine of its own.
+#[test]
+fn answers_of_a_lost_connection_arrive_at_the_thread_that_asked() -> Verdict {
+    everywhere(|stage| {
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 2)?;
+        until_true("both threads have several connections", PATIENCE, || {
+            concurrently(2 * REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
+            let engines: Vec<_> = relay.pipes().iter().filter_map(|pipe| pipe.engine()).collect();
+            let of_first = engines.iter().filter(|engine| engines.first() == Some(engine)).count();
+            Ok(of_first > 2 && engines.len() - of_first > 2)
+        })?;
+        let (failed, lost) = lose_one(&relay, &haproxy)?;
+        ensure!(failed == 0, "{failed} requests failed, and {lost} were of the lost connection");
+        let crossed = relay.check_engines()?;
+        ensure!(crossed >= lost, "{crossed} answers took another connection, and {lost} had lost theirs");
+        Ok(())
+    })
+}
+
 #[test]
 fn without_async_answers_are_lost_with_their_connection_and_haproxy_knows() -> Verdict {
     everywhere(|stage| {
-        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining")?;
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining", 1)?;
         concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
         let (failed, lost) = lose_one(&relay, &haproxy)?;
         ensure!(failed == lost, "{failed} requests failed, and {lost} were of the lost connection");
@@ -114,5 +136,28 @@ fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings
         reply.expect_error(1)?;
         ensure!(reply.took >= Duration::from_secs(1), "it took {:?}", reply.took);
         haproxy.get("/?v=2&ms=0")?.expect(&[("echo.v", "2")])
+    })
+}
+
+// HAProxy goes on waiting because it is opening other connections. The agent has not heard of them when it loses the only one
+// that it knows, and to it the engine is gone. This is what such a moment costs.
+#[test]
+fn answers_have_nowhere_to_go_while_other_connections_are_only_being_opened() -> Verdict {
+    everywhere(|stage| {
+        let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 1)?;
+        haproxy.get("/?v=1&ms=0")?.expect(&[("echo.v", "1")])?;
+        for _ in 0..2 * REQUESTS {
+            relay.fail_next(Fault { way: Way::ToAgent, after: 0, stall: true });
+        }
+        let (failed, lost) = lose_one(&relay, &haproxy)?;
+        ensure!(
+            lost == REQUESTS && failed == lost,
+            "{failed} requests failed, and {lost} were of the lost connection"
+        );
+        // It was their own timeout that ended them.
+        let log = haproxy.log()?;
+        let timeouts = log.lines().filter(|line| line.contains(" st=1 ")).count();
+        ensure!(timeouts == REQUESTS, "{timeouts} timeouts");
+        Ok(())
     })
 }
