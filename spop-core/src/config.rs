@@ -56,7 +56,8 @@ pub struct Timeouts {
     pub message: Option<Duration>,
     /// From [`drain`](crate::AgentReactor::drain) to a disconnect whatever is owed. Default 10 s.
     pub drain: Duration,
-    /// How long each step of closing may take without progress. Default 1 s.
+    /// How long each step of closing may take without progress; sending what is left takes ten times that at most. Default
+    /// 1 s.
     pub linger: Duration,
 }
 

@@ -43,6 +43,10 @@ impl Place {
     }
 }
 
+/// How many times the linger timeout all that is left to send may take. A peer that reads a little at a time makes progress,
+/// and must not hold up a shutdown for it.
+const FLUSH: u32 = 10;
+
 /// One connection, whichever side of it this is.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -67,8 +71,10 @@ pub(crate) struct Link {
     /// Since when a frame has been arriving, and how much of it is there.
     partial: Option<(Timestamp, usize)>,
     drain_by: Option<Timestamp>,
-    /// When the current step of closing was begun.
+    /// When the current step of closing was begun, or has last come on.
     step_since: Timestamp,
+    /// When closing was begun.
+    closing_since: Timestamp,
     eof: bool,
     /// Frames were left in the inbox because of a limit.
     paused: bool,
@@ -94,6 +100,7 @@ impl Link {
             partial: None,
             drain_by: None,
             step_since: now,
+            closing_since: now,
             eof: false,
             paused: false,
             skipped: 0,
@@ -434,6 +441,7 @@ impl Link {
         self.partial = None;
         self.paused = false;
         self.step_since = self.now;
+        self.closing_since = self.now;
         self.closing.want_end(self.layers);
         self.advance();
     }
@@ -527,8 +535,12 @@ impl Link {
     pub(crate) fn deadline(&self, timeouts: &Timeouts, owes: bool, full: bool) -> Option<(Timestamp, Timer)> {
         let mut next = Earliest::default();
         if self.is_closing() {
-            if !matches!(self.closing.current(), Some(Step::Close) | None) {
+            let step = self.closing.current();
+            if !matches!(step, Some(Step::Close) | None) {
                 next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
+            }
+            if step == Some(Step::Flush) {
+                next.offer(Some(self.closing_since + FLUSH * timeouts.linger), Timer::Linger);
             }
             next.offer(self.out.paced_until(), Timer::Pace);
         } else {
