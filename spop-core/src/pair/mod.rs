@@ -5,22 +5,22 @@
 //! millisecond. The same seed gives the same run. A handler is tested like this:
 //!
 //! ```
-//! use std::net::Ipv4Addr;
-//! use spop_core::{Actions, AgentConfig, EngineConfig, MessageList, Scope};
-//! use spop_core::pair::{Outcome, Pair, Reply};
+//! use std::net::{IpAddr, Ipv4Addr};
+//! use spop_core::{AgentConfig, EngineConfig, MessageList, Routes, Scope, pair::Pair};
 //!
-//! // The agent under test: what it makes of a NOTIFY.
+//! // The handler under test. Any closure that takes a NOTIFY and returns a `Reply` will do.
+//! let routes = Routes::new().on("check-ip", |message, actions| {
+//!     let ip: IpAddr = message.arg("ip")?;
+//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
+//!     Ok(())
+//! });
 //! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |notify| {
-//!     let ip = notify.messages.get("check-ip").and_then(|message| message.get("ip")?.as_ip());
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Session, "ip_score", if ip.is_some() { 77_i32 } else { 0 });
-//!     Reply::Now(actions)
+//!     routes.answer(&notify.messages).into()
 //! });
 //!
 //! let mut question = MessageList::new();
-//! question.message("check-ip").arg("ip", Ipv4Addr::new(203, 0, 113, 7));
-//! let outcome = pair.ask(&question)?;
-//! assert_eq!(outcome.sentence(), "set sess ip_score=int32:77");
+//! question.message("check-ip").arg("ip", Ipv4Addr::LOCALHOST);
+//! assert_eq!(pair.ask(&question)?.sentence(), "set sess ip_score=int32:100");
 //! # Ok::<(), spop_core::NotifyError>(())
 //! ```
 

@@ -27,6 +27,17 @@ pub enum Reply {
     Disconnect(Status),
 }
 
+/// What a handler of an adapter, or [`Routes`](crate::Routes), says.
+impl<T: Into<crate::Reply>> From<T> for Reply {
+    fn from(reply: T) -> Self {
+        match reply.into() {
+            crate::Reply::Ack(actions) => Self::Now(actions),
+            crate::Reply::Fail(_) => Self::Fail,
+            crate::Reply::Disconnect { status, .. } => Self::Disconnect(status),
+        }
+    }
+}
+
 /// What has become of a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

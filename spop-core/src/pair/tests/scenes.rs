@@ -30,6 +30,23 @@ fn each_reply_has_its_outcome() {
 }
 
 #[test]
+fn what_handlers_of_adapters_say_is_a_reply() {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Request, "a", true);
+    let bye = crate::Reply::Disconnect { status: Status(90), message: "bye".into() };
+    for (reply, sentence, code) in [
+        (Reply::from(actions.clone()), "set req a=bool:true", None),
+        (Ok::<_, &str>(actions).into(), "set req a=bool:true", None),
+        (Err::<Actions, _>("no such address").into(), "", None),
+        (bye.into(), "346 (the session ended with status 90 (a code of the application))", Some(346)),
+    ] {
+        let mut pair = Pair::new(Profile::Old.config(), AgentConfig::default(), |_| reply.clone());
+        let outcome = pair.ask(&question(&[0, 1, 0], 1)).unwrap();
+        assert_eq!((outcome.sentence(), outcome.error().map(EngineError::code)), (sentence.into(), code));
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_on_the_side_that_made_it() {
     let mut pair = pair(Profile::New);
     assert!(matches!(pair.ask(&question(&[0, 1, 0], 20_000)), Err(NotifyError::TooBig { .. })));
