@@ -35,9 +35,9 @@ fn notifies(pipe: &Pipe) -> usize {
     pipe.frames(Way::ToAgent, FrameType::Notify)
 }
 
-/// Asks all at once; when the agent has every request, resets the connection that has brought the most of them, and
+/// Asks all at once; when so many requests have passed to the agent, resets the connection that has brought the most of them, and
 /// returns how many failed and how many that connection had brought.
-fn lose_one(relay: &Relay, haproxy: &Haproxy) -> Result<(usize, usize)> {
+fn lose_one(relay: &Relay, haproxy: &Haproxy, passed: usize) -> Result<(usize, usize)> {
     let before: Vec<usize> = relay.pipes().iter().map(|pipe| notifies(pipe)).collect();
     thread::scope(|scope| {
         let requests = scope.spawn(|| {
@@ -49,9 +49,9 @@ fn lose_one(relay: &Relay, haproxy: &Haproxy) -> Result<(usize, usize)> {
                 }
             })
         });
-        let asked = before.iter().sum::<usize>() + REQUESTS;
+        let asked = before.iter().sum::<usize>() + passed;
         let all = || relay.pipes().iter().map(|pipe| notifies(pipe)).sum::<usize>();
-        until_true("all requests have passed", PATIENCE, || Ok(all() == asked))?;
+        until_true("the requests have passed", PATIENCE, || Ok(all() >= asked))?;
         // They have left for the agent, and it reads them in far less time than their answers take.
         thread::sleep(Duration::from_millis(100));
         let before = before.into_iter().chain(std::iter::repeat(0));
@@ -76,7 +76,7 @@ fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
         // Several connections that both sides know.
         concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
         for _round in 0..3 {
-            let (failed, lost) = lose_one(&relay, &haproxy)?;
+            let (failed, lost) = lose_one(&relay, &haproxy, REQUESTS)?;
             ensure!(failed == 0, "{failed} requests failed, and {lost} were of the lost connection");
             ensure!(lost > 0, "the lost connection had brought nothing");
         }
@@ -95,7 +95,7 @@ fn answers_of_a_lost_connection_arrive_at_the_thread_that_asked() -> Verdict {
             let of_first = engines.iter().filter(|engine| engines.first() == Some(engine)).count();
             Ok(of_first > 2 && engines.len() - of_first > 2)
         })?;
-        let (failed, lost) = lose_one(&relay, &haproxy)?;
+        let (failed, lost) = lose_one(&relay, &haproxy, REQUESTS)?;
         ensure!(failed == 0, "{failed} requests failed, and {lost} were of the lost connection");
         let crossed = relay.check_engines()?;
         ensure!(crossed >= lost, "{crossed} answers took another connection, and {lost} had lost theirs");
@@ -108,7 +108,7 @@ fn without_async_answers_are_lost_with_their_connection_and_haproxy_knows() -> V
     everywhere(|stage| {
         let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining", 1)?;
         concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
-        let (failed, lost) = lose_one(&relay, &haproxy)?;
+        let (failed, lost) = lose_one(&relay, &haproxy, REQUESTS)?;
         ensure!(failed == lost, "{failed} requests failed, and {lost} were of the lost connection");
         Ok(())
     })
@@ -149,11 +149,9 @@ fn answers_have_nowhere_to_go_while_other_connections_are_only_being_opened() ->
         for _ in 0..2 * REQUESTS {
             relay.fail_next(Fault { way: Way::ToAgent, after: 0, stall: true });
         }
-        let (failed, lost) = lose_one(&relay, &haproxy)?;
-        ensure!(
-            lost == REQUESTS && failed == lost,
-            "{failed} requests failed, and {lost} were of the lost connection"
-        );
+        // HAProxy may keep some in its queue, for connections that never come.
+        let (failed, lost) = lose_one(&relay, &haproxy, REQUESTS / 2)?;
+        ensure!(failed == REQUESTS, "{failed} requests failed, and {lost} were of the lost connection");
         // It was their own timeout that ended them.
         let log = haproxy.log()?;
         let timeouts = log.lines().filter(|line| line.contains(" st=1 ")).count();
