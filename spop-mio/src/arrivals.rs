@@ -9,7 +9,7 @@ use std::{
 
 use mio::{Interest, Token};
 use spop_core::{AgentReactor, ConnectionId, Timestamp, accept::Peer};
-use spop_server::{Entrance, Place, Seat};
+use spop_server::{Entrance, Place, Seat, is_of_connection};
 use tracing::{debug, warn};
 
 use crate::{
@@ -249,10 +249,4 @@ impl<H: Handler> Worker<H> {
             debug!(name: "not_accepted", what, %error, "not accepted");
         }
     }
-}
-
-/// Whether an error of accept is about the connection, not about accepting.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

@@ -258,7 +258,6 @@ pub use buffer::ReadBuffer;
 pub use connection::{Connection, Turn};
 pub use control::ServerHandle;
 pub use handler::{Handler, Outcome};
-pub use listen::{Address, Endpoint};
 pub use request::Request;
 pub use responder::Responder;
 pub use server::Server;
@@ -267,6 +266,6 @@ pub use spop_core::{
     OnFailure, Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{Cancelled, ConnectionInfo, Stats};
+pub use spop_server::{Address, Cancelled, ConnectionInfo, Endpoint, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -4,10 +4,10 @@ use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
 
 use mio::{Poll, Waker};
 use spop_core::{AgentConfig, Clock, hub::Hub};
-use spop_server::{InFlight, LogLimits, Metrics, Sources};
+use spop_server::{Address, Endpoint, InFlight, Listening, LogLimits, Metrics, Sources};
 
 use crate::{
-    Address, Endpoint, Handler,
+    Handler,
     app::App,
     control::{Control, Level, ServerHandle},
     listen::Bound,
@@ -36,7 +36,7 @@ use crate::{
 pub struct Server<H> {
     handler: H,
     config: AgentConfig,
-    listeners: Vec<Bound>,
+    listeners: Vec<Listening>,
     workers: usize,
     max_connections: usize,
     sources: Sources,
@@ -96,12 +96,7 @@ impl<H: Handler + Clone> Server<H> {
     /// # Errors
     /// Says where it cannot listen, and why.
     pub fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
-        let endpoint = endpoint.into();
-        let name = endpoint.to_string();
-        let bound = endpoint
-            .listen()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}")))?;
-        self.listeners.push(bound);
+        self.listeners.push(endpoint.into().listen(true)?);
         Ok(self)
     }
 
@@ -110,7 +105,7 @@ impl<H: Handler + Clone> Server<H> {
     /// # Errors
     /// When the system does not say.
     pub fn addresses(&self) -> io::Result<Vec<Address>> {
-        self.listeners.iter().map(Bound::address).collect()
+        self.listeners.iter().map(Listening::address).collect()
     }
 
     /// What ends the server from outside, and tells how it is.
@@ -164,7 +159,7 @@ impl<H: Handler + Clone> Server<H> {
         // The first takes the listeners as they are; the others have theirs on the addresses that can have several.
         let mut shares = Vec::new();
         for _ in 1..workers {
-            let siblings = listeners.iter().filter_map(|bound| bound.sibling().transpose());
+            let siblings = listeners.iter().filter_map(|listening| listening.sibling().transpose());
             shares.push(siblings.collect::<io::Result<Vec<_>>>()?);
         }
         shares.insert(0, listeners);
@@ -192,6 +187,7 @@ impl<H: Handler + Clone> Server<H> {
                     superseded: Vec::new(),
                     joined: false,
                 };
+                let listeners = listeners.into_iter().map(Bound::from).collect();
                 Worker::new(Start { shared: Arc::clone(&shared), index, app, poll, letters, listeners })
             })
             .collect()

@@ -1,5 +1,5 @@
-//! What servers have in common, whatever moves their bytes: limits, numbers, socket files, TLS certificates, a log that a
-//! peer cannot fill.
+//! What servers have in common, whatever moves their bytes: listeners, limits, numbers, TLS certificates, a log that a peer
+//! cannot fill.
 //!
 //! It is what `spop-tokio` and `spop-mio` are made of besides `spop-core`, for them and for adapters like them: the
 //! protocol's own crate opens no file and asks the system for nothing.
@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod cancelled;
+mod endpoint;
 mod entrance;
 mod info;
 mod limits;
+mod listening;
 mod log;
 mod metrics;
 #[cfg(unix)]
@@ -20,9 +22,11 @@ mod tidy;
 pub mod tls;
 
 pub use cancelled::Cancelled;
+pub use endpoint::Endpoint;
 pub use entrance::Entrance;
 pub use info::ConnectionInfo;
 pub use limits::{InFlight, Permit, Place, Sources};
+pub use listening::{Address, BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::{LogLimit, LogLimits};
 pub use metrics::{Began, Metrics, Open, Work};
 #[cfg(unix)]

@@ -281,7 +281,6 @@ mod transfer;
 pub use cancellation::Cancellation;
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
 pub use handler::Handler;
-pub use listen::{Address, Endpoint};
 pub use request::Request;
 pub use responder::{Deferred, Responder, Response};
 pub use router::{Route, RouteList, Router, Unrouted};
@@ -293,7 +292,7 @@ pub use spop_core::{
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{Cancelled, ConnectionInfo, Stats};
+pub use spop_server::{Address, Cancelled, ConnectionInfo, Endpoint, Stats};
 pub use swap::Swap;
 #[cfg(feature = "tower")]
 pub use tower::TowerHandler;

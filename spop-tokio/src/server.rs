@@ -12,18 +12,20 @@ use std::{
 
 use futures_util::future::{Either, FutureExt as _, select};
 use spop_core::AgentConfig;
-use spop_server::{ConnectionInfo, Counters, Entrance, Place, Seat, Sources, Stats};
+use spop_server::{
+    Address, ConnectionInfo, Counters, Endpoint, Entrance, Place, Seat, Sources, Stats, is_of_connection,
+};
 use tokio::{
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Sleep, sleep},
 };
 use tracing::{error, warn};
 
 use crate::{
-    Address, Endpoint, Handler, Peer, Service,
+    Handler, Peer, Service,
     control::{Control, Level},
     entrance::{self, Arrival, Passage, Passing},
-    listen::{Listener, is_of_connection},
+    listen::Listener,
     stream::Stream,
 };
 
@@ -110,11 +112,9 @@ impl<H: Handler> Server<H> {
     /// Says where it cannot listen, and why.
     pub async fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
         let endpoint = endpoint.into();
-        let name = endpoint.to_string();
-        let listener = endpoint.listen().await;
-        let listener = listener
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}")))?;
-        self.listeners.push(listener);
+        // It may ask for the addresses of a name.
+        let listening = spawn_blocking(|| endpoint.listen(false)).await.map_err(io::Error::other)??;
+        self.listeners.push(listening.try_into()?);
         Ok(self)
     }
 

@@ -1,0 +1,265 @@
+//! Where a server listens, and with which options.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    time::Duration,
+};
+#[cfg(unix)]
+use std::{
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+};
+
+use spop_core::accept::AcceptConfig;
+
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use crate::{
+    Entrance, Listening,
+    listening::{Listener, SocketOptions, first_of},
+};
+#[cfg(unix)]
+use crate::{SocketFile, listen_unix};
+
+/// Where to listen: what the `bind` of a server takes.
+///
+/// A text with a slash is the path of a unix socket, any other is `host:port`. A listener that is open already is taken
+/// as it is.
+///
+/// An endpoint also says what its connections pass before their sessions, and has the options of its socket:
+///
+/// ```
+/// use spop_core::accept::{AcceptConfig, Policy, SourceRules};
+/// use spop_server::Endpoint;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
+/// let tcp = Endpoint::from("0.0.0.0:12345").accept(AcceptConfig::new().with(inside)?).reuse_port(true);
+/// let unix = Endpoint::from("/run/agent.sock").mode(0o660);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Endpoint {
+    kind: Kind,
+    accept: AcceptConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    mode: Option<u32>,
+    take_over: bool,
+    reuse_port: bool,
+    sockets: SocketOptions,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Host(String),
+    Tcp(SocketAddr),
+    TcpListener(TcpListener),
+    #[cfg(unix)]
+    Unix(PathBuf),
+    #[cfg(unix)]
+    UnixListener(UnixListener),
+}
+
+impl From<Kind> for Endpoint {
+    fn from(kind: Kind) -> Self {
+        Self {
+            kind,
+            accept: AcceptConfig::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            mode: None,
+            take_over: false,
+            reuse_port: false,
+            sockets: SocketOptions { nodelay: true, keepalive: None },
+        }
+    }
+}
+
+impl From<&str> for Endpoint {
+    fn from(text: &str) -> Self {
+        #[cfg(unix)]
+        if text.contains('/') {
+            return Kind::Unix(text.into()).into();
+        }
+        Kind::Host(text.to_owned()).into()
+    }
+}
+
+impl From<String> for Endpoint {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&String> for Endpoint {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Kind::Tcp(address).into()
+    }
+}
+
+impl From<TcpListener> for Endpoint {
+    fn from(listener: TcpListener) -> Self {
+        Kind::TcpListener(listener).into()
+    }
+}
+
+#[cfg(unix)]
+impl From<&Path> for Endpoint {
+    fn from(path: &Path) -> Self {
+        Kind::Unix(path.to_owned()).into()
+    }
+}
+
+#[cfg(unix)]
+impl From<PathBuf> for Endpoint {
+    fn from(path: PathBuf) -> Self {
+        Kind::Unix(path).into()
+    }
+}
+
+/// Its socket file stays: it is its maker's.
+#[cfg(unix)]
+impl From<UnixListener> for Endpoint {
+    fn from(listener: UnixListener) -> Self {
+        Kind::UnixListener(listener).into()
+    }
+}
+
+impl Endpoint {
+    /// What connections pass before their sessions: rules, a PROXY header, a monitor's probe, TLS, in the order of the
+    /// list.
+    #[must_use]
+    pub fn accept(mut self, config: AcceptConfig) -> Self {
+        self.accept = config;
+        self
+    }
+
+    /// The certificates for the step [`Tls`](spop_core::accept::Step::Tls), which is added to the end of the list if it is
+    /// not there.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
+    /// The permissions of a unix socket's file, such as `0o660`. It has them before anybody can connect. Without, they
+    /// follow from the umask.
+    #[must_use]
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Takes the path of a unix socket also from somebody who serves it, in one step: for a new process beside the one that
+    /// it replaces. That one keeps the connections that it has, and the next ones come here. Default false.
+    #[must_use]
+    pub const fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
+    /// Lets other sockets with this option listen on the same TCP port, and the system share connections among them: for
+    /// several processes, or for a new one beside the one that it replaces. Default false.
+    #[must_use]
+    pub const fn reuse_port(mut self, reuse: bool) -> Self {
+        self.reuse_port = reuse;
+        self
+    }
+
+    /// After how much silence the system asks whether a TCP peer is still there. Default: never; SPOP has its own idle
+    /// timeout.
+    #[must_use]
+    pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
+        self.sockets.keepalive = after;
+        self
+    }
+
+    /// Whether TCP sends answers at once instead of waiting for more. Default true; false is for measuring.
+    #[must_use]
+    pub const fn nodelay(mut self, nodelay: bool) -> Self {
+        self.sockets.nodelay = nodelay;
+        self
+    }
+
+    /// The sockets that systemd has opened for this process (`.socket` units, `LISTEN_FDS`), in their order. They are
+    /// handed out once.
+    ///
+    /// # Errors
+    /// One of them is neither a TCP listener nor a unix stream listener.
+    #[cfg(all(feature = "systemd", unix))]
+    pub fn from_systemd() -> io::Result<Vec<Self>> {
+        let mut passed = listenfd::ListenFd::from_env();
+        let mut endpoints = Vec::new();
+        for index in 0..passed.len() {
+            // What is not the one is put back, and may be the other.
+            if let Ok(Some(listener)) = passed.take_unix_listener(index) {
+                endpoints.push(listener.into());
+            } else if let Some(listener) = passed.take_tcp_listener(index)? {
+                endpoints.push(listener.into());
+            }
+        }
+        Ok(endpoints)
+    }
+
+    /// Listens there. May ask for the addresses of a host name, and wait for the answer. With `several`, more listeners of
+    /// this process may share a TCP address, where the system spreads connections over them
+    /// ([`Listening::sibling`]).
+    ///
+    /// # Errors
+    /// Says where it cannot listen, and why.
+    pub fn listen(self, several: bool) -> io::Result<Listening> {
+        let name = self.to_string();
+        self.open(several)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}")))
+    }
+
+    fn open(self, several: bool) -> io::Result<Listening> {
+        let Self { kind, accept, mode, take_over, reuse_port, sockets, .. } = self;
+        #[cfg(feature = "tls")]
+        let entrance = match self.tls {
+            Some(tls) => Entrance::with_tls(accept, tls),
+            None => Entrance::new(accept),
+        }?;
+        #[cfg(not(feature = "tls"))]
+        let entrance = Entrance::new(accept)?;
+        let (listener, shared) = match kind {
+            Kind::Host(host) => first_of(host.to_socket_addrs()?, several, reuse_port)?,
+            Kind::Tcp(address) => first_of([address], several, reuse_port)?,
+            Kind::TcpListener(listener) => (Listener::Tcp(listener), false),
+            #[cfg(unix)]
+            Kind::Unix(path) => {
+                let listener = listen_unix(&path, mode, take_over)?;
+                (Listener::Unix { listener, file: Some(SocketFile::new(path)?) }, false)
+            }
+            #[cfg(unix)]
+            Kind::UnixListener(listener) => (Listener::Unix { listener, file: None }, false),
+        };
+        let _ = (mode, take_over);
+        Listening::new(listener, shared, sockets, entrance)
+    }
+}
+
+/// Where to listen, in words.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Host(host) => f.write_str(host),
+            Kind::Tcp(address) => address.fmt(f),
+            Kind::TcpListener(_) => f.write_str("a TCP listener"),
+            #[cfg(unix)]
+            Kind::Unix(path) => path.display().fmt(f),
+            #[cfg(unix)]
+            Kind::UnixListener(_) => f.write_str("a unix listener"),
+        }
+    }
+}
