@@ -69,6 +69,9 @@ pub(crate) struct Worker<H> {
     pub(crate) keys: HashMap<ConnectionId, usize>,
     /// Who has something to do, in the order in which that was found.
     ready: VecDeque<usize>,
+    /// Whose turn was over before there was nothing more to do. They come after those who are ready: a quiet connection waits
+    /// for the turn under way when it is asked something, and for no other.
+    again: VecDeque<usize>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) lobby: Lobby,
     pub(crate) opened: u64,
@@ -103,6 +106,7 @@ impl<H: Handler> Worker<H> {
             conns: Slab::new(),
             keys: HashMap::new(),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             listeners: Vec::new(),
             lobby: Lobby::default(),
             opened: 0,
@@ -138,8 +142,14 @@ impl<H: Handler> Worker<H> {
             self.accept();
             self.attend_lobby();
             // Those that come to have more to do wait for the next round, after whatever else has happened by then.
+            let again = self.again.len();
             for _ in 0..self.ready.len() {
                 if let Some(key) = self.ready.pop_front() {
+                    self.turn(key);
+                }
+            }
+            for _ in 0..again {
+                if let Some(key) = self.again.pop_front() {
                     self.turn(key);
                 }
             }
@@ -159,7 +169,7 @@ impl<H: Handler> Worker<H> {
 
     /// How long there is nothing to do unless something happens.
     fn patience(&self) -> Option<Duration> {
-        let ready = !self.ready.is_empty() || self.lobby.is_ready() || self.mail;
+        let ready = !self.ready.is_empty() || !self.again.is_empty() || self.lobby.is_ready() || self.mail;
         if ready || self.listeners.iter().any(|listener| listener.ready) {
             return Some(Duration::ZERO);
         }
@@ -209,7 +219,7 @@ impl<H: Handler> Worker<H> {
         } else {
             if turn == Turn::Again {
                 conn.queued = true;
-                self.ready.push_back(key);
+                self.again.push_back(key);
             }
             if conn.io.wants_write() != conn.write_asked {
                 self.ask_for_write(key);

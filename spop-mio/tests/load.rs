@@ -208,8 +208,8 @@ fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
             "99th percentile alone {alone:?}, beside a busy connection {beside:?}, \
              after {meanwhile} requests of {each:?} each"
         );
-        // The turn that was under way when it came, and the next, if that had begun to look for events by then.
-        assert!(meanwhile <= 2 * TURN, "{meanwhile} requests");
+        // The turn that was under way when it came; and some more, for a test that was held up before it sent.
+        assert!(meanwhile <= TURN * 3 / 2, "{meanwhile} requests");
     });
 }
 
