@@ -146,7 +146,7 @@ mod tests {
     fn bursts_of_one_size_are_read_in_one_piece_each() {
         let (mut buffer, mut inbox) = (ReadBuffer::new(), BytesMut::new());
         for burst in 0..100 {
-            let got = buffer.read(&mut &[1; 40_000][..], &mut inbox).unwrap();
+            let got = buffer.read(&mut &*vec![1; 40_000], &mut inbox).unwrap();
             assert!(got.short && got.bytes == 40_000, "{burst}: {got:?}");
             inbox.clear();
         }
