@@ -218,7 +218,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
         self.on_engine(action);
     }
 
-    /// Has a side send what its reactor never would: a frame as the [notation](crate::notation) writes it, behind what the
+    /// Has a side send what its reactor never would: a frame as the [notation] writes it, behind what the
     /// reactor has sent so far.
     ///
     /// # Errors
