@@ -175,4 +175,24 @@ mod tests {
             [("txn.p.a".into(), Sample::Int(1))]
         );
     }
+
+    #[test]
+    fn each_value_becomes_a_sample_of_one_of_six_types() {
+        let line = "ACK fin 1 1 set txn a=bool:true ; set txn b=int64:-1 ; set txn c=uint32:7 ; set txn d=ipv4:192.0.2.1 ; \
+                    set txn e=ipv6:2001:db8::1 ; set txn f=string:x ; set txn g=binary:00ff";
+        let samples: Vec<_> =
+            after(&VarRules::new("p").force(), line).into_iter().map(|(_, sample)| sample).collect();
+        assert_eq!(
+            samples,
+            [
+                Sample::Bool(true),
+                Sample::Int(-1),
+                Sample::Int(7),
+                Sample::Ipv4([192, 0, 2, 1].into()),
+                Sample::Ipv6("2001:db8::1".parse().unwrap()),
+                Sample::String(b"x".to_vec()),
+                Sample::Binary(b"\x00\xff".to_vec()),
+            ]
+        );
+    }
 }

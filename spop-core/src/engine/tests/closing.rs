@@ -117,7 +117,7 @@ fn a_failed_transport_fails_what_waits() {
 
 #[test]
 fn codes_are_those_of_set_on_error() {
-    let codes = [
+    let errors = [
         EngineError::Timeout,
         EngineError::Resources,
         EngineError::TooBig,
@@ -127,8 +127,11 @@ fn codes_are_those_of_set_on_error() {
         EngineError::Spop(Status::NORMAL),
         EngineError::Spop(Status(99)),
     ]
-    .map(EngineError::code);
-    assert_eq!(codes, [1, 2, 3, 4, 5, 255, 256, 355]);
+    .map(|error| (error.code(), error.to_string()));
+    assert_eq!(errors.clone().map(|(code, _)| code), [1, 2, 3, 4, 5, 255, 256, 355]);
+    for (code, words) in errors {
+        assert!(words.starts_with(&format!("{code} (")), "{words}");
+    }
 }
 
 #[test]

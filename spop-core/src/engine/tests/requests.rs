@@ -164,3 +164,23 @@ fn fragmented_answers_are_taken_by_who_announced_it() {
     engine.sent();
     assert_eq!(engine.eof(), ["close 257 [2/1]"]);
 }
+
+#[test]
+fn fragmented_answers_have_limits_and_a_timeout() {
+    let mut config = quick(EngineConfig::default());
+    config.limits.max_payload = 3;
+    config.limits.max_payloads = 1;
+    config.timeouts.frame = Some(Duration::from_secs(1));
+    let mut engine = Engine::greeted(config, HELLO_ALL);
+    for _ in 0..5 {
+        engine.notify(None, 1).unwrap();
+    }
+    engine.sent();
+    assert_eq!(engine.feed(&["ACK - 0 1 hex:01020304"]), ["0/1 failed 2"]);
+    assert!(engine.feed(&["UNSET fin 0 1 hex:05"]).is_empty(), "the rest is swallowed");
+    assert_eq!(engine.feed(&["ACK - 1 1 hex:0102", "UNSET - 1 1 hex:0304"]), ["1/1 failed 2"]);
+    assert!(engine.feed(&["ACK - 2 1 hex:01"]).is_empty());
+    assert_eq!(engine.timeout(), ["2/1 failed 1"], "a second before the request would have timed out");
+    assert!(engine.feed(&["UNSET fin 2 1", "ACK - 3 1 hex:01", "ACK - 4 1 hex:01"]).is_empty());
+    assert_eq!(engine.sent(), ["HAPROXY-DISCONNECT fin 0 0 status-code=uint32:11"]);
+}

@@ -213,3 +213,43 @@ fn a_drain_waits_for_no_handshake() {
     let ended = |action: &PoolAction| !matches!(action, PoolAction::Attend(_));
     assert_eq!(core::iter::from_fn(|| pool.next_action()).filter(ended).count(), 0);
 }
+
+#[test]
+fn an_agent_that_shuts_its_side_takes_its_requests_along() {
+    let mut pool = config(1);
+    pool.engine.capabilities = Capabilities::PIPELINING;
+    let mut world = World::new(pool);
+    world.answers = false;
+    world.ask().unwrap();
+    world.pool.on_input_eof(world.now, ConnectionId(0), &mut BytesMut::new());
+    world.work();
+    assert_eq!((world.codes(), world.pool.waiting()), (vec![257], 0));
+    world.wait(2_000);
+    assert_eq!(world.pool.connections(), 0);
+}
+
+#[test]
+fn what_is_withdrawn_is_not_heard_of_though_it_has_ended() {
+    let mut list = MessageList::new();
+    list.message("m").arg("", crate::Value::Binary(&vec![0; 20_000]));
+    let mut pool = config(1);
+    pool.engine.send_frag_payload = false;
+    let mut world = World::new(pool);
+    world.ask().unwrap();
+    let request = world.pool.ask(world.now, None, &list).unwrap();
+    world.pool.withdraw(world.now, request);
+    world.work();
+    assert_eq!(world.codes(), [0]);
+    assert_eq!((world.pool.load().processed, world.pool.load().errors), (2, 1));
+    assert!(world.pool.interest(ConnectionId(9)).close, "it knows no such connection");
+}
+
+#[test]
+fn a_connection_under_way_wants_nothing() {
+    let mut pool = Pool::new(config(1), Timestamp::ZERO);
+    pool.ask(Timestamp::ZERO, None, &MessageList::new()).unwrap();
+    let Some(PoolAction::Open { connection, agent: 0 }) = pool.next_action() else { panic!() };
+    assert_eq!((pool.interest(connection), pool.outgoing(connection)), (Interest::default(), &[][..]));
+    pool.on_open(Timestamp::ZERO, connection);
+    assert!(pool.interest(connection).write && pool.connection(connection).is_some());
+}
