@@ -21,6 +21,8 @@ mod input;
 pub mod model;
 pub mod pair;
 pub mod random;
+#[cfg(test)]
+mod tests;
 
 pub use accept::accept;
 pub use agent::{agent, reference};
