@@ -87,6 +87,19 @@ impl<H: Handler> Worker<H> {
         }
     }
 
+    /// Fails what connections that are gone have asked, when its time is over.
+    pub(crate) fn fail_overdue(&mut self) {
+        while let Some(home) = self.app.pending.due(self.now) {
+            for ticket in self.app.hub.expire(home) {
+                let mut net = Net { conns: &mut self.conns, keys: &self.keys };
+                let route = self.app.hub.route_again(ticket, |connection| net.get(connection)?.room());
+                if let Route::Sibling(sibling, ticket) = route {
+                    self.answer_on(sibling, ticket, Ok(Reply::Fail("no answer in time".to_owned())));
+                }
+            }
+        }
+    }
+
     fn answer_on(&mut self, connection: ConnectionId, ticket: Ticket, answer: Answer) {
         let Some(key) = self.keys.get(&connection).copied() else { return };
         if let Some(conn) = self.conns.get_mut(key) {

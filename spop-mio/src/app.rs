@@ -205,7 +205,7 @@ impl<H> App<H> {
     }
 
     fn close(&mut self, now: Timestamp, reactor: &AgentReactor, peer: &Whence, closed: &Closed) {
-        self.forget(reactor);
+        self.forget(now, reactor);
         let connection = reactor.connection().0;
         self.shared.metrics.closed(closed);
         let faulty = !closed.reason.is_normal()
@@ -218,7 +218,7 @@ impl<H> App<H> {
     }
 
     /// A session is over. Its requests go on where other connections can carry their answers.
-    pub(crate) fn forget(&mut self, reactor: &AgentReactor) {
+    pub(crate) fn forget(&mut self, now: Timestamp, reactor: &AgentReactor) {
         let connection = reactor.connection();
         let Some(engine) = reactor.session().and_then(Session::shared_engine) else {
             return self.pending.disconnect(connection);
@@ -226,7 +226,8 @@ impl<H> App<H> {
         if !self.hub.has(connection) {
             // It was over before its stream was closed.
         } else if self.hub.leave(connection) {
-            self.pending.orphan(connection, engine);
+            let until = self.shared.config.timeouts.message.map(|patience| now + patience);
+            self.pending.orphan(connection, engine, until);
         } else {
             self.pending.abandon(connection, engine);
         }

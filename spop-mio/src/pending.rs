@@ -1,9 +1,12 @@
 //! The requests of a worker that are answered later.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use spop_core::{ConnectionId, TicketId};
+use spop_core::{ConnectionId, TicketId, Timestamp};
 use spop_server::Cancelled;
 
 use crate::responder::Wanted;
@@ -14,6 +17,8 @@ pub(crate) struct Pending {
     requests: HashMap<ConnectionId, HashMap<TicketId, Arc<Wanted>>>,
     /// Connections that are gone, whose requests others of their engine can answer.
     orphans: HashMap<Bytes, Vec<ConnectionId>>,
+    /// When the time is over for what they asked. No reactor watches it any more.
+    overdue: VecDeque<(Timestamp, ConnectionId)>,
 }
 
 impl Pending {
@@ -45,12 +50,28 @@ impl Pending {
     }
 
     /// A connection is gone, and others of its engine are left.
-    pub(crate) fn orphan(&mut self, connection: ConnectionId, engine: &Bytes) {
+    pub(crate) fn orphan(&mut self, connection: ConnectionId, engine: &Bytes, until: Option<Timestamp>) {
         if self.requests.contains_key(&connection) {
+            self.overdue.extend(until.map(|until| (until, connection)));
             let orphans = self.orphans.entry(engine.clone()).or_default();
             orphans.retain(|orphan| self.requests.contains_key(orphan));
             orphans.push(connection);
         }
+    }
+
+    /// When the time of an orphan is over next.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.overdue.front().map(|(until, _)| *until)
+    }
+
+    /// An orphan whose time is over; nobody waits for its answers any more.
+    pub(crate) fn due(&mut self, now: Timestamp) -> Option<ConnectionId> {
+        let (_, connection) = *self.overdue.front().filter(|(until, _)| *until <= now)?;
+        self.overdue.pop_front();
+        for wanted in self.requests.remove(&connection).into_iter().flat_map(HashMap::into_values) {
+            wanted.cancel(Cancelled::TimedOut);
+        }
+        Some(connection)
     }
 
     /// The last connection of an engine is gone.

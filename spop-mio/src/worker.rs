@@ -139,6 +139,7 @@ impl<H: Handler> Worker<H> {
             while let Some(key) = self.timers.due(self.now) {
                 self.queue(key);
             }
+            self.fail_overdue();
             self.accept();
             self.attend_lobby();
             // Those that come to have more to do wait for the next round, after whatever else has happened by then.
@@ -174,7 +175,10 @@ impl<H: Handler> Worker<H> {
             return Some(Duration::ZERO);
         }
         let rests = self.listeners.iter().filter_map(|listener| listener.rests).min();
-        let next = [self.timers.next(), self.lobby.next(), rests].into_iter().flatten().min();
+        let next = [self.timers.next(), self.lobby.next(), self.app.pending.next(), rests]
+            .into_iter()
+            .flatten()
+            .min();
         // Handlers may have taken their time since `now`.
         next.map(|next| next.since(self.shared.clock.now()))
     }
@@ -265,7 +269,7 @@ impl<H: Handler> Worker<H> {
         let connection = conn.io.reactor().connection();
         self.timers.clear(key);
         self.keys.remove(&connection);
-        self.app.forget(conn.io.reactor());
+        self.app.forget(self.now, conn.io.reactor());
         // It is closed next, or registered elsewhere.
         let _ = self.poll.registry().deregister(conn.io.stream_mut());
     }

@@ -31,6 +31,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// For a NOTIFY whose ticket is out, and worth nothing from now on.
+    pub(crate) fn in_place_of(id: TicketId, connection: ConnectionId, ids: Ids, engine: &Arc<Bytes>) -> Self {
+        Self { connection, id, ids, engine: Some(Arc::clone(engine)) }
+    }
+
     /// The connection the NOTIFY came from.
     pub const fn connection(&self) -> ConnectionId {
         self.connection

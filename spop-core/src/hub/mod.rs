@@ -13,7 +13,7 @@
 //!
 //! [`settle`](Hub::settle) does the third step whole for callers that have all connections at hand.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 use bytes::Bytes;
 
@@ -119,6 +119,27 @@ impl Hub {
         });
         engine.orphans = orphans.min(max);
         true
+    }
+
+    /// The time is over for what a connection has asked that has left, and whose reactor watches no time any more. Returns
+    /// tickets to fail it with, by [`route_again`](Self::route_again); those that are out answer nothing from now on.
+    pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
+        for (id, engine) in &mut self.engines {
+            if engine.orphans == 0 || engine.members.contains(&home) {
+                continue;
+            }
+            let id = Arc::new(id.clone());
+            engine.waiting.retain(|ids, waiting| {
+                let stays = waiting.home != home;
+                if !stays {
+                    engine.orphans = engine.orphans.saturating_sub(1);
+                    tickets.push(Ticket::in_place_of(waiting.ticket, home, *ids, &id));
+                }
+                stays
+            });
+        }
+        tickets
     }
 
     /// A NOTIFY came. Returns the ticket that it supersedes on another connection: nobody waits for its answer.

@@ -171,6 +171,32 @@ fn a_cancelled_notify_is_not_answered_by_a_sibling() {
 }
 
 #[test]
+fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
+    let (mut hub, mut net) = two();
+    let tickets: Vec<Ticket> = (1..=3).map(|stream| net.ask(1, stream)).collect();
+    let other = net.ask(2, 7);
+    for ticket in tickets.iter().chain([&other]) {
+        assert_eq!(hub.hold(ticket), None);
+    }
+    assert!(hub.expire(ConnectionId(1)).is_empty(), "it lives");
+    net.0.remove(&ConnectionId(1));
+    assert!(hub.leave(ConnectionId(1)));
+    let expired = hub.expire(ConnectionId(1));
+    assert_eq!(expired.len(), 3);
+    assert!(hub.expire(ConnectionId(1)).is_empty(), "once");
+    for ticket in expired {
+        let Route::Sibling(ConnectionId(2), ticket) = hub.route_again(ticket, |_| Some(0)) else { panic!() };
+        let _ = net.0.get_mut(&ConnectionId(2)).unwrap().fail(NOW, ticket).unwrap();
+    }
+    assert_eq!(net.sent(2), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
+    // What their handlers still say goes nowhere; what the sibling itself was asked goes on.
+    for ticket in tickets {
+        assert!(matches!(hub.route(ticket, |_| Some(0)), Route::Nowhere(_)));
+    }
+    assert!(matches!(hub.route(other, |_| Some(0)), Route::Home(_)));
+}
+
+#[test]
 fn orphans_are_bounded() {
     let (mut hub, mut net) = (Hub::new(1), Net(BTreeMap::new()));
     net.connect(&mut hub, 1, "a");
