@@ -73,6 +73,8 @@ mod adapters {
             without_async_nothing_crosses_at_all
             the_same_ids_on_a_sibling_supersede
             what_comes_with_the_handshake_has_siblings_too
+            a_disconnect_leaves_what_is_owed_to_a_sibling
+            what_a_lost_connection_asked_has_a_deadline_too
         }
         endings {
             a_drain_finishes_what_is_owed

@@ -143,3 +143,46 @@ pub(super) fn what_comes_with_the_handshake_has_siblings_too(stage: &Stage<'_>) 
     }
     Ok(())
 }
+
+pub(super) fn a_disconnect_leaves_what_is_owed_to_a_sibling(stage: &Stage<'_>) -> Result<()> {
+    let server = serve(stage)?;
+    let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
+    home.send("NOTIFY fin 1 1 hold key=string:a\nNOTIFY fin 3 1 m")?;
+    home.expect("ACK fin 3 1")?;
+    home.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;
+    home.expect_status(0)?;
+    drop(home);
+    std::thread::sleep(SILENCE);
+    ensure!(!server.gate.is_cancelled("a"), "it was given up");
+    server.gate.release("a")?;
+    sibling.expect("ACK fin 1 1")?;
+    sibling.expect_silence(SILENCE)
+}
+
+pub(super) fn what_a_lost_connection_asked_has_a_deadline_too(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| {
+        plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        plan.config.timeouts.message = Some(Duration::from_millis(300));
+    })?;
+    let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
+    for id in 1..=3 {
+        home.send(&format!("NOTIFY fin {id} 1 hold key=string:k{id}"))?;
+        server.gate.wait(&format!("k{id}"))?;
+    }
+    // A unix socket that is closed looks like one whose peer has ended its side, and may still be told: it is ended in words.
+    if stage.over() == Over::Unix {
+        home.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;
+        home.expect_status(0)?;
+    }
+    home.reset();
+    // Each gets what a handler that takes too long gives, once.
+    let mut answers = (1..=3).map(|_| sibling.receive()).collect::<Result<Vec<_>>>()?;
+    answers.sort_unstable();
+    ensure!(answers == ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"], "{answers:?}");
+    for id in 1..=3 {
+        server.gate.wait_for_cancel(&format!("k{id}"))?;
+        server.gate.release(&format!("k{id}"))?;
+    }
+    sibling.expect_silence(SILENCE)?;
+    sibling.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")
+}
