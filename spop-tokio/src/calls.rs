@@ -32,16 +32,17 @@ impl<F: Future<Output = Reply>> Calls<F> {
         Self { slot: None, slow: None }
     }
 
-    /// Runs a call as far as it goes; the outcome comes back with the ticket if that is to its end.
+    /// Runs a call as far as it goes; the outcome comes back with the ticket if that is to its end. It is made where it
+    /// will run: moving it costs as much as running it, often.
     #[inline]
     pub(crate) fn start(
         &mut self,
         cx: &mut Context<'_>,
         ticket: Ticket,
-        call: F,
+        call: impl FnOnce() -> F,
     ) -> Option<(Ticket, Outcome)> {
         let mut slot = self.slot.take().unwrap_or_else(|| Box::pin(None));
-        slot.set(Some(call));
+        slot.set(Some(call()));
         if let Poll::Ready(outcome) = poll_slot(&mut slot, cx) {
             self.slot = Some(slot);
             return Some((ticket, outcome));

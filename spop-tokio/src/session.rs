@@ -105,7 +105,8 @@ where
                 };
                 let job = Job { permit, work: self.shared.metrics.work() };
                 let origin = Arc::clone(origin);
-                let call = (self.call)(Request { messages, ids, deadline, origin, job });
+                let call = &self.call;
+                let call = || call(Request { messages, ids, deadline, origin, job });
                 if let Some((ticket, outcome)) = self.calls.start(cx, ticket, call) {
                     self.settle(now, ticket, outcome);
                 }
