@@ -235,12 +235,12 @@ fn a_slow_reader_gets_everything_and_the_end_as_well() {
         let server = spop_mio::Server::with_config(handler, config).workers(1);
         let server = Running::serve(server.bind(Endpoint::from("127.0.0.1:0").tls(&tls)).unwrap());
         let mut client = session(&server, setting.client(None));
-        let mut requests: Vec<_> = (0..60).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
+        let mut requests: Vec<_> = (0..1000).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
         requests.push("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye".to_owned());
         client.send(&requests.join("\n"));
         // By now the socket takes no more, and records wait.
         thread::sleep(Duration::from_millis(300));
-        for id in 0..60 {
+        for id in 0..1000 {
             assert!(client.receive().unwrap().starts_with(&format!("ACK fin {id} 1 ")));
         }
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
