@@ -44,10 +44,12 @@ fn rolling_restarts_lose_nothing_without_pipelining() -> Verdict {
     })
 }
 
+// What is lost is what HAProxy has sent when it reads a DISCONNECT: all that its clients wait for, if at that moment it was
+// kept from running for longer than the agent waits. On a busy machine it may happen once in some hundred restarts.
 #[test]
 fn rolling_restarts_with_pipelining_lose_next_to_nothing() -> Verdict {
     everywhere(|stage| {
-        let counted = rolling_restarts(stage, "fragmentation,pipelining", 5_000)?;
+        let counted = rolling_restarts(stage, "fragmentation,pipelining", 10_000)?;
         ensure!(counted.failed * 10_000 <= counted.requests, "{counted:?}");
         Ok(())
     })
