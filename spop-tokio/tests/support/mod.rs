@@ -20,7 +20,13 @@ use tokio::{
 /// No test takes longer than this; if it does, something hangs.
 pub fn within<T>(test: impl Future<Output = T>) -> impl Future<Output = T> {
     let test = Box::pin(test);
-    async { timeout(Duration::from_secs(20), test).await.expect("the test hangs") }
+    // Whether anybody wants an event is decided once for all threads, and not always anew when a test begins to listen
+    // while another has the first event of its kind. So that none is lost, somebody wants everything from the start.
+    let everything = tracing::subscriber::set_default(tracing_subscriber::registry());
+    async {
+        let _everything = everything;
+        timeout(Duration::from_secs(20), test).await.expect("the test hangs")
+    }
 }
 
 /// A server on a free port of its own.
