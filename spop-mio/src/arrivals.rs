@@ -32,6 +32,10 @@ const BATCH: usize = 64;
 /// Batches of connections that came before the end and are accepted at the end: all that can have waited.
 const LAST: usize = 4_096 / BATCH;
 
+/// Turns in the lobby in one go. Some of them are TLS handshakes, and a thousand of those that come at once would keep the
+/// sessions waiting for seconds.
+const TURNS: usize = 16;
+
 /// A listener in the care of a worker.
 pub(crate) struct Listener {
     pub(crate) bound: Bound,
@@ -159,7 +163,7 @@ impl<H: Handler> Worker<H> {
 
     /// Gives those in the lobby their turns.
     pub(crate) fn attend_lobby(&mut self) {
-        for _ in 0..self.lobby.round(self.now) {
+        for _ in 0..self.lobby.round(self.now).min(TURNS) {
             let left = self.lobby.turn(self.poll.registry(), self.now);
             let counters = &self.shared.control.counters;
             match left {

@@ -99,7 +99,7 @@ impl ServerHandle {
     }
 
     /// The connections that are open, for a status page. Each worker is asked, between two rounds of its loop; one whose
-    /// handler keeps it for longer than a second is left out.
+    /// handler keeps it for longer than a second is left out. Not to be called by a handler: its worker could not answer.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         let (sender, reports) = channel();
         let mut asked = 0;

@@ -9,7 +9,7 @@ mod support;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -17,11 +17,12 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use spop_core::{Action, AgentReactor, Clock, ConnectionId, link::Layers};
 use spop_mio::{
-    Actions, Endpoint, Outcome, Request, Scope,
+    Actions, AgentConfig, Connection, Endpoint, Outcome, ReadBuffer, Request, Scope, Turn,
     accept::{AcceptConfig, Monitor},
     tls::{
-        Tls, TlsFiles,
+        Tls, TlsFiles, TlsStream,
         rustls::{
             ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
             crypto::ring,
@@ -230,7 +231,7 @@ fn a_slow_reader_gets_everything_and_the_end_as_well() {
             actions
         };
         let tls = Tls::from_files(setting.files()).unwrap();
-        let mut config = spop_mio::AgentConfig::default();
+        let mut config = AgentConfig::default();
         config.pacing = None;
         let server = spop_mio::Server::with_config(handler, config).workers(1);
         let server = Running::serve(server.bind(Endpoint::from("127.0.0.1:0").tls(&tls)).unwrap());
@@ -245,6 +246,74 @@ fn a_slow_reader_gets_everything_and_the_end_as_well() {
         }
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
         assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_connection_of_ones_own_runs_inside_tls() {
+    within(|| {
+        let setting = Setting::new();
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = thread::spawn(move || {
+            // Streams that block do as well: a thread for each.
+            let mut stream = TlsStream::new(&tls, listener.accept().unwrap().0, &[]).unwrap();
+            while !stream.handshake().unwrap() {}
+            let (config, clock) = (Arc::new(AgentConfig::default()), Clock::start());
+            let reactor = AgentReactor::new(config, ConnectionId(1), clock.now()).with_layers(Layers::Data);
+            let (mut connection, mut buffer) = (Connection::new(stream, reactor), ReadBuffer::new());
+            loop {
+                connection.ready(true, true);
+                let now = clock.now();
+                let turn = connection.turn(now, &mut buffer, |reactor, action| {
+                    if let Action::RunMessages(notify) = action {
+                        reactor.acknowledge(now, notify.ticket, &Actions::new()).unwrap();
+                    }
+                });
+                if turn == Turn::Over {
+                    break;
+                }
+            }
+        });
+        let socket = TcpStream::connect(address).unwrap();
+        let name = ServerName::try_from("agent.example").unwrap();
+        let session = ClientConnection::new(setting.client(None), name).unwrap();
+        let mut client = Client::new(StreamOwned::new(session, socket));
+        client.greet("pipelining", "e1");
+        client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1");
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
+        assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
+        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        serving.join().unwrap();
+    });
+}
+
+#[test]
+fn two_hundred_handshakes_at_once_are_all_done() {
+    within(|| {
+        let setting = Setting::new();
+        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let mut client = session(&server, setting.client(None));
+        // Each has sent the beginning of its handshake when the others have.
+        let storm: Vec<_> = (0..200)
+            .map(|_| {
+                let mut socket = server.connect().io;
+                let name = ServerName::try_from("agent.example").unwrap();
+                let mut session = ClientConnection::new(setting.client(None), name).unwrap();
+                session.write_tls(&mut socket).unwrap();
+                (session, socket)
+            })
+            .collect();
+        client.ask("NOTIFY fin 0 1 m", ANSWER_0);
+        for (mut session, mut socket) in storm {
+            while session.is_handshaking() {
+                session.complete_io(&mut socket).unwrap();
+            }
+        }
+        until(|| server.handle.stats().open == 1);
+        assert_eq!(server.handle.stats().accepted, 201);
     });
 }
 
