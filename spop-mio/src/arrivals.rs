@@ -76,6 +76,10 @@ impl<H: Handler> Worker<H> {
 
     /// Accepts whoever has come before the end, and closes the listeners.
     pub(crate) fn accept_last(&mut self) {
+        // The loop may not have heard of the last of them, and the system resets whom a closed listener has not accepted.
+        for listener in &mut self.listeners {
+            listener.ready = true;
+        }
         for _ in 0..LAST {
             self.accept();
             if !self.listeners.iter().any(|listener| listener.ready) {
