@@ -169,7 +169,7 @@ pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Resu
 }
 
 pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.timeouts.idle = Some(Duration::from_millis(150)))?;
+    let server = stage.serve_with(|plan| plan.config.timeouts.idle = Some(Duration::from_millis(600)))?;
     let mut owed = server.session()?;
     owed.send("NOTIFY fin 1 1 hold key=string:a")?;
     server.gate.wait("a")?;

@@ -195,7 +195,7 @@ fn limits_are_what_the_options_say() -> Verdict {
         // The third is read when one of the others was answered.
         peer.send(
             "NOTIFY fin 1 1 sleep ms=int32:300
-             NOTIFY fin 3 1 sleep ms=int32:700
+             NOTIFY fin 3 1 sleep ms=int32:1500
              NOTIFY fin 5 1 m",
         )?;
         other.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
@@ -220,25 +220,21 @@ fn limits_are_what_the_options_say() -> Verdict {
 #[test]
 fn timeouts_are_what_the_options_say() -> Verdict {
     each(|arena| {
-        let times = ["--hello-timeout", "200", "--idle-timeout", "500", "--frame-timeout", "300"];
+        let times = ["--hello-timeout", "800", "--idle-timeout", "1500", "--frame-timeout", "1000"];
         let target = arena.start(&times)?;
+        let start = Instant::now();
         let (mut silent, mut idle, mut half, mut gap) =
             (target.connect()?, target.session()?, target.session()?, target.session()?);
-        let start = Instant::now();
         half.send_bytes(&[0, 0, 0, 20])?;
         gap.send("NOTIFY - 1 1 messages[..2] m")?;
         for (what, peer, least) in
-            [("hello", &mut silent, 200), ("frame", &mut half, 300), ("idle", &mut idle, 500)]
+            [("hello", &mut silent, 800), ("frame", &mut half, 1000), ("idle", &mut idle, 1500)]
         {
             peer.expect_status(2).context(what)?;
-            // Less what it took to get here.
-            ensure!(
-                start.elapsed() >= Duration::from_millis(least / 2),
-                "{what} after {:?}",
-                start.elapsed()
-            );
+            ensure!(start.elapsed() >= Duration::from_millis(least), "{what} after {:?}", start.elapsed());
         }
         gap.expect("ACK fin,abort 1 1")?;
-        gap.expect_status(0).or_else(|_| anyhow::Ok(()))
+        // Quiet after a refusal: drained.
+        gap.expect_status(0)
     })
 }
