@@ -140,3 +140,73 @@ impl fmt::Display for Closed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::{
+        DecodeError, Malformed, Piece,
+        frame::{Flags, FrameType, Header, Ids},
+    };
+
+    #[test]
+    fn every_end_has_its_words_its_initiator_and_its_weight() {
+        let frame = |len: u32| {
+            let error = DecodeError { what: Malformed::Truncated(Piece::FrameHeader), offset: 0 };
+            CloseReason::Violation(Violation::BadHeader { len, error })
+        };
+        let bye = |status| CloseReason::PeerDisconnect { status, message: Bytes::from_static(b"b\x00") };
+        for (reason, words, initiator, normal) in [
+            (CloseReason::HealthCheck, "a health check was answered", Initiator::Peer, true),
+            (bye(Status::NORMAL), "the peer disconnected with 0 (normal): \"b\\x00\"", Initiator::Peer, true),
+            (bye(Status::TIMEOUT), "the peer disconnected with 2", Initiator::Peer, true),
+            (bye(Status(99)), "the peer disconnected with 99", Initiator::Peer, false),
+            (frame(0), "the peer broke the protocol: ", Initiator::Peer, false),
+            (CloseReason::Timeout(Timer::Idle), "the connection was idle too long", Initiator::Time, true),
+            (
+                CloseReason::Timeout(Timer::Frame),
+                "a frame did not arrive whole in time",
+                Initiator::Time,
+                false,
+            ),
+            (CloseReason::Disconnect(Status(13)), "disconnected by this side with 13", Initiator::Us, false),
+            (CloseReason::Drained, "drained", Initiator::Us, true),
+            (CloseReason::Eof, "the peer closed the connection", Initiator::Peer, true),
+            (CloseReason::Transport, "the transport failed", Initiator::Transport, false),
+            (CloseReason::Stalled, "this side stopped reading", Initiator::Us, false),
+        ] {
+            assert!(reason.to_string().starts_with(words), "{reason}");
+            assert_eq!((reason.initiator(), reason.is_normal()), (initiator, normal), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_said() {
+        let mut closed = Closed { reason: CloseReason::Eof, lost: Lost::default() };
+        assert!(closed.lost.is_nothing());
+        assert_eq!(closed.to_string(), "the peer closed the connection");
+        closed.lost = Lost { messages: 1, payloads: 2, frame_bytes: 3, answers: 4 };
+        assert_eq!(
+            closed.to_string(),
+            "the peer closed the connection; lost: 1 unanswered NOTIFYs; lost: 2 unfinished payloads; \
+             lost: 3 bytes of an unfinished frame; lost: 4 unfinished answers"
+        );
+    }
+
+    #[test]
+    fn what_is_no_frame_is_named_by_its_looks() {
+        for (bytes, words) in [
+            (b"GET ", "an HTTP request"),
+            (&[0x16, 0x03, 0x01, 0x02], "a TLS handshake"),
+            (b"PROX", "a PROXY header"),
+        ] {
+            let max = 16_380;
+            let said = Violation::FrameTooBig { len: u32::from_be_bytes(*bytes), max }.to_string();
+            assert!(said.contains(words), "{said}");
+        }
+        let header = Header { frame_type: FrameType::Ack, flags: Flags::NONE, ids: Ids::new(1, 1) };
+        assert_eq!(Violation::TooManyPayloads { header, max: 1 }.status(), Status::INTERLACED);
+    }
+}

@@ -41,6 +41,10 @@ fn an_error_ends_the_events_of_its_stream_unless_told_otherwise() {
         stream.end(at(1), &section, &mut vars, Err(EngineError::TooBig), Times::default()).unwrap();
         assert_eq!(stream.is_disabled(), !go_on);
         assert_eq!(stream.begin(at(2)).err(), (!go_on).then_some(SkippedEvent::Disabled));
+        assert_eq!(
+            (stream.times().last, stream.times().total.as_millis()),
+            (Some(Duration::from_millis(1)), 1)
+        );
         // The next transaction of the session may ask again.
         stream.skip();
         stream.next_transaction();

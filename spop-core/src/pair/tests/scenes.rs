@@ -47,6 +47,22 @@ fn what_handlers_of_adapters_say_is_a_reply() {
 }
 
 #[test]
+fn the_longest_identifiers_come_back() {
+    let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
+    let mut pair = Pair::new(Profile::Spec.config(), config, handler);
+    assert!(pair.run_handshake());
+    let long = [1 << 25, u64::from(u32::MAX), u64::MAX];
+    for (stream, frame) in long.into_iter().flat_map(|stream| long.map(|frame| (stream, frame))) {
+        for size in [1, 2_000] {
+            let id = pair.notify(Some(Ids::new(stream, frame)), &question(&[0, 600, 0], size)).unwrap();
+            pair.run_until_settled();
+            let (settled, outcome) = pair.take_outcomes().next().unwrap();
+            assert_eq!((settled, outcome.error()), (id, None));
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_on_the_side_that_made_it() {
     let mut pair = pair(Profile::New);
     assert!(matches!(pair.ask(&question(&[0, 1, 0], 20_000)), Err(NotifyError::TooBig { .. })));
