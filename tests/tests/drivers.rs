@@ -165,7 +165,7 @@ fn the_defaults_are_the_decided_ones() {
     assert_eq!(pacing.unwrap().interval, Duration::from_millis(1));
     let farewell = farewell.unwrap();
     let farewell = (farewell.hold, farewell.silence, farewell.idle);
-    assert_eq!(farewell, [10, 3, 100].map(Duration::from_millis).into());
+    assert_eq!(farewell, [15, 5, 100].map(Duration::from_millis).into());
 }
 
 #[test]

@@ -15,10 +15,10 @@ use crate::{Capabilities, Status, Timestamp, link::CloseReason};
 /// requests 0 to 45 were lost without it, none with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Farewell {
-    /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 10 ms.
+    /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
     /// How long nothing must have come while they are held back. Without pipelining it does not count: a peer that waits
-    /// sends nothing. Default 3 ms.
+    /// sends nothing. Default 5 ms.
     pub silence: Duration,
     /// How long a connection must have been idle on which nobody waits for an answer. Default 100 ms.
     pub idle: Duration,
@@ -27,8 +27,8 @@ pub struct Farewell {
 impl Default for Farewell {
     fn default() -> Self {
         Self {
-            hold: Duration::from_millis(10),
-            silence: Duration::from_millis(3),
+            hold: Duration::from_millis(15),
+            silence: Duration::from_millis(5),
             idle: Duration::from_millis(100),
         }
     }
