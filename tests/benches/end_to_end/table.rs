@@ -40,7 +40,11 @@ pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
         }
         eprintln!("round {} of {rounds}", round + 1);
     }
-    print_ratios(agents, &samples, &idle);
+    print_ratios("medians of the rounds", agents, &samples, &idle, |runs, first| {
+        median(runs.iter().zip(first).map(|(run, first)| run.cpu / first.cpu))
+    });
+    print_ratios("the least of each", agents, &samples, &idle, |runs, first| least(runs) / least(first));
+    print_spread(&samples);
     print_rest(agents, &shapes, &samples, &processes)
 }
 
@@ -56,32 +60,39 @@ fn idle_memory(agent: Agent) -> Result<u64> {
     Ok(process.memory()?.saturating_sub(before) / IDLE as u64)
 }
 
-fn print_ratios(agents: &[Agent], samples: &[Vec<Vec<Sample>>], idle: &[u64]) {
+fn least(runs: &[Sample]) -> f64 {
+    runs.iter().map(|run| run.cpu).fold(f64::INFINITY, f64::min)
+}
+
+fn print_ratios(
+    what: &str,
+    agents: &[Agent],
+    samples: &[Vec<Vec<Sample>>],
+    idle: &[u64],
+    ratio: impl Fn(&[Sample], &[Sample]) -> f64,
+) {
     println!(
-        "\nProcessor time of the agent for each NOTIFY, small / 1.1 KB, as multiples of the first line:\n"
+        "\nProcessor time of the agent for each NOTIFY, small / 1.1 KB, as multiples of the first; {what}:\n"
     );
     print!("| |");
     for (connections, depth) in LOADS {
         print!(" {connections} × {depth} |");
     }
     println!(" bytes per idle connection |\n|---|---|---|---|---|---|");
-    for (index, agent) in agents.iter().enumerate() {
-        print!("| {} |", if index == 0 { format!("{}, ns", agent.name()) } else { agent.name().to_owned() });
+    let nanos: Vec<String> = samples.iter().map(|by_agent| format!("{:.0}", least(&by_agent[0]))).collect();
+    let nanos: Vec<String> = nanos.chunks(2).map(|both| both.join(" / ")).collect();
+    println!("| {}, least ns | {} | {} |", agents[0].name(), nanos.join(" | "), idle[0]);
+    for (index, agent) in agents.iter().enumerate().skip(1) {
+        print!("| {} |", agent.name());
         for both in samples.chunks(2) {
-            let figures: Vec<String> = both
-                .iter()
-                .map(|by_agent| {
-                    if index == 0 {
-                        return format!("{:.0}", median(by_agent[0].iter().map(|sample| sample.cpu)));
-                    }
-                    let pairs = by_agent[index].iter().zip(&by_agent[0]);
-                    format!("{:.2}", median(pairs.map(|(sample, first)| sample.cpu / first.cpu)))
-                })
-                .collect();
-            print!(" {} |", figures.join(" / "));
+            let figures = both.iter().map(|by_agent| format!("{:.2}", ratio(&by_agent[index], &by_agent[0])));
+            print!(" {} |", figures.collect::<Vec<_>>().join(" / "));
         }
         println!(" {} |", idle[index]);
     }
+}
+
+fn print_spread(samples: &[Vec<Vec<Sample>>]) {
     let spreads = samples.iter().flatten().map(|runs| spread(runs.iter().map(|sample| sample.cpu)));
     println!(
         "\nThe middle half of the runs of an agent spreads over {:.0} % of their median (in the middle of all cells).",
