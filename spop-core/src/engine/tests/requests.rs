@@ -184,3 +184,15 @@ fn fragmented_answers_have_limits_and_a_timeout() {
     assert!(engine.feed(&["UNSET fin 2 1", "ACK - 3 1 hex:01", "ACK - 4 1 hex:01"]).is_empty());
     assert_eq!(engine.sent(), ["HAPROXY-DISCONNECT fin 0 0 status-code=uint32:11"]);
 }
+
+#[test]
+fn a_payload_of_just_the_limit_is_taken() {
+    let mut config = quick(EngineConfig::default());
+    config.limits.max_payload = 3;
+    let mut engine = Engine::greeted(config, HELLO_ALL);
+    for _ in 0..2 {
+        engine.notify(None, 1).unwrap();
+    }
+    assert_eq!(engine.feed(&["ACK - 0 1 hex:0102", "UNSET fin 0 1 hex:03"]), ["0/1 answered"]);
+    assert_eq!(engine.feed(&["ACK - 1 1 hex:010203", "UNSET fin 1 1"]), ["1/1 answered"]);
+}
