@@ -244,14 +244,18 @@ const fn short_varint(value: u64) -> Option<(u64, u32)> {
     if value >= 33_818_864 {
         return None;
     }
-    let (mut bytes, mut len) = (value & 0xff | 0xf0, 1);
-    let mut rest = (value - 240) >> 4;
-    while rest >= 128 {
-        bytes |= (rest & 0x7f | 0x80) << (8 * len);
-        rest = (rest - 128) >> 7;
-        len += 1;
+    // Straight on, because a loop costs three times as much.
+    let first = value & 0xff | 0xf0;
+    let second = (value - 240) >> 4;
+    if second < 128 {
+        return Some((first | second << 8, 2));
     }
-    Some((bytes | rest << (8 * len), len + 1))
+    let bytes = first | (second & 0x7f | 0x80) << 8;
+    let third = (second - 128) >> 7;
+    if third < 128 {
+        return Some((bytes | third << 16, 3));
+    }
+    Some((bytes | (third & 0x7f | 0x80) << 16 | ((third - 128) >> 7) << 24, 4))
 }
 
 #[cfg(test)]

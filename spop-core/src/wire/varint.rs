@@ -43,7 +43,26 @@ fn put_long_varint(out: &mut (impl Sink + ?Sized), value: u64) {
 }
 
 /// The number at the front of `data` that takes more than one byte, and how many it takes; 0 of them when there is none.
+///
+/// Identifiers and lengths rarely take more than four, and those are read without a loop.
+#[inline]
 pub(super) fn long_varint(data: &[u8]) -> (u64, usize) {
+    if let [first, second, third, fourth, ..] = *data {
+        let (first, second, third) = (u64::from(first), u64::from(second), u64::from(third));
+        if second < 128 {
+            return (first + (second << 4), 2);
+        }
+        if third < 128 {
+            return (first + (second << 4) + (third << 11), 3);
+        }
+        if fourth < 128 {
+            return (first + (second << 4) + (third << 11) + (u64::from(fourth) << 18), 4);
+        }
+    }
+    any_long_varint(data)
+}
+
+fn any_long_varint(data: &[u8]) -> (u64, usize) {
     let Some((first, rest)) = data.split_first() else { return (0, 0) };
     let mut value = u64::from(*first);
     let mut shift = 4;
