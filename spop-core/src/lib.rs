@@ -8,7 +8,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use bytes::BytesMut;
-//! use spop_core::{Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Timestamp, notation};
+//! use spop_core::{Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Timestamp, notation};
 //!
 //! let now = Timestamp::ZERO;
 //! let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
@@ -21,12 +21,17 @@
 //! }
 //!
 //! assert!(matches!(agent.on_bytes(now, &mut inbox), Action::Established(_)));
-//! let Action::RunMessages(notify) = agent.on_bytes(now, &mut inbox) else { panic!("no NOTIFY") };
-//! assert_eq!(notify.messages.get("check-ip").and_then(|message| message.get("ip")?.as_ip()), Some([203, 0, 113, 7].into()));
-//!
-//! let mut actions = Actions::new();
-//! actions.set_var(Scope::Session, "ip_score", 77_i32);
-//! agent.acknowledge(now, notify.ticket, &actions)?;
+//! match agent.on_bytes(now, &mut inbox) {
+//!     Action::RunMessages(Notify { ticket, messages }) => {
+//!         // Looked at where they arrived; `keep` takes them out of the inbox, for answers that come later.
+//!         let ip = messages.get("check-ip").and_then(|message| message.get("ip")?.as_ip());
+//!         assert_eq!(ip, Some([203, 0, 113, 7].into()));
+//!         let mut actions = Actions::new();
+//!         actions.set_var(Scope::Session, "ip_score", 77_i32);
+//!         agent.acknowledge(now, ticket, &actions)?;
+//!     }
+//!     other => panic!("no NOTIFY: {other:?}"),
+//! }
 //! assert!(matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames));
 //! assert!(agent.outgoing().ends_with(b"\x05\x01\x01\x03\x01\x08ip_score\x02\x4d"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -15,7 +15,7 @@ use crate::{
     wire::{Headers, Value, ValueType},
 };
 
-impl Messages {
+impl<B: AsRef<[u8]>> Messages<B> {
     /// The first argument of this name of the first message, as a `T`: for whoever expects one message.
     ///
     /// # Errors

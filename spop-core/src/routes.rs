@@ -123,7 +123,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`RouteError`] names the first message that cannot be answered.
-    pub fn answer(&self, messages: &Messages) -> Result<Actions, RouteError> {
+    pub fn answer(&self, messages: &Messages<impl AsRef<[u8]>>) -> Result<Actions, RouteError> {
         let mut actions = Actions::new();
         for message in messages {
             self.answer_one(&message, &mut actions)?;

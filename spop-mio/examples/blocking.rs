@@ -87,10 +87,10 @@ fn receive(
 }
 
 /// Carries out what follows from an input. True when there is more to be done with it.
-fn carry_out(
+fn carry_out<'i>(
     clock: &Clock,
     reactor: &mut AgentReactor,
-    input: impl FnOnce(&mut AgentReactor) -> Action,
+    input: impl FnOnce(&mut AgentReactor) -> Action<'i>,
 ) -> bool {
     match input(reactor) {
         Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => return false,

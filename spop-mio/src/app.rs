@@ -37,7 +37,13 @@ pub(crate) struct App<H> {
 impl<H: Handler> App<H> {
     /// Carries out an action.
     #[inline]
-    pub(crate) fn act(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, action: Action) {
+    pub(crate) fn act(
+        &mut self,
+        now: Timestamp,
+        reactor: &mut AgentReactor,
+        peer: &Whence,
+        action: Action<'_>,
+    ) {
         match action {
             Action::RunMessages(notify) => self.run(now, reactor, peer, notify),
             Action::Established(session) => self.established(reactor.connection(), peer, &session),
@@ -63,7 +69,7 @@ impl<H: Handler> App<H> {
     }
 
     #[inline]
-    fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, notify: Notify) {
+    fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, notify: Notify<'_>) {
         let Notify { ticket, messages } = notify;
         let (connection, id, ids) = (ticket.connection(), ticket.id(), ticket.ids());
         let shared = ticket.engine_id().is_some();

@@ -163,7 +163,7 @@ impl<S: Stream> Connection<S> {
         &mut self,
         now: Timestamp,
         buffer: &mut ReadBuffer,
-        mut act: impl FnMut(&mut AgentReactor, Action),
+        mut act: impl FnMut(&mut AgentReactor, Action<'_>),
     ) -> Turn {
         if self.wake.is_some_and(|wake| wake <= now) {
             while self.act(&mut act, |reactor| reactor.on_timeout(now)) {}
@@ -185,7 +185,7 @@ impl<S: Stream> Connection<S> {
         now: Timestamp,
         buffer: &mut ReadBuffer,
         inbox: &mut Inbox,
-        act: &mut impl FnMut(&mut AgentReactor, Action),
+        act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) -> Turn {
         let draining = self.reactor.closing().progress(Step::Drain) == Progress::Started;
         // A drain ends a connection on which nothing has arrived, and asks the stream about that.
@@ -235,7 +235,7 @@ impl<S: Stream> Connection<S> {
         buffer: &mut ReadBuffer,
         inbox: &mut Inbox,
         draining: bool,
-        act: &mut impl FnMut(&mut AgentReactor, Action),
+        act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) {
         match buffer.read(&mut self.stream, &mut inbox.bytes) {
             Ok(got) if got.bytes == 0 => {
@@ -258,7 +258,7 @@ impl<S: Stream> Connection<S> {
         &mut self,
         now: Timestamp,
         buffer: &mut ReadBuffer,
-        act: &mut impl FnMut(&mut AgentReactor, Action),
+        act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) {
         match self.stream.write(self.reactor.outgoing()) {
             Ok(0) => self.failed(now, act),
@@ -277,7 +277,7 @@ impl<S: Stream> Connection<S> {
     }
 
     #[cold]
-    fn shut(&mut self, now: Timestamp, layer: Layer, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+    fn shut(&mut self, now: Timestamp, layer: Layer, act: &mut impl FnMut(&mut AgentReactor, Action<'_>)) {
         let blocks =
             self.stream.shut_write(layer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.writable = !blocks;
@@ -287,17 +287,17 @@ impl<S: Stream> Connection<S> {
     }
 
     #[cold]
-    fn failed(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action)) {
+    fn failed(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action<'_>)) {
         self.act(act, |reactor| reactor.on_transport_error(now));
     }
 
     /// Gives an input to the reactor, and the action that follows to the application. False when there is no more to do
     /// with that input.
     #[inline]
-    fn act(
+    fn act<'i>(
         &mut self,
-        act: &mut impl FnMut(&mut AgentReactor, Action),
-        input: impl FnOnce(&mut AgentReactor) -> Action,
+        act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
+        input: impl FnOnce(&mut AgentReactor) -> Action<'i>,
     ) -> bool {
         match input(&mut self.reactor) {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused => false,

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 use spop_core::{
     ArgError, FromValue, Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
-    frame::{Ids, Message, Messages},
+    frame::{Ids, Message, Messages, Received},
 };
 use spop_server::{Began, Permit};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// One NOTIFY: the messages of one event, to be answered together.
 pub struct Request<'a> {
-    pub(crate) messages: Messages,
+    pub(crate) messages: Messages<Received<'a>>,
     pub(crate) ids: Ids,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) call: &'a mut Call,
@@ -41,9 +41,9 @@ pub(crate) struct Call {
     pub(crate) cancelled: Option<Arc<Wanted>>,
 }
 
-impl Request<'_> {
+impl<'i> Request<'i> {
     /// What is asked, in order.
-    pub const fn messages(&self) -> &Messages {
+    pub const fn messages(&self) -> &Messages<Received<'i>> {
         &self.messages
     }
 

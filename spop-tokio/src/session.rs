@@ -88,7 +88,7 @@ where
 
     /// Carries out an action; true when the input that caused it is to be gone on with.
     #[inline]
-    pub(crate) fn carry_out(&mut self, now: Timestamp, cx: &mut Context<'_>, action: Action) -> bool {
+    pub(crate) fn carry_out(&mut self, now: Timestamp, cx: &mut Context<'_>, action: Action<'_>) -> bool {
         match action {
             Action::RunMessages(Notify { ticket, messages }) => {
                 let Some(origin) = &self.origin else { return true };
@@ -106,7 +106,7 @@ where
                 let job = Job { permit, work: self.shared.metrics.work() };
                 let origin = Arc::clone(origin);
                 let call = &self.call;
-                let call = || call(Request { messages, ids, deadline, origin, job });
+                let call = || call(Request { messages: messages.keep(), ids, deadline, origin, job });
                 if let Some((ticket, outcome)) = self.calls.start(cx, ticket, call) {
                     self.settle(now, ticket, outcome);
                 }

@@ -52,7 +52,7 @@ impl Agent {
             match self.reactor.on_bytes(NOW, &mut self.inbox) {
                 Action::RunMessages(notify) => {
                     let ticket = read(notify);
-                    if answer_at_once { self.answer(ticket) } else { self.tickets.push(ticket) }
+                    if answer_at_once { answer(&mut self.reactor, ticket) } else { self.tickets.push(ticket) }
                 }
                 Action::SendFrames | Action::WantBytes { .. } | Action::Paused => break,
                 Action::Close(_) => {
@@ -62,24 +62,24 @@ impl Agent {
                 _ => {}
             }
         }
-        for ticket in std::mem::take(&mut self.tickets).drain(..) {
-            self.answer(ticket);
+        for ticket in self.tickets.drain(..) {
+            answer(&mut self.reactor, ticket);
         }
         while self.reads && !self.reactor.outgoing().is_empty() {
             let n = black_box(self.reactor.outgoing()).len();
             let _ = self.reactor.on_sent(NOW, n);
         }
     }
+}
 
-    fn answer(&mut self, ticket: Ticket) {
-        let mut actions = Actions::new();
-        actions.set_var(Scope::Session, "ip_score", 77_i32).set_var(Scope::Transaction, "reason", "a reason");
-        assert_eq!(self.reactor.acknowledge(NOW, ticket, &actions), Ok(Settled::Queued));
-    }
+fn answer(reactor: &mut AgentReactor, ticket: Ticket) {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Session, "ip_score", 77_i32).set_var(Scope::Transaction, "reason", "a reason");
+    assert_eq!(reactor.acknowledge(NOW, ticket, &actions), Ok(Settled::Queued));
 }
 
 /// Reads every argument.
-fn read(notify: Notify) -> Ticket {
+fn read(notify: Notify<'_>) -> Ticket {
     for message in &notify.messages {
         black_box(message.name());
         for (name, value) in message.args() {
@@ -111,14 +111,18 @@ fn steady(batch: u64, answer_at_once: bool, blocked: bool) -> AllocationInfo {
             match agent.reactor.on_bytes(NOW, &mut agent.inbox) {
                 Action::RunMessages(notify) => {
                     let ticket = read(notify);
-                    if answer_at_once { agent.answer(ticket) } else { agent.tickets.push(ticket) }
+                    if answer_at_once {
+                        answer(&mut agent.reactor, ticket);
+                    } else {
+                        agent.tickets.push(ticket);
+                    }
                 }
                 Action::SendFrames | Action::WantBytes { .. } => break,
                 other => panic!("{other:?}"),
             }
         }
         while let Some(ticket) = agent.tickets.pop() {
-            agent.answer(ticket);
+            answer(&mut agent.reactor, ticket);
         }
         let n = black_box(agent.reactor.outgoing()).len();
         let _ = agent.reactor.on_sent(NOW, n);

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Settled, Status, Ticket, Timer,
-    Timestamp,
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Settled, Status, Ticket,
+    Timer, Timestamp,
     link::{Interest, Phase, Progress},
     notation,
 };
@@ -79,10 +79,12 @@ fn a_ticket_outlives_the_memory_given_back() {
         (0..20).map(|n| ticket(&mut reactor, &mut inbox, &format!("NOTIFY fin {n} 1 m"))).collect();
     inbox.extend_from_slice(&frame("NOTIFY fin 0 1 m"));
     assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::CancelMessages(_)));
-    let Action::RunMessages(newer) = reactor.on_bytes(NOW, &mut inbox) else { panic!() };
+    let Action::RunMessages(Notify { ticket: newer, .. }) = reactor.on_bytes(NOW, &mut inbox) else {
+        panic!()
+    };
     let mut tickets = tickets.into_iter();
     let cancelled = tickets.next().unwrap();
-    for ticket in tickets.chain([newer.ticket]) {
+    for ticket in tickets.chain([newer]) {
         assert_eq!(reactor.acknowledge(NOW, ticket, &Actions::new()), Ok(Settled::Queued));
     }
     let n = reactor.outgoing().len();
@@ -196,10 +198,36 @@ fn the_end_is_told_once_and_what_comes_after_it_is_thrown_away() {
 }
 
 #[test]
+fn a_notify_lies_in_the_inbox_until_it_is_dropped() {
+    let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
+    for line in ["NOTIFY fin 5 1 m a=string:first", "NOTIFY fin 6 1 m a=string:second"] {
+        inbox.extend_from_slice(&frame(line));
+    }
+    let second = frame("NOTIFY fin 6 1 m a=string:second");
+    let bytes = inbox.as_ptr_range();
+    let Action::RunMessages(Notify { ticket, messages }) = reactor.on_bytes(NOW, &mut inbox) else {
+        panic!()
+    };
+    assert!(bytes.contains(&messages.payload().as_ptr()), "it was copied");
+    assert_eq!(messages.iter().next().unwrap().get("a").unwrap().as_str(), Some("first"));
+    // Its answer does not wait for that, nor the other way round.
+    assert_eq!(reactor.acknowledge(NOW, ticket, &Actions::new()), Ok(Settled::Queued));
+    drop(messages);
+    assert_eq!(inbox[..], second);
+    // One that is dropped unseen is still owed an answer.
+    drop(reactor.on_bytes(NOW, &mut inbox));
+    assert!(inbox.is_empty());
+    assert_eq!(reactor.in_flight(), 1);
+}
+
+#[test]
 fn messages_can_be_kept_while_the_inbox_goes_on() {
     let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
     inbox.extend_from_slice(&frame("NOTIFY fin 5 1 m a=string:first"));
-    let Action::RunMessages(first) = reactor.on_bytes(NOW, &mut inbox) else { panic!() };
+    let Action::RunMessages(Notify { ticket: first, messages }) = reactor.on_bytes(NOW, &mut inbox) else {
+        panic!()
+    };
+    let kept = messages.keep();
     for n in 0..100 {
         let line = format!("NOTIFY fin {} 2 m a=string:other", 100 + n);
         let other = ticket(&mut reactor, &mut inbox, &line);
@@ -207,7 +235,7 @@ fn messages_can_be_kept_while_the_inbox_goes_on() {
         let n = reactor.outgoing().len();
         let _ = reactor.on_sent(NOW, n);
     }
-    let message = first.messages.get("m").unwrap();
+    let message = kept.get("m").unwrap();
     assert_eq!(message.get("a").unwrap().as_str(), Some("first"));
-    let _ = reactor.acknowledge(NOW, first.ticket, &Actions::new());
+    let _ = reactor.acknowledge(NOW, first, &Actions::new());
 }

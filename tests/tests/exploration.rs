@@ -378,17 +378,18 @@ impl<'a> World<'a> {
     }
 
     fn agent_goes_on(&mut self) {
+        let mut inbox = std::mem::take(&mut self.agent_end.inbox);
         loop {
-            let inbox = &mut self.agent_end.inbox;
             let action = if self.agent_end.eof {
-                self.agent.on_input_eof(self.now, inbox)
+                self.agent.on_input_eof(self.now, &mut inbox)
             } else {
-                self.agent.on_bytes(self.now, inbox)
+                self.agent.on_bytes(self.now, &mut inbox)
             };
             if !self.agent_says(action) {
-                return;
+                break;
             }
         }
+        self.agent_end.inbox = inbox;
     }
 
     fn engine_says(&mut self, action: EngineAction) -> bool {

@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use bytes::{Buf, BytesMut};
 use spop::{SpopCodec, actions::VarScope, frame::FramePayload, frames::Ack};
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Timestamp,
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
     notation,
     wire::Value,
@@ -184,8 +184,8 @@ impl Road for Reactor {
         self.now = Timestamp::from_nanos(self.now.as_nanos() + 50_000);
         loop {
             match self.agent.on_bytes(self.now, &mut self.inbox) {
-                Action::RunMessages(notify) => {
-                    for message in &notify.messages {
+                Action::RunMessages(Notify { ticket, messages }) => {
+                    for message in &messages {
                         black_box(message.name());
                         for argument in message.args() {
                             black_box(argument);
@@ -193,7 +193,7 @@ impl Road for Reactor {
                     }
                     let mut actions = Actions::new();
                     actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
-                    self.agent.acknowledge(self.now, notify.ticket, &actions).unwrap();
+                    self.agent.acknowledge(self.now, ticket, &actions).unwrap();
                 }
                 Action::SendFrames => break,
                 other => panic!("{other:?}"),

@@ -5,19 +5,21 @@ use bytes::Bytes;
 use super::ticket::{Ticket, TicketId};
 use crate::{
     Capabilities,
-    frame::{Ids, Messages, Version},
+    frame::{Ids, Messages, Received, Version},
     link::Closed,
 };
 
 /// What follows from an input. There is one action at most for each, and none is kept back.
+///
+/// It borrows the inbox `'i`, of which a NOTIFY shows the front.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves HAProxy waiting"]
 #[non_exhaustive]
-pub enum Action {
+pub enum Action<'i> {
     /// The handshake is done. Go on with the input.
     Established(Session),
     /// HAProxy asks: run these messages and answer with the ticket, now or later. Go on with the input.
-    RunMessages(Notify),
+    RunMessages(Notify<'i>),
     /// A fragment of this payload came, not the last; [`arriving`](super::AgentReactor::arriving) shows what is there.
     /// Only with `watch_fragments`. Go on with the input.
     FragmentArrived(Ids),
@@ -65,11 +67,12 @@ impl Session {
 /// A NOTIFY.
 #[derive(Debug)]
 #[must_use = "HAProxy waits for an answer"]
-pub struct Notify {
+pub struct Notify<'i> {
     /// The right to answer.
     pub ticket: Ticket,
-    /// What is asked.
-    pub messages: Messages,
+    /// What is asked, where it arrived: in the inbox, which is free again when this is dropped.
+    /// [`keep`](Messages::keep) takes it out, for answers that come later.
+    pub messages: Messages<Received<'i>>,
 }
 
 /// A payload in fragments that will not be run.

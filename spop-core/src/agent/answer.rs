@@ -28,7 +28,12 @@ impl AgentReactor {
         ticket: Ticket,
         actions: &Actions,
     ) -> Result<Settled, AckError> {
-        self.tick(now);
+        if self.link.is_deferred() {
+            self.tick(now);
+        } else {
+            // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
+            self.link.tick(now);
+        }
         let ticket = if ticket.connection == self.connection { ticket } else { self.own(ticket)? };
         let payload = actions.as_bytes();
         let streamed = self.link.is_sending(ticket.ids) && self.is_live(&ticket);
@@ -91,7 +96,7 @@ impl AgentReactor {
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
-    pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Action, AckError> {
+    pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Action<'static>, AckError> {
         self.tick(now);
         let ticket = self.own(ticket)?;
         if self.settle(&ticket) {
@@ -133,7 +138,7 @@ impl AgentReactor {
 
     /// Ends the session at once. What was acknowledged is sent before the DISCONNECT; what was not is lost. The message
     /// is cut to 180 bytes.
-    pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) -> Action {
+    pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) -> Action<'static> {
         self.tick(now);
         self.disconnect_for(CloseReason::Disconnect(status), status, message);
         self.at_rest(1)

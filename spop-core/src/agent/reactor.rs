@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
-    frame::{Flags, FrameType, Header, Ids, Messages},
+    frame::{Flags, FrameType, Header, Ids, Messages, count},
     link::{
         CloseReason, Closed, Closing, Due, Earliest, Initiator, Interest, Layers, Link, Lost, Phase,
-        Progress, Side, TIMERS, Timer, Violation,
+        Progress, Side, TIMERS, Timer, Verdict, Violation,
     },
 };
 
@@ -87,17 +87,18 @@ impl AgentReactor {
     /// Call it again until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
     /// [`Paused`](Action::Paused) or [`Close`](Action::Close); also when nothing new has arrived but
     /// [`Interest::resume`] is set.
-    pub fn on_bytes(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Action {
+    pub fn on_bytes<'i>(&mut self, now: Timestamp, inbox: &'i mut BytesMut) -> Action<'i> {
         self.link.tick(now);
         if self.is_full() {
             self.link.reading_stopped();
         } else if let Some((ids, place)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
-            && let Some(count) = Messages::count(place.payload(inbox))
+            && let Some(count) = count(place.payload(inbox))
         {
             self.refused = false;
+            let ticket = self.ticket(ids);
             let messages = Messages::counted(self.link.take(inbox, place), count);
-            return Action::RunMessages(Notify { ticket: self.ticket(ids), messages });
+            return Action::RunMessages(Notify { ticket, messages });
         } else if inbox.is_empty() && !self.link.is_eof() && !self.link.is_closing() {
             self.link.rest(inbox);
             return self.at_rest(4);
@@ -107,7 +108,7 @@ impl AgentReactor {
 
     /// What [`on_bytes`](Self::on_bytes) does when there is more to it than a NOTIFY in one frame, or less.
     #[inline(never)]
-    fn on_any_bytes(&mut self, inbox: &mut BytesMut) -> Action {
+    fn on_any_bytes<'i>(&mut self, inbox: &'i mut BytesMut) -> Action<'i> {
         loop {
             if self.link.is_closing() || self.is_full() || self.overflows(inbox) {
                 return self.at_limit(inbox);
@@ -123,6 +124,12 @@ impl AgentReactor {
                 }
                 Err(violation) => return self.violated(violation),
             };
+            if next.verdict == Verdict::Whole {
+                return match self.supersede(next.header.ids) {
+                    Some(action) => action,
+                    None => self.on_notify(inbox, &next),
+                };
+            }
             match self.on_frame(inbox, &next) {
                 Ok(None) => {}
                 Ok(Some(action)) => return action,
@@ -133,7 +140,7 @@ impl AgentReactor {
 
     /// Bytes that cannot be used now, or never.
     #[cold]
-    fn at_limit(&mut self, inbox: &mut BytesMut) -> Action {
+    fn at_limit(&mut self, inbox: &mut BytesMut) -> Action<'static> {
         if self.overflows(inbox) {
             // Nothing may leave before the input ends, and no more input can be answered.
             let message = "the answers exceed what can wait for the end of the input";
@@ -151,7 +158,7 @@ impl AgentReactor {
     /// The peer will send no more. It still gets the answers it is owed.
     ///
     /// Like [`on_bytes`](Self::on_bytes), to be called until there is nothing more to be done with the inbox.
-    pub fn on_input_eof(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Action {
+    pub fn on_input_eof<'i>(&mut self, now: Timestamp, inbox: &'i mut BytesMut) -> Action<'i> {
         self.tick(now);
         self.link.input_ended();
         self.on_bytes(now, inbox)
@@ -159,7 +166,7 @@ impl AgentReactor {
 
     /// A read found nothing: all that the peer has sent so far was passed on. A drain uses this moment, if nothing is
     /// owed, to disconnect; memory that a waiting connection does not need is given back.
-    pub fn on_read_blocked(&mut self, now: Timestamp) -> Action {
+    pub fn on_read_blocked(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         self.go_on_draining();
         self.link.shrink();
@@ -180,7 +187,7 @@ impl AgentReactor {
     /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
     /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). The next deadline lies
     /// after `now`.
-    pub fn on_timeout(&mut self, now: Timestamp) -> Action {
+    pub fn on_timeout(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         // Serving a timer moves it on; should one not, the loop ends all the same.
         for _ in 0..TIMERS {
@@ -198,7 +205,7 @@ impl AgentReactor {
     }
 
     /// The first `n` of the outgoing bytes have left.
-    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Action {
+    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Action<'static> {
         self.tick(now);
         self.link.sent(n);
         if self.link.nothing_to_send() {
@@ -213,14 +220,14 @@ impl AgentReactor {
 
     /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
     /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
-    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Action {
+    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Action<'static> {
         self.tick(now);
         self.link.write_shut(progress);
         self.at_rest(1)
     }
 
     /// The transport failed, in either direction: nothing can be received or sent any more.
-    pub fn on_transport_error(&mut self, now: Timestamp) -> Action {
+    pub fn on_transport_error(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         if !self.link.is_closing() {
             self.end(CloseReason::Transport);
@@ -328,7 +335,7 @@ impl AgentReactor {
         now
     }
 
-    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action> {
+    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action<'static>> {
         match timer {
             Timer::Message => {
                 let (ticket, ids, _) = self.flight.oldest()?;
@@ -431,7 +438,7 @@ impl AgentReactor {
         self.link.outgoing_bytes() >= self.config.limits.max_outgoing.max(1)
     }
 
-    pub(super) fn violated(&mut self, violation: Violation) -> Action {
+    pub(super) fn violated(&mut self, violation: Violation) -> Action<'static> {
         // The frame that is at fault is no loss, however much of it has come.
         self.link.forget_partial();
         let message = violation.to_string();
@@ -471,7 +478,7 @@ impl AgentReactor {
     }
 
     /// What is left to say when there is nothing more to be done with the input.
-    pub(super) fn at_rest(&mut self, at_least: usize) -> Action {
+    pub(super) fn at_rest(&mut self, at_least: usize) -> Action<'static> {
         if let Some(closed) = self.ended.take() {
             Action::Close(*closed)
         } else if !self.link.outgoing().is_empty() {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Capabilities,
-    frame::{Disconnect, Flags, FrameType, Header, Ids, Messages},
+    frame::{Disconnect, Flags, FrameType, Header, Ids, Messages, Received},
     link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
 };
 
@@ -24,24 +24,23 @@ impl AgentReactor {
         &mut self,
         inbox: &mut BytesMut,
         next: &Next,
-    ) -> Result<Option<Action>, Violation> {
+    ) -> Result<Option<Action<'static>>, Violation> {
         match next.verdict {
-            Verdict::Whole => Ok(Some(self.on_notify(inbox, next))),
             Verdict::First => self.on_first_fragment(inbox, next),
             Verdict::More => self.on_fragment(inbox, next, false),
             Verdict::Last => self.on_fragment(inbox, next, true),
             Verdict::Abort => self.on_abort(inbox, next),
             Verdict::Hello => self.on_hello(inbox, next).map(Some),
             Verdict::Disconnect => self.on_disconnect(inbox, next).map(Some),
-            // `Link::next` has skipped, refused or, when closing, never seen these.
-            Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
+            // Taken before, or by `Link::next` skipped, refused or, when closing, never seen.
+            Verdict::Whole | Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
                 self.link.skip(inbox, next.place);
                 Ok(None)
             }
         }
     }
 
-    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action, Violation> {
+    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
         let greeting = greet(&self.config, next.header, next.place.payload(inbox))?;
         self.link.skip(inbox, next.place);
         let header = Header { frame_type: FrameType::AgentHello, flags: Flags::FIN, ids: Ids::ZERO };
@@ -83,18 +82,15 @@ impl AgentReactor {
         Ticket { connection: self.connection, id, ids, engine: self.shared_engine.clone() }
     }
 
-    fn on_notify(&mut self, inbox: &mut BytesMut, next: &Next) -> Action {
-        let ids = next.header.ids;
-        if let Some(action) = self.supersede(ids) {
-            return action;
-        }
-        self.link.reassembly.forget_refused(ids);
+    /// A NOTIFY in one frame, whose identifiers are free.
+    pub(super) fn on_notify<'i>(&mut self, inbox: &'i mut BytesMut, next: &Next) -> Action<'i> {
+        self.link.reassembly.forget_refused(next.header.ids);
         let payload = self.link.take(inbox, next.place);
         self.run(next.header, payload)
     }
 
-    fn run(&mut self, header: Header, payload: Bytes) -> Action {
-        match Messages::decode(payload) {
+    fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
+        match Messages::check(payload) {
             Ok(messages) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), messages }),
             Err(error) => self.violated(Violation::Payload { header, error }),
         }
@@ -102,7 +98,7 @@ impl AgentReactor {
 
     /// Ends what is under way under the identifiers of a NOTIFY that begins: the newer counts. The frame stays in the
     /// inbox, and is seen again when the caller comes back.
-    fn supersede(&mut self, ids: Ids) -> Option<Action> {
+    pub(super) fn supersede(&mut self, ids: Ids) -> Option<Action<'static>> {
         self.refused = false;
         if let Some(ticket) = self.flight.find(ids) {
             return Some(self.cancel(ticket, ids, Cancel::Superseded));
@@ -117,13 +113,17 @@ impl AgentReactor {
         None
     }
 
-    fn cancel(&mut self, ticket: TicketId, ids: Ids, why: Cancel) -> Action {
+    fn cancel(&mut self, ticket: TicketId, ids: Ids, why: Cancel) -> Action<'static> {
         self.flight.remove(ticket);
         self.link.withdraw(ids);
         Action::CancelMessages(Cancelled { ticket, ids, why })
     }
 
-    fn on_first_fragment(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action>, Violation> {
+    fn on_first_fragment(
+        &mut self,
+        inbox: &mut BytesMut,
+        next: &Next,
+    ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
         if let Some(action) = self.supersede(ids) {
@@ -149,7 +149,7 @@ impl AgentReactor {
         inbox: &mut BytesMut,
         next: &Next,
         last: bool,
-    ) -> Result<Option<Action>, Violation> {
+    ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
         let fragment = next.place.payload(inbox);
@@ -159,7 +159,7 @@ impl AgentReactor {
         self.link.skip(inbox, next.place);
         match continued {
             Continued::Kept => Ok(self.watched(ids)),
-            Continued::Done(payload) => Ok(Some(self.run(header, payload))),
+            Continued::Done(payload) => Ok(Some(self.run(header, payload.into()))),
             Continued::Swallowed => Ok(None),
             Continued::Unknown => Err(Violation::NoSuchPayload(header)),
             Continued::TooBig { received } => {
@@ -175,7 +175,7 @@ impl AgentReactor {
         }
     }
 
-    fn on_abort(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action>, Violation> {
+    fn on_abort(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         let size = next.place.payload(inbox).len();
         if header.frame_type == FrameType::Notify {
@@ -202,7 +202,7 @@ impl AgentReactor {
         }
     }
 
-    fn on_disconnect(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action, Violation> {
+    fn on_disconnect(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
         let frame_type = next.header.frame_type;
         let disconnect = Disconnect::decode(next.place.payload(inbox))
             .map_err(|error| Violation::Disconnect { frame_type, error })?;
@@ -219,7 +219,7 @@ impl AgentReactor {
         if announced { Ok(()) } else { Err(Violation::FragmentationNotAnnounced(header)) }
     }
 
-    fn watched(&self, ids: Ids) -> Option<Action> {
+    fn watched(&self, ids: Ids) -> Option<Action<'static>> {
         self.config.watch_fragments.then_some(Action::FragmentArrived(ids))
     }
 }

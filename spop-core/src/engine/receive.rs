@@ -118,7 +118,7 @@ impl EngineReactor {
                 if self.link.reassembly.len() > 0 {
                     self.link.reassembly.drop_set(ids);
                 }
-                let payload = self.link.take(inbox, next.place);
+                let payload = self.link.take(inbox, next.place).keep();
                 Ok(Some(self.answered(request, payload)))
             }
             None => self.on_unclaimed(inbox, next),
@@ -135,7 +135,7 @@ impl EngineReactor {
     fn on_unclaimed(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
         let Header { ids, flags, .. } = next.header;
         if self.is_async() {
-            let payload = self.link.take(inbox, next.place);
+            let payload = self.link.take(inbox, next.place).keep();
             return Ok(Some(EngineAction::Unclaimed(UnclaimedAck { ids, flags, payload })));
         }
         self.link.skip(inbox, next.place);

@@ -11,6 +11,7 @@ mod header;
 mod hello;
 mod message_list;
 mod notify;
+mod received;
 mod variable;
 mod version;
 
@@ -21,6 +22,9 @@ pub use disconnect::{Disconnect, DisconnectError};
 pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};
 pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};
+pub(crate) use notify::count;
 pub use notify::{Args, Message, MessageIter, Messages, put_message};
+pub(crate) use received::Place;
+pub use received::Received;
 pub use variable::{NameError, check_name};
 pub use version::Version;

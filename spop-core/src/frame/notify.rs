@@ -2,18 +2,21 @@
 
 use bytes::Bytes;
 
+use super::Received;
 use crate::{
     DecodeError, Malformed, Piece,
     wire::{Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
 };
 
-/// The messages of one NOTIFY, checked, in the buffer they arrived in.
+/// The messages of one NOTIFY, checked, where they arrived.
 ///
-/// Names and values are slices of that buffer, and a `Messages` that is kept keeps the whole of it: one read of the
-/// connection, typically up to 64 KiB. [`detach`](Self::detach) copies the payload out where that matters.
+/// `B` says where that is. A reactor gives out the messages of a [`Received`] payload, which lies in the inbox until it is
+/// dropped: whoever answers at once copies nothing and counts no references. [`keep`](Messages::keep) makes them last. What
+/// is kept is a slice of the inbox, and keeps the whole of its memory: one read of the connection, typically up to 64 KiB.
+/// [`detach`](Self::detach) copies the payload out where that matters.
 #[derive(Clone, Debug, Default)]
-pub struct Messages {
-    payload: Bytes,
+pub struct Messages<B = Bytes> {
+    payload: B,
     count: usize,
 }
 
@@ -23,47 +26,7 @@ impl Messages {
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
     pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        match count(&payload) {
-            Some(count) => Ok(Self { payload, count }),
-            None => Err(fault(&payload)),
-        }
-    }
-
-    /// How many messages a payload has, if it is well formed: half of [`decode`](Self::decode).
-    #[inline]
-    pub(crate) fn count(payload: &[u8]) -> Option<usize> {
-        count(payload)
-    }
-
-    /// The messages of a payload that has so many: the other half.
-    #[inline]
-    pub(crate) const fn counted(payload: Bytes, count: usize) -> Self {
-        Self { payload, count }
-    }
-
-    /// The messages, in order.
-    pub fn iter(&self) -> MessageIter<'_> {
-        MessageIter { rest: &self.payload, count: self.count, skip: 0 }
-    }
-
-    /// The first message of this name.
-    pub fn get(&self, name: &str) -> Option<Message<'_>> {
-        self.iter().find(|message| message.name() == name.as_bytes())
-    }
-
-    /// How many messages there are.
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The payload as it arrived.
-    pub const fn payload(&self) -> &Bytes {
-        &self.payload
+        Self::check(payload)
     }
 
     /// Each message as a list of its own, in the same buffer: for handlers that take one message.
@@ -88,15 +51,67 @@ impl Messages {
             Some(Self { payload: self.payload.slice_ref(one), count: 1 })
         })
     }
+}
 
-    /// A copy that shares nothing with the buffer of the connection.
-    #[must_use]
-    pub fn detach(&self) -> Self {
-        Self { payload: Bytes::copy_from_slice(&self.payload), count: self.count }
+impl Messages<Received<'_>> {
+    /// Takes the messages out of the inbox, to be used for as long as it takes. Nothing is copied.
+    #[inline]
+    pub fn keep(self) -> Messages {
+        Messages { payload: self.payload.keep(), count: self.count }
     }
 }
 
-impl<'a> IntoIterator for &'a Messages {
+impl<B: AsRef<[u8]>> Messages<B> {
+    pub(crate) fn check(payload: B) -> Result<Self, DecodeError> {
+        match count(payload.as_ref()) {
+            Some(count) => Ok(Self { payload, count }),
+            None => Err(fault(payload.as_ref())),
+        }
+    }
+
+    /// The payload as it arrived.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        self.payload.as_ref()
+    }
+
+    /// The messages, in order.
+    #[inline]
+    pub fn iter(&self) -> MessageIter<'_> {
+        MessageIter { rest: self.payload(), count: self.count, skip: 0 }
+    }
+
+    /// The first message of this name.
+    pub fn get(&self, name: &str) -> Option<Message<'_>> {
+        self.iter().find(|message| message.name() == name.as_bytes())
+    }
+
+    /// A copy that shares nothing with the buffer of the connection.
+    #[must_use]
+    pub fn detach(&self) -> Messages {
+        Messages { payload: Bytes::copy_from_slice(self.payload()), count: self.count }
+    }
+}
+
+impl<B> Messages<B> {
+    /// The messages of a payload that has so many: the other half.
+    #[inline]
+    pub(crate) const fn counted(payload: B, count: usize) -> Self {
+        Self { payload, count }
+    }
+
+    /// How many messages there are.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<'a, B: AsRef<[u8]>> IntoIterator for &'a Messages<B> {
     type Item = Message<'a>;
     type IntoIter = MessageIter<'a>;
 
@@ -105,9 +120,9 @@ impl<'a> IntoIterator for &'a Messages {
     }
 }
 
-/// How many messages a well-formed list has; `None` when it is malformed.
+/// How many messages a well-formed list has; `None` when it is malformed: half of a check.
 #[inline]
-fn count(list: &[u8]) -> Option<usize> {
+pub(crate) fn count(list: &[u8]) -> Option<usize> {
     let (mut at, mut count) = (0, 0);
     while at < list.len() {
         at = skip_message(list, at)?;

@@ -283,7 +283,7 @@ impl Driver {
         }
     }
 
-    fn input(&mut self, input: fn(&mut AgentReactor, Timestamp, &mut BytesMut) -> Action) {
+    fn input(&mut self, input: for<'i> fn(&mut AgentReactor, Timestamp, &'i mut BytesMut) -> Action<'i>) {
         let mut inbox = mem::take(&mut self.inbox);
         let mut action = input(&mut self.reactor, self.now, &mut inbox);
         while self.note(action) {
@@ -294,7 +294,7 @@ impl Driver {
     }
 
     /// Carries out an action; whether the input goes on after it.
-    pub fn note(&mut self, action: Action) -> bool {
+    pub fn note(&mut self, action: Action<'_>) -> bool {
         let (line, again) = match action {
             Action::Established(session) => {
                 let mut line = format!("Established {} {}", session.max_frame_size, session.capabilities);

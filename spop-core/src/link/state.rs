@@ -1,6 +1,6 @@
 //! The state that both reactors stand on.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
 use super::{
     Closing, Interest, Layer, Layers, Pacing, Phase, Progress, Side, Step, Timer, Verdict, Violation, judge,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     DecodeError, Malformed, Piece, Timestamp,
     config::Timeouts,
-    frame::{Disconnect, Flags, FrameType, Header, Ids},
+    frame::{Disconnect, Flags, FrameType, Header, Ids, Place, Received},
     wire::{Reader, Status},
 };
 
@@ -25,22 +25,6 @@ pub(crate) struct Next {
     pub(crate) header: Header,
     pub(crate) verdict: Verdict,
     pub(crate) place: Place,
-}
-
-/// Where a frame lies that is next in its inbox.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    /// Where its payload starts, and where it ends.
-    start: usize,
-    end: usize,
-}
-
-impl Place {
-    /// The frame's payload, in the inbox that holds it.
-    #[inline]
-    pub(crate) fn payload(self, inbox: &BytesMut) -> &[u8] {
-        inbox.get(self.start..self.end).unwrap_or_default()
-    }
 }
 
 /// How many times the linger timeout all that is left to send may take. A peer that reads a little at a time makes progress,
@@ -256,14 +240,11 @@ impl Link {
         self.took_frame();
     }
 
-    /// Takes a frame out of the inbox; returns its payload, which stays where it is in memory.
-    #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
-    #[inline(always)]
-    pub(crate) fn take(&mut self, inbox: &mut BytesMut, place: Place) -> Bytes {
-        let mut frame = inbox.split_to(place.end).freeze();
-        frame.advance(place.start);
+    /// Takes a frame that will leave the inbox when its payload is dropped or kept.
+    #[inline]
+    pub(crate) fn take<'i>(&mut self, inbox: &'i mut BytesMut, place: Place) -> Received<'i> {
         self.took_frame();
-        frame
+        Received::in_inbox(inbox, place)
     }
 
     fn took_frame(&mut self) {

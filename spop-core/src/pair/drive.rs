@@ -8,7 +8,7 @@ use crate::{
     link::{Progress, Timer},
 };
 
-impl<H: FnMut(&Notify) -> Reply> Pair<H> {
+impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     /// Does what can be done now, and lets time pass up to the next event. False when there is none, or none up to `until`.
     pub(super) fn advance(&mut self, until: Option<Timestamp>) -> bool {
         let mut worked = false;
@@ -192,16 +192,18 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
     }
 
     fn hear_agent(&mut self) {
+        let mut inbox = mem::take(&mut self.agent_end.inbox);
         loop {
             let action = if self.agent_end.eof {
-                self.agent.on_input_eof(self.now, &mut self.agent_end.inbox)
+                self.agent.on_input_eof(self.now, &mut inbox)
             } else {
-                self.agent.on_bytes(self.now, &mut self.agent_end.inbox)
+                self.agent.on_bytes(self.now, &mut inbox)
             };
             if !self.on_agent(action) {
-                return;
+                break;
             }
         }
+        self.agent_end.inbox = inbox;
     }
 
     /// Carries out what the engine says; false when there is nothing more to be done with its input.
@@ -222,7 +224,7 @@ impl<H: FnMut(&Notify) -> Reply> Pair<H> {
     }
 
     /// Carries out what the agent says; false when there is nothing more to be done with its input.
-    pub(super) fn on_agent(&mut self, action: Action) -> bool {
+    pub(super) fn on_agent(&mut self, action: Action<'_>) -> bool {
         match action {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return false,
             Action::RunMessages(notify) => {

@@ -101,7 +101,7 @@ struct End {
     closed: bool,
 }
 
-impl<H: FnMut(&Notify) -> Reply> Pair<H> {
+impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     /// An engine and an agent, and what the agent makes of each NOTIFY. The connection is instant and whole.
     pub fn new(engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         Self::with(Conditions::default(), engine, agent, handler)

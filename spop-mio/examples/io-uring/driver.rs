@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Timestamp, frame::Messages,
+    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Timestamp, frame::MessageIter,
     link::Progress,
 };
 
@@ -42,7 +42,7 @@ const OTHER: u64 = 3;
 pub(crate) fn serve(
     listener: &TcpListener,
     config: AgentConfig,
-    mut answer: impl FnMut(&Messages) -> Actions,
+    mut answer: impl FnMut(MessageIter<'_>) -> Actions,
 ) -> io::Result<()> {
     let mut agent = Agent {
         ring: Ring::new()?,
@@ -134,7 +134,7 @@ impl Agent {
         key: usize,
         result: i32,
         flags: u32,
-        answer: &mut impl FnMut(&Messages) -> Actions,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
     ) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         if !cqueue::more(flags) {
@@ -159,7 +159,7 @@ impl Agent {
         now: Timestamp,
         key: usize,
         result: i32,
-        answer: &mut impl FnMut(&Messages) -> Actions,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
     ) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         conn.sending = false;
@@ -175,7 +175,7 @@ impl Agent {
         &mut self,
         now: Timestamp,
         key: usize,
-        answer: &mut impl FnMut(&Messages) -> Actions,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
     ) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         let mut interest = conn.reactor.interest();
@@ -220,7 +220,11 @@ impl Agent {
         Ok(())
     }
 
-    fn sweep(&mut self, now: Timestamp, answer: &mut impl FnMut(&Messages) -> Actions) -> io::Result<()> {
+    fn sweep(
+        &mut self,
+        now: Timestamp,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
+    ) -> io::Result<()> {
         let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
             let Some(conn) = self.conns.get_mut(key) else { continue };
@@ -238,13 +242,13 @@ impl Conn {
     fn act(
         &mut self,
         now: Timestamp,
-        answer: &mut impl FnMut(&Messages) -> Actions,
-        input: impl FnOnce(&mut AgentReactor, &mut BytesMut) -> Action,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
+        input: impl for<'i> FnOnce(&mut AgentReactor, &'i mut BytesMut) -> Action<'i>,
     ) -> bool {
         match input(&mut self.reactor, &mut self.inbox) {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => false,
             Action::RunMessages(notify) => {
-                let actions = answer(&notify.messages);
+                let actions = answer(notify.messages.iter());
                 if let Err(error) = self.reactor.acknowledge(now, notify.ticket, &actions) {
                     let _ = self.reactor.fail(now, error.into_ticket());
                 }

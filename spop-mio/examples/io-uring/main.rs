@@ -23,7 +23,7 @@ fn main() -> std::io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     driver::serve(&listener, AgentConfig::default(), |messages| {
         let mut actions = Actions::new();
-        actions.set_var(Scope::Transaction, "messages", messages.len() as u64);
+        actions.set_var(Scope::Transaction, "messages", messages.count() as u64);
         actions
     })
 }

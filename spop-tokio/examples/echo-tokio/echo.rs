@@ -56,7 +56,7 @@ impl From<ArgError> for Failure {
 }
 
 /// Plans the answer to a NOTIFY: its messages in order, up to one that ends it.
-pub(crate) fn plan(messages: &Messages) -> Plan {
+pub(crate) fn plan(messages: &Messages<impl AsRef<[u8]>>) -> Plan {
     let mut wait = Duration::ZERO;
     let mut actions = Actions::new();
     for message in messages {
@@ -118,7 +118,7 @@ fn each_argument<'a>(message: &Message<'a>, mut each: impl FnMut(&[u8], Value<'a
 }
 
 /// For measuring: the work of an agent that reads all it is told, and answers with a number.
-pub(crate) fn score(messages: &Messages) -> Actions {
+pub(crate) fn score(messages: &Messages<impl AsRef<[u8]>>) -> Actions {
     for message in messages {
         for argument in message.args() {
             black_box(argument);

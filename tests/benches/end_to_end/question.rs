@@ -5,7 +5,7 @@ use std::{hint::black_box, net::Ipv4Addr};
 use clap::ValueEnum;
 use spop_core::{
     Actions, Scope,
-    frame::{Messages, put_message},
+    frame::{MessageIter, put_message},
     wire::Value,
 };
 
@@ -61,7 +61,7 @@ pub const VARIABLE: &str = "ip_score";
 pub const SCORE: i32 = 42;
 
 /// Looks at every argument, and answers.
-pub fn answer(messages: &Messages) -> Actions {
+pub fn answer(messages: MessageIter<'_>) -> Actions {
     for message in messages {
         black_box(message.name());
         for argument in message.args() {

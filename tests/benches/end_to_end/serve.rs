@@ -61,7 +61,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
     match agent {
         Agent::Floor => floor::serve(listen()?),
         Agent::Mio => {
-            let answer = |request: spop_mio::Request<'_>| question::answer(request.messages());
+            let answer = |request: spop_mio::Request<'_>| question::answer(request.messages().iter());
             let server = spop_mio::Server::new(answer).workers(workers).max_connections(CONNECTIONS);
             let server = server.bind("127.0.0.1:0")?;
             announce(server.addresses()?.first())?;
@@ -74,7 +74,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
             };
             runtime.block_on(async {
                 let server = spop_tokio::Server::new(async |request: spop_tokio::Request| {
-                    question::answer(request.messages())
+                    question::answer(request.messages().iter())
                 });
                 let server = server.max_connections(CONNECTIONS).bind("127.0.0.1:0").await?;
                 announce(server.addresses()?.first())?;

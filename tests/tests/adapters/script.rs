@@ -36,14 +36,14 @@ pub(crate) enum Deed {
 
 /// Reads a request: `hold key=…`, `panic`, `drop`, `fail`, `disconnect code=…`, `blob size=…`, `who`, `engine`,
 /// `generation`. Any other message has its arguments echoed, as variables of the same names.
-pub(crate) fn deed(messages: &Messages, facts: &Facts) -> Deed {
+pub(crate) fn deed(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Deed {
     match read(messages, facts) {
         Ok(deed) => deed,
         Err(error) => Deed::Say(Reply::Fail(error.to_string())),
     }
 }
 
-fn read(messages: &Messages, facts: &Facts) -> Result<Deed, ArgError> {
+fn read(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Result<Deed, ArgError> {
     let mut actions = Actions::new();
     let mut hold = None;
     for message in messages {

@@ -132,7 +132,7 @@ pub(super) fn config(agent: &Agent) -> Config {
 
 /// What both answer.
 fn answer(
-    messages: &Messages,
+    messages: &Messages<impl AsRef<[u8]>>,
     source: Option<SocketAddr>,
     certificates: Option<usize>,
     number: u64,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{EngineError, link::CloseReason};
 
-fn pair(profile: Profile) -> Pair<impl FnMut(&Notify) -> Reply> {
+fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Reply> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
 }
 
