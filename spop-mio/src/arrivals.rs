@@ -9,12 +9,11 @@ use std::{
 
 use mio::{Interest, Token};
 use spop_core::{AgentReactor, ConnectionId, Timestamp, accept::Peer};
-use spop_server::{Entrance, Place, Seat, is_of_connection};
+use spop_server::{Entrance, Level, Place, Seat, is_of_connection};
 use tracing::{debug, warn};
 
 use crate::{
     Connection, Handler,
-    control::Level,
     listen::Bound,
     lobby::Left,
     passing::{Arrival, Passing, Whence},

@@ -2,30 +2,22 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
     mpsc::{RecvTimeoutError, channel},
 };
 use std::time::{Duration, Instant};
 
-use spop_server::{ConnectionInfo, Counters, Stats};
+use spop_server::{AtomicLevel, ConnectionInfo, Counters, Level, Stats};
 
 use crate::{mail::Mailbox, responder::Letter};
 
 /// How long a worker may take to say what it has.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far the end of a server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    Serve,
-    Drain,
-    Stop,
-}
-
 /// What the workers of a server share. Touched when a connection begins or ends; never by a request.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    level: AtomicU8,
+    level: AtomicLevel,
     workers: Mutex<Vec<Arc<Mailbox<Letter>>>>,
     /// Workers that may still hand a connection to another.
     accepting: AtomicUsize,
@@ -34,7 +26,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn raise(&self, level: Level) {
-        self.level.fetch_max(level as u8, Ordering::AcqRel);
+        self.level.raise(level);
         self.wake_all();
     }
 
@@ -49,11 +41,7 @@ impl Control {
     }
 
     pub(crate) fn level(&self) -> Level {
-        match self.level.load(Ordering::Acquire) {
-            0 => Level::Serve,
-            1 => Level::Drain,
-            _ => Level::Stop,
-        }
+        self.level.get()
     }
 
     /// Whom to wake when the level rises.

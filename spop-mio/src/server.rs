@@ -4,12 +4,12 @@ use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
 
 use mio::{Poll, Waker};
 use spop_core::{AgentConfig, Clock, hub::Hub};
-use spop_server::{Address, Endpoint, InFlight, Listening, LogLimits, Metrics, Sources};
+use spop_server::{Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, Sources};
 
 use crate::{
     Handler,
     app::App,
-    control::{Control, Level, ServerHandle},
+    control::{Control, ServerHandle},
     listen::Bound,
     mail::Mailbox,
     pending::Pending,

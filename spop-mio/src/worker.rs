@@ -10,13 +10,12 @@ use std::{
 use mio::{Events, Interest, Poll, Token, event::Event};
 use slab::Slab;
 use spop_core::{ConnectionId, Status, Timestamp};
-use spop_server::{ConnectionInfo, Open};
+use spop_server::{ConnectionInfo, Level, Open};
 
 use crate::{
     Connection, Handler, ReadBuffer, Turn,
     app::App,
     arrivals::{Held, Listener},
-    control::Level,
     listen::Bound,
     lobby::{self, Lobby},
     passing::Whence,

@@ -4,30 +4,21 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
 };
 
 use futures_util::task::AtomicWaker;
 use spop_core::AgentReactor;
-
-use spop_server::ConnectionInfo;
+use spop_server::{AtomicLevel, ConnectionInfo, Level};
 
 use crate::{Peer, live::Live};
-
-/// How far the end of a server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    Serve,
-    Drain,
-    Stop,
-}
 
 /// The level of a server, and whom to wake when it rises.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    level: AtomicU8,
+    level: AtomicLevel,
     next: AtomicU64,
     /// Touched when a connection begins or ends, and when the level rises; never by a request.
     tasks: Mutex<HashMap<u64, Arc<Task>>>,
@@ -36,7 +27,7 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn raise(&self, level: Level) {
         // Who is woken in vain would not be woken again: a subscription says but once that it waits.
-        if self.level.fetch_max(level as u8, Ordering::AcqRel) < level as u8 {
+        if self.level.raise(level) {
             for task in self.tasks().values() {
                 task.waker.wake();
             }
@@ -50,14 +41,6 @@ impl Control {
     /// The connections that are open.
     pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         self.tasks().iter().filter_map(|(key, task)| task.live.get()?.show(*key)).collect()
-    }
-
-    fn level(&self) -> Level {
-        match self.level.load(Ordering::Acquire) {
-            0 => Level::Serve,
-            1 => Level::Drain,
-            _ => Level::Stop,
-        }
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
@@ -96,12 +79,12 @@ impl Subscription {
     pub(crate) fn level(&mut self, waker: &Waker) -> Level {
         if let Some((level, known)) = &self.known
             && known.will_wake(waker)
-            && *level == self.control.level()
+            && *level == self.control.level.get()
         {
             return *level;
         }
         self.task.waker.register(waker);
-        let level = self.control.level();
+        let level = self.control.level.get();
         self.known = Some((level, waker.clone()));
         level
     }

@@ -7,11 +7,12 @@ use std::{
 };
 
 use spop_core::Status;
+use spop_server::Level;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Handler, Reply, Request,
-    control::{Level, Subscription},
+    control::Subscription,
     service::Shared,
     session::{Ended, Session},
     transfer::{Now, Transfer},

@@ -13,7 +13,8 @@ use std::{
 use futures_util::future::{Either, FutureExt as _, select};
 use spop_core::AgentConfig;
 use spop_server::{
-    Address, ConnectionInfo, Counters, Endpoint, Entrance, Place, Seat, Sources, Stats, is_of_connection,
+    Address, ConnectionInfo, Counters, Endpoint, Entrance, Level, Place, Seat, Sources, Stats,
+    is_of_connection,
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},
@@ -23,7 +24,7 @@ use tracing::{error, warn};
 
 use crate::{
     Handler, Peer, Service,
-    control::{Control, Level},
+    control::Control,
     entrance::{self, Arrival, Passage, Passing},
     listen::Listener,
     stream::Stream,

@@ -4,7 +4,7 @@ use std::{fmt, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
 use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
-use spop_server::{Counters, InFlight, Metrics};
+use spop_server::{Counters, InFlight, Level, Metrics};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Handler, Peer, Reply, Request, ServerHandle,
-    control::{Control, Level},
+    control::Control,
     driver::Driver,
     entrance::Arrival,
     log::Limits,

@@ -18,13 +18,14 @@ use spop_core::{
     frame::Ids,
     hub::{Hub, Route},
 };
+use spop_server::Level;
 
 use tokio::time::Sleep;
 
 use crate::{
     Reply,
     calls::{Calls, Outcome},
-    control::{Level, Subscription},
+    control::Subscription,
 };
 
 /// The async connections of a server. One lock for all: it is held for a look into a table, never while anything waits.
