@@ -4,6 +4,8 @@
 //! Public here is what a user of either reactor sees of it.
 
 mod closing;
+mod due;
+mod ending;
 mod interest;
 mod outbox;
 mod reason;
@@ -14,10 +16,11 @@ mod table;
 mod violation;
 
 pub use closing::{Closing, Layers, Progress, Step};
+pub(crate) use due::{Due, Earliest, TIMERS};
 pub use interest::{Interest, Layer, Timer};
 pub use outbox::Pacing;
 pub use reason::{CloseReason, Closed, Initiator, Lost};
 pub(crate) use reassembly::{Begun, Continued};
-pub(crate) use state::{Due, Earliest, Link, Next, TIMERS};
+pub(crate) use state::{Link, Next};
 pub use table::{Illegal, Phase, Side, Verdict, judge};
 pub use violation::Violation;

@@ -3,21 +3,17 @@
 use bytes::{Buf, BytesMut};
 
 use super::{
-    Closing, Interest, Layer, Layers, Pacing, Phase, Progress, Side, Step, Timer, Verdict, Violation, judge,
-    outbox::Outbox, reassembly::Reassembly, sending::Sending,
+    Closing, Layers, Pacing, Phase, Side, Verdict, Violation, judge, outbox::Outbox, reassembly::Reassembly,
+    sending::Sending,
 };
 use crate::{
     DecodeError, Malformed, Piece, Timestamp,
-    config::Timeouts,
-    frame::{Disconnect, Flags, FrameType, Header, Ids, Place, Received},
-    wire::{Reader, Status},
+    frame::{Flags, FrameType, Header, Ids, Place, Received},
+    wire::Reader,
 };
 
 /// The shortest frame: type, flags and two identifiers.
 const SHORTEST: u32 = 7;
-
-/// What a DISCONNECT of this side may say, so that the frame fits into the smallest frame size.
-const MESSAGE_MAX: usize = 180;
 
 /// The next frame of an inbox, which still holds it.
 #[derive(Clone, Copy, Debug)]
@@ -27,42 +23,38 @@ pub(crate) struct Next {
     pub(crate) place: Place,
 }
 
-/// How many times the linger timeout all that is left to send may take. A peer that reads a little at a time makes progress,
-/// and must not hold up a shutdown for it.
-const FLUSH: u32 = 10;
-
 /// One connection, whichever side of it this is.
 #[derive(Debug)]
 pub(crate) struct Link {
-    side: Side,
+    pub(super) side: Side,
     pub(crate) phase: Phase,
     /// The longest frame, without its length prefix.
     pub(crate) max_frame_size: u32,
     pub(crate) reassembly: Reassembly,
-    out: Outbox,
-    sending: Sending,
+    pub(super) out: Outbox,
+    pub(super) sending: Sending,
     /// How many bytes of its frame a fragment leaves free.
-    spare: usize,
-    closing: Closing,
-    layers: Layers,
+    pub(super) spare: usize,
+    pub(super) closing: Closing,
+    pub(super) layers: Layers,
     /// The latest time that any input told.
-    now: Timestamp,
-    opened: Timestamp,
+    pub(super) now: Timestamp,
+    pub(super) opened: Timestamp,
     /// When a frame last came or left.
-    active: Timestamp,
+    pub(super) active: Timestamp,
     /// The last time that this side did not read, because of a limit. Until then the peer could not be late.
-    stopped: Timestamp,
+    pub(super) stopped: Timestamp,
     /// Since when a frame has been arriving, and how much of it is there.
-    partial: Option<(Timestamp, usize)>,
-    drain_by: Option<Timestamp>,
+    pub(super) partial: Option<(Timestamp, usize)>,
+    pub(super) drain_by: Option<Timestamp>,
     /// When the current step of closing was begun, or has last come on.
-    step_since: Timestamp,
+    pub(super) step_since: Timestamp,
     /// When closing was begun.
-    closing_since: Timestamp,
-    eof: bool,
+    pub(super) closing_since: Timestamp,
+    pub(super) eof: bool,
     /// Frames were left in the inbox because of a limit.
-    paused: bool,
-    skipped: u64,
+    pub(super) paused: bool,
+    pub(super) skipped: u64,
 }
 
 impl Link {
@@ -376,230 +368,6 @@ impl Link {
     pub(crate) fn trim(&mut self) {
         self.out.trim();
     }
-
-    // ---- closing ----
-
-    /// Wants to end when nothing is owed, and at `by` at the latest.
-    pub(crate) fn drain(&mut self, by: Timestamp) {
-        if !self.is_closing() {
-            self.closing.want(Step::Drain);
-            self.closing.set(Step::Drain, Progress::Started);
-            self.drain_by = Some(self.drain_by.map_or(by, |earlier| earlier.min(by)));
-        }
-    }
-
-    /// Whether a drain may go on.
-    pub(crate) fn drain_is_in_time(&self) -> bool {
-        self.drain_by.is_some_and(|by| self.now < by)
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain_by.is_some()
-    }
-
-    /// Ends the session with a DISCONNECT.
-    pub(crate) fn disconnect(&mut self, status: Status, message: &str) {
-        let mut payload = alloc::vec::Vec::new();
-        let message = shortened(message, MESSAGE_MAX);
-        Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
-        let frame_type = match self.side {
-            Side::Agent => FrameType::AgentDisconnect,
-            Side::Engine => FrameType::HaproxyDisconnect,
-        };
-        self.out.push_last(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
-        self.closing.set(Step::Disconnect, Progress::Done);
-        self.close();
-    }
-
-    /// Ends the session: lets what is queued leave, shuts, lingers and closes.
-    pub(crate) fn close(&mut self) {
-        if self.is_draining() {
-            self.closing.set(Step::Drain, Progress::Done);
-        }
-        self.phase = Phase::Closing;
-        self.out.deferred = false;
-        self.out.held = false;
-        self.partial = None;
-        self.paused = false;
-        self.step_since = self.now;
-        self.closing_since = self.now;
-        self.closing.want_end(self.layers);
-        self.advance();
-    }
-
-    /// Ends the session at once: the transport carries nothing any more.
-    pub(crate) fn abandon(&mut self) {
-        self.phase = Phase::Closing;
-        self.eof = true;
-        self.partial = None;
-        self.paused = false;
-        self.out.clear();
-        self.closing.only_close();
-    }
-
-    /// The write side of the layer that [`Interest::shut`] named was shut, or the attempt began and is to be repeated.
-    pub(crate) fn write_shut(&mut self, progress: Progress) {
-        if let Some(step @ (Step::ShutData | Step::ShutTransport)) = self.closing.current() {
-            if progress == Progress::Done {
-                self.step_done(step);
-            } else {
-                self.closing.set(step, progress);
-            }
-        }
-    }
-
-    fn step_done(&mut self, step: Step) {
-        self.closing.set(step, Progress::Done);
-        self.step_since = self.now;
-        self.advance();
-    }
-
-    /// Takes the steps that need nobody else.
-    fn advance(&mut self) {
-        if !self.is_closing() {
-            return;
-        }
-        while let Some(step) = self.closing.current() {
-            let done = match step {
-                Step::Flush => self.nothing_to_send(),
-                Step::Linger => self.eof,
-                _ => return,
-            };
-            if !done {
-                self.closing.set(step, Progress::Started);
-                return;
-            }
-            self.closing.set(step, Progress::Done);
-            self.step_since = self.now;
-        }
-    }
-
-    /// A step of closing did not finish in time. What could not be flushed is given up, and with it every later step but
-    /// the last; for the others the next step is taken.
-    fn step_overdue(&mut self) {
-        match self.closing.current() {
-            Some(Step::Flush) => self.abandon(),
-            Some(step) if step != Step::Close => self.step_done(step),
-            _ => {}
-        }
-    }
-
-    // ---- what follows from the state ----
-
-    pub(crate) fn interest(&self, full: bool) -> Interest {
-        if !self.is_closing() {
-            return Interest {
-                read: !self.eof && !full,
-                write: !self.out.ready().is_empty(),
-                resume: self.paused && !full,
-                shut: None,
-                close: false,
-            };
-        }
-        let step = self.closing.current();
-        let close = matches!(step, Some(Step::Close) | None);
-        Interest {
-            read: !self.eof && !close,
-            write: step == Some(Step::Flush) && !self.out.ready().is_empty(),
-            resume: false,
-            shut: match step {
-                Some(Step::ShutData) => Some(Layer::Data),
-                Some(Step::ShutTransport) => Some(Layer::Transport),
-                _ => None,
-            },
-            close,
-        }
-    }
-
-    /// The next deadline. `owes` says whether answers are due, which keeps a connection from being idle; `full` that
-    /// reading is paused, so that the peer cannot be late.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, owes: bool, full: bool) -> Option<(Timestamp, Timer)> {
-        let mut next = Earliest::default();
-        if self.is_closing() {
-            let step = self.closing.current();
-            if !matches!(step, Some(Step::Close) | None) {
-                next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
-            }
-            if step == Some(Step::Flush) {
-                next.offer(Some(self.closing_since + FLUSH * timeouts.linger), Timer::Linger);
-            }
-            next.offer(self.out.paced_until(), Timer::Pace);
-        } else {
-            let after = |since: Timestamp, timeout: Option<_>| timeout.map(|timeout| since + timeout);
-            if self.phase != Phase::Established {
-                next.offer(after(self.opened, timeouts.hello), Timer::Hello);
-            }
-            if !self.eof
-                && !full
-                && let Some((since, _)) = self.partial
-            {
-                next.offer(after(since.max(self.stopped), timeouts.frame), Timer::Frame);
-            }
-            if !self.eof
-                && !full
-                && let Some((_, touched)) = self.reassembly.oldest()
-            {
-                next.offer(after(touched.max(self.stopped), timeouts.frame), Timer::Fragment);
-            }
-            let paced = self.out.paced_until();
-            next.offer(paced, Timer::Pace);
-            if self.nothing_to_send() || self.out.deferred {
-                // What arrives in parts has a timeout of its own, or else is idle when its next part does not come.
-                let timed = timeouts.frame.is_some() && (self.reassembly.len() > 0 || self.partial.is_some());
-                if !owes && !timed {
-                    next.offer(after(self.active, timeouts.idle), Timer::Idle);
-                }
-            } else if paced.is_none() && !self.out.deferred && !self.out.held && !self.out.is_empty() {
-                next.offer(after(self.out.progress, timeouts.write), Timer::Write);
-            }
-            next.offer(self.drain_by, Timer::Drain);
-        }
-        next.0
-    }
-
-    /// What is due: `None` when nothing is. Timers that need no decision of the reactor are served on the way.
-    pub(crate) fn expired(&mut self, due: Option<(Timestamp, Timer)>) -> Option<Due> {
-        let (_, timer) = due.filter(|(at, _)| *at <= self.now)?;
-        match timer {
-            Timer::Pace => self.out.renew(self.now),
-            Timer::Linger => self.step_overdue(),
-            _ => return Some(Due::Timer(timer)),
-        }
-        Some(Due::Served)
-    }
-}
-
-/// More timers than can be due at one time: steps of closing among them.
-pub(crate) const TIMERS: usize = 16;
-
-/// A timer that is due.
-#[derive(Debug)]
-pub(crate) enum Due {
-    /// It was served; another may be due.
-    Served,
-    /// The reactor is to serve it.
-    Timer(Timer),
-}
-
-/// The earliest of several deadlines.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Earliest(pub(crate) Option<(Timestamp, Timer)>);
-
-impl Earliest {
-    #[inline]
-    pub(crate) fn offer(&mut self, at: Option<Timestamp>, timer: Timer) {
-        if let Some(at) = at
-            && self.0.is_none_or(|(earliest, _)| at < earliest)
-        {
-            self.0 = Some((at, timer));
-        }
-    }
-}
-
-/// The front of a text, at most `max` bytes of it.
-fn shortened(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 impl Side {

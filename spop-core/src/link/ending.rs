@@ -1,0 +1,124 @@
+//! How a connection ends: drain, disconnect, flush, shut, linger, close.
+
+use super::{Link, Phase, Progress, Side, Step};
+use crate::{
+    Timestamp,
+    frame::{Disconnect, Flags, FrameType, Header, Ids},
+    wire::Status,
+};
+
+/// What a DISCONNECT of this side may say, so that the frame fits into the smallest frame size.
+const MESSAGE_MAX: usize = 180;
+
+impl Link {
+    /// Wants to end when nothing is owed, and at `by` at the latest.
+    pub(crate) fn drain(&mut self, by: Timestamp) {
+        if !self.is_closing() {
+            self.closing.want(Step::Drain);
+            self.closing.set(Step::Drain, Progress::Started);
+            self.drain_by = Some(self.drain_by.map_or(by, |earlier| earlier.min(by)));
+        }
+    }
+
+    /// Whether a drain may go on.
+    pub(crate) fn drain_is_in_time(&self) -> bool {
+        self.drain_by.is_some_and(|by| self.now < by)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain_by.is_some()
+    }
+
+    /// Ends the session with a DISCONNECT.
+    pub(crate) fn disconnect(&mut self, status: Status, message: &str) {
+        let mut payload = alloc::vec::Vec::new();
+        let message = shortened(message, MESSAGE_MAX);
+        Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
+        let frame_type = match self.side {
+            Side::Agent => FrameType::AgentDisconnect,
+            Side::Engine => FrameType::HaproxyDisconnect,
+        };
+        self.out.push_last(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
+        self.closing.set(Step::Disconnect, Progress::Done);
+        self.close();
+    }
+
+    /// Ends the session: lets what is queued leave, shuts, lingers and closes.
+    pub(crate) fn close(&mut self) {
+        if self.is_draining() {
+            self.closing.set(Step::Drain, Progress::Done);
+        }
+        self.phase = Phase::Closing;
+        self.out.deferred = false;
+        self.out.held = false;
+        self.partial = None;
+        self.paused = false;
+        self.step_since = self.now;
+        self.closing_since = self.now;
+        self.closing.want_end(self.layers);
+        self.advance();
+    }
+
+    /// Ends the session at once: the transport carries nothing any more.
+    pub(crate) fn abandon(&mut self) {
+        self.phase = Phase::Closing;
+        self.eof = true;
+        self.partial = None;
+        self.paused = false;
+        self.out.clear();
+        self.closing.only_close();
+    }
+
+    /// The write side of the layer that [`Interest::shut`] named was shut, or the attempt began and is to be repeated.
+    pub(crate) fn write_shut(&mut self, progress: Progress) {
+        if let Some(step @ (Step::ShutData | Step::ShutTransport)) = self.closing.current() {
+            if progress == Progress::Done {
+                self.step_done(step);
+            } else {
+                self.closing.set(step, progress);
+            }
+        }
+    }
+
+    fn step_done(&mut self, step: Step) {
+        self.closing.set(step, Progress::Done);
+        self.step_since = self.now;
+        self.advance();
+    }
+
+    /// Takes the steps that need nobody else.
+    pub(super) fn advance(&mut self) {
+        if !self.is_closing() {
+            return;
+        }
+        while let Some(step) = self.closing.current() {
+            let done = match step {
+                Step::Flush => self.nothing_to_send(),
+                Step::Linger => self.eof,
+                _ => return,
+            };
+            if !done {
+                self.closing.set(step, Progress::Started);
+                return;
+            }
+            self.closing.set(step, Progress::Done);
+            self.step_since = self.now;
+        }
+    }
+
+    /// A step of closing did not finish in time. What could not be flushed is given up, and with it every later step but
+    /// the last; for the others the next step is taken.
+    pub(super) fn step_overdue(&mut self) {
+        match self.closing.current() {
+            Some(Step::Flush) => self.abandon(),
+            Some(step) if step != Step::Close => self.step_done(step),
+            _ => {}
+        }
+    }
+}
+
+/// The front of a text, at most `max` bytes of it.
+fn shortened(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
