@@ -292,6 +292,59 @@ mod tests {
     }
 
     #[test]
+    fn the_last_frame_leaves_with_the_others_where_all_of_them_fit() {
+        let mut out = paced();
+        push(&mut out, 1, 1_000);
+        out.push_last(START, ACK, &[0; 50]);
+        assert_eq!(out.ready().len(), 1_000 + 50 + HEAD);
+    }
+
+    #[test]
+    fn a_portion_that_ends_before_the_last_frame_is_a_whole_one() {
+        let mut out = paced();
+        push(&mut out, 2, PORTION);
+        out.push_last(START, ACK, &[0; 50]);
+        assert_eq!(out.ready().len(), PORTION);
+    }
+
+    #[test]
+    fn a_long_answer_behind_others_counts_to_its_own_end_and_no_further() {
+        let mut out = paced();
+        push(&mut out, 1, 12_000);
+        out.sent(START, 5_000);
+        push(&mut out, 1, 5_000);
+        out.sent(START, out.ready().len());
+        let later = START + Pacing::default().interval;
+        out.renew(later);
+        out.sent(later, out.ready().len());
+        assert!(out.is_empty());
+        out.renew(later + Pacing::default().interval);
+        push(&mut out, 1_000, PORTION / STREAMS);
+        assert_eq!(out.ready().len(), 1_000 * (PORTION / STREAMS));
+    }
+
+    #[test]
+    fn output_that_waits_for_one_thing_does_not_leave_for_another() {
+        let mut out = Outbox::default();
+        push(&mut out, 1, 100);
+        for (deferred, held, leaves) in
+            [(true, false, 0), (false, true, 0), (true, true, 0), (false, false, 100)]
+        {
+            (out.deferred, out.held) = (deferred, held);
+            assert_eq!(out.ready().len(), leaves, "deferred: {deferred}, held: {held}");
+        }
+    }
+
+    #[test]
+    fn a_first_short_answer_takes_memory_for_some_and_no_more() {
+        let mut out = Outbox::default();
+        push(&mut out, 1, 20);
+        assert_eq!(out.bytes.capacity(), KEEP);
+        push(&mut out, 1, 20);
+        assert_eq!(out.bytes.capacity(), KEEP);
+    }
+
+    #[test]
     fn a_queue_that_never_empties_moves_to_the_front() {
         let mut out = Outbox::default();
         push(&mut out, 1, 100);
