@@ -214,6 +214,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_gives_its_room_back() {
+        let limits = limits(100, 100, 2);
+        let mut sets = Reassembly::default();
+        assert!(sets.is_idle() && sets.len() == 0);
+        assert_eq!(sets.begin(NOW, A, &[0; 60], &limits), Begun::Kept);
+        assert!(!sets.is_idle() && sets.len() == 1);
+        assert_eq!(sets.begin(NOW, B, &[0; 60], &limits), Begun::TooBig);
+        assert_eq!(sets.drop_set(A), Some(60));
+        assert_eq!((sets.drop_set(A), sets.len(), sets.bytes()), (None, 0, 0));
+        assert!(!sets.is_idle(), "the rest of B may still come");
+        assert!(sets.forget_refused(B) && sets.is_idle());
+        assert_eq!(sets.begin(NOW, A, &[0; 100], &limits), Begun::Kept);
+    }
+
+    #[test]
+    fn many_small_fragments_are_not_copied_for_each_of_them() {
+        let limits = limits(1 << 12, 1 << 12, 1);
+        let mut sets = Reassembly::default();
+        assert_eq!(sets.begin(NOW, A, b"x", &limits), Begun::Kept);
+        let mut memory = alloc::collections::BTreeSet::new();
+        for _ in 1..1 << 12 {
+            assert_eq!(sets.continue_with(NOW, A, b"x", false, &limits), Continued::Kept);
+            memory.insert(sets.bytes());
+        }
+        assert!(memory.len() <= 13, "grew {} times", memory.len());
+        assert_eq!(sets.bytes(), 1 << 12);
+    }
+
+    #[test]
     fn a_payload_over_its_limit_is_dropped_and_its_rest_swallowed() {
         let limits = limits(4, 100, 2);
         let mut sets = Reassembly::default();
