@@ -184,6 +184,42 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_counted_until_they_leave_or_are_dropped() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &[0; 10], false);
+        sending.add(FrameType::Ack, B, &[0; 20], false);
+        assert_eq!(sending.bytes(), 30);
+        assert_eq!((sending.remove(B), sending.bytes()), (Some(false), 10));
+        assert!(sending.abort(NOW, A, &mut out));
+        assert_eq!(sending.bytes(), 0);
+        sending.add(FrameType::Ack, A, &[0; ROOM + 5], false);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert_eq!(sending.bytes(), 5);
+        assert_eq!((sending.remove(A), sending.bytes()), (Some(true), 0));
+        assert_eq!(sending.remove(A), None);
+    }
+
+    #[test]
+    fn a_fragment_that_is_just_full_leaves() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &[0; ROOM], false);
+        sending.pump(NOW, &mut out, MAX, 10_000);
+        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM)]);
+    }
+
+    #[test]
+    fn no_fragment_is_made_while_enough_waits() {
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &[0; 3 * ROOM], true);
+        sending.pump(NOW, &mut out, MAX, 1);
+        let waits = out.len();
+        sending.pump(NOW, &mut out, MAX, waits);
+        assert_eq!(out.len(), waits);
+        sending.pump(NOW, &mut out, MAX, waits + 1);
+        assert!(out.len() > waits);
+    }
+
+    #[test]
     fn an_abort_says_what_the_peer_has_seen() {
         let (mut sending, mut out) = (Sending::default(), Outbox::default());
         sending.add(FrameType::Ack, A, &vec![0; ROOM + 1], false);
