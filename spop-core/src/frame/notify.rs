@@ -62,6 +62,7 @@ impl Messages<Received<'_>> {
 }
 
 impl<B: AsRef<[u8]>> Messages<B> {
+    /// As [`decode`](Messages::decode), wherever the payload is.
     pub(crate) fn check(payload: B) -> Result<Self, DecodeError> {
         match count(payload.as_ref()) {
             Some(count) => Ok(Self { payload, count }),

@@ -1,5 +1,7 @@
 //! Payloads where they arrived: looked at in place, and taken out only by whoever wants to keep them.
 
+use core::fmt;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Where a frame lies that is next in its inbox.
@@ -21,10 +23,8 @@ impl Place {
 /// A payload that was received, and still is where it was put: in the inbox, or where its fragments were put together.
 ///
 /// When it is dropped, its frame leaves the inbox.
-#[derive(Debug)]
 pub struct Received<'i>(Where<'i>);
 
-#[derive(Debug)]
 enum Where<'i> {
     Inbox(Front<'i>),
     Apart(Bytes),
@@ -68,8 +68,14 @@ impl AsRef<[u8]> for Received<'_> {
     }
 }
 
+/// Shows the payload, and not what else is in the inbox.
+impl fmt::Debug for Received<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.as_ref().escape_ascii())
+    }
+}
+
 /// The front of an inbox, which goes with this.
-#[derive(Debug)]
 struct Front<'i> {
     inbox: &'i mut BytesMut,
     place: Place,
@@ -93,6 +99,7 @@ mod tests {
         let start = inbox.as_ptr();
         let received = Received::in_inbox(&mut inbox, place);
         assert_eq!(received.as_ref(), b"abc");
+        assert_eq!(alloc::format!("{received:?}"), r#"b"abc""#);
         let kept = received.keep();
         assert_eq!((&kept[..], &inbox[..]), (b"abc".as_slice(), b"next".as_slice()));
         assert_eq!(kept.as_ptr(), start.wrapping_add(2), "it was copied");
