@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
-    frame::{Flags, FrameType, Header, Ids, Messages, count},
+    frame::{Flags, FrameType, Header, Ids, Messages, count_messages},
     link::{
         CloseReason, Closed, Closing, Due, Earliest, Initiator, Interest, Layers, Link, Lost, Phase,
         Progress, Side, TIMERS, Timer, Verdict, Violation,
@@ -93,7 +93,7 @@ impl AgentReactor {
             self.link.reading_stopped();
         } else if let Some((ids, place)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
-            && let Some(count) = count(place.payload(inbox))
+            && let Some(count) = count_messages(place.payload(inbox))
         {
             self.refused = false;
             let ticket = self.ticket(ids);

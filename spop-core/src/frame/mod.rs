@@ -22,7 +22,7 @@ pub use disconnect::{Disconnect, DisconnectError};
 pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};
 pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};
-pub(crate) use notify::count;
+pub(crate) use notify::count_messages;
 pub use notify::{Args, Message, MessageIter, Messages, put_message};
 pub(crate) use received::Place;
 pub use received::Received;

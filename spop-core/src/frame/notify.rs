@@ -64,7 +64,7 @@ impl Messages<Received<'_>> {
 impl<B: AsRef<[u8]>> Messages<B> {
     /// As [`decode`](Messages::decode), wherever the payload is.
     pub(crate) fn check(payload: B) -> Result<Self, DecodeError> {
-        match count(payload.as_ref()) {
+        match count_messages(payload.as_ref()) {
             Some(count) => Ok(Self { payload, count }),
             None => Err(fault(payload.as_ref())),
         }
@@ -123,7 +123,7 @@ impl<'a, B: AsRef<[u8]>> IntoIterator for &'a Messages<B> {
 
 /// How many messages a well-formed list has; `None` when it is malformed: half of a check.
 #[inline]
-pub(crate) fn count(list: &[u8]) -> Option<usize> {
+pub(crate) fn count_messages(list: &[u8]) -> Option<usize> {
     let (mut at, mut count) = (0, 0);
     while at < list.len() {
         at = skip_message(list, at)?;
@@ -183,7 +183,7 @@ impl<'a> MessageIter<'a> {
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        let count = count(payload).ok_or_else(|| fault(payload))?;
+        let count = count_messages(payload).ok_or_else(|| fault(payload))?;
         Ok(Self { rest: payload, count, skip: 0 })
     }
 
