@@ -238,6 +238,9 @@ mod tests {
         push(&mut out, 1_000, PORTION / STREAMS);
         assert_eq!(out.ready().len(), 1_000 * (PORTION / STREAMS));
         assert_eq!(out.paced_until(), None);
+        out.sent(START, 1_000 * (PORTION / STREAMS));
+        push(&mut out, 10, 100);
+        assert_eq!(out.ready().len(), 10 * 100, "and so does the next");
     }
 
     #[test]
@@ -364,6 +367,20 @@ mod tests {
         assert_eq!(out.len(), 5_000);
         out.sent(START, 5_000);
         out.shrink();
+        assert_eq!(out.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn memory_for_a_few_answers_is_kept_until_all_is_given_back() {
+        let mut out = Outbox::default();
+        push(&mut out, 2 * KEEP / 32, 32);
+        assert_eq!(out.bytes.capacity(), 2 * KEEP);
+        out.trim();
+        assert_eq!(out.len(), 2 * KEEP);
+        out.sent(START, 2 * KEEP);
+        out.shrink();
+        assert_eq!(out.bytes.capacity(), 2 * KEEP);
+        out.trim();
         assert_eq!(out.bytes.capacity(), 0);
     }
 }
