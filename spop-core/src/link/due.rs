@@ -43,13 +43,13 @@ impl Link {
                 next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
             }
             if step == Some(Step::Flush) {
-                next.offer(Some(self.closing_since + FLUSH * timeouts.linger), Timer::Linger);
+                next.offer(Some(self.since + FLUSH * timeouts.linger), Timer::Linger);
             }
             next.offer(self.out.paced_until(), Timer::Pace);
         } else {
             let after = |since: Timestamp, timeout: Option<_>| timeout.map(|timeout| since + timeout);
             if self.phase != Phase::Established {
-                next.offer(after(self.opened, timeouts.hello), Timer::Hello);
+                next.offer(after(self.since, timeouts.hello), Timer::Hello);
             }
             if !self.eof
                 && !full

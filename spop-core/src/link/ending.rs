@@ -54,7 +54,7 @@ impl Link {
         self.partial = None;
         self.paused = false;
         self.step_since = self.now;
-        self.closing_since = self.now;
+        self.since = self.now;
         self.closing.want_end(self.layers);
         self.advance();
     }

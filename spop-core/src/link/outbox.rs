@@ -52,8 +52,6 @@ pub(super) struct Outbox {
 struct Pace {
     interval: Duration,
     portion: usize,
-    /// The longest frame of which a burst never fills the peer's buffer.
-    short: usize,
     /// When the next portion may begin, and how much of this one has left.
     until: Timestamp,
     used: usize,
@@ -67,8 +65,7 @@ impl Outbox {
     pub(super) fn pace(&mut self, pacing: Pacing, portion: usize) {
         let Pacing { interval } = pacing;
         let until = Timestamp::ZERO + interval;
-        let short = portion / STREAMS;
-        self.pace = Some(Pace { interval, portion, short, until, used: 0, long: 0 });
+        self.pace = Some(Pace { interval, portion, until, used: 0, long: 0 });
     }
 
     /// Queues a frame; returns where in the buffer it starts.
@@ -96,7 +93,7 @@ impl Outbox {
         if let Some(pace) = &mut self.pace {
             // What left long ago takes nothing from the portion of now.
             pace.renew(now);
-            if self.bytes.len() - before > pace.short {
+            if self.bytes.len() - before > pace.portion / STREAMS {
                 pace.long = self.bytes.len() - self.head;
             }
         }

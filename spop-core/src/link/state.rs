@@ -39,7 +39,8 @@ pub(crate) struct Link {
     pub(super) layers: Layers,
     /// The latest time that any input told.
     pub(super) now: Timestamp,
-    pub(super) opened: Timestamp,
+    /// When the connection was opened; once it is closing, when that began.
+    pub(super) since: Timestamp,
     /// When a frame last came or left.
     pub(super) active: Timestamp,
     /// The last time that this side did not read, because of a limit. Until then the peer could not be late.
@@ -49,8 +50,6 @@ pub(crate) struct Link {
     pub(super) drain_by: Option<Timestamp>,
     /// When the current step of closing was begun, or has last come on.
     pub(super) step_since: Timestamp,
-    /// When closing was begun.
-    pub(super) closing_since: Timestamp,
     pub(super) eof: bool,
     /// Frames were left in the inbox because of a limit.
     pub(super) paused: bool,
@@ -70,13 +69,12 @@ impl Link {
             closing: Closing::default(),
             layers: Layers::Plain,
             now,
-            opened: now,
+            since: now,
             active: now,
             stopped: now,
             partial: None,
             drain_by: None,
             step_since: now,
-            closing_since: now,
             eof: false,
             paused: false,
             skipped: 0,
