@@ -66,10 +66,16 @@ fn play(binary: &Binary) -> Result<()> {
     })?;
     // HAProxy waits 100 ms for the score, and without one lets everybody in: on a busy machine more than one may be
     // needed.
+    let mut last = String::new();
     until_true("127.0.0.2 is let in with its score", PATIENCE, || {
         let reply = from([127, 0, 0, 2])?;
         ensure!(reply.status == 200, "status {}", reply.status);
-        Ok(reply.body == "127.0.0.2 has score 90\n")
+        last = reply.body;
+        Ok(last == "127.0.0.2 has score 90\n")
+    })
+    .with_context(|| {
+        let [agent, haproxy] = [dir.path().join("agent.log"), log.clone()].map(fs::read_to_string);
+        format!("{last:?}; the configuration is {}; {agent:?}; {haproxy:?}", file.display())
     })?;
     until_true("127.0.0.3 is turned away", PATIENCE, || Ok(from([127, 0, 0, 3]).is_err()))?;
     let again = from([127, 0, 0, 2])?;
