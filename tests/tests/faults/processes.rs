@@ -23,7 +23,11 @@ fn after_an_agent_was_killed_the_next_serves_and_nothing_is_answered_twice() -> 
         let relay = Relay::start(agent.address())?;
         let haproxy = stage.haproxy(&config(&relay.address()))?;
         let (mut served, mut failed) = (0, 0);
-        for _round in 0..3 {
+        // On a busy machine an agent may be killed when nobody asks, which shows nothing.
+        for round in 0..20 {
+            if round >= 3 && failed > 0 {
+                break;
+            }
             let load = Load::start(haproxy.address(), 8, "echo.v");
             load.run_for(200)?;
             agent.kill()?;
