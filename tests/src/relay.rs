@@ -1,6 +1,6 @@
 //! A bad network: stands between HAProxy and an agent, and delays, splits, stalls or resets what passes. It keeps a copy.
 
-#![allow(clippy::indexing_slicing)] // Two directions, and lengths that were just taken.
+#![allow(clippy::indexing_slicing)] // Two directions, and numbers and lengths that were just taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -156,20 +156,15 @@ impl Relay {
     /// # Errors
     /// One went to a stranger.
     pub fn check_engines(&self) -> Result<usize> {
-        let mut asked: BTreeMap<Ids, (Option<String>, usize)> = BTreeMap::new();
-        let pipes = self.pipes();
-        for (number, pipe) in pipes.iter().enumerate() {
-            for ids in pipe.ids(Way::ToAgent, FrameType::Notify) {
-                asked.insert(ids, (pipe.engine(), number));
-            }
-        }
+        let (answered, asked) = self.answered_and_asked();
+        let asked: BTreeMap<Ids, usize> = asked.into_iter().collect();
+        let engines: Vec<_> = self.pipes().iter().map(|pipe| pipe.engine()).collect();
         let mut crossed = 0;
-        for (number, pipe) in pipes.iter().enumerate() {
-            for ids in pipe.ids(Way::ToHaproxy, FrameType::Ack) {
-                let Some((engine, home)) = asked.get(&ids) else { bail!("{ids} was not asked") };
-                ensure!(*engine == pipe.engine(), "{ids} of {engine:?} was answered to {:?}", pipe.engine());
-                crossed += usize::from(*home != number);
-            }
+        for (ids, number) in answered {
+            let Some(&home) = asked.get(&ids) else { bail!("{ids} was not asked") };
+            let (asking, answered) = (&engines[home], &engines[number]);
+            ensure!(asking == answered, "{ids} of {asking:?} was answered to {answered:?}");
+            crossed += usize::from(home != number);
         }
         Ok(crossed)
     }
@@ -180,21 +175,32 @@ impl Relay {
     /// # Errors
     /// It has.
     pub fn check_answers(&self) -> Result<usize> {
-        let mut answers: BTreeMap<Ids, usize> = BTreeMap::new();
-        let mut asked: BTreeMap<Ids, usize> = BTreeMap::new();
-        for pipe in self.pipes() {
-            for ids in pipe.ids(Way::ToAgent, FrameType::Notify) {
-                *asked.entry(ids).or_default() += 1;
-            }
-            for ids in pipe.ids(Way::ToHaproxy, FrameType::Ack) {
-                *answers.entry(ids).or_default() += 1;
-            }
+        let (answered, asked) = self.answered_and_asked();
+        let mut open: BTreeMap<Ids, isize> = BTreeMap::new();
+        for (ids, _) in asked {
+            *open.entry(ids).or_default() += 1;
         }
-        for (ids, count) in &answers {
-            let asked = asked.get(ids).copied().unwrap_or_default();
-            ensure!(*count <= asked, "{ids} was asked {asked} times and answered {count} times");
+        for (ids, _) in &answered {
+            let open = open.entry(*ids).or_default();
+            *open -= 1;
+            ensure!(*open >= 0, "{ids} was answered more often than it was asked");
         }
-        Ok(answers.values().sum())
+        Ok(answered.len())
+    }
+
+    /// The answers and the questions that have passed, each with the number of its connection. The answers are looked up
+    /// first: what passes meanwhile can only add questions.
+    fn answered_and_asked(&self) -> (Vec<(Ids, usize)>, Vec<(Ids, usize)>) {
+        let all = |way, frame_type| {
+            let pipes = self.pipes().into_iter().enumerate();
+            pipes
+                .flat_map(|(number, pipe)| {
+                    pipe.ids(way, frame_type).into_iter().map(move |ids| (ids, number))
+                })
+                .collect()
+        };
+        let answered = all(Way::ToHaproxy, FrameType::Ack);
+        (answered, all(Way::ToAgent, FrameType::Notify))
     }
 }
 
@@ -300,10 +306,11 @@ impl Pipe {
             for piece in buffer[..read].chunks(self.manner.piece) {
                 let room = self.room(way);
                 let piece = &piece[..piece.len().min(room)];
+                // Before it is sent: no answer is on record whose question is not.
+                lock(&self.passed[way as usize]).extend_from_slice(piece);
                 if writer.write_all(piece).is_err() {
                     return self.reset();
                 }
-                lock(&self.passed[way as usize]).extend_from_slice(piece);
                 if piece.len() == room {
                     self.failed.store(true, Ordering::SeqCst);
                     if self.fault.is_some_and(|fault| fault.stall) {
