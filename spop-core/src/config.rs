@@ -10,9 +10,10 @@ use core::time::Duration;
 pub struct Limits {
     /// The longest payload put together from fragments, in bytes. Default 1 MiB.
     pub max_payload: usize,
-    /// Bytes of all unfinished payloads together. Default 4 MiB.
+    /// The memory of all unfinished payloads together, in bytes. Default 4 MiB.
     pub max_payload_bytes: usize,
-    /// Unfinished payloads at once; one more is violation 11. Default 16.
+    /// Unfinished payloads at once; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
+    /// Default 16.
     pub max_payloads: usize,
     /// NOTIFYs that wait for their answer, or whose answer waits to be sent. At the limit reading pauses. Default 64.
     pub max_in_flight: usize,

@@ -2,8 +2,11 @@
 //!
 //! HAProxy can ask an *agent* about a connection or a request before it goes on: is this address known, is this body an
 //! attack, who is the user. This crate is the protocol between them and nothing else. It opens no socket, reads no clock,
-//! spawns no task and allocates nothing per request; it is told which bytes arrived and what time it is, and says what is
-//! to be done. Any event loop can drive it, and so can a unit test:
+//! spawns no task, and allocates nothing for a request in one frame with a short answer; it is told which bytes arrived and
+//! what time it is, and says what is to be done. The specification is `doc/SPOE.txt` in the sources of HAProxy, and section
+//! numbers are its; where HAProxy does otherwise, the documentation says so.
+//!
+//! Any event loop can drive the reactor, and so can a unit test:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -55,6 +58,9 @@
 //!    in any order; or say that there is none ([`fail`](AgentReactor::fail)). Then step 2.
 //! 6. A failure of the transport goes to [`on_transport_error`](AgentReactor::on_transport_error).
 //!
+//! All of these inputs return an [`Action`], `fail` among them: carry it out as in step 1. `on_timeout` is called again
+//! until it returns one of the four that end step 1.
+//!
 //! An input returns one action at most, and no event waits inside: there is no queue to bound and no order to get wrong. A
 //! deadline that moves later needs no new timer: let the old one fire, call `on_timeout`, and ask again.
 //!
@@ -64,10 +70,10 @@
 //! what both sides of a connection share, and the crate's root the agent. A module imports from those before it only.
 //! [`hub`] lets answers take any connection of an engine (`async`).
 //!
-//! Beside the agent stands the other side, [`EngineReactor`], which is HAProxy's part with the habits of its versions; [`Pool`]
-//! keeps many of its connections. [`accept`] is what happens on a connection before its first frame. And `pair`, with the
-//! feature of that name, joins an engine and an agent in virtual time: a handler is tested with it in fewer than 20 lines,
-//! without sockets.
+//! Beside the agent stands the other side, [`EngineReactor`], which is HAProxy's part with the habits of its versions;
+//! [`Pool`] keeps many of its connections. [`accept`] is what happens on a connection before its first frame. And `pair`,
+//! with the feature of that name, joins an engine and an agent in virtual time: a handler is tested with it in fewer than
+//! 20 lines, without sockets.
 //!
 //! # What is checked
 //!

@@ -37,18 +37,18 @@
 //! # Workers
 //!
 //! Each worker is a thread with its own event loop, its own connections and its own clone of the handler. Between requests
-//! no worker waits for another: there is no lock and no counter that they share. A TCP address has a listener for each
-//! worker, and the system spreads connections over them; those of a unix socket, and of a listener that was open already,
-//! go round. In one turn a connection gets a bounded piece of work done, so that a busy one holds the others of its worker up
-//! for a turn and no longer.
+//! no worker waits for another: there is no lock that they share, and no counter but that of [`Server::max_in_flight`], if
+//! it is set. A TCP address has a listener for each worker, and the system spreads connections over them; those of a unix
+//! socket, and of a listener that was open already, go round. In one turn a connection gets a bounded piece of work done,
+//! so that a busy one holds the others of its worker up for a turn and no longer.
 //!
 //! # Handlers
 //!
 //! A handler is a function or closure, [`Routes`], or a type that is a [`Handler`]: for state, and for looking at payloads
 //! while they arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
 //!
-//! - It answers before it returns, without a lock and without an allocation, and the connections of its worker wait for it.
-//!   All answers to what one read brought leave in one write.
+//! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock (`async` has
+//!   one), and the connections of its worker wait for it. All answers to what one read brought leave in one write.
 //! - What takes longer goes to another thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any
 //!   order. [`Responder::is_cancelled`] tells whether anybody still waits for it; what comes too late is dropped.
 //! - [`Swap`] replaces a handler while requests are under way.
@@ -82,8 +82,9 @@
 //! # When a handler fails
 //!
 //! A handler that returns an error, panics, drops its [`Responder`], takes longer than
-//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its request
-//! only. HAProxy gets an answer at once: an empty one, a variable, or a disconnect. The event `request_failed` says which.
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its
+//! request only. HAProxy gets an answer at once: an empty one, or a variable; or a disconnect, which costs what else is in
+//! flight on its connection. The event `request_failed` says which.
 //!
 //! ```
 //! use std::time::Duration;
@@ -171,8 +172,8 @@
 //!
 //! # Shutdown
 //!
-//! [`ServerHandle::drain`] ends gracefully: the listeners close, each connection is served on until nothing is owed on it, for
-//! [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`] ends at once.
+//! [`ServerHandle::drain`] ends gracefully: the listeners close, each connection is served on until nothing is owed on it,
+//! for [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`] ends at once.
 //!
 //! ```no_run
 //! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
@@ -194,16 +195,16 @@
 //!
 //! [`ServerHandle::stats`] has the numbers of a server, [`ServerHandle::connections`] what is open.
 //!
-//! With the feature `metrics`, a recorder of the `metrics` facade that is installed before `serve` gets these. Each worker counts
-//! for itself, and reports its counters once for each round of its loop.
-
+//! With the feature `metrics`, a recorder of the `metrics` facade that is installed before `serve` gets these. Each worker
+//! counts for itself, and reports its counters once for each round of its loop.
+//!
 //! | name | what |
 //! |---|---|
 //! | `spop_connections` | connections with a session: a gauge |
 //! | `spop_requests_in_flight` | requests that were deferred: a gauge |
 //! | `spop_handler_seconds` | how long answers take: a histogram |
 //! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came, were too many, did not pass what comes before a session, or were a monitor's |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came to a session, were too many, did not pass what comes before a session, or were a monitor's |
 //! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, and what became of them |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
 //!

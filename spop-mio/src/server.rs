@@ -77,15 +77,16 @@ impl<H: Handler + Clone> Server<H> {
     }
 
     /// How many connections may be open from one address; more are closed as soon as they come, and counted. It is the
-    /// peer's address that counts, and unix sockets have none. Default: as many as [`max_connections`](Self::max_connections).
+    /// peer's address that counts, and unix sockets have none. Default: as many as
+    /// [`max_connections`](Self::max_connections).
     pub fn max_connections_per_source(mut self, max: usize) -> Self {
         self.sources.limit(max);
         self
     }
 
     /// How many requests may be worked on, on all connections together. One more gets at once what
-    /// [`AgentConfig::on_failure`] says, and its handler is not called. Default: no limit but that of each connection, and
-    /// then no worker counts what another counts.
+    /// [`AgentConfig::on_failure`] says, and its handler is not called. Default: no limit but that of each connection.
+    /// Only with a limit do the workers share a counter.
     pub fn max_in_flight(self, max: usize) -> Self {
         self.in_flight.limit(max);
         self

@@ -25,7 +25,8 @@ use crate::Request;
 ///
 /// A handler runs on the task of its connection as far as it gets at once, and beside the others of its connection from
 /// there. It must not block the thread. **It is dropped where it waits** when nobody wants its answer any more: HAProxy
-/// aborted the request, sent another under the same identifiers, or disconnected. A peer that merely ends its side of the
+/// aborted the request, sent another under the same identifiers, or disconnected (with `async`: on the last connection of its
+/// engine), or [`Timeouts::message`](spop_core::config::Timeouts::message) was over. A peer that merely ends its side of the
 /// connection still gets its answers.
 pub trait Handler: Send + Sync + 'static {
     /// What [`handle`](Self::handle) comes to.

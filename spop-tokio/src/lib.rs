@@ -43,12 +43,14 @@
 //! A handler is a function or closure, or a type that is a [`Handler`]: for state, and for looking at payloads while they
 //! arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
 //!
-//! - An answer that is ready at once costs no task and no allocation. Slow ones run beside each other, and are answered in
-//!   the order they are ready. All answers to what one read brought leave in one write.
+//! - An answer that is ready at once costs no task, and no allocation up to 120 bytes of actions. Slow ones run beside each
+//!   other, and are answered in the order they are ready. All answers to what one read brought leave in one write.
 //! - It must not block its thread. [`Deferred`] is for work that is done elsewhere, on a thread that may block for instance;
 //!   `tokio::task::spawn_blocking` does as well.
 //! - A handler whose answer nobody wants any more is dropped where it waits. [`Request::cancellation`] tells what it has
 //!   spawned.
+//! - A request keeps the buffer that it was read into, up to 64 KiB. Before a long wait take what is needed and drop it, or
+//!   keep `request.messages().detach()`.
 //! - [`Swap`] replaces a handler while requests are under way; `TowerHandler` (feature `tower`) takes a service of tower.
 //! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine when
 //!   its own is gone, or held up by a peer that does not read. The handlers of a connection that is lost go on while
@@ -88,8 +90,9 @@
 //! # When a handler fails
 //!
 //! A handler that returns an error, panics, drops its [`Responder`], takes longer than
-//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its request
-//! only. HAProxy gets an answer at once: an empty one, a variable, or a disconnect. The event `request_failed` says which.
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its
+//! request only. HAProxy gets an answer at once: an empty one, or a variable; or a disconnect, which costs what else is in
+//! flight on its connection. The event `request_failed` says which.
 //!
 //! ```
 //! use std::time::Duration;
@@ -208,7 +211,7 @@
 //! | `spop_requests_in_flight` | requests that handlers work on: a gauge |
 //! | `spop_handler_seconds` | how long handlers take: a histogram |
 //! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came, were too many, did not pass what comes before a session, or were a monitor's |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came to a session, were too many, did not pass what comes before a session, or were a monitor's |
 //! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, and what became of them |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
 //!

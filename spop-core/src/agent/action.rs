@@ -70,8 +70,9 @@ impl Session {
 pub struct Notify<'i> {
     /// The right to answer.
     pub ticket: Ticket,
-    /// What is asked, where it arrived: in the inbox, which is free again when this is dropped.
-    /// [`keep`](Messages::keep) takes it out, for answers that come later.
+    /// What is asked: in the inbox where it arrived, or apart from it if it came in fragments. The inbox is borrowed until
+    /// this is dropped, and the frame leaves it then. [`keep`](Messages::keep) takes the messages out, for answers that come
+    /// later.
     pub messages: Messages<Received<'i>>,
 }
 

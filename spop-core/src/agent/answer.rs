@@ -19,8 +19,8 @@ impl AgentReactor {
     /// An answer that does not fit a frame leaves in fragments if the peer accepts them.
     ///
     /// # Errors
-    /// [`AckError`] when the ticket is another connection's or the answer too big. Nothing was queued, and the ticket
-    /// comes back.
+    /// [`AckError::TooBig`]; and where the ticket is another connection's, [`AckError::WrongConnection`], or
+    /// [`AckError::Closing`] if this one ends. Nothing was queued, and the ticket comes back.
     #[inline]
     pub fn acknowledge(
         &mut self,
@@ -92,7 +92,8 @@ impl AgentReactor {
         Ok(Settled::Queued)
     }
 
-    /// Says that there is no answer; the peer gets what [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says.
+    /// Says that there is no answer; the peer gets what [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says. An
+    /// answer that was begun in parts is aborted instead.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.

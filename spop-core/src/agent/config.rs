@@ -23,8 +23,8 @@ use super::Farewell;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
-    /// The longest frame this side accepts, without its length prefix; the session uses the lower of both sides'. At
-    /// least 256. Default 16380, HAProxy's own.
+    /// The longest frame this side accepts, in bytes without its length prefix; the session uses the lower of both sides'.
+    /// Less than 256 counts as 256. Default 16380, HAProxy's own.
     pub max_frame_size: u32,
     /// What this side can do. Default fragmentation and pipelining.
     ///
@@ -41,8 +41,8 @@ pub struct AgentConfig {
     /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so
     /// that the application can look at what has arrived and refuse the rest. Default false.
     pub watch_fragments: bool,
-    /// Drains a connection on which no frame has come for this long after a payload was refused in mid-fragments. Default
-    /// 50 ms.
+    /// Drains a connection on which no frame has come for this long after a payload was refused in mid-fragments; `None`
+    /// leaves it open. Default 50 ms.
     ///
     /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of what is in flight goes wrong, and the
     /// requests that they give to it wait for their timeout. Once it is closed they open another.
@@ -76,7 +76,8 @@ impl Default for AgentConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// An ACK with these actions; none by default, so that HAProxy goes on at once as if nothing had been asked.
+    /// An ACK with these actions, or with none if they do not fit a frame. None by default, so that HAProxy goes on at once
+    /// as if nothing had been asked.
     Answer(Actions),
     /// A DISCONNECT; what else is in flight on the connection is lost.
     Disconnect {

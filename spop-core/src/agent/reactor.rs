@@ -310,8 +310,9 @@ impl AgentReactor {
         self.link.outgoing_bytes()
     }
 
-    /// Bytes that wait to be sent, if an answer of another connection could be queued behind them. After the end of the
-    /// input it is as if there were no end to them: a HAProxy that has closed its side reads nothing more.
+    /// How many bytes are ahead of an answer of another connection; `None` when it can take none: there is no session, or it
+    /// is closing. After the end of the input it is a number above all others, so that every sibling is preferred: a HAProxy
+    /// that has closed its side reads nothing more.
     pub fn room(&self) -> Option<usize> {
         let open = !self.link.is_closing() && self.session.is_some();
         open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })

@@ -94,7 +94,7 @@ pub enum AckError {
         ticket: Ticket,
     },
     /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit.
-    #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that the peer accepts")]
+    #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that can be sent")]
     TooBig {
         /// The ticket.
         ticket: Ticket,

@@ -35,26 +35,26 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineConfig {
-    /// `max-frame-size`: the longest frame, without its length prefix; the agent may lower it. Default 16380, which is
-    /// `tune.bufsize` − 4.
+    /// `max-frame-size`: the longest frame, in bytes without its length prefix; less than 256 counts as 256, and the agent
+    /// may lower it. Default 16380, which is `tune.bufsize` − 4.
     pub max_frame_size: u32,
     /// `max-waiting-frames`: requests that may wait for their answers when pipelining or async was negotiated. Without
     /// them it is one. Default 20.
     pub max_waiting_frames: usize,
     /// What this side announces: `option pipelining` and `option async`. Fragmentation says that fragmented ACKs are
-    /// accepted, which no HAProxy does.
+    /// accepted, which no HAProxy does. Async counts only with an [`engine_id`](Self::engine_id).
     pub capabilities: Capabilities,
     /// `option send-frag-payload`: payloads over the frame size leave in fragments if the agent announced that it takes
     /// them. Default true, except where HAProxy has given it up.
     pub send_frag_payload: bool,
-    /// The `engine-id`. Default none.
+    /// The `engine-id`, which async needs. Default none.
     pub engine_id: Option<Bytes>,
     /// Only asks whether the agent is well: announces no capability and no engine-id, and ends with the AGENT-HELLO.
     pub healthcheck: bool,
     /// What a peer can make grow, and how far.
     pub limits: Limits,
     /// How long to wait for what. `message` is `timeout processing`: from a request to its answer. `idle` is also how long
-    /// the answer to a DISCONNECT is waited for.
+    /// the answer to a DISCONNECT is waited for; without it, `linger`.
     pub timeouts: Timeouts,
     /// What this engine does where engines differ.
     pub habits: Habits,

@@ -19,7 +19,7 @@ pub struct Times {
     pub processing: Option<Duration>,
 }
 
-/// What `option set-process-time` and `option set-total-time` set, in milliseconds.
+/// What `option set-process-time` and `option set-total-time` report; HAProxy's variables have it in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessTimes {
     /// The processing time of the stream's last event or group.

@@ -12,7 +12,8 @@ use crate::{
 ///
 /// `B` says where that is. A reactor gives out the messages of a [`Received`] payload, which lies in the inbox until it is
 /// dropped: whoever answers at once copies nothing and counts no references. [`keep`](Messages::keep) makes them last. What
-/// is kept is a slice of the inbox, and keeps the whole of its memory: one read of the connection, typically up to 64 KiB.
+/// is kept is a slice of the buffer that the driver reads into, and keeps the whole of its memory: 64 KiB in `spop-tokio`,
+/// 128 KiB behind the `ReadBuffer` of `spop-mio`. A payload that came in fragments has memory of its own.
 /// [`detach`](Self::detach) copies the payload out where that matters.
 #[derive(Clone, Debug, Default)]
 pub struct Messages<B = Bytes> {

@@ -22,7 +22,8 @@ impl Place {
 
 /// A payload that was received, and still is where it was put: in the inbox, or where its fragments were put together.
 ///
-/// When it is dropped, its frame leaves the inbox.
+/// When it is dropped, its frame leaves the inbox, if it lies there. One that is leaked (`mem::forget`) leaves the frame
+/// behind, and the reactor sees it again.
 pub struct Received<'i>(Where<'i>);
 
 enum Where<'i> {

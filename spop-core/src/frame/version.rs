@@ -12,7 +12,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// 2.0, the one that every HAProxy since 1.7 speaks and that this crate implements.
+    /// 2.0, which this crate implements, and every HAProxy since 1.8.10 speaks.
     pub const V2_0: Self = Self { major: 2, minor: 0 };
 
     /// Reads `Major.Minor`; `None` for anything else.

@@ -1,7 +1,7 @@
 //! Echoes every argument of every message as a variable: for trying an SPOE configuration, and for tests.
 //!
 //! ```text
-//! cargo run --release --example echo-mio -- --listen 127.0.0.1:12345 --listen /tmp/echo.sock
+//! cargo run --release --example echo-mio -- --listen 127.0.0.1:12345 --listen /run/echo.sock
 //! ```
 
 #[path = "../../../spop-tokio/examples/echo-tokio/echo.rs"]

@@ -148,8 +148,8 @@ impl EngineClient {
     ///
     /// # Errors
     /// What HAProxy says in the variable of `option set-on-error`, see [`EngineError::code`]: the time was up, the
-    /// payload does not fit, the agent refused it, or disconnected. What the pool does not take is
-    /// [`Resources`](EngineError::Resources), and what an engine does not that ends is
+    /// payload does not fit, the agent refused it, or disconnected. A full queue, too many errors or no agent that is up is
+    /// [`Resources`](EngineError::Resources); an engine that is drained or stopped answers
     /// [`Interrupted`](EngineError::Interrupted).
     pub async fn notify(&self, messages: &MessageList) -> Result<Answer, EngineError> {
         self.owner.0.ask(None, messages).await

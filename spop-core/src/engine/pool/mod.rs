@@ -28,8 +28,9 @@ use rate::Rate;
 /// It contains the [reactors](EngineReactor) of its connections and has their inputs, with the connection's number before
 /// the others. One input may end many requests: after each, call [`next_action`](Self::next_action) until it returns `None`.
 ///
-/// A request waits in the queue until a connection takes it, and fails with [`EngineError::Timeout`](crate::EngineError::Timeout) when its time is up.
-/// What was sent to an agent once is never sent again, because the agent may have acted on it.
+/// A request waits in the queue until a connection takes it, and fails with
+/// [`EngineError::Timeout`](crate::EngineError::Timeout) when its time is up. What was sent to an agent once is never sent
+/// again, because the agent may have acted on it.
 #[derive(Debug)]
 pub struct Pool {
     config: PoolConfig,
@@ -162,7 +163,7 @@ impl Pool {
     }
 
     /// Gives a request up: it is not sent any more if it was not yet, and nothing more is said about it. If it was sent,
-    /// its place on the connection is free when the answer is there, or would have been.
+    /// its place on the connection is free when its answer comes or its time is up.
     pub fn withdraw(&mut self, now: Timestamp, request: RequestId) {
         self.tick(now);
         let queued = self.queue.len();
