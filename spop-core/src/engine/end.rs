@@ -197,7 +197,7 @@ impl EngineReactor {
     }
 
     /// Ends what only waited for the last request to end.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if !self.pending.is_empty() {
             return;
         }

@@ -104,6 +104,36 @@ fn a_drain_ends_with_the_last_answer() {
 }
 
 #[test]
+fn a_drain_ends_before_what_comes_behind_the_last_answer() {
+    for apart in [false, true] {
+        for (config, goodbye) in [(no_async(old()), true), (new(), false)] {
+            let mut engine = Engine::greeted(config, HELLO);
+            let ids = engine.notify(None, 1).unwrap();
+            engine.sent();
+            let mut said = vec![];
+            let action = engine.reactor.drain(engine.now);
+            Engine::note(&mut said, action);
+            let ack = format!("ACK fin {} {}", ids.stream, ids.frame);
+            // No agent may send that.
+            let frames = [&*ack, "NOTIFY fin 1 1 m"];
+            if apart {
+                frames.iter().for_each(|frame| said.extend(engine.feed(&[frame])));
+            } else {
+                said.extend(engine.feed(&frames));
+            }
+            if goodbye {
+                assert_eq!(engine.sent(), ["HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0"]);
+                said.extend(
+                    engine.feed(&["AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye"]),
+                );
+            }
+            assert_eq!(said[0], format!("{ids} answered"));
+            assert_eq!(said[1..], ["close 256 []"], "apart: {apart}");
+        }
+    }
+}
+
+#[test]
 fn a_failed_transport_fails_what_waits() {
     let mut engine = Engine::greeted(old(), HELLO);
     engine.notify(None, 1).unwrap();
