@@ -104,7 +104,9 @@ impl Net {
             return;
         }
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let config = AgentConfig { capabilities, max_frame_size: 256, ..AgentConfig::default() };
+        // Whole frames leave: `send` looks at them.
+        let config =
+            AgentConfig { capabilities, max_frame_size: 256, pacing: None, ..AgentConfig::default() };
         let mut reactor = AgentReactor::new(Arc::new(config), id, NOW);
         let hello = notation::parse_bytes(&format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
