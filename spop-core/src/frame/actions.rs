@@ -220,6 +220,9 @@ mod tests {
         let mut actions = Actions::new();
         actions.set_var(Scope::Session, "ip_score", 77_i32);
         assert_eq!(actions.as_bytes(), b"\x01\x03\x01\x08ip_score\x02\x4d");
+        assert!(alloc::format!("{actions:?}").contains("Int32(77)"), "{actions:?}");
+        assert_eq!(actions, actions.clone());
+        assert_ne!(actions, Actions::new());
         actions.clear();
         actions.unset_var(Scope::Response, "x");
         assert_eq!(actions.as_bytes(), b"\x02\x02\x04\x01x");

@@ -294,6 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_changes_its_length_where_a_varint_does() {
+        // The first values that take another byte, and those before them.
+        for (longer, len) in [(240, Some(2)), (2_288, Some(3)), (264_432, Some(4)), (33_818_864, None)] {
+            for (id, len) in
+                [(longer - 1, Some(len.map_or(4, |len| len - 1))), (longer, len), (longer + 1, len)]
+            {
+                let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(id, id) };
+                let mut bytes = Vec::new();
+                put_frame(&mut bytes, header, &[]);
+                assert_eq!(header.prefix(0).map(|(prefix, len)| prefix[..len].to_vec()), len.map(|_| bytes));
+                assert_eq!(header.prefix(0).map(|(_, prefix)| prefix - 9), len.map(|len| 2 * len));
+                assert_eq!(alloc::format!("{header}"), alloc::format!("ACK {id}/{id}"));
+            }
+        }
+    }
+
+    #[test]
     fn the_longest_header_fits() {
         let ids = Ids::new(u64::MAX, u64::MAX);
         let header = Header { frame_type: FrameType::Notify, flags: Flags(u32::MAX), ids };

@@ -104,6 +104,9 @@ mod tests {
         put_message(&mut bytes, "none", []);
         assert_eq!(list.as_bytes(), bytes);
         assert_eq!(list.iter().count(), 2);
+        assert_eq!(alloc::format!("{list:?}"), r#"[one {"a": Int32(1), "": Null}, none {}]"#);
+        list.clear();
+        assert_eq!((list.as_bytes(), list.iter().count()), (&[][..], 0));
     }
 
     #[test]

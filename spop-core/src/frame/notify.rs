@@ -1,5 +1,7 @@
 //! The payload of a NOTIFY (section 3.2.6): a list of messages, each a name and a key/value list of arguments.
 
+use core::fmt;
+
 use bytes::Bytes;
 
 use super::Received;
@@ -213,7 +215,7 @@ impl<'a> Iterator for MessageIter<'a> {
 }
 
 /// One message: a name and arguments.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message<'a> {
     name: &'a [u8],
     args: Args<'a>,
@@ -236,8 +238,14 @@ impl<'a> Message<'a> {
     }
 }
 
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.name.escape_ascii(), self.args)
+    }
+}
+
 /// Goes through the arguments of a message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Args<'a> {
     reader: Reader<'a>,
     left: u8,
@@ -264,7 +272,19 @@ impl<'a> Iterator for Args<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::from(self.left), Some(usize::from(self.left)))
+        // Of a message that has not arrived whole there are fewer.
+        (0, Some(usize::from(self.left)))
+    }
+}
+
+/// Shows the arguments that are left, and not what is behind them in the payload.
+impl fmt::Debug for Args<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, value) in self.clone() {
+            map.entry(&format_args!("\"{}\"", name.escape_ascii()), &value);
+        }
+        map.finish()
     }
 }
 
@@ -302,8 +322,11 @@ mod tests {
     fn every_message_and_every_argument_is_there() {
         let messages = Messages::decode(three().into()).unwrap();
         assert_eq!(messages.len(), 3);
+        assert!(!messages.is_empty() && Messages::decode(Bytes::new()).unwrap().is_empty());
         let names: Vec<_> = messages.iter().map(|message| message.name()).collect();
         assert_eq!(names, [b"one".as_slice(), b"none", b"two"]);
+        assert_eq!(messages.iter().size_hint(), (0, Some(3)));
+        assert_eq!(messages.get("one").unwrap().args().size_hint(), (0, Some(3)));
         let one = messages.get("one").unwrap();
         let args: Vec<_> = one.args().collect();
         assert_eq!(
