@@ -266,7 +266,7 @@ impl<S: Stream> Connection<S> {
                 buffer.note_sent(sent);
                 self.act(act, |reactor| reactor.on_sent(now, sent));
                 if self.tidy.used(now) {
-                    // After the handshake, and after a request that came alone, there may be nothing for long.
+                    // After the handshake and the first request, or requests that came alone, there may be nothing for long.
                     self.reactor.trim();
                 }
             }

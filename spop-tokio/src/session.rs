@@ -408,7 +408,7 @@ where
         let action = self.reactor.on_sent(now, n);
         self.carry_out(now, cx, action);
         if self.tidy.used(now) {
-            // After the handshake, and after a request that came alone, there may be nothing for long.
+            // After the handshake and the first request, or requests that came alone, there may be nothing for long.
             self.reactor.trim();
             self.calls.trim();
         }
