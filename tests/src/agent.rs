@@ -1,7 +1,7 @@
 //! An agent run as a program of its own.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -16,6 +16,9 @@ use crate::wait::{PATIENCE, until};
 
 /// The agents that every scenario must pass with; each is an example of the workspace with the same command line.
 pub const AGENTS: &[&str] = &["echo-tokio", "echo-mio"];
+
+/// `cargo test` makes only the examples of the package that is tested.
+const BUILD: &str = "run cargo build --workspace --all-features --examples";
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
@@ -42,14 +45,15 @@ impl Agent {
         // From here on an error ends the child.
         let mut agent = Self { child, addresses: Vec::new() };
         let (said, heard) = mpsc::channel();
+        // To its end, whether anybody listens or not: an agent whose stdout is closed may end.
         thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+            BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(said.send(line)));
         });
         let end = Instant::now() + PATIENCE;
         while agent.addresses.len() < args.iter().filter(|arg| **arg == "--listen").count() {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = heard.recv_timeout(left) else {
-                bail!("{name} {args:?} does not listen: {}", std::fs::read_to_string(log)?);
+                bail!("{name} {args:?} does not listen: {}", fs::read_to_string(log)?);
             };
             let address = line.strip_prefix("listening on ");
             agent.addresses.push(address.with_context(|| format!("{name} says {line:?}"))?.to_owned());
@@ -98,12 +102,20 @@ impl Agent {
         Ok(())
     }
 
+    /// How the agent has ended, if it has.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits until the agent has ended.
     ///
     /// # Errors
     /// It has not within `limit`.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
-        until("the agent has ended", limit, || Ok(self.child.try_wait()?))
+        until("the agent has ended", limit, || self.ended())
     }
 }
 
@@ -128,6 +140,14 @@ fn example(name: &str) -> Result<PathBuf> {
     let test = env::current_exe()?;
     let program = test.ancestors().nth(2).context("the test runs outside a target directory")?;
     let program = program.join("examples").join(name);
-    ensure!(program.is_file(), "{} is missing: run cargo build --workspace --examples", program.display());
+    ensure!(program.is_file(), "{} is missing: {BUILD}", program.display());
+    let built = program.metadata()?.modified()?;
+    // What cargo has noted for make: the program, a colon, and all that it was made of.
+    let sources = fs::read_to_string(program.with_extension("d"))?;
+    for source in sources.lines().flat_map(|line| line.split(' ').skip(1)) {
+        let newer =
+            Path::new(source).metadata().is_ok_and(|source| source.modified().is_ok_and(|at| at > built));
+        ensure!(!newer, "{} is older than {source}: {BUILD}", program.display());
+    }
     Ok(program)
 }

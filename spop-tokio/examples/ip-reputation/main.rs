@@ -23,14 +23,14 @@ mod networks;
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::{self, Write},
     net::IpAddr,
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Parser;
-use spop_tokio::{Actions, ArgError, Handler, Request, Scope, Server};
+use spop_tokio::{Actions, Address, ArgError, Handler, Request, Scope, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::networks::{Networks, Score};
@@ -106,7 +106,6 @@ async fn run(options: Options) -> io::Result<()> {
         "serving {count} networks of {source}; any other address has score {}",
         options.default_score
     )?;
-    out.flush()?;
 
     let signals = async move {
         tokio::select! {
@@ -115,15 +114,23 @@ async fn run(options: Options) -> io::Result<()> {
         }
     };
     let serving = tokio::spawn(server.serve_until(signals));
-    if let Some(agent) = addresses.into_iter().next().filter(|_| !options.no_demo) {
-        demo::run(agent, &mut out).await?;
+    // HAProxy is served also when nobody reads what is printed.
+    if let Err(error) = introduce(addresses.into_iter().next().filter(|_| !options.no_demo), &mut out).await {
+        eprintln!("ip-reputation: {error}; it serves on");
+    }
+    serving.await?;
+    Ok(())
+}
+
+/// The demonstration, unless there is no agent for it, and what else can be tried.
+async fn introduce(agent: Option<Address>, out: &mut impl Write) -> io::Result<()> {
+    if let Some(agent) = agent {
+        demo::run(agent, out).await?;
     }
     writeln!(out, "try it: haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg")?;
     writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/")?;
     writeln!(out, "        curl --interface 127.0.0.3 http://127.0.0.1:10080/   (is rejected)")?;
-    out.flush()?;
-    serving.await?;
-    Ok(())
+    out.flush()
 }
 
 /// The networks, and where they come from.

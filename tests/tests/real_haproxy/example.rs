@@ -33,8 +33,11 @@ fn configuration(dir: &Path) -> Result<(PathBuf, String, String)> {
     if TcpListener::bind(AGENT).is_ok() && TcpListener::bind(WEB).is_ok() {
         return Ok((file, AGENT.to_owned(), WEB.to_owned()));
     }
-    let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string()) };
-    let (agent, web) = (free()?, free()?);
+    // Both are held until both are known, so that they differ.
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let [agent, web] =
+        held.each_ref().map(|listener| listener.local_addr().map(|address| address.to_string()));
+    let (agent, web) = (agent?, web?);
     let text = fs::read_to_string(file)?;
     ensure!(text.contains(AGENT) && text.contains(WEB), "the file has other addresses");
     fs::write(dir.join("haproxy.cfg"), text.replace(AGENT, &agent).replace(WEB, &web))?;
@@ -52,9 +55,9 @@ fn the_shipped_configuration_lets_one_address_in_and_turns_another_away() -> Res
 
 fn play(binary: &Binary) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (file, agent, web) = configuration(dir.path())?;
-    let _agent =
-        Agent::start("ip-reputation", &["--listen", &agent, "--no-demo"], &dir.path().join("agent.log"))?;
+    let (file, address, web) = configuration(dir.path())?;
+    let mut agent =
+        Agent::start("ip-reputation", &["--listen", &address, "--no-demo"], &dir.path().join("agent.log"))?;
     let log = dir.path().join("haproxy.log");
     let mut haproxy = Running(binary.run(&file, File::create(&log)?)?);
     let web: SocketAddr = web.parse()?;
@@ -68,6 +71,8 @@ fn play(binary: &Binary) -> Result<()> {
     // needed.
     let mut last = String::new();
     until_true("127.0.0.2 is let in with its score", PATIENCE, || {
+        let ended = agent.ended()?;
+        ensure!(ended.is_none(), "the agent has ended: {ended:?}");
         let reply = from([127, 0, 0, 2])?;
         ensure!(reply.status == 200, "status {}", reply.status);
         last = reply.body;
