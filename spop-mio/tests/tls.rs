@@ -294,7 +294,9 @@ fn a_connection_of_ones_own_runs_inside_tls() {
 fn two_hundred_handshakes_at_once_are_all_done() {
     within(|| {
         let setting = Setting::new();
-        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let mut accept = AcceptConfig::new();
+        accept.timeout = Duration::from_secs(20);
+        let (server, _) = serve(setting.files(), accept);
         let mut client = session(&server, setting.client(None));
         // Each has sent the beginning of its handshake when the others have.
         let storm: Vec<_> = (0..200)

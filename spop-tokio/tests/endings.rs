@@ -164,7 +164,7 @@ async fn a_peer_that_ends_its_side_gets_its_answers() {
 async fn a_frame_may_come_byte_by_byte_but_must_come() {
     within(async {
         let mut config = AgentConfig::default();
-        config.timeouts.frame = Some(Duration::from_millis(200));
+        config.timeouts.frame = Some(Duration::from_secs(2));
         let server = Running::with(wait, config, |server| server).await;
         let mut client = server.session().await;
         let frame = spop_core::notation::parse_bytes(r#"NOTIFY fin 0 1 m a=string:"b"*20"#).unwrap();
@@ -176,7 +176,7 @@ async fn a_frame_may_come_byte_by_byte_but_must_come() {
         let started = Instant::now();
         client.io.write_all(&frame[..9]).await.unwrap();
         assert!(client.receive().await.unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:2"));
-        assert!(started.elapsed() >= Duration::from_millis(150));
+        assert!(started.elapsed() >= Duration::from_millis(1_900));
     })
     .await;
 }

@@ -128,12 +128,12 @@ async fn an_agent_that_comes_back_is_asked_again() {
 async fn time_is_up_wherever_a_request_waits() {
     within(async {
         let mut config = config();
-        config.timeouts.message = Some(Duration::from_millis(150));
+        config.timeouts.message = Some(Duration::from_secs(1));
         let server = Running::start(answer).await;
         let engine = engine(config.clone(), &server);
         let start = Instant::now();
         assert_eq!(code(&engine, &ask("ms", 60_000)).await, 1);
-        assert!((100..2_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((900..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         assert_eq!(code(&engine, &ask("ms", 0)).await, 0, "it lives on");
 
         // Nobody answers the HELLO; nobody listens.

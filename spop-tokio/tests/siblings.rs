@@ -170,7 +170,7 @@ async fn handlers_of_a_lost_connection_have_a_deadline() {
     within(async {
         let slow = Slow::new();
         let mut config = config();
-        config.timeouts.message = Some(Duration::from_millis(200));
+        config.timeouts.message = Some(Duration::from_secs(2));
         let server = slow.serve_with(config).await;
         let mut home = session(&server, "e1").await;
         let mut sibling = session(&server, "e1").await;

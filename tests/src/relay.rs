@@ -156,7 +156,7 @@ impl Relay {
     /// # Errors
     /// One went to a stranger.
     pub fn check_engines(&self) -> Result<usize> {
-        let (answered, asked) = self.answered_and_asked();
+        let [answered, asked] = self.answered_and_asked();
         let asked: BTreeMap<Ids, usize> = asked.into_iter().collect();
         let engines: Vec<_> = self.pipes().iter().map(|pipe| pipe.engine()).collect();
         let mut crossed = 0;
@@ -175,7 +175,7 @@ impl Relay {
     /// # Errors
     /// It has.
     pub fn check_answers(&self) -> Result<usize> {
-        let (answered, asked) = self.answered_and_asked();
+        let [answered, asked] = self.answered_and_asked();
         let mut open: BTreeMap<Ids, isize> = BTreeMap::new();
         for (ids, _) in asked {
             *open.entry(ids).or_default() += 1;
@@ -190,7 +190,7 @@ impl Relay {
 
     /// The answers and the questions that have passed, each with the number of its connection. The answers are looked up
     /// first: what passes meanwhile can only add questions.
-    fn answered_and_asked(&self) -> (Vec<(Ids, usize)>, Vec<(Ids, usize)>) {
+    fn answered_and_asked(&self) -> [Vec<(Ids, usize)>; 2] {
         let all = |way, frame_type| {
             let pipes = self.pipes().into_iter().enumerate();
             pipes
@@ -200,7 +200,7 @@ impl Relay {
                 .collect()
         };
         let answered = all(Way::ToHaproxy, FrameType::Ack);
-        (answered, all(Way::ToAgent, FrameType::Notify))
+        [answered, all(Way::ToAgent, FrameType::Notify)]
     }
 }
 

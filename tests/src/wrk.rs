@@ -40,7 +40,7 @@ impl Wrk {
     /// `wrk` is not installed.
     pub fn start(haproxy: SocketAddr, connections: usize) -> Result<Self> {
         let child = Command::new("wrk")
-            .args(["-t", "1", "-d", "300s", "--timeout", "30s", "-c", &connections.to_string()])
+            .args(["-t", "1", "-d", "3600s", "--timeout", "30s", "-c", &connections.to_string()])
             .arg(format!("http://{haproxy}/"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use spop_tests::peer::Peer;
+use spop_tests::{
+    peer::Peer,
+    wait::{PATIENCE, until_true},
+};
 
 use super::stage::{ALL, Over, Stage};
 
@@ -18,7 +21,8 @@ pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
     idle.expect_status(0)?;
     // Served on: there is no way to tell HAProxy to stop asking.
     busy.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
-    ensure!(Peer::connect(&server.running.address()).is_err(), "it still listens");
+    // Each worker has a listener of its own.
+    until_true("it no longer listens", PATIENCE, || Ok(Peer::connect(&server.running.address()).is_err()))?;
     server.gate.release("a")?;
     busy.expect("ACK fin 1 1")?;
     busy.expect_status(0)?;

@@ -12,6 +12,9 @@ pub(super) const OVER: &[Over] = ALL;
 
 const SILENCE: Duration = Duration::from_millis(80);
 
+/// In which a server that may be kept from running learns that a connection is lost.
+const LOSS: Duration = Duration::from_millis(400);
+
 fn serve(stage: &Stage<'_>) -> Result<Server> {
     stage.serve_with(|plan| plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC)
 }
@@ -45,7 +48,7 @@ pub(super) fn answers_of_a_lost_connection_take_a_sibling(stage: &Stage<'_>) -> 
     server.gate.wait("k100")?;
     server.gate.wait("other")?;
     home.reset();
-    std::thread::sleep(SILENCE);
+    std::thread::sleep(LOSS);
     for id in 1..=20 {
         ensure!(!server.gate.is_cancelled(&format!("k{id}")), "{id} was given up");
         server.gate.release(&format!("k{id}"))?;
@@ -135,7 +138,7 @@ pub(super) fn what_comes_with_the_handshake_has_siblings_too(stage: &Stage<'_>) 
         };
         let (home, mut sibling) = (open("a")?, open("bb")?);
         home.reset();
-        std::thread::sleep(SILENCE);
+        std::thread::sleep(LOSS);
         server.gate.release(&format!("a{engine}"))?;
         sibling.expect("ACK fin 1 1")?;
         server.gate.release(&format!("bb{engine}"))?;
@@ -162,7 +165,7 @@ pub(super) fn a_disconnect_leaves_what_is_owed_to_a_sibling(stage: &Stage<'_>) -
 pub(super) fn what_a_lost_connection_asked_has_a_deadline_too(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
         plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        plan.config.timeouts.message = Some(Duration::from_millis(300));
+        plan.config.timeouts.message = Some(Duration::from_secs(2));
     })?;
     let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
     for id in 1..=3 {

@@ -59,19 +59,19 @@ pub(super) fn a_handler_disconnects_with_its_status(stage: &Stage<'_>) -> Result
 }
 
 fn with_deadline(plan: &mut Plan) {
-    plan.config.timeouts.message = Some(Duration::from_millis(600));
+    plan.config.timeouts.message = Some(Duration::from_secs(2));
 }
 
 pub(super) fn a_handler_that_takes_too_long_is_given_up(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(with_deadline)?;
     let (mut peer, mut bystander) = (server.session()?, server.session()?);
+    let start = Instant::now();
     peer.send("NOTIFY fin 1 1 hold key=string:stuck")?;
     server.gate.wait("stuck")?;
-    let start = Instant::now();
     bystander.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
     peer.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
     peer.expect("ACK fin 1 1")?;
-    ensure!(start.elapsed() > Duration::from_millis(200), "after {:?}", start.elapsed());
+    ensure!(start.elapsed() >= Duration::from_millis(1_900), "after {:?}", start.elapsed());
     // The handler hears of it, and its answer goes nowhere.
     server.gate.wait_for_cancel("stuck")?;
     server.gate.release("stuck")?;

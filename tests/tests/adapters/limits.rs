@@ -98,15 +98,17 @@ pub(super) fn a_frame_longer_than_agreed(stage: &Stage<'_>) -> Result<()> {
     // The lower of both.
     for (keys, agreed) in [("", 300), ("max-frame-size=uint32:256", 256)] {
         let session = || server.session_with(&format!("capabilities=string:pipelining {keys}"));
-        // The header is 7 bytes, `m` and its argument 8.
-        let notify = |size: usize| {
-            format!("NOTIFY fin 5 1 abort a=binary:{}", "00".repeat(size - 7 - 6 - 1 - 2 - 1 - 1))
-        };
-        session()?.send(&notify(agreed))?;
+        // Besides the string there are 7 bytes of header, 2 of `m`, 1 that counts arguments, 2 of `a`, 1 of its type, and
+        // the length of the string. The answer has as many.
+        let length = agreed - 13 - if agreed - 14 < 240 { 1 } else { 2 };
+        session()?.ask(
+            &format!("NOTIFY fin 5 1 m a=string:\"x\"*{length}"),
+            &format!("ACK fin 5 1 set txn a=string:\"x\"*{length}"),
+        )?;
         let mut peer = session()?;
         peer.send("NOTIFY fin 1 1 m")?;
         peer.expect("ACK fin 1 1")?;
-        peer.send(&format!("NOTIFY fin 5 1 m a=string:\"x\"*{agreed}"))?;
+        peer.send(&format!("NOTIFY fin 5 1 m a=string:\"x\"*{}", length + 1))?;
         peer.expect_status(3)?;
     }
     Ok(())

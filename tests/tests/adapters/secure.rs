@@ -47,13 +47,18 @@ pub(super) fn an_agent_that_the_client_does_not_know_is_left(stage: &Stage<'_>) 
 }
 
 pub(super) fn plain_text_and_silence_end(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.accept.timeout = Duration::from_millis(200))?;
+    // Long enough for the handshake of one who means well.
+    let server = stage.serve_with(|plan| plan.accept.timeout = Duration::from_secs(2))?;
     let address = server.running.address();
+    let mut peers = Vec::new();
     for first in
         [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x50\x01\x00\x00\x00\x01"]
     {
         let mut peer = Peer::connect(&address)?;
         peer.send_bytes(first)?;
+        peers.push(peer);
+    }
+    for mut peer in peers {
         // An alert, perhaps.
         ensure!(peer.rest()?.len() < 50, "it talks");
     }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use spop_tests::agent::{AGENTS, Agent};
@@ -126,16 +126,18 @@ impl Target {
         Ok(Holds { memory: resident(id)?, descriptors: descriptors(id)?, time: cpu_millis(id)? })
     }
 
-    /// Its descriptors, when they have come to be as few as they can.
+    /// Its descriptors, when they have come to be as few as they can: for a while, because it may be kept from running.
     fn at_rest(&self) -> Result<usize> {
-        let mut last = descriptors(self.agent.id())?;
-        loop {
-            sleep(Duration::from_millis(30));
-            match descriptors(self.agent.id())? {
-                now if now >= last => return Ok(last),
-                now => last = now,
+        let mut least = descriptors(self.agent.id())?;
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_millis(400) {
+            sleep(Duration::from_millis(10));
+            let now = descriptors(self.agent.id())?;
+            if now < least {
+                (least, since) = (now, Instant::now());
             }
         }
+        Ok(least)
     }
 
     /// Waits until as many connections are open, by its descriptors.

@@ -175,15 +175,15 @@ fn a_slow_answer_delays_no_other_on_the_same_connection() -> Verdict {
             .show("echo.v");
         let haproxy = stage.haproxy(&config)?;
         let slow = || {
-            let reply = haproxy.get("/?v=slow&ms=2000")?;
+            let reply = haproxy.get("/?v=slow&ms=5000")?;
             reply.expect(&[("echo.v", "slow")])?;
-            ensure!(reply.took >= Duration::from_secs(2), "the slow answer came after {:?}", reply.took);
+            ensure!(reply.took >= Duration::from_secs(5), "the slow answer came after {:?}", reply.took);
             Ok(())
         };
         behind(&haproxy, slow, 10, |client| {
             let reply = haproxy.get(&format!("/?v={client}"))?;
             reply.expect(&[("echo.v", &client.to_string())])?;
-            reply.expect_within(Duration::from_secs(1))
+            reply.expect_within(Duration::from_secs(4))
         })?;
         ensure!(haproxy.agent_connections()? == 1, "there was more than one connection");
         Ok(())

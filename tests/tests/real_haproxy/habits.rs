@@ -68,7 +68,10 @@ fn each_thread_greets_as_an_engine_of_its_own() -> Verdict {
 fn a_health_check_is_answered_with_a_hello_and_nothing_more() -> Verdict {
     everywhere(|stage| {
         let (_agent, relay, config) = start(stage, &[])?;
-        let config = config.server_options("check inter 100ms fastinter 100ms").backend("option spop-check");
+        let config = config
+            .server_options("check inter 100ms fastinter 100ms")
+            .backend("option spop-check")
+            .backend("timeout check 5s");
         let haproxy = stage.haproxy(&config)?;
         let checks = || relay.pipes().into_iter().filter(|pipe| pipe.bytes(Way::ToAgent) > 0);
         until_true("the check succeeds again and again", PATIENCE, || Ok(checks().count() > 5))?;
@@ -145,11 +148,11 @@ fn with_continue_on_error_a_late_answer_is_not_taken_for_that_of_the_next_event(
                 "http-request send-spoe-group e g".to_owned(),
             ]
         };
-        // The first times out after a second. Its answer is ready before that of the second.
-        let config = [send(1300, "first"), send(600, "second")].iter().flatten().fold(
+        // The first times out after two seconds. Its answer is ready before that of the second.
+        let config = [send(2700, "first"), send(1400, "second")].iter().flatten().fold(
             Config::new(&relay.address())
                 .agent("option continue-on-error")
-                .agent("timeout processing 1s")
+                .agent("timeout processing 2s")
                 .message_of_group("sleep", "ms=var(txn.ms)")
                 .message_of_group("echo", "v=var(txn.v)")
                 .show("echo.v"),

@@ -22,6 +22,7 @@ fn the_health_check_sees_the_agent_come_and_go() -> Verdict {
         let config = config(agent.address())
             .server_options("check inter 100ms fastinter 100ms fall 2 rise 2")
             .backend("option spop-check")
+            .backend("timeout check 5s")
             .backend("option log-health-checks");
         let haproxy = stage.haproxy(&config)?;
         let checked = || haproxy.log().map(|log| log.matches("check for server agents/a0 succeeded").count());
@@ -42,7 +43,7 @@ fn a_soft_stop_of_haproxy_loses_no_request_in_flight() -> Verdict {
     const IN_FLIGHT: usize = 30;
     everywhere(|stage| {
         let agent = stage.agent(&[])?;
-        let config = config(agent.address()).message("sleep", "ms=int(700)");
+        let config = config(agent.address()).message("sleep", "ms=int(3000)");
         let mut haproxy = stage.haproxy(&config)?;
         std::thread::scope(|scope| {
             let requests = scope.spawn(|| {
@@ -95,7 +96,7 @@ fn a_draining_agent_answers_everything_it_owes() -> Verdict {
     const IN_FLIGHT: usize = 30;
     everywhere(|stage| {
         let mut agent = stage.agent(&[])?;
-        let haproxy = stage.haproxy(&config(agent.address()).message("sleep", "ms=int(700)"))?;
+        let haproxy = stage.haproxy(&config(agent.address()).message("sleep", "ms=int(3000)"))?;
         std::thread::scope(|scope| {
             let requests = scope.spawn(|| {
                 concurrently(IN_FLIGHT, |client| {
@@ -104,7 +105,7 @@ fn a_draining_agent_answers_everything_it_owes() -> Verdict {
             });
             haproxy.wait_for_clients(IN_FLIGHT)?;
             // Time for the last of them to reach the agent; they are owed for much longer.
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(500));
             agent.terminate()?;
             requests.join().map_err(|_| anyhow!("it panicked"))?
         })?;
