@@ -117,7 +117,9 @@ fn a_drain_ends_before_what_comes_behind_the_last_answer() {
             // No agent may send that.
             let frames = [&*ack, "NOTIFY fin 1 1 m"];
             if apart {
-                frames.iter().for_each(|frame| said.extend(engine.feed(&[frame])));
+                for frame in frames {
+                    said.extend(engine.feed(&[frame]));
+                }
             } else {
                 said.extend(engine.feed(&frames));
             }
