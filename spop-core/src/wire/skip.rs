@@ -20,7 +20,8 @@ fn skip_long_string(data: &[u8], at: usize) -> Option<usize> {
     let rest = data.get(at..)?;
     let (len, taken) = long_varint(rest);
     let end = taken.checked_add(usize::try_from(len).ok()?)?;
-    (taken > 0 && end <= rest.len()).then_some(at + end)
+    // Added only if it is known to fit: a length can be anything.
+    (taken > 0 && end <= rest.len()).then(|| at + end)
 }
 
 /// Where the typed value ends that starts `at`; `None` when it is malformed.
@@ -54,6 +55,15 @@ fn skip_rare(data: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_may_be_as_large_as_can_be() {
+        for huge in [u64::MAX, u64::MAX - 9, u64::MAX - 10, u64::MAX - 100, 1 << 63] {
+            let mut bytes = alloc::vec![0; 100];
+            crate::wire::put_varint(&mut bytes, huge);
+            assert_eq!(skip_string(&bytes, 100), None, "{huge}");
+        }
+    }
 
     proptest::proptest! {
         #[test]
