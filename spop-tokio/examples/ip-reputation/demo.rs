@@ -11,13 +11,12 @@ use spop_tokio::{Address, Engine, EngineClient, EngineConfig, MessageList, Scope
 /// Below this, `haproxy.cfg` rejects a client.
 const GOOD_ENOUGH: i128 = 20;
 
-/// Asks, and prints a table of what comes of it.
-pub(crate) async fn run(agent: Address, out: &mut impl Write) -> io::Result<()> {
-    // The habits of HAProxy 3.1 and later, and what spoe-ip-reputation.conf says.
+/// Asks, waits this long for each answer, and prints a table of what comes of it.
+pub(crate) async fn run(agent: Address, patience: Duration, out: &mut impl Write) -> io::Result<()> {
+    // The habits of HAProxy 3.1 and later.
     let mut config = EngineConfig::haproxy_3_1();
     config.timeouts.hello = Some(Duration::from_secs(2));
-    config.timeouts.message =
-        Some(if cfg!(test) { Duration::from_secs(5) } else { Duration::from_millis(100) });
+    config.timeouts.message = Some(patience);
     let engine = Engine::new(config).agent(agent).start()?;
 
     writeln!(out)?;
@@ -69,7 +68,7 @@ mod tests {
         let (agent, handle) = (server.addresses().unwrap().remove(0), server.handle());
         let serving = tokio::spawn(server.serve());
         let mut table = Vec::new();
-        run(agent, &mut table).await.unwrap();
+        run(agent, Duration::from_secs(5), &mut table).await.unwrap();
         let table = String::from_utf8(table).unwrap();
         for row in [
             ["127.0.0.2", "90", "let in"],

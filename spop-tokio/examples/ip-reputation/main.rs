@@ -27,6 +27,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -125,7 +126,8 @@ async fn run(options: Options) -> io::Result<()> {
 /// The demonstration, unless there is no agent for it, and what else can be tried.
 async fn introduce(agent: Option<Address>, out: &mut impl Write) -> io::Result<()> {
     if let Some(agent) = agent {
-        demo::run(agent, out).await?;
+        // As long as spoe-ip-reputation.conf lets HAProxy wait.
+        demo::run(agent, Duration::from_millis(100), out).await?;
     }
     writeln!(out, "try it: haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg")?;
     writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/")?;
