@@ -21,7 +21,7 @@ pub struct Tidy {
 }
 
 impl Tidy {
-    /// The connection was used; true the first [`EARLY`] times, when the memory is better given back at once.
+    /// The connection was used; true the first two times, when the memory is better given back at once.
     #[inline]
     pub fn used(&mut self, now: Timestamp) -> bool {
         self.used = Some(now);
