@@ -11,7 +11,7 @@ use std::{
     net::Shutdown,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread,
@@ -474,7 +474,7 @@ fn each_worker_has_a_handler_of_its_own() {
 fn a_busy_connection_starves_nobody() {
     within(|| {
         let server = Running::start(echo);
-        let stop = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
         let mut busy = server.session();
         let mut writer = busy.io.try_clone().unwrap();
         let stopped = Arc::clone(&stop);
@@ -482,7 +482,7 @@ fn a_busy_connection_starves_nobody() {
             let many: Vec<u8> =
                 (0..500).flat_map(|id| bytes(&format!("NOTIFY fin {id} 1 m x=int32:1"))).collect();
             let mut sent = 0;
-            while stopped.load(Ordering::Relaxed) == 0 {
+            while !stopped.load(Ordering::Relaxed) {
                 writer.write_all(&many).unwrap();
                 sent += 500;
             }
@@ -500,7 +500,7 @@ fn a_busy_connection_starves_nobody() {
                 .ask(&format!("NOTIFY fin {id} 1 m x=int32:7"), &format!("ACK fin {id} 1 set txn m=int32:7"));
         }
         let each = start.elapsed() / 50;
-        stop.store(1, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         assert_eq!(reader.join().unwrap(), flood.join().unwrap());
         let mut last = server.session();
         last.ask("NOTIFY fin 1 1 m x=int32:1", "ACK fin 1 1 set txn m=int32:1");

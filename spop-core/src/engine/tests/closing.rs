@@ -83,15 +83,21 @@ fn an_agent_that_goes_takes_its_requests_along() {
     assert_eq!(engine.feed(&[bye]), ["close 260 [0/1] adrift"]);
 }
 
+/// An engine that drains, and the request for whose answer it waits.
+fn draining(config: EngineConfig) -> (Engine, Ids) {
+    let mut engine = Engine::greeted(config, HELLO);
+    let ids = engine.notify(None, 1).unwrap();
+    engine.sent();
+    let mut said = vec![];
+    let action = engine.reactor.drain(engine.now);
+    assert!(!Engine::note(&mut said, action) && said.is_empty());
+    (engine, ids)
+}
+
 #[test]
 fn a_drain_ends_with_the_last_answer() {
     for (config, goodbye) in [(no_async(old()), true), (new(), false)] {
-        let mut engine = Engine::greeted(config, HELLO);
-        let ids = engine.notify(None, 1).unwrap();
-        engine.sent();
-        let mut said = vec![];
-        let action = engine.reactor.drain(engine.now);
-        assert!(!Engine::note(&mut said, action) && said.is_empty());
+        let (mut engine, ids) = draining(config);
         assert_eq!(engine.notify(None, 1), Err(NotifyError::NoSession));
         let said = engine.feed(&[&format!("ACK fin {} {}", ids.stream, ids.frame)]);
         assert_eq!(said[0], format!("{ids} answered"));
@@ -107,12 +113,8 @@ fn a_drain_ends_with_the_last_answer() {
 fn a_drain_ends_before_what_comes_behind_the_last_answer() {
     for apart in [false, true] {
         for (config, goodbye) in [(no_async(old()), true), (new(), false)] {
-            let mut engine = Engine::greeted(config, HELLO);
-            let ids = engine.notify(None, 1).unwrap();
-            engine.sent();
+            let (mut engine, ids) = draining(config);
             let mut said = vec![];
-            let action = engine.reactor.drain(engine.now);
-            Engine::note(&mut said, action);
             let ack = format!("ACK fin {} {}", ids.stream, ids.frame);
             // No agent may send that.
             let frames = [&*ack, "NOTIFY fin 1 1 m"];
