@@ -136,7 +136,8 @@ pub(crate) fn count_messages(list: &[u8]) -> Option<usize> {
 }
 
 /// Where the message ends that starts `at`.
-#[inline]
+#[expect(clippy::inline_always, reason = "the loop of every check")]
+#[inline(always)]
 fn skip_message(list: &[u8], at: usize) -> Option<usize> {
     let args = skip_string(list, at)?;
     skip_args(list, args + 1, *list.get(args)?)

@@ -12,11 +12,12 @@ use crate::{
 ///
 /// HAProxy 3.1 to 3.5 stalls for good when it reads a receive buffer that is full to its last byte (`tune.bufsize`, 16384
 /// bytes): one answer of 16380 bytes does it, or twenty of 932 in one burst. It has at most twenty requests waiting on a
-/// connection, so only a burst with long answers can fill the buffer: those that could are sent in portions, with a pause
-/// between them in which HAProxy reads. Bursts of short answers are not delayed.
+/// connection, so that answers in time fill the buffer only if there are long ones among them; late answers, for which it
+/// waits no more, can be any number. Bursts that could fill it are sent in portions, with a pause between them in which
+/// HAProxy reads. Other bursts are not delayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pacing {
-    /// The pause.
+    /// The pause, from the last byte of one portion to the first of the next.
     pub interval: Duration,
 }
 
@@ -52,11 +53,13 @@ pub(super) struct Outbox {
 struct Pace {
     interval: Duration,
     portion: usize,
-    /// When the next portion may begin, and how much of this one has left.
+    /// Frames up to this length are short.
+    short: usize,
+    /// When the pause after the last byte that left is over, and how much has left since the last pause.
     until: Timestamp,
     used: usize,
-    /// How many bytes wait up to the end of the last long frame. It stays above zero until the pause after that frame
-    /// has left, because the peer may not have read it; while it is, the portion counts.
+    /// How many bytes wait up to the end of the last frame that makes a portion count: a long one, or one with which more
+    /// than a portion waits. It stays above zero until the pause after that frame, because the peer may not have read it.
     long: usize,
 }
 
@@ -64,8 +67,8 @@ impl Outbox {
     /// Sends at most `portion` bytes at once, where frames are long enough to matter.
     pub(super) fn pace(&mut self, pacing: Pacing, portion: usize) {
         let Pacing { interval } = pacing;
-        let until = Timestamp::ZERO + interval;
-        self.pace = Some(Pace { interval, portion, until, used: 0, long: 0 });
+        let short = portion / STREAMS;
+        self.pace = Some(Pace { interval, portion, short, until: Timestamp::ZERO, used: 0, long: 0 });
     }
 
     /// Queues a frame; returns where in the buffer it starts.
@@ -93,8 +96,9 @@ impl Outbox {
         if let Some(pace) = &mut self.pace {
             // What left long ago takes nothing from the portion of now.
             pace.renew(now);
-            if self.bytes.len() - before > pace.portion / STREAMS {
-                pace.long = self.bytes.len() - self.head;
+            let waiting = self.bytes.len() - self.head;
+            if self.bytes.len() - before > pace.short || waiting > pace.portion {
+                pace.long = waiting;
             }
         }
         before
@@ -149,6 +153,7 @@ impl Outbox {
         self.progress = now;
         if let Some(pace) = &mut self.pace {
             pace.renew(now);
+            pace.until = now + pace.interval;
             pace.used += n;
             pace.long = if pace.long > n { pace.long - n } else { usize::from(pace.long > 0) };
         }
@@ -194,8 +199,7 @@ impl Outbox {
 
 impl Pace {
     fn renew(&mut self, now: Timestamp) {
-        if now >= self.until {
-            self.until = now + self.interval;
+        if self.used > 0 && now >= self.until {
             self.used = 0;
             if self.long == 1 {
                 self.long = 0;
@@ -230,14 +234,47 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_short_answers_leaves_at_once() {
+    fn bursts_of_short_answers_leave_at_once() {
         let mut out = paced();
-        push(&mut out, 1_000, PORTION / STREAMS);
-        assert_eq!(out.ready().len(), 1_000 * (PORTION / STREAMS));
-        assert_eq!(out.paced_until(), None);
-        out.sent(START, 1_000 * (PORTION / STREAMS));
-        push(&mut out, 10, 100);
-        assert_eq!(out.ready().len(), 10 * 100, "and so does the next");
+        for _ in 0..1_000 {
+            push(&mut out, STREAMS, PORTION / STREAMS);
+            assert_eq!(out.ready().len(), STREAMS * (PORTION / STREAMS));
+            assert_eq!(out.paced_until(), None);
+            out.sent(START, STREAMS * (PORTION / STREAMS));
+        }
+    }
+
+    #[test]
+    fn more_answers_than_requests_can_wait_leave_in_portions() {
+        let mut out = paced();
+        push(&mut out, 60, 700);
+        let (mut now, mut left) = (START, 60 * 700);
+        while left > 0 {
+            let n = out.ready().len();
+            assert_eq!(n, left.min(PORTION));
+            out.sent(now, n);
+            left -= n;
+            now = now + Pacing::default().interval;
+            out.renew(now);
+        }
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn the_pause_begins_with_the_last_byte_that_left() {
+        let mut out = paced();
+        let (early, late) = (START, START + Pacing::default().interval * 9 / 10);
+        push(&mut out, 1, 100);
+        out.sent(early, 100);
+        push(&mut out, 20, 1_000);
+        out.sent(late, out.ready().len());
+        assert_eq!(out.len(), 20 * 1_000 + 100 - PORTION);
+        let pause = Pacing::default().interval;
+        out.renew(early + pause);
+        assert!(out.ready().is_empty());
+        assert_eq!(out.paced_until(), Some(late + pause));
+        out.renew(late + pause);
+        assert_eq!(out.ready().len(), 20 * 1_000 + 100 - PORTION);
     }
 
     #[test]
@@ -319,8 +356,11 @@ mod tests {
         out.sent(later, out.ready().len());
         assert!(out.is_empty());
         out.renew(later + Pacing::default().interval);
-        push(&mut out, 1_000, PORTION / STREAMS);
-        assert_eq!(out.ready().len(), 1_000 * (PORTION / STREAMS));
+        for _ in 0..2 {
+            push(&mut out, STREAMS, PORTION / STREAMS);
+            assert_eq!(out.ready().len(), STREAMS * (PORTION / STREAMS));
+            out.sent(later, out.ready().len());
+        }
     }
 
     #[test]

@@ -47,6 +47,26 @@ fn what_handlers_of_adapters_say_is_a_reply() {
 }
 
 #[test]
+fn late_answers_do_not_fill_the_buffer_of_a_haproxy() {
+    let mut config = Profile::New.config();
+    config.timeouts.message = Some(Duration::from_millis(10));
+    let mut pair = Pair::new(config, AgentConfig::default(), handler);
+    assert!(pair.run_handshake());
+    // Sixty answers at one time, for which nobody waits any more; the next request must be answered all the same.
+    for late in [60_000, 49_000, 38_000] {
+        for _ in 0..20 {
+            pair.notify(None, &question(&[1, 690, late], 9)).unwrap();
+        }
+        pair.run_for(Duration::from_millis(11));
+    }
+    assert_eq!(codes(&pair), [1; 60]);
+    pair.run_for(Duration::from_millis(26));
+    pair.notify(None, &question(&[1, 690, 2_000], 9)).unwrap();
+    pair.run_until_settled();
+    assert_eq!(codes(&pair).last(), Some(&0));
+}
+
+#[test]
 fn the_longest_identifiers_come_back() {
     let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
     let mut pair = Pair::new(Profile::Spec.config(), config, handler);
