@@ -20,7 +20,8 @@ pub struct Farewell {
     /// How long nothing must have come while they are held back. Without pipelining it does not count: a peer that waits
     /// sends nothing. Default 5 ms.
     pub silence: Duration,
-    /// How long a connection must have been idle on which nobody waits for an answer. Default 100 ms.
+    /// How long a connection must have been idle on which nobody waits for an answer, or that has not said HELLO yet.
+    /// Default 100 ms.
     pub idle: Duration,
 }
 
@@ -101,7 +102,7 @@ impl AgentReactor {
             && !self.link.is_paused()
             && (held || self.link.nothing_to_send());
         let quiet = match (self.farewell(), &self.session) {
-            (Some(farewell), Some(_)) if !held => farewell.idle,
+            (Some(farewell), _) if !held => farewell.idle,
             (Some(farewell), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
                 farewell.silence
             }
