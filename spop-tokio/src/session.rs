@@ -248,7 +248,7 @@ where
     /// A NOTIFY of this connection was answered on another, or nobody waits for it.
     #[cold]
     fn release(&mut self, now: Timestamp, ticket: TicketId) {
-        if self.reactor.release(ticket)
+        if self.reactor.release(now, ticket)
             && let Action::Close(closed) = self.reactor.on_sent(now, 0)
         {
             self.close(closed);

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Settled, Status, Ticket,
-    Timer, Timestamp,
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Settled, Status,
+    Ticket, Timer, Timestamp, Value,
     link::{Interest, Phase, Progress},
     notation,
 };
@@ -57,6 +57,52 @@ fn a_ticket_of_another_connection_comes_back_and_nothing_changes() {
     assert!(home.is_waiting(id));
     assert_eq!(home.acknowledge(NOW, mine, &actions), Ok(Settled::Queued));
     assert!(!home.is_waiting(id));
+}
+
+#[test]
+fn an_answer_that_is_released_after_a_part_of_it_holds_up_no_other() {
+    let (mut reactor, mut inbox) = (AgentReactor::new(Arc::default(), ConnectionId(1), NOW), BytesMut::new());
+    inbox.extend_from_slice(&frame(
+        "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:256 \
+         capabilities=string:\"pipelining,fragmentation\"",
+    ));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Established(_)));
+    let mut part = Actions::new();
+    part.set_var(Scope::Request, "x", Value::Binary(&[0; 100]));
+    let n = reactor.outgoing().len();
+    let _ = reactor.on_sent(NOW, n);
+    for begun in [false, true] {
+        let first = ticket(&mut reactor, &mut inbox, "NOTIFY fin 5 1 m");
+        let second = ticket(&mut reactor, &mut inbox, "NOTIFY fin 7 1 m");
+        let mut first = reactor.acknowledge_part(NOW, first, &part).unwrap();
+        for _ in 0..if begun { 3 } else { 0 } {
+            first = reactor.acknowledge_part(NOW, first, &part).unwrap();
+        }
+        assert_eq!(reactor.outgoing().is_empty(), !begun);
+        let n = reactor.outgoing().len();
+        let _ = reactor.on_sent(NOW, n);
+        assert!(reactor.release(NOW, first.id()));
+        assert!(!reactor.release(NOW, first.id()));
+        let mut long = Actions::new();
+        long.set_var(Scope::Request, "y", Value::Binary(&[0; 300]));
+        assert_eq!(reactor.acknowledge(NOW, second, &long), Ok(Settled::Queued));
+        let out = reactor.outgoing().to_vec();
+        let _ = reactor.on_sent(NOW, out.len());
+        // The peer learns that the rest does not come, if it has got a part.
+        assert_eq!(out.starts_with(&frame("UNSET fin,abort 5 1")), begun);
+        assert!(!reactor.is_waiting(first.id()) && reactor.outgoing_bytes() == 0);
+        assert!(matches!(reactor.deadline(), Some((_, Timer::Idle))));
+        assert_eq!(reactor.acknowledge(NOW, first, &part), Ok(Settled::Dropped));
+    }
+}
+
+#[test]
+fn an_endless_time_to_close_never_ends() {
+    let mut config = AgentConfig::default();
+    config.timeouts.linger = Duration::MAX;
+    let (mut reactor, _) = established(config, 1);
+    let _ = reactor.disconnect(NOW, Status::NORMAL, "bye");
+    assert!(matches!(reactor.deadline(), Some((at, Timer::Linger)) if at == NOW + Duration::MAX));
 }
 
 #[test]

@@ -117,6 +117,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => collection::vec(0..1_u8, 0..4).prop_map(Event::Bytes),
         15 => (any::<usize>(), 0..400_usize).prop_map(|(ticket, len)| Event::AnswerPart(ticket, len)),
         15 => any::<usize>().prop_map(Event::Fail),
+        10 => any::<usize>().prop_map(Event::Release),
         50 => (1..400_usize).prop_map(Event::TakeSome),
         40 => prop_oneof![0..2_u64, 0..2_000_u64, 0..20_000_u64].prop_map(Event::Wait),
         1 => Just(Event::Drain),

@@ -48,19 +48,21 @@ impl AgentReactor {
     }
 
     /// Hands in a part of an answer that has more to come; the last goes to [`acknowledge`](Self::acknowledge). For
-    /// peers that accept fragments.
+    /// peers that accept fragments. With async, too, the answer stays on this connection then.
     ///
     /// # Errors
-    /// [`AckError`] as for [`acknowledge`](Self::acknowledge), or when the peer accepts no fragments. A part that is too
-    /// big because others wait to be sent can be handed in again when they have left.
+    /// [`AckError::WrongConnection`] where the ticket is another connection's, or when the peer accepts no fragments, or
+    /// the part is too big. One that is too big because others wait to be sent can be handed in again when they have left.
     pub fn acknowledge_part(
         &mut self,
         now: Timestamp,
-        ticket: Ticket,
+        mut ticket: Ticket,
         actions: &Actions,
     ) -> Result<Ticket, AckError> {
         self.tick(now);
-        let ticket = self.own(ticket)?;
+        if ticket.connection != self.connection {
+            return Err(AckError::WrongConnection { ticket, connection: self.connection });
+        }
         if !self.peer_accepts_fragments() {
             return Err(AckError::NoFragmentation { ticket });
         }
@@ -71,6 +73,7 @@ impl AgentReactor {
         }
         if self.is_live(&ticket) {
             self.link.push_fragmented(FrameType::Ack, ticket.ids, actions.as_bytes(), false);
+            ticket.engine = None;
         }
         Ok(ticket)
     }
@@ -107,13 +110,15 @@ impl AgentReactor {
     }
 
     /// Gives up a NOTIFY of this connection without an answer, because another connection of its engine carries it or
-    /// nobody waits for it. False when it was not waiting.
-    pub fn release(&mut self, ticket: TicketId) -> bool {
-        let released = self.flight.remove(ticket).is_some();
-        if released && self.link.is_eof() && !self.link.is_closing() {
+    /// nobody waits for it; the rest of an answer that was begun in parts is withdrawn. False when it was not waiting.
+    pub fn release(&mut self, now: Timestamp, ticket: TicketId) -> bool {
+        self.tick(now);
+        let Some(ids) = self.flight.remove(ticket) else { return false };
+        self.link.withdraw(ids);
+        if self.link.is_eof() && !self.link.is_closing() {
             self.end_if_nothing_owed();
         }
-        released
+        true
     }
 
     /// Refuses the rest of a NOTIFY that is still arriving: the peer gets an ACK with ABORT, which HAProxy reports as

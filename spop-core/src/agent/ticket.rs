@@ -26,7 +26,7 @@ pub struct Ticket {
     pub(super) connection: ConnectionId,
     pub(super) id: TicketId,
     pub(super) ids: Ids,
-    /// With async: the engine whose other connections may carry the answer.
+    /// With async: the engine whose other connections may carry the answer. None once a part of it was handed in.
     pub(super) engine: Option<Arc<Bytes>>,
 }
 
@@ -51,7 +51,8 @@ impl Ticket {
         self.ids
     }
 
-    /// With async: the engine-id that other connections must have to carry the answer.
+    /// With async: the engine-id that other connections must have to carry the answer. None once a part of the answer was
+    /// handed in, which ties it to its connection.
     pub fn engine_id(&self) -> Option<&Bytes> {
         match &self.engine {
             Some(engine) => Some(engine),

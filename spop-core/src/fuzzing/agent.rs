@@ -43,6 +43,8 @@ pub enum Event {
     AbortAnswer(usize),
     /// The application has no answer.
     Fail(usize),
+    /// Another connection carries the answer.
+    Release(usize),
     /// The application refuses what is arriving.
     Refuse(Ids),
     /// The peer takes all there is.
@@ -117,12 +119,14 @@ pub fn reference(data: &[u8]) {
 
 impl Event {
     fn read(input: &mut Input<'_>) -> Self {
-        match input.byte() % 32 {
+        let byte = input.byte();
+        match byte % 32 {
             0..=7 => Self::Frames(vec![read_frame(input)]),
             8..=11 => Self::Frames((0..=input.byte() % 6).map(|_| read_frame(input)).collect()),
             12..=15 => Self::Answer(input.byte().into(), input.number() % 320),
             16 => Self::AnswerPart(input.byte().into(), input.number() % 800),
             17 => Self::AbortAnswer(input.byte().into()),
+            18 if byte >= 128 => Self::Release(input.byte().into()),
             18 => Self::Fail(input.byte().into()),
             19 => Self::Refuse(read_ids(input)),
             20 | 21 => Self::Take,
@@ -398,6 +402,12 @@ fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: L
             Event::Fail(index) => {
                 if let Some(index) = pick(index) {
                     driver.fail(index);
+                    queued += waiting - driver.reactor.in_flight();
+                }
+            }
+            Event::Release(index) => {
+                if let Some(index) = pick(index) {
+                    driver.release(index);
                     queued += waiting - driver.reactor.in_flight();
                 }
             }

@@ -248,6 +248,17 @@ impl Driver {
         self.check();
     }
 
+    /// Another connection carries the answer: what becomes of the ticket here is nothing.
+    pub fn release(&mut self, index: usize) {
+        let ticket = self.tickets.remove(index);
+        let waited = self.reactor.is_waiting(ticket.id());
+        assert_eq!(self.reactor.release(self.now, ticket.id()), waited);
+        let action = self.reactor.on_sent(self.now, 0);
+        self.note(action);
+        assert_eq!(self.reactor.acknowledge(self.now, ticket, &Actions::new()), Ok(Settled::Dropped));
+        self.check();
+    }
+
     /// Refuses a NOTIFY that is still arriving.
     pub fn refuse(&mut self, ids: Ids) {
         if let Err(error) = self.reactor.abort(self.now, ids) {

@@ -13,7 +13,11 @@
 //!
 //! [`settle`](Hub::settle) does the third step whole for callers that have all connections at hand.
 
-use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
 
 use bytes::Bytes;
 
@@ -31,7 +35,7 @@ pub struct Hub {
 
 #[derive(Debug, Default)]
 struct Engine {
-    members: Vec<ConnectionId>,
+    members: BTreeSet<ConnectionId>,
     waiting: BTreeMap<Ids, Waiting>,
     orphans: usize,
 }
@@ -40,6 +44,9 @@ impl Engine {
     /// The connection on which the least waits; home in doubt.
     fn choose(&self, ticket: Ticket, mut outgoing: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         let home = ticket.connection();
+        if outgoing(home) == Some(0) && self.members.contains(&home) {
+            return Route::Home(ticket);
+        }
         let free =
             self.members.iter().filter_map(|member| Some((outgoing(*member)?, *member != home, *member)));
         match free.min() {
@@ -90,7 +97,7 @@ impl Hub {
     /// A session was established. False, and nothing is remembered, unless it is async with an engine-id.
     pub fn join(&mut self, connection: ConnectionId, session: &Session) -> bool {
         let Some(engine) = session.shared_engine() else { return false };
-        self.engines.entry(engine.clone()).or_default().members.push(connection);
+        self.engines.entry(engine.clone()).or_default().members.insert(connection);
         self.members.insert(connection, engine.clone());
         true
     }
@@ -105,7 +112,7 @@ impl Hub {
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
         let Some(id) = self.members.remove(&connection) else { return false };
         let Some(engine) = self.engines.get_mut(&id) else { return false };
-        engine.members.retain(|member| *member != connection);
+        engine.members.remove(&connection);
         if engine.members.is_empty() {
             self.engines.remove(&id);
             return false;
@@ -171,6 +178,8 @@ impl Hub {
         mut outgoing: impl FnMut(ConnectionId) -> Option<usize>,
     ) -> Route {
         let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else {
+            // Without async; or it was begun in parts, and cannot leave its connection any more.
+            self.cancel(ticket.connection(), ticket.ids(), ticket.id());
             return match outgoing(ticket.connection()) {
                 Some(_) if ticket.engine_id().is_none() => Route::Home(ticket),
                 _ => Route::Nowhere(ticket),
@@ -213,14 +222,14 @@ impl Hub {
         let (target, ticket) = match route {
             Route::Home(ticket) => (home, ticket),
             Route::Sibling(sibling, ticket) => {
-                if connections.get(home).is_some_and(|home| !home.release(id)) {
+                if connections.get(home).is_some_and(|home| !home.release(now, id)) {
                     return Ok((Settled::Dropped, None));
                 }
                 (sibling, ticket)
             }
             Route::Nowhere(_) => {
                 if let Some(home) = connections.get(home) {
-                    home.release(id);
+                    home.release(now, id);
                 }
                 return Ok((Settled::Dropped, None));
             }

@@ -17,6 +17,10 @@ impl Connections for Net {
 
 impl Net {
     fn connect(&mut self, hub: &mut Hub, id: u64, engine: &str) {
+        self.connect_with(hub, id, engine, "pipelining,async");
+    }
+
+    fn connect_with(&mut self, hub: &mut Hub, id: u64, engine: &str, of_peer: &str) {
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         let config = AgentConfig { capabilities, ..AgentConfig::default() };
         let connection = ConnectionId(id);
@@ -24,7 +28,7 @@ impl Net {
         let mut inbox = BytesMut::new();
         inbox.extend_from_slice(&bytes(&alloc::format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
-             capabilities=string:\"pipelining,async\" engine-id=string:{engine}"
+             capabilities=string:\"{of_peer}\" engine-id=string:{engine}"
         )));
         let Action::Established(session) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no session") };
         assert!(hub.join(connection, &session));
@@ -86,6 +90,50 @@ fn home_answers_unless_a_sibling_has_less_to_send() {
     assert_eq!(net.sent(2), ["ACK fin 3 1 set txn x=int64:1"]);
     assert_eq!(net.get(ConnectionId(1)).unwrap().in_flight(), 0);
     assert_eq!(hub.waiting(), 0);
+}
+
+#[test]
+fn a_home_that_is_free_is_all_that_is_asked() {
+    let (mut hub, mut net) = two();
+    let ticket = net.ask(1, 1);
+    assert_eq!(hub.hold(&ticket), None);
+    let mut asked = Vec::new();
+    let route = hub.route(ticket, |connection| {
+        asked.push(connection);
+        Some(0)
+    });
+    assert!(matches!(route, Route::Home(_)));
+    assert_eq!(asked, [ConnectionId(1)]);
+}
+
+#[test]
+fn an_answer_that_was_begun_in_parts_stays_on_its_connection() {
+    let (mut hub, mut net) = (Hub::default(), Net(BTreeMap::new()));
+    for id in [1, 2] {
+        net.connect_with(&mut hub, id, "a", "pipelining,async,fragmentation");
+    }
+    let [first, second] = [net.ask(1, 1), net.ask(1, 3)];
+    for ticket in [&first, &second] {
+        assert_eq!(hub.hold(ticket), None);
+    }
+    let mut long = Actions::new();
+    long.set_var(Scope::Transaction, "x", crate::Value::Binary(&[0; 2_000]));
+    let home = net.get(ConnectionId(1)).unwrap();
+    let first = home.acknowledge_part(NOW, first, &long).unwrap();
+    let second = home.acknowledge_part(NOW, second, &long).unwrap();
+    let sibling = net.get(ConnectionId(2)).unwrap();
+    let error = sibling.acknowledge(NOW, first, &answer(1)).unwrap_err();
+    assert!(matches!(error, AckError::WrongConnection { .. }));
+    let settled = hub.settle(NOW, error.into_ticket(), &answer(1), &mut net).unwrap();
+    assert_eq!(settled, (Settled::Queued, Some(ConnectionId(1))), "though bytes wait there");
+
+    net.0.remove(&ConnectionId(1));
+    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.settle(NOW, second, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
+    assert!(net.sent(2).is_empty(), "the end of an answer is not an answer");
+    // Who waits for it gets the failure when its time is over.
+    let [ticket] = &mut hub.expire(ConnectionId(1))[..] else { panic!("one ticket") };
+    assert_eq!((ticket.ids().stream, hub.waiting()), (3, 0));
 }
 
 #[test]
