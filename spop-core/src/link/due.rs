@@ -43,7 +43,7 @@ impl Link {
                 next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
             }
             if step == Some(Step::Flush) {
-                next.offer(Some(self.since + FLUSH * timeouts.linger), Timer::Linger);
+                next.offer(Some(self.since + timeouts.linger.saturating_mul(FLUSH)), Timer::Linger);
             }
             next.offer(self.out.paced_until(), Timer::Pace);
         } else {

@@ -58,6 +58,12 @@ impl Reassembly {
         self.sets.is_empty() && self.refused.is_empty()
     }
 
+    /// Gives all memory back that is not in use, other than that of payloads which are still growing.
+    pub(crate) fn trim(&mut self) {
+        self.sets.shrink_to_fit();
+        self.refused.shrink_to_fit();
+    }
+
     /// The memory held, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -283,6 +289,23 @@ mod tests {
         assert!(!sets.forget_refused(Ids::new(1, 1)));
         assert!(sets.forget_refused(Ids::new(2, 1)));
         assert!(sets.forget_refused(Ids::new(3, 1)));
+    }
+
+    #[test]
+    fn memory_of_what_is_over_is_given_back() {
+        let limits = Limits { max_refused: 100, ..limits(100, 1_000, 16) };
+        let mut sets = Reassembly::default();
+        for stream in 0..16 {
+            sets.begin(NOW, Ids::new(stream, 1), b"x", &limits);
+            sets.refuse(Ids::new(100 + stream, 1), &limits);
+        }
+        for stream in 0..16 {
+            sets.drop_set(Ids::new(stream, 1));
+            sets.forget_refused(Ids::new(100 + stream, 1));
+        }
+        assert!(sets.sets.capacity() > 0 && sets.refused.capacity() > 0);
+        sets.trim();
+        assert_eq!((sets.sets.capacity(), sets.refused.capacity()), (0, 0));
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Sending {
         self.jobs.is_empty()
     }
 
+    /// Gives all memory back that is not in use.
+    pub(super) fn trim(&mut self) {
+        self.jobs.shrink_to_fit();
+    }
+
     /// Bytes that wait to become fragments.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

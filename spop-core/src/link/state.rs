@@ -218,7 +218,7 @@ impl Link {
         if len > self.max_frame_size {
             return None;
         }
-        let end = 4 + len as usize;
+        let end = 4_usize.checked_add(len as usize)?;
         let mut reader = Reader::new(inbox.get(9..end)?);
         let ids = Ids { stream: reader.varint().ok()?, frame: reader.varint().ok()? };
         Some((ids, Place { start: end - reader.len(), end }))
@@ -260,8 +260,11 @@ impl Link {
 
     pub(crate) fn input_ended(&mut self) {
         self.eof = true;
-        self.out.deferred = false;
-        self.out.held = false;
+        if self.out.deferred | self.out.held {
+            (self.out.deferred, self.out.held) = (false, false);
+            // The peer has had no time yet to read what waited.
+            self.out.progress = self.now;
+        }
         self.advance();
     }
 
@@ -326,7 +329,7 @@ impl Link {
 
     fn pump(&mut self) {
         let max = self.max_frame_size as usize;
-        self.sending.pump(self.now, &mut self.out, max.saturating_sub(self.spare), 4 * max);
+        self.sending.pump(self.now, &mut self.out, max.saturating_sub(self.spare), max.saturating_mul(4));
     }
 
     pub(crate) fn outgoing(&self) -> &[u8] {
@@ -365,6 +368,8 @@ impl Link {
     /// Gives all memory back that is not in use.
     pub(crate) fn trim(&mut self) {
         self.out.trim();
+        self.sending.trim();
+        self.reassembly.trim();
     }
 }
 
