@@ -110,10 +110,8 @@ impl EngineReactor {
             self.mute(CloseReason::Stalled);
         }
         loop {
-            if self.link.is_draining() {
-                // With the last answer, and not with what happened to arrive behind it.
-                self.settle();
-            }
+            // A drain ends with the last answer, and not with what happened to arrive behind it.
+            self.settle();
             if !self.is_reading() {
                 inbox.clear();
                 return self.at_rest(1);

@@ -31,3 +31,16 @@ pub fn put_string(out: &mut (impl Sink + ?Sized), string: &[u8]) {
     put_varint(out, string.len() as u64);
     out.put(string);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_kind_of_memory_holds_the_same() {
+        let (mut vec, mut bytes) = (Vec::new(), BytesMut::new());
+        put_string(&mut vec, b"abc");
+        put_string(&mut bytes, b"abc");
+        assert_eq!((&vec[..], &bytes[..]), (&b"\x03abc"[..], &b"\x03abc"[..]));
+    }
+}

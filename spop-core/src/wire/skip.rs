@@ -65,6 +65,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_length_that_is_cut_off_or_too_long_has_no_end() {
+        let endless = [&[0xff_u8][..], &[0x80; 10]].concat();
+        for length in [&[0xf0][..], &[0xff, 0x80], &endless] {
+            assert_eq!(skip_string(length, 0), None, "{length:02x?}");
+            let number = [&[4][..], length].concat();
+            assert_eq!(skip_value(&number, 0), None, "{number:02x?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn stepping_over_is_reading(bytes: alloc::vec::Vec<u8>) {
