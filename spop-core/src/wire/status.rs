@@ -72,3 +72,37 @@ impl fmt::Display for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_section_3_5() {
+        for (code, words) in [
+            (0, "normal"),
+            (1, "I/O error"),
+            (2, "a timeout occurred"),
+            (3, "frame is too big"),
+            (4, "invalid frame received"),
+            (5, "version value not found"),
+            (6, "max-frame-size value not found"),
+            (7, "capabilities value not found"),
+            (8, "unsupported version"),
+            (9, "max-frame-size too big or too small"),
+            (10, "payload fragmentation is not supported"),
+            (11, "invalid interlaced frames"),
+            (12, "frame-id not found"),
+            (13, "resource allocation error"),
+            (99, "an unknown error occurred"),
+        ] {
+            assert_eq!(Status(code).reason(), Some(words));
+            assert_eq!(Status(code).to_string(), alloc::format!("{code} ({words})"));
+        }
+        for code in [14, 98, 100, u32::MAX] {
+            assert_eq!(Status(code).reason(), None);
+        }
+    }
+}

@@ -330,7 +330,10 @@ mod tests {
         assert_eq!(Value::from(3_u32).as_integer(), Some(3));
         assert_eq!(Value::from(i64::MIN).as_integer(), Some(i128::from(i64::MIN)));
         assert_eq!(Value::from("x").as_integer(), None);
+        assert_eq!(Value::from("x").as_str(), Some("x"));
+        assert_eq!(Value::from("x").as_bytes(), Some(b"x".as_slice()));
         assert_eq!(Value::String(b"\xff").as_str(), None);
+        assert_eq!(Value::Null.as_bytes(), None);
         assert_eq!(Value::Binary(b"x").as_str(), None);
         assert_eq!(Value::Binary(b"x").as_bytes(), Some(b"x".as_slice()));
         assert_eq!(Value::from(None::<bool>), Value::Null);

@@ -112,7 +112,14 @@ mod tests {
             (4_328_786_160, 6),
             (u64::MAX, 10),
         ] {
-            assert_eq!(encoded(value).len(), len, "{value}");
+            let mut bytes = encoded(value);
+            assert_eq!(bytes.len(), len, "{value}");
+            // Whether more follows or not.
+            for _ in 0..2 {
+                let mut reader = Reader::new(&bytes);
+                assert_eq!((reader.varint(), bytes.len() - reader.len()), (Ok(value), len));
+                bytes.extend([0x80; 4]);
+            }
         }
         assert_eq!(encoded(240), [0xf0, 0x00]);
         assert_eq!(encoded(2_288), [0xf0, 0x80, 0x00]);
@@ -121,9 +128,11 @@ mod tests {
 
     #[test]
     fn what_needs_more_than_64_bits_is_refused() {
-        let mut one_more = encoded(u64::MAX);
-        *one_more.last_mut().unwrap() += 1;
-        assert_eq!(Reader::new(&one_more).varint(), Err(Malformed::VarintTooLong));
+        for more in [1, 2, 0x12, 0x62, 0x71] {
+            let mut too_long = encoded(u64::MAX);
+            *too_long.last_mut().unwrap() += more;
+            assert_eq!(Reader::new(&too_long).varint(), Err(Malformed::VarintTooLong), "{more} more");
+        }
         assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(Malformed::VarintTooLong));
         assert_eq!(Reader::new(&[0xff; 9]).varint(), Err(Malformed::Truncated(Piece::Varint)));
         assert_eq!(Reader::new(&[]).varint(), Err(Malformed::Truncated(Piece::Varint)));
