@@ -15,6 +15,9 @@ mod state;
 mod table;
 mod violation;
 
+#[cfg(test)]
+mod tests;
+
 pub use closing::{Closing, Layers, Progress, Step};
 pub(crate) use due::{Due, Earliest, TIMERS};
 pub use interest::{Interest, Layer, Timer};

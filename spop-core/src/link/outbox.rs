@@ -209,6 +209,14 @@ impl Pace {
 }
 
 #[cfg(test)]
+impl Outbox {
+    /// What it has room for without asking for more.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use alloc::vec;
 

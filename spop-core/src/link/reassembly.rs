@@ -181,6 +181,14 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
 }
 
 #[cfg(test)]
+impl Reassembly {
+    /// What it has room for without asking for more.
+    pub(super) fn memory(&self) -> usize {
+        self.sets.capacity() + self.refused.capacity()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

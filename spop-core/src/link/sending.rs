@@ -129,6 +129,14 @@ impl Sending {
 }
 
 #[cfg(test)]
+impl Sending {
+    /// What it has room for without asking for more.
+    pub(super) fn memory(&self) -> usize {
+        self.jobs.capacity()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use alloc::vec;
 

@@ -1,0 +1,389 @@
+//! A link by itself: what comes and goes, what it waits for, and until when.
+
+use alloc::{vec, vec::Vec};
+use core::time::Duration;
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::{
+    Status, Timestamp,
+    config::{Limits, Timeouts},
+    frame::{Flags, FrameType, HEADER_MAX, Header, Ids, put_frame},
+};
+
+const START: Timestamp = Timestamp::from_millis(1_000);
+const MAX: u32 = 256;
+const A: Ids = Ids::new(1, 1);
+const B: Ids = Ids::new(2, 1);
+const ACK: Header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: A };
+
+fn established() -> Link {
+    let mut link = Link::new(Side::Agent, MAX, START);
+    link.phase = Phase::Established;
+    link
+}
+
+fn at(seconds: u64) -> Timestamp {
+    START + Duration::from_secs(seconds)
+}
+
+/// The next deadline of one that owes nothing and reads.
+fn next(link: &Link) -> Option<(Timestamp, Timer)> {
+    link.deadline(&Timeouts::default(), false, false)
+}
+
+fn frame(frame_type: FrameType, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_frame(&mut bytes, Header { frame_type, ..ACK }, payload);
+    bytes
+}
+
+/// Everything leaves; returns how much that was.
+fn send_all(link: &mut Link) -> usize {
+    let n = link.outgoing().len();
+    link.sent(n);
+    n
+}
+
+#[test]
+fn a_link_reads_unless_it_is_full_or_the_input_is_over() {
+    let mut link = established();
+    let open = Interest { read: true, ..Interest::default() };
+    assert_eq!(link.interest(false), open);
+    assert_eq!(link.interest(true), Interest::default());
+    link.push(ACK, b"");
+    assert_eq!(link.interest(false), Interest { write: true, ..open });
+    send_all(&mut link);
+    link.input_ended();
+    assert_eq!((link.interest(false), link.interest(true)), (Interest::default(), Interest::default()));
+}
+
+#[test]
+fn what_was_left_at_a_limit_goes_on_when_the_limit_is_gone() {
+    let mut link = established();
+    let mut inbox = BytesMut::from("something");
+    link.rest(&inbox);
+    assert_eq!(link.partial_bytes(), 9);
+    link.pause(&inbox);
+    assert_eq!((link.partial_bytes(), link.is_paused()), (0, true));
+    assert!(!link.interest(true).resume);
+    assert!(link.interest(false).resume);
+    inbox.clear();
+    link.rest(&inbox);
+    assert_eq!((link.partial_bytes(), link.is_paused()), (0, false));
+    assert_eq!(link.interest(false), Interest { read: true, ..Interest::default() });
+}
+
+#[test]
+fn closing_asks_for_one_step_after_the_other() {
+    let mut link = established();
+    link.set_layers(Layers::Data);
+    link.push(ACK, b"");
+    link.close();
+    let reading = Interest { read: true, ..Interest::default() };
+    assert_eq!(link.interest(false), Interest { write: true, ..reading });
+    assert_eq!(next(&link), Some((at(1), Timer::Linger)));
+    link.tick(at(1));
+    send_all(&mut link);
+    for (layer, seconds) in [(Layer::Data, 1), (Layer::Transport, 2)] {
+        assert_eq!(link.interest(false), Interest { shut: Some(layer), ..reading });
+        assert_eq!(next(&link), Some((at(seconds + 1), Timer::Linger)));
+        link.write_shut(Progress::Started);
+        assert_eq!(link.interest(false).shut, Some(layer));
+        link.tick(at(seconds + 1));
+        link.write_shut(Progress::Done);
+    }
+    assert_eq!(link.interest(false), reading);
+    assert_eq!(next(&link), Some((at(4), Timer::Linger)));
+    link.input_ended();
+    assert_eq!(link.interest(false), Interest { close: true, ..Interest::default() });
+    assert_eq!(next(&link), None);
+    link.step_overdue();
+    assert_eq!(link.closing().current(), Some(Step::Close));
+}
+
+#[test]
+fn a_step_that_is_overdue_is_left_and_what_cannot_leave_is_given_up() {
+    let mut link = established();
+    link.close();
+    assert_eq!(link.interest(false).shut, Some(Layer::Transport));
+    link.step_overdue();
+    assert_eq!(link.closing().current(), Some(Step::Linger));
+    link.step_overdue();
+    assert!(link.interest(false).close);
+
+    let mut link = established();
+    link.push(ACK, b"");
+    link.close();
+    // Some of it leaves each time, but it has to end.
+    for seconds in 0..9 {
+        link.tick(at(seconds));
+        link.sent(1);
+    }
+    assert_eq!(next(&link), Some((at(9), Timer::Linger)));
+    link.tick(at(9));
+    link.sent(1);
+    assert_eq!(next(&link), Some((at(10), Timer::Linger)));
+    link.step_overdue();
+    assert!(link.interest(false).close && link.outgoing().is_empty());
+}
+
+#[test]
+fn after_the_end_of_input_a_closing_link_only_writes() {
+    let mut link = established();
+    link.push(ACK, b"");
+    link.input_ended();
+    link.close();
+    assert_eq!(link.interest(false), Interest { write: true, ..Interest::default() });
+}
+
+#[test]
+fn a_flush_that_is_paced_does_not_ask_to_write() {
+    let mut link = established();
+    link.pace(Pacing::default(), 100);
+    link.push(ACK, &[0; 200]);
+    link.close();
+    send_all(&mut link);
+    assert!(link.outgoing().is_empty() && !link.nothing_to_send());
+    assert!(!link.interest(false).write);
+    assert_eq!(next(&link), Some((START + Pacing::default().interval, Timer::Pace)));
+}
+
+#[test]
+fn a_disconnect_is_cut_to_what_fits_at_a_character() {
+    let said = |message: &str| {
+        let mut link = established();
+        link.disconnect(Status::NORMAL, message);
+        let frame = crate::frame::Frame::decode(&link.outgoing()[4..]).unwrap();
+        let disconnect = crate::frame::Disconnect::decode(frame.payload).unwrap();
+        alloc::string::String::from_utf8(disconnect.message.to_vec()).unwrap()
+    };
+    assert_eq!(said("bye"), "bye");
+    assert_eq!(said(&"x".repeat(180)), "x".repeat(180));
+    assert_eq!(said(&"x".repeat(181)), "x".repeat(180));
+    assert_eq!(said(&"é".repeat(91)), "é".repeat(90));
+    assert_eq!(said(&alloc::format!("x{}", "é".repeat(90))), alloc::format!("x{}", "é".repeat(89)));
+}
+
+#[test]
+fn a_frame_under_way_has_its_time_unless_nobody_reads() {
+    type Begin = fn(&mut Link, &Limits);
+    let limits = Limits::default();
+    let beginnings: [(Timer, Begin); 2] = [
+        (Timer::Frame, |link, _| link.rest(&BytesMut::from("half"))),
+        (Timer::Fragment, |link, limits| {
+            let _ = link.reassembly.begin(link.now, A, b"half", limits);
+        }),
+    ];
+    for (timer, begin) in beginnings {
+        let mut link = established();
+        link.tick(at(1));
+        begin(&mut link, &limits);
+        assert_eq!(next(&link), Some((at(11), timer)), "and no idle timer");
+        assert_eq!(link.deadline(&Timeouts::default(), false, true), None, "a peer cannot be late then");
+        link.tick(at(5));
+        link.reading_stopped();
+        assert_eq!(next(&link), Some((at(15), timer)), "from when reading went on");
+        // Without a timeout of its own it is idle.
+        let patient = Timeouts { frame: None, ..Timeouts::default() };
+        assert_eq!(link.deadline(&patient, false, false), Some((at(600), Timer::Idle)));
+        assert_eq!(link.deadline(&patient, true, false), None);
+        link.input_ended();
+        assert_eq!(next(&link), None);
+    }
+}
+
+#[test]
+fn an_idle_link_ends_unless_it_owes_an_answer() {
+    let mut link = established();
+    assert_eq!(next(&link), Some((at(600), Timer::Idle)));
+    assert_eq!(link.deadline(&Timeouts::default(), true, false), None);
+    link.tick(at(7));
+    link.push(ACK, b"");
+    assert_eq!(link.last_active(), at(7));
+    send_all(&mut link);
+    assert_eq!(next(&link), Some((at(607), Timer::Idle)));
+}
+
+#[test]
+fn what_waits_to_be_sent_has_its_time_unless_it_waits_for_something_else() {
+    let mut link = established();
+    link.tick(at(3));
+    link.push(ACK, b"");
+    assert_eq!(next(&link), Some((at(33), Timer::Write)));
+
+    let mut deferred = established();
+    deferred.defer_output();
+    assert!(deferred.is_deferred());
+    deferred.push(ACK, b"");
+    assert!(deferred.outgoing().is_empty());
+    assert_eq!(next(&deferred), Some((at(600), Timer::Idle)));
+    deferred.tick(at(100));
+    deferred.input_ended();
+    assert!(!deferred.is_deferred());
+    assert_eq!(next(&deferred), Some((at(130), Timer::Write)));
+
+    let mut held = established();
+    held.hold_output(true);
+    assert_eq!(held.held_since(), None);
+    held.push(ACK, b"");
+    assert_eq!(held.held_since(), Some(START));
+    assert_eq!((held.outgoing().len(), next(&held)), (0, None));
+    held.hold_output(false);
+    assert_eq!(next(&held), Some((at(30), Timer::Write)));
+
+    let mut paced = established();
+    paced.pace(Pacing::default(), 100);
+    paced.push(ACK, &[0; 200]);
+    send_all(&mut paced);
+    assert_eq!(next(&paced), Some((START + Pacing::default().interval, Timer::Pace)));
+
+    // A part of an answer that is no fragment yet is the application's to go on with.
+    let mut part = established();
+    part.push_fragmented(FrameType::Ack, A, b"x", false);
+    assert_eq!(next(&part), None);
+}
+
+#[test]
+fn output_is_not_held_back_for_a_peer_that_will_not_answer() {
+    for end in [Link::input_ended, Link::close] {
+        let mut link = established();
+        end(&mut link);
+        link.hold_output(true);
+        link.push(ACK, b"");
+        assert!(!link.outgoing().is_empty());
+    }
+}
+
+#[test]
+fn of_two_deadlines_at_one_time_the_first_counts() {
+    let mut next = Earliest::default();
+    for (seconds, timer) in [(2, Timer::Idle), (1, Timer::Write), (1, Timer::Frame), (3, Timer::Drain)] {
+        next.offer(Some(at(seconds)), timer);
+    }
+    next.offer(None, Timer::Hello);
+    assert_eq!(next.0, Some((at(1), Timer::Write)));
+}
+
+#[test]
+fn what_is_missing_of_a_frame_is_said_exactly() {
+    let whole = frame(FrameType::Notify, b"payload");
+    for cut in 0..whole.len() {
+        let mut inbox = BytesMut::from(&whole[..cut]);
+        let missing = if cut < 4 { 4 - cut } else { whole.len() - cut };
+        assert_eq!(established().next(&mut inbox).unwrap().unwrap_err(), missing, "of {cut}");
+    }
+}
+
+#[test]
+fn frames_of_unknown_type_are_counted() {
+    let mut link = established();
+    let mut inbox = BytesMut::new();
+    for _ in 0..3 {
+        inbox.extend_from_slice(&frame(FrameType::Unknown(42), b"x"));
+    }
+    assert_eq!(link.next(&mut inbox).unwrap().unwrap_err(), 4);
+    assert_eq!(link.skipped(), 3);
+}
+
+#[test]
+fn a_whole_payload_is_found_if_it_is_there_and_of_its_type_and_not_too_long() {
+    let whole = |bytes: &[u8], frame_type| {
+        established().whole(bytes, Side::Engine, frame_type).map(|(ids, place)| (ids, place.start, place.end))
+    };
+    let head = 4 + ACK.encoded_len();
+    let longest = frame(FrameType::Notify, &vec![0; MAX as usize - ACK.encoded_len()]);
+    assert_eq!(longest.len(), 4 + MAX as usize);
+    for bytes in [frame(FrameType::Notify, b""), frame(FrameType::Notify, b"abc"), longest] {
+        assert_eq!(whole(&bytes, FrameType::Notify), Some((A, head, bytes.len())));
+        let more = [&bytes[..], b"more"].concat();
+        assert_eq!(whole(&more, FrameType::Notify), Some((A, head, bytes.len())));
+        assert_eq!(whole(&bytes[..bytes.len() - 1], FrameType::Notify), None);
+        assert_eq!(whole(&bytes, FrameType::Ack), None);
+    }
+    let too_long = frame(FrameType::Notify, &vec![0; MAX as usize - ACK.encoded_len() + 1]);
+    assert_eq!(whole(&too_long, FrameType::Notify), None);
+    let endless = [&[0xff; 4][..], &frame(FrameType::Notify, b"")[4..]].concat();
+    let mut link = established();
+    link.max_frame_size = u32::MAX;
+    assert!(link.whole(&endless, Side::Engine, FrameType::Notify).is_none());
+}
+
+#[test]
+fn an_answer_in_fragments_can_be_ended_while_it_is_made() {
+    const ROOM: usize = MAX as usize - HEADER_MAX;
+    let begun = |parts: usize| {
+        let mut link = established();
+        for _ in 0..parts {
+            link.push_fragmented(FrameType::Ack, A, &[0; ROOM], false);
+        }
+        send_all(&mut link);
+        link
+    };
+    let abort = |frame_type| {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, Header { frame_type, flags: Flags::ABORT, ids: A }, b"");
+        bytes
+    };
+    let mut link = begun(1);
+    assert!(link.is_sending(A) && !link.is_sending(B), "what there was is gone, but more is to come");
+    assert!(!link.abort_sending(B));
+    assert!(link.abort_sending(A));
+    assert!(!link.is_sending(A));
+    assert_eq!(link.outgoing(), abort(FrameType::Unset));
+
+    let mut link = begun(2);
+    assert_eq!(link.abort_all_sending(), 1);
+    assert_eq!(link.outgoing(), abort(FrameType::Unset));
+
+    let mut link = begun(2);
+    link.withdraw(B);
+    assert!(link.outgoing().is_empty() && link.is_sending(A));
+    link.withdraw(A);
+    assert_eq!(link.outgoing(), abort(FrameType::Unset));
+    let mut link = begun(0);
+    link.push_fragmented(FrameType::Ack, A, b"x", false);
+    link.withdraw(A);
+    assert!(link.nothing_to_send(), "the peer has seen nothing of it");
+}
+
+#[test]
+fn what_stood_behind_an_answer_that_is_withdrawn_leaves() {
+    let mut link = established();
+    link.push_fragmented(FrameType::Ack, A, b"x", false);
+    link.push_fragmented(FrameType::Ack, B, b"y", true);
+    assert!(link.outgoing().is_empty());
+    link.withdraw(A);
+    assert!(!link.outgoing().is_empty() && !link.is_fragmenting());
+}
+
+#[test]
+fn memory_is_given_back_when_it_is_asked_for() {
+    let waits = |after: fn(&mut Link)| {
+        let mut link = established();
+        link.push(ACK, &[0; 5_000]);
+        link.push_fragmented(FrameType::Ack, A, b"x", true);
+        let _ = link.reassembly.begin(START, A, b"half", &Limits::default());
+        link.reassembly.drop_set(A);
+        while send_all(&mut link) > 0 {}
+        after(&mut link);
+        (link.out.memory() > 0, link.sending.memory() + link.reassembly.memory() > 0)
+    };
+    assert_eq!(waits(|_| {}), (true, true));
+    assert_eq!(waits(Link::shrink), (false, true));
+    assert_eq!(waits(Link::trim), (false, false));
+}
+
+#[test]
+fn each_illegal_frame_has_its_words() {
+    for (why, words) in [
+        (Illegal::BeforeHello, "the handshake must come first"),
+        (Illegal::SecondHello, "the handshake was done already"),
+        (Illegal::WrongSide, "only the other side sends such frames"),
+        (Illegal::Fragmented, "such a frame must not be fragmented"),
+    ] {
+        let said = alloc::format!("{}", Violation::Illegal { header: ACK, why });
+        assert!(said.contains(words), "{said}");
+    }
+}
