@@ -44,9 +44,10 @@ impl AgentReactor {
         self.config.farewell.filter(|_| !self.refused)
     }
 
-    /// In a drain, holds back what will be sent from now on.
+    /// In a drain, holds back the answers that will be sent from now on. Not a HELLO: who gets one asks what it came for.
     pub(super) fn hold_back(&mut self) {
-        if self.link.is_draining() && self.link.nothing_to_send() && self.farewell().is_some() {
+        let answers = self.session.is_some() && self.link.nothing_to_send();
+        if self.link.is_draining() && answers && self.farewell().is_some() {
             self.link.hold_output(true);
         }
     }
