@@ -243,12 +243,14 @@ mod tests {
 
     #[test]
     fn bursts_of_short_answers_leave_at_once() {
-        let mut out = paced();
-        for _ in 0..1_000 {
-            push(&mut out, STREAMS, PORTION / STREAMS);
-            assert_eq!(out.ready().len(), STREAMS * (PORTION / STREAMS));
-            assert_eq!(out.paced_until(), None);
-            out.sent(START, STREAMS * (PORTION / STREAMS));
+        for short in [PORTION / STREAMS, 700, 20] {
+            let mut out = paced();
+            for _ in 0..1_000 {
+                push(&mut out, STREAMS, short);
+                assert_eq!(out.ready().len(), STREAMS * short);
+                assert_eq!(out.paced_until(), None);
+                out.sent(START, STREAMS * short);
+            }
         }
     }
 

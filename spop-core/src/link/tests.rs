@@ -224,6 +224,14 @@ fn what_waits_to_be_sent_has_its_time_unless_it_waits_for_something_else() {
     assert!(!deferred.is_deferred());
     assert_eq!(next(&deferred), Some((at(130), Timer::Write)));
 
+    let mut both = established();
+    both.defer_output();
+    both.hold_output(true);
+    both.push(ACK, b"");
+    both.tick(at(100));
+    both.input_ended();
+    assert_eq!(next(&both), Some((at(130), Timer::Write)));
+
     let mut held = established();
     held.hold_output(true);
     assert_eq!(held.held_since(), None);
