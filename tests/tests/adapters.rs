@@ -79,6 +79,7 @@ mod adapters {
         endings {
             a_drain_finishes_what_is_owed
             who_has_connected_before_a_drain_is_told
+            who_has_connected_before_a_drain_and_speaks_is_served
             a_drain_has_an_end
             a_stop_is_at_once
             a_disconnect_is_answered_with_its_status

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use spop_core::Farewell;
 use spop_tests::{
     peer::Peer,
     wait::{PATIENCE, until_true},
@@ -32,7 +33,7 @@ pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
 
 pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Result<()> {
     for _ in 0..5 {
-        let mut server = stage.serve()?;
+        let mut server = stage.serve_with(|plan| plan.config.farewell = Some(farewell(10)))?;
         // Some of them nobody has accepted yet.
         let mut peers = (0..50).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
         server.running.drain();
@@ -43,6 +44,30 @@ pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Res
         server.running.wait()?;
     }
     Ok(())
+}
+
+pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stage<'_>) -> Result<()> {
+    // A machine may take its time to come from one line to the next.
+    let mut server = stage.serve_with(|plan| plan.config.farewell = Some(farewell(2_000)))?;
+    let mut peers = (0..5).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
+    let mut busy = server.session()?;
+    busy.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    server.running.drain();
+    until_true("it no longer listens", PATIENCE, || Ok(Peer::connect(&server.running.address()).is_err()))?;
+    for (index, peer) in peers.iter_mut().enumerate() {
+        peer.greet_with("capabilities=string:pipelining").with_context(|| format!("number {index}"))?;
+        peer.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    }
+    server.gate.release("a")?;
+    busy.expect("ACK fin 1 1")?;
+    drop((busy, peers));
+    server.running.wait()
+}
+
+/// How a drain ends a connection that has been idle for so many milliseconds.
+fn farewell(idle: u64) -> Farewell {
+    Farewell { idle: Duration::from_millis(idle), ..Farewell::default() }
 }
 
 pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {
