@@ -64,8 +64,8 @@ pub(crate) struct Subscription {
     control: Arc<Control>,
     key: u64,
     task: Arc<Task>,
-    /// The level it was, and who will be woken when it rises.
-    known: Option<(Level, Waker)>,
+    /// Who will be woken when the level rises above that of serving.
+    known: Option<Waker>,
 }
 
 impl Subscription {
@@ -77,16 +77,15 @@ impl Subscription {
     /// The level it is, and a wish to be woken when it rises.
     #[inline]
     pub(crate) fn level(&mut self, waker: &Waker) -> Level {
-        if let Some((level, known)) = &self.known
-            && known.will_wake(waker)
-            && *level == self.control.level.get()
+        // Once the level has risen, a wake-up that is still on its way uses up the wish for the next.
+        if self.known.as_ref().is_some_and(|known| known.will_wake(waker))
+            && self.control.level.get() == Level::Serve
         {
-            return *level;
+            return Level::Serve;
         }
         self.task.waker.register(waker);
-        let level = self.control.level.get();
-        self.known = Some((level, waker.clone()));
-        level
+        self.known = Some(waker.clone());
+        self.control.level.get()
     }
 
     /// What a connection shows of itself.
@@ -106,5 +105,41 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.control.tasks().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicUsize,
+        task::{Wake, Waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_looks_while_others_are_being_woken_hears_of_the_next_level_too() {
+        let (control, woken) = (Arc::new(Control::default()), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut subscription = control.subscribe();
+        assert_eq!(subscription.level(&waker), Level::Serve);
+        control.raise(Level::Drain);
+        assert_eq!(subscription.level(&waker), Level::Drain);
+        // `raise` has many to wake, and comes to this one only now.
+        subscription.task.waker.wake();
+        assert_eq!(subscription.level(&waker), Level::Drain);
+        let before = woken.0.load(Ordering::Relaxed);
+        control.raise(Level::Stop);
+        assert_eq!(woken.0.load(Ordering::Relaxed), before + 1);
+        assert_eq!(subscription.level(&waker), Level::Stop);
     }
 }
