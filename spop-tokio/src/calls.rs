@@ -69,9 +69,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
         let mut slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
         let slow = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id))?;
         let ticket = slow.ticket.take()?;
-        if let Some(slot) = &mut slow.slot {
-            slot.set(None);
-        }
+        slow.drop_call();
         if let Some(waker) = slow.waker.take() {
             waker.wake();
         }
@@ -102,6 +100,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
 
     /// Drops all calls.
     pub(crate) fn clear(&mut self) {
+        self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut).for_each(Slow::drop_call);
         self.slow = None;
     }
 }
@@ -112,6 +111,14 @@ struct Slow<F> {
     slot: Option<Slot<F>>,
     /// Gets a cancelled call out of the set.
     waker: Option<Waker>,
+}
+
+impl<F> Slow<F> {
+    fn drop_call(&mut self) {
+        if let Some(slot) = &mut self.slot {
+            empty(slot);
+        }
+    }
 }
 
 impl<F: Future<Output = Reply>> Future for Slow<F> {
@@ -142,8 +149,14 @@ fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>
         Ok(Poll::Ready(reply)) => Ok(reply),
         Err(panic) => Err(words(panic.as_ref())),
     };
-    slot.set(None);
+    empty(slot);
     Poll::Ready(outcome)
+}
+
+/// Drops the call in a slot. A panic meanwhile is the handler's, and its request has ended already.
+#[inline]
+fn empty<F>(slot: &mut Slot<F>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
 }
 
 /// What a panic says.

@@ -187,8 +187,10 @@ impl<H: Handler> Serving<H> {
     /// Notices which connections have ended.
     fn reap(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            if let Err(error) = ended {
-                error!(name: "connection_panicked", %error, "connection panicked");
+            if let Err(error) = ended
+                && let Some(suppressed) = self.server.service.shared.logs.closed.pass()
+            {
+                error!(name: "connection_panicked", %error, suppressed, "connection panicked");
             }
         }
     }

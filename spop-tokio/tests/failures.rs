@@ -248,3 +248,39 @@ async fn what_a_handler_logs_says_whose_request_it_is() {
     })
     .await;
 }
+
+/// Panics when it is dropped.
+struct Fragile;
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "on purpose");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_cancelled_call_is_dropped_is_the_end_of_nothing_else() {
+    within(async {
+        let server = Running::start(Router::new().on("well", async |_: Request| Actions::new()).on(
+            "waits",
+            async |_: Request| {
+                let _fragile = Fragile;
+                std::future::pending::<Actions>().await
+            },
+        ))
+        .await;
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 1 1 waits").await;
+        client.send("NOTIFY fin 1 1 well").await;
+        client.expect("ACK fin 1 1").await;
+        client.send("NOTIFY fin 3 1 waits\nNOTIFY fin 3 2 waits").await;
+        client.ask("NOTIFY fin 5 1 well", "ACK fin 5 1").await;
+        // All that waits is dropped at the end.
+        client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+        client.expect("AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:goodbye").await;
+        let Running { handle, task, .. } = server;
+        handle.drain();
+        task.await.unwrap();
+    })
+    .await;
+}
