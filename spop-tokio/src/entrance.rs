@@ -88,6 +88,10 @@ pub(crate) async fn pass(entrance: &Entrance, stream: Stream, peer: Peer, clock:
                 match in_time(clock, acceptor.deadline(), read).await {
                     Some(Ok(0)) => acceptor.on_input_eof(now(), &mut inbox),
                     Some(Ok(_)) => acceptor.on_bytes(now(), &mut inbox),
+                    // Inside TLS: a monitor that has its answer may close without a word.
+                    Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        acceptor.on_input_eof(now(), &mut inbox)
+                    }
                     Some(Err(error)) => return Passage::lost(&peer, &error),
                     None => acceptor.on_timeout(now()),
                 }

@@ -8,6 +8,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use spop_tokio::{
     Actions, AgentConfig, Endpoint, Request, Scope,
+    accept::{AcceptConfig, Monitor, Step},
     tls::{Tls, TlsFiles},
 };
 use support::{
@@ -189,7 +190,7 @@ async fn plain_text_and_silence_end_with_a_line() {
             "{line}"
         );
 
-        let mut config = spop_tokio::accept::AcceptConfig::new();
+        let mut config = AcceptConfig::new();
         config.timeout = Duration::from_millis(50);
         let tls = Tls::from_files(setting.files()).unwrap();
         let endpoint = Endpoint::from("127.0.0.1:0").accept(config).tls(&tls);
@@ -232,6 +233,29 @@ async fn a_rotation_under_load_loses_nothing() {
         }
         let stats = server.handle.stats();
         assert_eq!((stats.open, stats.rejected), (15, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_probe_inside_tls_may_end_without_a_word() {
+    within(async {
+        let setting = Setting::new();
+        let config =
+            AcceptConfig::new().with(Step::Tls).unwrap().with(Monitor::new("ping\n", "pong\n")).unwrap();
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let endpoint = Endpoint::from("127.0.0.1:0").accept(config).tls(&tls);
+        let server = Running::on(whom, AgentConfig::default(), endpoint).await;
+        let mut client = connect(&server, trusting(&setting.servers, None)).await.unwrap();
+        client.io.write_all(b"ping\n").await.unwrap();
+        let mut answer = [0; 5];
+        client.io.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong\n");
+        drop(client);
+        while server.handle.stats().probes + server.handle.stats().rejected == 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!((server.handle.stats().probes, server.handle.stats().rejected), (1, 0));
     })
     .await;
 }
