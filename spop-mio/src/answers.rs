@@ -120,7 +120,7 @@ impl<H: Handler> Worker<H> {
             self.app.pending.cancel(connection, ticket, Cancelled::Superseded);
             let mut net = Net { conns: &mut self.conns, keys: &self.keys };
             if let Some(reactor) = net.get(connection) {
-                reactor.release(self.now, ticket);
+                self.app.tally.cancelled += usize::from(reactor.release(self.now, ticket));
                 self.queue_connection(connection);
             }
         }

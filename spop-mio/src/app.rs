@@ -7,8 +7,8 @@ use std::{
 };
 
 use spop_core::{
-    Action, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Status, Ticket,
-    TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
+    Action, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Settled, Status,
+    Ticket, TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
 };
 use spop_server::LogLimits;
 use tracing::{debug, warn};
@@ -56,9 +56,10 @@ impl<H: Handler> App<H> {
             Action::CancelMessages(cancelled) => {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
-                self.tally.cancelled += 1;
                 if why == Cancel::TimedOut {
                     self.failed(now, peer, ids, &Failure::new("timed_out", "no answer in time"));
+                } else {
+                    self.tally.cancelled += 1;
                 }
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
                 self.pending.cancel(reactor.connection(), cancelled.ticket, why.into());
@@ -123,7 +124,8 @@ impl<H: Handler> App<H> {
         self.tally.overloaded += 1;
         self.shared.control.counters.overloaded.fetch_add(1, Ordering::Relaxed);
         self.hub.cancel(reactor.connection(), ticket.ids(), ticket.id());
-        self.settle(now, reactor, peer, ticket, Ok(Reply::Fail("too many requests".to_owned())));
+        self.complain(now, peer, ticket.ids(), &Failure::new("overloaded", "too many requests"));
+        self.give_up(now, reactor, peer, ticket);
     }
 }
 
@@ -139,14 +141,14 @@ impl<H> App<H> {
         answer: Answer,
     ) {
         match answer {
-            Ok(Reply::Ack(actions)) => {
-                if let Err(error) = reactor.acknowledge(now, ticket, &actions) {
+            Ok(Reply::Ack(actions)) => match reactor.acknowledge(now, ticket, &actions) {
+                Ok(Settled::Queued) => self.tally.acks += 1,
+                Ok(Settled::Dropped) => {}
+                Err(error) => {
                     let failure = Failure::new("answer_unsendable", &error.to_string());
                     self.fail(now, reactor, peer, error.into_ticket(), &failure);
-                } else {
-                    self.tally.acks += 1;
                 }
-            }
+            },
             Ok(Reply::Fail(error)) => {
                 self.fail(now, reactor, peer, ticket, &Failure::new("handler_failed", &error));
             }
@@ -168,6 +170,11 @@ impl<H> App<H> {
         failure: &Failure,
     ) {
         self.failed(now, peer, ticket.ids(), failure);
+        self.give_up(now, reactor, peer, ticket);
+    }
+
+    #[cold]
+    fn give_up(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, ticket: Ticket) {
         // It can only be the ticket of another connection, and it is not.
         if let Ok(Action::Close(closed)) = reactor.fail(now, ticket) {
             self.close(now, reactor, peer, &closed);
@@ -178,6 +185,11 @@ impl<H> App<H> {
     #[cold]
     fn failed(&mut self, now: Timestamp, peer: &Whence, ids: Ids, failure: &Failure) {
         self.tally.failures += 1;
+        self.complain(now, peer, ids, failure);
+    }
+
+    #[cold]
+    fn complain(&mut self, now: Timestamp, peer: &Whence, ids: Ids, failure: &Failure) {
         if let Some(suppressed) = self.logs.handler.pass(now) {
             let (what, error) = (failure.what, &failure.words);
             warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
@@ -211,7 +223,9 @@ impl<H> App<H> {
     }
 
     fn close(&mut self, now: Timestamp, reactor: &AgentReactor, peer: &Whence, closed: &Closed) {
-        self.forget(now, reactor);
+        if !self.forget(now, reactor) {
+            self.tally.cancelled += closed.lost.messages;
+        }
         let connection = reactor.connection().0;
         self.shared.metrics.closed(closed);
         let faulty = !closed.reason.is_normal()
@@ -223,20 +237,25 @@ impl<H> App<H> {
         }
     }
 
-    /// A session is over. Its requests go on where other connections can carry their answers.
-    pub(crate) fn forget(&mut self, now: Timestamp, reactor: &AgentReactor) {
+    /// A session is over. True when its requests go on, because other connections can carry their answers.
+    pub(crate) fn forget(&mut self, now: Timestamp, reactor: &AgentReactor) -> bool {
         let connection = reactor.connection();
         let Some(engine) = reactor.session().and_then(Session::shared_engine) else {
-            return self.pending.disconnect(connection);
+            self.pending.disconnect(connection);
+            return false;
         };
         if !self.hub.has(connection) {
             // It was over before its stream was closed.
-        } else if self.hub.leave(connection) {
+            return false;
+        }
+        let goes_on = self.hub.leave(connection);
+        if goes_on {
             let until = self.shared.config.timeouts.message.map(|patience| now + patience);
             self.pending.orphan(connection, engine, until);
         } else {
             self.pending.abandon(connection, engine);
         }
+        goes_on
     }
 }
 

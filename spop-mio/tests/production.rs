@@ -349,6 +349,7 @@ mod metrics {
             ("spop_notifies_total", 3),
             ("spop_acks_total", 2),
             ("spop_failures_total", 0),
+            ("spop_cancelled_total", 1),
             ("spop_probes_total", 0),
         ] {
             assert_eq!(number(&end, name, ""), Some(expected), "{name}");

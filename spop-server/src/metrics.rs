@@ -73,9 +73,9 @@ counters! {
     probes: "spop_probes_total", "Connections that were monitors' probes";
     notifies: "spop_notifies_total", "NOTIFYs received";
     acks: "spop_acks_total", "ACKs that handlers gave";
-    failures: "spop_failures_total", "NOTIFYs that a handler failed to answer";
+    failures: "spop_failures_total", "NOTIFYs that a handler failed to answer, or not in time";
     overloaded: "spop_overloaded_total", "NOTIFYs that were not worked on: there were too many";
-    cancelled: "spop_cancelled_total", "NOTIFYs whose answer nobody wanted any more";
+    cancelled: "spop_cancelled_total", "NOTIFYs whose answer nobody wanted any more, or whose session ended";
     aborted: "spop_aborted_total", "Payloads in fragments that were given up";
     received: "spop_received_bytes_total", "Bytes received in sessions";
     sent: "spop_sent_bytes_total", "Bytes sent in sessions";

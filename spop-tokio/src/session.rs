@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use spop_core::{
     AckError, Action, AgentReactor, Cancel, Clock, CloseReason, Closed, ConnectionId, Interest, Notify,
-    Status, Ticket, TicketId, Timestamp,
+    Settled, Status, Ticket, TicketId, Timestamp,
     frame::Ids,
     link::{Progress, Step},
 };
@@ -139,10 +139,11 @@ where
                 debug!(name: "request_cancelled", peer = %self.peer, %ids, ?why, "request cancelled");
                 if why == Cancel::TimedOut {
                     self.failed(ids, "timed_out", "no answer in time");
+                } else {
+                    self.shared.metrics.cancelled(1);
                 }
                 self.calls.cancel(cancelled.ticket);
                 self.ended(ids, why.into());
-                self.shared.metrics.cancelled(1);
                 if let Some(seat) = &self.seat {
                     seat.cancel(ids, cancelled.ticket);
                 }
@@ -196,6 +197,7 @@ where
                 Letter::Cancel(ticket) => {
                     if let Some(ids) = self.calls.cancel(ticket) {
                         self.ended(ids, Cancelled::Superseded);
+                        self.shared.metrics.cancelled(1);
                     }
                     self.release(now, ticket);
                 }
@@ -220,7 +222,8 @@ where
     fn settle_here(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
         match outcome {
             Ok(Reply::Ack(actions)) => match self.reactor.acknowledge(now, ticket, &actions) {
-                Ok(_) => self.shared.metrics.acks(1),
+                Ok(Settled::Queued) => self.shared.metrics.acks(1),
+                Ok(Settled::Dropped) => {}
                 Err(AckError::Closing { ticket }) => self.hand_back(ticket, Ok(Reply::Ack(actions))),
                 Err(error) => {
                     let words = error.to_string();
@@ -258,6 +261,12 @@ where
     #[cold]
     fn fail(&mut self, now: Timestamp, ticket: Ticket, what: &'static str, error: &str) {
         self.failed(ticket.ids(), what, error);
+        self.give_up(now, ticket, error);
+    }
+
+    /// HAProxy gets what it gets for a request without an answer.
+    #[cold]
+    fn give_up(&mut self, now: Timestamp, ticket: Ticket, error: &str) {
         match self.reactor.fail(now, ticket) {
             Ok(Action::Close(closed)) => self.close(closed),
             Ok(_) => {}
@@ -265,10 +274,15 @@ where
         }
     }
 
-    /// HAProxy gets what it gets for a request without an answer, and this is why.
+    /// A request has no answer of its handler.
     #[cold]
     fn failed(&self, ids: Ids, what: &'static str, error: &str) {
         self.shared.metrics.failures(1);
+        self.complain(ids, what, error);
+    }
+
+    #[cold]
+    fn complain(&self, ids: Ids, what: &'static str, error: &str) {
         if let Some(suppressed) = self.shared.logs.handler.pass() {
             warn!(name: "request_failed", peer = %self.peer, %ids, what, error, suppressed, "request failed");
         }
@@ -286,7 +300,12 @@ where
     fn overloaded(&mut self, now: Timestamp, ticket: Ticket) {
         self.shared.metrics.overloaded(1);
         self.shared.counters.overloaded.fetch_add(1, Ordering::Relaxed);
-        self.settle(now, ticket, Ok(Reply::Fail("too many requests".to_owned())));
+        if let Some(seat) = &self.seat {
+            seat.cancel(ticket.ids(), ticket.id());
+        }
+        let error = "too many requests";
+        self.complain(ticket.ids(), "overloaded", error);
+        self.give_up(now, ticket, error);
     }
 
     /// Ends the session with these words.
@@ -324,6 +343,7 @@ where
         }
         self.report(&closed);
         self.shared.metrics.closed(&closed);
+        self.shared.metrics.cancelled(closed.lost.messages);
         self.closed = Some(closed);
     }
 

@@ -67,6 +67,12 @@ impl Now {
     fn get(&mut self, end: &impl End) -> Timestamp {
         *self.0.get_or_insert_with(|| now(end.clock()))
     }
+
+    /// The time after handlers that may have taken theirs: pauses between portions of output begin with it.
+    #[inline]
+    fn anew(&mut self, end: &impl End) -> Timestamp {
+        *self.0.insert(now(end.clock()))
+    }
 }
 
 /// A stream, and what it has brought that was not used.
@@ -176,7 +182,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             }
             match Pin::new(&mut self.io).poll_write(cx, bytes) {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    end.on_sent(now.get(end), cx, n);
+                    end.on_sent(now.anew(end), cx, n);
                     (moved, self.unflushed) = (true, true);
                 }
                 Poll::Ready(_) => {

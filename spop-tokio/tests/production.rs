@@ -413,6 +413,7 @@ mod metrics {
         let number = |name: &str| numbers.get(&(name.to_owned(), String::new()));
         assert_eq!(number("spop_notifies_total"), Some(&DebugValue::Counter(3)));
         assert_eq!(number("spop_acks_total"), Some(&DebugValue::Counter(2)));
+        assert_eq!(number("spop_cancelled_total"), Some(&DebugValue::Counter(1)));
         assert_eq!(number("spop_connections_total"), Some(&DebugValue::Counter(1)));
         assert_eq!(number("spop_connections"), Some(&DebugValue::Gauge(0.0.into())));
         assert_eq!(number("spop_requests_in_flight"), Some(&DebugValue::Gauge(0.0.into())));
