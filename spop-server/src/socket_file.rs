@@ -1,16 +1,20 @@
 //! The files of unix sockets: a process that dies leaves its own behind.
 
 use std::{
-    fs, io,
+    collections::hash_map::RandomState,
+    fs,
+    hash::BuildHasher as _,
+    io,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::BACKLOG;
 
 /// Listens on a path, without blocking. A socket file that nobody serves is replaced; with `take_over`, also one that is
 /// served: whoever serves it keeps the connections that it has, and the next ones come here. With a `mode`, such as
@@ -40,19 +44,21 @@ fn listen_beside(path: &Path, mode: Option<u32>, take_over: bool) -> io::Result<
     if fs::symlink_metadata(path).is_ok() && !replaceable {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    let mut name = std::ffi::OsString::from(path);
-    name.push(format!(".{}", process::id()));
-    let new = PathBuf::from(name);
-    // Left behind by a process of the same number.
-    let _ = fs::remove_file(&new);
-    let listener = UnixListener::bind(&new)?;
+    // In the same folder, of a name that nobody knows, and short: the path of a socket has some 107 bytes.
+    let name = RandomState::new().hash_one(path) as u32;
+    let new = path.with_file_name(format!(".{name:08x}"));
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&new)?)?;
     let permissions = mode.map(fs::Permissions::from_mode);
     let done = permissions.map_or(Ok(()), |permissions| fs::set_permissions(&new, permissions));
-    if let Err(error) = done.and_then(|()| fs::rename(&new, path)) {
+    // Before it listens, nobody can connect, whatever the permissions are.
+    if let Err(error) =
+        done.and_then(|()| socket.listen(BACKLOG.into())).and_then(|()| fs::rename(&new, path))
+    {
         let _ = fs::remove_file(&new);
         return Err(error);
     }
-    Ok(listener)
+    Ok(socket.into())
 }
 
 /// Whether it is a socket that refuses connections. One whose queue is full does not refuse: somebody serves it.
