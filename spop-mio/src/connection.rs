@@ -165,17 +165,23 @@ impl<S: Stream> Connection<S> {
         buffer: &mut ReadBuffer,
         mut act: impl FnMut(&mut AgentReactor, Action<'_>),
     ) -> Turn {
-        if self.wake.is_some_and(|wake| wake <= now) {
-            while self.act(&mut act, |reactor| reactor.on_timeout(now)) {}
-        }
         let mut inbox = Inbox { bytes: std::mem::take(&mut self.rest), shared: false };
-        let turn = self.go(now, buffer, &mut inbox, &mut act);
+        let mut turn = self.go(now, buffer, &mut inbox, &mut act);
+        let mut deadline = self.reactor.deadline();
+        // Timers come after what has arrived in time, however late this turn is.
+        if turn != Turn::Over && deadline.is_some_and(|(at, _)| at <= now) {
+            while self.act(&mut act, |reactor| reactor.on_timeout(now)) {}
+            if turn == Turn::Wait {
+                turn = self.go(now, buffer, &mut inbox, &mut act);
+            }
+            deadline = self.reactor.deadline();
+        }
         if !inbox.bytes.is_empty() {
             // A slice would keep the whole of the buffer that others read into.
             self.rest = if inbox.shared { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
         }
         self.tidy.postpone(now);
-        let deadlines = [self.reactor.deadline().map(|(at, _)| at), self.tidy.deadline()];
+        let deadlines = [deadline.map(|(at, _)| at), self.tidy.deadline()];
         self.wake = deadlines.into_iter().flatten().min();
         turn
     }

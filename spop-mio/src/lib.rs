@@ -175,6 +175,11 @@
 //! [`ServerHandle::drain`] ends gracefully: the listeners close, each connection is served on until nothing is owed on it,
 //! for [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`] ends at once.
 //!
+//! A peer that means ill holds this up for longer than that: for
+//! [`AcceptConfig::timeout`](spop_core::accept::AcceptConfig::timeout) before its session begins, and after it for some
+//! twelve times [`Timeouts::linger`](spop_core::config::Timeouts::linger), by taking what is left a little at a time. With
+//! the defaults it all ends within half a minute.
+//!
 //! ```no_run
 //! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
 //! # fn main() -> std::io::Result<()> {
@@ -205,14 +210,14 @@
 //! | `spop_handler_seconds` | how long answers take: a histogram |
 //! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
 //! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came to a session, were too many, did not pass what comes before a session, or were a monitor's |
-//! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, and what became of them |
+//! | `spop_notifies_total`, `spop_acks_total`, `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, what became of each (one of four), and payloads in fragments that were given up |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
 //!
 //! What happened is told to [`tracing`], by events with these names:
 //!
 //! | name | level | what |
 //! |---|---|---|
-//! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `answer_unsendable`, … |
+//! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `answer_unsendable`, `overloaded`, … |
 //! | `watch_panicked` | warn | a handler that panicked over a payload on its way |
 //! | `connection_failed` | warn | a session that ended by a fault or a timeout |
 //! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |

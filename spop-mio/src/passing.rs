@@ -103,9 +103,16 @@ impl Passing {
 
     /// Goes on as far as it gets without waiting.
     pub(crate) fn turn(&mut self, now: Timestamp) -> Passage {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        let passage = self.steps(now);
+        // Time is up after what has arrived in time, however late this turn is.
+        if matches!(passage, Passage::Waits(_)) && self.deadline().is_some_and(|deadline| deadline <= now) {
             self.next = self.acceptor.on_timeout(now);
+            return self.steps(now);
         }
+        passage
+    }
+
+    fn steps(&mut self, now: Timestamp) -> Passage {
         for _ in 0..TURN {
             match self.step(now) {
                 Ok(Some(passage)) => return passage,

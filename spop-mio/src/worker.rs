@@ -214,6 +214,8 @@ impl<H: Handler> Worker<H> {
     fn turn(&mut self, key: usize) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.queued = false;
+        // The handlers of others may have taken their time.
+        self.now = self.shared.clock.now();
         let (app, now, whence) = (&mut self.app, self.now, &conn.whence);
         let turn =
             conn.io.turn(now, &mut self.buffer, |reactor, action| app.act(now, reactor, whence, action));

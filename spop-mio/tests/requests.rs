@@ -575,3 +575,31 @@ fn short_timeouts_end_silent_connections() {
         until(|| server.handle.stats().open == 0);
     });
 }
+
+#[test]
+fn what_has_arrived_in_time_counts_though_the_worker_was_held_up() {
+    within(|| {
+        let mut config = AgentConfig::default();
+        config.timeouts.frame = Some(Duration::from_millis(300));
+        let (reached, handled) = mpsc::channel();
+        let handler = move |request: Request<'_>| {
+            if request.messages().get("blocks").is_some() {
+                reached.send(()).unwrap();
+                thread::sleep(Duration::from_millis(700));
+            }
+            Actions::new()
+        };
+        let server = Running::with(handler, config, |server| server.workers(1));
+        let (mut slow, mut busy) = (server.session(), server.session());
+        let notify = bytes("NOTIFY fin 1 1 m");
+        slow.io.write_all(&notify[..5]).unwrap();
+        // It has been read when a later request of another is answered.
+        busy.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+        busy.ask("NOTIFY fin 1 2 m", "ACK fin 1 2");
+        busy.send("NOTIFY fin 3 1 blocks");
+        handled.recv().unwrap();
+        slow.io.write_all(&notify[5..]).unwrap();
+        assert_eq!(slow.receive().as_deref(), Some("ACK fin 1 1"));
+        assert_eq!(busy.receive().as_deref(), Some("ACK fin 3 1"));
+    });
+}
