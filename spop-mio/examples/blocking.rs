@@ -21,7 +21,15 @@ fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let config = Arc::new(AgentConfig::default());
     for number in 0.. {
-        let (stream, peer) = listener.accept()?;
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            // Descriptors may be exhausted, or the peer is gone again: others are served on.
+            Err(error) => {
+                eprintln!("accept: {error}");
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
         let config = Arc::clone(&config);
         thread::spawn(move || match serve(stream, config, ConnectionId(number)) {
             Ok(()) => eprintln!("{peer}: over"),

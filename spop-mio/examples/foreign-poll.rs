@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Write as _},
+    io::{self, ErrorKind, Write as _},
     sync::Arc,
     time::Duration,
 };
@@ -39,31 +39,23 @@ fn main() -> io::Result<()> {
     let mut connections: HashMap<Token, Connection<TcpStream>> = HashMap::new();
     let (mut next, mut answered) = (2, 0_u64);
     let mut turns: VecDeque<Token> = VecDeque::new();
+    // Whether more may wait to be accepted: readiness is told once, and descriptors may be exhausted meanwhile.
+    let (mut at_agent, mut at_counter) = (false, false);
     loop {
         // With few connections no timer structure is needed.
         let deadline = connections.values().filter_map(Connection::deadline).min();
         let wait = deadline.map(|at| at.since(clock.now()));
-        poll.poll(&mut events, if turns.is_empty() { wait } else { Some(Duration::ZERO) })?;
+        let again = (at_agent || at_counter).then_some(Duration::from_millis(100));
+        let wait = if turns.is_empty() { wait.into_iter().chain(again).min() } else { Some(Duration::ZERO) };
+        match poll.poll(&mut events, wait) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        }
         let now = clock.now();
         for event in &events {
             match event.token() {
-                COUNTER => {
-                    while let Ok((mut stream, _)) = counter.accept() {
-                        let _ = writeln!(stream, "{answered}");
-                    }
-                }
-                AGENT => {
-                    while let Ok((mut stream, _)) = agent.accept() {
-                        let token = Token(next);
-                        next += 1;
-                        let both = Interest::READABLE | Interest::WRITABLE;
-                        poll.registry().register(&mut stream, token, both)?;
-                        let reactor =
-                            AgentReactor::new(Arc::clone(&config), ConnectionId(token.0 as u64), now);
-                        connections.insert(token, Connection::new(stream, reactor));
-                        turns.push_back(token);
-                    }
-                }
+                COUNTER => at_counter = true,
+                AGENT => at_agent = true,
                 token => {
                     if let Some(connection) = connections.get_mut(&token) {
                         if event.is_read_closed() {
@@ -74,6 +66,18 @@ fn main() -> io::Result<()> {
                     }
                 }
             }
+        }
+        while at_counter && let Some(mut stream) = accept(&counter, &mut at_counter) {
+            let _ = writeln!(stream, "{answered}");
+        }
+        while at_agent && let Some(mut stream) = accept(&agent, &mut at_agent) {
+            let token = Token(next);
+            next += 1;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut stream, token, both)?;
+            let reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(token.0 as u64), now);
+            connections.insert(token, Connection::new(stream, reactor));
+            turns.push_back(token);
         }
         let due =
             connections.iter().filter(|(_, connection)| connection.deadline().is_some_and(|at| at <= now));
@@ -97,4 +101,14 @@ fn main() -> io::Result<()> {
             }
         }
     }
+}
+
+/// Accepts a connection, if it can now; `more` is false afterwards when none waits.
+fn accept(listener: &TcpListener, more: &mut bool) -> Option<TcpStream> {
+    match listener.accept() {
+        Ok((stream, _)) => return Some(stream),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => *more = false,
+        Err(error) => eprintln!("accept: {error}"),
+    }
+    None
 }

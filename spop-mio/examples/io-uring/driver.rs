@@ -50,6 +50,7 @@ pub(crate) fn serve(
         clock: Clock::start(),
         conns: Slab::new(),
         opened: 0,
+        accepts: true,
     };
     agent.ring.accept(listener)?;
     let mut swept = agent.clock.now();
@@ -68,6 +69,9 @@ pub(crate) fn serve(
         if now >= swept + TICK {
             swept = now;
             agent.sweep(now, &mut answer)?;
+            if !std::mem::replace(&mut agent.accepts, true) {
+                agent.ring.accept(listener)?;
+            }
         }
     }
 }
@@ -78,6 +82,8 @@ struct Agent {
     clock: Clock,
     conns: Slab<Conn>,
     opened: u64,
+    /// False when the system could not accept, for want of descriptors for instance: it is asked again later.
+    accepts: bool,
 }
 
 struct Conn {
@@ -125,7 +131,8 @@ impl Agent {
             });
             self.go_on(now, key, &mut |_| Actions::new())?;
         }
-        if cqueue::more(flags) { Ok(()) } else { self.ring.accept(listener) }
+        self.accepts = cqueue::more(flags) || result >= 0;
+        if !cqueue::more(flags) && self.accepts { self.ring.accept(listener) } else { Ok(()) }
     }
 
     fn received(
