@@ -112,3 +112,27 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let file = fs::symlink_metadata(path)?;
     Ok((file.dev(), file.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, process};
+
+    use super::*;
+
+    #[test]
+    fn a_path_may_be_as_long_with_a_mode_as_without() {
+        let folder = std::env::temp_dir().join(format!("spop-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let name = "s".repeat(106 - folder.as_os_str().len());
+        let path = folder.join(name);
+        assert_eq!(path.as_os_str().len(), 107);
+        for take_over in [false, true] {
+            let listener = listen_unix(&path, Some(0o600), take_over).unwrap();
+            assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            UnixStream::connect(&path).unwrap();
+            assert!(listener.accept().is_ok());
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

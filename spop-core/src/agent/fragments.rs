@@ -39,3 +39,30 @@ impl<'a> Partial<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no NOTIFY {0} is arriving")]
 pub struct NotArriving(pub Ids);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_incomplete_follows_the_last_complete_argument() {
+        // Two messages, of two arguments and of one: each a name, TRUE, or a string.
+        let whole = b"\x03one\x02\x01a\x11\x01b\x08\x02xy\x03two\x01\x01c\x11";
+        for (arrived, complete, incomplete) in [
+            (&whole[..0], 0, &b""[..]),
+            (&whole[..3], 0, b"\x03on"),
+            (&whole[..5], 0, b""),
+            (&whole[..7], 0, b"\x01a"),
+            (&whole[..8], 1, b""),
+            (&whole[..12], 1, b"\x01b\x08\x02"),
+            (&whole[..14], 2, b""),
+            (&whole[..16], 2, b"\x03t"),
+            (&whole[..20], 2, b"\x01"),
+            (whole, 3, b""),
+        ] {
+            let partial = Partial { payload: arrived };
+            let arguments: usize = partial.messages().map(|message| message.args().count()).sum();
+            assert_eq!((arguments, partial.incomplete()), (complete, incomplete), "{arrived:02x?}");
+        }
+    }
+}
