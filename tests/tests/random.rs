@@ -9,8 +9,9 @@ use spop_core::{
     AgentConfig,
     frame::{FrameType, Ids},
     fuzzing::{
-        agent::{BOUNDS, Event, against_the_model, check, config, ways},
+        agent::{BOUNDS, Event, check, config, ways},
         model::{Bounds, PeerFrame},
+        reference::against_the_model,
     },
     link::{Layers, Progress},
 };

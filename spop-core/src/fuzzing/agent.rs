@@ -1,4 +1,4 @@
-//! An agent's connection under any events: against its promises, and against the model.
+//! An agent's connection under any events, against its promises.
 
 use alloc::{format, string::String, vec, vec::Vec};
 use core::time::Duration;
@@ -7,12 +7,12 @@ use super::{
     codec::TYPES,
     driver::{Cuts, Driver},
     input::Input,
-    model::{Bounds, Model, PeerFrame},
+    model::{Bounds, PeerFrame},
     random::Random,
 };
 use crate::{
     Actions, AgentConfig, Capabilities, Scope, Status, Timer, Value,
-    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids, put_frame},
+    frame::{Disconnect, Flags, FrameType, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
 };
@@ -98,27 +98,8 @@ pub fn agent(data: &[u8]) {
     check(&events, &config, greeting, layers, switches, seed);
 }
 
-/// Plain events lead to what the model says.
-pub fn reference(data: &[u8]) {
-    let mut input = Input::new(data);
-    let switches = input.byte();
-    let seed = input.number() as u64;
-    let bounds = Bounds {
-        fragmentation: switches & 0x0e != 0,
-        in_flight: 1 + usize::from(switches >> 4) % 5,
-        ..BOUNDS
-    };
-    let mut events = Vec::new();
-    while !input.is_empty() && events.len() < 100 {
-        events.push(Event::read(&mut input));
-    }
-    for cuts in ways(seed) {
-        against_the_model(bounds, &events, switches & 1 != 0, cuts);
-    }
-}
-
 impl Event {
-    fn read(input: &mut Input<'_>) -> Self {
+    pub(super) fn read(input: &mut Input<'_>) -> Self {
         let byte = input.byte();
         match byte % 32 {
             0..=7 => Self::Frames(vec![read_frame(input)]),
@@ -179,7 +160,7 @@ pub fn encode(frame: &PeerFrame, out: &mut Vec<u8>) {
 }
 
 /// Actions that take so many bytes, or two where that is too few.
-fn actions(len: usize) -> Actions {
+pub(super) fn actions(len: usize) -> Actions {
     let mut actions = Actions::new();
     match len.checked_sub(7) {
         None => {}
@@ -207,7 +188,7 @@ pub fn config(bounds: Bounds) -> AgentConfig {
     config
 }
 
-fn hello(driver: &mut Driver, capabilities: &str) {
+pub(super) fn hello(driver: &mut Driver, capabilities: &str) {
     let hello = notation::parse_bytes(&format!(
         "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
          capabilities=string:{capabilities}"
@@ -222,116 +203,6 @@ fn hello(driver: &mut Driver, capabilities: &str) {
 pub fn ways(seed: u64) -> [Cuts; 4] {
     [Cuts::AsSent, Cuts::Joined, Cuts::Bytes, Cuts::Random(Random::seeded(seed))]
 }
-
-// ---- the model ----
-
-/// The words of an event that the model has too.
-fn words(line: &str) -> String {
-    let count = match line.split(' ').next() {
-        Some("RunMessages") => 2,
-        Some("Close") => 3,
-        _ => usize::MAX,
-    };
-    line.split(' ').take(count).collect::<Vec<_>>().join(" ")
-}
-
-fn sent(driver: &Driver, from: usize) -> Vec<String> {
-    let mut rest = &driver.sent[from..];
-    let mut found = Vec::new();
-    while let Some((prefix, more)) = rest.split_first_chunk::<4>() {
-        let (frame, more) = more.split_at(u32::from_be_bytes(*prefix) as usize);
-        let frame = Frame::decode(frame).unwrap();
-        found.push(match frame.header.frame_type {
-            FrameType::Ack => {
-                let flags = if frame.header.flags.is_abort() { "fin,abort" } else { "fin" };
-                format!("ACK {} {flags} {}", frame.header.ids, frame.payload.len())
-            }
-            FrameType::AgentDisconnect => {
-                format!("AGENT-DISCONNECT {}", Disconnect::decode(frame.payload).unwrap().status.0)
-            }
-            other => panic!("{other}"),
-        });
-        rest = more;
-    }
-    assert!(rest.is_empty(), "half a frame");
-    found
-}
-
-/// Runs the events that the model knows, and compares what happens and what is sent.
-pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts) {
-    let mut driver = Driver::new(config(bounds), Layers::Plain, cuts);
-    hello(&mut driver, "pipelining");
-    let (log, out) = (driver.log.len(), driver.sent.len());
-    let mut model = Model::new(bounds);
-    // The model's numbers of the tickets that the driver has, in the driver's order.
-    let (mut numbers, mut next) = (Vec::new(), 0);
-    let mut events = events.to_vec();
-    if end {
-        events.push(Event::Eof);
-    }
-    // Whatever waits is answered at last.
-    events.extend((0..40).flat_map(|_| [Event::Answer(0, 0), Event::Take]));
-    for event in &events {
-        match event {
-            Event::Frames(burst) => {
-                for frame in burst {
-                    let mut bytes = Vec::new();
-                    encode(frame, &mut bytes);
-                    driver.send(&bytes);
-                    model.send(frame.clone());
-                }
-            }
-            Event::Answer(index, len) if !numbers.is_empty() => {
-                let index = index % numbers.len();
-                let actions = actions(*len);
-                driver.answer(index, &actions);
-                let number = numbers.remove(index);
-                if !model.answer(number, actions.as_bytes().len()) {
-                    numbers.push(number);
-                }
-            }
-            Event::AbortAnswer(index) if !numbers.is_empty() => {
-                let index = index % numbers.len();
-                driver.abort_answer(index);
-                model.abort_answer(numbers.remove(index));
-            }
-            Event::Refuse(ids) => {
-                driver.refuse(*ids);
-                model.refuse(*ids);
-            }
-            Event::Take => {
-                driver.take(usize::MAX);
-                model.take();
-            }
-            Event::Disconnect(status) => {
-                let action = driver.reactor.disconnect(driver.now, Status(u32::from(*status)), "");
-                driver.note(action);
-                model.disconnect(*status);
-            }
-            Event::Eof => {
-                driver.end();
-                model.end();
-            }
-            _ => {}
-        }
-        driver.read();
-        model.read();
-        while numbers.len() < driver.tickets.len() {
-            numbers.push(next);
-            next += 1;
-        }
-        let found: Vec<_> = driver.log[log..].iter().map(|line| words(line)).collect();
-        assert_eq!(found, model.events, "after {event:?}");
-    }
-    driver.take(usize::MAX);
-    let mut found = sent(&driver, out);
-    // Payloads that an end drops are told of in any order.
-    found.sort();
-    model.frames.sort();
-    assert_eq!(found, model.frames);
-}
-
-// ---- the promises ----
 
 /// Runs events every way, and ends what is open in the way that `how` says.
 pub fn check(

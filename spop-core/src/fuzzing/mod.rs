@@ -21,16 +21,18 @@ mod input;
 pub mod model;
 pub mod pair;
 pub mod random;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
 pub use accept::accept;
-pub use agent::{agent, reference};
+pub use agent::agent;
 pub use codec::{frames, notation, wire};
 pub use engine::engine;
 pub use hub::hub;
 pub use input::Input;
 pub use pair::pair;
+pub use reference::reference;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
