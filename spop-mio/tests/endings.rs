@@ -9,22 +9,16 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use spop_mio::{Actions, Address, AgentConfig, Outcome, Request, Responder, Server};
+use spop_mio::{Actions, Address, AgentConfig, Request, Server};
 
-use crate::support::{Client, Running, bytes, echo::Echo, until, within};
+use crate::support::{Client, Running, bytes, echo::Echo, hand_out, until, within};
 
 fn empty(_: Request<'_>) -> Actions {
     Actions::new()
-}
-
-fn hand_out() -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>) {
-    let (sender, responders) = mpsc::channel();
-    (move |request: Request<'_>| request.defer(|responder| drop(sender.send(responder))), responders)
 }
 
 #[test]

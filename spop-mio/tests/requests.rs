@@ -18,13 +18,12 @@ use std::{
     time::Duration,
 };
 
-use spop_core::config::Timeouts;
 use spop_mio::{
-    Actions, AgentConfig, ArgError, Cancelled, Capabilities, Outcome, Reply, Request, Responder, Routes,
-    Scope, Status, Unknown, Value,
+    Actions, AgentConfig, ArgError, Cancelled, Outcome, Reply, Request, Responder, Routes, Scope, Status,
+    Unknown, Value,
 };
 
-use crate::support::{Running, bytes, log::Log, logged, until, within};
+use crate::support::{Running, bytes, hand_out, log::Log, logged, until, within};
 
 /// Answers each message with its first argument.
 fn echo(request: Request<'_>) -> Actions {
@@ -35,12 +34,6 @@ fn echo(request: Request<'_>) -> Actions {
         }
     }
     actions
-}
-
-/// Lets the test answer.
-fn hand_out() -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>) {
-    let (sender, responders) = mpsc::channel();
-    (move |request: Request<'_>| request.defer(|responder| drop(sender.send(responder))), responders)
 }
 
 #[test]
@@ -339,109 +332,6 @@ fn at_the_limit_in_flight_reading_waits_and_goes_on() {
 }
 
 #[test]
-fn an_answer_takes_another_connection_of_its_engine() {
-    within(|| {
-        let (handler, responders) = hand_out();
-        let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let config = || {
-            let mut config = AgentConfig::default();
-            config.capabilities = capabilities;
-            config
-        };
-        // Several workers: the connections of an engine come together on one.
-        let server = Running::with(handler, config(), |server| server.workers(4));
-        for engine in ["a", "b", "c", "d", "e"] {
-            let mut home = server.connect();
-            home.greet("pipelining,async", engine);
-            let mut sibling = server.connect();
-            sibling.greet("pipelining,async", engine);
-            home.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m");
-            sibling.send("NOTIFY fin 9 1 m");
-            let (mut kept, mut theirs) = (Vec::new(), Vec::new());
-            for responder in responders.iter().take(3) {
-                if responder.ids().stream == 9 { theirs.push(responder) } else { kept.push(responder) }
-            }
-            drop(home);
-            // Its connection is gone, its engine is not.
-            thread::sleep(Duration::from_millis(300));
-            for responder in kept {
-                assert!(!responder.is_cancelled());
-                responder.reply(Actions::new());
-            }
-            let mut answers = [sibling.receive().unwrap(), sibling.receive().unwrap()];
-            answers.sort();
-            assert_eq!(answers, ["ACK fin 1 1", "ACK fin 2 1"]);
-            for responder in theirs {
-                responder.reply(Actions::new());
-            }
-            sibling.expect("ACK fin 9 1");
-        }
-    });
-}
-
-#[test]
-fn nobody_waits_when_the_last_connection_of_an_engine_is_gone() {
-    within(|| {
-        let (handler, responders) = hand_out();
-        let mut config = AgentConfig::default();
-        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let server = Running::with(handler, config, |server| server.workers(1));
-        let end = "HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye";
-        let mut clients: Vec<_> = (0..3)
-            .map(|_| {
-                let mut client = server.connect();
-                client.greet("pipelining,async", "x");
-                client
-            })
-            .collect();
-        let mut kept = Vec::new();
-        for (id, client) in clients.iter_mut().enumerate() {
-            client.send(&format!("NOTIFY fin {id} 1 m"));
-            kept.push(responders.recv().unwrap());
-        }
-        for (client, left) in clients.iter_mut().zip([2, 1, 0]) {
-            assert!(kept.iter().all(|responder| !responder.is_cancelled()));
-            client.send(end);
-            assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
-            client.expect_end();
-            client.io.shutdown(Shutdown::Both).unwrap();
-            until(|| server.handle.stats().open == left);
-        }
-        until(|| kept.iter().all(|responder| responder.cancelled() == Some(Cancelled::Disconnected)));
-        kept.into_iter().for_each(drop);
-        server.session().send("NOTIFY fin 9 1 m");
-        assert_eq!(responders.recv().unwrap().ids().stream, 9);
-    });
-}
-
-#[test]
-fn the_same_ids_on_another_connection_of_the_engine_supersede() {
-    within(|| {
-        let (handler, responders) = hand_out();
-        let mut config = AgentConfig::default();
-        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let server = Running::with(handler, config, |server| server.workers(2));
-        let [mut one, mut two] = [(); 2].map(|()| {
-            let mut client = server.connect();
-            client.greet("pipelining,async", "x");
-            client
-        });
-        one.send("NOTIFY fin 1 1 m");
-        let older = responders.recv().unwrap();
-        two.send("NOTIFY fin 1 1 m");
-        let newer = responders.recv().unwrap();
-        until(|| older.is_cancelled());
-        assert!(!newer.is_cancelled());
-        older.reply(Reply::Fail("too late".into()));
-        newer.reply(Actions::new());
-        two.expect("ACK fin 1 1");
-        one.send("NOTIFY fin 5 1 m");
-        responders.recv().unwrap().reply(Actions::new());
-        one.expect("ACK fin 5 1");
-    });
-}
-
-#[test]
 fn each_worker_has_a_handler_of_its_own() {
     #[derive(Clone)]
     struct Counting {
@@ -547,59 +437,5 @@ fn fragments_are_put_together_and_may_be_refused() {
             client.io.write_all(&frame(&[0, 0, 0, 0, 1, id, 1], back)).unwrap();
             client.expect(answer);
         }
-    });
-}
-
-#[test]
-fn short_timeouts_end_silent_connections() {
-    within(|| {
-        let mut config = AgentConfig::default();
-        let mut timeouts = Timeouts::default();
-        timeouts.hello = Some(Duration::from_secs(1));
-        timeouts.idle = Some(Duration::from_secs(3));
-        timeouts.frame = Some(Duration::from_secs(2));
-        config.timeouts = timeouts;
-        let server = Running::with(echo, config, |server| server.workers(1));
-        let mut silent = server.connect();
-        let mut idle = server.session();
-        let mut half = server.session();
-        half.io.write_all(&[0, 0, 0, 100, 3]).unwrap();
-        for (client, words) in [(&mut silent, "handshake"), (&mut half, "frame"), (&mut idle, "idle")] {
-            let end = client.receive().unwrap();
-            assert!(
-                end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:2") && end.contains(words),
-                "{end}"
-            );
-            assert_eq!(client.receive(), None);
-        }
-        until(|| server.handle.stats().open == 0);
-    });
-}
-
-#[test]
-fn what_has_arrived_in_time_counts_though_the_worker_was_held_up() {
-    within(|| {
-        let mut config = AgentConfig::default();
-        config.timeouts.frame = Some(Duration::from_millis(300));
-        let (reached, handled) = mpsc::channel();
-        let handler = move |request: Request<'_>| {
-            if request.messages().get("blocks").is_some() {
-                reached.send(()).unwrap();
-                thread::sleep(Duration::from_millis(700));
-            }
-            Actions::new()
-        };
-        let server = Running::with(handler, config, |server| server.workers(1));
-        let (mut slow, mut busy) = (server.session(), server.session());
-        let notify = bytes("NOTIFY fin 1 1 m");
-        slow.io.write_all(&notify[..5]).unwrap();
-        // It has been read when a later request of another is answered.
-        busy.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
-        busy.ask("NOTIFY fin 1 2 m", "ACK fin 1 2");
-        busy.send("NOTIFY fin 3 1 blocks");
-        handled.recv().unwrap();
-        slow.io.write_all(&notify[5..]).unwrap();
-        assert_eq!(slow.receive().as_deref(), Some("ACK fin 1 1"));
-        assert_eq!(busy.receive().as_deref(), Some("ACK fin 3 1"));
     });
 }

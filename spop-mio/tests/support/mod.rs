@@ -16,7 +16,7 @@ use std::{
 };
 
 use spop_core::{AgentConfig, frame::Frame, notation};
-use spop_mio::{Address, Endpoint, Handler, Server, ServerHandle};
+use spop_mio::{Address, Endpoint, Handler, Outcome, Request, Responder, Server, ServerHandle};
 
 /// No test takes longer than this; if it does, something hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -49,6 +49,13 @@ pub fn until(mut is: impl FnMut() -> bool) {
         assert!(start.elapsed() < LONG, "it never comes");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Lets the test answer.
+pub fn hand_out() -> (impl FnMut(Request<'_>) -> Outcome + Clone + Send + 'static, mpsc::Receiver<Responder>)
+{
+    let (sender, responders) = mpsc::channel();
+    (move |request: Request<'_>| request.defer(|responder| drop(sender.send(responder))), responders)
 }
 
 /// A server on a free port of its own. It is stopped when this is dropped.
