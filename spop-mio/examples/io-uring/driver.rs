@@ -131,8 +131,11 @@ impl Agent {
             });
             self.go_on(now, key, &mut |_| Actions::new())?;
         }
-        self.accepts = cqueue::more(flags) || result >= 0;
-        if !cqueue::more(flags) && self.accepts { self.ring.accept(listener) } else { Ok(()) }
+        if cqueue::more(flags) {
+            return Ok(());
+        }
+        self.accepts = result >= 0;
+        if self.accepts { self.ring.accept(listener) } else { Ok(()) }
     }
 
     fn received(
