@@ -28,21 +28,20 @@ impl AgentReactor {
         ticket: Ticket,
         actions: &Actions,
     ) -> Result<Settled, AckError> {
-        if self.link.is_deferred() {
-            self.tick(now);
-        } else {
-            // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
-            self.link.tick(now);
-        }
-        let ticket = if ticket.connection == self.connection { ticket } else { self.own(ticket)? };
         let payload = actions.as_bytes();
-        let streamed = self.link.is_sending(ticket.ids) && self.is_live(&ticket);
-        if streamed || payload.len() + HEADER_MAX > self.link.max_frame_size as usize {
-            return self.acknowledge_long(ticket, payload, streamed);
+        if ticket.connection != self.connection
+            || payload.len() + HEADER_MAX > self.link.max_frame_size as usize
+            || self.link.is_fragmenting()
+            || self.link.is_deferred()
+        {
+            return self.acknowledge_any(now, ticket, payload);
         }
-        if !self.settle(&ticket) {
+        // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
+        self.link.tick(now);
+        if self.flight.remove(ticket.id).is_none() {
             return Ok(Settled::Dropped);
         }
+        self.flight.answered();
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
         Ok(Settled::Queued)
     }
@@ -182,18 +181,22 @@ impl AgentReactor {
         live
     }
 
-    fn acknowledge_long(
+    /// What [`acknowledge`](Self::acknowledge) does when there is more to it than one frame behind the others.
+    #[inline(never)]
+    fn acknowledge_any(
         &mut self,
-        mut ticket: Ticket,
+        now: Timestamp,
+        ticket: Ticket,
         payload: &[u8],
-        streamed: bool,
     ) -> Result<Settled, AckError> {
+        self.tick(now);
+        let mut ticket = self.own(ticket)?;
         if !self.is_live(&ticket) {
             return Ok(Settled::Dropped);
         }
         let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
         let size = header.encoded_len() + payload.len();
-        if !streamed && size <= self.link.max_frame_size as usize {
+        if !self.link.is_sending(ticket.ids) && size <= self.link.max_frame_size as usize {
             self.link.push(header, payload);
         } else {
             ticket = self.check_size(ticket, payload.len())?;

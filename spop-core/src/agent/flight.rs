@@ -131,17 +131,20 @@ impl Flight {
     /// Removes one; `None` when it waits no more.
     #[inline]
     pub(super) fn remove(&mut self, ticket: TicketId) -> Option<Ids> {
-        let at = self.position(ticket)?;
-        let slot = self.slots.get_mut(at)?;
-        slot.waits = false;
-        let ids = slot.ids;
-        self.waiting -= 1;
-        if self.waiting == 0 {
+        if self.waiting == 1 {
+            // Slots behind the oldest do not wait.
+            let ids = self.slots.get(self.oldest).filter(|slot| slot.ticket == ticket)?.ids;
+            self.waiting = 0;
             self.slots.clear();
             self.oldest = 0;
             self.by_ids = None;
             return Some(ids);
         }
+        let at = self.position(ticket)?;
+        let slot = self.slots.get_mut(at)?;
+        slot.waits = false;
+        let ids = slot.ids;
+        self.waiting -= 1;
         if at == self.oldest {
             let waiting = self.slots.get(at..).unwrap_or_default();
             self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
-    frame::{Flags, FrameType, Header, Ids, Messages, count_messages},
+    frame::{Flags, FrameType, Header, Ids, Messages, check_messages},
     link::{
         CloseReason, Closed, Closing, Due, Earliest, Initiator, Interest, Layers, Link, Lost, Phase,
         Progress, Side, TIMERS, Timer, Verdict, Violation,
@@ -57,7 +57,14 @@ pub struct AgentReactor {
 /// Inputs: something happened.
 impl AgentReactor {
     /// A connection that was just opened. It is known as `connection` to its caller.
-    pub fn new(config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
+    pub fn new(mut config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
+        let limits = &config.limits;
+        if limits.max_in_flight == 0 || limits.max_outgoing == 0 {
+            // Nothing could ever be read.
+            let limits = &mut Arc::make_mut(&mut config).limits;
+            limits.max_in_flight = limits.max_in_flight.max(1);
+            limits.max_outgoing = limits.max_outgoing.max(1);
+        }
         let mut link = Link::new(Side::Agent, own_frame_size(&config), now);
         if config.defer_output {
             link.defer_output();
@@ -91,13 +98,13 @@ impl AgentReactor {
         self.link.tick(now);
         if self.is_full() {
             self.link.reading_stopped();
-        } else if let Some((ids, place)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
+        } else if let Some((ids, place, payload)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
-            && let Some(count) = count_messages(place.payload(inbox))
+            && let Some(lengths) = check_messages(payload)
         {
             self.refused = false;
             let ticket = self.ticket(ids);
-            let messages = Messages::counted(self.link.take(inbox, place), count);
+            let messages = Messages::checked(self.link.take(inbox, place), lengths);
             return Action::RunMessages(Notify { ticket, messages });
         } else if inbox.is_empty() && !self.link.is_eof() && !self.link.is_closing() {
             self.link.rest(inbox);
@@ -424,9 +431,9 @@ impl AgentReactor {
     /// Whether reading waits for room. Output that waits for the end of the input is no reason: the end must be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
-            self.flight.waiting() >= self.config.limits.max_in_flight.max(1)
+            self.flight.waiting() >= self.config.limits.max_in_flight
         } else {
-            self.flight.len() >= self.config.limits.max_in_flight.max(1) || self.outgoing_is_full()
+            self.flight.len() >= self.config.limits.max_in_flight || self.outgoing_is_full()
         }
     }
 
@@ -436,7 +443,7 @@ impl AgentReactor {
     }
 
     fn outgoing_is_full(&self) -> bool {
-        self.link.outgoing_bytes() >= self.config.limits.max_outgoing.max(1)
+        self.link.outgoing_bytes() >= self.config.limits.max_outgoing
     }
 
     pub(super) fn violated(&mut self, violation: Violation) -> Action<'static> {

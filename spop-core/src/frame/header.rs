@@ -10,6 +10,9 @@ use crate::{
 /// The smallest maximum frame size a side may announce (section 3.2).
 pub const MIN_FRAME_SIZE: u32 = 256;
 
+/// Length prefix, type, flags and identifiers of up to eight bytes together: see [`Header::prefix`].
+pub(crate) const PREFIX_MAX: usize = 17;
+
 /// The longest header, without the length prefix: type, flags and two varints.
 pub const HEADER_MAX: usize = 1 + 4 + 2 * VARINT_MAX;
 
@@ -218,10 +221,28 @@ pub fn put_frame(out: &mut (impl Sink + ?Sized), header: Header, payload: &[u8])
     out.put(payload);
 }
 
+impl Ids {
+    /// Takes identifiers from the front of `bytes`, and returns the rest with them.
+    #[inline]
+    pub(crate) fn split_from(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        if let Some(front) = bytes.first_chunk() {
+            let front = u64::from_le_bytes(*front);
+            if let Some((stream, stream_len)) = read_short_varint(front)
+                && let Some((frame, frame_len)) = read_short_varint(front >> (8 * stream_len))
+            {
+                return Some((Self { stream, frame }, bytes.get((stream_len + frame_len) as usize..)?));
+            }
+        }
+        let mut reader = Reader::new(bytes);
+        let (stream, frame) = (reader.varint().ok()?, reader.varint().ok()?);
+        Some((Self { stream, frame }, reader.rest()))
+    }
+}
+
 impl Header {
     /// What comes before a payload of this length, as so many of these bytes; unless the identifiers are very long.
     #[inline]
-    pub(crate) fn prefix(self, payload: usize) -> Option<([u8; 17], usize)> {
+    pub(crate) fn prefix(self, payload: usize) -> Option<([u8; PREFIX_MAX], usize)> {
         let (stream, stream_len) = short_varint(self.ids.stream)?;
         let (frame, frame_len) = short_varint(self.ids.frame)?;
         let ids = (stream | frame << (8 * stream_len)).to_le_bytes();
@@ -258,6 +279,28 @@ const fn short_varint(value: u64) -> Option<(u64, u32)> {
     Some((bytes | (third & 0x7f | 0x80) << 16 | ((third - 128) >> 7) << 24, 4))
 }
 
+/// The varint whose bytes these begin with, the first of them lowest, and how many there are of it; unless there are more
+/// than four.
+#[inline]
+const fn read_short_varint(bytes: u64) -> Option<(u64, u32)> {
+    let first = bytes & 0xff;
+    if first < 240 {
+        return Some((first, 1));
+    }
+    let second = bytes >> 8 & 0xff;
+    let value = first + (second << 4);
+    if second < 128 {
+        return Some((value, 2));
+    }
+    let third = bytes >> 16 & 0xff;
+    let value = value + (third << 11);
+    if third < 128 {
+        return Some((value, 3));
+    }
+    let fourth = bytes >> 24 & 0xff;
+    if fourth < 128 { Some((value + (fourth << 18), 4)) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
@@ -286,6 +329,14 @@ mod tests {
             };
             let mut bytes = Vec::new();
             put_frame(&mut bytes, header, b"xyz");
+            // Whether enough follows to look at eight bytes at once or not.
+            for more in [3, 0, 10] {
+                bytes.resize(bytes.len() - 3 + more, b'z');
+                let payload = &bytes[4 + header.encoded_len()..];
+                assert_eq!(Ids::split_from(&bytes[9..]), Some((header.ids, payload)));
+                bytes.truncate(4 + header.encoded_len());
+                bytes.extend_from_slice(b"xyz");
+            }
             match header.prefix(3) {
                 Some((prefix, len)) => assert_eq!(prefix[..len], bytes[..bytes.len() - 3]),
                 None => assert!(varint_len(header.ids.stream) > 4 || varint_len(header.ids.frame) > 4),

@@ -20,7 +20,19 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Messages<B = Bytes> {
     payload: B,
-    count: usize,
+    lengths: Lengths,
+}
+
+/// How long the first messages of a list are, so that whoever goes through them need not step over the arguments of one
+/// message to find the next: sixteen bits each, the first lowest. 0 is a length that is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lengths(u64);
+
+impl Lengths {
+    #[inline]
+    const fn of_one(len: usize) -> Self {
+        Self(if len < 1 << 16 { len as u64 } else { 0 })
+    }
 }
 
 impl Messages {
@@ -51,7 +63,7 @@ impl Messages {
             let end = skip_message(&self.payload, start)?;
             let one = self.payload.get(start..end)?;
             start = end;
-            Some(Self { payload: self.payload.slice_ref(one), count: 1 })
+            Some(Self { payload: self.payload.slice_ref(one), lengths: Lengths::of_one(one.len()) })
         })
     }
 }
@@ -60,15 +72,15 @@ impl Messages<Received<'_>> {
     /// Takes the messages out of the inbox, to be used for as long as it takes. Nothing is copied.
     #[inline]
     pub fn keep(self) -> Messages {
-        Messages { payload: self.payload.keep(), count: self.count }
+        Messages { payload: self.payload.keep(), lengths: self.lengths }
     }
 }
 
 impl<B: AsRef<[u8]>> Messages<B> {
     /// As [`decode`](Messages::decode), wherever the payload is.
     pub(crate) fn check(payload: B) -> Result<Self, DecodeError> {
-        match count_messages(payload.as_ref()) {
-            Some(count) => Ok(Self { payload, count }),
+        match check_messages(payload.as_ref()) {
+            Some(lengths) => Ok(Self { payload, lengths }),
             None => Err(fault(payload.as_ref())),
         }
     }
@@ -82,7 +94,7 @@ impl<B: AsRef<[u8]>> Messages<B> {
     /// The messages, in order.
     #[inline]
     pub fn iter(&self) -> MessageIter<'_> {
-        MessageIter { rest: self.payload(), count: self.count, skip: 0 }
+        MessageIter { rest: self.payload(), lengths: self.lengths, skip: 0 }
     }
 
     /// The first message of this name.
@@ -93,25 +105,25 @@ impl<B: AsRef<[u8]>> Messages<B> {
     /// A copy that shares nothing with the buffer of the connection.
     #[must_use]
     pub fn detach(&self) -> Messages {
-        Messages { payload: Bytes::copy_from_slice(self.payload()), count: self.count }
+        Messages { payload: Bytes::copy_from_slice(self.payload()), lengths: self.lengths }
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
+    pub fn is_empty(&self) -> bool {
+        self.payload().is_empty()
     }
 }
 
 impl<B> Messages<B> {
-    /// The messages of a payload that has so many: the other half.
+    /// The messages of a payload that [`check_messages`] has checked.
     #[inline]
-    pub(crate) const fn counted(payload: B, count: usize) -> Self {
-        Self { payload, count }
-    }
-
-    /// How many messages there are.
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
+    pub(crate) const fn checked(payload: B, lengths: Lengths) -> Self {
+        Self { payload, lengths }
     }
 }
 
@@ -124,15 +136,20 @@ impl<'a, B: AsRef<[u8]>> IntoIterator for &'a Messages<B> {
     }
 }
 
-/// How many messages a well-formed list has; `None` when it is malformed: half of a check.
-#[inline]
-pub(crate) fn count_messages(list: &[u8]) -> Option<usize> {
-    let (mut at, mut count) = (0, 0);
+/// Steps over a list of messages; `None` when it is malformed, and [`fault`] says why.
+#[expect(clippy::inline_always, reason = "once for each NOTIFY")]
+#[inline(always)]
+pub(crate) fn check_messages(list: &[u8]) -> Option<Lengths> {
+    let (mut at, mut lengths, mut shift) = (0, 0, 0);
     while at < list.len() {
-        at = skip_message(list, at)?;
-        count += 1;
+        let end = skip_message(list, at)?;
+        if shift < u64::BITS {
+            lengths |= Lengths::of_one(end - at).0 << shift;
+            shift += 16;
+        }
+        at = end;
     }
-    (at == list.len()).then_some(count)
+    (at == list.len()).then_some(Lengths(lengths))
 }
 
 /// Where the message ends that starts `at`.
@@ -176,8 +193,9 @@ fn read_message(reader: &mut Reader<'_>) -> Result<(), Malformed> {
 #[derive(Clone, Debug)]
 pub struct MessageIter<'a> {
     rest: &'a [u8],
-    count: usize,
-    /// Arguments of the message given out last, to be stepped over before the next.
+    /// Of the messages in `rest`.
+    lengths: Lengths,
+    /// Arguments of the message given out last, to be stepped over before the next, where its length was not known.
     skip: u8,
 }
 
@@ -187,13 +205,13 @@ impl<'a> MessageIter<'a> {
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        let count = count_messages(payload).ok_or_else(|| fault(payload))?;
-        Ok(Self { rest: payload, count, skip: 0 })
+        let lengths = check_messages(payload).ok_or_else(|| fault(payload))?;
+        Ok(Self { rest: payload, lengths, skip: 0 })
     }
 
     /// Goes through the front of a list that has not arrived whole: stops where the data does.
     pub(crate) const fn partial(payload: &'a [u8]) -> Self {
-        Self { rest: payload, count: usize::MAX, skip: 0 }
+        Self { rest: payload, lengths: Lengths(0), skip: 0 }
     }
 }
 
@@ -202,16 +220,19 @@ impl<'a> Iterator for MessageIter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
-        self.count = self.count.checked_sub(1)?;
-        let mut reader = Reader::new(self.rest.get(skip_args(self.rest, 0, self.skip)?..)?);
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = self.rest.get(skip_args(self.rest, 0, self.skip)?..)?;
+        let mut reader = Reader::new(message);
         let name = reader.string().ok()?;
         let args = reader.byte(Piece::Message).ok()?;
-        (self.rest, self.skip) = (reader.rest(), args);
+        (self.rest, self.skip) = match self.lengths.0 & 0xffff {
+            0 => (reader.rest(), args),
+            len => (message.get(len as usize..)?, 0),
+        };
+        self.lengths.0 >>= 16;
         Some(Message { name, args: Args { reader, left: args } })
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.count))
     }
 }
 
@@ -326,7 +347,6 @@ mod tests {
         assert!(!messages.is_empty() && Messages::decode(Bytes::new()).unwrap().is_empty());
         let names: Vec<_> = messages.iter().map(|message| message.name()).collect();
         assert_eq!(names, [b"one".as_slice(), b"none", b"two"]);
-        assert_eq!(messages.iter().size_hint(), (0, Some(3)));
         assert_eq!(messages.get("one").unwrap().args().size_hint(), (0, Some(3)));
         let one = messages.get("one").unwrap();
         let args: Vec<_> = one.args().collect();
@@ -370,5 +390,25 @@ mod tests {
         let mut out = Vec::new();
         put_message(&mut out, "many", [("", Value::Null); 300]);
         assert_eq!(MessageIter::decode(&out).unwrap().next().unwrap().args().count(), 255);
+    }
+
+    #[test]
+    fn messages_are_found_whether_their_lengths_are_known_or_not() {
+        let long = alloc::vec![b'x'; 1 << 16];
+        // As many as have a place, more, and some that are too long for theirs.
+        for sizes in [&[1][..], &[1; 4], &[1; 9], &[65_520, 1, 65_527, 65_528, 1, 1], &[65_536], &[65_536, 1]]
+        {
+            let mut list = Vec::new();
+            for (number, size) in sizes.iter().enumerate() {
+                let name = alloc::format!("m{number}");
+                put_message(&mut list, &name, [("", Value::Binary(&long[..*size])), ("last", Value::Null)]);
+            }
+            let shown =
+                |messages: MessageIter<'_>| messages.map(|one| alloc::format!("{one:?}")).collect::<Vec<_>>();
+            let found = shown(MessageIter::decode(&list).unwrap());
+            assert_eq!(found.len(), sizes.len());
+            assert_eq!(found, shown(MessageIter::partial(&list)));
+            assert_eq!(Messages::decode(list.into()).unwrap().len(), sizes.len());
+        }
     }
 }

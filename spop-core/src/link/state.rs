@@ -208,7 +208,12 @@ impl Link {
     /// A payload that came in one frame of this type, when that is what is next in the inbox; nearly always it is.
     /// Otherwise [`next`](Self::next) says what there is.
     #[inline]
-    pub(crate) fn whole(&self, inbox: &[u8], sender: Side, frame_type: FrameType) -> Option<(Ids, Place)> {
+    pub(crate) fn whole<'i>(
+        &self,
+        inbox: &'i [u8],
+        sender: Side,
+        frame_type: FrameType,
+    ) -> Option<(Ids, Place, &'i [u8])> {
         let (&[l0, l1, l2, l3, first, f0, f1, f2, f3], _) = inbox.split_first_chunk()?;
         let flags = Flags(u32::from_be_bytes([f0, f1, f2, f3]));
         if first != frame_type.byte() || judge(self.phase, sender, frame_type, flags) != Verdict::Whole {
@@ -219,9 +224,8 @@ impl Link {
             return None;
         }
         let end = 4_usize.checked_add(len as usize)?;
-        let mut reader = Reader::new(inbox.get(9..end)?);
-        let ids = Ids { stream: reader.varint().ok()?, frame: reader.varint().ok()? };
-        Some((ids, Place { start: end - reader.len(), end }))
+        let (ids, payload) = Ids::split_from(inbox.get(9..end)?)?;
+        Some((ids, Place { start: end - payload.len(), end }, payload))
     }
 
     /// Takes a frame out of the inbox, without its payload.

@@ -298,7 +298,10 @@ fn frames_of_unknown_type_are_counted() {
 #[test]
 fn a_whole_payload_is_found_if_it_is_there_and_of_its_type_and_not_too_long() {
     let whole = |bytes: &[u8], frame_type| {
-        established().whole(bytes, Side::Engine, frame_type).map(|(ids, place)| (ids, place.start, place.end))
+        established().whole(bytes, Side::Engine, frame_type).map(|(ids, place, payload)| {
+            assert_eq!(payload, &bytes[place.start..place.end]);
+            (ids, place.start, place.end)
+        })
     };
     let head = 4 + ACK.encoded_len();
     let longest = frame(FrameType::Notify, &vec![0; MAX as usize - ACK.encoded_len()]);

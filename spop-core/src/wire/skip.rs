@@ -16,6 +16,7 @@ pub(crate) fn skip_string(data: &[u8], at: usize) -> Option<usize> {
     if len < SHORT { Some(at + 1 + usize::from(len)) } else { skip_long_string(data, at) }
 }
 
+#[cold]
 fn skip_long_string(data: &[u8], at: usize) -> Option<usize> {
     let rest = data.get(at..)?;
     let (len, taken) = long_varint(rest);

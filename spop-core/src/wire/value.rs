@@ -192,8 +192,13 @@ impl<'a> Value<'a> {
 
 #[inline]
 fn put_integer(out: &mut (impl Sink + ?Sized), value_type: u8, value: u64) {
-    out.put(&[value_type]);
-    put_varint(out, value);
+    if value < 240 {
+        // One piece in a register: two bytes written one by one are not ready to be read as a pair.
+        out.put(&(u16::from(value_type) | (value as u16) << 8).to_le_bytes());
+    } else {
+        out.put(&[value_type]);
+        put_varint(out, value);
+    }
 }
 
 macro_rules! from {
