@@ -4,7 +4,8 @@ use core::time::Duration;
 
 /// What a peer can make grow, and how far.
 ///
-/// Numbers are per connection. Each default is far above what HAProxy needs and far below what hurts.
+/// Numbers are per connection. Each default is far above what HAProxy needs and far below what hurts. Where 0 would let
+/// nothing through at all, in `max_in_flight` and `max_outgoing`, an agent takes it for 1.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

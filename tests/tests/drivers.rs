@@ -180,6 +180,27 @@ fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
 }
 
 #[test]
+fn limits_of_nothing_let_one_through_at_a_time() {
+    let mut config = AgentConfig::default();
+    (config.limits.max_in_flight, config.limits.max_outgoing) = (0, 0);
+    let config = Arc::new(config);
+    // Others may use the same configuration.
+    let mut reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(1), NOW);
+    assert_eq!(config.limits.max_in_flight, 0);
+    let mut inbox = BytesMut::from(&*frame(HELLO));
+    assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Established(_)));
+    for stream in 0..3 {
+        let n = reactor.outgoing().len();
+        let _ = reactor.on_sent(NOW, n);
+        let asked = ticket(&mut reactor, &mut inbox, &format!("NOTIFY fin {stream} 1 m"));
+        inbox.extend_from_slice(&frame("NOTIFY fin 9 9 m"));
+        assert!(matches!(reactor.on_bytes(NOW, &mut inbox), Action::Paused));
+        inbox.clear();
+        assert_eq!(reactor.acknowledge(NOW, asked, &Actions::new()), Ok(Settled::Queued));
+    }
+}
+
+#[test]
 fn a_write_of_no_bytes_is_no_progress() {
     let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
     let first = ticket(&mut reactor, &mut inbox, "NOTIFY fin 5 1 m");
