@@ -253,6 +253,7 @@ impl AgentReactor {
     }
 
     /// What the driver should do.
+    #[inline]
     pub fn interest(&self) -> Interest {
         self.link.interest(self.is_full())
     }

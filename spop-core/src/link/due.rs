@@ -8,16 +8,22 @@ use crate::{Timestamp, config::Timeouts};
 const FLUSH: u32 = 10;
 
 impl Link {
+    #[inline]
     pub(crate) fn interest(&self, full: bool) -> Interest {
-        if !self.is_closing() {
-            return Interest {
-                read: !self.eof && !full,
-                write: !self.out.ready().is_empty(),
-                resume: self.paused && !full,
-                shut: None,
-                close: false,
-            };
+        if self.is_closing() {
+            return self.interest_of_closing();
         }
+        Interest {
+            read: !self.eof && !full,
+            write: !self.out.ready().is_empty(),
+            resume: self.paused && !full,
+            shut: None,
+            close: false,
+        }
+    }
+
+    #[cold]
+    fn interest_of_closing(&self) -> Interest {
         let step = self.closing.current();
         let close = matches!(step, Some(Step::Close) | None);
         Interest {
