@@ -172,7 +172,6 @@ impl AgentReactor {
     }
 
     /// Takes the ticket for an answer that is about to be queued.
-    #[inline]
     fn settle(&mut self, ticket: &Ticket) -> bool {
         let live = ticket.connection != self.connection || self.flight.remove(ticket.id).is_some();
         if live {

@@ -60,7 +60,7 @@ impl AgentReactor {
     pub fn new(mut config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
         let limits = &config.limits;
         if limits.max_in_flight == 0 || limits.max_outgoing == 0 {
-            // Nothing could ever be read.
+            // Nothing could ever be read. A copy for each connection is what it costs to write 0.
             let limits = &mut Arc::make_mut(&mut config).limits;
             limits.max_in_flight = limits.max_in_flight.max(1);
             limits.max_outgoing = limits.max_outgoing.max(1);

@@ -19,7 +19,6 @@ pub use ack::{AckAction, AckActions, AckIter, Scope};
 pub use actions::Actions;
 pub use capabilities::Capabilities;
 pub use disconnect::{Disconnect, DisconnectError};
-pub(crate) use header::PREFIX_MAX;
 pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};
 pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};

@@ -108,7 +108,7 @@ impl<B: AsRef<[u8]>> Messages<B> {
         Messages { payload: Bytes::copy_from_slice(self.payload()), lengths: self.lengths }
     }
 
-    /// How many messages there are.
+    /// How many messages there are. They are counted by going through them.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
@@ -396,8 +396,14 @@ mod tests {
     fn messages_are_found_whether_their_lengths_are_known_or_not() {
         let long = alloc::vec![b'x'; 1 << 16];
         // As many as have a place, more, and some that are too long for theirs.
-        for sizes in [&[1][..], &[1; 4], &[1; 9], &[65_520, 1, 65_527, 65_528, 1, 1], &[65_536], &[65_536, 1]]
-        {
+        for sizes in [
+            &[1][..],
+            &[1, 2, 3, 4],
+            &[9, 8, 7, 6, 5, 4],
+            &[65_520, 65_521, 7, 8, 9],
+            &[65_536],
+            &[65_536, 1],
+        ] {
             let mut list = Vec::new();
             for (number, size) in sizes.iter().enumerate() {
                 let name = alloc::format!("m{number}");

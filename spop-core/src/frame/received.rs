@@ -97,7 +97,7 @@ fn leave(inbox: &mut BytesMut, end: usize) {
     if end < inbox.len() {
         inbox.advance(end);
     } else {
-        // The next read finds the same room again.
+        // The next read finds this room again.
         inbox.clear();
     }
 }

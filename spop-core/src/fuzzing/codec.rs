@@ -113,6 +113,11 @@ fn messages(payload: &[u8]) {
         MessageIter::partial(payload).map(|message| message.args().count()).fold(0, |begun, _| begun + 1);
     let Ok(messages) = whole else { return };
     assert!(begun >= messages.len());
+    // Whether it is known how long they are or not.
+    assert!(messages.iter().map(|one| one.name()).eq(MessageIter::partial(payload).map(|one| one.name())));
+    for (one, two) in messages.iter().zip(MessageIter::partial(payload)) {
+        assert!(one.args().eq(two.args()));
+    }
     let (mut out, mut text) = (Vec::new(), true);
     for message in &messages {
         let args: Vec<_> =
@@ -121,7 +126,6 @@ fn messages(payload: &[u8]) {
             && message.args().all(|(name, _)| str::from_utf8(name).is_ok());
         put_message(&mut out, str::from_utf8(message.name()).unwrap_or_default(), args);
     }
-    assert_eq!(messages.len(), messages.iter().count());
     let again = Messages::decode(Bytes::from(out.clone())).expect("what was written can be read");
     if text {
         assert_eq!(out.len(), payload.len());

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::{
     Timestamp,
-    frame::{Flags, FrameType, Header, Ids, PREFIX_MAX, put_frame},
+    frame::{Flags, FrameType, HEADER_MAX, Header, Ids, put_frame},
 };
 
 /// A bound on how many bytes leave at once.
@@ -77,8 +77,9 @@ impl Outbox {
         if self.is_empty() {
             self.progress = now;
         }
-        if self.bytes.capacity() - self.bytes.len() < PREFIX_MAX + payload.len() {
-            self.make_room(PREFIX_MAX + payload.len());
+        let most = 4 + HEADER_MAX + payload.len();
+        if self.bytes.capacity() - self.bytes.len() < most {
+            self.make_room(most);
         }
         let before = self.bytes.len();
         match header.prefix(payload.len()) {
@@ -88,7 +89,7 @@ impl Outbox {
                 self.bytes.truncate(before + len);
                 self.bytes.extend_from_slice(payload);
             }
-            None => self.push_unusual(header.frame_type, header.flags, header.ids, payload),
+            None => self.push_any(header.frame_type, header.flags, header.ids, payload),
         }
         if let Some(pace) = &mut self.pace {
             // What left long ago takes nothing from the portion of now.
@@ -110,9 +111,10 @@ impl Outbox {
         self.bytes.reserve(if self.bytes.capacity() == 0 { bytes.max(KEEP) } else { bytes });
     }
 
-    /// A frame with long identifiers. The header comes in pieces so that others need not put theirs together.
-    #[cold]
-    fn push_unusual(&mut self, frame_type: FrameType, flags: Flags, ids: Ids, payload: &[u8]) {
+    /// A frame whose identifiers are too long for a register. The header comes in pieces, so that others need not put theirs
+    /// together.
+    #[inline(never)]
+    fn push_any(&mut self, frame_type: FrameType, flags: Flags, ids: Ids, payload: &[u8]) {
         put_frame(&mut self.bytes, Header { frame_type, flags, ids }, payload);
     }
 
@@ -414,6 +416,12 @@ mod tests {
             out.sent(START, 100);
         }
         assert_eq!(out.len(), 100);
+        assert!(out.bytes.capacity() < 2_000, "{} bytes of memory for 100", out.bytes.capacity());
+        let header = Header { ids: Ids::new(u64::MAX, u64::MAX), ..ACK };
+        for n in 0..100_000 {
+            out.push(START, header, &vec![0; n % 60]);
+            out.sent(START, out.len() - 100);
+        }
         assert!(out.bytes.capacity() < 2_000, "{} bytes of memory for 100", out.bytes.capacity());
     }
 
