@@ -117,12 +117,11 @@ impl<H: Handler> Worker<H> {
     #[cold]
     pub(crate) fn release_superseded(&mut self) {
         for (connection, ticket) in std::mem::take(&mut self.app.superseded) {
-            self.app.pending.cancel(connection, ticket, Cancelled::Superseded);
+            let waited = self.app.pending.cancel(connection, ticket, Cancelled::Superseded);
             let mut net = Net { conns: &mut self.conns, keys: &self.keys };
-            if let Some(reactor) = net.get(connection) {
-                self.app.tally.cancelled += usize::from(reactor.release(self.now, ticket));
-                self.queue_connection(connection);
-            }
+            let released = net.get(connection).is_some_and(|reactor| reactor.release(self.now, ticket));
+            self.app.tally.cancelled += usize::from(waited || released);
+            self.queue_connection(connection);
         }
     }
 }

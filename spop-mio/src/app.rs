@@ -253,7 +253,7 @@ impl<H> App<H> {
             let until = self.shared.config.timeouts.message.map(|patience| now + patience);
             self.pending.orphan(connection, engine, until);
         } else {
-            self.pending.abandon(connection, engine);
+            self.tally.cancelled += self.pending.abandon(connection, engine);
         }
         goes_on
     }

@@ -36,17 +36,18 @@ impl Pending {
         removed
     }
 
-    pub(crate) fn cancel(&mut self, connection: ConnectionId, ticket: TicketId, why: Cancelled) {
-        if let Some(wanted) = self.remove(connection, ticket) {
-            wanted.cancel(why);
-        }
+    /// True when it waited.
+    pub(crate) fn cancel(&mut self, connection: ConnectionId, ticket: TicketId, why: Cancelled) -> bool {
+        self.remove(connection, ticket).map(|wanted| wanted.cancel(why)).is_some()
     }
 
-    /// A connection is gone, and all that waits for it.
-    pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
-        for wanted in self.requests.remove(&connection).into_iter().flat_map(HashMap::into_values) {
+    /// A connection is gone, and all that waits for it; returns how many that are.
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId) -> usize {
+        let waiting = self.requests.remove(&connection).unwrap_or_default();
+        for wanted in waiting.values() {
             wanted.cancel(Cancelled::Disconnected);
         }
+        waiting.len()
     }
 
     /// A connection is gone, and others of its engine are left.
@@ -74,11 +75,10 @@ impl Pending {
         Some(connection)
     }
 
-    /// The last connection of an engine is gone.
-    pub(crate) fn abandon(&mut self, connection: ConnectionId, engine: &Bytes) {
+    /// The last connection of an engine is gone; returns how many requests of the others before it waited.
+    pub(crate) fn abandon(&mut self, connection: ConnectionId, engine: &Bytes) -> usize {
         self.disconnect(connection);
-        for orphan in self.orphans.remove(engine).unwrap_or_default() {
-            self.disconnect(orphan);
-        }
+        let orphans = self.orphans.remove(engine).unwrap_or_default();
+        orphans.into_iter().map(|orphan| self.disconnect(orphan)).sum()
     }
 }

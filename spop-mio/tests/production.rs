@@ -296,6 +296,7 @@ mod metrics {
     use std::{collections::HashMap, thread};
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use spop_mio::Capabilities;
 
     use super::*;
 
@@ -357,5 +358,45 @@ mod metrics {
         assert_eq!(number(&end, "spop_closed_total", "peer,7"), Some(1));
         assert!(number(&end, "spop_received_bytes_total", "").unwrap() > 100);
         assert!(number(&end, "spop_sent_bytes_total", "").unwrap() > 100);
+    }
+
+    #[test]
+    fn each_request_comes_to_one_end_with_async_too() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let (handler, responders) = numbered(1);
+        let mut config = AgentConfig::default();
+        config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        let server = Server::with_config(handler, config).workers(1).bind("127.0.0.1:0").unwrap();
+        let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
+        let thread =
+            thread::spawn(move || ::metrics::with_local_recorder(&recorder, || server.serve().unwrap()));
+        let [mut home, mut sibling] = [(); 2].map(|()| {
+            let mut client = Client::new(TcpStream::connect(address).unwrap());
+            client.greet("pipelining,async", "e1");
+            client
+        });
+        home.send("NOTIFY fin 101 1 m\nNOTIFY fin 102 1 m");
+        let mut waiting: Vec<_> = responders.iter().take(2).collect();
+        let leave = |mut client: Client<TcpStream>, left| {
+            client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
+            while client.receive().is_some() {}
+            drop(client);
+            until(|| handle.stats().open == left);
+        };
+        leave(home, 1);
+        // One of those without a connection is superseded, the other is left when the last connection goes.
+        sibling.send("NOTIFY fin 101 1 m");
+        waiting.push(responders.recv().unwrap());
+        leave(sibling, 0);
+        until(|| waiting.iter().all(Responder::is_cancelled));
+        handle.drain();
+        thread.join().unwrap();
+        let counted = |name: &str| {
+            let found =
+                snapshotter.snapshot().into_vec().into_iter().find(|(key, ..)| key.key().name() == name);
+            found.map(|(.., value)| value)
+        };
+        assert_eq!(counted("spop_cancelled_total"), Some(DebugValue::Counter(3)));
     }
 }

@@ -122,8 +122,7 @@ impl<H: Handler> Service<H> {
         let call = move |request| call(Arc::clone(&handler), request);
         let id = ConnectionId(control.key());
         let span = spans::connection(&arrival.peer, id.0);
-        let serving = Arc::clone(&shared.control);
-        let timeout = shared.config.timeouts.message;
+        let serving = Arc::clone(&shared);
         let driver = Driver {
             transfer: Transfer::new(io, inbox),
             session: Session::new(Arc::clone(&shared), id, arrival, call),
@@ -134,10 +133,13 @@ impl<H: Handler> Service<H> {
         driver
             .then(move |Ended { closed, orphans }| {
                 let orphans = orphans.map(|(calls, seat)| {
-                    let deadline = timeout.map(|timeout| Box::pin(sleep(timeout)));
-                    Orphans { calls, seat, control: serving.subscribe(), deadline }
+                    let deadline = serving.config.timeouts.message.map(|timeout| Box::pin(sleep(timeout)));
+                    Orphans { calls, seat, control: serving.control.subscribe(), deadline, stopped: 0 }
                 });
-                OptionFuture::from(orphans).map(|_| closed)
+                OptionFuture::from(orphans).map(move |stopped| {
+                    serving.metrics.cancelled(stopped.unwrap_or_default());
+                    closed
+                })
             })
             .instrument(span)
     }

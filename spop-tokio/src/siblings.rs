@@ -207,29 +207,31 @@ impl Drop for Seat {
     }
 }
 
-/// The handlers of a connection that has ended, while its siblings can send what they answer.
+/// The handlers of a connection that has ended, while its siblings can send what they answer. Ends with how many of them
+/// were stopped because nobody waits.
 pub(crate) struct Orphans<F> {
     pub(crate) calls: Calls<F>,
     pub(crate) seat: Seat,
     pub(crate) control: Subscription,
     /// When those that are left have failed: no reactor watches them any more.
     pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    pub(crate) stopped: usize,
 }
 
 /// Nothing in it is pinned in place.
 impl<F> Unpin for Orphans<F> {}
 
 impl<F: Future<Output = Reply>> Future for Orphans<F> {
-    type Output = ();
+    type Output = usize;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { calls, seat, control, deadline } = &mut *self;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
+        let Self { calls, seat, control, deadline, stopped } = &mut *self;
         if control.level(cx.waker()) == Level::Stop {
-            return Poll::Ready(());
+            return Poll::Ready(*stopped + calls.give_up().len());
         }
         for letter in seat.letters(cx.waker()) {
             if let Letter::Cancel(id) = letter {
-                calls.cancel(id);
+                *stopped += usize::from(calls.cancel(id).is_some());
             }
         }
         while let Some((ticket, outcome)) = calls.finished(cx) {
@@ -240,7 +242,9 @@ impl<F: Future<Output = Reply>> Future for Orphans<F> {
                 seat.route(ticket, Ok(Reply::Fail("no answer in time".to_owned())));
             }
         }
-        let abandoned = seat.place.abandoned.load(Ordering::Acquire);
-        if abandoned || calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if seat.place.abandoned.load(Ordering::Acquire) {
+            *stopped += calls.give_up().len();
+        }
+        if calls.is_empty() { Poll::Ready(*stopped) } else { Poll::Pending }
     }
 }

@@ -380,6 +380,8 @@ mod tower {
 #[cfg(feature = "metrics")]
 mod metrics {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use spop_tokio::Capabilities;
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -423,5 +425,37 @@ mod metrics {
         assert!(matches!(number("spop_received_bytes_total"), Some(DebugValue::Counter(100..))));
         let closed = numbers.get(&("spop_closed_total".to_owned(), "peer,7".to_owned()));
         assert_eq!(closed, Some(&DebugValue::Counter(1)));
+    }
+
+    #[test]
+    fn each_request_comes_to_one_end_with_async_too() {
+        async fn leave(mut client: Client<TcpStream>) {
+            client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
+            while client.receive().await.is_some() {}
+        }
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let run = within(async {
+            let mut config = AgentConfig::default();
+            config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+            let server = Running::with(numbered(1).0, config, |server| server).await;
+            let [mut home, mut sibling] = [server.connect().await, server.connect().await];
+            home.greet_as("e1", "pipelining,async").await;
+            sibling.greet_as("e1", "pipelining,async").await;
+            home.send("NOTIFY fin 101 1 m\nNOTIFY fin 102 1 m").await;
+            sibling.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1").await;
+            leave(home).await;
+            // One of those without a connection is superseded, the other is left when the last connection goes.
+            sibling.send("NOTIFY fin 101 1 m").await;
+            leave(sibling).await;
+            while server.handle.stats().open > 0 {
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));
+        let counted = snapshotter.snapshot().into_vec().into_iter();
+        let mut counted = counted.filter(|(key, ..)| key.key().name() == "spop_cancelled_total");
+        assert_eq!(counted.next().map(|(.., value)| value), Some(DebugValue::Counter(3)));
     }
 }
