@@ -2,7 +2,11 @@
 //! `cargo bench -p spop-core --bench scale`
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
 
-use std::{hint::black_box, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use spop_core::{
@@ -13,7 +17,8 @@ use spop_core::{
 };
 
 const RUNS: usize = 200;
-const NOW: Timestamp = Timestamp::ZERO;
+/// The pause between two portions of answers (`Pacing`).
+const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() {
     println!("in flight   ns per NOTIFY");
@@ -32,11 +37,12 @@ fn main() {
 fn best(in_flight: usize, arguments: usize) -> f64 {
     let mut config = AgentConfig::default();
     config.limits.max_in_flight = in_flight + 1;
-    let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), NOW);
+    let mut now = Timestamp::ZERO;
+    let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), now);
     let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
     let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
-    while !matches!(agent.on_bytes(NOW, &mut inbox), Action::SendFrames) {}
-    let _ = agent.on_sent(NOW, agent.outgoing().len());
+    while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
+    let _ = agent.on_sent(now, agent.outgoing().len());
 
     let mut payload = Vec::new();
     put_message(&mut payload, "check", vec![("name", Value::String(b"a short text")); arguments]);
@@ -53,7 +59,7 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
         let start = Instant::now();
         for _ in 0..repeat {
             inbox.extend_from_slice(&bytes);
-            while let Action::RunMessages(notify) = agent.on_bytes(NOW, &mut inbox) {
+            while let Action::RunMessages(notify) = agent.on_bytes(now, &mut inbox) {
                 for message in &notify.messages {
                     for argument in message.args() {
                         black_box(argument);
@@ -61,12 +67,17 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
                 }
                 tickets.push(notify.ticket);
             }
+            assert_eq!(tickets.len(), in_flight);
             for ticket in tickets.drain(..) {
                 let mut actions = Actions::new();
                 actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
-                agent.acknowledge(NOW, ticket, &actions).unwrap();
+                agent.acknowledge(now, ticket, &actions).unwrap();
             }
-            let _ = agent.on_sent(NOW, agent.outgoing().len());
+            while agent.outgoing_bytes() > 0 {
+                let _ = agent.on_sent(now, agent.outgoing().len());
+                now = now + PAUSE;
+                let _ = agent.on_timeout(now);
+            }
         }
         best = best.min(start.elapsed().as_nanos() as f64 / repeat as f64);
     }
