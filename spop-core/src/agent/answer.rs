@@ -38,10 +38,9 @@ impl AgentReactor {
         }
         // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
         self.link.tick(now);
-        if self.flight.remove(ticket.id).is_none() {
+        if !self.settle(&ticket) {
             return Ok(Settled::Dropped);
         }
-        self.flight.answered();
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
         Ok(Settled::Queued)
     }
@@ -172,6 +171,7 @@ impl AgentReactor {
     }
 
     /// Takes the ticket for an answer that is about to be queued.
+    #[inline]
     fn settle(&mut self, ticket: &Ticket) -> bool {
         let live = ticket.connection != self.connection || self.flight.remove(ticket.id).is_some();
         if live {

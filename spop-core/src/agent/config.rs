@@ -1,6 +1,6 @@
 //! What an agent wants of all its connections.
 
-use alloc::string::String;
+use alloc::{string::String, sync::Arc};
 use core::time::Duration;
 
 use crate::{
@@ -69,6 +69,19 @@ impl Default for AgentConfig {
             farewell: Some(Farewell::default()),
             defer_output: false,
         }
+    }
+}
+
+impl AgentConfig {
+    /// With limits that let something through: 0 counts as 1. A copy for each connection is what it costs to write 0.
+    pub(super) fn with_room(mut config: Arc<Self>) -> Arc<Self> {
+        let limits = &config.limits;
+        if limits.max_in_flight == 0 || limits.max_outgoing == 0 {
+            let limits = &mut Arc::make_mut(&mut config).limits;
+            limits.max_in_flight = limits.max_in_flight.max(1);
+            limits.max_outgoing = limits.max_outgoing.max(1);
+        }
+        config
     }
 }
 

@@ -57,14 +57,8 @@ pub struct AgentReactor {
 /// Inputs: something happened.
 impl AgentReactor {
     /// A connection that was just opened. It is known as `connection` to its caller.
-    pub fn new(mut config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
-        let limits = &config.limits;
-        if limits.max_in_flight == 0 || limits.max_outgoing == 0 {
-            // Nothing could ever be read. A copy for each connection is what it costs to write 0.
-            let limits = &mut Arc::make_mut(&mut config).limits;
-            limits.max_in_flight = limits.max_in_flight.max(1);
-            limits.max_outgoing = limits.max_outgoing.max(1);
-        }
+    pub fn new(config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
+        let config = AgentConfig::with_room(config);
         let mut link = Link::new(Side::Agent, own_frame_size(&config), now);
         if config.defer_output {
             link.defer_output();

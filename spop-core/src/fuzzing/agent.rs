@@ -159,6 +159,12 @@ pub fn encode(frame: &PeerFrame, out: &mut Vec<u8>) {
     }
 }
 
+pub(super) fn send(driver: &mut Driver, frame: &PeerFrame) {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes);
+    driver.send(&bytes);
+}
+
 /// Actions that take so many bytes, or two where that is too few.
 pub(super) fn actions(len: usize) -> Actions {
     let mut actions = Actions::new();
@@ -246,9 +252,7 @@ fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: L
         match event {
             Event::Frames(burst) => {
                 for frame in burst {
-                    let mut bytes = Vec::new();
-                    encode(frame, &mut bytes);
-                    driver.send(&bytes);
+                    send(&mut driver, frame);
                 }
             }
             Event::Bytes(bytes) => driver.send(bytes),

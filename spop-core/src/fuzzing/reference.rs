@@ -3,7 +3,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use super::{
-    agent::{BOUNDS, Event, actions, config, encode, hello, ways},
+    agent::{BOUNDS, Event, actions, config, hello, send, ways},
     driver::{Cuts, Driver},
     input::Input,
     model::{Bounds, Model},
@@ -83,9 +83,7 @@ pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts
         match event {
             Event::Frames(burst) => {
                 for frame in burst {
-                    let mut bytes = Vec::new();
-                    encode(frame, &mut bytes);
-                    driver.send(&bytes);
+                    send(&mut driver, frame);
                     model.send(frame.clone());
                 }
             }

@@ -20,3 +20,4 @@ pub use status::Status;
 pub use value::{Value, ValueType};
 use varint::long_varint;
 pub use varint::{VARINT_MAX, put_varint, varint_len};
+pub(crate) use varint::{read_short_varint, short_varint};
