@@ -51,7 +51,6 @@ impl Link {
             if step == Some(Step::Flush) {
                 next.offer(Some(self.since + timeouts.linger.saturating_mul(FLUSH)), Timer::Linger);
             }
-            next.offer(self.out.paced_until(), Timer::Pace);
         } else {
             let after = |since: Timestamp, timeout: Option<_>| timeout.map(|timeout| since + timeout);
             if self.phase != Phase::Established {
@@ -69,15 +68,13 @@ impl Link {
             {
                 next.offer(after(touched.max(self.stopped), timeouts.frame), Timer::Fragment);
             }
-            let paced = self.out.paced_until();
-            next.offer(paced, Timer::Pace);
             if self.nothing_to_send() || self.out.deferred {
                 // What arrives in parts has a timeout of its own, or else is idle when its next part does not come.
                 let timed = timeouts.frame.is_some() && (self.reassembly.len() > 0 || self.partial.is_some());
-                if !owes && !timed {
+                if !owes && !timed && !self.is_draining() {
                     next.offer(after(self.active, timeouts.idle), Timer::Idle);
                 }
-            } else if paced.is_none() && !self.out.deferred && !self.out.held && !self.out.is_empty() {
+            } else if !self.out.deferred && !self.out.held && !self.out.is_empty() {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
@@ -89,7 +86,6 @@ impl Link {
     pub(crate) fn expired(&mut self, due: Option<(Timestamp, Timer)>) -> Option<Due> {
         let (_, timer) = due.filter(|(at, _)| *at <= self.now)?;
         match timer {
-            Timer::Pace => self.out.renew(self.now),
             Timer::Linger => self.step_overdue(),
             _ => return Some(Due::Timer(timer)),
         }

@@ -1,4 +1,4 @@
-//! How a connection ends: drain, disconnect, flush, shut, linger, close.
+//! How a connection ends: drain, disconnect, flush, await the peer's close, shut, linger, close.
 
 use super::{Link, Phase, Progress, Side, Step};
 use crate::{
@@ -20,6 +20,15 @@ impl Link {
         }
     }
 
+    /// Takes a drain back.
+    pub(crate) fn stop_draining(&mut self) {
+        if !self.is_closing() {
+            self.closing.set(Step::Drain, Progress::NotWanted);
+            self.drain_by = None;
+            self.out.held = false;
+        }
+    }
+
     /// Whether a drain may go on.
     pub(crate) fn drain_is_in_time(&self) -> bool {
         self.drain_by.is_some_and(|by| self.now < by)
@@ -38,8 +47,9 @@ impl Link {
             Side::Agent => FrameType::AgentDisconnect,
             Side::Engine => FrameType::HaproxyDisconnect,
         };
-        self.out.push_last(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
+        self.out.push(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
         self.closing.set(Step::Disconnect, Progress::Done);
+        self.closing.want(Step::AwaitClose);
         self.close();
     }
 
@@ -94,7 +104,7 @@ impl Link {
         while let Some(step) = self.closing.current() {
             let done = match step {
                 Step::Flush => self.nothing_to_send(),
-                Step::Linger => self.eof,
+                Step::AwaitClose | Step::Linger => self.eof,
                 _ => return,
             };
             if !done {
@@ -111,6 +121,11 @@ impl Link {
     pub(super) fn step_overdue(&mut self) {
         match self.closing.current() {
             Some(Step::Flush) => self.abandon(),
+            // It has had its time to read the DISCONNECT, and will not close sooner for a FIN.
+            Some(step @ Step::AwaitClose) => {
+                self.closing.set(Step::Linger, Progress::Done);
+                self.step_done(step);
+            }
             Some(step) if step != Step::Close => self.step_done(step),
             _ => {}
         }

@@ -41,12 +41,14 @@ pub enum Timer {
     Refused,
     /// Nothing happens.
     Idle,
+    /// The connection is older than it may be.
+    Age,
+    /// The limit of requests in flight is reached, and the oldest is older than HAProxy's processing timeout.
+    Processing,
     /// A NOTIFY was not answered.
     Message,
     /// The peer reads nothing.
     Write,
-    /// More outgoing bytes may leave.
-    Pace,
     /// What is owed was not finished in time for the drain.
     Drain,
     /// A step of closing does not finish.
@@ -61,9 +63,10 @@ impl fmt::Display for Timer {
             Self::Fragment => "the next fragment of a payload did not come in time",
             Self::Refused => "nothing came after a payload was refused",
             Self::Idle => "the connection was idle too long",
+            Self::Age => "the connection was open long enough",
+            Self::Processing => "a NOTIFY was not answered within HAProxy's processing timeout",
             Self::Message => "a NOTIFY was not answered in time",
             Self::Write => "the peer read nothing for too long",
-            Self::Pace => "more bytes may leave",
             Self::Drain => "the drain was not finished in time",
             Self::Linger => "a step of closing did not finish in time",
         })

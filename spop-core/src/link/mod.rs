@@ -21,7 +21,6 @@ mod tests;
 pub use closing::{Closing, Layers, Progress, Step};
 pub(crate) use due::{Due, Earliest, TIMERS};
 pub use interest::{Interest, Layer, Timer};
-pub use outbox::Pacing;
 pub use reason::{CloseReason, Closed, Initiator, Lost};
 pub(crate) use reassembly::{Begun, Continued};
 pub(crate) use state::{Link, Next};

@@ -22,6 +22,8 @@ pub struct Closed {
 pub enum CloseReason {
     /// It was a health check, and it is done.
     HealthCheck,
+    /// It was a health check, and it was refused because the agent is about to shut down.
+    HealthCheckRefused,
     /// The peer sent a DISCONNECT.
     PeerDisconnect {
         /// Its code.
@@ -62,9 +64,11 @@ impl CloseReason {
     /// Who ended it.
     pub const fn initiator(&self) -> Initiator {
         match self {
-            Self::HealthCheck | Self::PeerDisconnect { .. } | Self::Violation(_) | Self::Eof => {
-                Initiator::Peer
-            }
+            Self::HealthCheck
+            | Self::HealthCheckRefused
+            | Self::PeerDisconnect { .. }
+            | Self::Violation(_)
+            | Self::Eof => Initiator::Peer,
             Self::Timeout(_) => Initiator::Time,
             Self::Disconnect(_) | Self::Drained | Self::Stalled => Initiator::Us,
             Self::Transport => Initiator::Transport,
@@ -74,7 +78,11 @@ impl CloseReason {
     /// Whether this is how sessions end when all is well.
     pub const fn is_normal(&self) -> bool {
         match self {
-            Self::HealthCheck | Self::Drained | Self::Eof | Self::Timeout(Timer::Idle) => true,
+            Self::HealthCheck
+            | Self::HealthCheckRefused
+            | Self::Drained
+            | Self::Eof
+            | Self::Timeout(Timer::Idle | Timer::Age) => true,
             Self::PeerDisconnect { status, .. } | Self::Disconnect(status) => {
                 matches!(*status, Status::NORMAL | Status::TIMEOUT)
             }
@@ -87,6 +95,9 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HealthCheck => f.write_str("a health check was answered"),
+            Self::HealthCheckRefused => {
+                f.write_str("a health check was refused: the agent is about to shut down")
+            }
             Self::PeerDisconnect { status, message } => {
                 write!(f, "the peer disconnected with {status}: \"{}\"", message.escape_ascii())
             }
@@ -172,6 +183,8 @@ mod tests {
                 false,
             ),
             (CloseReason::Disconnect(Status(13)), "disconnected by this side with 13", Initiator::Us, false),
+            (CloseReason::HealthCheckRefused, "a health check was refused", Initiator::Peer, true),
+            (CloseReason::Timeout(Timer::Age), "the connection was open", Initiator::Time, true),
             (CloseReason::Drained, "drained", Initiator::Us, true),
             (CloseReason::Eof, "the peer closed the connection", Initiator::Peer, true),
             (CloseReason::Transport, "the transport failed", Initiator::Transport, false),

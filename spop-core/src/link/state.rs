@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::{
-    Closing, Layers, Pacing, Phase, Side, Verdict, Violation, judge, outbox::Outbox, reassembly::Reassembly,
+    Closing, Layers, Phase, Side, Verdict, Violation, judge, outbox::Outbox, reassembly::Reassembly,
     sending::Sending,
 };
 use crate::{
@@ -106,10 +106,6 @@ impl Link {
     /// Since when output has been held back that could leave.
     pub(crate) fn held_since(&self) -> Option<Timestamp> {
         (self.out.held && !self.out.is_empty()).then_some(self.out.progress)
-    }
-
-    pub(crate) fn pace(&mut self, pacing: Pacing, portion: usize) {
-        self.out.pace(pacing, portion);
     }
 
     /// Makes fragments shorter than their frames could hold, by this much.

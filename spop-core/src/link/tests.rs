@@ -139,15 +139,34 @@ fn after_the_end_of_input_a_closing_link_only_writes() {
 }
 
 #[test]
-fn a_flush_that_is_paced_does_not_ask_to_write() {
-    let mut link = established();
-    link.pace(Pacing::default(), 100);
-    link.push(ACK, &[0; 200]);
-    link.close();
-    send_all(&mut link);
-    assert!(link.outgoing().is_empty() && !link.nothing_to_send());
-    assert!(!link.interest(false).write);
-    assert_eq!(next(&link), Some((START + Pacing::default().interval, Timer::Pace)));
+fn after_a_disconnect_the_close_of_the_peer_is_awaited_before_the_write_side_is_shut() {
+    let reading = Interest { read: true, ..Interest::default() };
+    let disconnected = || {
+        let mut link = established();
+        link.set_layers(Layers::Data);
+        link.disconnect(Status::NORMAL, "bye");
+        send_all(&mut link);
+        assert_eq!((link.interest(false), link.closing().current()), (reading, Some(Step::AwaitClose)));
+        assert_eq!(next(&link), Some((at(1), Timer::Linger)));
+        link
+    };
+    // The peer closes.
+    let mut link = disconnected();
+    link.input_ended();
+    for layer in [Layer::Data, Layer::Transport] {
+        assert_eq!(link.interest(false), Interest { shut: Some(layer), ..Interest::default() });
+        link.write_shut(Progress::Done);
+    }
+    assert!(link.interest(false).close);
+    // It does not: what was waited for once is not waited for again.
+    let mut link = disconnected();
+    link.tick(at(1));
+    link.step_overdue();
+    for layer in [Layer::Data, Layer::Transport] {
+        assert_eq!(link.interest(false).shut, Some(layer));
+        link.write_shut(Progress::Done);
+    }
+    assert!(link.interest(false).close);
 }
 
 #[test]
@@ -240,12 +259,6 @@ fn what_waits_to_be_sent_has_its_time_unless_it_waits_for_something_else() {
     assert_eq!((held.outgoing().len(), next(&held)), (0, None));
     held.hold_output(false);
     assert_eq!(next(&held), Some((at(30), Timer::Write)));
-
-    let mut paced = established();
-    paced.pace(Pacing::default(), 100);
-    paced.push(ACK, &[0; 200]);
-    send_all(&mut paced);
-    assert_eq!(next(&paced), Some((START + Pacing::default().interval, Timer::Pace)));
 
     // A part of an answer that is no fragment yet is the application's to go on with.
     let mut part = established();
