@@ -39,7 +39,7 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
     config.limits.max_in_flight = in_flight + 1;
     let mut now = Timestamp::ZERO;
     let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), now);
-    let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+    let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
     let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
     while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
     let _ = agent.on_sent(now, agent.outgoing().len());

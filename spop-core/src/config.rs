@@ -16,7 +16,9 @@ pub struct Limits {
     /// Unfinished payloads at once; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
     /// Default 16.
     pub max_payloads: usize,
-    /// NOTIFYs that wait for their answer, or whose answer waits to be sent. At the limit reading pauses. Default 64.
+    /// NOTIFYs that wait for their answer, or whose answer waits to be sent. At the limit reading pauses; with
+    /// [`AgentConfig::processing`](crate::AgentConfig::processing) only until the oldest is older than that. Default 256,
+    /// far above the 20 that HAProxy has waiting on a connection (`max-waiting-frames`).
     pub max_in_flight: usize,
     /// Bytes that wait to be sent, at which reading pauses; also the longest answer sent in fragments. Default 1 MiB.
     pub max_outgoing: usize,
@@ -33,7 +35,7 @@ impl Default for Limits {
             max_payload: 1 << 20,
             max_payload_bytes: 4 << 20,
             max_payloads: 16,
-            max_in_flight: 64,
+            max_in_flight: 256,
             max_outgoing: 1 << 20,
             max_engine_id: 256,
             max_refused: 256,
@@ -49,7 +51,9 @@ pub struct Timeouts {
     pub hello: Option<Duration>,
     /// From the first byte of a frame to its last, and from one fragment of a payload to the next. Default 10 s.
     pub frame: Option<Duration>,
-    /// While nothing is sent, received or owed. Default 10 min; HAProxy's own `timeout idle` is usually shorter.
+    /// While nothing is sent, received or owed. Default 10 min, longer than HAProxy's own (`timeout idle`, or
+    /// `pool-purge-delay` since 3.1), so that HAProxy closes first: a request that is sent within 0.25 ms of the moment at
+    /// which the agent leaves is lost.
     pub idle: Option<Duration>,
     /// While bytes wait to be sent and none leaves. Default 30 s.
     pub write: Option<Duration>,

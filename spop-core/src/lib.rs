@@ -17,7 +17,7 @@
 //! let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
 //! let mut inbox = BytesMut::new();
 //! for frame in [
-//!     r#"HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining"#,
+//!     r#"HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async"#,
 //!     r#"NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7"#,
 //! ] {
 //!     inbox.extend_from_slice(&notation::parse_bytes(frame)?);
@@ -109,7 +109,7 @@ pub mod wire;
 
 pub use agent::{
     Abort, Aborted, AckError, Action, AgentConfig, AgentReactor, Cancel, Cancelled, ConnectionId, Farewell,
-    NotArriving, Notify, OnFailure, Partial, Session, Settled, Ticket, TicketId,
+    NotArriving, Notify, OnFailure, Partial, PipeliningPolicy, Session, Settled, Ticket, TicketId,
 };
 pub use engine::{
     AgentSection, Answer, AskError, Ended, EngineAction, EngineConfig, EngineError, EngineReactor, EventEnd,

@@ -170,7 +170,7 @@ impl Reactor {
     fn new() -> Self {
         let now = Timestamp::ZERO;
         let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
-        let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+        let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
         let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
         while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
         let _ = agent.on_sent(now, agent.outgoing().len());

@@ -1,5 +1,7 @@
 //! What a reactor says is to be done.
 
+use core::time::Duration;
+
 use bytes::Bytes;
 
 use super::ticket::{Ticket, TicketId};
@@ -53,6 +55,8 @@ pub struct Session {
     pub capabilities: Capabilities,
     /// What the peer announced; with fragmentation among it, answers may leave in fragments.
     pub peer_capabilities: Capabilities,
+    /// The longest frame that the peer offered to send.
+    pub peer_max_frame_size: u32,
     /// Whose connection it is, as the peer says. HAProxy 2.6 and 3.0 have one for each thread.
     pub engine_id: Option<Bytes>,
 }
@@ -62,6 +66,26 @@ impl Session {
     pub fn shared_engine(&self) -> Option<&Bytes> {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
+
+    /// Whether requests are lost to the frame size of the session: the peer offered longer frames, and cannot make up for
+    /// them with fragments. HAProxy fails such a request with error 259 and sends the agent nothing.
+    ///
+    pub fn loses_long_requests(&self) -> bool {
+        let fragments =
+            self.capabilities.contains(Capabilities::FRAGMENTATION) && !self.peer_is_multiplexer();
+        self.max_frame_size < self.peer_max_frame_size && !fragments
+    }
+
+    /// Whether the peer is taken for HAProxy 3.1 or later, whose SPOP multiplexer never fragments, has at most 20 requests
+    /// on a connection, or one without pipelining, and gives requests up without a word: it announces neither async, as 2.6
+    /// and 3.0 do, nor fragmentation, as no HAProxy does.
+    pub fn peer_is_multiplexer(&self) -> bool {
+        is_multiplexer(self.peer_capabilities)
+    }
+}
+
+pub(super) fn is_multiplexer(peer: Capabilities) -> bool {
+    !peer.contains(Capabilities::ASYNC) && !peer.contains(Capabilities::FRAGMENTATION)
 }
 
 /// A NOTIFY.
@@ -108,6 +132,8 @@ pub struct Cancelled {
     pub ticket: TicketId,
     /// The identifiers of the NOTIFY.
     pub ids: Ids,
+    /// How long it had waited.
+    pub age: Duration,
     /// Why.
     pub why: Cancel,
 }
@@ -120,6 +146,12 @@ pub enum Cancel {
     Superseded,
     /// The peer aborted it.
     Aborted,
+    /// The peer gave it up: HAProxy 3.1 and later have one request at a time on a connection, or 20 with pipelining, and it
+    /// has sent another. It says so in no other way.
+    Abandoned,
+    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) and gave way, because the limit of
+    /// requests in flight was reached. The peer got what the configuration says.
+    Overdue,
     /// It was not answered in time, and the peer got what the configuration says.
     TimedOut,
 }

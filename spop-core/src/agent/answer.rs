@@ -6,6 +6,8 @@ use super::{
     reactor::AgentReactor,
     ticket::{AckError, Settled, Ticket, TicketId},
 };
+use core::time::Duration;
+
 use crate::{
     Actions, Capabilities, Status, Timestamp,
     frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
@@ -30,7 +32,7 @@ impl AgentReactor {
     ) -> Result<Settled, AckError> {
         let payload = actions.as_bytes();
         if ticket.connection != self.connection
-            || payload.len() + HEADER_MAX > self.link.max_frame_size as usize
+            || payload.len() + HEADER_MAX > self.max_ack
             || self.link.is_fragmenting()
             || self.link.is_deferred()
         {
@@ -38,11 +40,9 @@ impl AgentReactor {
         }
         // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
         self.link.tick(now);
-        if !self.settle(&ticket) {
-            return Ok(Settled::Dropped);
-        }
+        let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
-        Ok(Settled::Queued)
+        Ok(settled)
     }
 
     /// Hands in a part of an answer that has more to come; the last goes to [`acknowledge`](Self::acknowledge). For
@@ -84,13 +84,11 @@ impl AgentReactor {
     pub fn abort_answer(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.own(ticket)?;
-        if !self.settle(&ticket) {
-            return Ok(Settled::Dropped);
-        }
+        let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
         if !self.link.abort_sending(ticket.ids) {
             self.push_abort(ticket.ids);
         }
-        Ok(Settled::Queued)
+        Ok(settled)
     }
 
     /// Says that there is no answer; the peer gets what [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says. An
@@ -101,7 +99,7 @@ impl AgentReactor {
     pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Action<'static>, AckError> {
         self.tick(now);
         let ticket = self.own(ticket)?;
-        if self.settle(&ticket) {
+        if self.settle(&ticket).is_some() {
             self.push_failure(ticket.ids);
         }
         Ok(self.at_rest(1))
@@ -111,7 +109,7 @@ impl AgentReactor {
     /// nobody waits for it; the rest of an answer that was begun in parts is withdrawn. False when it was not waiting.
     pub fn release(&mut self, now: Timestamp, ticket: TicketId) -> bool {
         self.tick(now);
-        let Some(ids) = self.flight.remove(ticket) else { return false };
+        let Some((ids, _)) = self.flight.remove(ticket) else { return false };
         self.link.withdraw(ids);
         if self.link.is_eof() && !self.link.is_closing() {
             self.end_if_nothing_owed();
@@ -136,6 +134,7 @@ impl AgentReactor {
     /// the drain timeout the session ends whatever is owed.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
+        self.drained_by = None;
         self.link.drain(now + self.config.timeouts.drain);
         self.hold_back();
     }
@@ -170,14 +169,19 @@ impl AgentReactor {
         ticket.connection != self.connection || self.flight.contains(ticket.id)
     }
 
-    /// Takes the ticket for an answer that is about to be queued.
+    /// Takes the ticket for an answer that is about to be queued; `None` when nobody waits for it.
     #[inline]
-    fn settle(&mut self, ticket: &Ticket) -> bool {
-        let live = ticket.connection != self.connection || self.flight.remove(ticket.id).is_some();
-        if live {
-            self.flight.answered();
+    fn settle(&mut self, ticket: &Ticket) -> Option<Settled> {
+        let mut settled = Settled::Queued;
+        if ticket.connection == self.connection {
+            let (_, arrived) = self.flight.remove(ticket.id)?;
+            let age = self.link.now().as_nanos().saturating_sub(arrived.as_nanos());
+            if age > self.late_after {
+                settled = Settled::Late { age: Duration::from_nanos(age) };
+            }
         }
-        live
+        self.flight.answered();
+        Some(settled)
     }
 
     /// What [`acknowledge`](Self::acknowledge) does when there is more to it than one frame behind the others.
@@ -195,14 +199,13 @@ impl AgentReactor {
         }
         let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
         let size = header.encoded_len() + payload.len();
-        if !self.link.is_sending(ticket.ids) && size <= self.link.max_frame_size as usize {
+        if !self.link.is_sending(ticket.ids) && size <= self.max_ack {
             self.link.push(header, payload);
         } else {
             ticket = self.check_size(ticket, payload.len())?;
             self.link.push_fragmented(FrameType::Ack, ticket.ids, payload, true);
         }
-        self.settle(&ticket);
-        Ok(Settled::Queued)
+        Ok(self.settle(&ticket).unwrap_or(Settled::Dropped))
     }
 
     /// Whether an answer of this size can be sent at all, in fragments if need be.
@@ -211,7 +214,7 @@ impl AgentReactor {
             self.config.limits.max_outgoing
         } else {
             let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
-            self.link.max_frame_size as usize - header.encoded_len()
+            self.max_ack.saturating_sub(header.encoded_len())
         };
         if size <= limit { Ok(ticket) } else { Err(AckError::TooBig { ticket, size, limit }) }
     }

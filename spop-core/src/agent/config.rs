@@ -6,7 +6,6 @@ use core::time::Duration;
 use crate::{
     Actions, Capabilities, Status,
     config::{Limits, Timeouts},
-    link::Pacing,
 };
 
 use super::Farewell;
@@ -24,20 +23,36 @@ use super::Farewell;
 #[non_exhaustive]
 pub struct AgentConfig {
     /// The longest frame this side accepts, in bytes without its length prefix; the session uses the lower of both sides'.
-    /// Less than 256 counts as 256. Default 16380, HAProxy's own.
+    /// Less than 256 counts as 256, and more than [`Limits::max_payload_bytes`] as that. Default 1 MiB, so that HAProxy's
+    /// `tune.bufsize` decides. No memory is reserved for it, and before the handshake no frame may take more than 16 KiB.
+    ///
+    /// HAProxy 3.1 and later never fragment: a request that exceeds the size of the session fails there with 259 before the
+    /// agent sees it.
     pub max_frame_size: u32,
     /// What this side can do. Default fragmentation and pipelining.
     ///
     /// HAProxy 2.6 and 3.0 need fragmentation for what exceeds the frame size; without it they reconnect in a storm.
     pub capabilities: Capabilities,
+    /// To which peers pipelining is offered, where `capabilities` has it. Default
+    /// [`Auto`](PipeliningPolicy::Auto).
+    pub pipelining: PipeliningPolicy,
+    /// HAProxy's `timeout processing`, or longer: an answer that takes longer comes too late. HAProxy says nothing when it
+    /// gives a request up, so the agent has to know. Default 500 ms; `None` where it is not known.
+    ///
+    /// Late answers are sent all the same, and reported as [`Settled::Late`](super::Settled::Late). When
+    /// [`Limits::max_in_flight`] is reached, reading pauses until the oldest request is older than this; then it gives way
+    /// ([`Cancel::Overdue`](super::Cancel::Overdue)), because on a connection full of requests that HAProxy has given up,
+    /// every new one would wait in vain. With `None` no answer is late, and reading pauses until one is given.
+    pub processing: Option<Duration>,
+    /// Drains a connection that is older than this, give or take a tenth (so that connections opened together do not end
+    /// together): agents that were added behind one address get their share of the connections. Default `None`.
+    pub max_age: Option<Duration>,
     /// What a peer can make grow, and how far.
     pub limits: Limits,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// What a peer gets when [`fail`](super::AgentReactor::fail) says that there is no answer. Default an empty ACK.
     pub on_failure: OnFailure,
-    /// A bound on bursts to peers without fragmentation, see [`Pacing`]. Default on.
-    pub pacing: Option<Pacing>,
     /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so
     /// that the application can look at what has arrived and refuse the rest. Default false.
     pub watch_fragments: bool,
@@ -58,12 +73,14 @@ pub struct AgentConfig {
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
-            max_frame_size: 16_380,
+            max_frame_size: 1 << 20,
             capabilities: Capabilities::FRAGMENTATION | Capabilities::PIPELINING,
+            pipelining: PipeliningPolicy::default(),
+            processing: Some(Duration::from_millis(500)),
+            max_age: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             on_failure: OnFailure::default(),
-            pacing: Some(Pacing::default()),
             watch_fragments: false,
             quiet_after_refusal: Some(Duration::from_millis(50)),
             farewell: Some(Farewell::default()),
@@ -83,6 +100,26 @@ impl AgentConfig {
         }
         config
     }
+}
+
+/// To which peers pipelining is offered.
+///
+/// HAProxy 3.1 and later announce pipelining without async. They stop reading for good once unread answers fill their
+/// receive buffer (`tune.bufsize`) to the last byte; they keep using a connection on which they have given requests up
+/// (`timeout processing`), without a word to the agent; and they gain nothing from pipelining. With one request at a time
+/// on a connection, one answer at most is unread, and a new NOTIFY says that the one before was given up. HAProxy opens as
+/// many connections as it has requests then: `maxconn` on its server line bounds both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PipeliningPolicy {
+    /// To all peers that announce it but HAProxy 3.1 and later, which are known by what they announce
+    /// ([`Session::peer_is_multiplexer`](super::Session::peer_is_multiplexer)).
+    #[default]
+    Auto,
+    /// To all peers that announce it. With HAProxy 3.1 and later an answer may take a twenty-first of their buffer (780
+    /// bytes of 16384), so that the 20 answers which can be unread, and a part of one more, never fill it; one that is longer
+    /// is [`AckError::TooBig`](super::AckError::TooBig).
+    Always,
 }
 
 /// What a peer gets for a NOTIFY that the application cannot answer.

@@ -3,7 +3,10 @@
 use core::time::Duration;
 
 use super::AgentReactor;
-use crate::{Capabilities, Status, Timestamp, link::CloseReason};
+use crate::{
+    Capabilities, ConnectionId, Status, Timestamp,
+    link::{CloseReason, Timer},
+};
 
 /// What a drain does so that its DISCONNECT meets no NOTIFY on the way.
 ///
@@ -38,14 +41,49 @@ impl Default for Farewell {
 /// How long a driver may take to read once more when the moment has come.
 const READ_WITHIN: Duration = Duration::from_millis(20);
 
+/// What a peer is told whose connection was drained.
+pub(super) const DRAINED: &str = "the agent takes no more requests here";
+
+/// An age, give or take a tenth: connections that were opened together should not end together. The number of the connection
+/// and the time stand in for a random number.
+pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestamp) -> Duration {
+    // One round of splitmix64.
+    let mut mixed = (connection.0 ^ now.as_nanos().rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    // From 900 to 1100 thousandths.
+    age / 1_000 * (900 + (mixed % 201) as u32)
+}
+
 impl AgentReactor {
     /// A connection that HAProxy sends nothing more on needs none.
     fn farewell(&self) -> Option<Farewell> {
         self.config.farewell.filter(|_| !self.refused)
     }
 
+    /// Drains because of a timer: the session was idle, or has been open for long enough.
+    pub(super) fn drain_by_timer(&mut self, timer: Timer) {
+        self.drained_by = Some(timer);
+        self.link.drain(self.link.now() + self.config.timeouts.drain);
+        if timer != Timer::Idle {
+            self.hold_back();
+        }
+    }
+
+    /// A session that was left because it was idle stays when something has come meanwhile.
+    fn stay_if_used(&mut self) {
+        let Some(idle) = self.config.timeouts.idle else { return };
+        if self.drained_by == Some(Timer::Idle) && self.link.now() < self.link.last_active() + idle {
+            self.drained_by = None;
+            self.drain_moment = None;
+            self.link.stop_draining();
+        }
+    }
+
     /// In a drain, holds back the answers that will be sent from now on. Not a HELLO: who gets one asks what it came for.
     pub(super) fn hold_back(&mut self) {
+        self.stay_if_used();
         let answers = self.session.is_some() && self.link.nothing_to_send();
         if self.link.is_draining() && answers && self.farewell().is_some() {
             self.link.hold_output(true);
@@ -54,13 +92,17 @@ impl AgentReactor {
 
     /// Goes on with a drain at a moment when a read finds nothing.
     pub(super) fn go_on_draining(&mut self) {
+        self.stay_if_used();
         let now = self.link.now();
         if self.moment().is_some_and(|moment| moment <= now) {
-            self.disconnect_for(
-                CloseReason::Drained,
-                Status::NORMAL,
-                "the agent takes no more requests here",
-            );
+            let (reason, status, message) = match self.drained_by {
+                Some(timer @ Timer::Idle) => {
+                    (CloseReason::Timeout(timer), Status::TIMEOUT, "the connection was idle too long")
+                }
+                Some(timer) => (CloseReason::Timeout(timer), Status::NORMAL, DRAINED),
+                None => (CloseReason::Drained, Status::NORMAL, DRAINED),
+            };
+            self.disconnect_for(reason, status, message);
         } else if self.held_until().is_some_and(|until| until <= now) {
             self.link.hold_output(false);
         }
@@ -70,8 +112,11 @@ impl AgentReactor {
     /// comes again.
     pub(super) fn on_drain_timer(&mut self) {
         let moment = self.moment();
-        if moment.is_some() && moment != self.drain_moment && self.farewell().is_some() {
-            self.drain_moment = moment;
+        if let Some(moment) = moment
+            && self.drain_moment.is_none_or(|(announced, _)| announced != moment)
+            && self.farewell().is_some()
+        {
+            self.drain_moment = Some((moment, self.link.now()));
         } else {
             self.go_on_draining();
         }
@@ -79,11 +124,17 @@ impl AgentReactor {
 
     /// When there is something to be done for a drain, other than its end.
     pub(super) fn next_of_drain(&self) -> Option<Timestamp> {
-        let moment = self
-            .moment()
-            .map(|moment| if self.drain_moment == Some(moment) { moment + READ_WITHIN } else { moment });
+        let moment = self.moment().map(|moment| match self.drain_moment {
+            Some((announced, at)) if announced == moment => at + READ_WITHIN,
+            _ => moment,
+        });
         let next = moment.into_iter().chain(self.held_until()).min()?;
         Some(next.max(self.link.now()))
+    }
+
+    /// A peer that is idle and does not end the input for which output waits is not waited for.
+    fn idles_deferred(&self) -> bool {
+        self.drained_by == Some(Timer::Idle) && self.link.is_deferred()
     }
 
     /// Until when answers are held back. Not when reading waits for them to leave.
@@ -101,7 +152,7 @@ impl AgentReactor {
             && self.link.reassembly.len() == 0
             && self.link.partial_bytes() == 0
             && !self.link.is_paused()
-            && (held || self.link.nothing_to_send());
+            && (held || self.link.nothing_to_send() || self.idles_deferred());
         let quiet = match (self.farewell(), &self.session) {
             (Some(farewell), _) if !held => farewell.idle,
             (Some(farewell), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {

@@ -128,33 +128,34 @@ impl Flight {
         waits(at).then_some(self.oldest + at)
     }
 
-    /// Removes one; `None` when it waits no more.
+    /// Removes one, and tells when it came; `None` when it waits no more.
     #[inline]
-    pub(super) fn remove(&mut self, ticket: TicketId) -> Option<Ids> {
+    pub(super) fn remove(&mut self, ticket: TicketId) -> Option<(Ids, Timestamp)> {
         if self.waiting == 1 {
             // Slots behind the oldest do not wait.
-            let ids = self.slots.get(self.oldest).filter(|slot| slot.ticket == ticket)?.ids;
+            let slot = self.slots.get(self.oldest).filter(|slot| slot.ticket == ticket)?;
+            let removed = (slot.ids, slot.arrived);
             self.waiting = 0;
             self.slots.clear();
             self.oldest = 0;
             self.by_ids = None;
-            return Some(ids);
+            return Some(removed);
         }
         let at = self.position(ticket)?;
         let slot = self.slots.get_mut(at)?;
         slot.waits = false;
-        let ids = slot.ids;
+        let removed = (slot.ids, slot.arrived);
         self.waiting -= 1;
         if at == self.oldest {
             let waiting = self.slots.get(at..).unwrap_or_default();
             self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();
         }
         if let Some(index) = &mut self.by_ids
-            && let Ok(entry) = index.find_entry(hash(ids), |(_, known)| *known == ticket)
+            && let Ok(entry) = index.find_entry(hash(removed.0), |(_, known)| *known == ticket)
         {
             entry.remove();
         }
-        Some(ids)
+        Some(removed)
     }
 
     /// Whether this one still waits.
@@ -219,7 +220,7 @@ mod tests {
         let ids = Ids::new(1, 1);
         let first = flight.insert(ids, AT);
         assert_eq!(flight.find(ids), Some(first));
-        assert_eq!(flight.remove(first), Some(ids));
+        assert_eq!(flight.remove(first).map(|(ids, _)| ids), Some(ids));
         assert_eq!(flight.remove(first), None);
         let second = flight.insert(ids, AT);
         assert_ne!(first, second);
@@ -261,13 +262,13 @@ mod tests {
         let stuck = flight.insert(Ids::new(0, 1), AT);
         for n in 1..10_000 {
             let (first, second) = (flight.insert(Ids::new(n, 1), AT), flight.insert(Ids::new(n, 2), AT));
-            assert_eq!(flight.remove(second), Some(Ids::new(n, 2)));
-            assert_eq!(flight.remove(first), Some(Ids::new(n, 1)));
+            assert_eq!(flight.remove(second).map(|(ids, _)| ids), Some(Ids::new(n, 2)));
+            assert_eq!(flight.remove(first).map(|(ids, _)| ids), Some(Ids::new(n, 1)));
             assert_eq!(flight.remove(first), None);
         }
         assert!(flight.slots.capacity() <= 8, "{} slots for one", flight.slots.capacity());
         assert_eq!(flight.oldest().map(|(id, ..)| id), Some(stuck));
-        assert_eq!(flight.remove(stuck), Some(Ids::new(0, 1)));
+        assert_eq!(flight.remove(stuck).map(|(ids, _)| ids), Some(Ids::new(0, 1)));
     }
 
     proptest::proptest! {
@@ -281,10 +282,10 @@ mod tests {
                 assert_eq!(flight.find(ids), found.map(|index| model[index].1));
                 match (step, found) {
                     (0 | 1, None) => model.push((ids, flight.insert(ids, AT))),
-                    (2, Some(index)) => assert_eq!(flight.remove(model.remove(index).1), Some(ids)),
+                    (2, Some(index)) => assert_eq!(flight.remove(model.remove(index).1).map(|(ids, _)| ids), Some(ids)),
                     (2, None) if !model.is_empty() => {
                         let (ids, ticket) = model.remove(usize::from(n) % model.len());
-                        assert_eq!(flight.remove(ticket), Some(ids));
+                        assert_eq!(flight.remove(ticket).map(|(ids, _)| ids), Some(ids));
                         assert!(flight.remove(ticket).is_none() && !flight.contains(ticket));
                     }
                     _ => {}

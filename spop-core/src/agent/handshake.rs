@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{action::Session, config::AgentConfig};
+use super::{
+    action::{Session, is_multiplexer},
+    config::{AgentConfig, PipeliningPolicy},
+};
 use crate::{
     Capabilities,
     frame::{AgentHello, FrameType, HaproxyHello, Header, Ids, MIN_FRAME_SIZE, Version},
@@ -15,8 +18,6 @@ use crate::{
 pub(super) struct Greeting {
     pub(super) session: Session,
     pub(super) healthcheck: bool,
-    /// The longest frame the peer announced.
-    pub(super) peer_frame_size: u32,
     /// The payload of the AGENT-HELLO.
     pub(super) answer: Vec<u8>,
 }
@@ -36,6 +37,9 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
     }
 
     let mut common = hello.capabilities & config.capabilities;
+    if config.pipelining == PipeliningPolicy::Auto && is_multiplexer(hello.capabilities) {
+        common = common.without(Capabilities::PIPELINING);
+    }
     if hello.engine_id.is_none() {
         // Without an engine-id there is no telling which connections belong together.
         common = common.without(Capabilities::ASYNC);
@@ -52,15 +56,21 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
             max_frame_size,
             capabilities,
             peer_capabilities: hello.capabilities,
+            peer_max_frame_size: hello.max_frame_size,
             engine_id: hello.engine_id.map(Bytes::copy_from_slice),
         },
         healthcheck: hello.healthcheck,
-        peer_frame_size: hello.max_frame_size,
         answer,
     })
 }
 
 /// What the configuration allows, or the least that the protocol does.
-pub(super) fn own_frame_size(config: &AgentConfig) -> u32 {
-    config.max_frame_size.max(MIN_FRAME_SIZE)
+fn own_frame_size(config: &AgentConfig) -> u32 {
+    let memory = u32::try_from(config.limits.max_payload_bytes).unwrap_or(u32::MAX);
+    config.max_frame_size.min(memory).max(MIN_FRAME_SIZE)
+}
+
+/// What a frame may take before the handshake: a peer is not given more before it has said who it is.
+pub(super) fn first_frame_size(config: &AgentConfig) -> u32 {
+    own_frame_size(config).min(16 * 1024)
 }

@@ -12,7 +12,7 @@ mod receive;
 mod ticket;
 
 pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
-pub use config::{AgentConfig, OnFailure};
+pub use config::{AgentConfig, OnFailure, PipeliningPolicy};
 pub use drain::Farewell;
 pub use fragments::{NotArriving, Partial};
 pub use reactor::AgentReactor;

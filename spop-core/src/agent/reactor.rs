@@ -1,15 +1,17 @@
 //! The agent's reactor.
 
 use alloc::{boxed::Box, string::ToString, sync::Arc};
+use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session},
     config::{AgentConfig, OnFailure},
+    drain::{DRAINED, with_jitter},
     flight::Flight,
     fragments::Partial,
-    handshake::own_frame_size,
+    handshake::first_frame_size,
     ticket::{ConnectionId, TicketId},
 };
 use crate::{
@@ -48,8 +50,20 @@ pub struct AgentReactor {
     pub(super) shared_engine: Option<Arc<Bytes>>,
     /// A payload was refused before its last fragment came, and no NOTIFY has begun since.
     pub(super) refused: bool,
-    /// The moment to disconnect that was announced by a timer.
-    pub(super) drain_moment: Option<Timestamp>,
+    /// How many requests the peer has on a connection at most; when it sends more, it has given the oldest up.
+    pub(super) window: usize,
+    /// The longest ACK, without its length prefix.
+    pub(super) max_ack: usize,
+    /// In nanoseconds, the age from which an answer is late.
+    pub(super) late_after: u64,
+    /// When the connection is old enough to be drained.
+    max_age: Option<Timestamp>,
+    /// The agent is about to shut down: health checks are refused.
+    lame_duck: bool,
+    /// Which timer began the drain, if one did.
+    pub(super) drained_by: Option<Timer>,
+    /// The moment to disconnect that was announced by a timer, and when that was.
+    pub(super) drain_moment: Option<(Timestamp, Timestamp)>,
     /// Set when the session ended, until the action that says so was returned.
     ended: Option<Box<Closed>>,
 }
@@ -59,18 +73,25 @@ impl AgentReactor {
     /// A connection that was just opened. It is known as `connection` to its caller.
     pub fn new(config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
         let config = AgentConfig::with_room(config);
-        let mut link = Link::new(Side::Agent, own_frame_size(&config), now);
+        let mut link = Link::new(Side::Agent, first_frame_size(&config), now);
         if config.defer_output {
             link.defer_output();
         }
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
             connection,
+            late_after: config.processing.map_or(u64::MAX, nanos),
+            max_age: config.max_age.map(|age| now + with_jitter(age, connection, now)),
             config,
             link,
             flight: Flight::new(),
             session: None,
             shared_engine: None,
             refused: false,
+            window: usize::MAX,
+            max_ack: 0,
+            lame_duck: false,
+            drained_by: None,
             drain_moment: None,
             ended: None,
         }
@@ -81,6 +102,12 @@ impl AgentReactor {
     pub fn with_layers(mut self, layers: Layers) -> Self {
         self.link.set_layers(layers);
         self
+    }
+
+    /// Whether the agent is about to shut down. Then health checks are refused and everything else is served, so that HAProxy
+    /// takes the server out before a request is lost.
+    pub fn set_lame_duck(&mut self, lame_duck: bool) {
+        self.lame_duck = lame_duck;
     }
 
     /// Bytes arrived: takes what it can use from the front of `inbox`, which keeps the rest for the next call.
@@ -94,6 +121,7 @@ impl AgentReactor {
             self.link.reading_stopped();
         } else if let Some((ids, place, payload)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
+            && !payload.is_empty()
             && let Some(lengths) = check_messages(payload)
         {
             self.refused = false;
@@ -126,10 +154,17 @@ impl AgentReactor {
                 Err(violation) => return self.violated(violation),
             };
             if next.verdict == Verdict::Whole {
-                return match self.supersede(next.header.ids) {
-                    Some(action) => action,
-                    None => self.on_notify(inbox, &next),
-                };
+                let ids = next.header.ids;
+                if let Some(action) = self.supersede(ids).or_else(|| self.abandon_oldest()) {
+                    return action;
+                }
+                if !next.place.payload(inbox).is_empty() {
+                    return self.on_notify(inbox, &next);
+                }
+                self.link.reassembly.forget_refused(ids);
+                self.link.skip(inbox, next.place);
+                self.acknowledge_nothing(ids);
+                continue;
             }
             match self.on_frame(inbox, &next) {
                 Ok(None) => {}
@@ -256,8 +291,14 @@ impl AgentReactor {
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
-        if let (Some(timeout), Some((_, _, arrived))) = (timeouts.message, self.flight.oldest()) {
-            next.offer(Some(arrived + timeout), Timer::Message);
+        if let Some((_, _, arrived)) = self.flight.oldest() {
+            next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
+            if self.flight.waiting() >= self.config.limits.max_in_flight {
+                next.offer(self.config.processing.map(|processing| arrived + processing), Timer::Processing);
+            }
+        }
+        if !self.link.is_draining() && !self.link.is_closing() {
+            next.offer(self.max_age, Timer::Age);
         }
         next.offer(self.next_of_drain(), Timer::Drain);
         if self.refused && !self.link.is_draining() && !self.link.is_closing() {
@@ -280,6 +321,11 @@ impl AgentReactor {
     /// How far each step of closing is.
     pub fn closing(&self) -> Closing {
         self.link.closing()
+    }
+
+    /// Whether health checks are refused, see [`set_lame_duck`](Self::set_lame_duck).
+    pub(super) const fn lame_duck(&self) -> bool {
+        self.lame_duck
     }
 
     /// The number by which the caller knows this connection.
@@ -305,6 +351,11 @@ impl AgentReactor {
     /// Bytes of memory that unfinished payloads take.
     pub fn arriving_bytes(&self) -> usize {
         self.link.reassembly.bytes()
+    }
+
+    /// Bytes of memory that unfinished payloads and a frame under way take, for a limit over many connections.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.link.reassembly.bytes() + self.link.partial_bytes()
     }
 
     /// Bytes that wait to be sent.
@@ -340,12 +391,11 @@ impl AgentReactor {
 
     pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action<'static>> {
         match timer {
-            Timer::Message => {
-                let (ticket, ids, _) = self.flight.oldest()?;
-                self.flight.remove(ticket);
-                self.flight.answered();
-                self.push_failure(ids);
-                Some(Action::CancelMessages(Cancelled { ticket, ids, why: Cancel::TimedOut }))
+            Timer::Message => self.fail_oldest(Cancel::TimedOut),
+            Timer::Processing => self.fail_oldest(Cancel::Overdue),
+            Timer::Idle | Timer::Age => {
+                self.drain_by_timer(timer);
+                None
             }
             Timer::Fragment => {
                 let (ids, _) = self.link.reassembly.oldest()?;
@@ -369,18 +419,31 @@ impl AgentReactor {
                 None
             }
             Timer::Drain => {
-                self.disconnect_for(
-                    CloseReason::Timeout(timer),
-                    Status::NORMAL,
-                    "the agent is shutting down",
-                );
+                let message = if self.drained_by.is_some() { DRAINED } else { "the agent is shutting down" };
+                self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);
                 None
             }
-            Timer::Hello | Timer::Frame | Timer::Idle | Timer::Pace | Timer::Linger => {
+            Timer::Hello | Timer::Frame | Timer::Linger => {
                 self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
                 None
             }
         }
+    }
+
+    /// Ends the request that waits longest; the peer gets what it gets for a request without an answer.
+    fn fail_oldest(&mut self, why: Cancel) -> Option<Action<'static>> {
+        let (ticket, ids, arrived) = self.flight.oldest()?;
+        self.flight.remove(ticket);
+        self.flight.answered();
+        self.push_failure(ids);
+        let age = self.link.now().since(arrived);
+        Some(Action::CancelMessages(Cancelled { ticket, ids, age, why }))
+    }
+
+    /// Answers a NOTIFY without messages: HAProxy 3.1.0 to 3.2 send one when the conditions of all messages are false.
+    pub(super) fn acknowledge_nothing(&mut self, ids: Ids) {
+        self.flight.answered();
+        self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids }, &[]);
     }
 
     /// Tells the peer to stop sending a payload, and swallows what it has sent already.

@@ -11,13 +11,13 @@ use super::{
     ticket::{Ticket, TicketId},
 };
 use crate::{
-    Capabilities,
+    Capabilities, Status,
     frame::{Disconnect, Flags, FrameType, Header, Ids, Messages, Received},
     link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
 };
 
-/// The least that leaves at once, whatever frame size a peer announces: HAProxy's buffers are never below 1024 bytes.
-const LEAST_PORTION: usize = 768;
+/// How many requests HAProxy 3.1 and later have on a connection with pipelining.
+const STREAMS: usize = 20;
 
 impl AgentReactor {
     pub(super) fn on_frame(
@@ -43,6 +43,14 @@ impl AgentReactor {
     fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
         let greeting = greet(&self.config, next.header, next.place.payload(inbox))?;
         self.link.skip(inbox, next.place);
+        if greeting.healthcheck && self.lame_duck() {
+            self.disconnect_for(
+                CloseReason::HealthCheckRefused,
+                Status::NORMAL,
+                "the agent is about to shut down",
+            );
+            return Ok(self.at_rest(1));
+        }
         let header = Header { frame_type: FrameType::AgentHello, flags: Flags::FIN, ids: Ids::ZERO };
         self.link.push(header, &greeting.answer);
         if greeting.healthcheck {
@@ -54,11 +62,16 @@ impl AgentReactor {
         let session = greeting.session;
         self.link.phase = Phase::Established;
         self.link.max_frame_size = session.max_frame_size;
-        if let Some(pacing) = self.config.pacing
-            && !session.peer_capabilities.contains(Capabilities::FRAGMENTATION)
-        {
-            let size = greeting.peer_frame_size as usize;
-            self.link.pace(pacing, size.saturating_sub(512).max(LEAST_PORTION));
+        self.max_ack = session.max_frame_size as usize;
+        if session.peer_is_multiplexer() {
+            self.window = 1;
+            if session.capabilities.contains(Capabilities::PIPELINING) {
+                self.window = STREAMS;
+                // All of them and the part of a frame that the peer has read before must not fill its buffer, which is
+                // four bytes longer than its frames.
+                let buffer = (session.peer_max_frame_size as usize).saturating_add(4);
+                self.max_ack = self.max_ack.min(buffer / (STREAMS + 1) - 4);
+            }
         }
         self.shared_engine = session.shared_engine().cloned().map(Arc::new);
         self.session = Some(Box::new(session.clone()));
@@ -71,6 +84,7 @@ impl AgentReactor {
         self.link.reassembly.is_idle()
             && !self.link.is_fragmenting()
             && !self.link.is_deferred()
+            && self.flight.waiting() < self.window
             && self.flight.find(ids).is_none()
     }
 
@@ -113,10 +127,21 @@ impl AgentReactor {
         None
     }
 
+    /// Cancels the oldest request when the peer begins more than it can wait for. The frame stays in the inbox, and is seen
+    /// again when the caller comes back.
+    pub(super) fn abandon_oldest(&mut self) -> Option<Action<'static>> {
+        if self.flight.waiting() < self.window {
+            return None;
+        }
+        let (ticket, ids, _) = self.flight.oldest()?;
+        Some(self.cancel(ticket, ids, Cancel::Abandoned))
+    }
+
     fn cancel(&mut self, ticket: TicketId, ids: Ids, why: Cancel) -> Action<'static> {
-        self.flight.remove(ticket);
+        let removed = self.flight.remove(ticket);
         self.link.withdraw(ids);
-        Action::CancelMessages(Cancelled { ticket, ids, why })
+        let age = removed.map(|(_, arrived)| self.link.now().since(arrived)).unwrap_or_default();
+        Action::CancelMessages(Cancelled { ticket, ids, age, why })
     }
 
     fn on_first_fragment(
@@ -126,7 +151,7 @@ impl AgentReactor {
     ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
-        if let Some(action) = self.supersede(ids) {
+        if let Some(action) = self.supersede(ids).or_else(|| self.abandon_oldest()) {
             return Ok(Some(action));
         }
         let limits = &self.config.limits;
@@ -159,6 +184,10 @@ impl AgentReactor {
         self.link.skip(inbox, next.place);
         match continued {
             Continued::Kept => Ok(self.watched(ids)),
+            Continued::Done(payload) if payload.is_empty() => {
+                self.acknowledge_nothing(ids);
+                Ok(None)
+            }
             Continued::Done(payload) => Ok(Some(self.run(header, payload.into()))),
             Continued::Swallowed => Ok(None),
             Continued::Unknown => Err(Violation::NoSuchPayload(header)),

@@ -1,7 +1,7 @@
 //! The right to answer one NOTIFY, once.
 
 use alloc::sync::Arc;
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use bytes::Bytes;
 
@@ -69,9 +69,16 @@ impl fmt::Display for Ticket {
 
 /// What became of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Settled {
     /// It is among the outgoing bytes.
     Queued,
+    /// It is among the outgoing bytes, but HAProxy waits for it no more: it took longer than
+    /// [`AgentConfig::processing`](super::AgentConfig::processing). Not told of answers to other connections.
+    Late {
+        /// From the NOTIFY to its answer.
+        age: Duration,
+    },
     /// Nobody waits for it any more: the NOTIFY was cancelled, or the session is over.
     Dropped,
 }

@@ -46,7 +46,7 @@ impl EngineReactor {
                 self.link.abandon();
             }
             Timer::Drain => self.disconnect_for(reason, Status::NORMAL),
-            Timer::Frame | Timer::Idle | Timer::Refused | Timer::Pace | Timer::Linger => {
+            Timer::Frame | Timer::Idle | Timer::Refused | Timer::Age | Timer::Processing | Timer::Linger => {
                 self.disconnect_for(reason, Status::TIMEOUT);
             }
         }

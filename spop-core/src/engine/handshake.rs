@@ -46,6 +46,7 @@ pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Re
         max_frame_size: hello.max_frame_size,
         capabilities,
         peer_capabilities: hello.capabilities,
+        peer_max_frame_size: hello.max_frame_size,
         engine_id: config.engine_id.clone(),
     })
 }

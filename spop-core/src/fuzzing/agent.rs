@@ -11,7 +11,7 @@ use super::{
     random::Random,
 };
 use crate::{
-    Actions, AgentConfig, Capabilities, Scope, Status, Timer, Value,
+    Actions, AgentConfig, Capabilities, PipeliningPolicy, Scope, Status, Timer, Value,
     frame::{Disconnect, Flags, FrameType, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
@@ -24,6 +24,7 @@ pub const BOUNDS: Bounds = Bounds {
     payloads: 2,
     refused: 2,
     in_flight: 3,
+    window: usize::MAX,
     outgoing: 200,
     fragmentation: true,
 };
@@ -78,10 +79,13 @@ pub fn agent(data: &[u8]) {
     config.watch_fragments = is(0);
     config.defer_output = is(1) && is(2) && is(3);
     if is(2) {
-        config.pacing = AgentConfig::default().pacing;
+        config.pipelining = PipeliningPolicy::Always;
     }
     if is(1) {
         config.farewell = AgentConfig::default().farewell;
+    }
+    if is(4) {
+        config.processing = AgentConfig::default().processing;
     }
     if is(3) {
         config.timeouts.message = Some(Duration::from_secs(3));
@@ -181,7 +185,7 @@ pub(super) fn actions(len: usize) -> Actions {
 /// A configuration with these bounds.
 pub fn config(bounds: Bounds) -> AgentConfig {
     let mut config =
-        AgentConfig { max_frame_size: 256, pacing: None, farewell: None, ..AgentConfig::default() };
+        AgentConfig { max_frame_size: 256, farewell: None, processing: None, ..AgentConfig::default() };
     config.limits.max_payload = bounds.payload;
     config.limits.max_payloads = bounds.payloads;
     config.limits.max_refused = bounds.refused;
@@ -370,10 +374,10 @@ fn close(mut driver: Driver, how: u8) {
             driver.take(usize::MAX);
             driver.wait(Duration::from_millis(100));
             driver.take(usize::MAX);
-            driver.shut(Progress::Done);
-            driver.shut(Progress::Done);
             driver.end();
             driver.read();
+            driver.shut(Progress::Done);
+            driver.shut(Progress::Done);
         }
     }
     assert!(driver.reactor.interest().close, "{:?}", driver.reactor.closing());

@@ -270,6 +270,7 @@ impl Driver {
     fn settled(&mut self, settled: Result<Settled, AckError>) {
         match settled {
             Ok(Settled::Queued) => {}
+            Ok(Settled::Late { age }) => self.log.push(format!("Late {age:?}")),
             Ok(Settled::Dropped) => self.log.push("Dropped".to_owned()),
             Err(error) => self.refused(error),
         }

@@ -105,8 +105,7 @@ impl Net {
         }
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         // Whole frames leave: `send` looks at them.
-        let config =
-            AgentConfig { capabilities, max_frame_size: 256, pacing: None, ..AgentConfig::default() };
+        let config = AgentConfig { capabilities, max_frame_size: 256, ..AgentConfig::default() };
         let mut reactor = AgentReactor::new(Arc::new(config), id, NOW);
         let hello = notation::parse_bytes(&format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
@@ -196,7 +195,7 @@ impl Net {
             actions.unset_var(Scope::Transaction, "x");
         }
         match self.hub.settle(NOW, ticket, &actions, &mut self.reactors) {
-            Ok((Settled::Queued, target)) => {
+            Ok((Settled::Queued | Settled::Late { .. }, target)) => {
                 let target = target.expect("it is queued somewhere");
                 assert_eq!(self.engines[&target], engine, "an answer crosses engines");
                 assert!(!self.cancelled.contains(&number), "answers what nobody waits for");

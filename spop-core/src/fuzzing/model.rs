@@ -19,6 +19,8 @@ pub struct Bounds {
     pub refused: usize,
     /// `Limits::max_in_flight`.
     pub in_flight: usize,
+    /// How many requests the peer waits for: all, or one as HAProxy 3.1 and later without pipelining.
+    pub window: usize,
     /// `Limits::max_outgoing`.
     pub outgoing: usize,
     /// Whether fragments are accepted.
@@ -197,6 +199,10 @@ impl Model {
             self.events.push(format!("AbortFragment {ids} {dropped} Superseded"));
         }
         self.refused.retain(|refused| *refused != ids);
+        while !abort && self.waiting.len() >= self.bounds.window {
+            let (oldest, _) = self.waiting.remove(0);
+            self.events.push(format!("CancelMessages {oldest} Abandoned"));
+        }
         if abort {
             self.events.push(format!("AbortFragment {ids} {} Peer", payload.len()));
         } else if fin {
@@ -249,6 +255,10 @@ impl Model {
     }
 
     fn run(&mut self, ids: Ids, payload: &[u8]) {
+        if payload.is_empty() {
+            self.unsent += 1;
+            return self.push(format!("ACK {ids} fin 0"), 11);
+        }
         if MessageIter::decode(payload).is_err() {
             return self.violated(4);
         }

@@ -22,6 +22,7 @@ pub fn reference(data: &[u8]) {
     let bounds = Bounds {
         fragmentation: switches & 0x0e != 0,
         in_flight: 1 + usize::from(switches >> 4) % 5,
+        window: if switches >= 0xe0 { 1 } else { usize::MAX },
         ..BOUNDS
     };
     let mut events = Vec::new();
@@ -67,8 +68,9 @@ fn sent(driver: &Driver, from: usize) -> Vec<String> {
 
 /// Runs the events that the model knows, and compares what happens and what is sent.
 pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts) {
-    let mut driver = Driver::new(config(bounds), Layers::Plain, cuts);
-    hello(&mut driver, "pipelining");
+    let config = config(bounds);
+    let mut driver = Driver::new(config, Layers::Plain, cuts);
+    hello(&mut driver, if bounds.window == usize::MAX { "pipelining,async" } else { "pipelining" });
     let (log, out) = (driver.log.len(), driver.sent.len());
     let mut model = Model::new(bounds);
     // The model's numbers of the tickets that the driver has, in the driver's order.

@@ -1,7 +1,7 @@
 //! One thing at a time.
 
 use super::*;
-use crate::{EngineError, link::CloseReason};
+use crate::{EngineError, PipeliningPolicy, link::CloseReason};
 
 fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Reply> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
@@ -50,7 +50,8 @@ fn what_handlers_of_adapters_say_is_a_reply() {
 fn late_answers_do_not_fill_the_buffer_of_a_haproxy() {
     let mut config = Profile::New.config();
     config.timeouts.message = Some(Duration::from_millis(10));
-    let mut pair = Pair::new(config, AgentConfig::default(), handler);
+    let agent = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
+    let mut pair = Pair::new(config, agent, handler);
     assert!(pair.run_handshake());
     // Sixty answers at one time, for which nobody waits any more; the next request must be answered all the same.
     for late in [60_000, 49_000, 38_000] {
@@ -127,7 +128,8 @@ fn a_drained_agent_serves_what_has_arrived() {
     for profile in [Profile::Spec, Profile::Old, Profile::New] {
         let mut config = profile.config();
         config.capabilities = Capabilities::PIPELINING;
-        let mut pair = Pair::new(config, AgentConfig::default(), handler);
+        let agent = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
+        let mut pair = Pair::new(config, agent, handler);
         assert!(pair.run_handshake());
         for _ in 0..20 {
             pair.notify(None, &question(&[1, 1, 1_000], 1)).unwrap();
@@ -173,20 +175,43 @@ fn a_half_closed_connection_ends() {
 }
 
 #[test]
-fn a_burst_of_long_answers_is_paced_for_who_would_stall() {
-    for (paced, code) in [(true, 0), (false, 1)] {
-        let mut config = AgentConfig::default();
-        if !paced {
-            config.pacing = None;
-        }
-        let mut pair = Pair::new(Profile::New.config(), config, handler);
-        pair.run_handshake();
+fn answers_never_fill_the_buffer_of_a_haproxy_that_would_stall() {
+    // One at a time, of whatever length.
+    let mut one = pair(Profile::New);
+    one.run_handshake();
+    for size in [900, 12_000, 16_000, 900] {
         for _ in 0..20 {
-            pair.notify(None, &question(&[0, 900, 0], 1)).unwrap();
+            assert!(one.ask(&question(&[0, size, 0], 1)).unwrap().error().is_none(), "{size}");
         }
-        pair.run_until_settled();
-        assert_eq!(codes(&pair), [code; 20]);
     }
+    // Twenty at a time, up to the bound for each; a longer one is the handler's error.
+    let config = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
+    let mut twenty = Pair::new(Profile::New.config(), config, handler);
+    twenty.run_handshake();
+    // What a blob takes besides its bytes: the action, and the header of the frame.
+    let bound = 16_384 / 21 - 4 - 7 - 11;
+    for (size, sentence) in [(bound, "set"), (bound + 1, "")] {
+        for _ in 0..20 {
+            twenty.notify(None, &question(&[1, size, 5_000], 1)).unwrap();
+        }
+        twenty.run_until_settled();
+        let outcomes: Vec<_> = twenty.take_outcomes().map(|(_, outcome)| outcome.sentence()).collect();
+        assert_eq!(outcomes.len(), 20);
+        assert!(outcomes.iter().all(|said| said.split(' ').next() == Some(sentence)), "{size}: {outcomes:?}");
+    }
+}
+
+#[test]
+fn a_request_that_was_given_up_is_cancelled_by_the_next() {
+    let mut config = Profile::New.config();
+    config.timeouts.message = Some(Duration::from_millis(10));
+    let mut pair = Pair::new(config, AgentConfig::default(), handler);
+    pair.run_handshake();
+    for _ in 0..100 {
+        let given_up = pair.ask(&question(&[1, 12_000, 20_000_000], 1)).unwrap();
+        assert_eq!(given_up.error().map(EngineError::code), Some(1));
+    }
+    assert_eq!(pair.ask(&question(&[0, 12_000, 0], 1)).unwrap().error(), None);
 }
 
 #[test]
