@@ -12,6 +12,11 @@ pub enum Cancelled {
     Aborted,
     /// HAProxy sent another under the same identifiers.
     Superseded,
+    /// HAProxy gave it up and sent another on its connection.
+    Abandoned,
+    /// It was older than [`AgentConfig::processing`](spop_core::AgentConfig::processing) when its connection had as many
+    /// requests in flight as it may.
+    Overdue,
     /// It was not answered within [`Timeouts::message`](spop_core::config::Timeouts::message).
     TimedOut,
     /// Its connection is gone.
@@ -23,6 +28,8 @@ impl From<Cancel> for Cancelled {
         match why {
             Cancel::Aborted => Self::Aborted,
             Cancel::TimedOut => Self::TimedOut,
+            Cancel::Abandoned => Self::Abandoned,
+            Cancel::Overdue => Self::Overdue,
             _ => Self::Superseded,
         }
     }

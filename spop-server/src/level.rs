@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Level {
     /// It serves.
     Serve,
+    /// Lame duck: health checks and monitors are refused, so that HAProxy takes the server out. Everything else is served.
+    LameDuck,
     /// It finishes what is owed.
     Drain,
     /// It ends at once.
@@ -27,7 +29,8 @@ impl AtomicLevel {
     pub fn get(&self) -> Level {
         match self.0.load(Ordering::Acquire) {
             0 => Level::Serve,
-            1 => Level::Drain,
+            1 => Level::LameDuck,
+            2 => Level::Drain,
             _ => Level::Stop,
         }
     }
@@ -41,6 +44,8 @@ mod tests {
     fn a_level_only_rises() {
         let level = AtomicLevel::default();
         assert_eq!(level.get(), Level::Serve);
+        assert!(level.raise(Level::LameDuck));
+        assert_eq!(level.get(), Level::LameDuck);
         assert!(level.raise(Level::Drain) && !level.raise(Level::Drain));
         assert_eq!(level.get(), Level::Drain);
         assert!(level.raise(Level::Stop) && !level.raise(Level::Drain));

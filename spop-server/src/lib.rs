@@ -14,6 +14,7 @@ mod level;
 mod limits;
 mod listening;
 mod log;
+mod message;
 mod metrics;
 #[cfg(unix)]
 mod socket_file;
@@ -27,9 +28,10 @@ pub use endpoint::Endpoint;
 pub use entrance::Entrance;
 pub use info::ConnectionInfo;
 pub use level::{AtomicLevel, Level};
-pub use limits::{InFlight, Permit, Place, Sources};
+pub use limits::{InFlight, Permit, Place, Sources, Unfinished, UnfinishedBytes};
 pub use listening::{Address, BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::{LogLimit, LogLimits};
+pub use message::{TOO_MUCH_UNFINISHED, overdue};
 pub use metrics::{Began, Metrics, Open, Work};
 #[cfg(unix)]
 pub use socket_file::{SocketFile, listen_unix};

@@ -114,6 +114,68 @@ impl Drop for Permit {
     }
 }
 
+/// How many bytes of unfinished requests all connections together may hold: fragments whose last is still to come, and frames
+/// under way.
+#[derive(Debug)]
+pub struct Unfinished {
+    max: AtomicUsize,
+    now: Arc<AtomicUsize>,
+}
+
+/// The unfinished bytes of one connection, counted in steps of 16 KiB; given back when it is dropped.
+#[derive(Debug)]
+pub struct UnfinishedBytes {
+    counted: usize,
+    now: Arc<AtomicUsize>,
+}
+
+/// What is counted in one step. A connection with less costs nothing to count, and holds no more than its sockets do.
+const STEP: usize = 16 * 1024;
+
+impl Default for Unfinished {
+    /// 256 MiB.
+    fn default() -> Self {
+        Self { max: AtomicUsize::new(256 << 20), now: Arc::default() }
+    }
+}
+
+impl Unfinished {
+    /// At most so many bytes.
+    pub fn limit(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// The count of a connection that has none yet.
+    pub fn connection(&self) -> UnfinishedBytes {
+        UnfinishedBytes { counted: 0, now: Arc::clone(&self.now) }
+    }
+
+    /// Counts what a connection holds now. False when all connections together hold too much, and this one came to hold more.
+    #[inline]
+    #[must_use]
+    pub fn count(&self, connection: &mut UnfinishedBytes, bytes: usize) -> bool {
+        let counted = bytes / STEP * STEP;
+        counted == connection.counted || self.recount(connection, counted)
+    }
+
+    #[cold]
+    fn recount(&self, connection: &mut UnfinishedBytes, counted: usize) -> bool {
+        let before = std::mem::replace(&mut connection.counted, counted);
+        if counted < before {
+            self.now.fetch_sub(before - counted, Ordering::Relaxed);
+            return true;
+        }
+        let more = counted - before;
+        self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.max.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for UnfinishedBytes {
+    fn drop(&mut self) {
+        self.now.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -133,6 +195,21 @@ mod tests {
         assert!(sources.enter(&Peer::unnamed()).is_some());
         drop(first);
         assert!(sources.enter(&peer("192.0.2.1:3")).is_some());
+    }
+
+    #[test]
+    fn unfinished_bytes_are_counted_over_all_connections_until_they_are_gone() {
+        let all = Unfinished::default();
+        all.limit(10 * STEP);
+        let (mut one, mut other) = (all.connection(), all.connection());
+        assert!(all.count(&mut one, 6 * STEP + 1) && all.count(&mut other, 4 * STEP));
+        assert!(!all.count(&mut other, 5 * STEP), "one step too many");
+        assert!(all.count(&mut other, 5 * STEP), "no more than before");
+        assert!(all.count(&mut one, STEP - 1) && all.count(&mut other, 10 * STEP));
+        drop(other);
+        assert!(all.count(&mut one, 10 * STEP));
+        drop(one);
+        assert_eq!(all.now.load(Ordering::Relaxed), 0);
     }
 
     #[test]

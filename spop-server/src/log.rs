@@ -14,6 +14,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub struct LogLimits {
     /// Handlers that failed.
     pub handler: LogLimit,
+    /// Answers that came too late.
+    pub late: LogLimit,
+    /// Sessions whose terms lose requests.
+    pub session: LogLimit,
     /// Connections that ended as they should not.
     pub closed: LogLimit,
     /// Connections that were refused, or could not be accepted.

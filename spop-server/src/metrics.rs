@@ -73,6 +73,7 @@ counters! {
     probes: "spop_probes_total", "Connections that were monitors' probes";
     notifies: "spop_notifies_total", "NOTIFYs received";
     acks: "spop_acks_total", "ACKs that handlers gave";
+    late: "spop_late_acks_total", "ACKs that came later than HAProxy's processing timeout";
     failures: "spop_failures_total", "NOTIFYs that a handler failed to answer, or not in time";
     overloaded: "spop_overloaded_total", "NOTIFYs that were not worked on: there were too many";
     cancelled: "spop_cancelled_total", "NOTIFYs whose answer nobody wanted any more, or whose session ended";

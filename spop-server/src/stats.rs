@@ -21,6 +21,10 @@ pub struct Counters {
     pub overloaded: AtomicU64,
     /// See [`Stats::failed_accepts`].
     pub failed_accepts: AtomicU64,
+    /// See [`Stats::late`].
+    pub late: AtomicU64,
+    /// See [`Stats::overdue`].
+    pub overdue: AtomicU64,
 }
 
 /// One of the connections that may be open; dropped with it.
@@ -37,12 +41,18 @@ impl Counters {
 
     /// The numbers so far.
     pub fn stats(&self) -> Stats {
-        let Self { open, accepted, refused, rejected, probes, overloaded, failed_accepts } = self;
-        let [accepted, refused, rejected, probes, overloaded, failed_accepts] =
-            [accepted, refused, rejected, probes, overloaded, failed_accepts]
-                .map(|counter| counter.load(Ordering::Relaxed));
-        let open = open.load(Ordering::Relaxed) as u64;
-        Stats { accepted, open, refused, rejected, probes, overloaded, failed_accepts }
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            accepted: get(&self.accepted),
+            open: self.open.load(Ordering::Relaxed) as u64,
+            refused: get(&self.refused),
+            rejected: get(&self.rejected),
+            probes: get(&self.probes),
+            overloaded: get(&self.overloaded),
+            failed_accepts: get(&self.failed_accepts),
+            late: get(&self.late),
+            overdue: get(&self.overdue),
+        }
     }
 }
 
@@ -71,6 +81,11 @@ pub struct Stats {
     pub overloaded: u64,
     /// Attempts to accept that failed, for want of file descriptors for instance.
     pub failed_accepts: u64,
+    /// Answers that took longer than [`AgentConfig::processing`](spop_core::AgentConfig::processing): HAProxy has gone on
+    /// without them.
+    pub late: u64,
+    /// Requests older than that which gave way on a connection that had as many in flight as it may.
+    pub overdue: u64,
 }
 
 #[cfg(test)]
