@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 use spop_core::{
-    AgentReactor, ConnectionId, Reply, Ticket,
+    AgentReactor, ConnectionId, Reply, Settled, Ticket,
     hub::{Connections, Route},
 };
 use spop_server::Cancelled;
@@ -64,8 +64,14 @@ impl<H: Handler> Worker<H> {
         let mut net = Net { conns: &mut self.conns, keys: &self.keys };
         if let Ok(Reply::Ack(actions)) = answer {
             match self.app.hub.settle(self.now, ticket, &actions, &mut net) {
-                Ok((_, Some(target))) => {
-                    self.app.tally.acks += 1;
+                Ok((settled, Some(target))) => {
+                    if let Settled::Late { age } = settled
+                        && let Some(conn) = self.keys.get(&target).and_then(|key| self.conns.get(*key))
+                    {
+                        self.app.late(self.now, &conn.whence, ids, age);
+                    } else {
+                        self.app.tally.acks += 1;
+                    }
                     self.queue_connection(target);
                 }
                 Ok((_, None)) => {}

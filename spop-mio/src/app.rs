@@ -4,13 +4,14 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use spop_core::{
     Action, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Settled, Status,
     Ticket, TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
 };
-use spop_server::LogLimits;
+use spop_server::{LogLimits, overdue};
 use tracing::{debug, warn};
 
 use crate::{
@@ -46,7 +47,7 @@ impl<H: Handler> App<H> {
     ) {
         match action {
             Action::RunMessages(notify) => self.run(now, reactor, peer, notify),
-            Action::Established(session) => self.established(reactor.connection(), peer, &session),
+            Action::Established(session) => self.established(now, reactor.connection(), peer, &session),
             Action::FragmentArrived(ids) => self.watch(now, reactor, peer, ids),
             Action::AbortFragment(aborted) => {
                 let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
@@ -56,10 +57,16 @@ impl<H: Handler> App<H> {
             Action::CancelMessages(cancelled) => {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", %peer, %ids, ?why, "request cancelled");
-                if why == Cancel::TimedOut {
-                    self.failed(now, peer, ids, &Failure::new("timed_out", "no answer in time"));
-                } else {
-                    self.tally.cancelled += 1;
+                match why {
+                    Cancel::TimedOut => {
+                        self.failed(now, peer, ids, &Failure::new("timed_out", "no answer in time"));
+                    }
+                    Cancel::Overdue => {
+                        self.shared.control.counters.overdue.fetch_add(1, Ordering::Relaxed);
+                        let error = overdue(&self.shared.config, cancelled.age);
+                        self.failed(now, peer, ids, &Failure::new("overdue", &error));
+                    }
+                    _ => self.tally.cancelled += 1,
                 }
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
                 self.pending.cancel(reactor.connection(), cancelled.ticket, why.into());
@@ -140,10 +147,12 @@ impl<H> App<H> {
         ticket: Ticket,
         answer: Answer,
     ) {
+        let ids = ticket.ids();
         match answer {
             Ok(Reply::Ack(actions)) => match reactor.acknowledge(now, ticket, &actions) {
                 Ok(Settled::Queued) => self.tally.acks += 1,
-                Ok(Settled::Dropped) => {}
+                Ok(Settled::Late { age }) => self.late(now, peer, ids, age),
+                Ok(_) => {}
                 Err(error) => {
                     let failure = Failure::new("answer_unsendable", &error.to_string());
                     self.fail(now, reactor, peer, error.into_ticket(), &failure);
@@ -156,6 +165,21 @@ impl<H> App<H> {
             Ok(Reply::Disconnect { status, message }) => {
                 self.disconnect(now, reactor, peer, status, &message);
             }
+        }
+    }
+
+    /// HAProxy has gone on without this answer.
+    #[cold]
+    pub(crate) fn late(&mut self, now: Timestamp, peer: &Whence, ids: Ids, age: Duration) {
+        self.tally.acks += 1;
+        self.shared.metrics.late(1);
+        self.shared.control.counters.late.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.logs.late.pass(now) {
+            let processing = self.shared.config.processing;
+            warn!(
+                name: "answered_late", %peer, %ids, ?age, ?processing, suppressed,
+                "answered later than HAProxy's `timeout processing`, as far as it is known"
+            );
         }
     }
 
@@ -210,7 +234,19 @@ impl<H> App<H> {
         }
     }
 
-    fn established(&mut self, connection: ConnectionId, peer: &Whence, session: &Session) {
+    fn established(&mut self, now: Timestamp, connection: ConnectionId, peer: &Whence, session: &Session) {
+        if session.loses_long_requests()
+            && let Some(suppressed) = self.logs.session.pass(now)
+        {
+            warn!(
+                name: "frame_size_reduced",
+                %peer,
+                offered = session.peer_max_frame_size,
+                agreed = session.max_frame_size,
+                suppressed,
+                "HAProxy fails longer requests with error 259: raise max_frame_size, or lower tune.bufsize"
+            );
+        }
         debug!(
             name: "session_established",
             %peer,

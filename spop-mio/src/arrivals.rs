@@ -131,7 +131,7 @@ impl<H: Handler> Worker<H> {
         counters.accepted.fetch_add(1, Ordering::Relaxed);
         let newcomer = Newcomer { socket, peer, entrance, held };
         // At the end the others may be gone.
-        if !for_all || self.level != Level::Serve {
+        if !for_all || self.level >= Level::Drain {
             return self.receive(newcomer);
         }
         let host = self.next;
@@ -203,6 +203,7 @@ impl<H: Handler> Worker<H> {
             queued: false,
             write_asked: false,
             held: (held, open),
+            unfinished: self.shared.unfinished.connection(),
         }));
     }
 
@@ -210,6 +211,7 @@ impl<H: Handler> Worker<H> {
     pub(crate) fn admit(&mut self, mut conn: Box<Conn>) {
         conn.queued = false;
         conn.write_asked = false;
+        conn.io.reactor_mut().set_lame_duck(self.level != Level::Serve);
         if self.level == Level::Drain {
             conn.io.reactor_mut().drain(self.now);
         }
@@ -239,7 +241,7 @@ impl<H: Handler> Worker<H> {
         engine.hash(&mut hasher);
         let host = (hasher.finish() % self.shared.everybody.len() as u64) as usize;
         // What was asked already stays with the worker that has the handlers at work.
-        if host == self.index || self.level != Level::Serve || conn.io.reactor().in_flight() > 0 {
+        if host == self.index || self.level >= Level::Drain || conn.io.reactor().in_flight() > 0 {
             return;
         }
         if let Some(mut conn) = self.conns.try_remove(key) {

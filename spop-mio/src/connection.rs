@@ -12,7 +12,7 @@ use spop_server::Tidy;
 use crate::{ReadBuffer, Stream};
 
 /// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
-const TURN: usize = 16;
+const TURN: usize = 4;
 
 /// One connection: a reactor and its stream, for an event loop of your own.
 ///

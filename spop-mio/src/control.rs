@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
     mpsc::{RecvTimeoutError, channel},
 };
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     level: AtomicLevel,
+    /// How long the lame duck stage is, in milliseconds.
+    lame_duck: AtomicU64,
     workers: Mutex<Vec<Arc<Mailbox<Letter>>>>,
     /// Workers that may still hand a connection to another.
     accepting: AtomicUsize,
@@ -28,6 +30,20 @@ impl Control {
     pub(crate) fn raise(&self, level: Level) {
         self.level.raise(level);
         self.wake_all();
+    }
+
+    /// How long the lame duck stage of a shutdown is.
+    pub(crate) fn set_lame_duck(&self, time: Duration) {
+        self.lame_duck.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck.load(Ordering::Relaxed))
+    }
+
+    /// Begins the shutdown with its first stage that takes time.
+    fn shut_down(&self) {
+        self.raise(if self.lame_duck().is_zero() { Level::Drain } else { Level::LameDuck });
     }
 
     fn wake_all(&self) {
@@ -70,10 +86,11 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Ends the server gracefully: it accepts no more connections, and each ends as soon as nothing is owed on it, or
-    /// when [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
+    /// Ends the server gracefully. First health checks and monitors are refused, for as long as
+    /// [`Server::lame_duck`](crate::Server::lame_duck) says; then it accepts no more connections, and each ends as soon as
+    /// nothing is owed on it, or when [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
     pub fn drain(&self) {
-        self.control.raise(Level::Drain);
+        self.control.shut_down();
     }
 
     /// Ends the server at once: what was answered is sent if it can be, what was not is lost.

@@ -1,10 +1,10 @@
 //! A server: listeners, and a thread for each worker.
 
-use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread};
+use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread, time::Duration};
 
 use mio::{Poll, Waker};
 use spop_core::{AgentConfig, Clock, hub::Hub};
-use spop_server::{Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, Sources};
+use spop_server::{Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, Sources, Unfinished};
 
 use crate::{
     Handler,
@@ -41,6 +41,7 @@ pub struct Server<H> {
     max_connections: usize,
     sources: Sources,
     in_flight: InFlight,
+    unfinished: Unfinished,
     control: Arc<Control>,
 }
 
@@ -60,6 +61,7 @@ impl<H: Handler + Clone> Server<H> {
             max_connections: 10_000,
             sources: Sources::default(),
             in_flight: InFlight::default(),
+            unfinished: Unfinished::default(),
             control: Arc::default(),
         }
     }
@@ -89,6 +91,25 @@ impl<H: Handler + Clone> Server<H> {
     /// Only with a limit do the workers share a counter.
     pub fn max_in_flight(self, max: usize) -> Self {
         self.in_flight.limit(max);
+        self
+    }
+
+    /// How many bytes of requests that have not arrived whole all connections together may hold: fragments, and long frames.
+    /// The connection that exceeds it is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE). Counted in
+    /// steps of 16 KiB for each connection. Default 256 MiB.
+    pub fn max_unfinished_bytes(self, max: usize) -> Self {
+        self.unfinished.limit(max);
+        self
+    }
+
+    /// How long a shutdown refuses health checks (a HELLO with `healthcheck`) and monitors while it serves everything else,
+    /// before it drains. Default zero.
+    ///
+    /// HAProxy takes a server out when its checks fail, after `fall` checks that are `inter` apart: give it that time and a
+    /// little more. Without it, HAProxy 3.1 and later lose requests in a restart: one whose connection is refused waits a
+    /// second before it tries another server.
+    pub fn lame_duck(self, time: Duration) -> Self {
+        self.control.set_lame_duck(time);
         self
     }
 
@@ -147,7 +168,17 @@ impl<H: Handler + Clone> Server<H> {
     }
 
     fn start(self) -> io::Result<Vec<Worker<H>>> {
-        let Self { handler, config, listeners, workers, max_connections, sources, in_flight, control } = self;
+        let Self {
+            handler,
+            config,
+            listeners,
+            workers,
+            max_connections,
+            sources,
+            in_flight,
+            unfinished,
+            control,
+        } = self;
         let mut polls = Vec::new();
         let mut everybody = Vec::new();
         for _ in 0..workers {
@@ -171,6 +202,7 @@ impl<H: Handler + Clone> Server<H> {
             max_connections,
             sources,
             in_flight,
+            unfinished,
             metrics: Metrics::new(),
             everybody,
         });

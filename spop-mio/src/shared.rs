@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spop_core::{AgentConfig, Clock};
-use spop_server::{InFlight, Metrics, Sources};
+use spop_server::{InFlight, Metrics, Sources, Unfinished};
 
 use crate::{control::Control, mail::Mailbox, responder::Letter};
 
@@ -17,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) max_connections: usize,
     pub(crate) sources: Sources,
     pub(crate) in_flight: InFlight,
+    pub(crate) unfinished: Unfinished,
     pub(crate) metrics: Metrics,
     /// The mailboxes of all workers, by their numbers.
     pub(crate) everybody: Vec<Arc<Mailbox<Letter>>>,

@@ -10,7 +10,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, event::Event};
 use slab::Slab;
 use spop_core::{ConnectionId, Status, Timestamp};
-use spop_server::{ConnectionInfo, Level, Open};
+use spop_server::{ConnectionInfo, Level, Open, TOO_MUCH_UNFINISHED, UnfinishedBytes};
 
 use crate::{
     Connection, Handler, ReadBuffer, Turn,
@@ -43,6 +43,8 @@ pub(crate) struct Conn {
     pub(crate) write_asked: bool,
     #[allow(dead_code)] // Held for its drop.
     pub(crate) held: (Held, Open),
+    /// What it holds of requests that have not arrived whole.
+    pub(crate) unfinished: UnfinishedBytes,
 }
 
 impl Conn {
@@ -60,6 +62,8 @@ pub(crate) struct Worker<H> {
     /// There may be letters.
     pub(crate) mail: bool,
     pub(crate) level: Level,
+    /// When the lame duck stage ends.
+    lame_until: Option<Timestamp>,
     pub(crate) now: Timestamp,
     buffer: ReadBuffer,
     timers: Timers,
@@ -100,6 +104,7 @@ impl<H: Handler> Worker<H> {
             letters,
             mail: false,
             level: Level::Serve,
+            lame_until: None,
             buffer: ReadBuffer::new(),
             timers: Timers::default(),
             conns: Slab::new(),
@@ -160,7 +165,7 @@ impl<H: Handler> Worker<H> {
     /// Whether the server has ended as far as this worker is concerned.
     fn is_done(&mut self) -> bool {
         match self.level {
-            Level::Serve => false,
+            Level::Serve | Level::LameDuck => false,
             // Another worker that still accepts may send one more.
             Level::Drain => self.conns.is_empty() && self.lobby.is_empty() && self.no_more_letters(),
             Level::Stop => true,
@@ -174,7 +179,7 @@ impl<H: Handler> Worker<H> {
             return Some(Duration::ZERO);
         }
         let rests = self.listeners.iter().filter_map(|listener| listener.rests).min();
-        let next = [self.timers.next(), self.lobby.next(), self.app.pending.next(), rests]
+        let next = [self.timers.next(), self.lobby.next(), self.app.pending.next(), rests, self.lame_until]
             .into_iter()
             .flatten()
             .min();
@@ -219,6 +224,12 @@ impl<H: Handler> Worker<H> {
         let (app, now, whence) = (&mut self.app, self.now, &conn.whence);
         let turn =
             conn.io.turn(now, &mut self.buffer, |reactor, action| app.act(now, reactor, whence, action));
+        let held = conn.io.reactor().unfinished_bytes();
+        if !self.shared.unfinished.count(&mut conn.unfinished, held) {
+            self.app.disconnect(now, conn.io.reactor_mut(), whence, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            self.queue(key);
+            return;
+        }
         if turn == Turn::Over {
             self.remove(key);
         } else {
@@ -279,13 +290,23 @@ impl<H: Handler> Worker<H> {
 
     /// Does what the server has come to.
     fn follow(&mut self) {
+        if self.lame_until.is_some_and(|until| until <= self.now) {
+            self.lame_until = None;
+            self.shared.control.raise(Level::Drain);
+        }
         let level = self.shared.control.level();
         if level == self.level {
             return;
         }
         self.now = self.shared.clock.now();
         let before = std::mem::replace(&mut self.level, level);
-        if before == Level::Serve {
+        if level == Level::LameDuck {
+            self.lame_until = Some(self.now + self.shared.control.lame_duck());
+            self.conns.iter_mut().for_each(|(_, conn)| conn.io.reactor_mut().set_lame_duck(true));
+            return;
+        }
+        self.lame_until = None;
+        if before <= Level::LameDuck {
             // Who has come already is served.
             self.accept_last();
             self.shared.control.stopped_accepting();

@@ -134,9 +134,7 @@ fn a_slow_reader_gets_everything() {
             actions.set_var(spop_mio::Scope::Session, "text", spop_mio::Value::String(&text));
             actions
         };
-        let mut config = AgentConfig::default();
-        config.pacing = None;
-        let server = Running::with(handler, config, |server| server.workers(1));
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(1));
         let mut client = server.session();
         let mut writer = client.io.try_clone().unwrap();
         let sending = thread::spawn(move || {
@@ -262,7 +260,7 @@ fn unix_sockets_are_served_replaced_and_removed() {
         let mut clients: Vec<_> = (0..9)
             .map(|_| {
                 let mut client = Client::new(UnixStream::connect(&path).unwrap());
-                client.greet("pipelining", "e");
+                client.greet("pipelining,async", "e");
                 client
             })
             .collect();
@@ -305,7 +303,7 @@ fn a_listener_that_is_open_already_is_shared_by_all_workers() {
         let thread = thread::spawn(move || server.serve());
         for _ in 0..4 {
             let mut client = Client::new(TcpStream::connect(address).unwrap());
-            client.greet("pipelining", "e");
+            client.greet("pipelining,async", "e");
             client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
         }
         handle.stop();
@@ -336,7 +334,7 @@ fn a_server_without_file_descriptors_waits_for_some() {
         let (echo, address) = Echo::start("ulimit -n 24;", "--workers 1");
         let mut clients: Vec<_> =
             (0..40).map(|_| Client::new(TcpStream::connect(&address).unwrap())).collect();
-        clients[0].greet("pipelining", "e");
+        clients[0].greet("pipelining,async", "e");
         thread::sleep(Duration::from_millis(500));
         let ticks = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", echo.0.id())).unwrap();
@@ -350,7 +348,7 @@ fn a_server_without_file_descriptors_waits_for_some() {
         // Those in front leave, and those behind are let in.
         let mut last = clients.pop().unwrap();
         drop(clients);
-        last.greet("pipelining", "e");
+        last.greet("pipelining,async", "e");
     });
 }
 
@@ -359,7 +357,7 @@ fn the_echo_agent_sleeps_without_holding_others_up_and_ends_on_signals() {
     within(|| {
         let (mut echo, address) = Echo::start("", "--workers 1 --score --hello-timeout 1000");
         let mut client = Client::new(TcpStream::connect(&address).unwrap());
-        client.greet("pipelining", "e");
+        client.greet("pipelining,async", "e");
         client.ask("NOTIFY fin 1 1 sleep ms=int32:60000", "ACK fin 1 1 set txn score=int32:42");
         echo.signal("-TERM");
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
@@ -368,7 +366,7 @@ fn the_echo_agent_sleeps_without_holding_others_up_and_ends_on_signals() {
 
         let (mut echo, address) = Echo::start("", "--workers 1");
         let mut client = Client::new(TcpStream::connect(&address).unwrap());
-        client.greet("pipelining", "e");
+        client.greet("pipelining,async", "e");
         client.send("NOTIFY fin 1 1 sleep ms=int32:200\nNOTIFY fin 2 1 m x=int32:2\nNOTIFY fin 3 1 fail");
         client.expect("ACK fin 2 1 set txn m.x=int32:2\nACK fin 3 1\nACK fin 1 1");
         client.send("NOTIFY fin 1 1 sleep ms=int32:60000");

@@ -184,7 +184,7 @@ fn listeners_have_entrances_of_their_own() {
         Client::new(TcpStream::connect(address).unwrap()).expect_end();
         for _ in 0..4 {
             let mut client = Client::new(UnixStream::connect(&path).unwrap());
-            client.greet("pipelining", "e1");
+            client.greet("pipelining,async", "e1");
             client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1");
         }
     });
@@ -219,7 +219,7 @@ mod proxy {
                         client.io.write_all(bytes).unwrap();
                         thread::yield_now();
                     }
-                    client.greet("pipelining", "e1");
+                    client.greet("pipelining,async", "e1");
                     client.ask("NOTIFY fin 0 1 m", ANSWER);
                 }
             }
@@ -233,7 +233,7 @@ mod proxy {
             let mut client = server.connect();
             let mut all = header(ProxyVersion::V2);
             all.extend(bytes(
-                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining
+                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async
                  NOTIFY fin 0 1 m
                  HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye",
             ));

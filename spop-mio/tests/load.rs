@@ -110,7 +110,7 @@ fn ten_thousand_connections_take_little_memory_and_are_answered_once_each() {
         let (echo, address) = Echo::start("", "--workers 2 --max-connections 10100 --score");
         // What the process needs whatever comes.
         let mut first = Client::new(TcpStream::connect(&address).unwrap());
-        first.greet("pipelining", "e");
+        first.greet("pipelining,async", "e");
         first.ask("NOTIFY fin 1 1 m", "ACK fin 1 1 set txn score=int32:42");
         let before = echo.memory();
         let engine = "01234567-89ab-cdef-0123-456789abcdef";
@@ -170,7 +170,7 @@ fn quiet(
 #[test]
 fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
     /// A turn takes so many inputs, and none has more requests than may be in flight.
-    const TURN: u64 = 16 * 64;
+    const TURN: u64 = 4 * 256;
     const ROUNDS: usize = 1_000;
     within(|| {
         let worked = Arc::new(AtomicU64::new(0));
@@ -227,7 +227,7 @@ fn an_end_under_load_loses_nothing_that_had_come() {
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 let mut client = Client::new(TcpStream::connect(&address).unwrap());
-                client.greet("pipelining", "e");
+                client.greet("pipelining,async", "e");
                 client
             })
             .collect();

@@ -98,7 +98,7 @@ fn an_address_has_so_many_connections() {
         let stats = server.handle.stats();
         assert_eq!((stats.open, stats.accepted, stats.refused), (2, 2, 1));
         // Another address is another matter.
-        connect_from([127, 0, 0, 2], server.address.tcp().unwrap()).greet("pipelining", "e1");
+        connect_from([127, 0, 0, 2], server.address.tcp().unwrap()).greet("pipelining,async", "e1");
         drop(first);
         until(|| server.handle.stats().open == 1);
         server.session();
@@ -180,7 +180,7 @@ fn a_stuck_worker_is_left_out_and_the_others_serve() {
             let mut client = server.connect();
             client.io.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
             client.send(
-                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining
+                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async
                  NOTIFY fin 1 1 m",
             );
             if client.receive().is_some() {
@@ -214,7 +214,7 @@ fn a_socket_file_has_its_permissions_and_its_name() {
         assert_eq!(server.address.to_string(), path.display().to_string());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        Client::new(UnixStream::connect(&path).unwrap()).greet("pipelining", "e1");
+        Client::new(UnixStream::connect(&path).unwrap()).greet("pipelining,async", "e1");
         assert!(Server::new(plain(1)).bind(endpoint()).is_err());
         drop(server);
         assert!(!path.exists());
@@ -282,7 +282,7 @@ mod systemd {
                 .unwrap();
             for _ in 0..4 {
                 let mut client = Client::new(TcpStream::connect(address).unwrap());
-                client.greet("pipelining", "e1");
+                client.greet("pipelining,async", "e1");
                 client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
             }
             child.kill().unwrap();
@@ -310,7 +310,7 @@ mod metrics {
         let serve = move || ::metrics::with_local_recorder(&recorder, || server.serve());
         let thread = thread::spawn(serve);
         let mut client = Client::new(TcpStream::connect(address).unwrap());
-        client.greet("pipelining", "e1");
+        client.greet("pipelining,async", "e1");
         client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
         client.ask("NOTIFY fin 0 2 m", "ACK fin 0 2 set txn number=int32:1");
         client.send("NOTIFY fin 101 1 m");

@@ -8,7 +8,7 @@ mod support;
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
     sync::Arc,
@@ -130,7 +130,7 @@ fn connect(server: &Running, config: Arc<ClientConfig>) -> io::Result<Secured> {
 
 fn session(server: &Running, config: Arc<ClientConfig>) -> Secured {
     let mut client = connect(server, config).unwrap();
-    client.greet("pipelining", "e1");
+    client.greet("pipelining,async", "e1");
     client
 }
 
@@ -208,14 +208,17 @@ fn a_closed_session_says_so_in_every_layer() {
         let mut client = session(&server, setting.client(None));
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
-        // Without a close_notify, rustls calls the end of the socket an error.
-        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
-        // The socket was shut after that, and is closed when this side has closed.
-        assert_eq!(client.io.sock.read(&mut [0]).unwrap(), 0);
+        // It waits for this side to close first.
+        client.io.sock.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let waits = client.io.read(&mut [0]).unwrap_err();
+        assert!(matches!(waits.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{waits}");
+        client.io.sock.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(server.handle.stats().open, 1);
         client.io.conn.send_close_notify();
         client.io.flush().unwrap();
-        client.io.sock.shutdown(Shutdown::Write).unwrap();
+        // Without a close_notify, rustls calls the end of the socket an error.
+        assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
+        assert_eq!(client.io.sock.read(&mut [0]).unwrap(), 0);
         until(|| server.handle.stats().open == 0);
     });
 }
@@ -231,9 +234,7 @@ fn a_slow_reader_gets_everything_and_the_end_as_well() {
             actions
         };
         let tls = Tls::from_files(setting.files()).unwrap();
-        let mut config = AgentConfig::default();
-        config.pacing = None;
-        let server = spop_mio::Server::with_config(handler, config).workers(1);
+        let server = spop_mio::Server::new(handler).workers(1);
         let server = Running::serve(server.bind(Endpoint::from("127.0.0.1:0").tls(&tls)).unwrap());
         let mut client = session(&server, setting.client(None));
         let mut requests: Vec<_> = (0..1000).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
@@ -280,10 +281,12 @@ fn a_connection_of_ones_own_runs_inside_tls() {
         let name = ServerName::try_from("agent.example").unwrap();
         let session = ClientConnection::new(setting.client(None), name).unwrap();
         let mut client = Client::new(StreamOwned::new(session, socket));
-        client.greet("pipelining", "e1");
+        client.greet("pipelining,async", "e1");
         client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1");
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
+        client.io.conn.send_close_notify();
+        client.io.flush().unwrap();
         assert_eq!(client.io.read(&mut [0]).unwrap(), 0);
         drop(client);
         serving.join().unwrap();
@@ -367,7 +370,7 @@ fn a_proxy_header_comes_before_tls() {
         tls.write_tls(&mut first).unwrap();
         socket.write_all(&first).unwrap();
         let mut client = Client::new(StreamOwned::new(tls, socket));
-        client.greet("pipelining", "e1");
+        client.greet("pipelining,async", "e1");
         client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn source=string:203.0.113.9:4711");
     });
 }

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -19,12 +20,28 @@ use crate::{Peer, live::Live};
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     level: AtomicLevel,
+    /// How long the lame duck stage is, in milliseconds.
+    lame_duck: AtomicU64,
     next: AtomicU64,
     /// Touched when a connection begins or ends, and when the level rises; never by a request.
     tasks: Mutex<HashMap<u64, Arc<Task>>>,
 }
 
 impl Control {
+    /// How long the lame duck stage of a shutdown is.
+    pub(crate) fn set_lame_duck(&self, time: Duration) {
+        self.lame_duck.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck.load(Ordering::Relaxed))
+    }
+
+    /// Begins the shutdown with its first stage that takes time.
+    pub(crate) fn shut_down(&self) {
+        self.raise(if self.lame_duck().is_zero() { Level::Drain } else { Level::LameDuck });
+    }
+
     pub(crate) fn raise(&self, level: Level) {
         // Who is woken in vain would not be woken again: a subscription says but once that it waits.
         if self.level.raise(level) {

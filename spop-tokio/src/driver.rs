@@ -62,7 +62,10 @@ where
         if level > self.level {
             self.level = level;
             let now = self.shared.now();
-            self.session.reactor.drain(now);
+            self.session.reactor.set_lame_duck(true);
+            if level >= Level::Drain {
+                self.session.reactor.drain(now);
+            }
             if level == Level::Stop {
                 self.session.disconnect(now, Status::NORMAL, "the agent stops");
                 self.transfer.output(&mut self.session, &mut Now::default(), cx);

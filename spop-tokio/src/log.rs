@@ -10,6 +10,10 @@ use spop_server as server;
 pub(crate) struct Limits {
     /// Handlers that failed.
     pub(crate) handler: Limit,
+    /// Answers that came too late.
+    pub(crate) late: Limit,
+    /// Sessions whose terms lose requests.
+    pub(crate) session: Limit,
     /// Connections that ended as they should not.
     pub(crate) closed: Limit,
     /// Connections that were refused, or could not be accepted.

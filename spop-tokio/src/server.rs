@@ -107,6 +107,25 @@ impl<H: Handler> Server<H> {
         self
     }
 
+    /// How many bytes of requests that have not arrived whole all connections together may hold: fragments, and long frames.
+    /// The connection that exceeds it is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE). Counted in
+    /// steps of 16 KiB for each connection. Default 256 MiB.
+    pub fn max_unfinished_bytes(self, max: usize) -> Self {
+        self.service.shared.unfinished.limit(max);
+        self
+    }
+
+    /// How long a shutdown refuses health checks (a HELLO with `healthcheck`) and monitors while it serves everything else,
+    /// before it drains. Default zero.
+    ///
+    /// HAProxy takes a server out when its checks fail, after `fall` checks that are `inter` apart: give it that time and a
+    /// little more. Without it, HAProxy 3.1 and later lose requests in a restart: one whose connection is refused waits a
+    /// second before it tries another server.
+    pub fn lame_duck(self, time: Duration) -> Self {
+        self.service.shared.control.set_lame_duck(time);
+        self
+    }
+
     /// Listens there too. A socket file that nobody serves is replaced; it is removed when the server ends.
     ///
     /// # Errors
@@ -142,13 +161,14 @@ impl<H: Handler> Server<H> {
         self.serve_until(std::future::pending()).await;
     }
 
-    /// Serves until `shutdown` is ready, then drains: the listeners close, each connection is served on until nothing is
+    /// Serves until `shutdown` is ready, then drains as [`ServerHandle::drain`] does: the listeners close, each connection is served on until nothing is
     /// owed. Returns when the last has ended.
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) {
         let handle = self.handle();
         let mut control = handle.control.subscribe();
         let mut shutdown = pin!(shutdown);
         let mut asked = false;
+        let mut lame_duck: Option<Pin<Box<Sleep>>> = None;
         let mut stop: Option<Pin<Box<Sleep>>> = None;
         let mut serving = Serving { server: self, tasks: JoinSet::new(), back_off: None };
         poll_fn(|cx| {
@@ -156,9 +176,16 @@ impl<H: Handler> Server<H> {
                 asked = true;
                 handle.drain();
             }
-            let level = control.level(cx.waker());
+            let mut level = control.level(cx.waker());
             serving.reap(cx);
-            if level == Level::Serve {
+            if level == Level::LameDuck {
+                let time = handle.control.lame_duck();
+                if lame_duck.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx).is_ready() {
+                    handle.control.raise(Level::Drain);
+                    level = Level::Drain;
+                }
+            }
+            if level <= Level::LameDuck {
                 serving.accept(cx);
                 // A set that was empty wakes nobody before it is asked again.
                 serving.reap(cx);
@@ -329,10 +356,11 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Ends the server gracefully: it accepts no more connections, and each ends as soon as nothing is owed on it, or
-    /// when [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
+    /// Ends the server gracefully. First health checks and monitors are refused, for as long as [`Server::lame_duck`] says;
+    /// then it accepts no more connections, and each ends as soon as nothing is owed on it, or when
+    /// [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
     pub fn drain(&self) {
-        self.control.raise(Level::Drain);
+        self.control.shut_down();
     }
 
     /// Ends the server at once: what was answered is sent if it can be, what was not is lost.

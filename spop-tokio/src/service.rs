@@ -4,7 +4,7 @@ use std::{fmt, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
 use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
-use spop_server::{Counters, InFlight, Level, Metrics};
+use spop_server::{Counters, InFlight, Level, Metrics, Unfinished};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -59,6 +59,7 @@ pub(crate) struct Shared<H> {
     pub(crate) logs: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
+    pub(crate) unfinished: Unfinished,
     pub(crate) siblings: Arc<Siblings>,
     pub(crate) clock: Clock,
 }
@@ -81,6 +82,7 @@ impl<H: Handler> Service<H> {
             logs: Limits::default(),
             metrics: Metrics::new(),
             in_flight: InFlight::default(),
+            unfinished: Unfinished::default(),
             siblings: Arc::default(),
             clock: Clock::start(),
         };

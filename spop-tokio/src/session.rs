@@ -5,6 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     task::Context,
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -14,7 +15,7 @@ use spop_core::{
     frame::Ids,
     link::{Progress, Step},
 };
-use spop_server::{Cancelled, Open, Tidy};
+use spop_server::{Cancelled, Open, TOO_MUCH_UNFINISHED, Tidy, UnfinishedBytes, overdue};
 use tracing::{debug, warn};
 
 use crate::{
@@ -45,6 +46,8 @@ pub(crate) struct Session<H, F, C> {
     /// Counts it while it lives.
     #[allow(dead_code)]
     open: Open,
+    /// What it holds of requests that have not arrived whole.
+    unfinished: UnfinishedBytes,
     tidy: Tidy,
     /// It is time to give memory back, when nothing has arrived.
     resting: bool,
@@ -70,6 +73,7 @@ where
         let reactor = AgentReactor::new(Arc::clone(&shared.config), id, shared.now()).with_layers(layers);
         debug!(name: "connection_opened", %peer, connection = id.0, "connection opened");
         let open = shared.metrics.open();
+        let unfinished = shared.unfinished.connection();
         Self {
             reactor,
             shared,
@@ -80,6 +84,7 @@ where
             origin: None,
             seat: None,
             open,
+            unfinished,
             tidy: Tidy::default(),
             resting: false,
             closed: None,
@@ -120,6 +125,18 @@ where
                     max_frame_size = session.max_frame_size,
                     "session established"
                 );
+                if session.loses_long_requests()
+                    && let Some(suppressed) = self.shared.logs.session.pass()
+                {
+                    warn!(
+                        name: "frame_size_reduced",
+                        peer = %self.peer,
+                        offered = session.peer_max_frame_size,
+                        agreed = session.max_frame_size,
+                        suppressed,
+                        "HAProxy fails longer requests with error 259: raise max_frame_size, or lower tune.bufsize"
+                    );
+                }
                 self.seat = self.shared.siblings.join(self.reactor.connection(), &session);
                 self.origin = Some(Arc::new(Origin {
                     peer: self.peer.clone(),
@@ -137,10 +154,13 @@ where
             Action::CancelMessages(cancelled) => {
                 let (ids, why) = (cancelled.ids, cancelled.why);
                 debug!(name: "request_cancelled", peer = %self.peer, %ids, ?why, "request cancelled");
-                if why == Cancel::TimedOut {
-                    self.failed(ids, "timed_out", "no answer in time");
-                } else {
-                    self.shared.metrics.cancelled(1);
+                match why {
+                    Cancel::TimedOut => self.failed(ids, "timed_out", "no answer in time"),
+                    Cancel::Overdue => {
+                        self.shared.counters.overdue.fetch_add(1, Ordering::Relaxed);
+                        self.failed(ids, "overdue", &overdue(&self.shared.config, cancelled.age));
+                    }
+                    _ => self.shared.metrics.cancelled(1),
                 }
                 self.calls.cancel(cancelled.ticket);
                 self.ended(ids, why.into());
@@ -220,10 +240,12 @@ where
     /// Answers on this connection.
     #[inline]
     fn settle_here(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
+        let ids = ticket.ids();
         match outcome {
             Ok(Reply::Ack(actions)) => match self.reactor.acknowledge(now, ticket, &actions) {
                 Ok(Settled::Queued) => self.shared.metrics.acks(1),
-                Ok(Settled::Dropped) => {}
+                Ok(Settled::Late { age }) => self.late(ids, age),
+                Ok(_) => {}
                 Err(AckError::Closing { ticket }) => self.hand_back(ticket, Ok(Reply::Ack(actions))),
                 Err(error) => {
                     let words = error.to_string();
@@ -237,6 +259,21 @@ where
             }
             // The connection that it was to end has ended.
             Ok(Reply::Disconnect { message, .. }) => self.fail(now, ticket, "already_disconnected", &message),
+        }
+    }
+
+    /// HAProxy has gone on without this answer.
+    #[cold]
+    fn late(&self, ids: Ids, age: Duration) {
+        self.shared.metrics.acks(1);
+        self.shared.metrics.late(1);
+        self.shared.counters.late.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.shared.logs.late.pass() {
+            let processing = self.shared.config.processing;
+            warn!(
+                name: "answered_late", peer = %self.peer, %ids, ?age, ?processing, suppressed,
+                "answered later than HAProxy's `timeout processing`, as far as it is known"
+            );
         }
     }
 
@@ -407,8 +444,11 @@ where
             let reactor = &mut self.reactor;
             let action = if eof { reactor.on_input_eof(now, inbox) } else { reactor.on_bytes(now, inbox) };
             if !self.carry_out(now, cx, action) {
-                return;
+                break;
             }
+        }
+        if !self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
+            self.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
         }
     }
 

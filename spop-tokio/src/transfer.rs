@@ -16,7 +16,7 @@ use tokio::{
 use crate::{alarm::Alarm, inbox::Inbox};
 
 /// How many reads a connection may do before the others have their turn.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 8;
 
 /// What the protocol makes of a connection: an agent's session, or an engine's.
 pub(crate) trait End {
@@ -66,12 +66,6 @@ impl Now {
     #[inline]
     fn get(&mut self, end: &impl End) -> Timestamp {
         *self.0.get_or_insert_with(|| now(end.clock()))
-    }
-
-    /// The time after handlers that may have taken theirs: pauses between portions of output begin with it.
-    #[inline]
-    fn anew(&mut self, end: &impl End) -> Timestamp {
-        *self.0.insert(now(end.clock()))
     }
 }
 
@@ -182,7 +176,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             }
             match Pin::new(&mut self.io).poll_write(cx, bytes) {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    end.on_sent(now.anew(end), cx, n);
+                    end.on_sent(now.get(end), cx, n);
                     (moved, self.unflushed) = (true, true);
                 }
                 Poll::Ready(_) => {

@@ -192,7 +192,7 @@ async fn without_async_handlers_end_with_their_connection() {
         let slow = Slow::new();
         let server = slow.serve().await;
         let mut home = server.connect().await;
-        home.greet_as("e1", "pipelining").await;
+        home.greet_as("e1", "pipelining,fragmentation").await;
         let _sibling = session(&server, "e1").await;
         ask(&mut home, 1..11).await;
         slow.until_waiting(10).await;

@@ -8,7 +8,7 @@ use spop_core::{Actions, AgentConfig, ConnectionId, link::Layers, notation};
 use super::*;
 
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                     capabilities=string:pipelining";
+                     capabilities=string:pipelining,async";
 
 /// A peer in memory.
 #[derive(Default)]
@@ -18,6 +18,7 @@ struct Peer {
     piece: usize,
     room: usize,
     received: Vec<u8>,
+    closed: bool,
     shut: Vec<Layer>,
     /// How many attempts to shut it would block.
     blocks: usize,
@@ -25,7 +26,7 @@ struct Peer {
 
 impl Read for Peer {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        if self.sends.is_empty() {
+        if self.sends.is_empty() && !self.closed {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let n = room.len().min(self.piece).min(self.sends.len());
@@ -123,7 +124,7 @@ fn what_cannot_be_written_waits_and_stops_the_reading() {
     }
     assert_eq!(bench.turn(1), Turn::Wait);
     assert!(bench.connection.wants_write());
-    assert_eq!(bench.asked, 64, "the limit in flight");
+    assert_eq!(bench.asked, 256, "the limit in flight");
     bench.connection.stream_mut().room = usize::MAX;
     assert_eq!(bench.turn(2), Turn::Wait, "nobody said that it is writable");
     bench.connection.ready(false, true);
@@ -150,23 +151,29 @@ fn a_shut_that_would_block_is_tried_again_when_the_stream_is_writable() {
     let mut bench = Bench::layered(usize::MAX, Layers::Data);
     bench.connection.stream_mut().blocks = 2;
     bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
-    assert_eq!(bench.turn(1), Turn::Wait);
+    assert_eq!(bench.turn(0), Turn::Wait);
+    assert_eq!(bench.turn(1_000), Turn::Wait, "the peer has not closed");
     assert!(bench.connection.wants_write());
-    assert_eq!(bench.turn(2), Turn::Wait, "nobody said that it is writable");
+    assert_eq!(bench.turn(1_001), Turn::Wait, "nobody said that it is writable");
     assert_eq!(bench.connection.stream().blocks, 1);
-    for shut in [&[][..], &[Layer::Data, Layer::Transport]] {
+    for (shut, turn) in [(&[][..], Turn::Wait), (&[Layer::Data, Layer::Transport], Turn::Over)] {
         bench.connection.ready(false, true);
-        assert_eq!(bench.turn(3), Turn::Wait);
+        assert_eq!(bench.turn(1_002), turn);
         assert_eq!(bench.connection.stream().shut, shut);
     }
     assert!(!bench.connection.wants_write());
 }
 
 #[test]
-fn an_ended_session_shuts_and_waits_for_the_peer() {
-    let mut bench = Bench::new(usize::MAX);
-    bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
-    assert_eq!(bench.turn(1), Turn::Wait);
-    assert_eq!(bench.connection.stream().shut, [Layer::Transport]);
-    assert_eq!(bench.turn(2000), Turn::Over, "the linger timer");
+fn an_ended_session_waits_for_the_peer_before_it_shuts() {
+    for closes in [true, false] {
+        let mut bench = Bench::new(usize::MAX);
+        bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
+        assert_eq!(bench.turn(1), Turn::Wait);
+        assert_eq!(bench.connection.stream().shut, []);
+        bench.connection.stream_mut().closed = closes;
+        bench.connection.ready(true, false);
+        assert_eq!(bench.turn(if closes { 2 } else { 1_001 }), Turn::Over, "closed, or the linger timer");
+        assert_eq!(bench.connection.stream().shut, [Layer::Transport]);
+    }
 }

@@ -101,7 +101,7 @@ impl Running {
     /// A connection whose handshake is done.
     pub fn session(&self) -> Client<TcpStream> {
         let mut client = self.connect();
-        client.greet("pipelining", "e1");
+        client.greet("pipelining,async", "e1");
         client
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use spop_core::{AgentConfig, Capabilities};
+use spop_core::{AgentConfig, Capabilities, PipeliningPolicy};
 
 /// Answers HAProxy with what it says, to try out an SPOE configuration.
 #[derive(Clone, Debug, Parser)]
@@ -11,15 +11,19 @@ pub(crate) struct Options {
     /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times.
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub(crate) listen: Vec<String>,
-    /// The longest frame.
-    #[arg(long, value_name = "BYTES", default_value_t = 16_380)]
-    pub(crate) max_frame_size: u32,
-    /// A comma-separated list of fragmentation, pipelining and async; may be empty.
-    #[arg(long, value_name = "LIST", default_value = "fragmentation,pipelining", value_parser = capabilities)]
-    pub(crate) capabilities: Capabilities,
-    /// NOTIFYs that may wait for their answers, on each connection.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) max_in_flight: usize,
+    /// The longest frame. The library's default, 1 MiB, unless given.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_frame_size: Option<u32>,
+    /// A comma-separated list of fragmentation, pipelining and async, offered to every peer; may be empty. Unless given,
+    /// fragmentation, and pipelining to all but HAProxy 3.1 and later.
+    #[arg(long, value_name = "LIST", value_parser = capabilities)]
+    pub(crate) capabilities: Option<Capabilities>,
+    /// NOTIFYs that may wait for their answers, on each connection. The library's default, 256, unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_in_flight: Option<usize>,
+    /// What HAProxy's `timeout processing` is; 0 if it is not known.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub(crate) processing: u64,
     /// The longest payload in fragments.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     pub(crate) max_payload: usize,
@@ -38,6 +42,9 @@ pub(crate) struct Options {
     /// How long a frame may take to arrive.
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) frame_timeout: u64,
+    /// How long health checks are refused before a drain, while everything else is served.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) lame_duck: u64,
     /// How long a drain may take.
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) drain_timeout: u64,
@@ -47,12 +54,21 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The first stage of a shutdown.
+    pub(crate) const fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck)
+    }
+
     /// What the options say about the protocol.
     pub(crate) fn config(&self) -> AgentConfig {
         let mut config = AgentConfig::default();
-        config.max_frame_size = self.max_frame_size;
-        config.capabilities = self.capabilities;
-        config.limits.max_in_flight = self.max_in_flight;
+        config.max_frame_size = self.max_frame_size.unwrap_or(config.max_frame_size);
+        if let Some(capabilities) = self.capabilities {
+            config.capabilities = capabilities;
+            config.pipelining = PipeliningPolicy::Always;
+        }
+        config.limits.max_in_flight = self.max_in_flight.unwrap_or(config.limits.max_in_flight);
+        config.processing = (self.processing > 0).then(|| Duration::from_millis(self.processing));
         config.limits.max_payload = self.max_payload;
         config.limits.max_payload_bytes = config.limits.max_payload_bytes.max(self.max_payload);
         config.timeouts.hello = Some(Duration::from_millis(self.hello_timeout));

@@ -81,7 +81,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client<I> {
     }
 
     pub async fn greet(&mut self) {
-        self.greet_as("e1", "pipelining").await;
+        self.greet_as("e1", "pipelining,async").await;
     }
 
     pub async fn greet_as(&mut self, engine: &str, capabilities: &str) {
