@@ -13,7 +13,7 @@ use spop_core::{
 
 const NOW: Timestamp = Timestamp::ZERO;
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                     capabilities=string:pipelining engine-id=string:4d4602a4-4b2b-49e3-a1b2-000000000000";
+                     capabilities=string:pipelining,async engine-id=string:4d4602a4-4b2b-49e3-a1b2-000000000000";
 
 fn frame(line: &str) -> Vec<u8> {
     notation::parse_bytes(line).unwrap_or_else(|error| panic!("{line}: {error}"))

@@ -59,7 +59,7 @@ impl AsyncWrite for Script {
 /// How many allocations a connection takes on which so many requests come.
 fn allocations(handler: impl Handler, requests: usize) -> u64 {
     let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                 capabilities=string:pipelining engine-id=string:e1";
+                 capabilities=string:pipelining,async engine-id=string:e1";
     let notify = notation::parse_bytes("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7").unwrap();
     let script = Script {
         hello: notation::parse_bytes(hello).unwrap(),

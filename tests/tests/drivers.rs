@@ -6,15 +6,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Settled, Status,
-    Ticket, Timer, Timestamp, Value,
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, PipeliningPolicy, Scope,
+    Settled, Status, Ticket, Timer, Timestamp, Value,
     link::{Interest, Phase, Progress},
     notation,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                     capabilities=string:pipelining";
+                     capabilities=string:pipelining,async";
 
 fn frame(line: &str) -> Vec<u8> {
     notation::parse_bytes(line).unwrap()
@@ -218,11 +218,14 @@ fn a_write_of_no_bytes_is_no_progress() {
 
 #[test]
 fn the_defaults_are_the_decided_ones() {
-    let AgentConfig { max_frame_size, capabilities, limits, timeouts, pacing, farewell, .. } =
-        AgentConfig::default();
-    assert_eq!(max_frame_size, 16_380);
+    let AgentConfig {
+        max_frame_size, capabilities, pipelining, limits, timeouts, processing, farewell, ..
+    } = AgentConfig::default();
+    assert_eq!(max_frame_size, 1 << 20);
     assert_eq!(capabilities.to_string(), "fragmentation,pipelining");
-    assert_eq!(limits.max_in_flight, 64);
+    assert_eq!(pipelining, PipeliningPolicy::Auto, "only with peers that cannot be HAProxy 3.1 or later");
+    assert_eq!(processing, Some(Duration::from_millis(500)));
+    assert_eq!(limits.max_in_flight, 256);
     assert_eq!(limits.max_payload, 1 << 20);
     assert_eq!(limits.max_payloads, 16, "more open payloads than the limit (16) are 11");
     assert_eq!(limits.max_refused, 256, "refused ids that are still under way: the last 256 are remembered");
@@ -231,7 +234,6 @@ fn the_defaults_are_the_decided_ones() {
     assert_eq!(timeouts.idle, Some(Duration::from_secs(600)));
     assert_eq!(timeouts.message, Some(Duration::from_secs(30)));
     assert_eq!(timeouts.drain, Duration::from_secs(10));
-    assert_eq!(pacing.unwrap().interval, Duration::from_millis(1));
     let farewell = farewell.unwrap();
     let farewell = (farewell.hold, farewell.silence, farewell.idle);
     assert_eq!(farewell, [15, 5, 100].map(Duration::from_millis).into());

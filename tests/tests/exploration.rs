@@ -659,7 +659,6 @@ fn scenario(name: &'static str, mut engine: EngineConfig) -> Scenario {
     engine.timeouts.write = Some(Duration::from_secs(9));
     let mut agent = AgentConfig::default();
     agent.max_frame_size = 256;
-    agent.pacing = None;
     // It holds answers back for some milliseconds, and here all waiting that is not for a peer is too much.
     agent.farewell = None;
     agent.limits.max_payload = PAYLOAD;

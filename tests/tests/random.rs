@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::{collection, prelude::*, sample};
 use spop_core::{
-    AgentConfig,
+    AgentConfig, PipeliningPolicy,
     frame::{FrameType, Ids},
     fuzzing::{
         agent::{BOUNDS, Event, check, config, ways},
@@ -136,11 +136,12 @@ proptest! {
     fn the_reactor_does_what_the_model_does(
         events in collection::vec(plain_event(), 1..60),
         fragmentation in prop::bool::weighted(0.9),
+        alone in prop::bool::weighted(0.2),
         in_flight in 1..6_usize,
         end: bool,
         seed: u64,
     ) {
-        let bounds = Bounds { fragmentation, in_flight, ..BOUNDS };
+        let bounds = Bounds { fragmentation, in_flight, window: if alone { 1 } else { usize::MAX }, ..BOUNDS };
         for cuts in ways(seed) {
             against_the_model(bounds, &events, end, cuts);
         }
@@ -154,11 +155,11 @@ proptest! {
     fn any_events_keep_the_promises_and_lead_to_the_same_however_cut(
         events in collection::vec(any_event(), 1..50),
         in_flight in 1..6_usize,
-        paced: bool,
+        always: bool,
         message: bool,
         farewell: bool,
         watch: bool,
-        capabilities in sample::select(vec!["pipelining", "pipelining,fragmentation"]),
+        capabilities in sample::select(vec!["pipelining", "pipelining,async", "pipelining,fragmentation"]),
         layers in sample::select(vec![Layers::Plain, Layers::Data]),
         how in 0..3_u8,
         seed: u64,
@@ -166,8 +167,9 @@ proptest! {
         let mut config = config(Bounds { in_flight, outgoing: 600, ..BOUNDS });
         config.limits.max_payload_bytes = 500;
         config.watch_fragments = watch;
-        if paced {
-            config.pacing = AgentConfig::default().pacing;
+        if always {
+            config.pipelining = PipeliningPolicy::Always;
+            config.processing = AgentConfig::default().processing;
         }
         if farewell {
             config.farewell = AgentConfig::default().farewell;

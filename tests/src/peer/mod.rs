@@ -89,7 +89,7 @@ impl Peer {
     /// # Errors
     /// The agent does not agree.
     pub fn greet(&mut self) -> Result<()> {
-        self.greet_with("capabilities=string:pipelining")
+        self.greet_with("capabilities=string:pipelining,async")
     }
 
     /// Does the handshake with these keys beside the version, and with a `max-frame-size` unless they have one.

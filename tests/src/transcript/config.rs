@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use spop_core::{
-    Actions, AgentConfig, Capabilities, OnFailure, Scope, Status,
-    link::{Layers, Pacing},
+    Actions, AgentConfig, Capabilities, OnFailure, PipeliningPolicy, Scope, Status, link::Layers,
 };
 
 use super::{Scenario, parse::duration};
@@ -33,7 +32,9 @@ pub(super) fn set(scenario: &mut Scenario, setting: &str) -> anyhow::Result<()> 
         "message" => timeouts.message = perhaps(value)?,
         "drain" => timeouts.drain = duration(value)?,
         "linger" => timeouts.linger = duration(value)?,
-        "pacing" => config.pacing = perhaps(value)?.map(|interval| Pacing { interval }),
+        "pipelining" if value == "always" => config.pipelining = PipeliningPolicy::Always,
+        "processing" => config.processing = perhaps(value)?,
+        "max-age" => config.max_age = perhaps(value)?,
         "farewell" if value == "none" => config.farewell = None,
         "watch-fragments" => config.watch_fragments = value.parse()?,
         "defer-output" => config.defer_output = value.parse()?,

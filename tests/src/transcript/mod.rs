@@ -90,6 +90,8 @@ pub enum Directive {
     Fail(Which),
     /// `refuse 5/1`: the rest of what is arriving is not wanted.
     Refuse(Ids),
+    /// `lame-duck`: health checks are refused from now on.
+    LameDuck,
     /// `drain`.
     Drain,
     /// `disconnect 99 the message`.

@@ -103,6 +103,7 @@ fn directive(verb: &str, words: &str) -> anyhow::Result<Directive> {
         "abort-answer" => Directive::AbortAnswer(which(words)?),
         "fail" => Directive::Fail(which(words)?),
         "refuse" => Directive::Refuse(ids(words)?),
+        "lame-duck" => Directive::LameDuck,
         "drain" => Directive::Drain,
         "disconnect" => Directive::Disconnect(first.parse()?, rest.to_owned()),
         "eof" => Directive::Eof,
@@ -162,9 +163,10 @@ pub(super) fn duration(word: &str) -> anyhow::Result<Duration> {
     })
 }
 
-/// The defaults, but no time limit for answers: a scenario about answers that come late says so itself.
+/// The defaults, but no time limits for answers: a scenario about answers that come late says so itself.
 fn config() -> AgentConfig {
     let mut config = AgentConfig::default();
     config.timeouts.message = None;
+    config.processing = None;
     config
 }

@@ -181,6 +181,7 @@ impl Run {
                 driver.fail(index);
             }
             Directive::Refuse(ids) => driver.refuse(*ids),
+            Directive::LameDuck => driver.reactor.set_lame_duck(true),
             Directive::Drain => driver.reactor.drain(driver.now),
             Directive::Disconnect(status, message) => {
                 let action = driver.reactor.disconnect(driver.now, Status(*status), message);

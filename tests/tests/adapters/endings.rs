@@ -56,7 +56,7 @@ pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stag
     server.running.drain();
     until_true("it no longer listens", PATIENCE, || Ok(Peer::connect(&server.running.address()).is_err()))?;
     for (index, peer) in peers.iter_mut().enumerate() {
-        peer.greet_with("capabilities=string:pipelining").with_context(|| format!("number {index}"))?;
+        peer.greet_with("capabilities=string:pipelining,async").with_context(|| format!("number {index}"))?;
         peer.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
     }
     server.gate.release("a")?;

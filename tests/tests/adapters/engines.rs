@@ -68,7 +68,8 @@ pub(super) fn nothing_crosses_to_another_engine(stage: &Stage<'_>) -> Result<()>
     let mut home = session(&server, "e1")?;
     let mut stranger = session(&server, "e2")?;
     // Without async it is nobody's sibling, though it says the same name.
-    let mut alone = server.session_with("capabilities=string:pipelining engine-id=string:e1")?;
+    let mut alone =
+        server.session_with("capabilities=string:pipelining,fragmentation engine-id=string:e1")?;
     home.send("NOTIFY fin 1 1 hold key=string:a")?;
     server.gate.wait("a")?;
     // A unix socket that is closed looks like one whose peer has ended its side, until an answer is written.

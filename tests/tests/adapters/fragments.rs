@@ -28,7 +28,7 @@ fn fragmented(ids: &str, payload: &str, length: usize, piece: usize) -> Result<S
 
 pub(super) fn a_payload_in_fragments_is_one_request(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve()?;
-    let mut peer = server.session_with("capabilities=string:pipelining max-frame-size=uint32:1024")?;
+    let mut peer = server.session_with("capabilities=string:pipelining,async max-frame-size=uint32:1024")?;
     // The name and the length are 13 bytes.
     for piece in [7, 400, 1000] {
         let lines = fragmented("5 1", r#"m a=int32:5 ; waf body=string:"x"*600"#, 622, piece)?;
@@ -65,7 +65,7 @@ pub(super) fn a_long_answer_leaves_in_fragments(stage: &Stage<'_>) -> Result<()>
         ))?;
     }
     // Who accepts no fragments gets what a failed handler gives.
-    let mut peer = server.session_with("capabilities=string:pipelining max-frame-size=uint32:256")?;
+    let mut peer = server.session_with("capabilities=string:pipelining,async max-frame-size=uint32:256")?;
     peer.ask("NOTIFY fin 5 1 blob size=int32:300", "ACK fin 5 1")
 }
 

@@ -36,7 +36,7 @@ pub(super) fn every_refusal_has_its_status(stage: &Stage<'_>) -> Result<()> {
     let hello = |keys: &str| format!("HAPROXY-HELLO fin 0 0 {keys}");
     let version = "supported-versions=string:2.0";
     let size = "max-frame-size=uint32:16380";
-    let capabilities = "capabilities=string:pipelining";
+    let capabilities = "capabilities=string:pipelining,async";
     for (sentence, status) in [
         (hello(&format!("supported-versions=uint32:2 {size} {capabilities}")), 4),
         ("NOTIFY fin 1 1 m".to_owned(), 4),

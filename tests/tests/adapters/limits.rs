@@ -97,7 +97,7 @@ pub(super) fn a_frame_longer_than_agreed(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| plan.config.max_frame_size = 300)?;
     // The lower of both.
     for (keys, agreed) in [("", 300), ("max-frame-size=uint32:256", 256)] {
-        let session = || server.session_with(&format!("capabilities=string:pipelining {keys}"));
+        let session = || server.session_with(&format!("capabilities=string:pipelining,async {keys}"));
         // Besides the string there are 7 bytes of header, 2 of `m`, 1 that counts arguments, 2 of `a`, 1 of its type, and
         // the length of the string. The answer has as many.
         let length = agreed - 13 - if agreed - 14 < 240 { 1 } else { 2 };

@@ -150,7 +150,7 @@ impl Server {
 
     /// A session with pipelining.
     pub(crate) fn session(&self) -> Result<Peer> {
-        self.session_with("capabilities=string:pipelining")
+        self.session_with("capabilities=string:pipelining,async")
     }
 
     /// A session with these keys.

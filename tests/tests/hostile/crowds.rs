@@ -154,7 +154,7 @@ fn without_descriptors_it_serves_whom_it_has_and_goes_on() -> Verdict {
         }
         // These wait: the system has taken them, nobody has accepted them.
         let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                     capabilities=string:pipelining";
+                     capabilities=string:pipelining,async";
         let mut waiting = Vec::new();
         for _ in 0..30 {
             let mut peer = target.connect()?;
