@@ -272,6 +272,6 @@ pub use spop_core::{
     OnFailure, Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{Address, Cancelled, ConnectionInfo, Endpoint, Stats};
+pub use spop_server::{AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, ParsedAddress, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

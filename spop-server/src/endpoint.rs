@@ -16,7 +16,7 @@ use spop_core::accept::AcceptConfig;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{
-    Entrance, Listening,
+    Entrance, Listening, ParsedAddress,
     listening::{Listener, SocketOptions, first_of},
 };
 #[cfg(unix)]
@@ -24,8 +24,8 @@ use crate::{SocketFile, listen_unix};
 
 /// Where to listen: what the `bind` of a server takes.
 ///
-/// A text with a slash is the path of a unix socket, any other is `host:port`. A listener that is open already is taken
-/// as it is.
+/// A text is an address in HAProxy's format, such as `*:12345`, `/run/agent.sock` or `abns@agent`: see [`ParsedAddress`].
+/// One that cannot be read is an error of `bind`. A listener that is open already is taken as it is.
 ///
 /// An endpoint also says what its connections pass before their sessions, and has the options of its socket:
 ///
@@ -37,6 +37,7 @@ use crate::{SocketFile, listen_unix};
 /// let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
 /// let tcp = Endpoint::from("0.0.0.0:12345").accept(AcceptConfig::new().with(inside)?).reuse_port(true);
 /// let unix = Endpoint::from("/run/agent.sock").mode(0o660);
+/// let in_a_container = Endpoint::from("abns@agent");
 /// # Ok(())
 /// # }
 /// ```
@@ -54,13 +55,9 @@ pub struct Endpoint {
 
 #[derive(Debug)]
 enum Kind {
-    Host(String),
-    Tcp(SocketAddr),
-    TcpListener(TcpListener),
-    #[cfg(unix)]
-    Unix(PathBuf),
-    #[cfg(unix)]
-    UnixListener(UnixListener),
+    Text(String),
+    Address(ParsedAddress),
+    Open(Listener),
 }
 
 impl From<Kind> for Endpoint {
@@ -80,17 +77,13 @@ impl From<Kind> for Endpoint {
 
 impl From<&str> for Endpoint {
     fn from(text: &str) -> Self {
-        #[cfg(unix)]
-        if text.contains('/') {
-            return Kind::Unix(text.into()).into();
-        }
-        Kind::Host(text.to_owned()).into()
+        Kind::Text(text.to_owned()).into()
     }
 }
 
 impl From<String> for Endpoint {
     fn from(text: String) -> Self {
-        text.as_str().into()
+        Kind::Text(text).into()
     }
 }
 
@@ -100,29 +93,35 @@ impl From<&String> for Endpoint {
     }
 }
 
+impl From<ParsedAddress> for Endpoint {
+    fn from(address: ParsedAddress) -> Self {
+        Kind::Address(address).into()
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        Kind::Tcp(address).into()
+        ParsedAddress::Tcp(address).into()
     }
 }
 
 impl From<TcpListener> for Endpoint {
     fn from(listener: TcpListener) -> Self {
-        Kind::TcpListener(listener).into()
+        Kind::Open(Listener::Tcp(listener)).into()
     }
 }
 
 #[cfg(unix)]
 impl From<&Path> for Endpoint {
     fn from(path: &Path) -> Self {
-        Kind::Unix(path.to_owned()).into()
+        path.to_owned().into()
     }
 }
 
 #[cfg(unix)]
 impl From<PathBuf> for Endpoint {
     fn from(path: PathBuf) -> Self {
-        Kind::Unix(path).into()
+        ParsedAddress::Unix(path).into()
     }
 }
 
@@ -130,7 +129,7 @@ impl From<PathBuf> for Endpoint {
 #[cfg(unix)]
 impl From<UnixListener> for Endpoint {
     fn from(listener: UnixListener) -> Self {
-        Kind::UnixListener(listener).into()
+        Kind::Open(Listener::Unix { listener, file: None }).into()
     }
 }
 
@@ -153,7 +152,7 @@ impl Endpoint {
     }
 
     /// The permissions of a unix socket's file, such as `0o660`. It has them before anybody can connect. Without, they
-    /// follow from the umask.
+    /// follow from the umask. An error for what has no file, as an abstract socket.
     #[must_use]
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
@@ -232,19 +231,41 @@ impl Endpoint {
         }?;
         #[cfg(not(feature = "tls"))]
         let entrance = Entrance::new(accept)?;
-        let (listener, shared) = match kind {
-            Kind::Host(host) => first_of(host.to_socket_addrs()?, several, reuse_port)?,
-            Kind::Tcp(address) => first_of([address], several, reuse_port)?,
-            Kind::TcpListener(listener) => (Listener::Tcp(listener), false),
+        let has_access = mode.is_some();
+        let address = match kind {
+            Kind::Open(_) if has_access => return Err(has_no_file()),
+            Kind::Open(listener) => return Listening::new(listener, false, sockets, entrance),
+            Kind::Address(address) => address,
+            Kind::Text(text) => text.parse()?,
+        };
+        if has_access && !matches!(address, ParsedAddress::Unix(_)) {
+            return Err(has_no_file());
+        }
+        let (listener, shared) = match address {
+            ParsedAddress::Tcp(address) => first_of([address], several, reuse_port)?,
+            ParsedAddress::Host { host, port, family } => {
+                let addresses = (host.as_str(), port).to_socket_addrs()?;
+                first_of(family.select(&host, addresses)?, several, reuse_port)?
+            }
             #[cfg(unix)]
-            Kind::Unix(path) => {
+            ParsedAddress::Unix(path) => {
                 let listener = listen_unix(&path, mode, take_over)?;
                 (Listener::Unix { listener, file: Some(SocketFile::new(path)?) }, false)
             }
             #[cfg(unix)]
-            Kind::UnixListener(listener) => (Listener::Unix { listener, file: None }, false),
+            ParsedAddress::Abstract(name) => {
+                let listener = UnixListener::bind_addr(&name.socket_addr()?).map_err(name_in_use)?;
+                (Listener::Unix { listener, file: None }, false)
+            }
+            #[cfg(not(unix))]
+            ParsedAddress::Unix(_) | ParsedAddress::Abstract(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this system has no unix sockets: use HOST:PORT",
+                ));
+            }
         };
-        let _ = (mode, take_over);
+        let _ = take_over;
         Listening::new(listener, shared, sockets, entrance)
     }
 }
@@ -253,13 +274,30 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Host(host) => f.write_str(host),
-            Kind::Tcp(address) => address.fmt(f),
-            Kind::TcpListener(_) => f.write_str("a TCP listener"),
+            Kind::Text(text) => f.write_str(text),
+            Kind::Address(address) => address.fmt(f),
+            Kind::Open(Listener::Tcp(_)) => f.write_str("a TCP listener"),
             #[cfg(unix)]
-            Kind::Unix(path) => path.display().fmt(f),
-            #[cfg(unix)]
-            Kind::UnixListener(_) => f.write_str("a unix listener"),
+            Kind::Open(Listener::Unix { .. }) => f.write_str("a unix listener"),
         }
     }
+}
+
+fn has_no_file() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it has no file that could have a mode: use the path of a unix socket, or leave it out",
+    )
+}
+
+/// Unlike a file, a name is free when its server has gone.
+#[cfg(unix)]
+fn name_in_use(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    io::Error::new(
+        error.kind(),
+        "another process of this network namespace listens there: stop it, or choose another name",
+    )
 }

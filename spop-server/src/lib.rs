@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod cancelled;
 mod endpoint;
 mod entrance;
@@ -23,13 +24,14 @@ mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use address::{AbstractName, Address, Family, ParsedAddress};
 pub use cancelled::Cancelled;
 pub use endpoint::Endpoint;
 pub use entrance::Entrance;
 pub use info::ConnectionInfo;
 pub use level::{AtomicLevel, Level};
 pub use limits::{InFlight, Permit, Place, Sources, Unfinished, UnfinishedBytes};
-pub use listening::{Address, BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
+pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::{LogLimit, LogLimits};
 pub use message::{TOO_MUCH_UNFINISHED, overdue};
 pub use metrics::{Began, Metrics, Open, Work};

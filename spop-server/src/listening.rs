@@ -1,20 +1,19 @@
 //! Listeners that are open.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::{
-    fmt, io,
+    io,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
-#[cfg(unix)]
-use std::{os::unix::net::UnixListener, path::Path};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::Entrance;
 #[cfg(unix)]
 use crate::SocketFile;
+use crate::{Address, Entrance};
 
 /// Connections that may wait to be accepted: as many as come in a storm while others have their turn. The system has a
 /// limit of its own.
@@ -110,9 +109,7 @@ impl Listening {
             #[cfg(unix)]
             Listener::Unix { file: Some(file), .. } => Address::Unix(file.path().to_owned()),
             #[cfg(unix)]
-            Listener::Unix { listener, file: None } => {
-                Address::Unix(listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default())
-            }
+            Listener::Unix { listener, file: None } => listener.local_addr()?.into(),
         })
     }
 
@@ -137,7 +134,7 @@ pub(crate) fn first_of(
     several: bool,
     reuse_port: bool,
 ) -> io::Result<(Listener, bool)> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "it has no address");
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in addresses {
         match listen_at(address, several && SPREADS, reuse_port) {
             Ok(listener) => return Ok((Listener::Tcp(listener), several && SPREADS)),
@@ -177,29 +174,4 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 pub fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-/// Where a listener can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A TCP address, with the port that it really has.
-    Tcp(SocketAddr),
-    /// The path of a unix socket; empty for one without a name.
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// The TCP address, if it is one.
-    pub const fn tcp(&self) -> Option<SocketAddr> {
-        if let Self::Tcp(address) = self { Some(*address) } else { None }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
 }

@@ -300,7 +300,7 @@ pub use spop_core::{
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{Address, Cancelled, ConnectionInfo, Endpoint, Stats};
+pub use spop_server::{AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, ParsedAddress, Stats};
 pub use swap::Swap;
 #[cfg(feature = "tower")]
 pub use tower::TowerHandler;

@@ -1,8 +1,9 @@
 //! Listeners on tokio.
 
+#[cfg(unix)]
+use std::os::unix::net::SocketAddr as UnixAddr;
 use std::{
     io,
-    path::Path,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -58,9 +59,7 @@ impl Listener {
             #[cfg(unix)]
             Socket::Unix { file: Some(file), .. } => Address::Unix(file.path().to_owned()),
             #[cfg(unix)]
-            Socket::Unix { listener, file: None } => {
-                Address::Unix(listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default())
-            }
+            Socket::Unix { listener, file: None } => UnixAddr::from(listener.local_addr()?).into(),
         })
     }
 

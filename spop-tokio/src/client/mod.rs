@@ -108,8 +108,10 @@ impl Engine {
     /// Begins. Connections are opened when there is something to ask, and kept.
     ///
     /// # Errors
-    /// Outside of a tokio runtime, on which the connections live.
+    /// An agent's address is not in the format of [`ParsedAddress`](crate::ParsedAddress), or there is no tokio runtime, on
+    /// which the connections live.
     pub fn start(mut self) -> io::Result<EngineClient> {
+        self.agents.iter().try_for_each(Target::check)?;
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         self.pool.agents = self.agents.len();
         let shared = Arc::new(Shared::new(self, runtime.clone()));

@@ -1,59 +1,65 @@
 //! Where an agent is.
 
-#[cfg(feature = "tls")]
-use std::borrow::Cow;
 use std::{
+    borrow::Cow,
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::net::{TcpStream, lookup_host};
 
-use crate::{Address, stream::Stream};
+use crate::{Address, ParsedAddress, stream::Stream};
 
 /// Where an agent listens: what [`Engine::agent`](super::Engine::agent) takes.
 ///
-/// A text with a slash is the path of a unix socket, any other is `host:port`, looked up anew for each connection.
+/// A text is an address in HAProxy's format, such as `agent:12345`, `/run/agent.sock` or `abns@agent`: see
+/// [`ParsedAddress`]. A name is looked up anew for each connection. An address of all interfaces, such as `:12345`, is this
+/// host. A text in another format is an error of [`start`](super::Engine::start).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target(Kind);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Host(String),
-    Tcp(SocketAddr),
-    Unix(PathBuf),
+    Text(String),
+    Address(ParsedAddress),
+}
+
+impl From<ParsedAddress> for Target {
+    fn from(address: ParsedAddress) -> Self {
+        Self(Kind::Address(address))
+    }
 }
 
 impl From<&str> for Target {
     fn from(text: &str) -> Self {
-        Self(if text.contains('/') { Kind::Unix(text.into()) } else { Kind::Host(text.to_owned()) })
+        Self(Kind::Text(text.to_owned()))
     }
 }
 
 impl From<String> for Target {
     fn from(text: String) -> Self {
-        text.as_str().into()
+        Self(Kind::Text(text))
     }
 }
 
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
-        Self(Kind::Tcp(address))
+        ParsedAddress::Tcp(address).into()
     }
 }
 
 impl From<&Path> for Target {
     fn from(path: &Path) -> Self {
-        Self(Kind::Unix(path.to_owned()))
+        path.to_owned().into()
     }
 }
 
 impl From<PathBuf> for Target {
     fn from(path: PathBuf) -> Self {
-        Self(Kind::Unix(path))
+        ParsedAddress::Unix(path).into()
     }
 }
 
@@ -63,6 +69,7 @@ impl From<Address> for Target {
         match address {
             Address::Tcp(address) => address.into(),
             Address::Unix(path) => path.into(),
+            Address::Abstract(name) => ParsedAddress::Abstract(name).into(),
         }
     }
 }
@@ -70,39 +77,99 @@ impl From<Address> for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Host(host) => f.write_str(host),
-            Kind::Tcp(address) => address.fmt(f),
-            Kind::Unix(path) => path.display().fmt(f),
+            Kind::Text(text) => f.write_str(text),
+            Kind::Address(address) => address.fmt(f),
         }
     }
 }
 
 impl Target {
-    /// The host of a text, or the address; unix sockets have neither.
-    #[cfg(feature = "tls")]
-    pub(super) fn host(&self) -> Option<Cow<'_, str>> {
+    fn address(&self) -> io::Result<Cow<'_, ParsedAddress>> {
         match &self.0 {
-            Kind::Host(text) => {
-                let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
-                let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-                Some(address.unwrap_or(host).into())
-            }
-            Kind::Tcp(address) => Some(address.ip().to_string().into()),
-            Kind::Unix(_) => None,
+            Kind::Text(text) => text.parse().map(Cow::Owned),
+            Kind::Address(address) => Ok(Cow::Borrowed(address)),
+        }
+    }
+
+    /// Says what is wrong with the text of an address.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let Err(error) = self.address() else { return Ok(()) };
+        Err(io::Error::new(error.kind(), format!("the agent's address {self} cannot be used: {error}")))
+    }
+
+    /// The name of a host, or the IP address; unix sockets have neither.
+    #[cfg(feature = "tls")]
+    pub(super) fn host(&self) -> Option<String> {
+        match self.address().ok()?.into_owned() {
+            ParsedAddress::Host { host, .. } => Some(host),
+            ParsedAddress::Tcp(address) => Some(address.ip().to_string()),
+            ParsedAddress::Unix(_) | ParsedAddress::Abstract(_) => None,
         }
     }
 
     pub(super) async fn connect(&self) -> io::Result<Stream> {
-        let stream = match &self.0 {
-            Kind::Host(host) => TcpStream::connect(host).await?,
-            Kind::Tcp(address) => TcpStream::connect(address).await?,
+        let stream = match self.address()?.as_ref() {
+            ParsedAddress::Host { host, port, family } => {
+                let addresses = lookup_host((host.as_str(), *port)).await?;
+                TcpStream::connect(family.select(host, addresses)?.as_slice()).await?
+            }
+            ParsedAddress::Tcp(address) => TcpStream::connect(reachable(*address)).await?,
             #[cfg(unix)]
-            Kind::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            ParsedAddress::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            #[cfg(unix)]
+            ParsedAddress::Abstract(name) => {
+                let address = name.socket_addr()?.into();
+                return UnixStream::connect_addr(&address).await.map(Stream::Unix);
+            }
             #[cfg(not(unix))]
-            Kind::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            ParsedAddress::Unix(_) | ParsedAddress::Abstract(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this system has no unix sockets: use HOST:PORT",
+                ));
+            }
         };
         // Without it a request may wait for the ACK of the one before. A stream that refuses is closed already.
         let _ = stream.set_nodelay(true);
         Ok(Stream::Tcp(stream))
+    }
+}
+
+/// A server on all interfaces is reached by the loopback interface, on every system.
+const fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => {}
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_interfaces_are_reached_by_the_loopback() {
+        for (address, at) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.0.2.1:1", "192.0.2.1:1")]
+        {
+            assert_eq!(reachable(address.parse().unwrap()), at.parse().unwrap());
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_host_is_its_name_alone() {
+        for (text, host) in [
+            ("agent:1", Some("agent")),
+            ("ipv6@agent:1", Some("agent")),
+            ("tcp@127.0.0.1:1", Some("127.0.0.1")),
+            ("[::1]:1", Some("::1")),
+            ("unix@agent", None),
+            ("abns@agent", None),
+        ] {
+            assert_eq!(Target::from(text).host().as_deref(), host, "{text}");
+        }
     }
 }

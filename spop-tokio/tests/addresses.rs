@@ -1,0 +1,97 @@
+//! Servers and engines take the same addresses.
+#![allow(clippy::unwrap_used)] // A test that panics has failed.
+
+mod support;
+
+use std::time::Duration;
+
+use spop_tokio::{
+    Actions, AgentConfig, Endpoint, Engine, EngineConfig, MessageList, ParsedAddress, Request, Scope, Value,
+};
+use support::{Running, within};
+
+async fn answer(_: Request) -> Actions {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "n", 7_i32);
+    actions
+}
+
+/// Asks the agent at this address.
+async fn ask(address: &str) -> Result<(), String> {
+    let mut config = EngineConfig::default();
+    config.timeouts.message = Some(Duration::from_secs(1));
+    let engine = Engine::new(config).agent(address).start().unwrap();
+    let mut list = MessageList::new();
+    list.message("ask");
+    let answer = engine.notify(&list).await.map_err(|error| error.to_string())?;
+    assert_eq!(answer.var(Scope::Transaction, "n"), Some(Value::Int32(7)));
+    engine.drain().await;
+    Ok(())
+}
+
+async fn serve(address: &str) -> Running {
+    Running::on(answer, AgentConfig::default(), Endpoint::from(address)).await
+}
+
+#[tokio::test]
+async fn tcp_in_every_spelling() {
+    within(async {
+        let server = serve("*:0").await;
+        let port = server.address.tcp().unwrap().port();
+        for host in ["127.0.0.1", "ipv4@127.0.0.1", "tcp@127.0.0.1", "ipv4@localhost", "*", "", "0.0.0.0"] {
+            ask(&format!("{host}:{port}")).await.unwrap();
+        }
+        // As the server says.
+        ask(&server.address.to_string()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_address_is_an_error_of_start() {
+    let error = Engine::new(EngineConfig::default()).agent("fd@3").start().unwrap_err().to_string();
+    assert!(
+        error.starts_with("the agent's address fd@3 cannot be used: the prefix fd@ is not supported"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn unix_sockets_by_prefix() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent@1.sock").display().to_string();
+        let server = serve(&format!("unix@{path}")).await;
+        assert_eq!(server.address.to_string(), path);
+        ask(&path).await.unwrap();
+        ask(&format!("unix@{path}")).await.unwrap();
+    })
+    .await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn abstract_sockets() {
+    within(async {
+        let name = format!("spop-tokio-{}", std::process::id());
+        let (padded, exact) = (format!("abns@{name}"), format!("abnsz@{name}"));
+        let server = serve(&padded).await;
+        assert_eq!(server.address.to_string(), padded);
+        ask(&padded).await.unwrap();
+        assert!(ask(&exact).await.is_err(), "it is another name");
+
+        let shorter = serve(&exact).await;
+        assert_eq!(shorter.address.to_string(), exact);
+        ask(&exact).await.unwrap();
+        // As the server says.
+        let parsed = padded.parse::<ParsedAddress>().unwrap();
+        assert_eq!(spop_tokio::Target::from(server.address.clone()), parsed.into());
+        assert!(!std::path::Path::new(&name).exists());
+
+        // The end of the server is the end of the name.
+        server.handle.stop();
+        server.task.await.unwrap();
+        serve(&padded).await;
+    })
+    .await;
+}
