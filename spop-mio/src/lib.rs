@@ -272,6 +272,8 @@ pub use spop_core::{
     OnFailure, Partial, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, ParsedAddress, Stats};
+pub use spop_server::{
+    AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress, Stats,
+};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -16,11 +16,11 @@ use spop_core::accept::AcceptConfig;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{
-    Entrance, Listening, ParsedAddress,
+    Entrance, Listening, NameOrId, ParsedAddress,
     listening::{Listener, SocketOptions, first_of},
 };
 #[cfg(unix)]
-use crate::{SocketFile, listen_unix};
+use crate::{SocketFile, file_access::Access, socket_file::listen_unix};
 
 /// Where to listen: what the `bind` of a server takes.
 ///
@@ -36,7 +36,7 @@ use crate::{SocketFile, listen_unix};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
 /// let tcp = Endpoint::from("0.0.0.0:12345").accept(AcceptConfig::new().with(inside)?).reuse_port(true);
-/// let unix = Endpoint::from("/run/agent.sock").mode(0o660);
+/// let unix = Endpoint::from("/run/agent.sock").mode(0o660).group("haproxy");
 /// let in_a_container = Endpoint::from("abns@agent");
 /// # Ok(())
 /// # }
@@ -48,6 +48,8 @@ pub struct Endpoint {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     mode: Option<u32>,
+    owner: Option<NameOrId>,
+    group: Option<NameOrId>,
     take_over: bool,
     reuse_port: bool,
     sockets: SocketOptions,
@@ -68,6 +70,8 @@ impl From<Kind> for Endpoint {
             #[cfg(feature = "tls")]
             tls: None,
             mode: None,
+            owner: None,
+            group: None,
             take_over: false,
             reuse_port: false,
             sockets: SocketOptions { nodelay: true, keepalive: None },
@@ -159,6 +163,30 @@ impl Endpoint {
         self
     }
 
+    /// The user that owns a unix socket's file, by name or number. It is set before anybody can connect, and takes the
+    /// rights of root. Without, it is the user of the process. An error for what has no file.
+    #[must_use]
+    pub fn owner(mut self, user: impl Into<NameOrId>) -> Self {
+        self.owner = Some(user.into());
+        self
+    }
+
+    /// The group of a unix socket's file, by name or number. It is set before anybody can connect; without the rights of
+    /// root, it must be a group that the process is in. Together with [`mode`](Self::mode) `0o660`, the members of the
+    /// group may connect. An error for what has no file.
+    ///
+    /// ```
+    /// use spop_server::Endpoint;
+    ///
+    /// let for_haproxy = Endpoint::from("/run/agent/agent.sock").group("haproxy").mode(0o660);
+    /// let by_number = Endpoint::from("/run/agent/agent.sock").owner(0).group(108).mode(0o660);
+    /// ```
+    #[must_use]
+    pub fn group(mut self, group: impl Into<NameOrId>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
     /// Takes the path of a unix socket also from somebody who serves it, in one step: for a new process beside the one that
     /// it replaces. That one keeps the connections that it has, and the next ones come here. Default false.
     #[must_use]
@@ -223,7 +251,7 @@ impl Endpoint {
     }
 
     fn open(self, several: bool) -> io::Result<Listening> {
-        let Self { kind, accept, mode, take_over, reuse_port, sockets, .. } = self;
+        let Self { kind, accept, mode, owner, group, take_over, reuse_port, sockets, .. } = self;
         #[cfg(feature = "tls")]
         let entrance = match self.tls {
             Some(tls) => Entrance::with_tls(accept, tls),
@@ -231,7 +259,7 @@ impl Endpoint {
         }?;
         #[cfg(not(feature = "tls"))]
         let entrance = Entrance::new(accept)?;
-        let has_access = mode.is_some();
+        let has_access = mode.is_some() || owner.is_some() || group.is_some();
         let address = match kind {
             Kind::Open(_) if has_access => return Err(has_no_file()),
             Kind::Open(listener) => return Listening::new(listener, false, sockets, entrance),
@@ -249,7 +277,12 @@ impl Endpoint {
             }
             #[cfg(unix)]
             ParsedAddress::Unix(path) => {
-                let listener = listen_unix(&path, mode, take_over)?;
+                let access = Access {
+                    mode,
+                    owner: owner.map(|user| user.user_id()).transpose()?,
+                    group: group.map(|group| group.group_id()).transpose()?,
+                };
+                let listener = listen_unix(&path, access, take_over)?;
                 (Listener::Unix { listener, file: Some(SocketFile::new(path)?) }, false)
             }
             #[cfg(unix)]
@@ -286,7 +319,7 @@ impl fmt::Display for Endpoint {
 fn has_no_file() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "it has no file that could have a mode: use the path of a unix socket, or leave it out",
+        "it has no file that could have a mode, an owner or a group: use the path of a unix socket, or leave them out",
     )
 }
 

@@ -6,10 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod address;
 mod cancelled;
 mod endpoint;
 mod entrance;
+#[cfg(unix)]
+mod file_access;
 mod info;
 mod level;
 mod limits;
@@ -24,6 +27,7 @@ mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use account::NameOrId;
 pub use address::{AbstractName, Address, Family, ParsedAddress};
 pub use cancelled::Cancelled;
 pub use endpoint::Endpoint;
@@ -36,6 +40,6 @@ pub use log::{LogLimit, LogLimits};
 pub use message::{TOO_MUCH_UNFINISHED, overdue};
 pub use metrics::{Began, Metrics, Open, Work};
 #[cfg(unix)]
-pub use socket_file::{SocketFile, listen_unix};
+pub use socket_file::SocketFile;
 pub use stats::{Counters, Seat, Stats};
 pub use tidy::Tidy;

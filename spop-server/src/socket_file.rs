@@ -2,11 +2,12 @@
 
 use std::{
     collections::hash_map::RandomState,
-    fs,
+    fmt, fs,
     hash::BuildHasher as _,
     io,
     os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -14,66 +15,157 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::BACKLOG;
+use crate::{
+    BACKLOG,
+    file_access::{self, Access},
+};
+
+/// Bytes that a socket's path may have.
+const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
 /// Listens on a path, without blocking. A socket file that nobody serves is replaced; with `take_over`, also one that is
-/// served: whoever serves it keeps the connections that it has, and the next ones come here. With a `mode`, such as
-/// `0o660`, the file has these permissions before anybody can connect; without, they follow from the umask.
-///
-/// # Errors
-/// Somebody serves there and is not taken over, the file is no socket, or the system refuses.
-pub fn listen_unix(path: &Path, mode: Option<u32>, take_over: bool) -> io::Result<UnixListener> {
-    let listener = if take_over || mode.is_some() {
-        listen_beside(path, mode, take_over)?
+/// served: its server keeps the connections that it has, and the next ones come here. The file has its access rights
+/// before anybody can connect; what they leave open follows from the umask and the process's user and group.
+pub(crate) fn listen_unix(path: &Path, access: Access, take_over: bool) -> io::Result<UnixListener> {
+    if path.file_name().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
+    }
+    // A file can be renamed to a path that is too long to connect to.
+    SockAddr::unix(path).map_err(|error| cannot_create(error, path))?;
+    let listener = if take_over || !access.is_default() {
+        listen_beside(path, access, take_over)?
     } else {
         match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-                fs::remove_file(path)?;
-                UnixListener::bind(path)?
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                check_replaceable(path, false)?;
+                fs::remove_file(path).map_err(|error| cannot_replace(error, path))?;
+                UnixListener::bind(path)
             }
-            other => other?,
+            other => other,
         }
+        .map_err(|error| cannot_create(error, path))?
     };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// The file gets its name when it has its permissions, so that there is no moment at which it has others, or is not there.
-fn listen_beside(path: &Path, mode: Option<u32>, take_over: bool) -> io::Result<UnixListener> {
-    let replaceable = if take_over { is_socket(path) } else { is_stale(path) };
-    if fs::symlink_metadata(path).is_ok() && !replaceable {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    // In the same folder, of a name that nobody knows, and short: the path of a socket has some 107 bytes.
+/// The file gets its name when it has its access rights, so that there is no moment at which it has others, or is not
+/// there.
+fn listen_beside(path: &Path, access: Access, take_over: bool) -> io::Result<UnixListener> {
+    check_replaceable(path, take_over)?;
+    // In the same folder, with a random name, and short: PATH_MAX.
     let name = RandomState::new().hash_one(path) as u32;
     let new = path.with_file_name(format!(".{name:08x}"));
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(&new)?)?;
-    let permissions = mode.map(fs::Permissions::from_mode);
-    let done = permissions.map_or(Ok(()), |permissions| fs::set_permissions(&new, permissions));
-    // Before it listens, nobody can connect, whatever the permissions are.
-    if let Err(error) =
-        done.and_then(|()| socket.listen(BACKLOG.into())).and_then(|()| fs::rename(&new, path))
-    {
+    SockAddr::unix(&new)
+        .and_then(|address| socket.bind(&address))
+        .map_err(|error| cannot_create(error, &new))?;
+    // Before it listens, nobody can connect, whatever the access rights are.
+    let done = file_access::set(&new, access)
+        .and_then(|()| socket.listen(BACKLOG.into()))
+        .and_then(|()| fs::rename(&new, path).map_err(|error| cannot_replace(error, path)));
+    if let Err(error) = done {
         let _ = fs::remove_file(&new);
         return Err(error);
     }
     Ok(socket.into())
 }
 
-/// Whether it is a socket that refuses connections. One whose queue is full does not refuse: somebody serves it.
-fn is_stale(path: &Path) -> bool {
-    is_socket(path) && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Whether the path is free, or has a socket that may be replaced: one that refuses connections, and with `take_over` any.
+/// One whose queue is full does not refuse: it is served.
+fn check_replaceable(path: &Path, take_over: bool) -> io::Result<()> {
+    let Ok(file) = fs::symlink_metadata(path) else {
+        // What is wrong with the folder is found when the file is created.
+        return Ok(());
+    };
+    let kind = file.file_type();
+    if !kind.is_socket() {
+        let what = match () {
+            () if kind.is_dir() => "a folder",
+            () if kind.is_file() => "a regular file",
+            () if kind.is_symlink() => "a symbolic link",
+            () => "a device or a pipe",
+        };
+        return Err(with_kind(
+            io::ErrorKind::AlreadyExists,
+            format!("there is {what} at this path, not a socket: remove it, or choose another path"),
+        ));
+    }
+    if take_over {
+        return Ok(());
+    }
+    match connect(path).map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionRefused) => Ok(()),
+        Err(io::ErrorKind::PermissionDenied) => Err(with_kind(
+            io::ErrorKind::PermissionDenied,
+            "there is a socket of another user at this path, and no permission to find out whether it is served: stop its \
+             server and remove the file, or choose another path",
+        )),
+        _ => Err(with_kind(
+            io::ErrorKind::AddrInUse,
+            "another server listens there: stop it, choose another path, or replace it with Endpoint::take_over",
+        )),
+    }
 }
 
-fn is_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-}
-
-fn connect(path: &Path) -> io::Result<()> {
+/// Connects without waiting.
+pub(crate) fn connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)
+}
+
+/// Says why there can be no new file.
+fn cannot_create(error: io::Error, path: &Path) -> io::Error {
+    let folder = folder_of(path);
+    let shown = folder.display();
+    let length = path.as_os_str().as_bytes().len();
+    let message = match error.kind() {
+        io::ErrorKind::NotFound if !folder.exists() => {
+            format!(
+                "the folder {shown} does not exist: create it (systemd: RuntimeDirectory=), or choose another path"
+            )
+        }
+        io::ErrorKind::NotADirectory => {
+            format!("{shown} is not a folder, or one of its parents is not: choose another path")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "{} has no permission to create a file in the folder {shown}: allow it to write there, or choose another path",
+            file_access::this_user()
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("the folder {shown} is on a file system that is read-only: choose another path")
+        }
+        io::ErrorKind::InvalidInput if length > PATH_MAX => {
+            format!(
+                "{} has {length} bytes, and a socket's path at most {PATH_MAX}: choose a shorter one",
+                path.display()
+            )
+        }
+        _ => return error,
+    };
+    with_kind(error.kind(), message)
+}
+
+/// Says why the file that is there cannot make way.
+fn cannot_replace(error: io::Error, path: &Path) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let message = format!(
+        "{} has no permission to replace the socket in the folder {}: remove the file, or choose another path",
+        file_access::this_user(),
+        folder_of(path).display()
+    );
+    with_kind(error.kind(), message)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn with_kind(kind: io::ErrorKind, message: impl fmt::Display) -> io::Error {
+    io::Error::new(kind, message.to_string())
 }
 
 /// A socket file that is removed with this, unless another has taken its place.
@@ -115,24 +207,24 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixStream, process};
+    use std::os::unix::{fs::PermissionsExt as _, net::UnixStream};
 
     use super::*;
 
     #[test]
     fn a_path_may_be_as_long_with_a_mode_as_without() {
-        let folder = std::env::temp_dir().join(format!("spop-{}", process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
         let name = "s".repeat(106 - folder.as_os_str().len());
         let path = folder.join(name);
         assert_eq!(path.as_os_str().len(), 107);
         for take_over in [false, true] {
-            let listener = listen_unix(&path, Some(0o600), take_over).unwrap();
+            let access = Access { mode: Some(0o600), ..Access::default() };
+            let listener = listen_unix(&path, access, take_over).unwrap();
             assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             UnixStream::connect(&path).unwrap();
             assert!(listener.accept().is_ok());
         }
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left");
-        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing else is left");
     }
 }

@@ -196,10 +196,11 @@ fn access_rights_are_for_files() {
     let name = format!("abns@spop-server-{}-mode", std::process::id());
     for endpoint in [
         Endpoint::from(name.as_str()).mode(0o600),
-        Endpoint::from("localhost:0").mode(0o600),
+        Endpoint::from("127.0.0.1:0").owner("root"),
+        Endpoint::from("localhost:0").group(0),
         Endpoint::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).mode(0o600),
     ] {
         let error = endpoint.listen(false).unwrap_err().to_string();
-        assert!(error.contains("no file that could have a mode"), "{error}");
+        assert!(error.contains("no file that could have a mode, an owner or a group"), "{error}");
     }
 }

@@ -300,7 +300,9 @@ pub use spop_core::{
     Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
-pub use spop_server::{AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, ParsedAddress, Stats};
+pub use spop_server::{
+    AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress, Stats,
+};
 pub use swap::Swap;
 #[cfg(feature = "tower")]
 pub use tower::TowerHandler;

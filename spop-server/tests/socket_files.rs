@@ -1,0 +1,224 @@
+//! Files of unix sockets: who may use them, and why there can be none.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+};
+
+use nix::unistd::{Gid, getegid, geteuid, getgroups};
+use spop_server::Endpoint;
+
+fn error(endpoint: Endpoint) -> (ErrorKind, String) {
+    let error = endpoint.listen(false).unwrap_err();
+    (error.kind(), error.to_string())
+}
+
+fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// A group that this process may give a file to.
+fn other_group() -> Option<Gid> {
+    if is_root() {
+        return Some(12_345.into());
+    }
+    getgroups().unwrap().into_iter().find(|group| *group != getegid())
+}
+
+#[test]
+fn owner_and_group_are_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let mut endpoint = Endpoint::from(path.as_path()).mode(0o620);
+    let (mut user, mut group) = (geteuid().as_raw(), getegid().as_raw());
+    if let Some(other) = other_group() {
+        group = other.as_raw();
+        endpoint = endpoint.group(group);
+    }
+    if is_root() {
+        user = 54_321;
+    }
+    let listening = endpoint.owner(user).listen(false).unwrap();
+    let file = fs::symlink_metadata(&path).unwrap();
+    assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (user, group, 0o620));
+    UnixStream::connect(&path).unwrap();
+    drop(listening);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn names_are_looked_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    if is_root() {
+        let _listening = Endpoint::from(path.as_path()).owner("root").group(0).listen(false).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), 0);
+    }
+    for (endpoint, unknown) in [
+        (Endpoint::from(path.as_path()).owner("no-such-user"), "the system knows no user \"no-such-user\""),
+        (
+            Endpoint::from(path.as_path()).group("no-such-group"),
+            "the system knows no group \"no-such-group\"",
+        ),
+    ] {
+        let (_, error) = error(endpoint);
+        assert!(error.contains(unknown), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn only_root_gives_a_file_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    as_nobody(folder.path(), "only_root_gives_a_file_away", || {
+        let (kind, error) = error(Endpoint::from(path.as_path()).owner(0));
+        assert_eq!(kind, ErrorKind::PermissionDenied);
+        assert!(error.contains("no permission to give the socket to user 0: only root"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    });
+}
+
+#[test]
+fn what_is_at_the_path_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let all = || {
+        let at = || Endpoint::from(path.as_path());
+        [at(), at().mode(0o600), at().take_over(true)]
+    };
+
+    fs::write(&path, "precious").unwrap();
+    for endpoint in all() {
+        let (kind, error) = error(endpoint);
+        assert_eq!(kind, ErrorKind::AlreadyExists);
+        assert!(error.contains("there is a regular file at this path, not a socket: remove it"), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    fs::remove_file(&path).unwrap();
+
+    fs::create_dir(&path).unwrap();
+    for endpoint in all() {
+        assert!(error(endpoint).1.contains("there is a folder at this path"));
+    }
+    fs::remove_dir(&path).unwrap();
+
+    let elsewhere = folder.path().join("elsewhere");
+    for target in ["", "served"] {
+        let _served = (!target.is_empty()).then(|| UnixListener::bind(&elsewhere).unwrap());
+        symlink(&elsewhere, &path).unwrap();
+        for endpoint in all() {
+            assert!(error(endpoint).1.contains("there is a symbolic link at this path"));
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    let served = UnixListener::bind(&path).unwrap();
+    for endpoint in [Endpoint::from(path.as_path()), Endpoint::from(path.as_path()).mode(0o600)] {
+        let (kind, error) = error(endpoint);
+        assert_eq!(kind, ErrorKind::AddrInUse);
+        assert!(error.contains("another server listens there: stop it"), "{error}");
+        assert!(error.contains("Endpoint::take_over"), "{error}");
+    }
+    drop(served);
+    Endpoint::from(path.as_path()).listen(false).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_the_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for mode in [None, Some(0o600)] {
+        let at = |path: &Path| match mode {
+            Some(mode) => Endpoint::from(path).mode(mode),
+            None => Endpoint::from(path),
+        };
+        let (kind, message) = error(at(&missing.join("agent.sock")));
+        assert_eq!(kind, ErrorKind::NotFound);
+        assert!(
+            message.contains(&format!("the folder {} does not exist: create it", missing.display())),
+            "{message}"
+        );
+
+        let (_, message) = error(at(&file.join("agent.sock")));
+        assert!(message.contains(&format!("{} is not a folder", file.display())), "{message}");
+
+        let long = folder.path().join("s".repeat(200));
+        let (kind, message) = error(at(&long));
+        assert_eq!(kind, ErrorKind::InvalidInput);
+        assert!(message.contains("bytes, and a socket's path at most 10"), "{message}");
+
+        let (_, message) = error(at(Path::new("/")));
+        assert!(message.contains("the path names no file"), "{message}");
+    }
+}
+
+#[test]
+fn a_folder_without_permission_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+    let served = folder.path().join("served.sock");
+    let listener = UnixListener::bind(&served).unwrap();
+    fs::set_permissions(&served, fs::Permissions::from_mode(0o600)).unwrap();
+    let stale = closed.join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    fs::set_permissions(&stale, fs::Permissions::from_mode(0o666)).unwrap();
+
+    as_nobody(folder.path(), "a_folder_without_permission_is_named", || {
+        let folder = std::env::var_os(FOLDER).unwrap();
+        let folder = Path::new(&folder);
+        let closed = folder.join("closed");
+        let message = format!("has no permission to create a file in the folder {}", closed.display());
+        for endpoint in
+            [Endpoint::from(closed.join("agent.sock")), Endpoint::from(closed.join("agent.sock")).mode(0o600)]
+        {
+            let (kind, error) = error(endpoint);
+            assert_eq!(kind, ErrorKind::PermissionDenied);
+            assert!(error.contains(&message), "{error}");
+        }
+        let (_, message) = error(Endpoint::from(closed.join("stale.sock")));
+        assert!(message.contains("has no permission to replace the socket"), "{message}");
+        let (_, message) = error(Endpoint::from(folder.join("served.sock")));
+        assert!(message.contains("a socket of another user"), "{message}");
+    });
+    drop(listener);
+}
+
+/// The folder of the test, for its other process.
+const FOLDER: &str = "SPOP_TEST_FOLDER";
+
+/// Runs the test as a user without rights: in a process of its own if this one is root's.
+fn as_nobody(folder: &Path, test: &str, run: impl FnOnce()) {
+    use std::{os::unix::process::CommandExt as _, process::Command};
+
+    if std::env::var_os(FOLDER).is_some() {
+        return run();
+    }
+    if !is_root() {
+        // Its own files deny it nothing: a user that is not root makes these tests empty.
+        return;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let copy = folder.join("test");
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let status = Command::new(&copy)
+        .args(["--exact", test])
+        .env(FOLDER, folder)
+        .env("TMPDIR", folder)
+        .uid(65_534)
+        .gid(65_534)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
