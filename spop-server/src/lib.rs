@@ -23,6 +23,8 @@ mod metrics;
 #[cfg(unix)]
 mod socket_file;
 mod stats;
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
 mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
