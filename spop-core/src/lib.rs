@@ -93,6 +93,7 @@ mod agent;
 pub mod config;
 mod engine;
 mod error;
+mod foreign;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

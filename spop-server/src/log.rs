@@ -4,13 +4,8 @@ use std::time::Duration;
 
 use spop_core::Timestamp;
 
-/// Events of a kind that come at once.
-const BURST: u32 = 10;
-/// What one more takes after that.
-const PERIOD: Duration = Duration::from_secs(1);
-
-/// A bound for each kind of event, so that none can hide another.
-#[derive(Debug, Default)]
+/// A limit for each kind of event, so that none can hide another.
+#[derive(Debug)]
 pub struct LogLimits {
     /// Handlers that failed.
     pub handler: LogLimit,
@@ -22,11 +17,27 @@ pub struct LogLimits {
     pub closed: LogLimit,
     /// Connections that were refused, or could not be accepted.
     pub accept: LogLimit,
+    /// Clients of another protocol ([`Violation::foreign`](spop_core::Violation::foreign)): a scanner, a browser or a health
+    /// check on the wrong port would hide the connections of [`closed`](Self::closed) that HAProxy lost.
+    pub foreign: LogLimit,
 }
 
-/// A bound on how often events of a kind are logged: ten at once, then one a second.
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            handler: LogLimit::default(),
+            closed: LogLimit::default(),
+            accept: LogLimit::default(),
+            foreign: LogLimit::one_a_minute(),
+        }
+    }
+}
+
+/// A limit on how often events of a kind are logged. By default ten at once, then one a second.
 #[derive(Debug)]
 pub struct LogLimit {
+    burst: u32,
+    period: Duration,
     tokens: u32,
     filled: Timestamp,
     suppressed: u64,
@@ -34,16 +45,33 @@ pub struct LogLimit {
 
 impl Default for LogLimit {
     fn default() -> Self {
-        Self { tokens: BURST, filled: Timestamp::ZERO, suppressed: 0 }
+        Self::new(10, Duration::from_secs(1))
     }
 }
 
 impl LogLimit {
+    /// `burst` events at once, then one per `period`.
+    #[must_use]
+    pub const fn new(burst: u32, period: Duration) -> Self {
+        Self { burst, period, tokens: burst, filled: Timestamp::ZERO, suppressed: 0 }
+    }
+
+    /// The first event at once, then one a minute, with the number of those left out.
+    #[must_use]
+    pub const fn one_a_minute() -> Self {
+        Self::new(1, Duration::from_secs(60))
+    }
+
     /// Whether an event may be logged; if so, how many were not since the last.
     pub fn pass(&mut self, now: Timestamp) -> Option<u64> {
-        let periods = now.since(self.filled).as_nanos() / PERIOD.as_nanos();
+        let periods = now.since(self.filled).as_nanos().checked_div(self.period.as_nanos());
+        let periods = periods.map_or(self.burst, |periods| u32::try_from(periods).unwrap_or(self.burst));
         if periods > 0 {
-            self.tokens = self.tokens.saturating_add(u32::try_from(periods).unwrap_or(BURST)).min(BURST);
+            self.tokens = self.tokens.saturating_add(periods).min(self.burst);
+            self.filled = now;
+        }
+        // The period runs from the first event of a burst.
+        if self.tokens == self.burst {
             self.filled = now;
         }
         if let Some(tokens) = self.tokens.checked_sub(1) {
@@ -65,9 +93,25 @@ mod tests {
         let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
         let mut limit = LogLimit::default();
         let passed = (0..1000).filter_map(|_| limit.pass(at(0))).count();
-        assert_eq!(passed, BURST as usize);
+        assert_eq!(passed, 10);
         assert_eq!(limit.pass(at(1)), Some(990));
         assert_eq!(limit.pass(at(1)), None);
         assert_eq!(limit.pass(at(100)), Some(1));
+    }
+
+    #[test]
+    fn one_a_minute_is_the_first_at_once_and_then_a_count() {
+        let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
+        let mut limit = LogLimits::default().foreign;
+        assert_eq!(limit.pass(at(59)), Some(0));
+        assert_eq!(
+            (60..119).filter_map(|second| limit.pass(at(second))).count(),
+            0,
+            "the minute is from the first"
+        );
+        assert_eq!(limit.pass(at(119)), Some(59));
+        assert_eq!(limit.pass(at(178)), None);
+        assert_eq!(limit.pass(at(1000)), Some(1));
+        assert_eq!(limit.pass(at(1059)), None, "a quiet time saves up no more than one");
     }
 }

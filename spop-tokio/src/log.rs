@@ -6,7 +6,7 @@ use spop_core::Clock;
 use spop_server as server;
 
 /// A bound for each kind of event, so that none can hide another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limits {
     /// Handlers that failed.
     pub(crate) handler: Limit,
@@ -18,6 +18,16 @@ pub(crate) struct Limits {
     pub(crate) closed: Limit,
     /// Connections that were refused, or could not be accepted.
     pub(crate) accept: Limit,
+    /// Clients of another protocol.
+    #[expect(dead_code, reason = "the end of a session does not ask it yet")]
+    pub(crate) foreign: Limit,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let foreign = Limit { limit: Mutex::new(server::LogLimit::one_a_minute()), ..Limit::default() };
+        Self { handler: Limit::default(), closed: Limit::default(), accept: Limit::default(), foreign }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! What a peer did wrong, and the status that says so: the one place where an error becomes a code.
 
+use core::fmt;
+
 use super::table::Illegal;
 use crate::{
-    DecodeError,
+    DecodeError, foreign,
     frame::{DisconnectError, FrameType, Header, HelloError, Ids},
     wire::Status,
 };
@@ -12,7 +14,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Violation {
     /// A length prefix announces more than was negotiated.
-    #[error("a frame of {len} bytes announced, more than the {max} agreed{}", hint(*len))]
+    #[error("a frame of {len} bytes announced, more than the {max} agreed{}", Hint(*len))]
     FrameTooBig {
         /// What the prefix says.
         len: u32,
@@ -116,6 +118,15 @@ impl Violation {
             Self::NoSuchPayload(_) | Self::NoSuchNotify(_) => Status::FRAME_ID,
         }
     }
+
+    /// What the peer speaks instead of SPOP, such as `an HTTP request`, if its bytes tell: it is a client of another
+    /// protocol, on the wrong port. Such clients come again and again, and are no fault of HAProxy or the agent.
+    pub const fn foreign(&self) -> Option<&'static str> {
+        match self {
+            Self::FrameTooBig { len, .. } => foreign::recognize(len.to_be_bytes()),
+            _ => None,
+        }
+    }
 }
 
 const fn illegal(why: Illegal) -> &'static str {
@@ -127,12 +138,26 @@ const fn illegal(why: Illegal) -> &'static str {
     }
 }
 
-/// A length that reads as text is usually a client of another protocol.
-fn hint(len: u32) -> &'static str {
-    match &len.to_be_bytes() {
-        b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"PRI " => " (it looks like an HTTP request)",
-        [0x16, 0x03, ..] => " (it looks like a TLS handshake)",
-        b"PROX" | b"\r\n\r\n" => " (it looks like a PROXY header)",
-        _ => "",
+/// What the first bytes of a client of another protocol read as, behind the message.
+struct Hint(u32);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        foreign::recognize(self.0.to_be_bytes()).map_or(Ok(()), |what| write!(f, " (it looks like {what})"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_another_protocol_is_recognized() {
+        let big = |first: &[u8; 4]| Violation::FrameTooBig { len: u32::from_be_bytes(*first), max: 16_384 };
+        assert_eq!(big(b"GET ").foreign(), Some("an HTTP request"));
+        assert_eq!(big(b"SSH-").foreign(), Some("an SSH handshake"));
+        assert_eq!(big(b"\x16\x03\x01\x02").foreign(), Some("a TLS handshake"));
+        assert_eq!(big(b"\x01\0\0\0").foreign(), None);
+        assert_eq!(Violation::AfterHealthCheck(1).foreign(), None);
     }
 }
