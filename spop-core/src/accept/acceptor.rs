@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, Bytes, BytesMut};
 
 #[cfg(feature = "proxy")]
 use super::proxy::Read;
@@ -39,7 +39,7 @@ pub enum Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Closing {
-    /// It was a monitor's probe, and has been answered.
+    /// It was a monitor's probe, and has been answered; or the server is in lame duck, and there is no answer for that.
     Answered,
     /// The peer connected and closed without a byte, as monitors do that look no further than the port.
     Silent,
@@ -65,16 +65,18 @@ pub struct Acceptor {
     deadline: Timestamp,
     /// The peer has closed its side.
     eof: bool,
+    /// The server is in lame duck.
+    lame_duck: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// The handler waits for so many bytes more.
     Bytes { wanted: usize },
     /// The handler is TLS, and its handshake is under way.
     Tls,
-    /// The handler is a monitor, and so much of its answer has left.
-    Answer { sent: usize },
+    /// The handler is a monitor, and this is what is left of its answer.
+    Answer { rest: Bytes },
     /// A monitor has its answer and may close.
     Linger,
     /// The connection belongs to its session, or to nobody.
@@ -92,7 +94,15 @@ impl Acceptor {
             origin: Origin::new(peer),
             deadline,
             eof: false,
+            lame_duck: false,
         }
+    }
+
+    /// Whether the server is in lame duck, the first stage of a shutdown: a probe that is recognized from now on gets
+    /// [`Monitor::lame_duck`](super::Monitor::lame_duck)'s response. All else is served as before. Call it before
+    /// [`on_bytes`](Self::on_bytes), for a connection that is under way as for a new one; false at the beginning.
+    pub const fn set_lame_duck(&mut self, lame_duck: bool) {
+        self.lame_duck = lame_duck;
     }
 
     /// The inbox may hold more bytes than before. Those that a handler takes leave it; the others stay. Call this first of
@@ -151,9 +161,9 @@ impl Acceptor {
 
     /// The first `n` outgoing bytes have left.
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Accept {
-        if let State::Answer { sent } = &mut self.state {
-            *sent = sent.saturating_add(n);
-            if self.outgoing().is_empty() {
+        if let State::Answer { rest } = &mut self.state {
+            rest.advance(n.min(rest.len()));
+            if rest.is_empty() {
                 return self.linger(now);
             }
         }
@@ -162,10 +172,8 @@ impl Acceptor {
 
     /// The bytes to send: what is left of a monitor's answer.
     pub fn outgoing(&self) -> &[u8] {
-        match (self.state, self.config.steps().get(self.at)) {
-            (State::Answer { sent }, Some(Step::Monitor(monitor))) => {
-                monitor.response.get(sent..).unwrap_or_default()
-            }
+        match &self.state {
+            State::Answer { rest } => rest,
             _ => &[],
         }
     }
@@ -196,13 +204,14 @@ impl Acceptor {
                     if !expect.trusts(&self.origin.transport) {
                         return self.refuse(RefuseReason::Untrusted);
                     }
-                    match expect.read(inbox) {
+                    match expect.read(inbox, self.eof) {
                         Read::Header(header) => self.origin.proxy = Some(header),
                         Read::Incomplete { .. } if self.eof => {
                             let (during, got) = (Waiting::ProxyHeader, inbox.len());
                             return self.refuse(RefuseReason::Eof { during, got });
                         }
                         Read::Incomplete { missing } => return self.want(missing),
+                        Read::Spop => return self.refuse(RefuseReason::SpopWithoutProxyHeader),
                         Read::Other(began) => return self.refuse(RefuseReason::NoProxyHeader(began)),
                         Read::Bad(error) => return self.refuse(RefuseReason::BadProxyHeader(error)),
                     }
@@ -210,7 +219,7 @@ impl Acceptor {
                 Step::Monitor(monitor) => match monitor.probe(inbox) {
                     Probe::Yes => {
                         inbox.clear();
-                        self.state = State::Answer { sent: 0 };
+                        self.state = State::Answer { rest: monitor.answer(self.lame_duck) };
                         return self.on_sent(now, 0);
                     }
                     Probe::Perhaps if !self.eof => return self.want(1),
@@ -258,8 +267,8 @@ impl Acceptor {
 
     /// What is still to be done when an input changed nothing.
     fn standing(&self) -> Accept {
-        match self.state {
-            State::Bytes { wanted } => Accept::WantBytes { at_least: wanted },
+        match &self.state {
+            State::Bytes { wanted } => Accept::WantBytes { at_least: *wanted },
             State::Answer { .. } => Accept::SendReply,
             State::Linger => Accept::WantBytes { at_least: 1 },
             State::Tls | State::Over => Accept::Paused,

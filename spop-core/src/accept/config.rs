@@ -67,9 +67,15 @@ impl AcceptConfig {
     /// Adds a handler to the end of the list.
     ///
     /// # Errors
-    /// [`ConfigError`] when the list is full, or has a PROXY header or TLS for the second time.
+    /// [`ConfigError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
+    /// [`Monitor::for_all`].
     pub fn with(mut self, step: impl Into<Step>) -> Result<Self, ConfigError> {
         let step = step.into();
+        if let Some(Step::Monitor(monitor)) = self.steps.last()
+            && monitor.is_for_all()
+        {
+            return Err(ConfigError::AfterMonitorForAll);
+        }
         match &step {
             #[cfg(feature = "proxy")]
             Step::ExpectProxy(_) if self.steps.iter().any(|step| matches!(step, Step::ExpectProxy(_))) => {
@@ -107,6 +113,9 @@ pub enum ConfigError {
     /// A connection has one TLS layer.
     #[error("TLS is started twice")]
     SecondTls,
+    /// No connection would come to it.
+    #[error("no handler can follow a monitor that answers every connection")]
+    AfterMonitorForAll,
 }
 
 #[cfg(test)]
@@ -120,6 +129,13 @@ mod tests {
         let full = (1..MAX_STEPS).fold(tls, |config, _| config.with(Monitor::new("?", "!")).unwrap());
         assert_eq!(full.steps().len(), MAX_STEPS);
         assert_eq!(full.with(Monitor::new("?", "!")), Err(ConfigError::TooManySteps));
+    }
+
+    #[test]
+    fn nothing_follows_a_monitor_that_answers_every_connection() {
+        let config = AcceptConfig::new().with(Step::Tls).unwrap().with(Monitor::for_all("up\n")).unwrap();
+        assert_eq!(config.clone().with(Step::Tls), Err(ConfigError::AfterMonitorForAll));
+        assert_eq!(config.with(Monitor::new("?", "!")), Err(ConfigError::AfterMonitorForAll));
     }
 
     #[cfg(feature = "proxy")]

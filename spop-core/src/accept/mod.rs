@@ -4,7 +4,7 @@
 //!
 //! * [`SourceRules`] refuse it for where it comes from;
 //! * `ExpectProxy` (with the feature `proxy`) takes the PROXY header from its beginning, which says whom it is passed on for;
-//! * a [`Monitor`] answers a health check and closes it;
+//! * a [`Monitor`] answers a health check, or HAProxy's `agent-check`, and closes it;
 //! * [`Tls`](Step::Tls) hands it to whoever does TLS;
 //!
 //! and when it has passed them all its session begins. Each handler succeeds and makes room for the next, or ends the
@@ -13,8 +13,8 @@
 //!
 //! # The run loop
 //!
-//! 1. Make an [`Acceptor`] when the connection is there, and call [`on_bytes`](Acceptor::on_bytes) at once: the inbox may
-//!    be empty.
+//! 1. Make an [`Acceptor`] when the connection is there, tell it if the server is in
+//!    [lame duck](Acceptor::set_lame_duck), and call [`on_bytes`](Acceptor::on_bytes) at once: the inbox may be empty.
 //! 2. Do what the [`Accept`] says. Each input returns exactly one.
 //!    * `WantBytes`: read into the inbox, then call `on_bytes`, or [`on_input_eof`](Acceptor::on_input_eof) at its end.
 //!    * `StartTls`: give the TLS engine all that the inbox holds and the socket; call
@@ -78,6 +78,7 @@ mod origin;
 mod proxy;
 mod proxy_encode;
 mod refusal;
+mod response;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -92,4 +93,7 @@ pub use origin::{Addresses, Origin, Peer, ProxyHeader, ProxyVersion};
 pub use proxy::ExpectProxy;
 pub use proxy_encode::encode_proxy_header;
 pub use refusal::{Began, ProxyError, Refusal, RefuseReason, Waiting};
+pub use response::Response;
+#[cfg(feature = "std")]
+pub use response::SharedResponse;
 pub use rules::{Policy, SourceRules};

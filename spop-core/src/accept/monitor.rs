@@ -1,23 +1,53 @@
-//! Monitor probes: a load balancer asks whether we live, in a language of its own.
+//! Monitor probes: a load balancer asks how the agent is, in a language of its own.
 
 use bytes::Bytes;
+
+use super::Response;
 
 /// A probe that is answered and closed instead of becoming a session.
 ///
 /// ```
 /// use spop_core::accept::Monitor;
 ///
-/// let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\nalive\n");
+/// let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\nalive\n")
+///     .lame_duck("HTTP/1.0 503 Service Unavailable\r\n\r\nshutting down\n");
 /// let line = Monitor::new("ping\n", "pong\n");
 /// ```
+///
+/// # The lame duck stage of a shutdown
+/// While the server is in lame duck, a probe gets the response of [`lame_duck`](Self::lame_duck). Without one, its connection
+/// is closed without an answer. That fails an HTTP check and a `tcp-check` with an `expect` rule; it neither fails a check that
+/// only connects nor changes anything for HAProxy's `agent-check`.
+///
+/// # HAProxy's `agent-check`
+/// HAProxy connects to a port of its own (`agent-port`) and reads one line without sending anything, or after sending the text of
+/// `agent-send`. [`Monitor::for_all`] serves it on a listener of its own. The words of the line (`up`, `down`, `ready`,
+/// `drain`, `maint`, `50%`, `maxconn:30`) change the server in HAProxy, and what they do not mention stays as it is: an agent that
+/// answered `drain` or `down` must answer `ready` or `up` later. An answer that does not come changes nothing, so the lame duck
+/// stage needs a response here. The line ends with `\n`.
+///
+/// ```
+/// use spop_core::accept::{AcceptConfig, Monitor, SharedResponse};
+///
+/// // server agent1 192.0.2.10:12345 check agent-check agent-port 12346 agent-inter 1s
+/// let weight = SharedResponse::new("up ready 100%\n");
+/// let agent_check = AcceptConfig::new().with(Monitor::for_all(&weight).lame_duck("drain\n"))?;
+///
+/// weight.set("up ready 50%\n"); // at any time, from any thread
+/// # Ok::<(), spop_core::accept::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Monitor {
-    /// The bytes a probe begins with. Any other connection goes on with the next handler and keeps its bytes. When this is
-    /// empty no connection is a probe.
-    pub request: Bytes,
-    /// What a probe is answered. It may be empty: the connection is just closed.
-    pub response: Bytes,
+    request: Request,
+    response: Response,
+    lame_duck: Option<Response>,
+}
+
+/// Which connections are probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    All,
+    Begins(Bytes),
 }
 
 /// What the first bytes tell.
@@ -32,22 +62,46 @@ pub(super) enum Probe {
 }
 
 impl Monitor {
-    /// Answers connections that begin with `request`.
-    pub fn new(request: impl Into<Bytes>, response: impl Into<Bytes>) -> Self {
-        Self { request: request.into(), response: response.into() }
+    /// Answers connections that begin with `request`. Any other connection goes on with the next handler and keeps its bytes.
+    /// With an empty `request` no connection is a probe; see [`for_all`](Self::for_all). The response may be empty: the
+    /// connection is just closed.
+    pub fn new(request: impl Into<Bytes>, response: impl Into<Response>) -> Self {
+        Self { request: Request::Begins(request.into()), response: response.into(), lame_duck: None }
+    }
+
+    /// Answers every connection at once, before a byte has come. The listener has no sessions then: no handler can follow.
+    pub fn for_all(response: impl Into<Response>) -> Self {
+        Self { request: Request::All, response: response.into(), lame_duck: None }
+    }
+
+    /// What a probe is answered while the server is in lame duck.
+    #[must_use]
+    pub fn lame_duck(mut self, response: impl Into<Response>) -> Self {
+        self.lame_duck = Some(response.into());
+        self
+    }
+
+    pub(super) fn is_for_all(&self) -> bool {
+        self.request == Request::All
     }
 
     pub(super) fn probe(&self, bytes: &[u8]) -> Probe {
-        if self.request.is_empty() {
-            return Probe::No;
+        match &self.request {
+            Request::All => Probe::Yes,
+            Request::Begins(request) if request.is_empty() => Probe::No,
+            Request::Begins(request) if bytes.starts_with(request) => Probe::Yes,
+            Request::Begins(request) if request.starts_with(bytes) => Probe::Perhaps,
+            Request::Begins(_) => Probe::No,
         }
-        if bytes.starts_with(&self.request) {
-            return Probe::Yes;
+    }
+
+    /// What a probe is answered now; empty if it is closed without an answer.
+    pub(super) fn answer(&self, lame_duck: bool) -> Bytes {
+        if lame_duck {
+            self.lame_duck.as_ref().map(Response::bytes).unwrap_or_default()
+        } else {
+            self.response.bytes()
         }
-        if self.request.starts_with(bytes) {
-            return Probe::Perhaps;
-        }
-        Probe::No
     }
 }
 
@@ -64,5 +118,15 @@ mod tests {
         assert_eq!(monitor.probe(b"ping\nand more"), Probe::Yes);
         assert_eq!(monitor.probe(b"pino"), Probe::No);
         assert_eq!(Monitor::new("", "pong\n").probe(b""), Probe::No);
+        assert_eq!(Monitor::for_all("up\n").probe(b""), Probe::Yes);
+        assert_eq!(Monitor::for_all("up\n").probe(b"agent-send"), Probe::Yes);
+    }
+
+    #[test]
+    fn the_lame_duck_stage_has_a_response_of_its_own() {
+        let monitor = Monitor::new("ping\n", "pong\n");
+        assert_eq!((monitor.answer(false), monitor.answer(true)), ("pong\n".into(), Bytes::new()));
+        let monitor = monitor.lame_duck("gone\n");
+        assert_eq!((monitor.answer(false), monitor.answer(true)), ("pong\n".into(), "gone\n".into()));
     }
 }

@@ -6,7 +6,7 @@
 //! one it errs: it takes a version 1 line that was cut before its last port for a wrong one.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::{net::SocketAddr, ops::RangeInclusive};
 
 use bytes::{Bytes, BytesMut};
 use ppp::{v1, v2};
@@ -21,13 +21,24 @@ const V2: &[u8] = v2::PROTOCOL_PREFIX;
 const V1_MAX: usize = 107;
 /// What comes before the addresses of version 2.
 const V2_FIXED: usize = 16;
-/// How many bytes are waited for before anything is called no header: as many as are worth showing.
+/// How many bytes are waited for before anything is called no header: as many as tell what it is instead.
 const BEGAN: usize = 4;
+/// How a HAPROXY-HELLO goes on after its length: the frame type, the flags FIN, the identifiers 0/0.
+const HELLO: [u8; 7] = [1, 0, 0, 0, 1, 0, 0];
+/// The lengths that a HAPROXY-HELLO can have: a header at least, and no more than is accepted before the handshake.
+const HELLO_LEN: RangeInclusive<u32> = HELLO.len() as u32..=0x4000;
 
 /// A PROXY header is due: who may send it, and how long it may be.
 ///
 /// A connection without the header is refused, since it would pass for one from the proxy itself. The header names the
 /// client only if the proxy does: with LOCAL, UNKNOWN and UNSPEC the transport's address stays.
+///
+/// HAProxy up to 3.2 sends the header to agents whose `server` line has `send-proxy` or `send-proxy-v2`. **HAProxy 3.3 and
+/// later ignore both on the servers of an SPOP backend** (`mode spop`, or `mode tcp` and used by an agent) and warn so when they start:
+/// `'send-proxy*' server option is unsupported there, ignoring it`. Their connections begin with SPOP and are refused, with a
+/// [reason](super::RefuseReason::SpopWithoutProxyHeader) of its own. A listener for them must not expect the header;
+/// what it was to prove, [`SourceRules`](super::SourceRules) or certificates of TLS can. `check-send-proxy` still has effect,
+/// on health checks alone.
 ///
 /// ```
 /// use spop_core::accept::{AcceptConfig, ExpectProxy, Policy, SourceRules, Step};
@@ -58,6 +69,8 @@ pub(super) enum Read {
         /// Fewer bytes more than this decide nothing.
         missing: usize,
     },
+    /// A HAPROXY-HELLO.
+    Spop,
     /// Something else.
     Other(Began),
     /// A header that is wrong.
@@ -85,7 +98,8 @@ impl ExpectProxy {
         }
     }
 
-    pub(super) fn read(&self, inbox: &mut BytesMut) -> Read {
+    /// Reads the front of a connection. After `eof` nothing is waited for that can be no header any more.
+    pub(super) fn read(&self, inbox: &mut BytesMut, eof: bool) -> Read {
         let (v1, v2) = (common(inbox, V1), common(inbox, V2));
         if v1 == V1.len() {
             return read_v1(inbox);
@@ -94,8 +108,18 @@ impl ExpectProxy {
             return self.read_v2(inbox);
         }
         let (good, len) = (v1.max(v2), inbox.len());
-        match inbox.get(..BEGAN.max(good + 1)) {
+        let hello = match inbox.split_first_chunk::<4>() {
+            Some((length, rest)) if HELLO_LEN.contains(&u32::from_be_bytes(*length)) => {
+                4 + common(rest, &HELLO)
+            }
+            _ => 0,
+        };
+        if hello == 4 + HELLO.len() {
+            return Read::Spop;
+        }
+        match inbox.get(..BEGAN.max(good.max(hello) + 1)) {
             Some(began) => Read::Other(Began::new(began)),
+            None if eof && len > good => Read::Other(Began::new(inbox)),
             None => Read::Incomplete { missing: BEGAN.saturating_sub(len).max(1) },
         }
     }

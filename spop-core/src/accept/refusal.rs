@@ -6,6 +6,7 @@ use core::{fmt, time::Duration};
 use arrayvec::ArrayVec;
 
 use super::{Network, Peer};
+use crate::foreign;
 
 /// A connection that is refused: whose, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,9 @@ pub enum RefuseReason {
     Untrusted,
     /// The connection begins with something that is no PROXY header.
     NoProxyHeader(Began),
+    /// The connection begins with a HAPROXY-HELLO, and a PROXY header is due. HAProxy 3.3 and later ignore `send-proxy` and
+    /// `send-proxy-v2` on the servers of SPOP backends.
+    SpopWithoutProxyHeader,
     /// The connection begins with a PROXY header that is wrong.
     BadProxyHeader(ProxyError),
     /// The peer closed its side.
@@ -118,6 +122,12 @@ impl Began {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// What the peer speaks instead, such as `an HTTP request`, if that can be told.
+    pub fn foreign(&self) -> Option<&'static str> {
+        let first = self.0.first_chunk::<4>()?;
+        foreign::recognize(*first).filter(|what| *what != foreign::PROXY_HEADER)
+    }
 }
 
 impl fmt::Display for Began {
@@ -154,8 +164,15 @@ impl fmt::Display for Refusal {
             }
             RefuseReason::Untrusted => write!(f, "{peer} is not trusted to send a PROXY header"),
             RefuseReason::NoProxyHeader(began) => {
-                write!(f, "no PROXY header from {peer}: the connection began with {began}")
+                write!(f, "no PROXY header from {peer}: the connection began with {began}")?;
+                began.foreign().map_or(Ok(()), |what| write!(f, " (it looks like {what})"))
             }
+            RefuseReason::SpopWithoutProxyHeader => write!(
+                f,
+                "{peer} began with SPOP, and this listener expects a PROXY header first: HAProxy 3.3 and later ignore \
+                 send-proxy and send-proxy-v2 on the servers of SPOP backends; remove ExpectProxy from this listener, and \
+                 restrict its clients by SourceRules or TLS instead. HAProxy up to 3.2 sends the header if its server line says so"
+            ),
             RefuseReason::BadProxyHeader(error) => write!(f, "bad PROXY header from {peer}: {error}"),
             RefuseReason::Eof { during: Waiting::ProxyHeader, got } => {
                 write!(f, "{peer} closed the connection {got} bytes into its PROXY header")

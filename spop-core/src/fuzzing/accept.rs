@@ -22,14 +22,15 @@ pub fn accept(data: &[u8]) {
     let mut input = Input::new(data);
     let mut config = AcceptConfig::new();
     for _ in 0..usize::from(input.byte()) % (MAX_STEPS + 1) {
-        let step = match input.byte() % 6 {
+        let step = match input.byte() % 7 {
             0 | 1 => Step::from(ExpectProxy { max_len: 200, ..ExpectProxy::new() }),
             2 => Step::from(Monitor::new("ping\n", "pong\n")),
             3 => Step::Tls,
+            5 => Step::from(Monitor::for_all("up\n").lame_duck("drain\n")),
             4 => Step::from(SourceRules::new(Policy::Allow).deny("10.0.0.0/9".parse().expect("a network"))),
             _ => Step::from(Monitor::new("PROXY TCP4 1", "no")),
         };
-        // A step that may not come twice is left out the second time.
+        // A step that may not come twice, or not here, is left out.
         config = config.clone().with(step).unwrap_or(config);
     }
     let config = Arc::new(config);
@@ -139,7 +140,10 @@ fn any_order(config: Arc<AcceptConfig>, peer: Peer, input: &mut Input<'_>) {
                 assert!(acceptor.deadline().is_none_or(|deadline| deadline > now));
                 action
             }
-            5 => acceptor.on_tls_done(now, &mut inbox),
+            5 => {
+                acceptor.set_lame_duck(what & 8 == 8);
+                acceptor.on_tls_done(now, &mut inbox)
+            }
             _ => acceptor.on_sent(now, input.byte().into()),
         };
         assert!(!over || action == Accept::Paused, "{action:?} after the end");

@@ -1,5 +1,6 @@
 //! Each handler, their orders, and every cut of what they read.
 
+mod monitors;
 #[cfg(feature = "proxy")]
 mod properties;
 #[cfg(feature = "proxy")]
@@ -168,65 +169,6 @@ fn a_rule_on_the_source_refuses() {
     let mut rules = SourceRules::new(Policy::Allow);
     rules.unix = Policy::Deny;
     assert_eq!(tell(&list([rules.into()]), &Peer::unnamed(), FRAME, false).says(), "a unix socket is denied");
-}
-
-#[test]
-fn a_probe_is_answered_and_closed() {
-    let config = list([ping()]);
-    for bytes in [&b"ping\n"[..], b"ping\nand\r\nmore"] {
-        let story = tell(&config, &peer("192.0.2.1"), bytes, true);
-        assert_eq!(story.sent, b"pong\n");
-        assert_eq!(story.end(), &Accept::Close(Closing::Answered));
-        let story = tell(&config, &peer("192.0.2.1"), bytes, false);
-        assert_eq!(story.actions, [Accept::ShutWrite]);
-    }
-}
-
-#[test]
-fn what_is_no_probe_goes_on_with_its_bytes() {
-    let config = list([ping(), Monitor::new("pin?", "!").into()]);
-    for (bytes, eof) in [(FRAME, false), (b"pink", false), (b"pin", true), (FRAME, true)] {
-        assert_eq!(tell(&config, &peer("192.0.2.1"), bytes, eof).rest, bytes);
-    }
-    assert_eq!(tell(&config, &peer("192.0.2.1"), b"pin?", true).sent, b"!");
-    assert!(tell(&config, &peer("192.0.2.1"), b"pin", false).actions.is_empty());
-}
-
-#[test]
-fn a_probe_may_come_without_an_answer_or_without_a_byte() {
-    let config = list([Monitor::new("ping\n", "").into()]);
-    let story = tell(&config, &peer("192.0.2.1"), b"ping\n", true);
-    assert_eq!((story.sent.len(), story.end()), (0, &Accept::Close(Closing::Answered)));
-    let story = tell(&config, &peer("192.0.2.1"), b"", true);
-    assert_eq!(story.actions, [Accept::Close(Closing::Silent)]);
-}
-
-#[test]
-fn a_monitor_that_reads_its_answer_and_stays_is_closed() {
-    let config = list([ping()]);
-    let mut acceptor = Acceptor::new(config.clone(), peer("192.0.2.1"), NOW);
-    let mut inbox = BytesMut::from("ping\n");
-    assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::SendReply);
-    assert_eq!(acceptor.on_sent(NOW, 2), Accept::SendReply);
-    assert_eq!(acceptor.outgoing(), b"ng\n");
-    let then = NOW + Duration::from_secs(2);
-    assert_eq!(acceptor.on_sent(then, 3), Accept::ShutWrite);
-    assert_eq!(acceptor.deadline(), Some(then + config.linger));
-    inbox.extend_from_slice(b"more");
-    assert_eq!(acceptor.on_bytes(then, &mut inbox), Accept::WantBytes { at_least: 1 });
-    assert!(inbox.is_empty());
-    assert_eq!(acceptor.on_timeout(then), Accept::WantBytes { at_least: 1 });
-    assert_eq!(acceptor.on_timeout(then + config.linger), Accept::Close(Closing::Answered));
-    assert_eq!(acceptor.deadline(), None);
-}
-
-#[test]
-fn a_monitor_that_closed_its_side_still_gets_its_answer() {
-    let mut acceptor = Acceptor::new(list([ping()]), peer("192.0.2.1"), NOW);
-    let mut inbox = BytesMut::from("ping\n");
-    assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::SendReply);
-    assert_eq!(acceptor.on_input_eof(NOW, &mut inbox), Accept::SendReply);
-    assert_eq!(acceptor.on_sent(NOW, 5), Accept::Close(Closing::Answered));
 }
 
 #[test]

@@ -51,8 +51,9 @@ fn configs() -> impl Strategy<Value = Arc<AcceptConfig>> {
         Just(Step::Tls),
         Just(deny("10.0.0.0/9")),
         Just(Step::from(Monitor::new("PROXY TCP4 1", "no"))),
+        Just(Step::from(Monitor::for_all("up\n").lame_duck("drain\n"))),
     ];
-    // A step that may not come twice is left out the second time.
+    // A step that may not come twice, or not there, is left out.
     vec(step, 0..=MAX_STEPS).prop_map(|steps| {
         Arc::new(
             steps
@@ -87,7 +88,7 @@ proptest! {
     #[test]
     fn any_order_of_inputs_is_survived(
         config in configs(),
-        inputs in vec((0_u8..5, 0_u64..8, traffic()), 0..20),
+        inputs in vec((0_u8..6, 0_u64..8, traffic()), 0..20),
     ) {
         let mut acceptor = Acceptor::new(config, Peer::unnamed(), NOW);
         let mut inbox = BytesMut::new();
@@ -106,6 +107,10 @@ proptest! {
                     action
                 }
                 3 => acceptor.on_tls_done(now, &mut inbox),
+                4 => {
+                    acceptor.set_lame_duck(bytes.len() % 2 == 1);
+                    acceptor.on_bytes(now, &mut inbox)
+                }
                 _ => acceptor.on_sent(now, bytes.len()),
             };
             prop_assert!(!over || action == Accept::Paused);

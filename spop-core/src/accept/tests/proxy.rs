@@ -189,14 +189,58 @@ fn a_wrong_version_2_says_what_is_wrong() {
 fn what_is_no_header_is_shown() {
     let from = peer("203.0.113.9");
     for (bytes, began) in [
-        (FRAME, "00 00 00 81"),
-        (b"GET / HTTP/1.0\r\n\r\n", "47 45 54 20"),
-        (b"\x16\x03\x01\x02\0\x01", "16 03 01 02"),
+        (&b"\0\0\0\x06\x01\0\0\0\x01"[..], "00 00 00 06"),
+        (b"\0\0\x40\x01\x01\0\0\0\x01", "00 00 40 01"),
+        (b"\0\0\0\x81\x03\0\0\0\x01\0\0", "00 00 00 81 03"),
+        (b"\0\0\0\x81\x01\0\0\0\x01\0\x01", "00 00 00 81 01 00 00 00 01 00 01"),
+        (b"GET / HTTP/1.0\r\n\r\n", "47 45 54 20 (it looks like an HTTP request)"),
+        (b"\x16\x03\x01\x02\0\x01", "16 03 01 02 (it looks like a TLS handshake)"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "53 53 48 2d (it looks like an SSH handshake)"),
         (b"\r\n\r\n\r\n\r\n", "0d 0a 0d 0a 0d"),
         (b"PROXIES", "50 52 4f 58 49"),
         (b"\r\n\r\n\0\r\nQUIT\r\n", "0d 0a 0d 0a 00 0d 0a 51 55 49 54 0d"),
     ] {
         let story = tell(&list([expect()]), &from, bytes, false);
+        assert_eq!(
+            story.says(),
+            format!("no PROXY header from 203.0.113.9: the connection began with {began}")
+        );
+    }
+}
+
+#[test]
+fn spop_without_a_header_is_named_with_its_first_11_bytes() {
+    let from = peer("203.0.113.9");
+    for hello in [FRAME, b"\0\0\0\x07\x01\0\0\0\x01\0\0", b"\0\0\x40\0\x01\0\0\0\x01\0\0and what follows"] {
+        let story = tell(&list([expect()]), &from, hello, false);
+        assert_eq!(story.refusal(), &RefuseReason::SpopWithoutProxyHeader);
+        let says = story.says();
+        assert!(
+            says.starts_with("203.0.113.9 began with SPOP, and this listener expects a PROXY header"),
+            "{says}"
+        );
+        assert!(says.contains("HAProxy 3.3 and later ignore send-proxy"), "{says}");
+    }
+    // Not one byte later.
+    let mut acceptor = Acceptor::new(list([expect()]), from.clone(), NOW);
+    let mut inbox = BytesMut::from(&FRAME[..10]);
+    assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::WantBytes { at_least: 1 });
+    inbox.extend_from_slice(&FRAME[10..11]);
+    assert!(matches!(acceptor.on_bytes(NOW, &mut inbox), Accept::Refuse(_)));
+    // With the header it is a session.
+    assert_eq!(read(&v4(b"")).rest, FRAME);
+}
+
+#[test]
+fn bytes_that_are_no_header_are_shown_at_the_end_of_the_input() {
+    let from = peer("203.0.113.9");
+    for (bytes, began) in [
+        (&b"GE"[..], "47 45"),
+        (b"\0", "00"),
+        (b"\0\0\0\x81\x01\0", "00 00 00 81 01 00"),
+        (b"PRO-", "50 52 4f 2d (it looks like text)"),
+    ] {
+        let story = tell(&list([expect()]), &from, bytes, true);
         assert_eq!(
             story.says(),
             format!("no PROXY header from 203.0.113.9: the connection began with {began}")
