@@ -127,4 +127,4 @@ pub use routes::{RouteError, Routes, Unknown};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Timestamp;
-pub use wire::{Headers, Status, Value};
+pub use wire::{HeaderError, Headers, Status, Value};

@@ -20,6 +20,7 @@ mod listening;
 mod log;
 mod message;
 mod metrics;
+mod name_warnings;
 #[cfg(unix)]
 mod socket_file;
 mod stats;
@@ -41,6 +42,7 @@ pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connectio
 pub use log::{LogLimit, LogLimits};
 pub use message::{TOO_MUCH_UNFINISHED, overdue};
 pub use metrics::{Began, Metrics, Open, Work};
+pub use name_warnings::NameWarnings;
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use stats::{Counters, Seat, Stats};

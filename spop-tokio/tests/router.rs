@@ -189,7 +189,7 @@ async fn routes_that_answer_at_once_are_a_handler() {
         let server = Running::start(routes).await;
         let engine = Engine::new(EngineConfig::default()).agent(server.address.clone()).start().unwrap();
         let mut headers = Vec::new();
-        put_headers(&mut headers, [("host", b"example.org".as_slice()), ("accept", b"*/*")]);
+        put_headers(&mut headers, [("host", b"example.org".as_slice()), ("accept", b"*/*")]).unwrap();
         let mut list = MessageList::new();
         list.message("check").arg("hdrs", headers.as_slice());
         list.message("other");

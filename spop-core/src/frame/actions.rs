@@ -6,11 +6,11 @@ use core::fmt;
 use arrayvec::ArrayVec;
 
 use super::{
-    AckAction, AckActions, NameError, Scope,
+    AckAction, AckActions, DroppedName, NameError, Scope,
     ack::{SET_VAR, UNSET_VAR},
     variable,
 };
-use crate::wire::{Sink, Value, put_string};
+use crate::wire::{HeaderError, Sink, Value, encode_header_names, encode_headers, put_string};
 
 /// What an answer fits in without touching the heap: two or three variables with short names.
 const INLINE: usize = 120;
@@ -18,9 +18,9 @@ const INLINE: usize = 120;
 /// The actions of an answer, kept in the form they have on the wire: answering copies them once.
 ///
 /// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently
-/// whose full name, `scope.prefix.name`, exceeds 63 characters or is not registered. [`try_set_var`](Self::try_set_var)
-/// checks a name that is not known before the agent runs; a test finds the others with
-/// [`check_names`](Self::check_names).
+/// whose full name, `scope.prefix.name`, exceeds 63 characters, has others than letters, digits, `.` and `_`, or is not
+/// registered. [`try_set_var`](Self::try_set_var) checks a name that is not known before the agent runs; a test finds the
+/// others with [`check_names`](Self::check_names). A server looks at [`dropped_names`](Self::dropped_names) and warns.
 ///
 /// ```
 /// use spop_core::{Actions, Scope};
@@ -31,6 +31,8 @@ const INLINE: usize = 120;
 #[derive(Clone, Default)]
 pub struct Actions {
     bytes: Bytes,
+    /// HAProxy may drop one of the names.
+    suspect: bool,
 }
 
 #[derive(Clone)]
@@ -148,8 +150,82 @@ impl Actions {
         })
     }
 
+    /// The variables that HAProxy drops silently whatever its prefix is, in order. An answer without one, which is nearly each,
+    /// costs a look at a flag: names are judged when they are added, and literal ones when the program is compiled.
+    ///
+    /// ```
+    /// use spop_core::{Actions, Scope};
+    ///
+    /// let mut actions = Actions::new();
+    /// actions.set_var(Scope::Session, "ip_score", 77_i32).set_var(Scope::Session, "ip-country", "nl");
+    /// let dropped: Vec<_> = actions.dropped_names().map(|dropped| dropped.name()).collect();
+    /// assert_eq!(dropped, [b"ip-country"]);
+    /// ```
+    #[inline]
+    pub fn dropped_names(&self) -> impl Iterator<Item = DroppedName<'_>> {
+        // `then`: without a suspect name nothing is decoded.
+        let suspects = self.suspect.then(|| self.iter());
+        suspects.into_iter().flatten().filter_map(|action| match action {
+            AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
+                DroppedName::of(scope, name)
+            }
+        })
+    }
+
+    /// Sets a BINARY variable to headers for HAProxy 3.4 and later to set, all at once:
+    ///
+    /// ```text
+    /// http-request set-headers-bin var(txn.my_agent.headers)
+    /// ```
+    ///
+    /// `set-headers-bin` replaces the headers of these names; of one that comes several times only the last stays. `add-headers-bin`
+    /// adds them to those that are there. With `prefix x-`, either takes only names that begin with `x-`, in this letter case.
+    /// HAProxy passes over `connection`, `content-length`, `transfer-encoding`, `upgrade` and other headers that frame the message.
+    ///
+    /// ```
+    /// use spop_core::{Actions, HeaderError, Scope};
+    ///
+    /// let mut actions = Actions::new();
+    /// actions.set_headers(Scope::Transaction, "headers", [("x-user", "alice"), ("x-risk", "7")])?;
+    /// let forged = actions.set_headers(Scope::Transaction, "headers", [("x-user", "bob\r\nx-admin: 1")]);
+    /// assert!(matches!(forged, Err(HeaderError::Value { .. })));
+    /// # Ok::<(), HeaderError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Names the first header that HTTP does not allow: HAProxy would pass it on as it is. Nothing was added.
+    pub fn set_headers(
+        &mut self,
+        scope: Scope,
+        name: impl AsRef<[u8]>,
+        headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
+    ) -> Result<&mut Self, HeaderError> {
+        Ok(self.set_var(scope, name, Value::Binary(&encode_headers(headers)?)))
+    }
+
+    /// Sets a BINARY variable to names of headers for HAProxy 3.4 and later to delete:
+    ///
+    /// ```text
+    /// http-request del-headers-bin var(txn.my_agent.gone)
+    /// ```
+    ///
+    /// It deletes all headers of these names. With `-m beg`, `-m end` or `-m sub` it deletes those whose names begin with, end with
+    /// or contain one of them. The variable is of another form than that of [`set_headers`](Self::set_headers): names alone.
+    ///
+    /// # Errors
+    /// Names the first that is no name of a header. Nothing was added.
+    pub fn delete_headers(
+        &mut self,
+        scope: Scope,
+        name: impl AsRef<[u8]>,
+        headers: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<&mut Self, HeaderError> {
+        Ok(self.set_var(scope, name, Value::Binary(&encode_header_names(headers)?)))
+    }
+
     /// Adds the actions of another list behind these.
     pub fn append(&mut self, other: &Self) -> &mut Self {
+        self.suspect |= other.suspect;
         self.bytes.put(other.as_bytes());
         self
     }
@@ -158,6 +234,7 @@ impl Actions {
     #[expect(clippy::inline_always, reason = "as set_var")]
     #[inline(always)]
     fn put_head(&mut self, [action, args, scope]: [u8; 3], name: &[u8]) {
+        self.suspect |= variable::is_suspect(name);
         if let Ok(len @ ..240) = u8::try_from(name.len()) {
             self.bytes.put(&[action, args, scope, len]);
             self.bytes.put(name);
@@ -179,6 +256,7 @@ impl Actions {
 
     /// Forgets the actions, and keeps their memory.
     pub fn clear(&mut self) {
+        self.suspect = false;
         match &mut self.bytes {
             Bytes::Inline(inline) => inline.clear(),
             Bytes::Heap(heap) => heap.clear(),
@@ -250,6 +328,56 @@ mod tests {
         actions.clear();
         actions.unset_var(Scope::Process, "a-b");
         assert!(actions.check_names("p").is_err());
+    }
+
+    #[test]
+    fn dropped_names_are_those_of_any_prefix() {
+        let long = "x".repeat(57);
+        let mut actions = Actions::new();
+        actions.set_var(Scope::Session, "good.name_1", 1_i32).unset_var(Scope::Session, "also_good");
+        assert_eq!((actions.suspect, actions.dropped_names().count()), (false, 0));
+        actions.set_var(Scope::Transaction, &long, 1_i32);
+        assert_eq!(
+            (actions.suspect, actions.dropped_names().count()),
+            (true, 0),
+            "long, and short enough in txn"
+        );
+        actions
+            .unset_var(Scope::Process, &long)
+            .set_var(Scope::Request, "a-b", 1_i32)
+            .unset_var(Scope::Request, "");
+        let dropped: Vec<_> = actions.dropped_names().collect();
+        let names: Vec<_> = dropped.iter().map(|one| (one.scope(), one.name())).collect();
+        assert_eq!(
+            names,
+            [(Scope::Process, long.as_bytes()), (Scope::Request, b"a-b"), (Scope::Request, b"")]
+        );
+        assert_eq!(dropped[1].error(), NameError::BadCharacter("a-b".into()));
+        let mut all = Actions::new();
+        assert_eq!(all.append(&actions).dropped_names().count(), 3);
+        all.clear();
+        assert_eq!((all.suspect, all.dropped_names().count()), (false, 0));
+    }
+
+    #[test]
+    fn headers_are_binary_variables() {
+        let mut actions = Actions::new();
+        actions.set_headers(Scope::Transaction, "set", [("a", "1"), ("b", "")]).unwrap();
+        actions.delete_headers(Scope::Request, "del", ["x-c"]).unwrap();
+        let before = actions.clone();
+        assert!(actions.set_headers(Scope::Transaction, "set", [("a", "1\n")]).is_err());
+        assert!(actions.delete_headers(Scope::Transaction, "set", ["a", "b:"]).is_err());
+        assert_eq!(actions, before);
+        let read: Vec<_> = actions.iter().collect();
+        let set = Value::Binary(b"\x01a\x011\x01b\0\0\0");
+        let del = Value::Binary(b"\x03x-c\0");
+        assert_eq!(
+            read,
+            [
+                AckAction::SetVar { scope: Scope::Transaction, name: b"set", value: set },
+                AckAction::SetVar { scope: Scope::Request, name: b"del", value: del },
+            ]
+        );
     }
 
     #[test]

@@ -26,5 +26,5 @@ pub(crate) use notify::check_messages;
 pub use notify::{Args, Message, MessageIter, Messages, put_message};
 pub(crate) use received::Place;
 pub use received::Received;
-pub use variable::{NameError, check_name};
+pub use variable::{DroppedName, NameError, check_name};
 pub use version::Version;

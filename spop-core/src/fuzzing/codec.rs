@@ -42,9 +42,9 @@ pub fn wire(data: &[u8]) {
 
     if let Ok(headers) = Headers::decode(data) {
         let mut out = Vec::new();
-        put_headers(&mut out, headers.iter());
-        // Lengths have one encoding.
-        assert_eq!(out, data);
+        // Lengths have one encoding. What HTTP does not allow is refused whole.
+        let good = put_headers(&mut out, headers.iter()).is_ok();
+        assert_eq!(out, if good { data } else { &[] });
         assert!(headers.iter().all(|(name, _)| !name.is_empty()));
     }
 

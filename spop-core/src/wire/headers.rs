@@ -1,5 +1,9 @@
 //! HTTP headers as one BINARY value: what HAProxy's `req.hdrs_bin` and `res.hdrs_bin` fetch.
 
+use alloc::{
+    string::{String, ToString as _},
+    vec::Vec,
+};
 use core::fmt;
 
 use super::{Reader, Sink, put_string};
@@ -115,33 +119,101 @@ impl<'a> Iterator for HeaderIter<'a> {
     }
 }
 
-/// Appends headers as HAProxy would give them. One without a name would end the list, and is left out.
+/// Appends headers in the form of `req.hdrs_bin`, which HAProxy 3.4's `set-headers-bin` and `add-headers-bin` take:
+/// [`Actions::set_headers`](crate::Actions::set_headers) sets a variable for them.
+///
+/// HAProxy puts such headers into the message as they are. A CR LF in a value would begin a header, or a request, of its own
+/// towards the server, so names and values are checked here.
 ///
 /// ```
 /// use spop_core::wire::{Headers, put_headers};
 ///
 /// let mut bytes = Vec::new();
-/// put_headers(&mut bytes, [("host", b"example.org".as_slice()), ("accept", b"*/*")]);
-/// let headers = Headers::decode(&bytes)?;
-/// assert_eq!(headers.get("Host"), Some(b"example.org".as_slice()));
-/// # Ok::<(), spop_core::DecodeError>(())
+/// put_headers(&mut bytes, [("host", "example.org"), ("accept", "*/*")])?;
+/// assert_eq!(Headers::decode(&bytes)?.get("Host"), Some(b"example.org".as_slice()));
+///
+/// let error = put_headers(&mut bytes, [("x-user", "bob\r\nx-admin: 1")]).unwrap_err();
+/// assert_eq!(error.to_string(), r#"header "x-user": byte 3 of its value is \r; CR, LF and NUL are not allowed"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn put_headers<'a>(
+///
+/// # Errors
+/// Names the first header that cannot be, and says why. Nothing is appended.
+pub fn put_headers(
     out: &mut (impl Sink + ?Sized),
-    headers: impl IntoIterator<Item = (impl AsRef<[u8]>, &'a [u8])>,
-) {
+    headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
+) -> Result<(), HeaderError> {
+    out.put(&encode_headers(headers)?);
+    Ok(())
+}
+
+/// The list of [`put_headers`], whole, so that an error leaves nothing behind.
+pub(crate) fn encode_headers(
+    headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
+) -> Result<Vec<u8>, HeaderError> {
+    let mut list = Vec::new();
     for (name, value) in headers {
-        if !name.as_ref().is_empty() {
-            put_string(out, name.as_ref());
-            put_string(out, value);
+        let (name, value) = (name.as_ref(), value.as_ref());
+        check_name(name)?;
+        if let Some(at) = value.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            let byte = value.get(at).copied().unwrap_or_default();
+            return Err(HeaderError::Value { name: name.escape_ascii().to_string(), byte, at });
         }
+        put_string(&mut list, name);
+        put_string(&mut list, value);
     }
-    out.put(&[0, 0]);
+    list.extend_from_slice(&[0, 0]);
+    Ok(list)
+}
+
+/// Names of headers alone, and an empty name for the end: what `del-headers-bin` takes.
+pub(crate) fn encode_header_names(
+    names: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> Result<Vec<u8>, HeaderError> {
+    let mut list = Vec::new();
+    for name in names {
+        check_name(name.as_ref())?;
+        put_string(&mut list, name.as_ref());
+    }
+    list.push(0);
+    Ok(list)
+}
+
+fn check_name(name: &[u8]) -> Result<(), HeaderError> {
+    if name.is_empty() {
+        return Err(HeaderError::NoName);
+    }
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    if name.iter().all(token) { Ok(()) } else { Err(HeaderError::Name(name.escape_ascii().to_string())) }
+}
+
+/// A header that HAProxy must not be given: its name or its value is none of HTTP's (RFC 9110, section 5).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// Its name is empty, which would end the list.
+    #[error("a header has no name")]
+    NoName,
+    /// Its name has a character that no token has.
+    #[error("header \"{0}\": a name has letters, digits and !#$%&'*+-.^_`|~ only")]
+    Name(String),
+    /// Its value has a CR, LF or NUL.
+    #[error("header \"{name}\": byte {at} of its value is {}; CR, LF and NUL are not allowed", byte.escape_ascii())]
+    Value {
+        /// The header's name.
+        name: String,
+        /// The byte.
+        byte: u8,
+        /// Where it stands in the value, from 0.
+        at: usize,
+    },
 }
 
 #[cfg(test)]
 mod tests {
-    use alloc::{format, vec::Vec};
+    use alloc::format;
+
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
@@ -166,7 +238,7 @@ mod tests {
         assert_eq!(headers.get("X-Empty"), Some(b"".as_slice()));
         assert_eq!(headers.get("x-none"), None);
         let mut again = Vec::new();
-        put_headers(&mut again, all);
+        put_headers(&mut again, all).unwrap();
         assert_eq!(again, OF_CURL);
     }
 
@@ -174,14 +246,14 @@ mod tests {
     fn a_header_may_come_often_and_be_long_or_no_text() {
         let long = [b'y'; 300];
         let mut bytes = Vec::new();
-        put_headers(&mut bytes, [("a", b"1".as_slice()), ("b", &long), ("a", b"\xff\0"), ("", b"left out")]);
+        put_headers(&mut bytes, [("a", b"1".as_slice()), ("b", &long), ("a", b"\xff\t")]).unwrap();
         // A length of 300 takes two bytes: fc 03.
         assert_eq!(bytes[4..8], [1, b'b', 0xfc, 3]);
         let headers = Headers::decode(&bytes).unwrap();
-        assert_eq!(headers.get_all("A").collect::<Vec<_>>(), [b"1".as_slice(), b"\xff\0"]);
+        assert_eq!(headers.get_all("A").collect::<Vec<_>>(), [b"1".as_slice(), b"\xff\t"]);
         assert_eq!(headers.get("b"), Some(long.as_slice()));
         let shown = format!("{headers:?}");
-        assert!(shown.starts_with(r#"{"a": "1", "b": "yyy"#) && shown.ends_with(r#""a": "\xff\x00"}"#));
+        assert!(shown.starts_with(r#"{"a": "1", "b": "yyy"#) && shown.ends_with(r#""a": "\xff\t"}"#));
     }
 
     #[test]
@@ -204,14 +276,57 @@ mod tests {
         assert_eq!(Headers::decode(b"\xef\0"), at(1, Malformed::Truncated(Piece::String)));
     }
 
-    proptest::proptest! {
+    #[test]
+    fn what_is_no_header_is_refused_and_leaves_nothing() {
+        for (name, value, says) in [
+            ("", "x", "a header has no name"),
+            ("x:y", "", r#"header "x:y": a name has letters, digits and !#$%&'*+-.^_`|~ only"#),
+            ("x y", "", r#"header "x y": a name has letters, digits and !#$%&'*+-.^_`|~ only"#),
+            ("x\r\ny", "", r#"header "x\r\ny": a name has letters, digits and !#$%&'*+-.^_`|~ only"#),
+            ("é", "", r#"header "\xc3\xa9": a name has letters, digits and !#$%&'*+-.^_`|~ only"#),
+            (
+                "a",
+                "b\r\n\r\nGET / HTTP/1.1",
+                r#"header "a": byte 1 of its value is \r; CR, LF and NUL are not allowed"#,
+            ),
+            ("a", "\n", r#"header "a": byte 0 of its value is \n; CR, LF and NUL are not allowed"#),
+            ("a", "bc\0", r#"header "a": byte 2 of its value is \x00; CR, LF and NUL are not allowed"#),
+        ] {
+            let mut bytes = b"before".to_vec();
+            let error = put_headers(&mut bytes, [("good", "good"), (name, value)]).unwrap_err();
+            assert_eq!((error.to_string().as_str(), &bytes[..]), (says, &b"before"[..]));
+        }
+        assert_eq!(encode_header_names(["good", "x y"]), Err(HeaderError::Name("x y".into())));
+        assert_eq!(encode_header_names([""]), Err(HeaderError::NoName));
+    }
+
+    #[test]
+    fn names_to_delete_are_a_list_without_values() {
+        assert_eq!(encode_header_names(["x-a", "X-B"]).unwrap(), b"\x03x-a\x03X-B\0");
+        assert_eq!(encode_header_names([""; 0]).unwrap(), b"\0");
+    }
+
+    /// Bytes that are mostly those of headers.
+    fn bytes(usual: &'static str) -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![6 => usual.prop_map(String::into_bytes), 1 => any::<Vec<u8>>()]
+    }
+
+    proptest! {
         #[test]
-        fn what_was_put_comes_back(list: Vec<(Vec<u8>, Vec<u8>)>) {
+        fn what_was_put_comes_back(list in vec((bytes("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,300}"), bytes("[^\r\n\0]{0,300}")), 0..5)) {
             let mut bytes = Vec::new();
-            put_headers(&mut bytes, list.iter().map(|(name, value)| (name, value.as_slice())));
-            let headers = Headers::decode(&bytes).unwrap();
-            let named = list.iter().filter(|(name, _)| !name.is_empty());
-            assert!(named.map(|(name, value)| (name.as_slice(), value.as_slice())).eq(headers.iter()));
+            let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
+            let good = list.iter().all(|(name, value)| {
+                !name.is_empty() && name.iter().all(is_token) && !value.iter().any(|byte| b"\r\n\0".contains(byte))
+            });
+            prop_assert_eq!(put_headers(&mut bytes, list.iter().map(|(name, value)| (name, value))).is_ok(), good);
+            if good {
+                let headers = Headers::decode(&bytes).unwrap();
+                let list = list.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+                prop_assert!(list.eq(headers.iter()));
+            } else {
+                prop_assert!(bytes.is_empty());
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ mod status;
 mod value;
 mod varint;
 
-pub use headers::{HeaderIter, Headers, put_headers};
+pub use headers::{HeaderError, HeaderIter, Headers, put_headers};
+pub(crate) use headers::{encode_header_names, encode_headers};
 pub(crate) use kv::pair as kv_pair;
 pub use kv::{KvIter, KvList, put_pair};
 pub use reader::Reader;
