@@ -271,7 +271,10 @@ mod proxy {
             client.send("HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380");
             client.expect_end();
             let line = logged(&log);
-            assert!(line.contains("no PROXY header from 127.0.0.1: the connection began with"), "{line}");
+            assert!(
+                line.contains("127.0.0.1 began with SPOP, and this listener expects a PROXY header"),
+                "{line}"
+            );
         });
     }
 }

@@ -201,7 +201,10 @@ mod proxy {
                 .await;
             expect_end(&mut client).await;
             let line = logged(&log).await;
-            assert!(line.contains("no PROXY header from 127.0.0.1: the connection began with"), "{line}");
+            assert!(
+                line.contains("127.0.0.1 began with SPOP, and this listener expects a PROXY header"),
+                "{line}"
+            );
         })
         .await;
     }
