@@ -24,7 +24,8 @@ use super::Response;
 /// `agent-send`. [`Monitor::for_all`] serves it on a listener of its own. The words of the line (`up`, `down`, `ready`,
 /// `drain`, `maint`, `50%`, `maxconn:30`) change the server in HAProxy, and what they do not mention stays as it is: an agent that
 /// answered `drain` or `down` must answer `ready` or `up` later. An answer that does not come changes nothing, so the lame duck
-/// stage needs a response here. The line ends with `\n`.
+/// stage needs a response here. The line ends with `\n`. Give HAProxy an `agent-inter` of a second or more, or an `agent-send`: it
+/// acknowledges a connection on which it sends nothing late, and with 200 ms its check times out.
 ///
 /// ```
 /// use spop_core::accept::{AcceptConfig, Monitor, SharedResponse};
