@@ -113,10 +113,10 @@ pub use agent::{
     NotArriving, Notify, OnFailure, Partial, PipeliningPolicy, Session, Settled, Ticket, TicketId,
 };
 pub use engine::{
-    AgentSection, Answer, AskError, Ended, EngineAction, EngineConfig, EngineError, EngineReactor, EventEnd,
-    Failure, Habits, Load, LogLine, NotifyError, NotifyId, Occasion, OnError, Pool, PoolAction, PoolConfig,
-    ProcessTimes, RequestId, Sample, SkippedEvent, SpoeStream, StreamIds, Times, UnclaimedAck, VarRules,
-    Vars,
+    AgentFailure, AgentSection, Answer, AskError, Ended, EngineAction, EngineConfig, EngineError,
+    EngineReactor, EventEnd, Failure, Habits, Load, LogLine, NotifyError, NotifyId, Occasion, OnError, Pool,
+    PoolAction, PoolConfig, ProcessTimes, RequestId, Sample, SkippedEvent, SpoeStream, StreamIds, Times,
+    UnclaimedAck, VarRules, Vars,
 };
 pub use error::{DecodeError, Malformed, Piece};
 pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};

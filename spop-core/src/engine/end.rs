@@ -196,6 +196,14 @@ impl EngineReactor {
         matches!(self.parting, Some(Parting::Mute { .. }))
     }
 
+    /// Why the session is ending, if it is and requests may still wait on it.
+    pub(super) fn parting_reason(&self) -> Option<&CloseReason> {
+        match &self.parting {
+            Some(Parting::Awaiting { reason, .. } | Parting::Mute { reason }) => Some(reason),
+            None => None,
+        }
+    }
+
     /// Ends what only waited for the last request to end.
     pub(super) fn settle(&mut self) {
         if !self.pending.is_empty() {

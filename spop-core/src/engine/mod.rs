@@ -21,7 +21,7 @@ pub use action::{Answer, Ended, EngineAction, Failure, UnclaimedAck};
 pub use config::{EngineConfig, Habits, OnError, StreamIds};
 pub use error::{EngineError, NotifyError};
 pub use pending::NotifyId;
-pub use pool::{AskError, Pool, PoolAction, PoolConfig, RequestId};
+pub use pool::{AgentFailure, AskError, Pool, PoolAction, PoolConfig, RequestId};
 pub use reactor::EngineReactor;
 pub use section::AgentSection;
 pub use stats::{Load, LogLine, Occasion, ProcessTimes, Times};

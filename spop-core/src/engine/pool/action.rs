@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::AgentFailure;
 use crate::{
     ConnectionId,
     engine::{EngineConfig, EngineError, Times},
@@ -26,9 +27,17 @@ pub struct PoolConfig {
     pub max_conn_rate: Option<u32>,
     /// `maxerrrate`: errors in a second, at which nothing more is asked. Default unlimited.
     pub max_err_rate: Option<u32>,
-    /// How long an agent that could not be reached, or refused the handshake, is left alone. HAProxy 2.6 comes back at
-    /// once, in a storm. Default 100 ms.
+    /// How long no connection is opened to an agent after one ended before it answered a request: it could not be reached,
+    /// refused the handshake, or disconnected, closed or broke the protocol after it. The pause doubles with each further
+    /// attempt that ends like this, up to [`max_retry_after`](Self::max_retry_after). At least 1 ms. HAProxy 2.6 comes back
+    /// at once, in a storm. Default 100 ms.
+    ///
+    /// Not a failure is a connection that lived for `max_retry_after` after its handshake. After a DISCONNECT with status 0,
+    /// which a draining agent sends, the first new attempt begins at once.
     pub retry_after: Duration,
+    /// The longest pause between two attempts, and so how long after an agent's return it is noticed. Less than
+    /// `retry_after` counts as that. Default 1 s.
+    pub max_retry_after: Duration,
     /// How often each agent's health is checked. Default never, and every agent counts as well.
     pub check_every: Option<Duration>,
     /// After how many good checks an agent that was down is up. Default 2.
@@ -48,6 +57,7 @@ impl PoolConfig {
             max_conn_rate: None,
             max_err_rate: None,
             retry_after: Duration::from_millis(100),
+            max_retry_after: Duration::from_secs(1),
             check_every: None,
             rise: 2,
             fall: 3,
@@ -110,6 +120,14 @@ pub enum PoolAction {
     },
     /// Look at this connection's [`interest`](super::Pool::interest): there is something to be sent, shut or closed.
     Attend(ConnectionId),
+    /// A connection to an agent ended before it answered a request: no other is opened before the failure's `retry_at`.
+    /// Worth a line in the log, at a bounded rate.
+    Backoff {
+        /// The agent's number.
+        agent: usize,
+        /// What happened.
+        failure: AgentFailure,
+    },
     /// An agent's health has changed.
     Health {
         /// The agent's number.

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
-    Capabilities, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError, Timestamp,
+    Capabilities, CloseReason, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError,
+    Timestamp,
     engine::{Ended, StreamIds, Times, UnclaimedAck},
     frame::Ids,
-    link::{CloseReason, Phase},
 };
 
 impl Pool {
@@ -23,6 +23,10 @@ impl Pool {
             match input(&mut connection.reactor) {
                 EngineAction::Established(_) => {}
                 EngineAction::Answered(answer) => {
+                    connection.unproven_since = None;
+                    if let Some(agent) = self.agents.get_mut(connection.agent) {
+                        agent.backoff.answered(id, self.now);
+                    }
                     if let Some(sent) = take(&mut connection.sent, |sent| sent.id == answer.id) {
                         self.answer(sent, answer.payload);
                     }
@@ -32,7 +36,7 @@ impl Pool {
                         self.fail(sent, failure.error);
                     }
                 }
-                EngineAction::Unclaimed(ack) => self.claim(ack),
+                EngineAction::Unclaimed(ack) => self.claim(id, ack),
                 EngineAction::SendFrames | EngineAction::WantBytes { .. } => break,
                 EngineAction::Close(ended) => {
                     self.ended(id, &ended);
@@ -40,6 +44,7 @@ impl Pool {
                 }
             }
         }
+        self.count_closing(id);
         self.dispatch();
         self.attend(id);
     }
@@ -86,18 +91,21 @@ impl Pool {
         }
     }
 
-    /// Finds out whose answer it is that came by another connection.
-    fn claim(&mut self, ack: UnclaimedAck) {
+    /// Finds out whose answer it is that came by another connection, `by`.
+    fn claim(&mut self, by: ConnectionId, ack: UnclaimedAck) {
         let now = self.now;
         let mut ack = ack;
         if let Some(sent) = take(&mut self.adrift, |sent| sent.id.ids() == ack.ids) {
+            self.serves(by);
             self.answer(sent, ack.payload);
             return;
         }
         for connection in self.connections.values_mut() {
             match connection.reactor.claim(now, ack) {
                 Ok(answer) => {
-                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == answer.id) {
+                    let sent = take(&mut connection.sent, |sent| sent.id == answer.id);
+                    self.serves(by);
+                    if let Some(sent) = sent {
                         self.answer(sent, answer.payload);
                     }
                     return;
@@ -109,6 +117,7 @@ impl Pool {
 
     /// A session is over: what it has not answered fails, or waits for another connection of the engine.
     fn ended(&mut self, id: ConnectionId, ended: &Ended) {
+        self.count_end(id, &ended.closed.reason);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.over = true;
         let (agent, check, sent) =
@@ -120,10 +129,6 @@ impl Pool {
             return;
         }
         if connection.reactor.session().is_none() {
-            let retry_at = self.now + self.config.retry_after;
-            if let Some(agent) = self.agents.get_mut(agent) {
-                agent.retry_at = retry_at;
-            }
             let refused = matches!(ended.closed.reason, CloseReason::PeerDisconnect { .. });
             if self.engine.habits.close_fails_queue && !refused {
                 let waited = self.queue.len().min(self.window());
@@ -164,7 +169,7 @@ impl Pool {
         while self.queue.front().is_some_and(|queued| drained || late(queued))
             && let Some(queued) = self.queue.pop_front()
         {
-            let error = if late(&queued) { EngineError::Timeout } else { EngineError::Interrupted };
+            let error = if late(&queued) { self.why_late(&queued) } else { EngineError::Interrupted };
             self.fail_queued(&queued, error);
         }
         let Some(timeout) = timeout else { return };
@@ -220,7 +225,11 @@ impl Pool {
 
     /// The connection that takes the next request: to an agent that is up, the least busy one.
     fn choose(&mut self) -> Option<ConnectionId> {
-        let ready = |c: &&Connection| !c.check && c.open && self.is_up(c.agent) && c.reactor.is_ready();
+        let ready = |c: &&Connection| {
+            // One request is at stake until the agent is known to answer.
+            let waits = !c.sent.is_empty() && c.unproven_since.is_some() && self.failure(c.agent).is_some();
+            !c.check && c.open && !waits && self.is_up(c.agent) && c.reactor.is_ready()
+        };
         let (turn, agents) = (self.turn, self.agents.len().max(1));
         let chosen = self
             .connections
@@ -234,7 +243,7 @@ impl Pool {
     /// Opens a connection for what no other will take, to the agent that has the fewest.
     fn open_more(&mut self) {
         loop {
-            let opening = self.connections.values().filter(|c| c.serves() && !is_established(c)).count();
+            let opening = self.connections.values().filter(|c| c.is_opening()).count();
             if self.queue.len() <= opening * self.window()
                 || !self.opened.allows(self.now, self.config.max_conn_rate)
             {
@@ -258,7 +267,7 @@ impl Pool {
         let load = |agent: usize| self.connections.values().filter(|c| !c.check && c.agent == agent).count();
         let agents = self.agents.iter().enumerate();
         agents
-            .filter(|(_, agent)| agent.up && agent.retry_at <= self.now)
+            .filter(|(_, agent)| agent.up && agent.backoff.retry_at() <= self.now)
             .map(|(number, _)| (load(number), number))
             .filter(|(load, _)| *load < self.config.max_connections)
             .min()
@@ -270,8 +279,19 @@ impl Pool {
         self.next_connection += 1;
         let config = Arc::clone(if check { &self.checks } else { &self.engine });
         let reactor = EngineReactor::new(config, id, self.now);
-        let connection = Connection { reactor, agent, check, open: false, over: false, sent: Vec::new() };
+        let connection = Connection {
+            reactor,
+            agent,
+            check,
+            open: false,
+            over: false,
+            unproven_since: (!check).then_some(self.now),
+            sent: Vec::new(),
+        };
         self.connections.insert(id, connection);
+        if let Some(agent) = self.agents.get_mut(agent).filter(|_| !check) {
+            agent.backoff.opened(self.now);
+        }
         self.ready.push_back(PoolAction::Open { connection: id, agent });
     }
 
@@ -280,7 +300,7 @@ impl Pool {
         if self.queue.is_empty() {
             return None;
         }
-        let retry = self.agents.iter().filter(|agent| agent.up).map(|agent| agent.retry_at);
+        let retry = self.agents.iter().filter(|agent| agent.up).map(|agent| agent.backoff.retry_at());
         let rate = self.config.max_conn_rate.and_then(|most| self.opened.next(most));
         retry.chain(rate).filter(|at| *at > self.now).min()
     }
@@ -326,10 +346,6 @@ impl Pool {
             self.ready.push_back(PoolAction::Health { agent: number, up: well });
         }
     }
-}
-
-fn is_established(connection: &Connection) -> bool {
-    connection.reactor.phase() == Phase::Established
 }
 
 /// Takes out the first that is wanted.

@@ -1,6 +1,7 @@
 //! Many connections of one engine: what HAProxy does above a single one.
 
 mod action;
+mod backoff;
 mod dispatch;
 mod rate;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use crate::{
     link::{Layers, Phase, Progress},
 };
 pub use action::{AskError, PoolAction, PoolConfig, RequestId};
+pub use backoff::AgentFailure;
+use backoff::Backoff;
 use rate::Rate;
 
 /// The connections of one engine to its agents, and the requests that wait for one.
@@ -31,6 +34,10 @@ use rate::Rate;
 /// A request waits in the queue until a connection takes it, and fails with
 /// [`EngineError::Timeout`](crate::EngineError::Timeout) when its time is up. What was sent to an agent once is never sent
 /// again, because the agent may have acted on it.
+///
+/// An agent that ends its connections before it has answered anything, in the handshake or after it, is connected to at
+/// exponentially growing intervals, see [`PoolConfig::retry_after`]. The first ACK on a new connection ends that. A request
+/// whose time is up meanwhile fails with what the agent said, see [`AgentFailure`].
 #[derive(Debug)]
 pub struct Pool {
     config: PoolConfig,
@@ -65,6 +72,9 @@ struct Connection {
     open: bool,
     /// Its session is over, as far as the requests are concerned.
     over: bool,
+    /// When it was opened; `None` once nothing more follows from it for the backoff of its agent: it has brought an ACK, or
+    /// its end was counted.
+    unproven_since: Option<Timestamp>,
     sent: Vec<Sent>,
 }
 
@@ -72,6 +82,11 @@ impl Connection {
     /// Whether it is there for requests.
     fn serves(&self) -> bool {
         !self.check && !self.over
+    }
+
+    /// Whether its handshake is still to be done.
+    fn is_opening(&self) -> bool {
+        self.serves() && self.reactor.phase() < Phase::Established
     }
 }
 
@@ -92,12 +107,12 @@ struct Queued {
     asked: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Agent {
     up: bool,
     /// Checks in a row that speak against `up`.
     against: u32,
-    retry_at: Timestamp,
+    backoff: Backoff,
     check_at: Option<Timestamp>,
 }
 
@@ -106,7 +121,7 @@ impl Pool {
     /// A pool without a connection.
     pub fn new(config: PoolConfig, now: Timestamp) -> Self {
         let check_at = config.check_every.map(|_| now);
-        let agent = Agent { up: true, against: 0, retry_at: now, check_at };
+        let agent = || Agent { up: true, against: 0, backoff: Backoff::new(&config, now), check_at };
         let mut checks = config.engine.clone();
         checks.healthcheck = true;
         Self {
@@ -114,7 +129,7 @@ impl Pool {
             checks: Arc::new(checks),
             now,
             connections: BTreeMap::new(),
-            agents: (0..config.agents).map(|_| agent).collect(),
+            agents: (0..config.agents).map(|_| agent()).collect(),
             queue: VecDeque::new(),
             adrift: Vec::new(),
             ready: VecDeque::new(),
@@ -339,6 +354,11 @@ impl Pool {
     /// Whether an agent gets requests.
     pub fn is_up(&self, agent: usize) -> bool {
         self.agents.get(agent).is_some_and(|agent| agent.up)
+    }
+
+    /// Why connections to an agent are opened with pauses, if they are; `None` once it has answered again.
+    pub fn failure(&self, agent: usize) -> Option<&AgentFailure> {
+        self.agents.get(agent)?.backoff.last()
     }
 
     fn open(&self, connection: ConnectionId) -> Option<&Connection> {

@@ -6,9 +6,35 @@ use core::time::Duration;
 use super::*;
 use crate::{Action, Actions, AgentConfig, AgentReactor, Capabilities, Scope, Status, Ticket, Times};
 
+mod backoff;
 mod scenes;
 mod storm;
 mod times;
+
+/// An agent that ends each connection before it has answered anything.
+#[derive(Clone)]
+struct Refusal {
+    /// What answers the HAPROXY-HELLO.
+    hello: Vec<u8>,
+    /// What comes next; then the agent closes.
+    ending: Vec<u8>,
+    /// The ending comes with the first NOTIFY instead of with the AGENT-HELLO.
+    after_notify: bool,
+}
+
+impl Refusal {
+    /// The handshake fails: the agent disconnects with status 8.
+    fn of_handshake() -> Self {
+        Self::with("", "AGENT-DISCONNECT fin 0 0 status-code=uint32:8 message=string:no")
+    }
+
+    fn with(hello: &str, ending: &str) -> Self {
+        let bytes = |line: &str| {
+            if line.is_empty() { vec![] } else { crate::notation::parse_bytes(line).unwrap() }
+        };
+        Self { hello: bytes(hello), ending: bytes(ending), after_notify: false }
+    }
+}
 
 /// A pool, its agents, and what it has said.
 struct World {
@@ -18,11 +44,12 @@ struct World {
     connections: BTreeMap<ConnectionId, (usize, AgentReactor, BytesMut)>,
     tickets: Vec<Ticket>,
     answers: bool,
-    /// No handshake succeeds.
-    refuses: bool,
+    /// No agent answers anything.
+    refusal: Option<Refusal>,
     opened: Vec<usize>,
     ended: Vec<(RequestId, u32)>,
     times: Vec<Times>,
+    failures: Vec<AgentFailure>,
     health: Vec<(usize, bool)>,
     now: Timestamp,
 }
@@ -35,10 +62,11 @@ impl World {
             connections: BTreeMap::new(),
             tickets: vec![],
             answers: true,
-            refuses: false,
+            refusal: None,
             opened: vec![],
             ended: vec![],
             times: vec![],
+            failures: vec![],
             health: vec![],
             now: Timestamp::ZERO,
         }
@@ -68,6 +96,7 @@ impl World {
             match action {
                 PoolAction::Open { connection, agent } => {
                     self.opened.push(agent);
+                    assert!(self.opened.len() < 10_000, "connections are opened in a storm, {}", self.now);
                     if let Some(config) = self.agents[agent].clone() {
                         let reactor = AgentReactor::new(Arc::new(config), connection, self.now);
                         self.connections.insert(connection, (agent, reactor, BytesMut::new()));
@@ -79,6 +108,7 @@ impl World {
                 PoolAction::Attend(connection) => self.attend(connection),
                 PoolAction::Answered { request, times, .. } => self.end(request, 0, times),
                 PoolAction::Failed { request, error, times } => self.end(request, error.code(), times),
+                PoolAction::Backoff { failure, .. } => self.failures.push(failure),
                 PoolAction::Health { agent, up } => self.health.push((agent, up)),
             }
         }
@@ -95,13 +125,24 @@ impl World {
             let bytes = self.pool.outgoing(id).to_vec();
             self.pool.on_sent(self.now, id, bytes.len());
             let Some((_, agent, inbox)) = self.connections.get_mut(&id) else { return };
-            if self.refuses {
-                let line = "AGENT-DISCONNECT fin 0 0 status-code=uint32:8 message=string:no";
-                let mut bytes = BytesMut::from(&crate::notation::parse_bytes(line).unwrap()[..]);
+            inbox.extend_from_slice(&bytes);
+            if let Some(refusal) = &self.refusal {
+                let greets = agent.phase() == Phase::Connected;
+                let _ = agent.on_bytes(self.now, inbox);
+                let mut bytes = BytesMut::new();
+                if greets {
+                    bytes.extend_from_slice(&refusal.hello);
+                }
+                let ends = greets != refusal.after_notify;
+                if ends {
+                    bytes.extend_from_slice(&refusal.ending);
+                }
                 self.pool.on_bytes(self.now, id, &mut bytes);
+                if ends {
+                    self.pool.on_input_eof(self.now, id, &mut bytes);
+                }
                 return;
             }
-            inbox.extend_from_slice(&bytes);
             loop {
                 match agent.on_bytes(self.now, inbox) {
                     Action::RunMessages(notify) if self.answers => {

@@ -137,7 +137,7 @@ proptest! {
                         *slot = how.map(agent);
                     }
                 }
-                Step::Refuse(refuses) => world.refuses = refuses,
+                Step::Refuse(refuses) => world.refusal = refuses.then(Refusal::of_handshake),
                 Step::Jump(millis) => world.pool.on_timeout(world.now + Duration::from_millis(millis)),
                 Step::Drain => world.pool.drain(world.now),
             }

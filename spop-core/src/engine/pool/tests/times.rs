@@ -84,18 +84,21 @@ fn without_an_agent_nothing_waits() {
 
 #[test]
 fn handshakes_that_fail_are_no_errors_of_requests_and_come_again_as_soon_as_wanted() {
-    for (retry_after, attempts) in [(1, 1_000..=1_001), (100, 10..=11)] {
+    for (retry_after, max, attempts) in
+        [(1, 1, 1_000..=1_001), (100, 0, 10..=11), (1, 1_000, 10..=10), (100, 1_000, 4..=4)]
+    {
         let mut pool = config(1);
         pool.max_err_rate = Some(1);
         pool.retry_after = Duration::from_millis(retry_after);
+        pool.max_retry_after = Duration::from_millis(max);
         let mut world = World::new(pool);
-        world.refuses = true;
+        world.refusal = Some(Refusal::of_handshake());
         world.ask().unwrap();
         for _ in 0..200 {
             world.wait(5);
         }
         assert!(attempts.contains(&world.opened.len()), "{} attempts", world.opened.len());
-        assert_eq!((world.codes(), world.pool.load().errors), (vec![1], 1));
+        assert_eq!((world.codes(), world.pool.load().errors), (vec![256 + 8], 1));
     }
 }
 
@@ -109,10 +112,10 @@ fn what_waits_for_a_handshake_fails_with_it_where_haproxy_has_it_so() {
     ] {
         let mut world = World::new(PoolConfig::new(profile, 1));
         world.agents[0] = disconnects.then(AgentConfig::default);
-        world.refuses = true;
+        world.refusal = Some(Refusal::of_handshake());
         world.ask().unwrap();
         assert_eq!(world.codes(), codes);
-        world.refuses = false;
+        world.refusal = None;
         world.agents[0] = Some(AgentConfig::default());
         world.wait(100);
         assert_eq!(world.ended.len(), 1);

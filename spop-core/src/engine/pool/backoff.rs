@@ -1,0 +1,197 @@
+//! How long an agent is left alone whose connections end before they have answered anything.
+
+use core::time::Duration;
+
+use super::{Pool, PoolAction, PoolConfig, Queued};
+use crate::{CloseReason, ConnectionId, EngineError, Status, Timestamp, link::Timer};
+
+/// The last connection to an agent ended before it answered a request, or could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentFailure {
+    /// How the connection ended.
+    pub reason: CloseReason,
+    /// What a request fails with whose time is up while it waits for this agent:
+    /// [`Spop`](EngineError::Spop) with the status of the agent's DISCONNECT or of its violation, or with
+    /// [`Status::IO`] after a plain close; [`Timeout`](EngineError::Timeout) if the agent could not be reached or was
+    /// silent.
+    pub error: EngineError,
+    /// Attempts in a row that ended like this. Connections that were open at the same time are one attempt.
+    pub attempts: u32,
+    /// Until when no connection to this agent is opened.
+    pub retry_at: Timestamp,
+}
+
+/// The backoff of one agent.
+///
+/// A failure begins a pause, which doubles with each failed attempt up to a bound. During an attempt connections are opened
+/// one by one, a pause apart, and each carries a single request. An ACK ends the backoff. Connections that are older than
+/// the last failure say nothing about the agent as it is now: neither their end nor their ACKs count. Otherwise an agent at
+/// its connection limit, which serves the old ones and refuses each new one, would be connected to after every ACK.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    base: Duration,
+    longest: Duration,
+    last: Option<AgentFailure>,
+    retry_at: Timestamp,
+    /// The first connection that belongs to the current attempt.
+    attempt_from: ConnectionId,
+}
+
+impl Backoff {
+    pub(super) fn new(config: &PoolConfig, now: Timestamp) -> Self {
+        let base = config.retry_after.max(Duration::from_millis(1));
+        let longest = config.max_retry_after.max(base);
+        Self { base, longest, last: None, retry_at: now, attempt_from: ConnectionId(0) }
+    }
+
+    pub(super) const fn last(&self) -> Option<&AgentFailure> {
+        self.last.as_ref()
+    }
+
+    /// When the next connection may be opened.
+    pub(super) const fn retry_at(&self) -> Timestamp {
+        self.retry_at
+    }
+
+    /// A connection of this agent was opened: the next one is a pause away, unless the agent is known to answer.
+    pub(super) fn opened(&mut self, now: Timestamp) {
+        if let Some(last) = &self.last {
+            self.retry_at = now + self.pause(last.attempts);
+        }
+    }
+
+    /// An ACK came by this connection.
+    #[inline]
+    pub(super) fn answered(&mut self, connection: ConnectionId, now: Timestamp) {
+        if self.last.is_some() && connection >= self.attempt_from {
+            self.last = None;
+            self.retry_at = now;
+        }
+    }
+
+    /// A connection ended, `lived` after it was opened, and had brought no ACK; `next` is the number of the next one.
+    /// Returns the failure, if it is one.
+    pub(super) fn ended(
+        &mut self,
+        connection: ConnectionId,
+        next: ConnectionId,
+        end: End<'_>,
+        now: Timestamp,
+    ) -> Option<&AgentFailure> {
+        if connection < self.attempt_from || !end.is_failure() {
+            return None;
+        }
+        if end.established && end.lived >= self.longest {
+            // Connections as long as this cannot be a storm: an idle timeout of the agent, or a restart.
+            self.last = None;
+            self.retry_at = now;
+            return None;
+        }
+        let attempts = self.last.as_ref().map_or(0, |last| last.attempts).saturating_add(1);
+        // An agent that drains is gone in a moment, and its successor may listen already: one attempt is free.
+        let pause = self.pause(if end.is_graceful() { attempts - 1 } else { attempts });
+        self.retry_at = now + pause;
+        self.attempt_from = next;
+        let reason = end.reason.clone();
+        self.last = Some(AgentFailure { reason, error: end.error(), attempts, retry_at: self.retry_at });
+        self.last.as_ref()
+    }
+
+    fn pause(&self, attempts: u32) -> Duration {
+        let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        self.base.checked_mul(factor).map_or(self.longest, |pause| pause.min(self.longest))
+    }
+}
+
+/// What the connections of the pool say about their agents.
+impl Pool {
+    /// An ACK came by this connection: it ends the backoff of its agent.
+    pub(super) fn serves(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.unproven_since = None;
+        if let Some(agent) = self.agents.get_mut(connection.agent) {
+            agent.backoff.answered(id, self.now);
+        }
+    }
+
+    /// A session that is ending counts at once: an agent that does not close must not hold the queue meanwhile, nor be
+    /// connected to without a pause.
+    pub(super) fn count_closing(&mut self, id: ConnectionId) {
+        let reason = self.connections.get(&id).and_then(|connection| connection.reactor.parting_reason());
+        if let Some(reason) = reason.cloned() {
+            self.count_end(id, &reason);
+        }
+    }
+
+    /// Begins or prolongs the backoff of an agent whose connection ends without having brought an ACK.
+    pub(super) fn count_end(&mut self, id: ConnectionId, reason: &CloseReason) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(opened) = connection.unproven_since.take() else { return };
+        let end = End {
+            reason,
+            open: connection.open,
+            established: connection.reactor.session().is_some(),
+            lived: self.now.since(opened),
+        };
+        let (number, next) = (connection.agent, ConnectionId(self.next_connection));
+        let Some(agent) = self.agents.get_mut(number) else { return };
+        if let Some(failure) = agent.backoff.ended(id, next, end, self.now).cloned() {
+            self.ready.push_back(PoolAction::Backoff { agent: number, failure });
+        }
+    }
+
+    /// What a request fails with that no connection has taken in time: what the agents said, if none of them would serve.
+    pub(super) fn why_late(&self, queued: &Queued) -> EngineError {
+        let mut latest: Option<&AgentFailure> = None;
+        for agent in self.agents.iter().filter(|agent| agent.up) {
+            // A pause that was over before the request came does not explain its wait.
+            let Some(failure) = agent.backoff.last().filter(|failure| failure.retry_at >= queued.asked)
+            else {
+                return EngineError::Timeout;
+            };
+            if latest.is_none_or(|latest| latest.retry_at < failure.retry_at) {
+                latest = Some(failure);
+            }
+        }
+        latest.map_or(EngineError::Timeout, |failure| failure.error)
+    }
+}
+
+/// How a connection ended that had brought no ACK.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'a> {
+    pub(super) reason: &'a CloseReason,
+    /// The transport was there.
+    pub(super) open: bool,
+    /// The handshake was done.
+    pub(super) established: bool,
+    pub(super) lived: Duration,
+}
+
+impl End<'_> {
+    /// Whether it speaks against the agent; otherwise this side wanted the end.
+    fn is_failure(&self) -> bool {
+        match self.reason {
+            CloseReason::HealthCheck | CloseReason::Disconnect(_) | CloseReason::Drained => false,
+            CloseReason::Timeout(Timer::Idle | Timer::Drain) => !self.established,
+            _ => true,
+        }
+    }
+
+    /// Whether the agent says that it is draining.
+    fn is_graceful(&self) -> bool {
+        matches!(self.reason, CloseReason::PeerDisconnect { status: Status::NORMAL, .. }) && self.established
+    }
+
+    fn error(&self) -> EngineError {
+        match self.reason {
+            CloseReason::PeerDisconnect { status, .. } => EngineError::Spop(*status),
+            CloseReason::Violation(violation) => EngineError::Spop(violation.status()),
+            CloseReason::Eof => EngineError::Spop(Status::IO),
+            CloseReason::Transport if self.open => EngineError::Spop(Status::IO),
+            _ => EngineError::Timeout,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Agents that end their connections without having answered anything.
+
+use super::*;
+use crate::CloseReason;
+
+const HELLO: &str =
+    "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+const GONE: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye";
+const BROKEN: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:broken";
+
+/// The ways of an agent to be of no use after its handshake, and what requests fail with that it left waiting.
+fn refusals() -> Vec<(&'static str, Refusal, u32)> {
+    let garbage = Refusal { ending: vec![0, 0, 0, 1, 0xff], ..Refusal::with(HELLO, "") };
+    let mut all = vec![
+        ("disconnects", Refusal::with(HELLO, BROKEN), 256 + 13),
+        ("disconnects with status 0", Refusal::with(HELLO, GONE), 256),
+        ("says HELLO twice", Refusal::with(HELLO, HELLO), 256 + 4),
+        ("sends garbage", garbage, 256 + 4),
+        ("closes", Refusal::with(HELLO, ""), 256 + 1),
+    ];
+    for (name, refusal, code) in all.clone() {
+        all.push((name, Refusal { after_notify: true, ..refusal }, code));
+    }
+    all
+}
+
+fn profiles() -> [EngineConfig; 3] {
+    [EngineConfig::default(), EngineConfig::haproxy_2_6(), EngineConfig::haproxy_3_1()]
+}
+
+/// Keeps `callers` requests waiting for three seconds; a caller whose request has ended asks again a millisecond later.
+fn press(world: &mut World, callers: usize) {
+    for _ in 0..3_000 {
+        while world.pool.queued() + world.pool.waiting() < callers {
+            let before = world.ended.len();
+            world.ask().unwrap();
+            if world.ended.len() > before {
+                break;
+            }
+        }
+        world.wait(1);
+    }
+}
+
+#[test]
+fn an_agent_that_answers_nothing_is_connected_to_at_a_bounded_rate() {
+    for profile in profiles() {
+        for (name, refusal, _) in refusals() {
+            for callers in [1, 100] {
+                let mut pool = PoolConfig::new(profile.clone(), 1);
+                pool.engine.timeouts.message = Some(Duration::from_secs(1));
+                let mut world = World::new(pool);
+                world.refusal = Some(refusal.clone());
+                press(&mut world, callers);
+                let opened = world.opened.len();
+                assert!((3..=20).contains(&opened), "{name}, {callers} callers: {opened} connections in 3 s");
+                // Once the agent behaves, all are answered within the longest pause.
+                world.refusal = None;
+                let from = world.ended.len();
+                let requests: Vec<_> = (0..30).map(|_| world.ask().unwrap()).collect();
+                world.wait(1_000);
+                let answered = world.ended[from..].iter().filter(|(request, _)| requests.contains(request));
+                let codes: Vec<_> = answered.map(|(_, code)| *code).collect();
+                assert_eq!(codes, [0; 30], "{name}, {callers} callers");
+            }
+        }
+    }
+}
+
+/// An engine without pipelining whose requests have a second, and whose agent does this.
+fn world(refusal: impl Into<Option<Refusal>>) -> World {
+    let mut pool = config(1);
+    pool.engine.capabilities = Capabilities::NONE;
+    let mut world = World::new(pool);
+    world.refusal = refusal.into();
+    world
+}
+
+#[test]
+fn a_request_that_waits_in_vain_fails_with_what_the_agent_said() {
+    for profile in profiles() {
+        for (name, refusal, code) in refusals().into_iter().filter(|(_, refusal, _)| !refusal.after_notify) {
+            let mut pool = PoolConfig::new(profile.clone(), 1);
+            pool.engine.timeouts.message = Some(Duration::from_secs(1));
+            let mut world = World::new(pool);
+            world.refusal = Some(refusal);
+            world.ask().unwrap();
+            world.wait(999);
+            // What was sent before the agent closed fails at once; what waits, when its time is up.
+            assert_eq!(world.codes().is_empty(), name != "closes", "{name}");
+            world.wait(1);
+            assert_eq!(world.codes(), [code], "{name}");
+            let failure = world.pool.failure(0).unwrap();
+            assert_eq!((failure.error.code(), failure.attempts), (code, world.opened.len() as u32), "{name}");
+        }
+    }
+    // The words are there too.
+    let mut world = world(Refusal::with(HELLO, BROKEN));
+    world.ask().unwrap();
+    let CloseReason::PeerDisconnect { status, message } = &world.failures[0].reason else { panic!() };
+    assert_eq!((*status, &message[..]), (Status(13), &b"broken"[..]));
+}
+
+#[test]
+fn what_an_agent_said_is_forgotten_when_another_serves_and_when_time_has_passed() {
+    // One agent of two is well, and busy.
+    let mut pool = config(2);
+    pool.engine.capabilities = Capabilities::NONE;
+    pool.max_connections = 1;
+    let mut world = World::new(pool);
+    world.answers = false;
+    world.ask().unwrap();
+    world.refusal = Some(Refusal::with(HELLO, BROKEN));
+    world.ask().unwrap();
+    world.wait(1_000);
+    assert_eq!((world.codes(), world.opened[..2].to_vec()), (vec![1, 1], vec![0, 1]));
+    // Long after the pause, a request that waits for other reasons does not blame the agent.
+    let mut world = self::world(Refusal::with(HELLO, BROKEN));
+    world.pool.config.max_connections = 1;
+    let request = world.ask().unwrap();
+    world.pool.withdraw(world.now, request);
+    world.wait(5_000);
+    world.refusal = None;
+    world.answers = false;
+    world.ask().unwrap();
+    world.ask().unwrap();
+    world.wait(1_000);
+    assert_eq!(world.codes(), [1, 1]);
+}
+
+#[test]
+fn an_ack_on_a_new_connection_ends_the_backoff_and_one_on_an_old_connection_does_not() {
+    let mut world = world(None);
+    world.answers = false;
+    world.ask().unwrap();
+    // An agent at its limit of one connection: the first serves on, each new one is refused.
+    world.refusal = Some(Refusal::with(HELLO, BROKEN));
+    for _ in 0..3_000 {
+        if world.pool.queued() == 0 {
+            world.ask().unwrap();
+        }
+        // The refusal is for connections; the first is served as ever.
+        let refusal = world.refusal.take();
+        world.answer();
+        world.refusal = refusal;
+        world.wait(1);
+    }
+    assert!(world.opened.len() <= 20, "{} connections", world.opened.len());
+    assert!(world.codes().iter().all(|code| *code == 0));
+    assert!(world.pool.failure(0).is_some());
+    // A new connection serves.
+    world.refusal = None;
+    let request = world.ask().unwrap();
+    world.wait(999);
+    assert!(world.pool.failure(0).is_some() && world.pool.queued() == 0, "it waits for its answer");
+    let index = world.tickets.iter().position(|ticket| ticket.connection() != ConnectionId(0)).unwrap();
+    world.answer_any(index);
+    assert_eq!((world.ended.last(), world.pool.failure(0)), (Some(&(request, 0)), None));
+}
+
+#[test]
+fn connections_that_fail_together_are_one_attempt_and_new_ones_are_tried_one_by_one() {
+    let mut world = world(None);
+    world.answers = false;
+    for _ in 0..30 {
+        world.ask().unwrap();
+    }
+    assert_eq!(world.opened.len(), 30);
+    for id in 0..30 {
+        world.disconnect(ConnectionId(id));
+    }
+    assert_eq!((world.codes(), world.pool.failure(0).unwrap().attempts), (vec![256 + 7; 30], 1));
+    // The agent is slow: it gets one request until it has answered, and another connection after each pause.
+    world.tickets.clear();
+    for _ in 0..30 {
+        world.ask().unwrap();
+    }
+    let opened = |world: &mut World, millis| {
+        world.wait(millis);
+        (world.opened.len() - 30, world.tickets.len())
+    };
+    assert_eq!(opened(&mut world, 99), (0, 0));
+    assert_eq!(opened(&mut world, 1), (1, 1));
+    assert_eq!(opened(&mut world, 99), (1, 1));
+    assert_eq!(opened(&mut world, 1), (2, 2));
+    world.answer();
+    assert_eq!(opened(&mut world, 0), (29, 29));
+    let mut world = self::world(Refusal::with("", ""));
+    world.pool = Pool::new(config(1), world.now);
+    world.ask().unwrap();
+    world.refusal = None;
+    world.answers = false;
+    for _ in 0..10 {
+        world.ask().unwrap();
+    }
+    world.wait(100);
+    assert_eq!(world.tickets.len(), 1, "though pipelining was negotiated");
+    world.answer();
+    assert_eq!(world.tickets.len(), 10);
+}
+
+#[test]
+fn an_agent_that_restarts_gracefully_is_not_waited_for() {
+    // It drains: DISCONNECT 0 right after the handshake; its successor listens already.
+    let mut world = world(Refusal::with(HELLO, GONE));
+    world.ask().unwrap();
+    assert_eq!((world.opened.len(), world.pool.queued()), (2, 1), "the first new attempt begins at once");
+    world.refusal = None;
+    world.wait(100);
+    assert_eq!(world.codes(), [0]);
+    // An agent that served and then drains is not in question at all.
+    for _ in 0..5 {
+        let id = *world.connections.keys().next_back().unwrap();
+        let (_, agent, _) = world.connections.get_mut(&id).unwrap();
+        let _ = agent.disconnect(world.now, Status::NORMAL, "bye");
+        world.flush(id);
+        world.work();
+        world.ask().unwrap();
+    }
+    assert_eq!((world.codes(), world.opened.len()), (vec![0; 6], 8));
+}
+
+#[test]
+fn an_idle_close_long_after_the_handshake_is_no_failure() {
+    for (lived, codes) in [(999, &[][..]), (1_000, &[0][..])] {
+        let mut world = world(Refusal { after_notify: true, ..Refusal::with(HELLO, "") });
+        let request = world.ask().unwrap();
+        world.pool.withdraw(world.now, request);
+        assert!(world.pool.failure(0).is_some(), "the agent closed on the NOTIFY");
+        world.refusal = None;
+        world.answers = false;
+        let request = world.ask().unwrap();
+        world.wait(100);
+        world.pool.withdraw(world.now, request);
+        world.wait(lived);
+        let id = *world.connections.keys().next_back().unwrap();
+        world.pool.on_input_eof(world.now, id, &mut BytesMut::new());
+        world.work();
+        assert_eq!(world.pool.failure(0).is_none(), !codes.is_empty(), "after {lived} ms");
+        world.answers = true;
+        world.ask().unwrap();
+        assert_eq!(world.codes()[1..], *codes, "after {lived} ms");
+    }
+}
+
+#[test]
+fn an_agent_that_breaks_the_protocol_and_does_not_close_holds_nothing() {
+    let mut world = world(None);
+    world.answers = false;
+    world.ask().unwrap();
+    // The engine waits for the DISCONNECT that would answer its own.
+    let mut bytes = BytesMut::from(&crate::notation::parse_bytes(HELLO).unwrap()[..]);
+    world.pool.on_bytes(world.now, ConnectionId(0), &mut bytes);
+    assert!(world.pool.interest(ConnectionId(0)).write && !world.pool.interest(ConnectionId(0)).close);
+    assert_eq!(world.pool.failure(0).unwrap().error.code(), 256 + 4);
+    world.answers = true;
+    let request = world.ask().unwrap();
+    world.wait(100);
+    assert!(world.ended.contains(&(request, 0)), "{:?}", world.ended);
+}
