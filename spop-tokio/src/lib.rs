@@ -232,6 +232,7 @@
 //! | `connection_panicked` | error | a fault of this library |
 //! | `connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of things |
 //! | `agent_unreachable`, `agent_down` | warn | an agent that an [`Engine`] cannot use |
+//! | `agent_answers_nothing` | warn | an agent that ends its connections to an [`Engine`] before it has answered |
 //! | `agent_connected`, `agent_disconnected`, `agent_up` | debug | its ordinary course |
 //!
 //! Warnings that a peer can cause come at a bounded rate, with the number of those `suppressed`. Connections run in a span
@@ -295,9 +296,9 @@ pub use router::{Route, RouteList, Router, Unrouted};
 pub use server::{Server, ServerHandle};
 pub use service::Service;
 pub use spop_core::{
-    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, EngineConfig, EngineError,
-    FromValue, Headers, MessageList, NameError, OnFailure, Partial, PoolConfig, Reply, RouteError, Routes,
-    Scope, Status, Unknown, Value, Watch,
+    self, Actions, AgentConfig, AgentFailure, ArgError, Capabilities, CloseReason, Closed, EngineConfig,
+    EngineError, FromValue, Headers, MessageList, NameError, OnFailure, Partial, PoolConfig, Reply,
+    RouteError, Routes, Scope, Status, Unknown, Value, Watch,
     accept::{self, Peer},
 };
 pub use spop_server::{

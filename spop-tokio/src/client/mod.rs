@@ -8,7 +8,7 @@ mod target;
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use spop_core::{
-    EngineConfig, EngineError, MessageList, PoolConfig,
+    AgentFailure, EngineConfig, EngineError, MessageList, PoolConfig,
     accept::{OpenConfig, ProxyVersion},
     frame::Ids,
 };
@@ -150,7 +150,8 @@ impl EngineClient {
     ///
     /// # Errors
     /// What HAProxy says in the variable of `option set-on-error`, see [`EngineError::code`]: the time was up, the
-    /// payload does not fit, the agent refused it, or disconnected. A full queue, too many errors or no agent that is up is
+    /// payload does not fit, the agent refused it, or disconnected. A request that waited in vain for an agent which ends
+    /// each connection fails with the status of that end, see [`failure`](Self::failure). A full queue, too many errors or no agent that is up is
     /// [`Resources`](EngineError::Resources); an engine that is drained or stopped answers
     /// [`Interrupted`](EngineError::Interrupted).
     pub async fn notify(&self, messages: &MessageList) -> Result<Answer, EngineError> {
@@ -181,6 +182,15 @@ impl EngineClient {
     /// Whether an agent gets requests: false while its health checks say that it is down.
     pub fn is_up(&self, agent: usize) -> bool {
         self.owner.0.is_up(agent)
+    }
+
+    /// Why connections to an agent are opened with pauses, if they are: what ended the last one before it had answered a
+    /// request. `None` once the agent has answered again, or if it is not known.
+    ///
+    /// While it is `Some`, [`notify`](Self::notify) fails with [`AgentFailure::error`] when its time is up; the message of the
+    /// agent's DISCONNECT is in [`AgentFailure::reason`].
+    pub fn failure(&self, agent: usize) -> Option<AgentFailure> {
+        self.owner.0.failure(agent)
     }
 
     /// The numbers at the moment.

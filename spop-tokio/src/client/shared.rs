@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    AskError, Clock, ConnectionId, EngineError, MessageList, Pool, PoolAction, RequestId, Timestamp,
-    accept::OpenConfig, frame::Ids,
+    AgentFailure, AskError, Clock, CloseReason, ConnectionId, EngineError, MessageList, Pool, PoolAction,
+    RequestId, Timestamp, accept::OpenConfig, frame::Ids,
 };
 use tokio::{
     runtime::Handle,
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     timer: AtomicWaker,
     ended: watch::Sender<bool>,
     unreachable: Limit,
+    backoff: Limit,
 }
 
 struct State {
@@ -80,6 +81,7 @@ impl Shared {
             timer: AtomicWaker::new(),
             ended: watch::Sender::new(false),
             unreachable: Limit::default(),
+            backoff: Limit::default(),
         }
     }
 
@@ -129,6 +131,7 @@ impl Shared {
                     task.waker.wake();
                 }
             }
+            PoolAction::Backoff { agent, failure } => self.log_backoff(agent, &failure),
             PoolAction::Health { agent, up } => {
                 let target = self.agents.get(agent).map(tracing::field::display);
                 if up {
@@ -161,6 +164,22 @@ impl Shared {
     pub(super) fn unreachable(&self, target: &Target, error: &std::io::Error) {
         if let Some(suppressed) = self.unreachable.pass() {
             warn!(name: "agent_unreachable", %target, %error, suppressed, "agent unreachable");
+        }
+    }
+
+    /// An agent is left alone for a while. One that cannot be reached is in the log already.
+    fn log_backoff(&self, agent: usize, failure: &AgentFailure) {
+        if failure.reason == CloseReason::Transport && failure.error == EngineError::Timeout {
+            return;
+        }
+        if let Some(suppressed) = self.backoff.pass() {
+            let target = self.agents.get(agent).map(tracing::field::display);
+            let (reason, attempts) = (&failure.reason, failure.attempts);
+            let retry_in = failure.retry_at.since(transfer::now(&self.clock));
+            warn!(
+                name: "agent_answers_nothing", agent, target, %reason, attempts, ?retry_in, suppressed,
+                "agent ends its connections before it has answered a request"
+            );
         }
     }
 
@@ -205,6 +224,10 @@ impl Shared {
 
     pub(super) fn is_up(&self, agent: usize) -> bool {
         self.look(|pool| pool.is_up(agent))
+    }
+
+    pub(super) fn failure(&self, agent: usize) -> Option<AgentFailure> {
+        self.look(|pool| pool.failure(agent).cloned())
     }
 
     pub(super) fn stats(&self) -> EngineStats {

@@ -1,0 +1,133 @@
+//! An engine and agents that end their connections before they have answered anything, over real sockets.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use spop_core::notation;
+use spop_tokio::{
+    Actions, CloseReason, Engine, EngineClient, EngineConfig, EngineError, MessageList, Request, Server,
+    Status,
+};
+use support::within;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
+
+const HELLO: &str =
+    "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining";
+const BROKEN: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:broken";
+
+/// An agent that sends the HELLO and this behind it to whoever connects, and closes. It counts its connections.
+fn useless(listener: TcpListener, ending: Vec<u8>) -> (Arc<AtomicUsize>, JoinHandle<()>) {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&counted);
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = notation::parse_bytes(HELLO).unwrap();
+            bytes.extend_from_slice(&ending);
+            tokio::spawn(async move {
+                let _ = serve(&mut stream, &bytes).await;
+            });
+        }
+    });
+    (counted, task)
+}
+
+async fn serve(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    let mut hello = vec![0; stream.read_u32().await? as usize];
+    stream.read_exact(&mut hello).await?;
+    stream.write_all(bytes).await?;
+    stream.shutdown().await?;
+    // Reads on, so that no RST overtakes what was sent.
+    tokio::io::copy(stream, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Keeps so many callers asking for three seconds; returns what their requests failed with.
+async fn press(engine: &EngineClient, callers: usize) -> Vec<EngineError> {
+    let end = Instant::now() + Duration::from_secs(3);
+    let callers = (0..callers).map(|_| async {
+        let mut errors = vec![];
+        while Instant::now() < end {
+            errors.push(engine.notify(&question()).await.unwrap_err());
+        }
+        errors
+    });
+    join_all(callers).await.concat()
+}
+
+fn question() -> MessageList {
+    let mut list = MessageList::new();
+    list.message("ask");
+    list
+}
+
+fn config() -> EngineConfig {
+    let mut config = EngineConfig::haproxy_2_6();
+    config.timeouts.message = Some(Duration::from_secs(1));
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_answers_nothing_is_connected_to_at_a_bounded_rate() {
+    within(async {
+        let endings = [
+            ("disconnects", notation::parse_bytes(BROKEN).unwrap(), Some(Status(13))),
+            ("says HELLO twice", notation::parse_bytes(HELLO).unwrap(), Some(Status::INVALID)),
+            ("sends garbage", vec![0, 0, 0, 1, 0xff], Some(Status::INVALID)),
+            // What was sent before the close was noticed fails at once, with the status of an I/O error.
+            ("closes", vec![], Some(Status::IO)),
+        ];
+        let tests = endings.into_iter().flat_map(|ending| [1, 50].map(|callers| (ending.clone(), callers)));
+        let tests = tests.map(|((name, ending, status), callers)| async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (counted, task) = useless(listener, ending);
+            let engine = Engine::new(config()).agent(address).start().unwrap();
+            let errors = press(&engine, callers).await;
+            let counted = counted.load(Ordering::Relaxed);
+            assert!((3..=20).contains(&counted), "{name}, {callers} callers: {counted} connections in 3 s");
+            let expected = status.map(EngineError::Spop);
+            let said = errors.iter().filter(|error| Some(**error) == expected).count();
+            assert!(said >= errors.len() / 2, "{name}, {callers} callers: {errors:?}");
+            if name == "disconnects" {
+                let failure = engine.failure(0).unwrap();
+                let CloseReason::PeerDisconnect { message, .. } = &failure.reason else { panic!() };
+                assert_eq!(&message[..], b"broken");
+            }
+            // A good agent takes its place.
+            task.abort();
+            let _ = task.await;
+            let server = Server::new(|_: Request| async { Actions::new() }).bind(address).await.unwrap();
+            tokio::spawn(server.serve());
+            let start = Instant::now();
+            loop {
+                match engine.notify(&question()).await {
+                    Ok(_) => break,
+                    Err(_) if start.elapsed() < Duration::from_secs(5) => {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                    Err(error) => panic!("{name}, {callers} callers: {error}"),
+                }
+            }
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(2), "{name}, {callers} callers: answered after {took:?}");
+            assert_eq!(engine.failure(0), None);
+        });
+        join_all(tests).await;
+    })
+    .await;
+}
