@@ -76,7 +76,7 @@ fn question() -> MessageList {
 }
 
 fn config() -> EngineConfig {
-    let mut config = EngineConfig::haproxy_2_6();
+    let mut config = EngineConfig::default();
     config.timeouts.message = Some(Duration::from_secs(1));
     config
 }

@@ -73,11 +73,20 @@ impl EngineReactor {
             return;
         }
         let status = violation.status();
+        let bad_hello = matches!(violation, Violation::Hello { .. });
+        let bad_disconnect = matches!(violation, Violation::Disconnect { .. });
         let reason = CloseReason::Violation(violation);
         let established = self.link.phase == Phase::Established;
         match self.config.habits.on_error {
             OnError::Disconnect if !self.config.healthcheck => self.disconnect_for(reason, status),
-            OnError::Silence if established => self.mute(reason),
+            OnError::Silence if established && !bad_disconnect => self.mute(reason),
+            OnError::Silence
+                if bad_hello && self.config.habits.tells_bad_hello && !self.config.healthcheck =>
+            {
+                self.finish(reason, status);
+                self.push_disconnect(status);
+                self.hang_up();
+            }
             OnError::Disconnect | OnError::Silence => {
                 self.finish(reason, status);
                 self.link.abandon();
@@ -99,6 +108,7 @@ impl EngineReactor {
             return;
         }
         self.drop_fragments();
+        let reason = if self.deaf { CloseReason::Stalled } else { reason };
         if !self.config.habits.says_goodbye {
             self.finish(reason, status);
             self.hang_up();

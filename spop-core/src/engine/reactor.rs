@@ -36,8 +36,8 @@ pub(super) const NOTIFY_HEADER: usize = 32;
 ///                                 └──┘ NOTIFY, ACK, UNSET      (all else is ignored)
 /// ```
 ///
-/// What engines do differently is in [`Habits`](super::Habits); [`EngineConfig::haproxy_2_6`] and
-/// [`EngineConfig::haproxy_3_1`] are what HAProxy does.
+/// What engines do differently is in [`Habits`](super::Habits); [`EngineConfig::haproxy_2_6`],
+/// [`EngineConfig::haproxy_3_1`] and [`EngineConfig::haproxy_3_2`] are what HAProxy does.
 #[derive(Debug)]
 pub struct EngineReactor {
     pub(super) connection: ConnectionId,
@@ -52,6 +52,8 @@ pub struct EngineReactor {
     /// A request timed out whose ACK keeps the next one back.
     pub(super) late_ack: bool,
     pub(super) parting: Option<Parting>,
+    /// Nothing is read any more, see [`Habits::stalls_at`](super::Habits::stalls_at).
+    pub(super) deaf: bool,
     /// ACKs that answered nothing.
     pub(super) ignored: u64,
     /// Set when the session ended, until the action that says so was returned.
@@ -86,6 +88,7 @@ impl EngineReactor {
             highest: None,
             late_ack: false,
             parting: None,
+            deaf: false,
             ignored: 0,
             ended: None,
         }
@@ -107,7 +110,12 @@ impl EngineReactor {
         if self.config.habits.stalls_at.is_some_and(|full| inbox.len() >= full)
             && self.link.phase == Phase::Established
         {
-            self.mute(CloseReason::Stalled);
+            self.link.forget_partial();
+            self.deaf = true;
+        }
+        if self.deaf {
+            inbox.clear();
+            return self.at_rest(1);
         }
         loop {
             // A drain ends with the last answer, and not with what happened to arrive behind it.
@@ -129,7 +137,9 @@ impl EngineReactor {
     /// Like [`on_bytes`](Self::on_bytes), to be called until there is nothing more to be done with the inbox.
     pub fn on_input_eof(&mut self, now: Timestamp, inbox: &mut BytesMut) -> EngineAction {
         self.link.tick(now);
-        self.link.input_ended();
+        if !self.deaf {
+            self.link.input_ended();
+        }
         self.on_bytes(now, inbox)
     }
 
@@ -193,7 +203,7 @@ impl EngineReactor {
 
     /// What the driver should do.
     pub fn interest(&self) -> Interest {
-        match self.parting {
+        let mut interest = match self.parting {
             None => self.link.interest(false),
             Some(Parting::Mute { .. }) => Interest::default(),
             Some(Parting::Awaiting { .. }) => Interest {
@@ -201,7 +211,9 @@ impl EngineReactor {
                 write: !self.link.outgoing().is_empty(),
                 ..Interest::default()
             },
-        }
+        };
+        interest.read &= !self.deaf;
+        interest
     }
 
     /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Capabilities, Status,
-    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids},
+    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids, Place},
     link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
 };
 
@@ -24,9 +24,14 @@ impl EngineReactor {
         if self.config.habits.strict_ids && self.link.phase == Phase::Established {
             self.check_ids(inbox)?;
         }
-        match self.link.next(inbox)? {
-            Ok(next) => self.on_frame(inbox, &next),
-            Err(at_least) => {
+        match self.link.next(inbox) {
+            Err(Violation::Illegal { header, .. }) if self.skips(header) => {
+                self.skip_first(inbox);
+                Ok(None)
+            }
+            Err(violation) => Err(violation),
+            Ok(Ok(next)) => self.on_frame(inbox, &next),
+            Ok(Err(at_least)) => {
                 self.link.rest(inbox);
                 if self.link.is_eof() {
                     self.input_ended();
@@ -91,7 +96,12 @@ impl EngineReactor {
         let status = disconnect.status;
         let message = bytes::Bytes::copy_from_slice(disconnect.message);
         self.link.skip(inbox, next.place);
-        self.finish(CloseReason::PeerDisconnect { status, message }, status);
+        let reason = CloseReason::PeerDisconnect { status, message };
+        if self.config.habits.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
+            self.mute(reason);
+            return Ok(None);
+        }
+        self.finish(reason, status);
         self.hang_up();
         Ok(None)
     }
@@ -156,7 +166,11 @@ impl EngineReactor {
         next: &Next,
     ) -> Result<Option<EngineAction>, Violation> {
         let header = next.header;
-        if !self.config.capabilities.contains(Capabilities::FRAGMENTATION) {
+        if !self.takes_fragments() && self.skips(header) {
+            self.link.skip(inbox, next.place);
+            return Ok(None);
+        }
+        if !self.takes_fragments() {
             return Err(Violation::FragmentationNotAnnounced(header));
         }
         let ids = header.ids;
@@ -220,6 +234,25 @@ impl EngineReactor {
             return Err(Violation::NoSuchNotify(header.ids));
         }
         Ok(())
+    }
+
+    /// Whether a frame means nothing to HAProxy at this point, where the protocol does not allow it.
+    fn skips(&self, header: Header) -> bool {
+        self.config.habits.skips_other_frames
+            && self.link.phase == Phase::Established
+            && header.flags.is_fin()
+            && matches!(header.frame_type, FrameType::Notify | FrameType::AgentHello | FrameType::Unset)
+    }
+
+    /// Skips the frame at the front, which is there whole.
+    fn skip_first(&mut self, inbox: &mut BytesMut) {
+        let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else { return };
+        let end = 4 + rest.len().min(u32::from_be_bytes(*prefix) as usize);
+        self.link.skip(inbox, Place { start: end, end });
+    }
+
+    fn takes_fragments(&self) -> bool {
+        self.config.capabilities.contains(Capabilities::FRAGMENTATION)
     }
 
     /// Refuses half a HELLO or DISCONNECT, by habit.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
     Capabilities, CloseReason, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError,
-    Timestamp,
+    Timestamp, Violation,
     engine::{Ended, StreamIds, Times, UnclaimedAck},
     frame::Ids,
 };
@@ -129,7 +129,11 @@ impl Pool {
             return;
         }
         if connection.reactor.session().is_none() {
-            let refused = matches!(ended.closed.reason, CloseReason::PeerDisconnect { .. });
+            let refused = match &ended.closed.reason {
+                CloseReason::PeerDisconnect { .. } => true,
+                CloseReason::Violation(Violation::Hello { .. }) => self.engine.habits.tells_bad_hello,
+                _ => false,
+            };
             if self.engine.habits.close_fails_queue && !refused {
                 let waited = self.queue.len().min(self.window());
                 let waited: Vec<_> = self.queue.drain(..waited).collect();

@@ -6,8 +6,8 @@ use super::*;
 fn what_the_old_one_answers_the_new_one_dies_of() {
     for (line, code) in [
         ("ACK - 1 1", 10),
-        ("UNSET fin 1 1", 10),
-        ("NOTIFY fin 1 1", 4),
+        ("UNSET - 1 1", 10),
+        ("NOTIFY - 1 1", 4),
         ("ACK fin 1 2", 0),
         ("ACK fin 99 1", 0),
         ("ACK fin 0 1", 0),
@@ -42,18 +42,7 @@ fn what_the_old_one_answers_the_new_one_dies_of() {
 }
 
 #[test]
-fn a_new_one_stalls_on_a_full_buffer_and_an_old_one_on_nothing() {
-    let full = "ACK fin 1 1 hex:00*16373";
-    for (config, answered) in [(new(), false), (old(), true)] {
-        let mut engine = Engine::greeted(no_async(config), HELLO);
-        if answered {
-            engine.notify(Some(Ids::new(1, 1)), 1).unwrap();
-        } else {
-            engine.notify(None, 1).unwrap();
-        }
-        engine.sent();
-        assert_eq!(engine.feed(&[full]).first().map(String::as_str), answered.then_some("1/1 answered"));
-    }
+fn an_old_one_stalls_on_a_frame_of_length_zero() {
     let mut engine = Engine::greeted(old(), HELLO);
     engine.notify(None, 1).unwrap();
     assert!(engine.bytes(&[0, 0, 0, 0]).is_empty());

@@ -22,6 +22,7 @@ use crate::{
 mod anything;
 mod closing;
 mod handshake;
+mod profiles;
 mod requests;
 mod streams;
 

@@ -121,3 +121,21 @@ fn what_waits_for_a_handshake_fails_with_it_where_haproxy_has_it_so() {
         assert_eq!(world.ended.len(), 1);
     }
 }
+
+#[test]
+fn what_waits_for_a_handshake_outlives_a_bad_hello_that_is_told() {
+    let bad = "AGENT-HELLO fin 0 0 version=string:1.0 max-frame-size=uint32:256 capabilities=string:\"\"";
+    for (mut profile, codes) in [
+        (EngineConfig::haproxy_3_1(), vec![256 + 8]),
+        (EngineConfig::haproxy_3_2(), vec![]),
+        (EngineConfig::haproxy_2_6(), vec![]),
+    ] {
+        profile.timeouts.message = Some(Duration::from_secs(1));
+        let mut world = World::new(PoolConfig::new(profile, 1));
+        world.refusal = Some(Refusal::with(bad, ""));
+        world.ask().unwrap();
+        assert_eq!(world.codes(), codes);
+        world.wait(1_000);
+        assert_eq!(world.codes(), [256 + 8], "the status of the refusal, at the latest when time is up");
+    }
+}
