@@ -4,6 +4,6 @@ mod binary;
 mod config;
 mod process;
 
-pub use binary::Binary;
+pub use binary::{Binary, Engine, VERSIONS};
 pub use config::Config;
 pub use process::Haproxy;

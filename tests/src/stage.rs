@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
 
 use crate::agent::{AGENTS, Agent};
-use crate::haproxy::{Binary, Config, Haproxy};
+use crate::haproxy::{Binary, Config, Engine, Haproxy};
 use crate::wait::{PATIENCE, until};
 
 /// How much of each log a failure shows.
@@ -42,7 +42,28 @@ impl From<anyhow::Error> for Failures {
 /// # Errors
 /// All failures.
 pub fn everywhere(scenario: impl Fn(&Stage) -> Result<()> + Sync) -> Verdict {
-    let haproxys = Binary::all()?;
+    on_those(|_| true, scenario)
+}
+
+/// Plays a scenario with every agent and every HAProxy that has this engine: it is about what only that engine does, see
+/// [`Engine`].
+///
+/// # Errors
+/// All failures.
+pub fn with_engine(engine: Engine, scenario: impl Fn(&Stage) -> Result<()> + Sync) -> Verdict {
+    on_those(|haproxy| haproxy.engine() == engine, scenario)
+}
+
+/// Plays a scenario with every agent and those HAProxys that are meant.
+///
+/// # Errors
+/// All failures.
+pub fn on_those(
+    are_meant: impl Fn(&Binary) -> bool,
+    scenario: impl Fn(&Stage) -> Result<()> + Sync,
+) -> Verdict {
+    let mut haproxys = Binary::all()?;
+    haproxys.retain(are_meant);
     let mut failures = Vec::new();
     thread::scope(|scope| {
         let scenario = &scenario;
@@ -60,13 +81,7 @@ pub fn everywhere(scenario: impl Fn(&Stage) -> Result<()> + Sync) -> Verdict {
 }
 
 fn play((agent, haproxy): (&'static str, &Binary), scenario: impl Fn(&Stage) -> Result<()>) -> Result<()> {
-    let stage = Stage {
-        haproxy: haproxy.clone(),
-        agent,
-        dir: tempfile::Builder::new().prefix("spop-").tempdir()?,
-        host: own_host(),
-        started: AtomicUsize::new(0),
-    };
+    let stage = Stage::new(agent, haproxy)?;
     scenario(&stage).map_err(|error| anyhow!("{stage}: {error:#}{}", stage.logs()))
 }
 
@@ -87,6 +102,20 @@ impl fmt::Display for Stage {
 }
 
 impl Stage {
+    /// A stage for a scenario that does not play everywhere.
+    ///
+    /// # Errors
+    /// There is no room for its directory.
+    pub fn new(agent: &'static str, haproxy: &Binary) -> Result<Self> {
+        Ok(Self {
+            haproxy: haproxy.clone(),
+            agent,
+            dir: tempfile::Builder::new().prefix("spop-").tempdir()?,
+            host: own_host(),
+            started: AtomicUsize::new(0),
+        })
+    }
+
     /// Starts the echo agent; without `--listen` among the arguments, on a free port.
     ///
     /// # Errors
@@ -139,6 +168,11 @@ impl Stage {
         let dir = self.dir.path().join(format!("haproxy-{number}"));
         fs::create_dir(&dir)?;
         Haproxy::start(&self.haproxy, &dir, config)
+    }
+
+    /// The version of HAProxy that plays.
+    pub fn binary(&self) -> &Binary {
+        &self.haproxy
     }
 
     /// A loopback address that nobody else uses.

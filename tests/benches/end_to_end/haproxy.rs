@@ -25,7 +25,7 @@ use super::{
 const CLIENTS: usize = 64;
 
 pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
-    let binary = Binary::all()?.into_iter().next().context("no HAProxy")?;
+    let binary = Binary::of("2.6")?;
     println!("\nHAProxy {} asks about each request of {CLIENTS} clients:\n", binary.version());
     let mut pairs = Vec::new();
     for agent in agents {

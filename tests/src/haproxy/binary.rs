@@ -8,32 +8,58 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-const HOW_TO_GET: &str =
-    "run tests/run, which installs what is missing, or name another binary in the environment";
+/// The versions that every scenario must pass on: the oldest that is supported, and three long-term versions after it.
+pub const VERSIONS: &[&str] = &["2.6", "3.0", "3.2", "3.4"];
 
 /// An HAProxy that can be run.
 #[derive(Clone, Debug)]
 pub struct Binary {
-    pub(super) program: PathBuf,
+    program: PathBuf,
     version: String,
+    release: (u32, u32),
+}
+
+/// How HAProxy implements SPOP: what it sends differs more between these two than between versions of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Up to 3.0. It sends payloads in fragments to agents that announce fragmentation, knows `async`, closes with
+    /// HAPROXY-DISCONNECT (`timeout idle`, soft-stop), and has one engine-id per thread.
+    Applet,
+    /// Since 3.1, `mode spop`: no fragments, no `async`, no HAPROXY-DISCONNECT in the ordinary course of things, one
+    /// engine-id per agent section.
+    Multiplexer,
 }
 
 impl Binary {
-    /// Every HAProxy that scenarios must pass on: the system's own (2.6 on Debian bookworm; `HAPROXY` names another one),
-    /// and 3.0 once `tests/run` has put it under the target directory (`HAPROXY_3_0` names another place).
+    /// Every HAProxy of [`VERSIONS`]: 2.6 from the system (Debian bookworm has it; `HAPROXY` names another place), the newer
+    /// ones from the target directory, where `tests/run` puts them (`HAPROXY_3_0` and so on name other places).
     ///
     /// # Errors
-    /// One of them cannot be run. A suite that skips in silence what it could not find proves nothing.
+    /// One is missing, or is another version: a suite that skips what it could not find proves nothing.
     pub fn all() -> Result<Vec<Self>> {
-        let mut all =
-            vec![Self::at(&system_haproxy()).context("no HAProxy: set HAPROXY or install haproxy 2.6")?];
-        if let Some(program) = haproxy_3_0()? {
-            let binary =
-                Self::at(&program).context("no HAProxy 3.0: HAPROXY_3_0 or target/haproxy-3.0 is broken")?;
-            ensure!(binary.version.starts_with("3.0"), "{} is HAProxy {}", program.display(), binary.version);
-            all.push(binary);
-        }
-        Ok(all)
+        VERSIONS.iter().map(|version| Self::of(version)).collect()
+    }
+
+    /// The HAProxy of one of [`VERSIONS`].
+    ///
+    /// # Errors
+    /// It is missing, or is another version.
+    pub fn of(version: &str) -> Result<Self> {
+        let variable = match version {
+            "2.6" => "HAPROXY".to_owned(),
+            _ => format!("HAPROXY_{}", version.replace('.', "_")),
+        };
+        let program = match env::var_os(&variable).filter(|value| *value != OsString::new()) {
+            Some(program) => PathBuf::from(program),
+            None if version == "2.6" => system_haproxy(),
+            None => target_directory()?.join(format!("haproxy-{version}/haproxy")),
+        };
+        Self::at(&program, version).with_context(|| {
+            format!(
+                "no HAProxy {version}: run tests/run, which installs what is missing, or name one in the environment: \
+                 {variable}=/path/to/haproxy"
+            )
+        })
     }
 
     /// The version, such as `2.6.12`.
@@ -41,30 +67,48 @@ impl Binary {
         &self.version
     }
 
+    /// Whether it is this release or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        self.release >= (major, minor)
+    }
+
+    /// How it implements SPOP.
+    pub fn engine(&self) -> Engine {
+        if self.is_at_least(3, 1) { Engine::Multiplexer } else { Engine::Applet }
+    }
+
     /// Starts it with a configuration file as it is. It runs until it is killed.
     ///
     /// # Errors
-    /// It does not start.
+    /// It does not start. That the configuration is wrong, or that HAProxy warns of it, is in the log.
     pub fn run(&self, config: &Path, log: File) -> Result<Child> {
-        let mut command = Command::new(&self.program);
-        command.arg("-db").arg("-f").arg(config).stdin(Stdio::null());
+        let mut command = self.command();
+        command.arg("-f").arg(config).stdin(Stdio::null());
         Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
     }
 
-    fn at(program: &Path) -> Result<Self> {
-        let run = Command::new(program).arg("-v").output();
-        let run = run.with_context(|| format!("cannot run {}; {HOW_TO_GET}", program.display()))?;
+    /// In the foreground; a warning about the configuration is an error.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["-db", "-dW"]);
+        command
+    }
+
+    fn at(program: &Path, wanted: &str) -> Result<Self> {
+        let name = program.display();
+        let run = Command::new(program).arg("-v").output().with_context(|| format!("cannot run {name}"))?;
         let text = String::from_utf8_lossy(&run.stdout);
         let version = text.strip_prefix("HAProxy version ").and_then(|rest| rest.split(['-', ' ']).next());
-        let version = version.with_context(|| format!("{} is not HAProxy: {text}", program.display()))?;
-        Ok(Self { program: program.to_owned(), version: version.to_owned() })
+        let version = version.with_context(|| format!("{name} is not HAProxy: {text}"))?.to_owned();
+        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+        let release = numbers.next().zip(numbers.next());
+        let release = release.with_context(|| format!("{name} has the version {version}"))?;
+        ensure!(wanted == format!("{}.{}", release.0, release.1), "{name} is HAProxy {version}");
+        Ok(Self { program: program.to_owned(), version, release })
     }
 }
 
 fn system_haproxy() -> PathBuf {
-    if let Some(program) = env_path("HAPROXY") {
-        return program;
-    }
     // Debian leaves /usr/sbin out of the PATH of ordinary users.
     let path = env::var_os("PATH").unwrap_or_default();
     let mut found =
@@ -72,17 +116,11 @@ fn system_haproxy() -> PathBuf {
     found.find(|program| program.is_file()).unwrap_or_else(|| "haproxy".into())
 }
 
-fn haproxy_3_0() -> Result<Option<PathBuf>> {
-    if let Some(program) = env_path("HAPROXY_3_0") {
-        return Ok(Some(program));
-    }
-    // The tests run as target/PROFILE/deps/NAME.
-    let test = env::current_exe()?;
-    let dir =
-        test.ancestors().nth(3).context("the test runs outside a target directory")?.join("haproxy-3.0");
-    Ok(dir.is_dir().then(|| dir.join("haproxy")))
-}
-
-fn env_path(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|value| *value != OsString::new()).map(PathBuf::from)
+/// Tests run as target/PROFILE/deps/NAME, programs as target/PROFILE/NAME.
+fn target_directory() -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    let mut above = program.ancestors().skip(1);
+    let profile = above.find(|dir| dir.file_name().is_some_and(|name| name != "deps"));
+    let target = profile.and_then(Path::parent);
+    Ok(target.context("the test runs outside a target directory")?.to_owned())
 }

@@ -6,6 +6,21 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::binary::Engine;
+
+/// What only the old engine knows in a `spoe-agent`: newer versions ignore these and will refuse them one day.
+const APPLET_ONLY: &[&str] = &[
+    "maxconnrate",
+    "maxerrrate",
+    "max-waiting-frames",
+    "option async",
+    "no option async",
+    "option send-frag-payload",
+    "no option send-frag-payload",
+    "timeout hello",
+    "timeout idle",
+];
+
 /// The name of the SPOE engine: agents set `SCOPE.e.NAME`.
 const ENGINE: &str = "e";
 
@@ -110,7 +125,8 @@ impl Config {
         self
     }
 
-    /// Adds a line to the `spoe-agent`; of two `timeout processing` the later one counts.
+    /// Adds a line to the `spoe-agent`; of two `timeout processing` the later one counts. What only HAProxy up to 3.0 knows
+    /// is left out for later versions.
     #[must_use]
     pub fn agent(mut self, line: &str) -> Self {
         self.agent.push(line.to_owned());
@@ -169,13 +185,17 @@ impl Config {
         self
     }
 
-    pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        fs::write(dir.join("haproxy.cfg"), self.haproxy_cfg(dir))?;
-        fs::write(dir.join("spoe.cfg"), self.spoe_cfg())?;
+    pub(super) fn write(&self, dir: &Path, engine: Engine) -> Result<()> {
+        fs::write(dir.join("haproxy.cfg"), self.haproxy_cfg(dir, engine))?;
+        fs::write(dir.join("spoe.cfg"), self.spoe_cfg(engine))?;
         Ok(())
     }
 
-    fn haproxy_cfg(&self, dir: &Path) -> String {
+    fn haproxy_cfg(&self, dir: &Path, engine: Engine) -> String {
+        let mode = match engine {
+            Engine::Applet => "mode tcp",
+            Engine::Multiplexer => "mode spop",
+        };
         let dir = dir.display();
         let mut file = File::default();
         file.section("global")
@@ -204,14 +224,17 @@ impl Config {
         if let Some(address) = self.web_server {
             file.section("backend web").line(&format!("server web {address}"));
         }
-        file.section("backend agents").line("mode tcp").line("log global").lines(&self.backend);
+        file.section("backend agents").line(mode).line("log global").lines(&self.backend);
         for (index, server) in self.servers.iter().enumerate() {
             file.line(&format!("server a{index} {server} {}", self.server_options));
         }
         file.0
     }
 
-    fn spoe_cfg(&self) -> String {
+    fn spoe_cfg(&self, engine: Engine) -> String {
+        let known = |line: &str| {
+            engine == Engine::Applet || !APPLET_ONLY.iter().any(|directive| line.starts_with(directive))
+        };
         let names = |of_group: bool| {
             let messages = self.messages.iter().filter(|message| message.event.is_none() == of_group);
             messages.map(|message| message.name.as_str()).collect::<Vec<_>>().join(" ")
@@ -229,11 +252,15 @@ impl Config {
             .line("option dontlog-normal")
             .line(&format!("option var-prefix {ENGINE}"))
             .line("option set-on-error error")
-            .line("timeout hello 2s")
-            .line("timeout idle 60s")
             .line("timeout processing 8s")
-            .line("use-backend agents")
-            .lines(&self.agent);
+            .line("use-backend agents");
+        for line in
+            ["timeout hello 2s", "timeout idle 60s"].into_iter().chain(self.agent.iter().map(String::as_str))
+        {
+            if known(line) {
+                file.line(line);
+            }
+        }
         if !of_group.is_empty() {
             file.section("spoe-group g").line(&format!("messages {of_group}"));
         }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,14 +29,15 @@ impl Haproxy {
     /// # Errors
     /// It does not start; the error carries what it said.
     pub fn start(binary: &Binary, dir: &Path, config: &Config) -> Result<Self> {
-        config.write(dir)?;
+        config.write(dir, binary.engine())?;
         // HAProxy binds with SO_REUSEPORT: two of them that chose the same "free" port would share it without a word.
         // A socket that already listens when HAProxy inherits it leaves no such gap.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let log = File::create(dir.join("haproxy.log"))?;
-        let child = Command::new(&binary.program)
-            .args(["-db", "-f", "haproxy.cfg"])
+        let child = binary
+            .command()
+            .args(["-f", "haproxy.cfg"])
             .current_dir(dir)
             .stdin(OwnedFd::from(listener))
             .stdout(log.try_clone()?)
@@ -101,8 +102,16 @@ impl Haproxy {
     /// # Errors
     /// It has not in time.
     pub fn wait_for_server(&self, state: &str) -> Result<()> {
-        until_true(&format!("the first agent is {state}"), PATIENCE, || {
-            Ok(self.stat("agents", "a0", 17)?.split(' ').next() == Some(state))
+        self.wait_for_server_number(0, state)
+    }
+
+    /// The same for another server of the agents, counted from 0.
+    ///
+    /// # Errors
+    /// It has not in time.
+    pub fn wait_for_server_number(&self, number: usize, state: &str) -> Result<()> {
+        until_true(&format!("agent {number} is {state}"), PATIENCE, || {
+            Ok(self.stat("agents", &format!("a{number}"), 17)?.split(' ').next() == Some(state))
         })
     }
 
