@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod bystander;
 pub mod captures;
+pub mod clients;
 pub mod corpus;
 pub mod haproxy;
 pub mod http;
@@ -14,6 +15,7 @@ pub mod peer;
 pub mod process;
 pub mod relay;
 pub mod replay;
+pub mod restarts;
 pub mod stage;
 pub mod transcript;
 pub mod wait;

@@ -37,6 +37,20 @@ pub fn cpu_millis(process: u32) -> Result<u64> {
     Ok((user + system) * 1000 / ticks)
 }
 
+/// Processor time that the process has used, in nanoseconds, of all its threads that still run. Exact while it waits.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_nanos(process: u32) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let nanos = stat.split(' ').next().context("an empty schedstat")?;
+        sum += nanos.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
 /// Lets this process, and those that it starts, have as many file descriptors as the system allows. How many that is.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use spop_tests::process::cpu_nanos;
 
 use super::serve::Agent;
 
@@ -53,13 +54,7 @@ impl Process {
 
     /// Nanoseconds of processor time so far, of all its threads. Exact while it waits.
     pub fn cpu(&self) -> Result<u64> {
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            let nanos = stat.split(' ').next().context("an empty schedstat")?;
-            sum += nanos.parse::<u64>()?;
-        }
-        Ok(sum)
+        cpu_nanos(self.child.id())
     }
 
     /// Bytes of memory that are resident and its own.

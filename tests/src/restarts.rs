@@ -1,0 +1,81 @@
+//! Rolling restarts: two agents behind HAProxy are restarted in turn, under load, as an operator would do it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::agent::Agent;
+use crate::haproxy::Config;
+use crate::stage::Stage;
+use crate::wait::PATIENCE;
+use crate::wrk::{Counted, Wrk, checked};
+
+/// How it is done.
+#[derive(Clone, Debug)]
+pub struct Rolling<'a> {
+    /// How many restarts, of either agent in turn.
+    pub restarts: usize,
+    /// Clients, each of which asks again as soon as it has a reply.
+    pub clients: usize,
+    /// Requests between one restart and the next.
+    pub between: u64,
+    /// Arguments of the agents.
+    pub args: &'a [&'a str],
+    /// HAProxy checks the agents every 100 ms, and one that is lost is used again only when it is up.
+    pub checks: bool,
+}
+
+impl Rolling<'_> {
+    /// Restarts the agents and counts what became of the requests. A restart is over when the old agent has ended and the
+    /// new one listens; with health checks, when HAProxy has found the new one up.
+    ///
+    /// # Errors
+    /// An agent does not start, or ends with a failure.
+    pub fn run(&self, stage: &Stage) -> Result<Counted> {
+        let mut agents = [stage.agent(self.args)?, stage.agent(self.args)?];
+        // Where no agent listens, the connection goes to the other one at once.
+        let mut config = checked(Config::new(agents[0].address()).server(agents[1].address()))
+            .backend("option redispatch 1")
+            .backend("retries 3");
+        if self.checks {
+            config = config
+                .backend("option spop-check")
+                .backend("timeout check 5s")
+                .server_options("check inter 100ms fall 1 rise 1");
+        }
+        let haproxy = stage.haproxy(&config)?;
+        let up = |index: usize| match self.checks {
+            true => haproxy.wait_for_server_number(index, "UP"),
+            false => Ok(()),
+        };
+        up(0)?;
+        up(1)?;
+        let load = Wrk::start(haproxy.address(), self.clients)?;
+        for restart in 0..self.restarts {
+            let index = restart % agents.len();
+            load.run_for(&haproxy, self.between)?;
+            if let Some(agent) = agents.get_mut(index) {
+                *agent = replace(stage, agent, self.args)?;
+            }
+            if self.checks {
+                // HAProxy believes that the server is up until the next check: the restart may have been quicker.
+                std::thread::sleep(Duration::from_millis(250));
+            }
+            up(index)?;
+        }
+        load.run_for(&haproxy, self.between)?;
+        let counted = load.finish()?;
+        let connections = haproxy.agent_connections()?;
+        println!("{stage}, {:?}: {counted:?}, {connections} connections to one agent", self.args);
+        Ok(counted)
+    }
+}
+
+/// Ends an agent and starts another on its address.
+fn replace(stage: &Stage, old: &mut Agent, args: &[&str]) -> Result<Agent> {
+    old.terminate()?;
+    let new = stage.successor(old, args)?;
+    let status = old.wait_for_end(PATIENCE)?;
+    ensure!(status.success(), "the agent ended with {status}");
+    Ok(new)
+}
