@@ -2,7 +2,9 @@
 
 // The module puts its name before that of each test, so that `--skip real_haproxy::` leaves them out.
 mod real_haproxy {
+    mod abandoned;
     mod answers;
+    mod bodies;
     mod entrance;
     mod example;
     mod fragments;
@@ -12,5 +14,6 @@ mod real_haproxy {
     mod production;
     mod requests;
     mod routes;
+    mod stalls;
     mod values;
 }

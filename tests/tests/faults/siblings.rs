@@ -1,6 +1,7 @@
 //! Answers whose connection is lost, with async.
 //!
-//! HAProxy 2.6 and 3.0 tie such a request to no connection: if one is lost, they wait for the answer on another.
+//! HAProxy 2.6 and 3.0 tie such a request to no connection: if one is lost, they wait for the answer on another. Later versions
+//! do not know async.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use spop_core::frame::FrameType;
 use spop_tests::agent::Agent;
-use spop_tests::haproxy::{Config, Haproxy};
+use spop_tests::haproxy::{Config, Engine, Haproxy};
 use spop_tests::load::concurrently;
 use spop_tests::relay::{Fault, Pipe, Relay, Way};
-use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tests::stage::{Stage, Verdict, everywhere, with_engine};
 use spop_tests::wait::{PATIENCE, until_true};
 
 const REQUESTS: usize = 20;
@@ -71,7 +72,7 @@ fn lose_one(relay: &Relay, haproxy: &Haproxy, passed: usize) -> Result<(usize, u
 
 #[test]
 fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 1)?;
         // Several connections that both sides know.
         concurrently(REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
@@ -87,7 +88,7 @@ fn answers_of_a_lost_connection_arrive_on_another() -> Verdict {
 // To the agent, each thread is an engine of its own.
 #[test]
 fn answers_of_a_lost_connection_arrive_at_the_thread_that_asked() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 2)?;
         until_true("both threads have several connections", PATIENCE, || {
             concurrently(2 * REQUESTS, |value| haproxy.get(&format!("/?v={value}&ms=50"))?.expect(&[]))?;
@@ -117,7 +118,7 @@ fn without_async_answers_are_lost_with_their_connection_and_haproxy_knows() -> V
 // HAProxy reports the code only when it has no other connection left; otherwise the answer may still come on another.
 #[test]
 fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let agent = stage.agent(&["--capabilities", "fragmentation,pipelining,async"])?;
         let config = Config::new(agent.address())
             .agent("timeout processing 1s")
@@ -143,7 +144,7 @@ fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings
 // that it knows, and to it the engine is gone. This is what such a moment costs.
 #[test]
 fn answers_have_nowhere_to_go_while_other_connections_are_only_being_opened() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let (_agent, relay, haproxy) = start(stage, "fragmentation,pipelining,async", 1)?;
         haproxy.get("/?v=1&ms=0")?.expect(&[("echo.v", "1")])?;
         for _ in 0..2 * REQUESTS {

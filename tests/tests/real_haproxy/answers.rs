@@ -136,6 +136,29 @@ fn a_disconnect_is_reported_with_its_code() -> Verdict {
     })
 }
 
+// HAProxy reads the DISCONNECT and the end of the connection at once when the agent is quick to close, and then 3.1 and later may
+// forget to tell the request.
+#[test]
+fn each_of_many_disconnects_is_reported_at_once() -> Verdict {
+    const CODE: u64 = 42;
+    everywhere(|stage| {
+        let agent = stage.agent(&[])?;
+        let config = Config::new(agent.address())
+            .agent("timeout processing 4s")
+            .message("disconnect", &format!("code=int({CODE})"));
+        let haproxy = stage.haproxy(&config)?;
+        let mut late = Vec::new();
+        for number in 0..60 {
+            let reply = haproxy.get("/")?;
+            if reply.expect_error(256 + CODE).and(reply.expect_within(AT_ONCE)).is_err() {
+                late.push((number, reply.error().map(ToOwned::to_owned), reply.took));
+            }
+        }
+        ensure!(late.is_empty(), "{} of 60 were not reported at once: {late:?}", late.len());
+        Ok(())
+    })
+}
+
 #[test]
 fn an_answer_too_large_for_a_frame_fails_at_once() -> Verdict {
     everywhere(|stage| {

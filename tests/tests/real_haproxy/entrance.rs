@@ -5,8 +5,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use spop_tests::haproxy::Binary;
 use spop_tests::load::Load;
-use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tests::stage::{Stage, Verdict, everywhere, on_those};
 use spop_tokio::accept::{AcceptConfig, ExpectProxy, Policy, SourceRules};
 
 use super::inside::{Agent, Entrance, Files, Log, config};
@@ -132,9 +133,14 @@ fn an_agent_with_a_certificate_of_another_authority_is_refused_by_haproxy() -> V
     })
 }
 
+/// HAProxy 3.3 and later ignore `send-proxy` and `send-proxy-v2` of a server in a backend of agents.
+fn sends_proxy_headers(binary: &Binary) -> bool {
+    !binary.is_at_least(3, 3)
+}
+
 #[test]
 fn a_proxy_header_tells_the_agent_where_haproxy_connects_from() -> Verdict {
-    everywhere(|stage| {
+    on_those(sends_proxy_headers, |stage| {
         for option in ["send-proxy", "send-proxy-v2"] {
             let accept = AcceptConfig::new().with(ExpectProxy::new())?;
             let agent = Agent::start(stage, Entrance { accept, tls: None })?;
@@ -151,6 +157,20 @@ fn a_proxy_header_tells_the_agent_where_haproxy_connects_from() -> Verdict {
         }
         Ok(())
     })
+}
+
+// The operator has written it down, so what the agent says must name it.
+#[test]
+fn haproxy_that_ignores_send_proxy_is_refused_and_the_log_says_so() -> Verdict {
+    let log = Log::start();
+    on_those(
+        |binary| !sends_proxy_headers(binary),
+        |stage| {
+            let accept = AcceptConfig::new().with(ExpectProxy::new())?;
+            let agent = Agent::start(stage, Entrance { accept, tls: None })?;
+            expect_refused(stage, &log, &agent, "send-proxy-v2", "send-proxy")
+        },
+    )
 }
 
 #[test]

@@ -1,23 +1,24 @@
-//! Requests that do not fit into one frame: 2.6 and 3.0 send them in fragments.
+//! Requests that do not fit into one frame: 2.6 and 3.0 send them in fragments. Later versions never do; `bodies` has what they
+//! do instead.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use spop_tests::haproxy::{Config, Haproxy};
+use spop_tests::haproxy::{Config, Engine, Haproxy};
 use spop_tests::http::Request;
 use spop_tests::load::{behind, concurrently};
-use spop_tests::stage::{Verdict, everywhere};
+use spop_tests::stage::{Verdict, everywhere, with_engine};
 use spop_tests::wait::{PATIENCE, until_true};
 
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A body in which every place differs from its surroundings, so that nothing is lost or swapped unseen.
-fn body(length: usize) -> Vec<u8> {
+pub(super) fn body(length: usize) -> Vec<u8> {
     (0_u32..).flat_map(|number| format!("{number} ").into_bytes()).take(length).collect()
 }
 
 /// HAProxy's `crc32`.
-fn crc32(bytes: &[u8]) -> String {
+pub(super) fn crc32(bytes: &[u8]) -> String {
     let mut crc = u32::MAX;
     for byte in bytes {
         crc ^= u32::from(*byte);
@@ -39,7 +40,7 @@ fn many_bodies() -> String {
 
 /// HAProxy 2.6 and 3.0 learn from an AGENT-HELLO how large a frame may be. What they have encoded before, for a frame of
 /// their own size, they do not cut again: it fails with error 259.
-fn meet(haproxy: &Haproxy) -> Result<()> {
+pub(super) fn meet(haproxy: &Haproxy) -> Result<()> {
     haproxy.get("/")?.expect(&[])
 }
 
@@ -47,7 +48,7 @@ fn meet(haproxy: &Haproxy) -> Result<()> {
 // to see a value again that came in fragments.
 #[test]
 fn a_value_in_fragments_comes_back_whole() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         for frame_size in [256, 512, 4096, 16380] {
             let agent = stage.agent(&["--max-frame-size", &frame_size.to_string()])?;
             let config = config(agent.address())
@@ -74,7 +75,7 @@ fn a_value_in_fragments_comes_back_whole() -> Verdict {
 
 #[test]
 fn what_follows_many_fragments_is_understood() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let agent = stage.agent(&["--max-frame-size", "512"])?;
         // Of the body only a wrong length could show here: if anything is lost or repeated, the rest makes no sense.
         let config = config(agent.address())
@@ -103,7 +104,7 @@ fn what_follows_many_fragments_is_understood() -> Verdict {
 // there is, and -1 is over every limit. So this one gives HAProxy more connections than it needs before it refuses any.
 #[test]
 fn a_request_refused_in_mid_fragments_fails_alone() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         // Little room between the two, so that the refusal comes before the last fragment was sent.
         let socket = stage.dir().join("agent.sock");
         let agent = stage.agent(&["--max-frame-size", "512", "--listen", &socket.to_string_lossy()])?;
@@ -149,11 +150,20 @@ fn a_request_in_one_frame_is_not_refused() -> Verdict {
 
 #[test]
 fn a_timeout_in_mid_fragments_leaves_the_connection_usable() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         // While its one place is taken the agent does not read, and HAProxy cannot get rid of its fragments.
         let socket = stage.dir().join("agent.sock");
         let path = socket.to_string_lossy();
-        let agent = stage.agent(&["--max-in-flight", "1", "--max-frame-size", "4096", "--listen", &path])?;
+        let agent = stage.agent(&[
+            "--max-in-flight",
+            "1",
+            "--processing",
+            "60000",
+            "--max-frame-size",
+            "4096",
+            "--listen",
+            &path,
+        ])?;
         let config = config(agent.address())
             .global("tune.sndbuf.server 4096")
             .one_connection()

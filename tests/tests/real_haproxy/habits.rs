@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use spop_tests::agent::Agent;
-use spop_tests::haproxy::Config;
+use spop_tests::haproxy::{Config, Engine};
 use spop_tests::http::Request;
 use spop_tests::load::concurrently;
 use spop_tests::relay::{Relay, Way};
-use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tests::stage::{Stage, Verdict, everywhere, with_engine};
 use spop_tests::wait::{PATIENCE, until, until_true};
+
+use super::inside;
 
 fn start(stage: &Stage, args: &[&str]) -> Result<(Agent, Relay, Config)> {
     let agent = stage.agent(args)?;
@@ -33,35 +35,43 @@ fn said(relay: &Relay, way: Way, words: &str) -> Result<Vec<String>> {
     })
 }
 
+/// Checks how many engines two threads are to the agent, and how they greet.
+fn expect_greetings(stage: &Stage, number: usize, capabilities: &str) -> Result<()> {
+    let (_agent, relay, config) = start(stage, &[])?;
+    let haproxy = stage.haproxy(&config.threads(2))?;
+    let engines = || -> Vec<String> {
+        let hellos = relay.pipes().into_iter().flat_map(|pipe| pipe.sentences(Way::ToAgent));
+        let mut engines: Vec<_> =
+            hellos.filter_map(|hello| key(&hello, "engine-id").map(ToOwned::to_owned)).collect();
+        engines.sort();
+        engines.dedup();
+        engines
+    };
+    until_true("both threads have asked", PATIENCE, || {
+        concurrently(10, |_| haproxy.get("/?v=1")?.expect(&[("echo.v", "1")]))?;
+        Ok(engines().len() == number)
+    })?;
+    concurrently(50, |_| haproxy.get("/?v=1")?.expect(&[("echo.v", "1")]))?;
+    ensure!(engines().len() == number, "{:?}", engines());
+    for hello in said(&relay, Way::ToAgent, "HAPROXY-HELLO")? {
+        ensure!(hello.starts_with("HAPROXY-HELLO fin 0 0 "), "{hello}");
+        ensure!(key(&hello, "supported-versions") == Some("string:2.0"), "{hello}");
+        ensure!(key(&hello, "max-frame-size") == Some("uint32:16380"), "{hello}");
+        ensure!(key(&hello, "capabilities") == Some(&format!("string:{capabilities}")), "{hello}");
+        let engine = key(&hello, "engine-id").and_then(|id| id.strip_prefix("string:"));
+        ensure!(engine.is_some_and(|id| id.len() == 36), "{hello}");
+    }
+    Ok(())
+}
+
 #[test]
 fn each_thread_greets_as_an_engine_of_its_own() -> Verdict {
-    everywhere(|stage| {
-        let (_agent, relay, config) = start(stage, &[])?;
-        let haproxy = stage.haproxy(&config.threads(2))?;
-        let engines = || -> Vec<String> {
-            let hellos = relay.pipes().into_iter().flat_map(|pipe| pipe.sentences(Way::ToAgent));
-            let mut engines: Vec<_> =
-                hellos.filter_map(|hello| key(&hello, "engine-id").map(ToOwned::to_owned)).collect();
-            engines.sort();
-            engines.dedup();
-            engines
-        };
-        until_true("both threads have asked", PATIENCE, || {
-            concurrently(10, |_| haproxy.get("/?v=1")?.expect(&[("echo.v", "1")]))?;
-            Ok(engines().len() == 2)
-        })?;
-        concurrently(50, |_| haproxy.get("/?v=1")?.expect(&[("echo.v", "1")]))?;
-        ensure!(engines().len() == 2, "{:?}", engines());
-        for hello in said(&relay, Way::ToAgent, "HAPROXY-HELLO")? {
-            ensure!(hello.starts_with("HAPROXY-HELLO fin 0 0 "), "{hello}");
-            ensure!(key(&hello, "supported-versions") == Some("string:2.0"), "{hello}");
-            ensure!(key(&hello, "max-frame-size") == Some("uint32:16380"), "{hello}");
-            ensure!(key(&hello, "capabilities") == Some("string:pipelining,async"), "{hello}");
-            let engine = key(&hello, "engine-id").and_then(|id| id.strip_prefix("string:"));
-            ensure!(engine.is_some_and(|id| id.len() == 36), "{hello}");
-        }
-        Ok(())
-    })
+    with_engine(Engine::Applet, |stage| expect_greetings(stage, 2, "pipelining,async"))
+}
+
+#[test]
+fn all_threads_greet_as_one_engine_since_3_1() -> Verdict {
+    with_engine(Engine::Multiplexer, |stage| expect_greetings(stage, 1, "pipelining"))
 }
 
 #[test]
@@ -92,7 +102,7 @@ fn a_health_check_is_answered_with_a_hello_and_nothing_more() -> Verdict {
 
 #[test]
 fn an_idle_connection_is_closed_by_haproxy_with_2_and_the_agent_repeats_it() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let (_agent, relay, config) = start(stage, &[])?;
         let haproxy = stage.haproxy(&config.agent("timeout idle 300ms"))?;
         haproxy.get("/?v=1")?.expect(&[("echo.v", "1")])?;
@@ -109,6 +119,31 @@ fn an_idle_connection_is_closed_by_haproxy_with_2_and_the_agent_repeats_it() -> 
     })
 }
 
+// And the agent says nothing of it: there is nothing wrong.
+#[test]
+fn an_idle_connection_is_closed_without_a_disconnect_since_3_1() -> Verdict {
+    with_engine(Engine::Multiplexer, |stage| {
+        let (_agent, relay, config) = start(stage, &[])?;
+        let haproxy = stage.haproxy(&config.server_options("pool-purge-delay 100ms"))?;
+        haproxy.get("/?v=1")?.expect(&[("echo.v", "1")])?;
+        until_true("all connections are closed", PATIENCE, || {
+            Ok(!relay.pipes().iter().any(|pipe| pipe.is_open()))
+        })?;
+        for pipe in relay.pipes() {
+            let asked = pipe.sentences(Way::ToAgent);
+            ensure!(!asked.iter().any(|sentence| sentence.starts_with("HAPROXY-DISCONNECT")), "{asked:?}");
+        }
+        expect_no_warning(stage)?;
+        haproxy.get("/?v=2")?.expect(&[("echo.v", "2")])
+    })
+}
+
+fn expect_no_warning(stage: &Stage) -> Result<()> {
+    let log = std::fs::read_to_string(stage.dir().join("agent-0.log"))?;
+    ensure!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    Ok(())
+}
+
 #[test]
 fn a_soft_stop_disconnects_with_0_when_the_answers_have_come() -> Verdict {
     everywhere(|stage| {
@@ -121,8 +156,14 @@ fn a_soft_stop_disconnects_with_0_when_the_answers_have_come() -> Verdict {
             request.join().map_err(|_| anyhow!("it panicked"))?
         })?;
         ensure!(haproxy.wait_for_end()?.success(), "HAProxy failed");
-        for disconnect in said(&relay, Way::ToAgent, "HAPROXY-DISCONNECT")? {
-            ensure!(key(&disconnect, "status-code") == Some("uint32:0"), "{disconnect}");
+        match stage.binary().engine() {
+            Engine::Applet => {
+                for disconnect in said(&relay, Way::ToAgent, "HAPROXY-DISCONNECT")? {
+                    ensure!(key(&disconnect, "status-code") == Some("uint32:0"), "{disconnect}");
+                }
+            }
+            // It just closes.
+            Engine::Multiplexer => expect_no_warning(stage)?,
         }
         for pipe in relay.pipes() {
             let (asked, answered) = (pipe.sentences(Way::ToAgent), pipe.sentences(Way::ToHaproxy));
@@ -164,7 +205,10 @@ fn with_continue_on_error_a_late_answer_is_not_taken_for_that_of_the_next_event(
         ensure!(reply.var("echo.v") == Some("second"), "it is {:?}", reply.var("echo.v"));
         let asked = said(&relay, Way::ToAgent, "NOTIFY")?;
         let ids: Vec<_> = asked.iter().map(|sentence| sentence.split(" sleep").next()).collect();
-        ensure!(ids.len() == 2 && ids.first() == ids.last(), "the identifiers do not come again: {ids:?}");
+        let again = ids.len() == 2 && ids.first() == ids.last();
+        // Since 3.1 each event has identifiers of its own.
+        let expected = stage.binary().engine() == Engine::Applet;
+        ensure!(again == expected, "whether the identifiers come again: {ids:?}");
         Ok(())
     })
 }
@@ -187,6 +231,34 @@ fn without_fragmentation_what_is_too_large_fails_and_the_next_request_is_served(
         reply.expect_within(Duration::from_secs(4))?;
         until_true("a request is answered", PATIENCE, || Ok(haproxy.get("/?v=3")?.error().is_none()))?;
         haproxy.get("/?v=4")?.expect(&[("echo.v", "4")])?;
+        relay.check_answers()?;
+        Ok(())
+    })
+}
+
+// The message waits for a condition that never holds.
+#[test]
+fn a_notify_without_messages_is_answered_and_no_handler_hears_of_it() -> Verdict {
+    everywhere(|stage| {
+        let agent = inside::Agent::start(stage, inside::Entrance::default())?;
+        let relay = Relay::start(&agent.address)?;
+        let config = Config::new(&relay.address())
+            .message_on("on-frontend-http-request if { path /never }", "echo", "v=path")
+            .show("echo.v")
+            .show("echo.handler");
+        let haproxy = stage.haproxy(&config)?;
+        for _ in 0..3 {
+            let reply = haproxy.get("/else")?;
+            reply.expect_unset(&["echo.v", "echo.handler"])?;
+            reply.expect_within(Duration::from_secs(2))?;
+        }
+        haproxy.get("/never")?.expect(&[("echo.v", "/never"), ("echo.handler", "0")])?;
+        let notifies = said(&relay, Way::ToAgent, "NOTIFY")?;
+        let empty = notifies.iter().filter(|notify| !notify.contains("echo")).count();
+        println!("{stage}: {empty} NOTIFYs without messages");
+        // Since 3.1; earlier versions ask nothing then.
+        let expected = if stage.binary().engine() == Engine::Multiplexer { 3 } else { 0 };
+        ensure!(empty == expected, "{notifies:?}");
         relay.check_answers()?;
         Ok(())
     })

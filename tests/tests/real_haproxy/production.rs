@@ -2,37 +2,16 @@
 
 use anyhow::{Result, ensure};
 use spop_tests::haproxy::Config;
+use spop_tests::restarts::Rolling;
 use spop_tests::stage::{Stage, Verdict, everywhere};
-use spop_tests::wait::PATIENCE;
 use spop_tests::wrk::{Counted, Wrk, checked};
 
 use super::inside::{Agent, Entrance};
 
-/// Restarts each of two agents in turn, ten times, and lets requests pass in between to have both in use again.
+/// Twenty restarts without health checks.
 fn rolling_restarts(stage: &Stage, capabilities: &str, between: u64) -> Result<Counted> {
-    let args = ["--capabilities", capabilities];
-    let mut agents = [stage.agent(&args)?, stage.agent(&args)?];
-    // Where nobody listens, the connection goes to the other agent at once.
-    let config = checked(Config::new(agents[0].address()).server(agents[1].address()))
-        .backend("option redispatch 1")
-        .backend("retries 3");
-    let haproxy = stage.haproxy(&config)?;
-    let load = Wrk::start(haproxy.address(), 16)?;
-    for _round in 0..10 {
-        for agent in &mut agents {
-            load.run_for(&haproxy, between)?;
-            agent.terminate()?;
-            let new = stage.successor(agent, &args)?;
-            let status = agent.wait_for_end(PATIENCE)?;
-            ensure!(status.success(), "the agent ended with {status}");
-            *agent = new;
-        }
-    }
-    load.run_for(&haproxy, between)?;
-    let counted = load.finish()?;
-    let connections = haproxy.agent_connections()?;
-    println!("{stage}, {capabilities:?}: {counted:?}, {connections} connections to one agent");
-    Ok(counted)
+    let args = &["--capabilities", capabilities];
+    Rolling { restarts: 20, clients: 16, between, args, checks: false }.run(stage)
 }
 
 #[test]
@@ -51,6 +30,17 @@ fn rolling_restarts_with_pipelining_lose_next_to_nothing() -> Verdict {
     everywhere(|stage| {
         let counted = rolling_restarts(stage, "fragmentation,pipelining", 10_000)?;
         ensure!(counted.failed * 10_000 <= counted.requests, "{counted:?}");
+        Ok(())
+    })
+}
+
+// The agent fails its health checks first, and is served no less until HAProxy has taken it out.
+#[test]
+fn rolling_restarts_with_a_lame_duck_stage_lose_nothing() -> Verdict {
+    everywhere(|stage| {
+        let args = &["--lame-duck", "500"];
+        let counted = Rolling { restarts: 3, clients: 16, between: 1_000, args, checks: true }.run(stage)?;
+        ensure!(counted.failed == 0, "{counted:?}");
         Ok(())
     })
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use spop_tests::haproxy::Config;
+use spop_tests::haproxy::{Config, Engine};
 use spop_tests::load::concurrently;
-use spop_tests::stage::{Verdict, everywhere};
+use spop_tests::stage::{Verdict, everywhere, with_engine};
 
 const ECHO_PATH: &str = "v=path n=url_param(n),add(0)";
 
@@ -30,7 +30,7 @@ fn of_500_concurrent_requests_each_gets_its_own_value_back() -> Verdict {
 
 #[test]
 fn answers_of_async_connections_find_their_requests() -> Verdict {
-    everywhere(|stage| {
+    with_engine(Engine::Applet, |stage| {
         let agent = stage.agent(&["--capabilities", "fragmentation,pipelining,async"])?;
         // Two threads are two engines to the agent. The sleep shuffles the answers.
         let config = config(agent.address()).threads(2).message_on(
