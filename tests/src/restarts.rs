@@ -65,8 +65,7 @@ impl Rolling<'_> {
         }
         load.run_for(&haproxy, self.between)?;
         let counted = load.finish()?;
-        let connections = haproxy.agent_connections()?;
-        println!("{stage}, {:?}: {counted:?}, {connections} connections to one agent", self.args);
+        println!("{stage}, {:?}: {counted:?}", self.args);
         Ok(counted)
     }
 }

@@ -25,10 +25,10 @@ pub struct Options {
     #[arg(long, default_value_t = 4)]
     busy: usize,
     /// A cell ends when so many requests were lost: a connection that has stalled loses everything.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 20)]
     give_up: usize,
     /// A cell ends after so long.
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     time: u64,
 }
 
@@ -72,7 +72,7 @@ pub fn run(all: &crate::Options, options: &Options) -> Result<()> {
 fn cell(stage: &Stage, args: &[&str], options: &Options, size: usize, clients: usize) -> Result<Outcome> {
     let agent = stage.agent(args)?;
     let config = Config::new(agent.address())
-        .agent("timeout processing 4s")
+        .agent("timeout processing 2s")
         .message("blob", &format!("size=int({size})"))
         .show("blob,length");
     let haproxy = stage.haproxy(&config)?;

@@ -82,15 +82,24 @@ impl Binary {
     /// # Errors
     /// It does not start. That the configuration is wrong, or that HAProxy warns of it, is in the log.
     pub fn run(&self, config: &Path, log: File) -> Result<Child> {
-        let mut command = self.command();
+        let mut command = self.command(true);
         command.arg("-f").arg(config).stdin(Stdio::null());
         Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
     }
 
-    /// In the foreground; a warning about the configuration is an error.
-    pub(super) fn command(&self) -> Command {
+    /// What HAProxy reports (`set-on-error`) for a request whose connection the agent closes with a DISCONNECT of this status:
+    /// 256 more. Since 3.1 a request that ends without an answer has an error also where the status is 0: 1, an I/O error.
+    pub fn error_of_disconnect(&self, status: u64) -> u64 {
+        match (self.engine(), status) {
+            (Engine::Multiplexer, 0) => 257,
+            _ => 256 + status,
+        }
+    }
+
+    /// In the foreground.
+    pub(super) fn command(&self, warnings_are_errors: bool) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["-db", "-dW"]);
+        command.arg("-db").args(warnings_are_errors.then_some("-dW"));
         command
     }
 

@@ -39,6 +39,7 @@ pub struct Config {
     agent: Vec<String>,
     shown: Vec<String>,
     messages: Vec<Message>,
+    pub(super) may_warn: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +64,7 @@ impl Config {
             agent: Vec::new(),
             shown: Vec::new(),
             messages: Vec::new(),
+            may_warn: false,
         };
         empty.server(address)
     }
@@ -91,10 +93,17 @@ impl Config {
     }
 
     /// Everything goes through one connection to the agent: whenever HAProxy would like another, it waits for one in vain,
-    /// and the pipeline has to do.
+    /// and the pipeline has to do. Since 3.1 it is requests that are counted here, so they take turns.
     #[must_use]
     pub fn one_connection(self) -> Self {
         self.server_options("maxconn 1").backend("timeout queue 30s")
+    }
+
+    /// HAProxy may warn of this configuration, which is an error otherwise.
+    #[must_use]
+    pub fn may_warn(mut self) -> Self {
+        self.may_warn = true;
+        self
     }
 
     /// Requests go on to this web server.
@@ -217,12 +226,12 @@ impl Config {
             .line(&show("error", &format!("txn.{ENGINE}.error"), ""))
             .lines(&self.shown)
             .line(if self.web_server.is_some() {
-                "default_backend web"
+                "default_backend origin"
             } else {
                 "http-request return status 200"
             });
         if let Some(address) = self.web_server {
-            file.section("backend web").line(&format!("server web {address}"));
+            file.section("backend origin").line(&format!("server web {address}"));
         }
         file.section("backend agents").line(mode).line("log global").lines(&self.backend);
         for (index, server) in self.servers.iter().enumerate() {

@@ -36,7 +36,7 @@ impl Haproxy {
         let address = listener.local_addr()?;
         let log = File::create(dir.join("haproxy.log"))?;
         let child = binary
-            .command()
+            .command(!config.may_warn)
             .args(["-f", "haproxy.cfg"])
             .current_dir(dir)
             .stdin(OwnedFd::from(listener))
@@ -115,7 +115,7 @@ impl Haproxy {
         })
     }
 
-    /// How many connections to the first agent there have been, health checks apart.
+    /// How many connections to the first agent there have been, health checks apart. Since 3.1 HAProxy counts requests here.
     ///
     /// # Errors
     /// HAProxy does not answer.
@@ -123,7 +123,7 @@ impl Haproxy {
         Ok(self.stat("agents", "a0", 7)?.parse()?)
     }
 
-    /// Waits until exactly this many connections to the first agent are open.
+    /// Waits until exactly this many connections to the first agent are open. Since 3.1 HAProxy counts requests here.
     ///
     /// # Errors
     /// They are not in time.

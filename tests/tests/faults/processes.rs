@@ -115,7 +115,8 @@ fn either_signal_drains_and_a_second_one_ends_it_at_once() -> Verdict {
                 let status = agent.wait_for_end(PATIENCE)?;
                 ensure!(status.success(), "the agent ended with {status}");
                 ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
-                slow.join().map_err(|_| anyhow!("it panicked"))??.expect_error(256)
+                let error = stage.binary().error_of_disconnect(0);
+                slow.join().map_err(|_| anyhow!("it panicked"))??.expect_error(error)
             })?;
         }
         Ok(())
