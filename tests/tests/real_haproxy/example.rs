@@ -1,4 +1,4 @@
-//! The example of the README, with the configuration that comes with it.
+//! The example of the README, with the configuration that comes with it: one for all versions, and none warns of it.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};

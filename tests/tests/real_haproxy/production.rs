@@ -28,7 +28,7 @@ fn rolling_restarts_lose_nothing_without_pipelining() -> Verdict {
 #[test]
 fn rolling_restarts_with_pipelining_lose_next_to_nothing() -> Verdict {
     everywhere(|stage| {
-        let counted = rolling_restarts(stage, "fragmentation,pipelining", 10_000)?;
+        let counted = rolling_restarts(stage, "fragmentation,pipelining", 4_000)?;
         ensure!(counted.failed * 10_000 <= counted.requests, "{counted:?}");
         Ok(())
     })
