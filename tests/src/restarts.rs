@@ -55,7 +55,7 @@ impl Rolling<'_> {
             let index = restart % agents.len();
             load.run_for(&haproxy, self.between)?;
             if let Some(agent) = agents.get_mut(index) {
-                *agent = replace(stage, agent, self.args)?;
+                *agent = self.replace(stage, agent)?;
             }
             if self.checks {
                 // HAProxy believes that the server is up until the next check: the restart may have been quicker.
@@ -68,13 +68,17 @@ impl Rolling<'_> {
         println!("{stage}, {:?}: {counted:?}", self.args);
         Ok(counted)
     }
-}
 
-/// Ends an agent and starts another on its address.
-fn replace(stage: &Stage, old: &mut Agent, args: &[&str]) -> Result<Agent> {
-    old.terminate()?;
-    let new = stage.successor(old, args)?;
-    let status = old.wait_for_end(PATIENCE)?;
-    ensure!(status.success(), "the agent ended with {status}");
-    Ok(new)
+    /// Ends an agent and starts another on its address: without health checks as soon as the old one listens no more, so that
+    /// HAProxy finds none there for as short a time as can be.
+    fn replace(&self, stage: &Stage, old: &mut Agent) -> Result<Agent> {
+        old.terminate()?;
+        let early = if self.checks { None } else { Some(stage.successor(old, self.args)?) };
+        let status = old.wait_for_end(PATIENCE)?;
+        ensure!(status.success(), "the agent ended with {status}");
+        match early {
+            Some(new) => Ok(new),
+            None => stage.successor(old, self.args),
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::{Config, Haproxy};
 use spop_tests::load::concurrently;
@@ -13,8 +13,12 @@ use spop_tests::stage::{Stage, Verdict, everywhere};
 /// Longer than any of this takes.
 const SLOW: &str = "/?v=slow&ms=20000";
 
-fn start(stage: &Stage) -> Result<(Agent, Haproxy)> {
-    let agent = stage.agent(&[])?;
+/// An agent that reaches its own limit with every connection.
+const PIPELINING: &[&str] =
+    &["--capabilities", "fragmentation,pipelining", "--max-in-flight", "20", "--processing", "1000"];
+
+fn start(stage: &Stage, args: &[&str]) -> Result<(Agent, Haproxy)> {
+    let agent = stage.agent(args)?;
     let config = Config::new(agent.address())
         // Quick requests on a busy machine take less.
         .agent("timeout processing 1s")
@@ -44,44 +48,55 @@ fn expect_all(results: &[Result<()>]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn after_many_abandoned_requests_every_quick_one_is_answered() -> Verdict {
-    everywhere(|stage| {
-        let (_agent, haproxy) = start(stage)?;
-        // No more at once than HAProxy sends on one connection.
-        concurrently(10, |_| (0..7).try_for_each(|_| haproxy.get(SLOW)?.expect_error(1)))?;
-        let results = concurrently(10, |client| {
-            Ok((0..10).map(|round| quick(&haproxy, client * 10 + round)).collect::<Vec<_>>())
-        })?;
-        expect_all(&results.into_iter().flatten().collect::<Vec<_>>())
-    })
+fn after_many(stage: &Stage, args: &[&str]) -> Result<()> {
+    let (_agent, haproxy) = start(stage, args)?;
+    // No more at once than HAProxy sends on one connection.
+    concurrently(10, |_| (0..7).try_for_each(|_| haproxy.get(SLOW)?.expect_error(1)))?;
+    let results = concurrently(10, |client| {
+        Ok((0..10).map(|round| quick(&haproxy, client * 10 + round)).collect::<Vec<_>>())
+    })?;
+    expect_all(&results.into_iter().flatten().collect::<Vec<_>>())
 }
 
-// Slow requests come faster than their handlers end, so the agent is always at some limit.
 #[test]
-fn beside_a_steady_load_of_abandoned_requests_every_quick_one_is_answered() -> Verdict {
+fn after_many_abandoned_requests_every_quick_one_is_answered() -> Verdict {
+    everywhere(|stage| after_many(stage, &[]))
+}
+
+#[test]
+fn after_many_abandoned_requests_every_quick_one_is_answered_with_pipelining() -> Verdict {
+    everywhere(|stage| after_many(stage, PIPELINING))
+}
+
+/// Slow requests come faster than their handlers end, so the agent is always at some limit.
+fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<()> {
     const SECONDS: usize = 8;
     /// Milliseconds from one round to the next: one slow request and two quick ones.
     const ROUND: usize = 50;
-    everywhere(|stage| {
-        let (_agent, haproxy) = start(stage)?;
-        let start = Instant::now();
-        let results = thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for round in 0..SECONDS * 1000 / ROUND {
-                let due = Duration::from_millis((round * ROUND) as u64);
-                thread::sleep(due.saturating_sub(start.elapsed()));
-                scope.spawn(|| haproxy.get(SLOW));
-                for value in [2 * round, 2 * round + 1] {
-                    let haproxy = &haproxy;
-                    threads.push(scope.spawn(move || quick(haproxy, value)));
-                }
+    let (_agent, haproxy) = start(stage, args)?;
+    let (haproxy, start) = (&haproxy, Instant::now());
+    let results = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for round in 0..SECONDS * 1000 / ROUND {
+            let due = Duration::from_millis((round * ROUND) as u64);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            scope.spawn(|| haproxy.get(SLOW));
+            for value in [2 * round, 2 * round + 1] {
+                threads.push(scope.spawn(move || quick(haproxy, value)));
             }
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked"))))
-                .collect::<Vec<_>>()
-        });
-        expect_all(&results)
-    })
+        }
+        let panicked = |_| Err(anyhow!("it panicked"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect::<Vec<_>>()
+    });
+    expect_all(&results)
+}
+
+#[test]
+fn beside_a_steady_load_of_abandoned_requests_every_quick_one_is_answered() -> Verdict {
+    everywhere(|stage| beside_a_steady_load(stage, &[]))
+}
+
+#[test]
+fn beside_a_steady_load_of_abandoned_requests_every_quick_one_is_answered_with_pipelining() -> Verdict {
+    everywhere(|stage| beside_a_steady_load(stage, PIPELINING))
 }

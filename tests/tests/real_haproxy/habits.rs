@@ -148,7 +148,7 @@ fn expect_no_warning(stage: &Stage) -> Result<()> {
 fn a_soft_stop_disconnects_with_0_when_the_answers_have_come() -> Verdict {
     everywhere(|stage| {
         let (_agent, relay, config) = start(stage, &[])?;
-        let mut haproxy = stage.haproxy(&config.message("sleep", "ms=int(500)"))?;
+        let mut haproxy = stage.haproxy(&config.message("sleep", "ms=int(300)"))?;
         thread::scope(|scope| {
             let request = scope.spawn(|| haproxy.get("/?v=1")?.expect(&[("echo.v", "1")]));
             said(&relay, Way::ToAgent, "NOTIFY")?;
