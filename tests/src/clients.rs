@@ -190,9 +190,7 @@ impl Client {
         if let Some((_, error)) = reply.split_once("\r\nx-error: ") {
             return Some(format!("error {}", error.split('\r').next().unwrap_or_default()));
         }
-        match reply.starts_with("HTTP/1.1 200 ") && reply.contains(expected) {
-            true => None,
-            false => Some(format!("no {:?} in {reply:?}", expected.trim())),
-        }
+        let is_expected = reply.starts_with("HTTP/1.1 200 ") && reply.contains(expected);
+        (!is_expected).then(|| format!("no {:?} in {reply:?}", expected.trim()))
     }
 }

@@ -44,9 +44,8 @@ impl Rolling<'_> {
                 .server_options("check inter 100ms fall 1 rise 1");
         }
         let haproxy = stage.haproxy(&config)?;
-        let up = |index: usize| match self.checks {
-            true => haproxy.wait_for_server_number(index, "UP"),
-            false => Ok(()),
+        let up = |index: usize| {
+            if self.checks { haproxy.wait_for_server_number(index, "UP") } else { Ok(()) }
         };
         up(0)?;
         up(1)?;

@@ -54,7 +54,7 @@ pub fn with_engine(engine: Engine, scenario: impl Fn(&Stage) -> Result<()> + Syn
     on_those(|haproxy| haproxy.engine() == engine, scenario)
 }
 
-/// Plays a scenario with every agent and those HAProxys that are meant.
+/// Plays a scenario with every agent and those versions of HAProxy that are meant.
 ///
 /// # Errors
 /// All failures.

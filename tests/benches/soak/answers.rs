@@ -52,9 +52,10 @@ pub fn run(all: &crate::Options, options: &Options) -> Result<()> {
                 let outcome = cell(&stage, &all.args(), options, *size, *clients)?;
                 let asked = outcome.answered + outcome.lost();
                 total = (total.0 + outcome.lost(), total.1 + asked);
-                cells.push(match asked == *requests {
-                    true => outcome.lost().to_string(),
-                    false => format!("{} of {asked}", outcome.lost()),
+                cells.push(if asked == *requests {
+                    outcome.lost().to_string()
+                } else {
+                    format!("{} of {asked}", outcome.lost())
                 });
                 if outcome.lost() > 0 {
                     eprintln!("{stage}, {size} bytes, {clients} clients: {:?}", outcome.lost);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use spop_tests::agent::Agent;
-use spop_tests::haproxy::{Config, Haproxy};
+use spop_tests::haproxy::{Config, Engine, Haproxy};
 use spop_tests::load::concurrently;
-use spop_tests::stage::{Stage, Verdict, everywhere};
+use spop_tests::stage::{Stage, Verdict, everywhere, with_engine};
 
 /// Longer than any of this takes.
 const SLOW: &str = "/?v=slow&ms=20000";
@@ -91,9 +91,11 @@ fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<()> {
     expect_all(&results)
 }
 
+// 2.6 and 3.0 count twenty unanswered requests on a connection as its end, also those that they gave up, and do not always open
+// another in time. They need an agent whose limit is no higher, see the next test.
 #[test]
 fn beside_a_steady_load_of_abandoned_requests_every_quick_one_is_answered() -> Verdict {
-    everywhere(|stage| beside_a_steady_load(stage, &[]))
+    with_engine(Engine::Multiplexer, |stage| beside_a_steady_load(stage, &[]))
 }
 
 #[test]
