@@ -63,6 +63,7 @@ impl<H: Handler> Worker<H> {
         }
         let mut net = Net { conns: &mut self.conns, keys: &self.keys };
         if let Ok(Reply::Ack(actions)) = answer {
+            self.app.warn_of_names(&actions);
             match self.app.hub.settle(self.now, ticket, &actions, &mut net) {
                 Ok((settled, Some(target))) => {
                     if let Settled::Late { age } = settled

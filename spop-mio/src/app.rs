@@ -8,8 +8,8 @@ use std::{
 };
 
 use spop_core::{
-    Action, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session, Settled, Status,
-    Ticket, TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
+    Action, Actions, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session,
+    Settled, Status, Ticket, TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
 };
 use spop_server::{LogLimits, overdue};
 use tracing::{debug, warn};
@@ -148,6 +148,9 @@ impl<H> App<H> {
         answer: Answer,
     ) {
         let ids = ticket.ids();
+        if let Ok(Reply::Ack(actions)) = &answer {
+            self.warn_of_names(actions);
+        }
         match answer {
             Ok(Reply::Ack(actions)) => match reactor.acknowledge(now, ticket, &actions) {
                 Ok(Settled::Queued) => self.tally.acks += 1,
@@ -165,6 +168,14 @@ impl<H> App<H> {
             Ok(Reply::Disconnect { status, message }) => {
                 self.disconnect(now, reactor, peer, status, &message);
             }
+        }
+    }
+
+    /// HAProxy drops variables silently whose names it does not like.
+    #[inline]
+    pub(crate) fn warn_of_names(&self, actions: &Actions) {
+        for dropped in actions.dropped_names().filter(|dropped| self.shared.names.is_new(dropped.name())) {
+            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy drops a variable");
         }
     }
 
@@ -266,7 +277,14 @@ impl<H> App<H> {
         self.shared.metrics.closed(closed);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
-        if !faulty {
+        if let CloseReason::Violation(violation) = &closed.reason
+            && reactor.session().is_none()
+            && let Some(what) = violation.foreign()
+        {
+            if let Some(suppressed) = self.logs.foreign.pass(now) {
+                warn!(name: "not_spop", %peer, connection, suppressed, "{what} came to a port for SPOP");
+            }
+        } else if !faulty {
             debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
         } else if let Some(suppressed) = self.logs.closed.pass(now) {
             warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");

@@ -158,7 +158,7 @@ impl<H: Handler> Worker<H> {
             let arrival = Arrival { socket: Socket::Plain(socket), whence, input: bytes::BytesMut::new() };
             return self.begin(arrival, held);
         };
-        let passing = Passing::new(socket, peer, entrance, self.now);
+        let passing = Passing::new(socket, peer, entrance, self.now, self.level > Level::Serve);
         if let Err(error) = self.lobby.enter(self.poll.registry(), passing, held) {
             self.warn("connection_refused", &error);
         }
@@ -166,8 +166,9 @@ impl<H: Handler> Worker<H> {
 
     /// Gives those in the lobby their turns.
     pub(crate) fn attend_lobby(&mut self) {
+        let lame_duck = self.level > Level::Serve;
         for _ in 0..self.lobby.round(self.now).min(TURNS) {
-            let left = self.lobby.turn(self.poll.registry(), self.now);
+            let left = self.lobby.turn(self.poll.registry(), self.now, lame_duck);
             let counters = &self.shared.control.counters;
             match left {
                 None => {}

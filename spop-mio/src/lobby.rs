@@ -92,11 +92,11 @@ impl Lobby {
     }
 
     /// Gives the next one a turn.
-    pub(crate) fn turn(&mut self, registry: &Registry, now: Timestamp) -> Option<Left> {
+    pub(crate) fn turn(&mut self, registry: &Registry, now: Timestamp, lame_duck: bool) -> Option<Left> {
         let key = self.ready.pop_front()?;
         let guest = self.guests.get_mut(key)?;
         guest.queued = false;
-        let passage = guest.passing.turn(now);
+        let passage = guest.passing.turn(now, lame_duck);
         if let Passage::Waits(again) = passage {
             if let Some(deadline) = guest.passing.deadline()
                 && self.timers.get(key) != Some(deadline)

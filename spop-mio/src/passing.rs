@@ -85,8 +85,15 @@ pub(crate) enum Passage {
 }
 
 impl Passing {
-    pub(crate) fn new(socket: Plain, peer: Peer, entrance: Arc<Entrance>, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        socket: Plain,
+        peer: Peer,
+        entrance: Arc<Entrance>,
+        now: Timestamp,
+        lame_duck: bool,
+    ) -> Self {
         let mut acceptor = Acceptor::new(Arc::clone(&entrance.config), peer, now);
+        acceptor.set_lame_duck(lame_duck);
         let mut inbox = BytesMut::new();
         let next = acceptor.on_bytes(now, &mut inbox);
         Self { socket: Some(Socket::Plain(socket)), acceptor, entrance, inbox, next }
@@ -102,7 +109,8 @@ impl Passing {
     }
 
     /// Goes on as far as it gets without waiting.
-    pub(crate) fn turn(&mut self, now: Timestamp) -> Passage {
+    pub(crate) fn turn(&mut self, now: Timestamp, lame_duck: bool) -> Passage {
+        self.acceptor.set_lame_duck(lame_duck);
         let passage = self.steps(now);
         // Time is up after what has arrived in time, however late this turn is.
         if matches!(passage, Passage::Waits(_)) && self.deadline().is_some_and(|deadline| deadline <= now) {

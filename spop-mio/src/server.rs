@@ -4,7 +4,11 @@ use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread, time::Duration};
 
 use mio::{Poll, Waker};
 use spop_core::{AgentConfig, Clock, hub::Hub};
-use spop_server::{Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, Sources, Unfinished};
+use spop_server::{
+    Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, NameWarnings, Sources, Unfinished,
+};
+
+use tracing::warn;
 
 use crate::{
     Handler,
@@ -142,7 +146,11 @@ impl<H: Handler + Clone> Server<H> {
     /// When the system cannot wait for readiness, or give more threads. Nothing that a connection does.
     pub fn serve(self) -> io::Result<()> {
         let control = Arc::clone(&self.control);
+        let listeners = self.listeners.len();
         let mut workers = self.start()?.into_iter();
+        if let Err(error) = spop_server::tell_ready(listeners) {
+            warn!(name: "service_manager", %error, "the service manager was not told");
+        }
         let run = |worker: Worker<H>| -> io::Result<()> {
             let failing = EndAll(&control);
             worker.run()?;
@@ -204,6 +212,7 @@ impl<H: Handler + Clone> Server<H> {
             in_flight,
             unfinished,
             metrics: Metrics::new(),
+            names: NameWarnings::default(),
             everybody,
         });
         let parts = polls.into_iter().zip(shares).zip(&shared.everybody).enumerate();

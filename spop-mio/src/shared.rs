@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spop_core::{AgentConfig, Clock};
-use spop_server::{InFlight, Metrics, Sources, Unfinished};
+use spop_server::{InFlight, Metrics, NameWarnings, Sources, Unfinished};
 
 use crate::{control::Control, mail::Mailbox, responder::Letter};
 
@@ -19,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) in_flight: InFlight,
     pub(crate) unfinished: Unfinished,
     pub(crate) metrics: Metrics,
+    pub(crate) names: NameWarnings,
     /// The mailboxes of all workers, by their numbers.
     pub(crate) everybody: Vec<Arc<Mailbox<Letter>>>,
 }

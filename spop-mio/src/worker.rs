@@ -12,6 +12,8 @@ use slab::Slab;
 use spop_core::{ConnectionId, Status, Timestamp};
 use spop_server::{ConnectionInfo, Level, Open, TOO_MUCH_UNFINISHED, UnfinishedBytes};
 
+use tracing::warn;
+
 use crate::{
     Connection, Handler, ReadBuffer, Turn,
     app::App,
@@ -300,6 +302,12 @@ impl<H: Handler> Worker<H> {
         }
         self.now = self.shared.clock.now();
         let before = std::mem::replace(&mut self.level, level);
+        if before == Level::Serve
+            && self.index == 0
+            && let Err(error) = spop_server::tell_stopping(self.shared.control.counters.stats().open)
+        {
+            warn!(name: "service_manager", %error, "the service manager was not told");
+        }
         if level == Level::LameDuck {
             self.lame_until = Some(self.now + self.shared.control.lame_duck());
             self.conns.iter_mut().for_each(|(_, conn)| conn.io.reactor_mut().set_lame_duck(true));

@@ -9,7 +9,7 @@ mod support;
 use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     path::PathBuf,
     sync::Arc,
     thread,

@@ -21,6 +21,7 @@ mod log;
 mod message;
 mod metrics;
 mod name_warnings;
+mod service_manager;
 #[cfg(unix)]
 mod socket_file;
 mod stats;
@@ -43,6 +44,7 @@ pub use log::{LogLimit, LogLimits};
 pub use message::{TOO_MUCH_UNFINISHED, overdue};
 pub use metrics::{Began, Metrics, Open, Work};
 pub use name_warnings::NameWarnings;
+pub use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use stats::{Counters, Seat, Stats};

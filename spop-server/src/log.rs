@@ -26,6 +26,8 @@ impl Default for LogLimits {
     fn default() -> Self {
         Self {
             handler: LogLimit::default(),
+            late: LogLimit::default(),
+            session: LogLimit::default(),
             closed: LogLimit::default(),
             accept: LogLimit::default(),
             foreign: LogLimit::one_a_minute(),

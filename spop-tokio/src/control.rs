@@ -33,6 +33,11 @@ impl Control {
         self.lame_duck.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Whether health checks and monitors are refused.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.level.get() > Level::Serve
+    }
+
     pub(crate) fn lame_duck(&self) -> Duration {
         Duration::from_millis(self.lame_duck.load(Ordering::Relaxed))
     }

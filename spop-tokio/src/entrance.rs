@@ -14,9 +14,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::stream::Stream;
 #[cfg(feature = "tls")]
 use crate::tls::{self, TlsPeer, TlsStream};
+use crate::{control::Control, stream::Stream};
 
 /// What a read takes at most here; a PROXY header, a probe and the beginning of a session are short.
 const READ: usize = 2_048;
@@ -74,18 +74,27 @@ macro_rules! io {
 }
 
 /// Takes a connection through.
-pub(crate) async fn pass(entrance: &Entrance, stream: Stream, peer: Peer, clock: Clock) -> Passage {
+pub(crate) async fn pass(
+    entrance: &Entrance,
+    stream: Stream,
+    peer: Peer,
+    clock: Clock,
+    control: &Control,
+) -> Passage {
     let now = || clock.at(Instant::now().into_std());
     let mut acceptor = Acceptor::new(Arc::clone(&entrance.config), peer.clone(), now());
     let mut inbox = BytesMut::new();
     let mut passing = Passing::Plain(stream);
+    acceptor.set_lame_duck(control.is_ending());
     let mut accept = acceptor.on_bytes(now(), &mut inbox);
     loop {
         accept = match accept {
             Accept::WantBytes { .. } => {
                 inbox.reserve(READ);
                 let read = async { io!(&mut passing, io => io.read_buf(&mut inbox).await) };
-                match in_time(clock, acceptor.deadline(), read).await {
+                let read = in_time(clock, acceptor.deadline(), read).await;
+                acceptor.set_lame_duck(control.is_ending());
+                match read {
                     Some(Ok(0)) => acceptor.on_input_eof(now(), &mut inbox),
                     Some(Ok(_)) => acceptor.on_bytes(now(), &mut inbox),
                     // Inside TLS: a monitor that has its answer may close without a word.

@@ -19,14 +19,20 @@ pub(crate) struct Limits {
     /// Connections that were refused, or could not be accepted.
     pub(crate) accept: Limit,
     /// Clients of another protocol.
-    #[expect(dead_code, reason = "the end of a session does not ask it yet")]
     pub(crate) foreign: Limit,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let foreign = Limit { limit: Mutex::new(server::LogLimit::one_a_minute()), ..Limit::default() };
-        Self { handler: Limit::default(), closed: Limit::default(), accept: Limit::default(), foreign }
+        Self {
+            handler: Limit::default(),
+            late: Limit::default(),
+            session: Limit::default(),
+            closed: Limit::default(),
+            accept: Limit::default(),
+            foreign,
+        }
     }
 }
 

@@ -170,7 +170,10 @@ impl<H: Handler> Server<H> {
         let mut asked = false;
         let mut lame_duck: Option<Pin<Box<Sleep>>> = None;
         let mut stop: Option<Pin<Box<Sleep>>> = None;
+        let listeners = self.listeners.len();
         let mut serving = Serving { server: self, tasks: JoinSet::new(), back_off: None };
+        serving.tell(spop_server::tell_ready(listeners));
+        let mut told = false;
         poll_fn(|cx| {
             if !asked && shutdown.as_mut().poll(cx).is_ready() {
                 asked = true;
@@ -178,6 +181,10 @@ impl<H: Handler> Server<H> {
             }
             let mut level = control.level(cx.waker());
             serving.reap(cx);
+            if level > Level::Serve && !told {
+                told = true;
+                serving.tell(spop_server::tell_stopping(serving.counters().stats().open));
+            }
             if level == Level::LameDuck {
                 let time = handle.control.lame_duck();
                 if lame_duck.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx).is_ready() {
@@ -291,6 +298,13 @@ impl<H: Handler> Serving<H> {
         };
     }
 
+    /// What came of a message to the service manager.
+    fn tell(&self, sent: io::Result<()>) {
+        if let Err(error) = sent {
+            warn!(name: "service_manager", %error, "the service manager was not told");
+        }
+    }
+
     fn counters(&self) -> &Arc<Counters> {
         &self.server.service.shared.counters
     }
@@ -317,7 +331,7 @@ async fn enter<H: Handler>(service: Service<H>, entrance: Arc<Entrance>, stream:
         _ => Poll::Pending,
     }));
     // In a box: a session is longer than this, and should not have to keep the room.
-    let passage = Box::pin(entrance::pass(&entrance, stream, peer, shared.clock));
+    let passage = Box::pin(entrance::pass(&entrance, stream, peer, shared.clock, &shared.control));
     let Either::Left((passage, _)) = select(passage, stopped).await else { return };
     match passage {
         Passage::Session(stream, arrival) => {

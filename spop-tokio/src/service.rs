@@ -4,7 +4,7 @@ use std::{fmt, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
 use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
-use spop_server::{Counters, InFlight, Level, Metrics, Unfinished};
+use spop_server::{Counters, InFlight, Level, Metrics, NameWarnings, Unfinished};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -57,6 +57,7 @@ pub(crate) struct Shared<H> {
     pub(crate) control: Arc<Control>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) logs: Limits,
+    pub(crate) names: NameWarnings,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     pub(crate) unfinished: Unfinished,
@@ -80,6 +81,7 @@ impl<H: Handler> Service<H> {
             control: Arc::default(),
             counters: Arc::default(),
             logs: Limits::default(),
+            names: NameWarnings::default(),
             metrics: Metrics::new(),
             in_flight: InFlight::default(),
             unfinished: Unfinished::default(),

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, AgentReactor, Cancel, Clock, CloseReason, Closed, ConnectionId, Interest, Notify,
-    Settled, Status, Ticket, TicketId, Timestamp,
+    AckError, Action, Actions, AgentReactor, Cancel, Clock, CloseReason, Closed, ConnectionId, Interest,
+    Notify, Settled, Status, Ticket, TicketId, Timestamp,
     frame::Ids,
     link::{Progress, Step},
 };
@@ -241,6 +241,9 @@ where
     #[inline]
     fn settle_here(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
         let ids = ticket.ids();
+        if let Ok(Reply::Ack(actions)) = &outcome {
+            self.warn_of_names(actions);
+        }
         match outcome {
             Ok(Reply::Ack(actions)) => match self.reactor.acknowledge(now, ticket, &actions) {
                 Ok(Settled::Queued) => self.shared.metrics.acks(1),
@@ -259,6 +262,14 @@ where
             }
             // The connection that it was to end has ended.
             Ok(Reply::Disconnect { message, .. }) => self.fail(now, ticket, "already_disconnected", &message),
+        }
+    }
+
+    /// HAProxy drops variables silently whose names it does not like.
+    #[inline]
+    fn warn_of_names(&self, actions: &Actions) {
+        for dropped in actions.dropped_names().filter(|dropped| self.shared.names.is_new(dropped.name())) {
+            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy drops a variable");
         }
     }
 
@@ -395,7 +406,14 @@ where
         let (peer, connection) = (&self.peer, self.reactor.connection().0);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
-        if !faulty {
+        if let CloseReason::Violation(violation) = &closed.reason
+            && self.reactor.session().is_none()
+            && let Some(what) = violation.foreign()
+        {
+            if let Some(suppressed) = self.shared.logs.foreign.pass() {
+                warn!(name: "not_spop", %peer, connection, suppressed, "{what} came to a port for SPOP");
+            }
+        } else if !faulty {
             debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
         } else if let Some(suppressed) = self.shared.logs.closed.pass() {
             warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");

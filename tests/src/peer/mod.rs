@@ -200,12 +200,13 @@ impl Peer {
         self.expect(answer)
     }
 
-    /// Receives a DISCONNECT with this status, then the end.
+    /// Receives a DISCONNECT with this status and ends this side, as HAProxy does; then the end.
     ///
     /// # Errors
     /// Something else comes, or nothing.
     pub fn expect_status(&mut self, status: u32) -> Result<()> {
         self.expect_disconnect(status)?;
+        self.shut()?;
         self.expect_eof()
     }
 

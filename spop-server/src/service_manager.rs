@@ -1,0 +1,25 @@
+//! What a server tells the service manager that has started it. Without the feature `systemd` all of this is nothing.
+
+use std::io;
+
+/// The server listens, on so many listeners.
+///
+/// # Errors
+/// The message cannot be sent. The server goes on: log it.
+pub fn tell_ready(listeners: usize) -> io::Result<()> {
+    let _ = listeners;
+    #[cfg(all(feature = "systemd", unix))]
+    crate::systemd::ready(&format!("serving on {listeners} listeners"))?;
+    Ok(())
+}
+
+/// The server has begun to shut down, with so many connections open.
+///
+/// # Errors
+/// As [`tell_ready`].
+pub fn tell_stopping(connections: u64) -> io::Result<()> {
+    let _ = connections;
+    #[cfg(all(feature = "systemd", unix))]
+    crate::systemd::stopping(&format!("shutting down, {connections} connections are open"))?;
+    Ok(())
+}
