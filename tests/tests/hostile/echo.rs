@@ -137,7 +137,7 @@ fn for_measuring_there_is_a_score() -> Verdict {
     each(|arena| {
         let target = arena.start(&["--score"])?;
         let mut peer = target.session()?;
-        for messages in ["m a=int32:1 ; n", "", "fail", "disconnect code=int32:1", "sleep ms=int32:60000"] {
+        for messages in ["m a=int32:1 ; n", "m", "fail", "disconnect code=int32:1", "sleep ms=int32:60000"] {
             peer.ask(&format!("NOTIFY fin 1 1 {messages}"), "ACK fin 1 1 set txn score=int32:42")?;
         }
         Ok(())
@@ -150,13 +150,13 @@ fn frame_size_and_capabilities_are_what_the_options_say() -> Verdict {
                  capabilities=string:pipelining,async engine-id=string:e1";
     each(|arena| {
         for (args, size, capabilities) in [
-            (&[][..], 16380, "fragmentation,pipelining"),
+            (&[][..], 20000, "fragmentation,pipelining"),
             (&["--max-frame-size", "1024"], 1024, "fragmentation,pipelining"),
             (&["--max-frame-size", "30000"], 20000, "fragmentation,pipelining"),
-            (&["--capabilities", "fragmentation,pipelining,async"], 16380, "fragmentation,pipelining,async"),
-            (&["--capabilities", "async, pipelining"], 16380, "pipelining,async"),
-            (&["--capabilities", "pipelining"], 16380, "pipelining"),
-            (&["--capabilities", ""], 16380, "\"\""),
+            (&["--capabilities", "fragmentation,pipelining,async"], 20000, "fragmentation,pipelining,async"),
+            (&["--capabilities", "async, pipelining"], 20000, "pipelining,async"),
+            (&["--capabilities", "pipelining"], 20000, "pipelining"),
+            (&["--capabilities", ""], 20000, "\"\""),
         ] {
             let target = arena.start(args)?;
             let mut peer = target.connect()?;

@@ -44,7 +44,7 @@ fn what_is_no_spop_has_its_status_and_costs_nothing() -> Verdict {
         let target = arena.start(&[])?;
         refused(&target, "4 GiB announced", b"\xff\xff\xff\xff", 3)?;
         refused(&target, "4 GiB announced, and begun", &[&[0xff; 4][..], &[0; 8_000]].concat(), 3)?;
-        refused(&target, "one byte more than agreed", &16_381_u32.to_be_bytes(), 3)?;
+        refused(&target, "one byte more than agreed", &16_385_u32.to_be_bytes(), 3)?;
         refused(&target, "a length of 0", &[0; 4], 4)?;
         refused(&target, "a frame of 2 bytes", b"\0\0\0\x02ab", 4)?;
         refused(&target, "HTTP", b"GET / HTTP/1.1\r\nHost: agent\r\nUser-Agent: curl\r\n\r\n", 3)?;

@@ -145,13 +145,13 @@ fn the_end_of_input_behind_a_disconnect_hides_it_from_requests() {
 mod in_a_pair {
     use super::*;
     use crate::{
-        Actions, AgentConfig, Scope, Value,
+        Actions, AgentConfig, PipeliningPolicy, Scope, Value,
         link::Side,
         pair::{Outcome, Pair, Reply},
     };
 
     fn agent(capabilities: Capabilities) -> AgentConfig {
-        AgentConfig { capabilities, ..AgentConfig::default() }
+        AgentConfig { capabilities, pipelining: PipeliningPolicy::Always, ..AgentConfig::default() }
     }
 
     fn question() -> MessageList {
