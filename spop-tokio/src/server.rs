@@ -172,7 +172,7 @@ impl<H: Handler> Server<H> {
         let mut stop: Option<Pin<Box<Sleep>>> = None;
         let listeners = self.listeners.len();
         let mut serving = Serving { server: self, tasks: JoinSet::new(), back_off: None };
-        serving.tell(spop_server::tell_ready(listeners));
+        tell(spop_server::tell_ready(listeners));
         let mut told = false;
         poll_fn(|cx| {
             if !asked && shutdown.as_mut().poll(cx).is_ready() {
@@ -183,7 +183,7 @@ impl<H: Handler> Server<H> {
             serving.reap(cx);
             if level > Level::Serve && !told {
                 told = true;
-                serving.tell(spop_server::tell_stopping(serving.counters().stats().open));
+                tell(spop_server::tell_stopping(serving.counters().stats().open));
             }
             if level == Level::LameDuck {
                 let time = handle.control.lame_duck();
@@ -298,13 +298,6 @@ impl<H: Handler> Serving<H> {
         };
     }
 
-    /// What came of a message to the service manager.
-    fn tell(&self, sent: io::Result<()>) {
-        if let Err(error) = sent {
-            warn!(name: "service_manager", %error, "the service manager was not told");
-        }
-    }
-
     fn counters(&self) -> &Arc<Counters> {
         &self.server.service.shared.counters
     }
@@ -313,6 +306,13 @@ impl<H: Handler> Serving<H> {
         if let Some(suppressed) = self.server.service.shared.logs.accept.pass() {
             warn!(name: "not_accepted", what, %error, suppressed, "not accepted");
         }
+    }
+}
+
+/// What came of a message to the service manager.
+fn tell(sent: io::Result<()>) {
+    if let Err(error) = sent {
+        warn!(name: "service_manager", %error, "the service manager was not told");
     }
 }
 
