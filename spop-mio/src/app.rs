@@ -63,7 +63,7 @@ impl<H: Handler> App<H> {
                     }
                     Cancel::Overdue => {
                         self.shared.control.counters.overdue.fetch_add(1, Ordering::Relaxed);
-                        let error = overdue(&self.shared.config, cancelled.age);
+                        let error = overdue(&self.shared.config, reactor.in_flight() + 1, cancelled.age);
                         self.failed(now, peer, ids, &Failure::new("overdue", &error));
                     }
                     _ => self.tally.cancelled += 1,

@@ -7,12 +7,13 @@ use spop_core::AgentConfig;
 /// To the peer whose connection made the limit on unfinished bytes strike.
 pub const TOO_MUCH_UNFINISHED: &str = "the agent holds too many bytes of unfinished requests";
 
-/// Why a request gave way that had waited for `age`.
-pub fn overdue(config: &AgentConfig, age: Duration) -> String {
-    let limit = config.limits.max_in_flight;
-    let processing = config.processing.unwrap_or_default();
+/// Why a request gave way that had waited for `age`, the oldest of so many.
+pub fn overdue(config: &AgentConfig, in_flight: usize, age: Duration) -> String {
+    let AgentConfig { limits, max_waiting_frames, processing, .. } = config;
     format!(
-        "the connection has {limit} requests in flight, its limit, and this one was the oldest: {age:?} old, more than the \
-         {processing:?} of `processing`, so HAProxy has given it up"
+        "the oldest of {in_flight} requests in flight on its connection gave way: {age:?} old, more than the {:?} of \
+         `processing`, so HAProxy has given it up (limits: max_in_flight {}, max_waiting_frames {max_waiting_frames})",
+        processing.unwrap_or_default(),
+        limits.max_in_flight,
     )
 }

@@ -158,7 +158,8 @@ where
                     Cancel::TimedOut => self.failed(ids, "timed_out", "no answer in time"),
                     Cancel::Overdue => {
                         self.shared.counters.overdue.fetch_add(1, Ordering::Relaxed);
-                        self.failed(ids, "overdue", &overdue(&self.shared.config, cancelled.age));
+                        let in_flight = self.reactor.in_flight() + 1;
+                        self.failed(ids, "overdue", &overdue(&self.shared.config, in_flight, cancelled.age));
                     }
                     _ => self.shared.metrics.cancelled(1),
                 }

@@ -149,8 +149,8 @@ pub enum Cancel {
     /// The peer gave it up: HAProxy 3.1 and later have one request at a time on a connection, or 20 with pipelining, and it
     /// has sent another. It says so in no other way.
     Abandoned,
-    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) and gave way, because the limit of
-    /// requests in flight was reached. The peer got what the configuration says.
+    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) and gave way, because as many requests
+    /// were in flight as may be, or as HAProxy sends on a connection. The peer got what the configuration says.
     Overdue,
     /// It was not answered in time, and the peer got what the configuration says.
     TimedOut,

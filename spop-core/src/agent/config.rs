@@ -44,6 +44,9 @@ pub struct AgentConfig {
     /// ([`Cancel::Overdue`](super::Cancel::Overdue)), because on a connection full of requests that HAProxy has given up,
     /// every new one would wait in vain. With `None` no answer is late, and reading pauses until one is given.
     pub processing: Option<Duration>,
+    /// The `max-waiting-frames` of HAProxy 2.6 and 3.0, or less. They count requests that they have given up, and send nothing
+    /// more on a connection that has so many, so the oldest gives way there as at the limit in flight. Default 20, as theirs.
+    pub max_waiting_frames: usize,
     /// Drains a connection that is older than this, give or take a tenth (so that connections opened together do not end
     /// together): agents that were added behind one address get their share of the connections. Default `None`.
     pub max_age: Option<Duration>,
@@ -77,6 +80,7 @@ impl Default for AgentConfig {
             capabilities: Capabilities::FRAGMENTATION | Capabilities::PIPELINING,
             pipelining: PipeliningPolicy::default(),
             processing: Some(Duration::from_millis(500)),
+            max_waiting_frames: 20,
             max_age: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -52,6 +52,8 @@ pub struct AgentReactor {
     pub(super) refused: bool,
     /// How many requests the peer has on a connection at most; when it sends more, it has given the oldest up.
     pub(super) window: usize,
+    /// With how many requests in flight the oldest gives way once it is overdue.
+    pub(super) crowded: usize,
     /// The longest ACK, without its length prefix.
     pub(super) max_ack: usize,
     /// In nanoseconds, the age from which an answer is late.
@@ -80,6 +82,7 @@ impl AgentReactor {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
             connection,
+            crowded: config.limits.max_in_flight,
             late_after: config.processing.map_or(u64::MAX, nanos),
             max_age: config.max_age.map(|age| now + with_jitter(age, connection, now)),
             config,
@@ -293,7 +296,7 @@ impl AgentReactor {
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
         if let Some((_, _, arrived)) = self.flight.oldest() {
             next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
-            if self.flight.waiting() >= self.config.limits.max_in_flight {
+            if self.flight.waiting() >= self.crowded {
                 next.offer(self.config.processing.map(|processing| arrived + processing), Timer::Processing);
             }
         }

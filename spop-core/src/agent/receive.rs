@@ -63,6 +63,9 @@ impl AgentReactor {
         self.link.phase = Phase::Established;
         self.link.max_frame_size = session.max_frame_size;
         self.max_ack = session.max_frame_size as usize;
+        if session.peer_capabilities.contains(Capabilities::ASYNC) {
+            self.crowded = self.crowded.min(self.config.max_waiting_frames.max(1));
+        }
         if session.peer_is_multiplexer() {
             self.window = 1;
             if session.capabilities.contains(Capabilities::PIPELINING) {

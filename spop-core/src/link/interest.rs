@@ -43,7 +43,7 @@ pub enum Timer {
     Idle,
     /// The connection is older than it may be.
     Age,
-    /// The limit of requests in flight is reached, and the oldest is older than HAProxy's processing timeout.
+    /// As many requests are in flight as may be, or as HAProxy sends, and the oldest is older than its processing timeout.
     Processing,
     /// A NOTIFY was not answered.
     Message,

@@ -33,6 +33,7 @@ pub(super) fn set(scenario: &mut Scenario, setting: &str) -> anyhow::Result<()> 
         "drain" => timeouts.drain = duration(value)?,
         "linger" => timeouts.linger = duration(value)?,
         "pipelining" if value == "always" => config.pipelining = PipeliningPolicy::Always,
+        "max-waiting-frames" => config.max_waiting_frames = value.parse()?,
         "processing" => config.processing = perhaps(value)?,
         "max-age" => config.max_age = perhaps(value)?,
         "farewell" if value == "none" => config.farewell = None,
