@@ -38,7 +38,7 @@ pub(super) fn answers_of_a_lost_connection_take_a_sibling(stage: &Stage<'_>) -> 
     let mut home = session(&server, "e1")?;
     let mut sibling = session(&server, "e1")?;
     let mut stranger = session(&server, "e2")?;
-    for id in 1..=20 {
+    for id in 1..=15 {
         home.send(&format!("NOTIFY fin {id} 1 hold key=string:k{id} ; m v=int32:{id}"))?;
         server.gate.wait(&format!("k{id}"))?;
     }
@@ -49,7 +49,7 @@ pub(super) fn answers_of_a_lost_connection_take_a_sibling(stage: &Stage<'_>) -> 
     server.gate.wait("other")?;
     home.reset();
     std::thread::sleep(LOSS);
-    for id in 1..=20 {
+    for id in 1..=15 {
         ensure!(!server.gate.is_cancelled(&format!("k{id}")), "{id} was given up");
         server.gate.release(&format!("k{id}"))?;
         sibling.expect(&format!("ACK fin {id} 1 set txn v=int32:{id}"))?;
