@@ -38,11 +38,14 @@ fn the_health_check_sees_the_agent_come_and_go() -> Verdict {
     })
 }
 
+/// What HAProxy is told here: `timeout processing 8s`.
+const PATIENT: [&str; 2] = ["--processing", "8000"];
+
 #[test]
 fn a_soft_stop_of_haproxy_loses_no_request_in_flight() -> Verdict {
     const IN_FLIGHT: usize = 30;
     everywhere(|stage| {
-        let agent = stage.agent(&[])?;
+        let agent = stage.agent(&PATIENT)?;
         let config = config(agent.address()).message("sleep", "ms=int(3000)");
         let mut haproxy = stage.haproxy(&config)?;
         std::thread::scope(|scope| {
@@ -95,7 +98,7 @@ fn expect_one_cut(tally: &Tally) -> Result<()> {
 fn a_draining_agent_answers_everything_it_owes() -> Verdict {
     const IN_FLIGHT: usize = 30;
     everywhere(|stage| {
-        let mut agent = stage.agent(&[])?;
+        let mut agent = stage.agent(&PATIENT)?;
         let haproxy = stage.haproxy(&config(agent.address()).message("sleep", "ms=int(3000)"))?;
         std::thread::scope(|scope| {
             let requests = scope.spawn(|| {
