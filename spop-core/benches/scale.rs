@@ -17,7 +17,7 @@ use spop_core::{
 };
 
 const RUNS: usize = 200;
-/// The pause between two portions of answers (`Pacing`).
+/// The pause between two portions of answers.
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() {

@@ -66,6 +66,7 @@ impl<H: Handler> App<H> {
                         let error = overdue(&self.shared.config, reactor.in_flight() + 1, cancelled.age);
                         self.failed(now, peer, ids, &Failure::new("overdue", &error));
                     }
+                    Cancel::Abandoned => self.abandoned(now, peer, ids, cancelled.age),
                     _ => self.tally.cancelled += 1,
                 }
                 self.hub.cancel(reactor.connection(), ids, cancelled.ticket);
@@ -175,7 +176,20 @@ impl<H> App<H> {
     #[inline]
     pub(crate) fn warn_of_names(&self, actions: &Actions) {
         for dropped in actions.dropped_names().filter(|dropped| self.shared.names.is_new(dropped.name())) {
-            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy drops a variable");
+            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy ignores this variable: change its name in the handler");
+        }
+    }
+
+    /// HAProxy has given a request up that still ran.
+    #[cold]
+    fn abandoned(&mut self, now: Timestamp, peer: &Whence, ids: Ids, age: Duration) {
+        self.tally.cancelled += 1;
+        self.shared.control.counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.logs.late.pass(now) {
+            warn!(
+                name: "request_abandoned", %peer, %ids, ?age, suppressed,
+                "HAProxy gave the request up: its handler takes longer than `timeout processing`"
+            );
         }
     }
 
@@ -189,7 +203,7 @@ impl<H> App<H> {
             let processing = self.shared.config.processing;
             warn!(
                 name: "answered_late", %peer, %ids, ?age, ?processing, suppressed,
-                "answered later than HAProxy's `timeout processing`, as far as it is known"
+                "answered later than `processing`: HAProxy has probably given the request up"
             );
         }
     }
@@ -255,7 +269,7 @@ impl<H> App<H> {
                 offered = session.peer_max_frame_size,
                 agreed = session.max_frame_size,
                 suppressed,
-                "HAProxy fails longer requests with error 259: raise max_frame_size, or lower tune.bufsize"
+                "requests longer than the agreed frame size fail in HAProxy (259 since 3.1): raise max_frame_size"
             );
         }
         debug!(
@@ -282,7 +296,7 @@ impl<H> App<H> {
             && let Some(what) = violation.foreign()
         {
             if let Some(suppressed) = self.logs.foreign.pass(now) {
-                warn!(name: "not_spop", %peer, connection, suppressed, "{what} came to a port for SPOP");
+                warn!(name: "not_spop", %peer, connection, suppressed, "{what} arrived instead of a HAPROXY-HELLO");
             }
         } else if !faulty {
             debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");

@@ -43,7 +43,8 @@ impl Control {
 
     /// Begins the shutdown with its first stage that takes time.
     fn shut_down(&self) {
-        self.raise(if self.lame_duck().is_zero() { Level::Drain } else { Level::LameDuck });
+        let lame_duck = !self.lame_duck().is_zero() && self.level.get() == Level::Serve;
+        self.raise(if lame_duck { Level::LameDuck } else { Level::Drain });
     }
 
     fn wake_all(&self) {
@@ -89,6 +90,7 @@ impl ServerHandle {
     /// Ends the server gracefully. First health checks and monitors are refused, for as long as
     /// [`Server::lame_duck`](crate::Server::lame_duck) says; then it accepts no more connections, and each ends as soon as
     /// nothing is owed on it, or when [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
+    /// A second call ends the lame duck stage.
     pub fn drain(&self) {
         self.control.shut_down();
     }

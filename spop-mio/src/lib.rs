@@ -95,7 +95,8 @@
 //! failed.set_var(Scope::Session, "failed", true);
 //! let mut config = AgentConfig::default();
 //! config.on_failure = OnFailure::Answer(failed);
-//! config.timeouts.message = Some(Duration::from_millis(200));
+//! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
+//! config.timeouts.message = Some(Duration::from_millis(80));
 //! let server = Server::with_config(handler, config);
 //! # drop(server);
 //! ```
@@ -129,7 +130,8 @@
 //! ```
 //!
 //! With `.with(ExpectProxy::new())` HAProxy's `send-proxy-v2` tells whom a connection is passed on for:
-//! [`Request::source`] is that address then, and [`Request::peer`] still the other end of the connection.
+//! [`Request::source`] is that address then, and [`Request::peer`] still the other end of the connection. HAProxy 3.3 and
+//! later ignore `send-proxy` for agents, and such a listener refuses them.
 //!
 //! # TLS
 //!
@@ -165,7 +167,9 @@
 //! config.limits.max_payload = 64 * 1024;
 //! let server = Server::with_config(handler, config)
 //!     .max_connections(2_000)
-//!     .max_connections_per_source(500)
+//!     // HAProxy 3.1 and later have a connection for each concurrent request.
+//!     .max_connections_per_source(1_000)
+//!     .max_unfinished_bytes(64 << 20)
 //!     .max_in_flight(10_000);
 //! # drop(server);
 //! ```
@@ -177,6 +181,8 @@
 //! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it gives a request up: the agent counts an answer that comes later ([`Stats::late`]) and warns, and lets the oldest request give way on a full connection ([`Stats::overdue`]). |
 //! | `maxconn` on the server line | [`Server::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to what the agent can work on at once. |
 //! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
+//! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
+//! | `option redispatch 1` | two agents or more | A refused connection costs HAProxy 3.1 and later a second. |
 //! | `timeout idle`; `pool-purge-delay` since 3.1 | [`Timeouts::idle`](spop_core::config::Timeouts::idle), default 10 min | The agent's is the longer one, so that HAProxy closes first. |
 //! | `check inter … fall …` and `option spop-check` | [`Server::lame_duck`] | At least `inter` times `fall`, and a little more: then a restart loses no request. |
 //! | `max-waiting-frames` of 2.6 and 3.0, default 20 | [`AgentConfig::max_waiting_frames`] | The same number. |
@@ -199,14 +205,16 @@
 //! ```text
 //! backend agents
 //!     mode spop                      # tcp before HAProxy 3.1
-//!     option spop-check
+//!     option spop-check              # a plain check only connects, and does not notice a lame duck
+//!     option redispatch 1
 //!     default-server check inter 200ms fall 2
 //!     server a1 10.0.0.1:12345
 //!     server a2 10.0.0.2:12345       # agents with lame_duck(500 ms)
 //! ```
 //!
-//! With the feature `systemd` the server tells systemd `READY=1` when it listens and `STOPPING=1` when its shutdown begins, for
-//! units of `Type=notify`.
+//! With the feature `systemd` the server tells systemd `READY=1` when it serves and `STOPPING=1` when its shutdown begins, for
+//! units of `Type=notify`: nothing where `NOTIFY_SOCKET` is not set. A program with several servers is ready when the first is.
+//! `TimeoutStopSec=` must exceed the sum of lame duck, drain and about 15 s.
 //!
 //! A malicious peer can hold this up for longer than that: for
 //! [`AcceptConfig::timeout`](spop_core::accept::AcceptConfig::timeout) before its session begins, and after it for some
@@ -227,7 +235,8 @@
 //! ```
 //!
 //! To replace a process, start the new one beside it, on a shared TCP port ([`Endpoint::reuse_port`]), a socket of systemd,
-//! or the same path ([`Endpoint::take_over`]); then have the old one drain.
+//! or the same path ([`Endpoint::take_over`]); then have the old one drain, without a lame duck stage: on a shared listener it
+//! would refuse health checks that the new one should answer.
 //!
 //! # What can be seen
 //!
@@ -253,6 +262,7 @@
 //! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `overdue`, `answer_unsendable`, `overloaded`, … |
 //! | `watch_panicked` | warn | a handler that panicked over a payload on its way |
 //! | `answered_late` | warn | an answer later than [`AgentConfig::processing`] |
+//! | `request_abandoned` | warn | a request that HAProxy 3.1 or later gave up while its handler ran |
 //! | `variable_dropped` | warn | a variable that HAProxy drops for its name: once for each name |
 //! | `frame_size_reduced` | warn | a session in which HAProxy fails long requests with 259 |
 //! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
@@ -306,8 +316,9 @@ pub use request::Request;
 pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
-    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, Headers, NameError,
-    OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
+    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, HeaderError, Headers,
+    NameError, OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Scope, Status, Unknown,
+    Value, Watch,
     accept::{self, Peer},
 };
 pub use spop_server::{

@@ -11,8 +11,9 @@ pub const TOO_MUCH_UNFINISHED: &str = "the agent holds too many bytes of unfinis
 pub fn overdue(config: &AgentConfig, in_flight: usize, age: Duration) -> String {
     let AgentConfig { limits, max_waiting_frames, processing, .. } = config;
     format!(
-        "the oldest of {in_flight} requests in flight on its connection gave way: {age:?} old, more than the {:?} of \
-         `processing`, so HAProxy has given it up (limits: max_in_flight {}, max_waiting_frames {max_waiting_frames})",
+        "no answer after {age:?}, longer than `processing` ({:?}), and it was the oldest of {in_flight} in flight on its \
+         connection (max_in_flight {}, max_waiting_frames {max_waiting_frames}): HAProxy has probably given it up; speed up \
+         the handler, or set `processing` to HAProxy's `timeout processing`",
         processing.unwrap_or_default(),
         limits.max_in_flight,
     )

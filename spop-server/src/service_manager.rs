@@ -1,4 +1,4 @@
-//! What a server tells the service manager that has started it. Without the feature `systemd` all of this is nothing.
+//! What a server tells the service manager that has started it. Without the feature `systemd` these functions do nothing.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use std::io;
 pub fn tell_ready(listeners: usize) -> io::Result<()> {
     let _ = listeners;
     #[cfg(all(feature = "systemd", unix))]
-    crate::systemd::ready(&format!("serving on {listeners} listeners"))?;
+    crate::systemd::ready(&format!("serving, {listeners} listener(s)"))?;
     Ok(())
 }
 
@@ -20,6 +20,6 @@ pub fn tell_ready(listeners: usize) -> io::Result<()> {
 pub fn tell_stopping(connections: u64) -> io::Result<()> {
     let _ = connections;
     #[cfg(all(feature = "systemd", unix))]
-    crate::systemd::stopping(&format!("shutting down, {connections} connections are open"))?;
+    crate::systemd::stopping(&format!("shutting down, {connections} connection(s) open"))?;
     Ok(())
 }

@@ -25,6 +25,8 @@ pub struct Counters {
     pub late: AtomicU64,
     /// See [`Stats::overdue`].
     pub overdue: AtomicU64,
+    /// See [`Stats::abandoned`].
+    pub abandoned: AtomicU64,
 }
 
 /// One of the connections that may be open; dropped with it.
@@ -52,6 +54,7 @@ impl Counters {
             failed_accepts: get(&self.failed_accepts),
             late: get(&self.late),
             overdue: get(&self.overdue),
+            abandoned: get(&self.abandoned),
         }
     }
 }
@@ -84,8 +87,10 @@ pub struct Stats {
     /// Answers that took longer than [`AgentConfig::processing`](spop_core::AgentConfig::processing): HAProxy has gone on
     /// without them.
     pub late: u64,
-    /// Requests older than that which gave way on a connection that had as many in flight as it may.
+    /// Requests older than that which were failed on a connection that had as many in flight as it may.
     pub overdue: u64,
+    /// Requests that HAProxy 3.1 or later gave up before they were answered: it sent another on their connection.
+    pub abandoned: u64,
 }
 
 #[cfg(test)]

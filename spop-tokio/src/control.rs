@@ -44,7 +44,8 @@ impl Control {
 
     /// Begins the shutdown with its first stage that takes time.
     pub(crate) fn shut_down(&self) {
-        self.raise(if self.lame_duck().is_zero() { Level::Drain } else { Level::LameDuck });
+        let lame_duck = !self.lame_duck().is_zero() && self.level.get() == Level::Serve;
+        self.raise(if lame_duck { Level::LameDuck } else { Level::Drain });
     }
 
     pub(crate) fn raise(&self, level: Level) {

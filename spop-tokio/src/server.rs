@@ -115,12 +115,13 @@ impl<H: Handler> Server<H> {
         self
     }
 
-    /// How long a shutdown refuses health checks (a HELLO with `healthcheck`) and monitors while it serves everything else,
-    /// before it drains. Default zero.
+    /// Length of the lame duck stage of a shutdown: health checks (HAProxy's `option spop-check`) and monitors are refused,
+    /// everything else is served. Then the drain begins. Default zero.
     ///
-    /// HAProxy takes a server out when its checks fail, after `fall` checks that are `inter` apart: give it that time and a
-    /// little more. Without it, HAProxy 3.1 and later lose requests in a restart: one whose connection is refused waits a
-    /// second before it tries another server.
+    /// HAProxy takes a server out after `fall` failed checks, `inter` apart: use more than `fall` × `inter` plus one check. A
+    /// plain `check` only connects and does not notice. Without this stage HAProxy 3.1 and later lose requests in a restart: a
+    /// request whose connection is refused waits a second before its next attempt. Leave it at zero where another process
+    /// listens on the same socket.
     pub fn lame_duck(self, time: Duration) -> Self {
         self.service.shared.control.set_lame_duck(time);
         self
@@ -373,6 +374,7 @@ impl ServerHandle {
     /// Ends the server gracefully. First health checks and monitors are refused, for as long as [`Server::lame_duck`] says;
     /// then it accepts no more connections, and each ends as soon as nothing is owed on it, or when
     /// [`Timeouts::drain`](spop_core::config::Timeouts::drain) is over.
+    /// A second call ends the lame duck stage.
     pub fn drain(&self) {
         self.control.shut_down();
     }

@@ -134,7 +134,7 @@ where
                         offered = session.peer_max_frame_size,
                         agreed = session.max_frame_size,
                         suppressed,
-                        "HAProxy fails longer requests with error 259: raise max_frame_size, or lower tune.bufsize"
+                        "requests longer than the agreed frame size fail in HAProxy (259 since 3.1): raise max_frame_size"
                     );
                 }
                 self.seat = self.shared.siblings.join(self.reactor.connection(), &session);
@@ -161,6 +161,7 @@ where
                         let in_flight = self.reactor.in_flight() + 1;
                         self.failed(ids, "overdue", &overdue(&self.shared.config, in_flight, cancelled.age));
                     }
+                    Cancel::Abandoned => self.abandoned(ids, cancelled.age),
                     _ => self.shared.metrics.cancelled(1),
                 }
                 self.calls.cancel(cancelled.ticket);
@@ -270,7 +271,20 @@ where
     #[inline]
     fn warn_of_names(&self, actions: &Actions) {
         for dropped in actions.dropped_names().filter(|dropped| self.shared.names.is_new(dropped.name())) {
-            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy drops a variable");
+            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy ignores this variable: change its name in the handler");
+        }
+    }
+
+    /// HAProxy has given a request up that still ran.
+    #[cold]
+    fn abandoned(&self, ids: Ids, age: Duration) {
+        self.shared.metrics.cancelled(1);
+        self.shared.counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.shared.logs.late.pass() {
+            warn!(
+                name: "request_abandoned", peer = %self.peer, %ids, ?age, suppressed,
+                "HAProxy gave the request up: its handler takes longer than `timeout processing`"
+            );
         }
     }
 
@@ -284,7 +298,7 @@ where
             let processing = self.shared.config.processing;
             warn!(
                 name: "answered_late", peer = %self.peer, %ids, ?age, ?processing, suppressed,
-                "answered later than HAProxy's `timeout processing`, as far as it is known"
+                "answered later than `processing`: HAProxy has probably given the request up"
             );
         }
     }
@@ -412,7 +426,7 @@ where
             && let Some(what) = violation.foreign()
         {
             if let Some(suppressed) = self.shared.logs.foreign.pass() {
-                warn!(name: "not_spop", %peer, connection, suppressed, "{what} came to a port for SPOP");
+                warn!(name: "not_spop", %peer, connection, suppressed, "{what} arrived instead of a HAPROXY-HELLO");
             }
         } else if !faulty {
             debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");

@@ -67,18 +67,18 @@ impl Session {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
 
-    /// Whether requests are lost to the frame size of the session: the peer offered longer frames, and cannot make up for
-    /// them with fragments. HAProxy fails such a request with error 259 and sends the agent nothing.
-    ///
+    /// Whether HAProxy fails requests because of the session's frame size: the peer offered longer frames and cannot send
+    /// fragments. Since 3.1 such a request fails with error 259; up to 3.0 HAProxy disconnects with status 10. The agent does
+    /// not see the request.
     pub fn loses_long_requests(&self) -> bool {
         let fragments =
             self.capabilities.contains(Capabilities::FRAGMENTATION) && !self.peer_is_multiplexer();
         self.max_frame_size < self.peer_max_frame_size && !fragments
     }
 
-    /// Whether the peer is taken for HAProxy 3.1 or later, whose SPOP multiplexer never fragments, has at most 20 requests
-    /// on a connection, or one without pipelining, and gives requests up without a word: it announces neither async, as 2.6
-    /// and 3.0 do, nor fragmentation, as no HAProxy does.
+    /// Whether the peer is taken for HAProxy 3.1 or later (the SPOP multiplexer): it announces neither async nor
+    /// fragmentation. Such a peer never fragments, has at most 20 requests on a connection (1 without pipelining), and abandons
+    /// requests silently. HAProxy 2.6 and 3.0 with `no option async` look the same.
     pub fn peer_is_multiplexer(&self) -> bool {
         is_multiplexer(self.peer_capabilities)
     }
@@ -146,11 +146,10 @@ pub enum Cancel {
     Superseded,
     /// The peer aborted it.
     Aborted,
-    /// The peer gave it up: HAProxy 3.1 and later have one request at a time on a connection, or 20 with pipelining, and it
-    /// has sent another. It says so in no other way.
+    /// The peer abandoned it: more requests arrived than HAProxy 3.1 and later keep on a connection (1, or 20 with pipelining).
     Abandoned,
-    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) and gave way, because as many requests
-    /// were in flight as may be, or as HAProxy sends on a connection. The peer got what the configuration says.
+    /// It was failed for being older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was
+    /// at `max_in_flight` or `max_waiting_frames`. The peer was sent what `on_failure` says.
     Overdue,
     /// It was not answered in time, and the peer got what the configuration says.
     TimedOut,

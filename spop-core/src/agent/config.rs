@@ -36,19 +36,23 @@ pub struct AgentConfig {
     /// To which peers pipelining is offered, where `capabilities` has it. Default
     /// [`Auto`](PipeliningPolicy::Auto).
     pub pipelining: PipeliningPolicy,
-    /// HAProxy's `timeout processing`, or longer: an answer that takes longer comes too late. HAProxy says nothing when it
-    /// gives a request up, so the agent has to know. Default 500 ms; `None` where it is not known.
+    /// The longest HAProxy waits for an answer: its `timeout processing`, or slightly longer. HAProxy does not tell the agent
+    /// when it gives a request up. Default 500 ms; `None` if unknown. A shorter value than HAProxy's fails requests that it
+    /// still waits for.
     ///
-    /// Late answers are sent all the same, and reported as [`Settled::Late`](super::Settled::Late). When
-    /// [`Limits::max_in_flight`] is reached, reading pauses until the oldest request is older than this; then it gives way
-    /// ([`Cancel::Overdue`](super::Cancel::Overdue)), because on a connection full of requests that HAProxy has given up,
-    /// every new one would wait in vain. With `None` no answer is late, and reading pauses until one is given.
+    /// A later answer is sent all the same and reported as [`Settled::Late`](super::Settled::Late). At
+    /// [`Limits::max_in_flight`], or `max_waiting_frames`, the oldest request is failed
+    /// ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older than this; otherwise a connection full of abandoned
+    /// requests would serve no new one. With `None` no answer is late, and at `max_in_flight` reading pauses until an answer
+    /// leaves.
     pub processing: Option<Duration>,
-    /// The `max-waiting-frames` of HAProxy 2.6 and 3.0, or less. They count requests that they have given up, and send nothing
-    /// more on a connection that has so many, so the oldest gives way there as at the limit in flight. Default 20, as theirs.
+    /// HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many
+    /// unanswered requests, abandoned ones included; from then on the oldest is failed once it is older than `processing`.
+    /// Default 20, theirs.
     pub max_waiting_frames: usize,
-    /// Drains a connection that is older than this, give or take a tenth (so that connections opened together do not end
-    /// together): agents that were added behind one address get their share of the connections. Default `None`.
+    /// Drains a connection at this age, ± 10 % so that connections opened together do not end together. Lets agents added
+    /// behind one address get their share. Each drain costs HAProxy a new connection, and a request that is sent just then can be
+    /// lost: use minutes or hours. Default `None`.
     pub max_age: Option<Duration>,
     /// What a peer can make grow, and how far.
     pub limits: Limits,
@@ -108,11 +112,10 @@ impl AgentConfig {
 
 /// To which peers pipelining is offered.
 ///
-/// HAProxy 3.1 and later announce pipelining without async. They stop reading for good once unread answers fill their
-/// receive buffer (`tune.bufsize`) to the last byte; they keep using a connection on which they have given requests up
-/// (`timeout processing`), without a word to the agent; and they gain nothing from pipelining. With one request at a time
-/// on a connection, one answer at most is unread, and a new NOTIFY says that the one before was given up. HAProxy opens as
-/// many connections as it has requests then: `maxconn` on its server line bounds both.
+/// HAProxy 3.1 and later announce pipelining without async. With it, unread answers that fill their receive buffer
+/// (`tune.bufsize`) stop the connection for good, and they keep using a connection whose requests they have abandoned.
+/// Without it at most one answer is unread, and a new NOTIFY means that the previous one was abandoned. HAProxy then opens
+/// one connection per concurrent request; `maxconn` on the server line limits both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PipeliningPolicy {
@@ -120,9 +123,9 @@ pub enum PipeliningPolicy {
     /// ([`Session::peer_is_multiplexer`](super::Session::peer_is_multiplexer)).
     #[default]
     Auto,
-    /// To all peers that announce it. With HAProxy 3.1 and later an answer may take a twenty-first of their buffer (780
-    /// bytes of 16384), so that the 20 answers which can be unread, and a part of one more, never fill it; one that is longer
-    /// is [`AckError::TooBig`](super::AckError::TooBig).
+    /// To all peers that announce it. With HAProxy 3.1 and later an ACK may take a twenty-first of their buffer (780 bytes of
+    /// 16384): 20 unread answers and a part of another never fill it. A longer one is
+    /// [`AckError::TooBig`](super::AckError::TooBig).
     Always,
 }
 

@@ -92,7 +92,7 @@ impl AgentReactor {
             shared_engine: None,
             refused: false,
             window: usize::MAX,
-            max_ack: 0,
+            max_ack: usize::MAX,
             lame_duck: false,
             drained_by: None,
             drain_moment: None,
@@ -107,8 +107,8 @@ impl AgentReactor {
         self
     }
 
-    /// Whether the agent is about to shut down. Then health checks are refused and everything else is served, so that HAProxy
-    /// takes the server out before a request is lost.
+    /// Begins or ends lame duck: health checks are refused, everything else is served, so that HAProxy stops using this server
+    /// before it shuts down.
     pub fn set_lame_duck(&mut self, lame_duck: bool) {
         self.lame_duck = lame_duck;
     }
@@ -443,7 +443,7 @@ impl AgentReactor {
         Some(Action::CancelMessages(Cancelled { ticket, ids, age, why }))
     }
 
-    /// Answers a NOTIFY without messages: HAProxy 3.1.0 to 3.2 send one when the conditions of all messages are false.
+    /// Answers a NOTIFY without messages: HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all messages are false.
     pub(super) fn acknowledge_nothing(&mut self, ids: Ids) {
         self.flight.answered();
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids }, &[]);
@@ -474,8 +474,7 @@ impl AgentReactor {
         match &config.on_failure {
             OnFailure::Answer(actions) => {
                 let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids };
-                let fits =
-                    header.encoded_len() + actions.as_bytes().len() <= self.link.max_frame_size as usize;
+                let fits = header.encoded_len() + actions.as_bytes().len() <= self.max_ack;
                 self.link.push(header, if fits { actions.as_bytes() } else { &[] });
             }
             OnFailure::Disconnect { status, message } => {

@@ -67,13 +67,15 @@ impl AgentReactor {
             self.crowded = self.crowded.min(self.config.max_waiting_frames.max(1));
         }
         if session.peer_is_multiplexer() {
-            self.window = 1;
+            // What is unread must not fill the peer's buffer, which holds one frame of the longest with its length prefix.
+            let buffer = (session.peer_max_frame_size as usize).saturating_add(4);
             if session.capabilities.contains(Capabilities::PIPELINING) {
                 self.window = STREAMS;
-                // All of them and the part of a frame that the peer has read before must not fill its buffer, which is
-                // four bytes longer than its frames.
-                let buffer = (session.peer_max_frame_size as usize).saturating_add(4);
+                // All of them, and the part of a frame that the peer has read before.
                 self.max_ack = self.max_ack.min(buffer / (STREAMS + 1) - 4);
+            } else {
+                self.window = 1;
+                self.max_ack = self.max_ack.min(buffer - 1 - 4);
             }
         }
         self.shared_engine = session.shared_engine().cloned().map(Arc::new);

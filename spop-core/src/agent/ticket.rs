@@ -73,8 +73,8 @@ impl fmt::Display for Ticket {
 pub enum Settled {
     /// It is among the outgoing bytes.
     Queued,
-    /// It is among the outgoing bytes, but HAProxy waits for it no more: it took longer than
-    /// [`AgentConfig::processing`](super::AgentConfig::processing). Not told of answers to other connections.
+    /// It is among the outgoing bytes, but later than [`AgentConfig::processing`](super::AgentConfig::processing): HAProxy has
+    /// probably given the request up. Never returned for an answer that takes another connection.
     Late {
         /// From the NOTIFY to its answer.
         age: Duration,
@@ -101,7 +101,8 @@ pub enum AckError {
         /// The ticket.
         ticket: Ticket,
     },
-    /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit.
+    /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit, or that of
+    /// [`PipeliningPolicy::Always`](super::PipeliningPolicy::Always).
     #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that can be sent")]
     TooBig {
         /// The ticket.

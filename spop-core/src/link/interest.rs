@@ -43,7 +43,7 @@ pub enum Timer {
     Idle,
     /// The connection is older than it may be.
     Age,
-    /// As many requests are in flight as may be, or as HAProxy sends, and the oldest is older than its processing timeout.
+    /// The connection is at a limit of requests in flight, and the oldest is older than `AgentConfig::processing`.
     Processing,
     /// A NOTIFY was not answered.
     Message,
@@ -63,8 +63,8 @@ impl fmt::Display for Timer {
             Self::Fragment => "the next fragment of a payload did not come in time",
             Self::Refused => "nothing came after a payload was refused",
             Self::Idle => "the connection was idle too long",
-            Self::Age => "the connection was open long enough",
-            Self::Processing => "a NOTIFY was not answered within HAProxy's processing timeout",
+            Self::Age => "the connection reached its maximum age",
+            Self::Processing => "a NOTIFY was not answered within `processing`",
             Self::Message => "a NOTIFY was not answered in time",
             Self::Write => "the peer read nothing for too long",
             Self::Drain => "the drain was not finished in time",

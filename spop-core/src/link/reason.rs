@@ -64,13 +64,11 @@ impl CloseReason {
     /// Who ended it.
     pub const fn initiator(&self) -> Initiator {
         match self {
-            Self::HealthCheck
-            | Self::HealthCheckRefused
-            | Self::PeerDisconnect { .. }
-            | Self::Violation(_)
-            | Self::Eof => Initiator::Peer,
+            Self::HealthCheck | Self::PeerDisconnect { .. } | Self::Violation(_) | Self::Eof => {
+                Initiator::Peer
+            }
             Self::Timeout(_) => Initiator::Time,
-            Self::Disconnect(_) | Self::Drained | Self::Stalled => Initiator::Us,
+            Self::HealthCheckRefused | Self::Disconnect(_) | Self::Drained | Self::Stalled => Initiator::Us,
             Self::Transport => Initiator::Transport,
         }
     }
@@ -183,8 +181,8 @@ mod tests {
                 false,
             ),
             (CloseReason::Disconnect(Status(13)), "disconnected by this side with 13", Initiator::Us, false),
-            (CloseReason::HealthCheckRefused, "a health check was refused", Initiator::Peer, true),
-            (CloseReason::Timeout(Timer::Age), "the connection was open", Initiator::Time, true),
+            (CloseReason::HealthCheckRefused, "a health check was refused", Initiator::Us, true),
+            (CloseReason::Timeout(Timer::Age), "the connection reached", Initiator::Time, true),
             (CloseReason::Drained, "drained", Initiator::Us, true),
             (CloseReason::Eof, "the peer closed the connection", Initiator::Peer, true),
             (CloseReason::Transport, "the transport failed", Initiator::Transport, false),

@@ -8,7 +8,8 @@ use spop_core::{AgentConfig, Capabilities, PipeliningPolicy};
 /// Answers HAProxy with what it says, to try out an SPOE configuration.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Options {
-    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times.
+    /// Where to listen: HOST:PORT, the path of a unix socket, or HAProxy's unix@PATH, abns@NAME, *:PORT. May be given several
+    /// times.
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub(crate) listen: Vec<String>,
     /// The longest frame. The library's default, 1 MiB, unless given.
@@ -42,7 +43,7 @@ pub(crate) struct Options {
     /// How long a frame may take to arrive.
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) frame_timeout: u64,
-    /// How long health checks are refused before a drain, while everything else is served.
+    /// How long health checks and monitors are refused before a drain, while everything else is served.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(crate) lame_duck: u64,
     /// How long a drain may take.
