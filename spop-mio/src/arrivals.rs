@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -158,7 +159,12 @@ impl<H: Handler> Worker<H> {
             let arrival = Arrival { socket: Socket::Plain(socket), whence, input: bytes::BytesMut::new() };
             return self.begin(arrival, held);
         };
-        let passing = Passing::new(socket, peer, entrance, self.now, self.level > Level::Serve);
+        // A monitor that answers every connection may have a function of the application for it.
+        let begin =
+            AssertUnwindSafe(|| Passing::new(socket, peer, entrance, self.now, self.level > Level::Serve));
+        let Ok(passing) = catch_unwind(begin) else {
+            return self.warn("monitor_panicked", &"the answer of a monitor panicked");
+        };
         if let Err(error) = self.lobby.enter(self.poll.registry(), passing, held) {
             self.warn("connection_refused", &error);
         }

@@ -12,7 +12,7 @@ const ROOM: usize = 16 * 1024;
 
 /// A leftover up to this size is copied to the front of the next read. A longer one gets the next read behind it, so that
 /// a frame which arrives in many small pieces is not copied for each of them.
-const SMALL: usize = 4 * 1024;
+pub(crate) const SMALL: usize = 4 * 1024;
 
 /// The buffer that all connections of a thread read into, one after the other.
 ///

@@ -9,7 +9,7 @@ use spop_core::{
 };
 use spop_server::Tidy;
 
-use crate::{ReadBuffer, Stream};
+use crate::{ReadBuffer, Stream, buffer::SMALL};
 
 /// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
 const TURN: usize = 4;
@@ -178,7 +178,9 @@ impl<S: Stream> Connection<S> {
         }
         if !inbox.bytes.is_empty() {
             // A slice would keep the whole of the buffer that others read into.
-            self.rest = if inbox.shared { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
+            // Nor does the little behind a long frame keep that one's memory.
+            let copy = inbox.shared || inbox.bytes.len() <= SMALL;
+            self.rest = if copy { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
         }
         self.tidy.postpone(now);
         let deadlines = [deadline.map(|(at, _)| at), self.tidy.deadline()];

@@ -1,6 +1,10 @@
 //! The connections of a worker that have no session yet.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use mio::{Interest, Registry, Token, event::Source as _};
 use slab::Slab;
@@ -96,7 +100,11 @@ impl Lobby {
         let key = self.ready.pop_front()?;
         let guest = self.guests.get_mut(key)?;
         guest.queued = false;
-        let passage = guest.passing.turn(now, lame_duck);
+        // A monitor's answer may come from a function of the application.
+        let turn = AssertUnwindSafe(|| guest.passing.turn(now, lame_duck));
+        let passage = catch_unwind(turn).unwrap_or_else(|_| {
+            Passage::Refused("monitor_panicked", "the answer of a monitor panicked".to_owned())
+        });
         if let Passage::Waits(again) = passage {
             if let Some(deadline) = guest.passing.deadline()
                 && self.timers.get(key) != Some(deadline)

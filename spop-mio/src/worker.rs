@@ -224,13 +224,14 @@ impl<H: Handler> Worker<H> {
         // The handlers of others may have taken their time.
         self.now = self.shared.clock.now();
         let (app, now, whence) = (&mut self.app, self.now, &conn.whence);
-        let turn =
+        let mut turn =
             conn.io.turn(now, &mut self.buffer, |reactor, action| app.act(now, reactor, whence, action));
         let held = conn.io.reactor().unfinished_bytes();
         if !self.shared.unfinished.count(&mut conn.unfinished, held) {
             self.app.disconnect(now, conn.io.reactor_mut(), whence, Status::RESOURCE, TOO_MUCH_UNFINISHED);
-            self.queue(key);
-            return;
+            // What it held is gone now, and not when the peer has closed.
+            let _ = self.shared.unfinished.count(&mut conn.unfinished, conn.io.reactor().unfinished_bytes());
+            turn = Turn::Again;
         }
         if turn == Turn::Over {
             self.remove(key);

@@ -132,6 +132,10 @@ pub struct UnfinishedBytes {
 /// What is counted in one step. A connection with less costs nothing to count, and holds no more than its sockets do.
 const STEP: usize = 16 * 1024;
 
+/// What a connection may hold whatever the others do: HAProxy's frames and usual bodies. Who fills the limit up does not end the
+/// connections of others.
+const SPARED: usize = 4 * STEP;
+
 impl Default for Unfinished {
     /// 256 MiB.
     fn default() -> Self {
@@ -150,7 +154,8 @@ impl Unfinished {
         UnfinishedBytes { counted: 0, now: Arc::clone(&self.now) }
     }
 
-    /// Counts what a connection holds now. False when all connections together hold too much, and this one came to hold more.
+    /// Updates the count of a connection. False if the total exceeds the limit, and this connection grew and holds more than
+    /// 64 KiB.
     #[inline]
     #[must_use]
     pub fn count(&self, connection: &mut UnfinishedBytes, bytes: usize) -> bool {
@@ -166,7 +171,8 @@ impl Unfinished {
             return true;
         }
         let more = counted - before;
-        self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.max.load(Ordering::Relaxed)
+        let total = self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        counted <= SPARED || total <= self.max.load(Ordering::Relaxed)
     }
 }
 
@@ -205,6 +211,7 @@ mod tests {
         assert!(all.count(&mut one, 6 * STEP + 1) && all.count(&mut other, 4 * STEP));
         assert!(!all.count(&mut other, 5 * STEP), "one step too many");
         assert!(all.count(&mut other, 5 * STEP), "no more than before");
+        assert!(all.count(&mut all.connection(), 4 * STEP), "little enough to be spared");
         assert!(all.count(&mut one, STEP - 1) && all.count(&mut other, 10 * STEP));
         drop(other);
         assert!(all.count(&mut one, 10 * STEP));

@@ -21,29 +21,32 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// The message cannot be sent, or not within a second. Log it and go on: a unit with `Type=notify` then fails to start after
 /// its `TimeoutStartSec=`.
 pub fn ready(status: &str) -> io::Result<()> {
-    notify("READY=1", status)
+    notify("READY=1", status, Some(SEND_TIMEOUT))
 }
 
 /// The service has begun to stop, and `status` says how far it is. Also for each later change of the status.
 ///
 /// # Errors
-/// The message cannot be sent, or not within a second.
+/// The message cannot be sent, or not at once: whoever shuts down has requests to serve, and systemd has the end of the process.
 pub fn stopping(status: &str) -> io::Result<()> {
-    notify("STOPPING=1", status)
+    notify("STOPPING=1", status, None)
 }
 
-fn notify(state: &str, status: &str) -> io::Result<()> {
+fn notify(state: &str, status: &str, timeout: Option<Duration>) -> io::Result<()> {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    send(&socket, state, status).map_err(|error| {
+    send(&socket, state, status, timeout).map_err(|error| {
         let message =
             format!("cannot send {state} to systemd at NOTIFY_SOCKET={}: {error}", socket.display());
         io::Error::new(error.kind(), message)
     })
 }
 
-fn send(to: &OsStr, state: &str, status: &str) -> io::Result<()> {
+fn send(to: &OsStr, state: &str, status: &str, timeout: Option<Duration>) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    match timeout {
+        Some(timeout) => socket.set_write_timeout(Some(timeout))?,
+        None => socket.set_nonblocking(true)?,
+    }
     match to.as_bytes() {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         [b'@', name @ ..] => {

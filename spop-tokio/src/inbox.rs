@@ -100,8 +100,11 @@ impl Inbox {
                 self.rest = BytesMut::from(&*buffer);
             }
             put_back(buffer);
-        } else if !buffer.is_empty() {
+        } else if buffer.len() > SMALL {
             self.rest = buffer;
+        } else if !buffer.is_empty() {
+            // Of the memory of a long frame, the little behind it keeps none.
+            self.rest = BytesMut::from(&*buffer);
         }
     }
 }

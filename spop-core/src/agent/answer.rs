@@ -134,7 +134,10 @@ impl AgentReactor {
     /// the drain timeout the session ends whatever is owed.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
-        self.drained_by = None;
+        if self.drained_by.take().is_some() {
+            // It has its own time.
+            self.link.stop_draining();
+        }
         self.link.drain(now + self.config.timeouts.drain);
         self.hold_back();
     }

@@ -41,6 +41,9 @@ impl Default for Farewell {
 /// How long a driver may take to read once more when the moment has come.
 const READ_WITHIN: Duration = Duration::from_millis(20);
 
+/// When a connection that is old enough and was too busy to be drained is tried again, at the earliest.
+const AGE_RETRY: Duration = Duration::from_secs(1);
+
 /// What a peer is told whose connection was drained.
 pub(super) const DRAINED: &str = "the agent takes no more requests here";
 
@@ -53,7 +56,7 @@ pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestam
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^= mixed >> 31;
     // From 900 to 1100 thousandths.
-    age / 1_000 * (900 + (mixed % 201) as u32)
+    (age / 1_000).saturating_mul(900 + (mixed % 201) as u32)
 }
 
 impl AgentReactor {
@@ -72,13 +75,29 @@ impl AgentReactor {
     }
 
     /// A session that was left because it was idle stays when something has come meanwhile.
-    fn stay_if_used(&mut self) {
+    pub(super) fn stay_if_used(&mut self) {
         let Some(idle) = self.config.timeouts.idle else { return };
         if self.drained_by == Some(Timer::Idle) && self.link.now() < self.link.last_active() + idle {
-            self.drained_by = None;
-            self.drain_moment = None;
-            self.link.stop_draining();
+            self.stop_draining();
         }
+    }
+
+    /// Takes back a drain that a timer began.
+    fn stop_draining(&mut self) {
+        self.drained_by = None;
+        self.drain_moment = None;
+        self.link.stop_draining();
+    }
+
+    /// A drain found no good moment in time. One that only a timer wanted is tried again later: nothing forces requests to be
+    /// lost for it. False where it ends the session.
+    pub(super) fn put_off_draining(&mut self) -> bool {
+        self.stay_if_used();
+        if self.drained_by == Some(Timer::Age) {
+            self.stop_draining();
+            self.max_age = Some(self.link.now() + self.config.timeouts.drain.max(AGE_RETRY));
+        }
+        !self.link.is_draining()
     }
 
     /// In a drain, holds back the answers that will be sent from now on. Not a HELLO: who gets one asks what it came for.
@@ -112,7 +131,7 @@ impl AgentReactor {
     /// comes again.
     pub(super) fn on_drain_timer(&mut self) {
         let moment = self.moment();
-        if let Some(moment) = moment
+        if let Some(moment) = moment.filter(|moment| *moment <= self.link.now())
             && self.drain_moment.is_none_or(|(announced, _)| announced != moment)
             && self.farewell().is_some()
         {
@@ -124,11 +143,11 @@ impl AgentReactor {
 
     /// When there is something to be done for a drain, other than its end.
     pub(super) fn next_of_drain(&self) -> Option<Timestamp> {
-        let moment = self.moment().map(|moment| match self.drain_moment {
-            Some((announced, at)) if announced == moment => at + READ_WITHIN,
-            _ => moment,
-        });
-        let next = moment.into_iter().chain(self.held_until()).min()?;
+        let next = match (self.moment(), self.drain_moment) {
+            // Answers that are held back leave with the DISCONNECT then.
+            (Some(moment), Some((announced, at))) if announced == moment => at + READ_WITHIN,
+            (moment, _) => moment.into_iter().chain(self.held_until()).min()?,
+        };
         Some(next.max(self.link.now()))
     }
 

@@ -11,6 +11,9 @@ mod reactor;
 mod receive;
 mod ticket;
 
+#[cfg(test)]
+mod tests;
+
 pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
 pub use config::{AgentConfig, OnFailure, PipeliningPolicy};
 pub use drain::Farewell;

@@ -59,7 +59,7 @@ pub struct AgentReactor {
     /// In nanoseconds, the age from which an answer is late.
     pub(super) late_after: u64,
     /// When the connection is old enough to be drained.
-    max_age: Option<Timestamp>,
+    pub(super) max_age: Option<Timestamp>,
     /// The agent is about to shut down: health checks are refused.
     lame_duck: bool,
     /// Which timer began the drain, if one did.
@@ -421,6 +421,7 @@ impl AgentReactor {
                 self.on_drain_timer();
                 None
             }
+            Timer::Drain if self.put_off_draining() => None,
             Timer::Drain => {
                 let message = if self.drained_by.is_some() { DRAINED } else { "the agent is shutting down" };
                 self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);

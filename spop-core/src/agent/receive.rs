@@ -139,7 +139,13 @@ impl AgentReactor {
             return None;
         }
         let (ticket, ids, _) = self.flight.oldest()?;
-        Some(self.cancel(ticket, ids, Cancel::Abandoned))
+        let action = self.cancel(ticket, ids, Cancel::Abandoned);
+        if self.window > 1 {
+            // Any of them may be the one that was given up: should the oldest still be waited for, it has an answer.
+            self.flight.answered();
+            self.push_failure(ids);
+        }
+        Some(action)
     }
 
     fn cancel(&mut self, ticket: TicketId, ids: Ids, why: Cancel) -> Action<'static> {

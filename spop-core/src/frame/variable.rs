@@ -53,6 +53,9 @@ pub struct DroppedName<'a> {
     fault: Fault,
 }
 
+/// How much of a name is shown.
+const NAME_SHOWN: usize = 64;
+
 impl<'a> DroppedName<'a> {
     pub(super) fn of(scope: Scope, name: &'a [u8]) -> Option<Self> {
         Fault::of(scope, PREFIX_MIN, name).map(|fault| Self { scope, name, fault })
@@ -70,7 +73,8 @@ impl<'a> DroppedName<'a> {
 
     /// Why HAProxy drops it.
     pub fn error(&self) -> NameError {
-        self.fault.error(self.name)
+        // A name may be as long as a frame, and a message must not.
+        self.fault.error(self.name.get(..NAME_SHOWN).unwrap_or(self.name))
     }
 }
 

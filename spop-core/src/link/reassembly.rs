@@ -106,7 +106,10 @@ impl Reassembly {
             return if refused { Continued::Swallowed } else { Continued::Unknown };
         };
         let kept = self.sets.get_mut(index).is_some_and(|set| {
-            set.touched = now;
+            // An empty fragment brings nothing, and no time.
+            if !fragment.is_empty() {
+                set.touched = now;
+            }
             append(&mut set.payload, &mut self.bytes, fragment, limits)
         });
         if kept && !last {

@@ -1,0 +1,233 @@
+//! Timers of any configuration, and the last look before a disconnect.
+
+use alloc::{format, sync::Arc, vec, vec::Vec};
+use core::time::Duration;
+
+use bytes::BytesMut;
+use proptest::{collection, option, prelude::*, sample::select};
+
+use super::*;
+use crate::{
+    Actions, Status, Timer, Timestamp,
+    frame::{Flags, FrameType, Header, Ids, put_frame},
+    link::{Layers, Phase, Progress},
+    notation,
+};
+
+const START: Timestamp = Timestamp::from_millis(1_000);
+
+fn hello(capabilities: &str) -> Vec<u8> {
+    notation::parse_bytes(&format!(
+        "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+         capabilities=string:\"{capabilities}\" engine-id=string:e"
+    ))
+    .unwrap()
+}
+
+fn notify(stream: u64, flags: Flags, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let header = Header { frame_type: FrameType::Notify, flags, ids: Ids::new(stream, 1) };
+    put_frame(&mut bytes, header, payload);
+    bytes
+}
+
+/// Gives all of the input to the reactor; the tickets that come of it.
+fn feed(reactor: &mut AgentReactor, now: Timestamp, inbox: &mut BytesMut) -> Vec<Ticket> {
+    let mut tickets = Vec::new();
+    loop {
+        match reactor.on_bytes(now, inbox) {
+            Action::RunMessages(notify) => tickets.push(notify.ticket),
+            Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => {
+                return tickets;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn send_all(reactor: &mut AgentReactor, now: Timestamp) {
+    let n = reactor.outgoing().len();
+    let _ = reactor.on_sent(now, n);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Input(Vec<u8>),
+    Answer,
+    Send(usize),
+    ReadBlocked,
+    Drain,
+    Wait(Duration),
+    /// Until the next deadline.
+    Sleep,
+}
+
+fn duration() -> impl Strategy<Value = Duration> + Clone {
+    let times = [0, 1, 1_000_000, 5_000_000, 100_000_000, 1_000_000_000, u64::MAX];
+    select(times.map(Duration::from_nanos).to_vec())
+}
+
+prop_compose! {
+    fn config()(
+        timeouts in collection::vec(option::weighted(0.7, duration()), 9),
+        times in collection::vec(duration(), 5),
+        counts in collection::vec(0_usize..4, 2),
+        outgoing in select(vec![0_usize, 20, 200, 1 << 20]),
+        always: bool,
+        farewell: bool,
+    ) -> AgentConfig {
+        let mut config = AgentConfig::default();
+        config.processing = timeouts[0];
+        config.max_age = timeouts[1];
+        config.quiet_after_refusal = timeouts[2];
+        config.max_waiting_frames = counts[0];
+        config.limits.max_in_flight = counts[1];
+        config.limits.max_outgoing = outgoing;
+        config.limits.max_payload = 40;
+        config.timeouts.hello = timeouts[3];
+        config.timeouts.frame = timeouts[4];
+        config.timeouts.idle = timeouts[5];
+        config.timeouts.write = timeouts[6];
+        config.timeouts.message = timeouts[7];
+        (config.timeouts.drain, config.timeouts.linger) = (times[0], times[1]);
+        config.farewell =
+            farewell.then_some(Farewell { hold: times[2], silence: times[3], idle: times[4] });
+        if always {
+            config.pipelining = PipeliningPolicy::Always;
+        }
+        config
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u64..6).prop_map(|stream| Step::Input(notify(stream, Flags::FIN, b"\x01m\x00"))),
+        1 => (0_u64..6).prop_map(|stream| Step::Input(notify(stream, Flags::FIN, b""))),
+        1 => (0_u64..4, 0_usize..50)
+            .prop_map(|(stream, len)| Step::Input(notify(stream, Flags::NONE, &vec![1; len]))),
+        1 => (1_usize..10).prop_map(|n| Step::Input(vec![0; n.min(3)])),
+        2 => Just(Step::Answer),
+        2 => (0_usize..200).prop_map(Step::Send),
+        1 => Just(Step::ReadBlocked),
+        1 => Just(Step::Drain),
+        2 => duration().prop_filter("in time", |time| *time < Duration::MAX / 2).prop_map(Step::Wait),
+        2 => Just(Step::Sleep),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_a_timeout_the_next_deadline_is_later_whatever_the_configuration(
+        config in config(),
+        capabilities in select(vec!["", "pipelining", "pipelining,async", "fragmentation,pipelining"]),
+        layers in select(vec![Layers::Plain, Layers::Data]),
+        id: u64,
+        steps in collection::vec(step(), 0..40),
+    ) {
+        let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(id), START).with_layers(layers);
+        let (mut now, mut inbox) = (START, BytesMut::from(&hello(capabilities)[..]));
+        let mut tickets = feed(&mut reactor, now, &mut inbox);
+        for step in steps {
+            match step {
+                Step::Input(bytes) => inbox.extend_from_slice(&bytes),
+                Step::Answer => {
+                    if let Some(ticket) = tickets.pop() {
+                        let _ = reactor.acknowledge(now, ticket, &Actions::new());
+                    }
+                }
+                Step::Send(n) => {
+                    let n = n.min(reactor.outgoing().len());
+                    let _ = reactor.on_sent(now, n);
+                }
+                Step::ReadBlocked => drop(reactor.on_read_blocked(now)),
+                Step::Drain => reactor.drain(now),
+                Step::Wait(time) => now = (now + time).min(START + Duration::from_secs(1_000_000)),
+                Step::Sleep => {
+                    if let Some((at, _)) = reactor.deadline() {
+                        now = now.max(at.min(now + Duration::from_secs(100)));
+                    }
+                }
+            }
+            let interest = reactor.interest();
+            if interest.read || interest.resume {
+                tickets.extend(feed(&mut reactor, now, &mut inbox));
+            }
+            while reactor.interest().shut.is_some() {
+                let _ = reactor.on_write_shut(now, Progress::Done);
+            }
+            if reactor.deadline().is_some_and(|(at, _)| at <= now) {
+                let mut left = 2_000;
+                while !matches!(
+                    reactor.on_timeout(now),
+                    Action::SendFrames | Action::WantBytes { .. } | Action::Paused
+                ) {
+                    left -= 1;
+                    prop_assert!(left > 0, "timeouts without end");
+                }
+                if let Some((at, timer)) = reactor.deadline() {
+                    prop_assert!(at > now, "{timer:?} is due again");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_has_its_greatest_age_give_or_take_a_tenth() {
+    let age = |age: Duration, id| {
+        let mut config = AgentConfig { max_age: Some(age), ..AgentConfig::default() };
+        config.timeouts.hello = None;
+        config.timeouts.idle = None;
+        let reactor = AgentReactor::new(Arc::new(config), ConnectionId(id), START);
+        let (at, timer) = reactor.deadline().unwrap();
+        assert_eq!(timer, Timer::Age);
+        at.since(START)
+    };
+    let ages: Vec<_> = (0..1_000).map(|id| age(Duration::from_secs(1_000), id).as_secs()).collect();
+    assert!(ages.iter().all(|age| (900..=1_100).contains(age)), "{ages:?}");
+    assert!(*ages.iter().min().unwrap() < 910 && *ages.iter().max().unwrap() > 1_090);
+    assert!(age(Duration::MAX, 7) > Duration::from_secs(1 << 32));
+}
+
+#[test]
+fn however_late_a_timer_is_a_drain_looks_for_input_once_more() {
+    for late in [14, 16, 30] {
+        let mut reactor = AgentReactor::new(Arc::default(), ConnectionId(1), START);
+        let mut inbox = BytesMut::from(&hello("pipelining,async")[..]);
+        let _ = feed(&mut reactor, START, &mut inbox);
+        let _ = feed(&mut reactor, START, &mut inbox);
+        send_all(&mut reactor, START);
+        inbox.extend_from_slice(&notify(1, Flags::FIN, b"\x01m\x00"));
+        let ticket = feed(&mut reactor, START, &mut inbox).pop().unwrap();
+        reactor.drain(START);
+        reactor.acknowledge(START, ticket, &Actions::new()).unwrap();
+        let now = START + Duration::from_millis(late);
+        let _ = reactor.on_timeout(now);
+        assert_eq!(reactor.phase(), Phase::Established, "{late} ms late");
+        let closed = reactor.on_read_blocked(now);
+        assert!(matches!(closed, Action::Close(_)), "{late} ms late: {closed:?}");
+    }
+}
+
+#[test]
+fn a_full_connection_that_was_idle_is_not_left() {
+    let mut config = AgentConfig { processing: None, ..AgentConfig::default() };
+    config.limits.max_in_flight = 1;
+    config.timeouts.message = None;
+    config.timeouts.drain = Duration::from_secs(10);
+    let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(1), START);
+    let mut inbox = BytesMut::from(&hello("pipelining,async")[..]);
+    let _ = feed(&mut reactor, START, &mut inbox);
+    send_all(&mut reactor, START);
+    let idle = START + Duration::from_secs(600);
+    let _ = reactor.on_timeout(idle);
+    inbox.extend_from_slice(&notify(1, Flags::FIN, b"\x01m\x00"));
+    let ticket = feed(&mut reactor, idle, &mut inbox).pop().unwrap();
+    let later = idle + Duration::from_secs(60);
+    let _ = reactor.on_timeout(later);
+    assert!(reactor.acknowledge(later, ticket, &Actions::new()).is_ok());
+    assert_eq!(reactor.phase(), Phase::Established);
+    let _ = reactor.disconnect(later, Status::NORMAL, "");
+}
