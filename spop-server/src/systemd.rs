@@ -27,7 +27,7 @@ pub fn ready(status: &str) -> io::Result<()> {
 /// The service has begun to stop, and `status` says how far it is. Also for each later change of the status.
 ///
 /// # Errors
-/// The message cannot be sent, or not at once: whoever shuts down has requests to serve, and systemd has the end of the process.
+/// The message cannot be sent, or not at once: a server that shuts down has requests to serve, and systemd sees the end of the process.
 pub fn stopping(status: &str) -> io::Result<()> {
     notify("STOPPING=1", status, None)
 }

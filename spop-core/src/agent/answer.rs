@@ -172,7 +172,7 @@ impl AgentReactor {
         ticket.connection != self.connection || self.flight.contains(ticket.id)
     }
 
-    /// Takes the ticket for an answer that is about to be queued; `None` when nobody waits for it.
+    /// Takes the ticket for an answer that is about to be queued; `None` if the request was cancelled.
     #[inline]
     fn settle(&mut self, ticket: &Ticket) -> Option<Settled> {
         let mut settled = Settled::Queued;
