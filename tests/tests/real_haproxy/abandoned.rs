@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use spop_tests::agent::Agent;
-use spop_tests::haproxy::{Config, Engine, Haproxy};
+use spop_tests::haproxy::{Config, Haproxy};
 use spop_tests::load::concurrently;
-use spop_tests::stage::{Stage, Verdict, everywhere, with_engine};
+use spop_tests::stage::{Stage, Verdict, everywhere};
 
 /// Longer than any of this takes.
 const SLOW: &str = "/?v=slow&ms=20000";
@@ -92,10 +92,10 @@ fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<()> {
 }
 
 // 2.6 and 3.0 count twenty unanswered requests on a connection as its end, also those that they gave up, and do not always open
-// another in time. They need an agent whose limit is no higher, see the next test.
+// another in time: the oldest gives way there.
 #[test]
 fn beside_a_steady_load_of_abandoned_requests_every_quick_one_is_answered() -> Verdict {
-    with_engine(Engine::Multiplexer, |stage| beside_a_steady_load(stage, &[]))
+    everywhere(|stage| beside_a_steady_load(stage, &[]))
 }
 
 #[test]
