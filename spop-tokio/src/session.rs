@@ -482,6 +482,8 @@ where
         }
         if !self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
             self.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            // What it held is gone now, and not when the peer has closed.
+            let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
         }
     }
 
@@ -522,8 +524,10 @@ where
         loop {
             let action = self.reactor.on_timeout(now);
             if !self.carry_out(now, cx, action) {
-                return;
+                break;
             }
         }
+        // A payload that was given up is gone. It cannot be more than before.
+        let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
     }
 }
