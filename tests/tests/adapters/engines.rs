@@ -16,7 +16,11 @@ const SILENCE: Duration = Duration::from_millis(80);
 const LOSS: Duration = Duration::from_millis(400);
 
 fn serve(stage: &Stage<'_>) -> Result<Server> {
-    stage.serve_with(|plan| plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC)
+    stage.serve_with(|plan| {
+        plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        // Twenty requests that are held are as many as HAProxy sends: none is to give way.
+        plan.config.processing = None;
+    })
 }
 
 fn session(server: &Server, engine: &str) -> Result<Peer> {
