@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // It is a test.
 
 mod adapters {
+    mod log;
     mod on_mio;
     mod on_tokio;
     mod script;
@@ -15,9 +16,11 @@ mod adapters {
     mod fragments;
     mod handshake;
     mod limits;
+    mod overtime;
     mod requests;
     mod secure;
     mod swap;
+    mod warnings;
 
     /// Each scenario is a test of each adapter.
     macro_rules! scenarios {
@@ -88,6 +91,17 @@ mod adapters {
             bad_input_has_its_status_and_costs_one_connection
             a_frame_that_stops_half_way_is_given_up
             an_idle_connection_is_ended
+        }
+        overtime {
+            a_late_answer_is_sent_and_counted
+            at_the_limit_in_flight_the_oldest_gives_way
+            haproxy_3_1_has_one_request_at_a_time
+            haproxy_3_1_with_pipelining_takes_short_answers
+        }
+        warnings {
+            requests_longer_than_the_agent_takes
+            a_variable_that_haproxy_drops
+            a_client_of_another_protocol
         }
         failures {
             a_failed_handler_gives_an_empty_answer

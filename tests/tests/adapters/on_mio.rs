@@ -5,7 +5,8 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 use spop_mio::{
-    Endpoint, Handler, Outcome, Partial, Reply, Request, Responder, Server, ServerHandle, Stats, Swap, Watch,
+    Cancelled, Endpoint, Handler, Outcome, Partial, Reply, Request, Responder, Server, ServerHandle, Stats,
+    Swap, Watch,
 };
 use spop_tests::wait::PATIENCE;
 
@@ -52,6 +53,10 @@ impl Later for Responder {
     fn is_cancelled(&self) -> bool {
         Self::is_cancelled(self)
     }
+
+    fn cancelled(&self) -> Option<Cancelled> {
+        Self::cancelled(self)
+    }
 }
 
 struct OfMio {
@@ -74,7 +79,7 @@ impl Adapter for OnMio {
         if let Some(tls) = &plan.tls {
             endpoint = endpoint.tls(tls);
         }
-        let mut server = Server::with_config(swap.clone(), plan.config).workers(2);
+        let mut server = Server::with_config(swap.clone(), plan.config).workers(plan.workers.unwrap_or(2));
         if let Some(max) = plan.max_connections {
             server = server.max_connections(max);
         }
@@ -83,6 +88,12 @@ impl Adapter for OnMio {
         }
         if let Some(max) = plan.max_in_flight {
             server = server.max_in_flight(max);
+        }
+        if let Some(max) = plan.max_unfinished_bytes {
+            server = server.max_unfinished_bytes(max);
+        }
+        if let Some(time) = plan.lame_duck {
+            server = server.lame_duck(time);
         }
         let server = server.bind(endpoint)?;
         let address = server.addresses()?.first().context("no address")?.to_string();

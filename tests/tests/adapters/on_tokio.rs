@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use spop_tests::wait::PATIENCE;
 use spop_tokio::{
-    Endpoint, Handler, Partial, Reply, Request, Responder, Server, ServerHandle, Stats, Swap, Watch,
+    Cancellation, Cancelled, Endpoint, Handler, Partial, Reply, Request, Responder, Server, ServerHandle,
+    Stats, Swap, Watch,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -36,7 +37,8 @@ impl Handler for Play {
             Deed::Say(reply) => reply,
             Deed::Hold(key, reply) => {
                 let (responder, response) = Responder::new();
-                self.gate.keep(key, Box::new(responder), reply);
+                let waits = Waits { responder, cancellation: request.cancellation() };
+                self.gate.keep(key, Box::new(waits), reply);
                 response.await
             }
             Deed::Drop => {
@@ -53,13 +55,23 @@ impl Handler for Play {
     }
 }
 
-impl Later for Responder {
+/// A handler that waits for its answer, which ends with its future, and what it would have been told.
+struct Waits {
+    responder: Responder,
+    cancellation: Cancellation,
+}
+
+impl Later for Waits {
     fn answer(self: Box<Self>, reply: Reply) {
-        Self::answer(*self, reply);
+        self.responder.answer(reply);
     }
 
     fn is_cancelled(&self) -> bool {
-        Self::is_cancelled(self)
+        self.responder.is_cancelled()
+    }
+
+    fn cancelled(&self) -> Option<Cancelled> {
+        self.cancellation.reason()
     }
 }
 
@@ -74,7 +86,8 @@ struct OfTokio {
 
 impl Adapter for OnTokio {
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime =
+            Builder::new_multi_thread().worker_threads(plan.workers.unwrap_or(2)).enable_all().build()?;
         let Plan { gate, .. } = plan;
         let swap = Swap::new(Play { gate: gate.clone(), generation: 0 });
         let mut endpoint = match plan.path {
@@ -94,6 +107,12 @@ impl Adapter for OnTokio {
         }
         if let Some(max) = plan.max_in_flight {
             server = server.max_in_flight(max);
+        }
+        if let Some(max) = plan.max_unfinished_bytes {
+            server = server.max_unfinished_bytes(max);
+        }
+        if let Some(time) = plan.lame_duck {
+            server = server.lame_duck(time);
         }
         let server = runtime.block_on(server.bind(endpoint))?;
         let address = server.addresses()?.first().context("no address")?.to_string();

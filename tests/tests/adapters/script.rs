@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use spop_core::frame::Messages;
 use spop_core::{Actions, ArgError, Partial, Reply, Scope, Status, Value, Watch};
+use spop_server::Cancelled;
 use spop_tests::wait::{PATIENCE, until};
 
 /// What a handler knows besides the messages.
@@ -35,7 +38,8 @@ pub(crate) enum Deed {
 }
 
 /// Reads a request: `hold key=…`, `panic`, `drop`, `fail`, `disconnect code=…`, `blob size=…`, `who`, `engine`,
-/// `generation`. Any other message has its arguments echoed, as variables of the same names.
+/// `generation`, `block ms=…` (occupies its thread). Any other message has its arguments echoed, as variables of the same
+/// names. A request without messages must not come here: the server answers it.
 pub(crate) fn deed(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Deed {
     match read(messages, facts) {
         Ok(deed) => deed,
@@ -46,6 +50,9 @@ pub(crate) fn deed(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Deed
 fn read(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Result<Deed, ArgError> {
     let mut actions = Actions::new();
     let mut hold = None;
+    if messages.is_empty() {
+        return Ok(Deed::Say(Reply::Disconnect { status: Status(99), message: "no messages".into() }));
+    }
     for message in messages {
         match message.name() {
             b"hold" => hold = Some(message.arg::<&str>("key")?.to_owned()),
@@ -65,6 +72,7 @@ fn read(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Result<Deed, Ar
                 let engine = facts.engine.as_deref().map_or(Value::Null, Value::String);
                 actions.set_var(Scope::Transaction, "engine", engine);
             }
+            b"block" => sleep(Duration::from_millis(message.arg("ms")?)),
             b"generation" => drop(actions.set_var(Scope::Transaction, "generation", facts.generation)),
             _ => {
                 for (name, value) in message.args() {
@@ -104,6 +112,8 @@ pub(crate) fn watch(arriving: Partial<'_>) -> Watch {
 pub(crate) trait Later: Send {
     fn answer(self: Box<Self>, reply: Reply);
     fn is_cancelled(&self) -> bool;
+    /// Why nobody wants it any more.
+    fn cancelled(&self) -> Option<Cancelled>;
 }
 
 /// Where requests wait until the test lets them go on.
@@ -143,6 +153,16 @@ impl Gate {
         until(&format!("{key} is cancelled"), PATIENCE, || {
             Ok(self.held().get(key).is_some_and(|held| held.later.is_cancelled()).then_some(()))
         })
+    }
+
+    /// Waits until nobody wants an answer any more that is held, for this reason.
+    pub(crate) fn wait_for_reason(&self, key: &str, why: Cancelled) -> Result<()> {
+        self.wait_for_cancel(key)?;
+        let reason = || self.held().get(key).and_then(|held| held.later.cancelled());
+        until(&format!("{key} is cancelled as {why:?}"), PATIENCE, || {
+            Ok((reason() == Some(why)).then_some(()))
+        })
+        .with_context(|| format!("{:?}", reason()))
     }
 
     /// Whether nobody wants an answer any more that is held.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use spop_core::AgentConfig;
@@ -45,6 +46,10 @@ pub(crate) struct Plan {
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_source: Option<usize>,
     pub(crate) max_in_flight: Option<usize>,
+    pub(crate) max_unfinished_bytes: Option<usize>,
+    pub(crate) lame_duck: Option<Duration>,
+    /// Threads; two unless given.
+    pub(crate) workers: Option<usize>,
     pub(crate) gate: Gate,
 }
 
