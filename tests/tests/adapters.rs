@@ -15,6 +15,7 @@ mod adapters {
     mod failures;
     mod fragments;
     mod handshake;
+    mod lame_duck;
     mod limits;
     mod overtime;
     mod requests;
@@ -92,6 +93,11 @@ mod adapters {
             a_frame_that_stops_half_way_is_given_up
             an_idle_connection_is_ended
         }
+        lame_duck {
+            health_checks_are_refused_and_sessions_served
+            when_it_is_over_the_server_drains
+            without_it_a_drain_begins_at_once
+        }
         overtime {
             a_late_answer_is_sent_and_counted
             at_the_limit_in_flight_the_oldest_gives_way
@@ -125,6 +131,7 @@ mod adapters {
         entrance {
             source_rules_decide
             a_probe_is_answered_and_closed
+            a_probe_has_another_answer_in_lame_duck
             a_proxy_header_says_who_asks
             without_its_proxy_header_a_connection_ends
             rules_judge_whom_they_know_at_their_place

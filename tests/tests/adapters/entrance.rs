@@ -8,6 +8,7 @@ use spop_core::accept::{
     AcceptConfig, Addresses, ExpectProxy, Monitor, Policy, ProxyVersion, SourceRules, encode_proxy_header,
 };
 use spop_tests::peer::Peer;
+use spop_tests::wait::{PATIENCE, until_true};
 
 use super::stage::{Over, Server, Stage};
 
@@ -51,6 +52,39 @@ pub(super) fn a_probe_is_answered_and_closed(stage: &Stage<'_>) -> Result<()> {
     let mut peer = server.connect()?;
     peer.send_bytes(b"GET /healthy HTTP/1.0\r\n\r\n")?;
     peer.expect_status(3)
+}
+
+pub(super) fn a_probe_has_another_answer_in_lame_duck(stage: &Stage<'_>) -> Result<()> {
+    let accept = AcceptConfig::new()
+        .with(Monitor::new("ping\n", "pong\n").lame_duck("gone\n"))?
+        .with(Monitor::new("check\n", "fine\n"))?;
+    let mut server = stage.serve_with(|plan| {
+        plan.accept = accept;
+        plan.lame_duck = Some(Duration::from_secs(60));
+    })?;
+    let answer = |mut probe: Peer, request: &[u8]| {
+        probe.send_bytes(request)?;
+        probe.rest()
+    };
+    let silent = server.connect()?;
+    for _ in 0..10 {
+        ensure!(answer(server.connect()?, b"ping\n")? == b"pong\n", "before");
+        ensure!(answer(server.connect()?, b"check\n")? == b"fine\n", "before");
+    }
+    server.running.drain();
+    let mut gone = 0;
+    // Each thread of the server hears of it by itself.
+    until_true("it says so", PATIENCE, || {
+        gone = if answer(server.connect()?, b"ping\n")? == b"gone\n" { gone + 1 } else { 0 };
+        Ok(gone == 8)
+    })?;
+    ensure!(answer(silent, b"ping\n")? == b"gone\n", "on a connection that was open before");
+    // A monitor that has no answer for this stage gives none.
+    ensure!(answer(server.connect()?, b"check\n")?.is_empty(), "it is said to be fine");
+    ensure!(server.running.stats().rejected == 0, "a probe was refused");
+    server.expect_alive()?;
+    server.running.stop();
+    server.running.wait()
 }
 
 fn header(version: ProxyVersion) -> Result<Vec<u8>> {
