@@ -123,6 +123,9 @@ mod adapters {
         limits {
             requests_in_flight_on_a_connection
             requests_in_flight_in_all
+            unfinished_bytes_in_all
+            unfinished_bytes_of_a_connection_that_is_ended
+            unfinished_bytes_of_a_request_that_is_given_up
             connections_in_all
             connections_of_a_source
             the_length_of_an_engine_id

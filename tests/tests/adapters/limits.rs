@@ -1,9 +1,13 @@
 //! What is over a limit is refused, counted, and costs nobody else.
 
-use anyhow::{Result, ensure};
-use spop_tests::peer::Peer;
+use std::thread::sleep;
+use std::time::Duration;
 
-use super::stage::{Over, Stage};
+use anyhow::{Context as _, Result, ensure};
+use spop_tests::peer::{Peer, bytes};
+use spop_tests::wait::PATIENCE;
+
+use super::stage::{Over, Server, Stage};
 
 pub(super) const OVER: &[Over] = &[Over::Tcp];
 
@@ -40,6 +44,115 @@ pub(super) fn requests_in_flight_in_all(stage: &Stage<'_>) -> Result<()> {
     other.ask("NOTIFY fin 5 1 m v=int32:3", "ACK fin 5 1 set txn v=int32:3")?;
     server.gate.release("b")?;
     other.expect("ACK fin 1 1 set txn v=int32:2")
+}
+
+/// A thread may send what it has to say a moment before it counts what has become free.
+const COUNTED: Duration = Duration::from_millis(60);
+
+/// A session with a HAProxy whose frames are long.
+fn long_session(server: &Server) -> Result<Peer> {
+    server.session_with("capabilities=string:pipelining,async max-frame-size=uint32:1048576")
+}
+
+/// A request of so many KiB and a few bytes, and its answer.
+fn long_request(kib: usize) -> (String, String) {
+    let value = format!("a=string:\"x\"*{}", kib << 10);
+    (format!("m {value}"), format!("ACK fin 1 1 set txn {value}"))
+}
+
+/// The front of a request in fragments has been read.
+fn hold_fragment(peer: &mut Peer, request: &str, kib: usize) -> Result<()> {
+    peer.send(&format!("NOTIFY - 1 1 messages[..{}] {request}\nNOTIFY fin 3 1 m", kib << 10))?;
+    peer.expect("ACK fin 3 1")
+}
+
+pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| {
+        plan.max_unfinished_bytes = Some(512 << 10);
+        plan.config.timeouts.linger = Duration::from_millis(100);
+    })?;
+    let mut bystander = server.session()?;
+    let (fragmented, answer) = long_request(250);
+    let mut fragments = long_session(&server)?;
+    hold_fragment(&mut fragments, &fragmented, 200)?;
+    // Two more of 140 KiB are as much as may be. Which of three is one too many depends on what is read first.
+    let (long, long_answer) = long_request(190);
+    let long = bytes(&format!("NOTIFY fin 1 1 {long}"))?;
+    let (front, rest) = long.split_at_checked(140 << 10).context("it is shorter")?;
+    let mut peers = (0..3).map(|_| long_session(&server)).collect::<Result<Vec<_>>>()?;
+    for peer in &mut peers {
+        peer.send_bytes(front)?;
+    }
+    server.wait_for("one of them is gone", |stats| stats.open == 4)?;
+    let mut ended = 0;
+    for peer in &mut peers {
+        if peer.expect_silence(Duration::from_millis(1)).is_err() {
+            ended += 1;
+            peer.expect_disconnect(13)?;
+            peer.expect_end()?;
+        } else {
+            peer.send_bytes(rest)?;
+            peer.expect(&long_answer)?;
+        }
+    }
+    ensure!(ended == 1, "{ended} of them were ended");
+    bystander.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    fragments.ask(&format!("UNSET fin 1 1 messages[{}..] {fragmented}", 200 << 10), &answer)?;
+    // Each time nearly all there is, which is free again when the request is there, or its connection is gone.
+    let (most, answer) = long_request(490);
+    let most = bytes(&format!("NOTIFY fin 1 1 {most}"))?;
+    let (front, rest) = most.split_at_checked(480 << 10).context("it is shorter")?;
+    for _ in 0..3 {
+        fragments.send_bytes(front)?;
+        fragments.send_bytes(rest)?;
+        fragments.expect(&answer)?;
+        // By its next answer it is counted.
+        fragments.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
+        let mut lost = long_session(&server)?;
+        hold_fragment(&mut lost, &fragmented, 240)?;
+        lost.reset();
+        server.wait_for("it is gone", |stats| stats.open == 4)?;
+    }
+    bystander.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")
+}
+
+pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| {
+        plan.max_unfinished_bytes = Some(512 << 10);
+        plan.config.timeouts.linger = PATIENCE;
+    })?;
+    let (request, answer) = long_request(400);
+    let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);
+    hold_fragment(&mut one, &request, 300)?;
+    hold_fragment(&mut other, &request, 200)?;
+    // In one read: nothing more comes of it.
+    other.send(&format!("UNSET - 1 1 messages[{}..{}] {request}", 200 << 10, 212 << 10))?;
+    other.expect("ACK fin,abort 1 1")?;
+    other.expect_disconnect(13)?;
+    sleep(COUNTED);
+    // Others may have what it held, before it has closed.
+    one.ask(&format!("UNSET fin 1 1 messages[{}..] {request}", 300 << 10), &answer)?;
+    let mut third = long_session(&server)?;
+    hold_fragment(&mut third, &request, 300)?;
+    third.ask(&format!("UNSET fin 1 1 messages[{}..] {request}", 300 << 10), &answer)?;
+    other.shut()?;
+    other.expect_eof()
+}
+
+pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| {
+        plan.max_unfinished_bytes = Some(512 << 10);
+        plan.config.timeouts.frame = Some(Duration::from_millis(300));
+        plan.config.quiet_after_refusal = None;
+    })?;
+    let (request, _) = long_request(400);
+    let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);
+    hold_fragment(&mut one, &request, 300)?;
+    one.expect("ACK fin,abort 1 1")?;
+    sleep(COUNTED);
+    // Free again, though its connection has read nothing since.
+    hold_fragment(&mut other, &request, 300)?;
+    one.ask("NOTIFY fin 5 1 m", "ACK fin 5 1")
 }
 
 pub(super) fn connections_in_all(stage: &Stage<'_>) -> Result<()> {
