@@ -58,6 +58,7 @@ mod adapters {
             the_same_ids_again_supersede
             a_slow_answer_keeps_nobody_waiting
             unknown_frames_and_reserved_flags_change_nothing
+            a_notify_without_messages_is_answered_without_the_handler
         }
         fragments {
             a_payload_in_fragments_is_one_request
@@ -92,6 +93,10 @@ mod adapters {
             bad_input_has_its_status_and_costs_one_connection
             a_frame_that_stops_half_way_is_given_up
             an_idle_connection_is_ended
+            a_request_that_comes_at_the_end_of_the_idle_time_is_served
+            a_connection_that_is_old_enough_is_drained
+            after_a_disconnect_the_peer_closes_first
+            or_does_not_and_is_not_waited_for
         }
         lame_duck {
             health_checks_are_refused_and_sessions_served

@@ -1,6 +1,6 @@
 //! How connections and servers end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use spop_core::Farewell;
@@ -208,4 +208,76 @@ pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
     server.gate.release("a")?;
     owed.expect("ACK fin 1 1")?;
     owed.expect_status(2)
+}
+
+pub(super) fn a_request_that_comes_at_the_end_of_the_idle_time_is_served(stage: &Stage<'_>) -> Result<()> {
+    let idle = Duration::from_millis(600);
+    let server = stage.serve_with(|plan| {
+        plan.config.timeouts.idle = Some(idle);
+        plan.workers = Some(1);
+    })?;
+    let (mut blocker, mut peer) = (server.session()?, server.session()?);
+    let start = Instant::now();
+    blocker.send("NOTIFY fin 1 1 block ms=int32:900")?;
+    std::thread::sleep(Duration::from_millis(100));
+    // The only thread finds both at once, this and that the time is over.
+    peer.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")?;
+    ensure!(start.elapsed() > idle, "the server was not kept busy: {:?}", start.elapsed());
+    blocker.expect("ACK fin 1 1")?;
+    // It goes on.
+    peer.expect_silence(Duration::from_millis(60))?;
+    peer.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")
+}
+
+pub(super) fn a_connection_that_is_old_enough_is_drained(stage: &Stage<'_>) -> Result<()> {
+    let age = Duration::from_millis(300);
+    let server = stage.serve_with(|plan| plan.config.max_age = Some(age))?;
+    let start = Instant::now();
+    let (mut busy, mut idle, mut owed) = (server.session()?, server.session()?, server.session()?);
+    owed.send("NOTIFY fin 1 1 hold key=string:a")?;
+    server.gate.wait("a")?;
+    for id in 0.. {
+        ensure!(start.elapsed() < PATIENCE, "it does not end");
+        // Each gets its answer, the last one too.
+        busy.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"))?;
+        if busy.expect_silence(Duration::from_millis(10)).is_err() {
+            break;
+        }
+    }
+    // Give or take a tenth.
+    ensure!(start.elapsed() >= age * 9 / 10, "after {:?}", start.elapsed());
+    busy.expect_status(0)?;
+    idle.expect_status(0)?;
+    owed.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
+    server.gate.release("a")?;
+    owed.expect("ACK fin 1 1")?;
+    owed.expect_status(0)?;
+    server.expect_alive()
+}
+
+pub(super) fn after_a_disconnect_the_peer_closes_first(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve_with(|plan| plan.config.timeouts.linger = PATIENCE)?;
+    for ending in ["NOTIFY fin 1 1 disconnect code=int32:4", "ACK fin 1 1"] {
+        let mut peer = server.session()?;
+        peer.send(ending)?;
+        peer.expect_disconnect(4)?;
+        // A FIN, or a `close_notify`, that comes with it makes HAProxy 3.2 and 3.4 leave a request hanging.
+        peer.expect_silence(Duration::from_millis(200)).with_context(|| ending.to_owned())?;
+        peer.shut()?;
+        peer.expect_eof()?;
+    }
+    server.wait_for("both are gone", |stats| stats.open == 0)
+}
+
+pub(super) fn or_does_not_and_is_not_waited_for(stage: &Stage<'_>) -> Result<()> {
+    let linger = Duration::from_millis(300);
+    let server = stage.serve_with(|plan| plan.config.timeouts.linger = linger)?;
+    let mut peer = server.session()?;
+    peer.send("NOTIFY fin 1 1 disconnect code=int32:42")?;
+    peer.expect_disconnect(42)?;
+    let start = Instant::now();
+    peer.expect_end()?;
+    let time = start.elapsed();
+    ensure!(time >= linger / 2 && time < linger * 10, "after {time:?}");
+    server.wait_for("it is gone", |stats| stats.open == 0)
 }

@@ -110,3 +110,14 @@ pub(super) fn unknown_frames_and_reserved_flags_change_nothing(stage: &Stage<'_>
     peer.expect("ACK fin 5 1 set txn a=int32:1")?;
     peer.ask("NOTIFY fin 5 2 m", "ACK fin 5 2")
 }
+
+pub(super) fn a_notify_without_messages_is_answered_without_the_handler(stage: &Stage<'_>) -> Result<()> {
+    let server = stage.serve()?;
+    let mut peer = server.session()?;
+    // HAProxy 3.1 and 3.2 send it when no message is to be sent.
+    peer.ask("NOTIFY fin 1 1", "ACK fin 1 1")?;
+    peer.send("NOTIFY fin 3 1 hold key=string:a\nNOTIFY fin 5 1\nNOTIFY - 7 1\nUNSET fin 7 1")?;
+    peer.expect("ACK fin 5 1\nACK fin 7 1")?;
+    server.gate.release("a")?;
+    peer.expect("ACK fin 3 1")
+}
