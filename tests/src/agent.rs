@@ -1,6 +1,7 @@
 //! An agent run as a program of its own.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -33,9 +34,23 @@ impl Agent {
     /// # Errors
     /// It is not built, does not start, or says nothing.
     pub fn start(name: &str, args: &[&str], log: &Path) -> Result<Self> {
+        Self::start_with(name, args, log, [])
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with<const N: usize>(
+        name: &str,
+        args: &[&str],
+        log: &Path,
+        variables: [(&str, &OsStr); N],
+    ) -> Result<Self> {
         let program = example(name)?;
         let mut child = Command::new(&program)
             .args(args)
+            .envs(variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(log)?)

@@ -1,11 +1,11 @@
 //! The echo agents as programs: their command line, their sockets, their end.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use spop_tests::agent::run;
+use anyhow::{Context as _, Result, ensure};
+use spop_tests::agent::{Agent, run};
 use spop_tests::peer::Peer;
 use spop_tests::stage::Verdict;
 use spop_tests::wait::{PATIENCE, until_true};
@@ -114,6 +114,40 @@ fn a_drain_ends_when_its_time_is_over() -> Verdict {
         drop(peer);
         let status = target.agent.wait_for_end(PATIENCE)?;
         ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_service_manager_is_told() -> Verdict {
+    each(|arena| {
+        let path = arena.file("notify");
+        let manager = UnixDatagram::bind(&path)?;
+        manager.set_read_timeout(Some(PATIENCE))?;
+        let message = |what: &str| -> Result<String> {
+            let mut message = [0; 1024];
+            let length = manager.recv(&mut message).with_context(|| format!("waiting for {what}"))?;
+            Ok(String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned())
+        };
+        let args = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--workers", "2"];
+        let variables = [("NOTIFY_SOCKET", path.as_os_str())];
+        let mut agent = Agent::start_with(arena.name, &args, &arena.file("agent.log"), variables)?;
+        let ready = message("READY")?;
+        ensure!(ready == "READY=1\nSTATUS=serving on 2 listeners\n", "{ready:?}");
+        let mut peer = Peer::connect(agent.address())?;
+        peer.greet()?;
+        peer.send("NOTIFY fin 1 1 sleep ms=int32:300")?;
+        peer.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
+        agent.terminate()?;
+        let stopping = message("STOPPING")?;
+        ensure!(stopping == "STOPPING=1\nSTATUS=shutting down, 1 connections are open\n", "{stopping:?}");
+        // It was told before the drain was over.
+        peer.expect("ACK fin 1 1")?;
+        peer.expect_status(0)?;
+        let status = agent.wait_for_end(PATIENCE)?;
+        ensure!(status.success(), "it ended with {status}");
+        manager.set_nonblocking(true)?;
+        ensure!(message("nothing").is_err(), "it is told more than once");
         Ok(())
     })
 }
