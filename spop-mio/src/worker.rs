@@ -229,6 +229,11 @@ impl<H: Handler> Worker<H> {
         let held = conn.io.reactor().unfinished_bytes();
         if !self.shared.unfinished.count(&mut conn.unfinished, held) {
             self.app.disconnect(now, conn.io.reactor_mut(), whence, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            if let Some(suppressed) = self.app.logs.closed.pass(now) {
+                let connection = conn.io.reactor().connection().0;
+                let reason = TOO_MUCH_UNFINISHED;
+                warn!(name: "connection_failed", peer = %whence, connection, reason, suppressed, "connection failed");
+            }
             // What it held is gone now, and not when the peer has closed.
             let _ = self.shared.unfinished.count(&mut conn.unfinished, conn.io.reactor().unfinished_bytes());
             turn = Turn::Again;

@@ -482,6 +482,11 @@ where
         }
         if !self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
             self.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            if let Some(suppressed) = self.shared.logs.closed.pass() {
+                let (peer, connection) = (&self.peer, self.reactor.connection().0);
+                let reason = TOO_MUCH_UNFINISHED;
+                warn!(name: "connection_failed", %peer, connection, reason, suppressed, "connection failed");
+            }
             // What it held is gone now, and not when the peer has closed.
             let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
         }

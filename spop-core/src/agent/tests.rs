@@ -76,11 +76,14 @@ prop_compose! {
         always: bool,
         farewell: bool,
     ) -> AgentConfig {
-        let mut config = AgentConfig::default();
-        config.processing = timeouts[0];
-        config.max_age = timeouts[1];
-        config.quiet_after_refusal = timeouts[2];
-        config.max_waiting_frames = counts[0];
+        let mut config = AgentConfig {
+            processing: timeouts[0],
+            max_age: timeouts[1],
+            quiet_after_refusal: timeouts[2],
+            max_waiting_frames: counts[0],
+            farewell: farewell.then_some(Farewell { hold: times[2], silence: times[3], idle: times[4] }),
+            ..AgentConfig::default()
+        };
         config.limits.max_in_flight = counts[1];
         config.limits.max_outgoing = outgoing;
         config.limits.max_payload = 40;
@@ -90,8 +93,6 @@ prop_compose! {
         config.timeouts.write = timeouts[6];
         config.timeouts.message = timeouts[7];
         (config.timeouts.drain, config.timeouts.linger) = (times[0], times[1]);
-        config.farewell =
-            farewell.then_some(Farewell { hold: times[2], silence: times[3], idle: times[4] });
         if always {
             config.pipelining = PipeliningPolicy::Always;
         }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use spop_tests::peer::{Peer, bytes};
 use spop_tests::wait::PATIENCE;
 
+use super::log::{Log, name};
 use super::stage::{Over, Server, Stage};
 
 pub(super) const OVER: &[Over] = &[Over::Tcp];
@@ -67,6 +68,7 @@ fn hold_fragment(peer: &mut Peer, request: &str, kib: usize) -> Result<()> {
 }
 
 pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
+    let log = Log::start();
     let server = stage.serve_with(|plan| {
         plan.max_unfinished_bytes = Some(512 << 10);
         plan.config.timeouts.linger = Duration::from_millis(100);
@@ -88,8 +90,11 @@ pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
     for peer in &mut peers {
         if peer.expect_silence(Duration::from_millis(1)).is_err() {
             ended += 1;
+            let who = name(peer)?;
             peer.expect_disconnect(13)?;
             peer.expect_end()?;
+            let line = log.expect_one("connection_failed", &[who])?;
+            ensure!(line.contains("too many bytes of unfinished requests"), "{line}");
         } else {
             peer.send_bytes(rest)?;
             peer.expect(&long_answer)?;

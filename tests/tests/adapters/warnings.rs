@@ -74,6 +74,6 @@ pub(super) fn a_client_of_another_protocol(stage: &Stage<'_>) -> Result<()> {
     server.running.stop();
     server.running.wait()?;
     let line = log.expect_one("not_spop", &foreign)?;
-    ensure!(line.contains("an HTTP request came to a port for SPOP"), "{line}");
+    ensure!(line.contains("an HTTP request arrived instead of a HAPROXY-HELLO"), "{line}");
     log.expect_none("connection_failed", &foreign)
 }
