@@ -133,14 +133,14 @@ fn the_service_manager_is_told() -> Verdict {
         let variables = [("NOTIFY_SOCKET", path.as_os_str())];
         let mut agent = Agent::start_with(arena.name, &args, &arena.file("agent.log"), variables)?;
         let ready = message("READY")?;
-        ensure!(ready == "READY=1\nSTATUS=serving on 2 listeners\n", "{ready:?}");
+        ensure!(ready == "READY=1\nSTATUS=serving, 2 listener(s)\n", "{ready:?}");
         let mut peer = Peer::connect(agent.address())?;
         peer.greet()?;
         peer.send("NOTIFY fin 1 1 sleep ms=int32:300")?;
         peer.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")?;
         agent.terminate()?;
         let stopping = message("STOPPING")?;
-        ensure!(stopping == "STOPPING=1\nSTATUS=shutting down, 1 connections are open\n", "{stopping:?}");
+        ensure!(stopping == "STOPPING=1\nSTATUS=shutting down, 1 connection(s) open\n", "{stopping:?}");
         // It was told before the drain was over.
         peer.expect("ACK fin 1 1")?;
         peer.expect_status(0)?;
