@@ -61,7 +61,7 @@ pub struct AgentReactor {
     /// When the connection is old enough to be drained.
     pub(super) max_age: Option<Timestamp>,
     /// The agent is about to shut down: health checks are refused.
-    lame_duck: bool,
+    pub(super) lame_duck: bool,
     /// Which timer began the drain, if one did.
     pub(super) drained_by: Option<Timer>,
     /// The moment to disconnect that was announced by a timer, and when that was.
@@ -324,11 +324,6 @@ impl AgentReactor {
     /// How far each step of closing is.
     pub fn closing(&self) -> Closing {
         self.link.closing()
-    }
-
-    /// Whether health checks are refused, see [`set_lame_duck`](Self::set_lame_duck).
-    pub(super) const fn lame_duck(&self) -> bool {
-        self.lame_duck
     }
 
     /// The number by which the caller knows this connection.

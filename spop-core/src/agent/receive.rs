@@ -43,7 +43,7 @@ impl AgentReactor {
     fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
         let greeting = greet(&self.config, next.header, next.place.payload(inbox))?;
         self.link.skip(inbox, next.place);
-        if greeting.healthcheck && self.lame_duck() {
+        if greeting.healthcheck && self.lame_duck {
             self.disconnect_for(
                 CloseReason::HealthCheckRefused,
                 Status::NORMAL,
