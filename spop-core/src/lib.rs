@@ -89,42 +89,32 @@ extern crate alloc;
 extern crate std;
 
 pub mod accept;
-mod agent;
+pub mod agent;
 pub mod config;
-mod engine;
+pub mod engine;
 mod error;
 mod foreign;
 pub mod frame;
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
 pub mod fuzzing;
+pub mod haproxy;
 pub mod hub;
 pub mod link;
 pub mod notation;
-#[cfg(feature = "pair")]
-pub mod pair;
-mod reply;
-mod request;
-mod routes;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 pub mod wire;
 
 pub use agent::{
-    Abort, Aborted, AckError, Action, AgentConfig, AgentReactor, Cancel, Cancelled, ConnectionId, Farewell,
-    NotArriving, Notify, OnFailure, Partial, PipeliningPolicy, Session, Settled, Ticket, TicketId,
+    AckError, Action, AgentConfig, AgentReactor, ConnectionId, Notify, Session, Settled, Ticket,
 };
-pub use engine::{
-    AgentFailure, AgentSection, Answer, AskError, Ended, EngineAction, EngineConfig, EngineError,
-    EngineReactor, EventEnd, Failure, Habits, Load, LogLine, NotifyError, NotifyId, Occasion, OnError, Pool,
-    PoolAction, PoolConfig, ProcessTimes, RequestId, Sample, SkippedEvent, SpoeStream, StreamIds, Times,
-    UnclaimedAck, VarRules, Vars,
-};
-pub use error::{DecodeError, Malformed, Piece};
-pub use frame::{Actions, Capabilities, MessageList, NameError, Scope};
+pub use engine::{EngineAction, EngineConfig, EngineReactor};
+pub use error::DecodeError;
+pub use frame::{Actions, MessageList, Messages, Scope};
 pub use link::{CloseReason, Closed, Interest, Timer, Violation};
-pub use reply::{Reply, Watch};
-pub use request::{ArgError, FromValue, Unusable};
-pub use routes::{RouteError, Routes, Unknown};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Timestamp;
-pub use wire::{HeaderError, Headers, Status, Value};
+pub use wire::{Status, Value};

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use slab::Slab;
 use spop_core::{
-    AgentReactor, ConnectionId, Reply, Settled, Ticket,
+    AgentReactor, ConnectionId, Settled, Ticket,
+    agent::Reply,
     hub::{Connections, Route},
 };
 use spop_server::Cancelled;

@@ -8,8 +8,11 @@ use std::{
 };
 
 use spop_core::{
-    Action, Actions, AgentReactor, Cancel, CloseReason, Closed, ConnectionId, Notify, Reply, Session,
-    Settled, Status, Ticket, TicketId, Timestamp, Watch, frame::Ids, hub::Hub,
+    Action, Actions, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Session, Settled, Status,
+    Ticket, Timestamp,
+    agent::{Cancel, Reply, TicketId, Watch},
+    frame::Ids,
+    hub::Hub,
 };
 use spop_server::{LogLimits, overdue};
 use tracing::{debug, warn};

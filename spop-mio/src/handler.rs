@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use spop_core::{Actions, Partial, Reply, Routes, Watch};
+use spop_core::{
+    Actions,
+    agent::{Partial, Reply, Routes, Watch},
+};
 
 use crate::Request;
 

@@ -316,10 +316,11 @@ pub use request::Request;
 pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
-    self, Actions, AgentConfig, ArgError, Capabilities, CloseReason, Closed, FromValue, HeaderError, Headers,
-    NameError, OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Scope, Status, Unknown,
-    Value, Watch,
+    self, Actions, AgentConfig, CloseReason, Closed, Scope, Status, Value,
     accept::{self, Peer},
+    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Unknown, Watch},
+    frame::{ArgError, Capabilities, FromValue, NameError},
+    wire::{HeaderError, Headers},
 };
 pub use spop_server::{
     AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress, Stats,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use spop_core::{ConnectionId, TicketId, Timestamp};
+use spop_core::{ConnectionId, Timestamp, agent::TicketId};
 use spop_server::Cancelled;
 
 use crate::responder::Wanted;

@@ -3,9 +3,9 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    ArgError, FromValue, Session, Ticket, Timestamp,
+    Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
-    frame::{Ids, Message, Messages, Received},
+    frame::{ArgError, FromValue, Ids, Message, Messages, Received},
 };
 use spop_server::{Began, Permit};
 

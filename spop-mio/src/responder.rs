@@ -8,8 +8,9 @@ use std::{
 };
 
 use spop_core::{
-    ArgError, FromValue, Reply, Ticket,
-    frame::{Ids, Message, Messages},
+    Ticket,
+    agent::Reply,
+    frame::{ArgError, FromValue, Ids, Message, Messages},
 };
 use spop_server::{Cancelled, ConnectionInfo, Permit, Work};
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use spop_core::{Partial, Watch};
+use spop_core::agent::{Partial, Watch};
 
 use crate::{Handler, Outcome, Request};
 

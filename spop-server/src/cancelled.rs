@@ -1,6 +1,6 @@
 //! Why an answer is not waited for.
 
-use spop_core::Cancel;
+use spop_core::agent::Cancel;
 
 /// Why nobody waits for a request any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

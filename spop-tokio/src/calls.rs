@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use spop_core::{Ticket, TicketId, frame::Ids};
+use spop_core::{Ticket, agent::TicketId, frame::Ids};
 
 use crate::Reply;
 

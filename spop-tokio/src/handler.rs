@@ -1,6 +1,6 @@
 //! What an application brings: a function from requests to replies.
 
-use spop_core::{Partial, Reply, Watch};
+use spop_core::agent::{Partial, Reply, Watch};
 
 use crate::Request;
 

@@ -343,10 +343,15 @@ pub use router::{Route, RouteList, Router, Unrouted};
 pub use server::{Server, ServerHandle};
 pub use service::Service;
 pub use spop_core::{
-    self, Actions, AgentConfig, AgentFailure, ArgError, Capabilities, CloseReason, Closed, EngineConfig,
-    EngineError, FromValue, HeaderError, Headers, MessageList, NameError, OnFailure, Partial,
-    PipeliningPolicy, PoolConfig, Reply, RouteError, Routes, Scope, Status, Unknown, Value, Watch,
+    self, Actions, AgentConfig, CloseReason, Closed, EngineConfig, MessageList, Scope, Status, Value,
     accept::{self, Peer},
+    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Unknown, Watch},
+    engine::{
+        EngineError,
+        pool::{AgentFailure, PoolConfig},
+    },
+    frame::{ArgError, Capabilities, FromValue, NameError},
+    wire::{HeaderError, Headers},
 };
 pub use spop_server::{
     AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress, Stats,

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    ArgError, FromValue, Session,
+    Session,
     accept::{Addresses, Peer, ProxyHeader},
-    frame::{Ids, Message, Messages},
+    frame::{ArgError, FromValue, Ids, Message, Messages},
 };
 use spop_server::{Permit, Work};
 

@@ -6,7 +6,10 @@ use futures_util::{
     future::{Either, FutureExt as _},
     stream::{FuturesUnordered, StreamExt as _},
 };
-use spop_core::{Actions, Partial, RouteError, Routes, Unknown};
+use spop_core::{
+    Actions,
+    agent::{Partial, RouteError, Routes, Unknown},
+};
 use tracing::warn;
 
 use crate::{Handler, Reply, Request, Watch, log::Limit};

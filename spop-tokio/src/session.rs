@@ -10,8 +10,9 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, Actions, AgentReactor, Cancel, Clock, CloseReason, Closed, ConnectionId, Interest,
-    Notify, Settled, Status, Ticket, TicketId, Timestamp,
+    AckError, Action, Actions, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify,
+    Settled, Status, Ticket, Timestamp,
+    agent::{Cancel, TicketId},
     frame::Ids,
     link::{Progress, Step},
 };

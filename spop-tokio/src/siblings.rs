@@ -14,7 +14,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    ConnectionId, Session, Ticket, TicketId,
+    ConnectionId, Session, Ticket,
+    agent::TicketId,
     frame::Ids,
     hub::{Hub, Route},
 };

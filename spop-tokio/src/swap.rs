@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
-use spop_core::Partial;
+use spop_core::agent::Partial;
 
 use crate::{Handler, Request, Watch};
 

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use spop_core::{
-    AgentConfig, Capabilities,
-    frame::{Frame, FrameType},
+    AgentConfig,
+    frame::{Capabilities, Frame, FrameType},
     wire::KvList,
 };
 

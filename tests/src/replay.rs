@@ -9,9 +9,9 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use bytes::BytesMut;
 use spop_core::{
-    Capabilities, ConnectionId, EngineAction, EngineConfig, EngineReactor, NotifyError, Status, StreamIds,
-    Timestamp,
-    frame::{Flags, Frame, FrameType, HaproxyHello, Ids, put_frame},
+    ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Timestamp,
+    engine::{NotifyError, StreamIds},
+    frame::{Capabilities, Flags, Frame, FrameType, HaproxyHello, Ids, put_frame},
     notation,
 };
 
@@ -287,7 +287,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Finds the connection that waits for an ACK which came by another.
-    fn claim(&mut self, ack: &spop_core::UnclaimedAck) {
+    fn claim(&mut self, ack: &spop_core::engine::UnclaimedAck) {
         let (ids, now) = (ack.ids, self.now);
         let payload = ack.payload.clone();
         for connection in &mut self.connections {
@@ -341,7 +341,7 @@ fn config(
     let old = capture.name.starts_with("2.6");
     let mut config = if old { EngineConfig::haproxy_2_6() } else { EngineConfig::haproxy_3_1() };
     // It skips identifiers sometimes: take those that were recorded.
-    config.habits.stream_ids = StreamIds::Streams;
+    config.profile.stream_ids = StreamIds::Streams;
     if let Some(hello) = hello {
         let hello = HaproxyHello::decode(hello.payload)?;
         config.max_frame_size = hello.max_frame_size;
@@ -357,9 +357,9 @@ fn config(
     config.timeouts.idle = circumstances.idle.map(Duration::from_millis);
     if !matches!(cuts, Cuts::AsSent) {
         // What kills it is how bytes arrive, not what they say.
-        config.habits.splits_break = false;
-        config.habits.strict_healthcheck = false;
-        config.habits.stalls_at = None;
+        config.profile.splits_break = false;
+        config.profile.strict_healthcheck = false;
+        config.profile.stalls_at = None;
     }
     Ok(config)
 }

@@ -18,12 +18,12 @@ use spop::{
     types::typed_data,
 };
 use spop_core::{
-    Actions, Capabilities, Malformed, MessageList, Scope, Status, Value,
+    Actions, MessageList, Scope, Status, Value,
     frame::{
-        self, AckAction, AckActions, Disconnect, Flags, Frame, FrameType, HaproxyHello, Header, Ids,
-        Messages, put_frame,
+        self, AckAction, AckActions, Capabilities, Disconnect, Flags, Frame, FrameType, HaproxyHello, Header,
+        Ids, Messages, put_frame,
     },
-    wire::{Reader, put_varint},
+    wire::{Malformed, Reader, put_varint},
 };
 use spop_tests::captures::{Capture, frames};
 

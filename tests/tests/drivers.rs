@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use spop_core::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, PipeliningPolicy, Scope,
-    Settled, Status, Ticket, Timer, Timestamp, Value,
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Settled, Status,
+    Ticket, Timer, Timestamp, Value,
+    agent::PipeliningPolicy,
     link::{Interest, Phase, Progress},
     notation,
 };

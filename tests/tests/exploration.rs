@@ -18,9 +18,10 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Capabilities, ConnectionId, EngineAction, EngineConfig,
-    EngineReactor, MessageList, Notify, NotifyId, Scope, Settled, Status, Ticket, Timestamp, Value,
-    frame::{AckAction, Ids},
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor,
+    MessageList, Notify, Scope, Settled, Status, Ticket, Timestamp, Value,
+    engine::NotifyId,
+    frame::{AckAction, Capabilities, Ids},
     link::{Phase, Progress, Step},
 };
 

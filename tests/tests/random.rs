@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proptest::{collection, prelude::*, sample};
 use spop_core::{
-    AgentConfig, PipeliningPolicy,
+    AgentConfig,
+    agent::PipeliningPolicy,
     frame::{FrameType, Ids},
     fuzzing::{
         agent::{BOUNDS, Event, check, config, ways},

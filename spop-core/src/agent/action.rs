@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use super::ticket::{Ticket, TicketId};
 use crate::{
-    Capabilities,
-    frame::{Ids, Messages, Received, Version},
+    frame::{Capabilities, Ids, Messages, Received, Version},
     link::Closed,
 };
 

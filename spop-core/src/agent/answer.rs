@@ -9,8 +9,8 @@ use super::{
 use core::time::Duration;
 
 use crate::{
-    Actions, Capabilities, Status, Timestamp,
-    frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
+    Actions, Status, Timestamp,
+    frame::{Capabilities, Flags, FrameType, HEADER_MAX, Header, Ids},
     link::CloseReason,
 };
 
@@ -130,7 +130,7 @@ impl AgentReactor {
     }
 
     /// Ends the session when nothing is owed; until then requests are served on, because SPOP has no way to say that no
-    /// more are wanted. The moment is chosen so that no request is on its way, see [`Farewell`](super::Farewell). After
+    /// more are wanted. The moment is chosen so that no request is on its way, see [`DrainTiming`](super::DrainTiming). After
     /// the drain timeout the session ends whatever is owed.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);

@@ -4,11 +4,12 @@ use alloc::{string::String, sync::Arc};
 use core::time::Duration;
 
 use crate::{
-    Actions, Capabilities, Status,
+    Actions, Status,
     config::{Limits, Timeouts},
+    frame::Capabilities,
 };
 
-use super::Farewell;
+use super::DrainTiming;
 
 /// The configuration of an [`AgentReactor`](super::AgentReactor), shared by all connections of a server.
 ///
@@ -69,9 +70,9 @@ pub struct AgentConfig {
     /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of what is in flight goes wrong, and the
     /// requests that they give to it wait for their timeout. Once it is closed they open another.
     pub quiet_after_refusal: Option<Duration>,
-    /// How a drain finds the moment of the disconnect, see [`Farewell`]. Default on; without it, a connection is
+    /// How a drain finds the moment of the disconnect, see [`DrainTiming`]. Default on; without it, a connection is
     /// disconnected as soon as nothing is owed and a read finds nothing.
-    pub farewell: Option<Farewell>,
+    pub farewell: Option<DrainTiming>,
     /// Sends nothing before the peer has ended its input: for transports that carry one direction at a time. Default
     /// false.
     pub defer_output: bool,
@@ -91,7 +92,7 @@ impl Default for AgentConfig {
             on_failure: OnFailure::default(),
             watch_fragments: false,
             quiet_after_refusal: Some(Duration::from_millis(50)),
-            farewell: Some(Farewell::default()),
+            farewell: Some(DrainTiming::default()),
             defer_output: false,
         }
     }

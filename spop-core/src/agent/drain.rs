@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use super::AgentReactor;
 use crate::{
-    Capabilities, ConnectionId, Status, Timestamp,
+    ConnectionId, Status, Timestamp,
+    frame::Capabilities,
     link::{CloseReason, Timer},
 };
 
@@ -17,7 +18,7 @@ use crate::{
 /// Measured with HAProxy 2.6 and 3.0 under a load of 16 clients on a busy machine, 20 restarts of an agent: of 100,000
 /// requests 0 to 45 were lost without it, none with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Farewell {
+pub struct DrainTiming {
     /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
     /// How long nothing must have come while they are held back. Without pipelining it does not count: a peer that waits
@@ -28,7 +29,7 @@ pub struct Farewell {
     pub idle: Duration,
 }
 
-impl Default for Farewell {
+impl Default for DrainTiming {
     fn default() -> Self {
         Self {
             hold: Duration::from_millis(15),
@@ -61,7 +62,7 @@ pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestam
 
 impl AgentReactor {
     /// A connection that HAProxy sends nothing more on needs none.
-    fn farewell(&self) -> Option<Farewell> {
+    fn farewell(&self) -> Option<DrainTiming> {
         self.config.farewell.filter(|_| !self.refused)
     }
 

@@ -9,8 +9,7 @@ use super::{
     config::{AgentConfig, PipeliningPolicy},
 };
 use crate::{
-    Capabilities,
-    frame::{AgentHello, FrameType, HaproxyHello, Header, Ids, MIN_FRAME_SIZE, Version},
+    frame::{AgentHello, Capabilities, FrameType, HaproxyHello, Header, Ids, MIN_FRAME_SIZE, Version},
     link::Violation,
 };
 

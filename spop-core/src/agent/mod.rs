@@ -9,6 +9,8 @@ mod fragments;
 mod handshake;
 mod reactor;
 mod receive;
+mod reply;
+mod routes;
 mod ticket;
 
 #[cfg(test)]
@@ -16,7 +18,9 @@ mod tests;
 
 pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
 pub use config::{AgentConfig, OnFailure, PipeliningPolicy};
-pub use drain::Farewell;
+pub use drain::DrainTiming;
 pub use fragments::{NotArriving, Partial};
 pub use reactor::AgentReactor;
+pub use reply::{Reply, Watch};
+pub use routes::{RouteError, Routes, Unknown};
 pub use ticket::{AckError, ConnectionId, Settled, Ticket, TicketId};

@@ -11,8 +11,8 @@ use super::{
     ticket::{Ticket, TicketId},
 };
 use crate::{
-    Capabilities, Status,
-    frame::{Disconnect, Flags, FrameType, Header, Ids, Messages, Received},
+    Status,
+    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, Messages, Received},
     link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
 };
 

@@ -81,7 +81,7 @@ prop_compose! {
             max_age: timeouts[1],
             quiet_after_refusal: timeouts[2],
             max_waiting_frames: counts[0],
-            farewell: farewell.then_some(Farewell { hold: times[2], silence: times[3], idle: times[4] }),
+            farewell: farewell.then_some(DrainTiming { hold: times[2], silence: times[3], idle: times[4] }),
             ..AgentConfig::default()
         };
         config.limits.max_in_flight = counts[1];

@@ -8,14 +8,14 @@ use super::{
     reactor::NOTIFY_HEADER,
 };
 use crate::{
-    Capabilities, MessageList, Status, Timestamp,
-    frame::{Flags, FrameType, Header, Ids},
+    MessageList, Status, Timestamp,
+    frame::{Capabilities, Flags, FrameType, Header, Ids},
     link::{CloseReason, Phase},
 };
 
 /// Decisions of the application.
 impl EngineReactor {
-    /// Asks the agent. `ids` are the stream's, where the [configuration](super::Habits::stream_ids) leaves them to the
+    /// Asks the agent. `ids` are the stream's, where the [configuration](super::Profile::stream_ids) leaves them to the
     /// caller; `None` takes the next of the connection.
     ///
     /// A payload that does not fit a frame leaves in fragments, if both sides do that.
@@ -146,7 +146,7 @@ impl EngineReactor {
     }
 
     fn choose(&self, ids: Option<Ids>) -> Result<Ids, NotifyError> {
-        match (self.config.habits.stream_ids, ids) {
+        match (self.config.profile.stream_ids, ids) {
             (StreamIds::Odd, Some(_)) => Err(NotifyError::OwnIds),
             (StreamIds::Odd, None) => Ok(Ids::new(self.next_stream | 1, 1)),
             (StreamIds::Streams, None) => Ok(Ids::new(self.next_stream, 1)),

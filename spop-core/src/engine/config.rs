@@ -5,8 +5,8 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Capabilities,
     config::{Limits, Timeouts},
+    frame::Capabilities,
 };
 
 /// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine: what a
@@ -57,14 +57,14 @@ pub struct EngineConfig {
     /// the answer to a DISCONNECT is waited for; without it, `linger`.
     pub timeouts: Timeouts,
     /// What this engine does where engines differ.
-    pub habits: Habits,
+    pub profile: Profile,
 }
 
 /// What engines do differently.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[allow(clippy::struct_excessive_bools)] // Independent habits, not states.
-pub struct Habits {
+pub struct Profile {
     /// Who numbers the requests.
     pub stream_ids: StreamIds,
     /// What becomes of the session when the agent breaks the protocol.
@@ -141,7 +141,7 @@ impl Default for EngineConfig {
             healthcheck: false,
             limits: Limits::default(),
             timeouts,
-            habits: Habits {
+            profile: Profile {
                 stream_ids: StreamIds::Streams,
                 on_error: OnError::Disconnect,
                 says_goodbye: true,
@@ -173,11 +173,11 @@ impl EngineConfig {
             timeouts: endless(),
             ..Self::default()
         };
-        config.habits.needs_capabilities = false;
-        config.habits.skips_other_frames = true;
-        config.habits.idle_while_waiting = true;
-        config.habits.awaits_late_ack = true;
-        config.habits.stalls_on_nothing = true;
+        config.profile.needs_capabilities = false;
+        config.profile.skips_other_frames = true;
+        config.profile.idle_while_waiting = true;
+        config.profile.awaits_late_ack = true;
+        config.profile.stalls_on_nothing = true;
         config
     }
 
@@ -193,7 +193,7 @@ impl EngineConfig {
             capabilities: Capabilities::PIPELINING,
             send_frag_payload: false,
             timeouts: endless(),
-            habits: Habits {
+            profile: Profile {
                 stream_ids: StreamIds::Odd,
                 on_error: OnError::Silence,
                 says_goodbye: false,
@@ -222,9 +222,9 @@ impl EngineConfig {
     /// AGENT-DISCONNECT leaves requests waiting until their time is up.
     pub fn haproxy_3_2() -> Self {
         let mut config = Self::haproxy_3_1();
-        config.habits.splits_break = false;
-        config.habits.tells_bad_hello = true;
-        config.habits.fin_hides_disconnect = true;
+        config.profile.splits_break = false;
+        config.profile.tells_bad_hello = true;
+        config.profile.fin_hides_disconnect = true;
         config
     }
 }

@@ -27,7 +27,7 @@ impl EngineReactor {
                 if self.link.reassembly.drop_set(id.ids()).is_some() {
                     self.link.reassembly.refuse(id.ids(), &self.config.limits);
                 }
-                if self.config.habits.awaits_late_ack && self.window() == 1 {
+                if self.config.profile.awaits_late_ack && self.window() == 1 {
                     self.late_ack = true;
                 }
                 return self.fail(id, EngineError::Timeout).map(EngineAction::Failed);
@@ -68,7 +68,7 @@ impl EngineReactor {
             self.part(violation.status());
             return;
         }
-        if self.config.habits.stalls_on_nothing && matches!(violation, Violation::BadHeader { len: 0, .. }) {
+        if self.config.profile.stalls_on_nothing && matches!(violation, Violation::BadHeader { len: 0, .. }) {
             self.mute(CloseReason::Violation(violation));
             return;
         }
@@ -77,11 +77,11 @@ impl EngineReactor {
         let bad_disconnect = matches!(violation, Violation::Disconnect { .. });
         let reason = CloseReason::Violation(violation);
         let established = self.link.phase == Phase::Established;
-        match self.config.habits.on_error {
+        match self.config.profile.on_error {
             OnError::Disconnect if !self.config.healthcheck => self.disconnect_for(reason, status),
             OnError::Silence if established && !bad_disconnect => self.mute(reason),
             OnError::Silence
-                if bad_hello && self.config.habits.tells_bad_hello && !self.config.healthcheck =>
+                if bad_hello && self.config.profile.tells_bad_hello && !self.config.healthcheck =>
             {
                 self.finish(reason, status);
                 self.push_disconnect(status);
@@ -109,7 +109,7 @@ impl EngineReactor {
         }
         self.drop_fragments();
         let reason = if self.deaf { CloseReason::Stalled } else { reason };
-        if !self.config.habits.says_goodbye {
+        if !self.config.profile.says_goodbye {
             self.finish(reason, status);
             self.hang_up();
             return;
@@ -144,7 +144,7 @@ impl EngineReactor {
         if self.parting.is_some() {
             self.part(Status::IO);
         } else if !self.link.is_closing() {
-            let says_goodbye = self.config.habits.says_goodbye && self.link.phase == Phase::Established;
+            let says_goodbye = self.config.profile.says_goodbye && self.link.phase == Phase::Established;
             self.drop_fragments();
             self.finish(CloseReason::Eof, Status::IO);
             if says_goodbye {

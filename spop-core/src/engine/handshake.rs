@@ -4,9 +4,11 @@ use alloc::vec::Vec;
 
 use super::EngineConfig;
 use crate::{
-    Capabilities, Value,
+    Value,
     agent::Session,
-    frame::{AgentHello, Flags, FrameType, HaproxyHello, Header, HelloError, Ids, MIN_FRAME_SIZE},
+    frame::{
+        AgentHello, Capabilities, Flags, FrameType, HaproxyHello, Header, HelloError, Ids, MIN_FRAME_SIZE,
+    },
     link::Violation,
     wire::{KvList, put_pair},
 };
@@ -28,7 +30,7 @@ pub(super) fn hello(config: &EngineConfig) -> Vec<u8> {
 /// Judges an AGENT-HELLO.
 pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Result<Session, Violation> {
     if header.ids != Ids::ZERO
-        || config.healthcheck && config.habits.strict_healthcheck && header.flags != Flags::FIN
+        || config.healthcheck && config.profile.strict_healthcheck && header.flags != Flags::FIN
     {
         return Err(Violation::HelloIds(header));
     }
@@ -53,15 +55,15 @@ pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Re
 
 fn read(config: &EngineConfig, payload: &[u8]) -> Result<AgentHello, HelloError> {
     let own = own_frame_size(config);
-    let habits = &config.habits;
-    let all = config.healthcheck && habits.strict_healthcheck;
+    let profile = &config.profile;
+    let all = config.healthcheck && profile.strict_healthcheck;
     KvList::decode(payload)?;
     // The first item of a name counts: what is appended only fills in what is missing.
     let mut items = payload.to_vec();
-    if !habits.needs_frame_size && !all {
+    if !profile.needs_frame_size && !all {
         put_pair(&mut items, "max-frame-size", own);
     }
-    if !habits.needs_capabilities && !all {
+    if !profile.needs_capabilities && !all {
         put_pair(&mut items, "capabilities", Value::String(b""));
     }
     AgentHello::decode(&items, own)

@@ -36,7 +36,7 @@ pub(super) const NOTIFY_HEADER: usize = 32;
 ///                                 └──┘ NOTIFY, ACK, UNSET      (all else is ignored)
 /// ```
 ///
-/// What engines do differently is in [`Habits`](super::Habits); [`EngineConfig::haproxy_2_6`],
+/// What engines do differently is in [`Profile`](super::Profile); [`EngineConfig::haproxy_2_6`],
 /// [`EngineConfig::haproxy_3_1`] and [`EngineConfig::haproxy_3_2`] are what HAProxy does.
 #[derive(Debug)]
 pub struct EngineReactor {
@@ -52,7 +52,7 @@ pub struct EngineReactor {
     /// A request timed out whose ACK keeps the next one back.
     pub(super) late_ack: bool,
     pub(super) parting: Option<Parting>,
-    /// Nothing is read any more, see [`Habits::stalls_at`](super::Habits::stalls_at).
+    /// Nothing is read any more, see [`Profile::stalls_at`](super::Profile::stalls_at).
     pub(super) deaf: bool,
     /// ACKs that answered nothing.
     pub(super) ignored: u64,
@@ -107,7 +107,7 @@ impl EngineReactor {
     /// [`Close`](EngineAction::Close).
     pub fn on_bytes(&mut self, now: Timestamp, inbox: &mut BytesMut) -> EngineAction {
         self.link.tick(now);
-        if self.config.habits.stalls_at.is_some_and(|full| inbox.len() >= full)
+        if self.config.profile.stalls_at.is_some_and(|full| inbox.len() >= full)
             && self.link.phase == Phase::Established
         {
             self.link.forget_partial();
@@ -221,7 +221,7 @@ impl EngineReactor {
         let timeouts = &self.config.timeouts;
         let mut next = match &self.parting {
             None => {
-                let owes = !self.config.habits.idle_while_waiting && !self.pending.is_empty();
+                let owes = !self.config.profile.idle_while_waiting && !self.pending.is_empty();
                 Earliest(self.link.deadline(timeouts, owes, false))
             }
             Some(Parting::Mute { .. }) => Earliest::default(),

@@ -10,8 +10,8 @@ use super::{
     reactor::Parting,
 };
 use crate::{
-    Capabilities, Status,
-    frame::{Disconnect, Flags, Frame, FrameType, Header, Ids, Place},
+    Status,
+    frame::{Capabilities, Disconnect, Flags, Frame, FrameType, Header, Ids, Place},
     link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
 };
 
@@ -21,7 +21,7 @@ const HELLO_HEADER: usize = 11;
 impl EngineReactor {
     /// Takes the next frame; `None` when there may be another.
     pub(super) fn step(&mut self, inbox: &mut BytesMut) -> Result<Option<EngineAction>, Violation> {
-        if self.config.habits.strict_ids && self.link.phase == Phase::Established {
+        if self.config.profile.strict_ids && self.link.phase == Phase::Established {
             self.check_ids(inbox)?;
         }
         match self.link.next(inbox) {
@@ -65,7 +65,7 @@ impl EngineReactor {
         let session = judge(&self.config, next.header, next.place.payload(inbox))?;
         self.link.skip(inbox, next.place);
         if self.config.healthcheck {
-            if self.config.habits.strict_healthcheck && !inbox.is_empty() {
+            if self.config.profile.strict_healthcheck && !inbox.is_empty() {
                 return Err(Violation::AfterHealthCheck(inbox.len()));
             }
             self.finish(CloseReason::HealthCheck, Status::NORMAL);
@@ -97,7 +97,7 @@ impl EngineReactor {
         let message = bytes::Bytes::copy_from_slice(disconnect.message);
         self.link.skip(inbox, next.place);
         let reason = CloseReason::PeerDisconnect { status, message };
-        if self.config.habits.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
+        if self.config.profile.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
             self.mute(reason);
             return Ok(None);
         }
@@ -150,7 +150,7 @@ impl EngineReactor {
         }
         self.link.skip(inbox, next.place);
         self.ignored += 1;
-        if self.config.habits.awaits_late_ack && self.window() == 1 {
+        if self.config.profile.awaits_late_ack && self.window() == 1 {
             if !self.pending.is_empty() {
                 return Err(Violation::NoSuchNotify(ids));
             }
@@ -238,7 +238,7 @@ impl EngineReactor {
 
     /// Whether a frame means nothing to HAProxy at this point, where the protocol does not allow it.
     fn skips(&self, header: Header) -> bool {
-        self.config.habits.skips_other_frames
+        self.config.profile.skips_other_frames
             && self.link.phase == Phase::Established
             && header.flags.is_fin()
             && matches!(header.frame_type, FrameType::Notify | FrameType::AgentHello | FrameType::Unset)
@@ -257,7 +257,7 @@ impl EngineReactor {
 
     /// Refuses half a HELLO or DISCONNECT, by habit.
     fn check_whole(&self, inbox: &BytesMut) -> Result<(), Violation> {
-        if !self.config.habits.splits_break || self.link.is_closing() || inbox.len() < HELLO_HEADER {
+        if !self.config.profile.splits_break || self.link.is_closing() || inbox.len() < HELLO_HEADER {
             return Ok(());
         }
         match inbox.get(4).copied().map(FrameType::from_byte) {

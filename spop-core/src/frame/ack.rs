@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::{
-    DecodeError, Malformed, Piece,
-    wire::{Reader, Value},
+    DecodeError,
+    wire::{Malformed, Piece, Reader, Value},
 };
 
 /// How long a variable lives.

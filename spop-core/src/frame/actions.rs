@@ -109,7 +109,7 @@ impl Actions {
     /// SET-VAR of a name that HAProxy takes, if its prefix is short enough: for names that come from elsewhere.
     ///
     /// ```
-    /// use spop_core::{Actions, NameError, Scope};
+    /// use spop_core::{Actions, frame::NameError, Scope};
     ///
     /// let mut actions = Actions::new();
     /// actions.try_set_var(Scope::Session, "score.ip", 77_i32)?.try_set_var(Scope::Session, "score.all", 70_i32)?;
@@ -183,7 +183,7 @@ impl Actions {
     /// HAProxy passes over `connection`, `content-length`, `transfer-encoding`, `upgrade` and other headers that frame the message.
     ///
     /// ```
-    /// use spop_core::{Actions, HeaderError, Scope};
+    /// use spop_core::{Actions, wire::HeaderError, Scope};
     ///
     /// let mut actions = Actions::new();
     /// actions.set_headers(Scope::Transaction, "headers", [("x-user", "alice"), ("x-risk", "7")])?;

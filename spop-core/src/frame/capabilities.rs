@@ -5,7 +5,7 @@ use core::{fmt, ops};
 /// A set of capabilities.
 ///
 /// ```
-/// use spop_core::Capabilities;
+/// use spop_core::frame::Capabilities;
 ///
 /// let set = Capabilities::parse(b"pipelining, async,teleport");
 /// assert!(set.contains(Capabilities::ASYNC));

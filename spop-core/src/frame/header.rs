@@ -3,8 +3,10 @@
 use core::fmt;
 
 use crate::{
-    DecodeError, Malformed, Piece,
-    wire::{Reader, Sink, VARINT_MAX, put_varint, read_short_varint, short_varint, varint_len},
+    DecodeError,
+    wire::{
+        Malformed, Piece, Reader, Sink, VARINT_MAX, put_varint, read_short_varint, short_varint, varint_len,
+    },
 };
 
 /// The smallest maximum frame size a side may announce (section 3.2).

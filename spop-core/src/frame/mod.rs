@@ -5,6 +5,7 @@
 
 mod ack;
 mod actions;
+mod argument;
 mod capabilities;
 mod disconnect;
 mod header;
@@ -17,6 +18,7 @@ mod version;
 
 pub use ack::{AckAction, AckActions, AckIter, Scope};
 pub use actions::Actions;
+pub use argument::{ArgError, FromValue, Unusable};
 pub use capabilities::Capabilities;
 pub use disconnect::{Disconnect, DisconnectError};
 pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::Received;
 use crate::{
-    DecodeError, Malformed, Piece,
-    wire::{Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
+    DecodeError,
+    wire::{Malformed, Piece, Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
 };
 
 /// The messages of one NOTIFY, checked, where they arrived.

@@ -11,8 +11,9 @@ use super::{
     random::Random,
 };
 use crate::{
-    Actions, AgentConfig, Capabilities, PipeliningPolicy, Scope, Status, Timer, Value,
-    frame::{Disconnect, Flags, FrameType, Header, Ids, put_frame},
+    Actions, AgentConfig, Scope, Status, Timer, Value,
+    agent::PipeliningPolicy,
+    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
 };

@@ -7,7 +7,8 @@ use bytes::BytesMut;
 
 use super::{codec::TYPES, driver::Cuts, input::Input, random::Random};
 use crate::{
-    ConnectionId, EngineAction, EngineConfig, EngineReactor, NotifyId, Status, Timestamp,
+    ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Timestamp,
+    engine::NotifyId,
     frame::{Flags, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
@@ -66,9 +67,9 @@ pub fn engine(data: &[u8]) {
     }
     let whole = run(&events, &config, layers, Cuts::AsSent);
     // Some engines make a difference of how bytes arrive.
-    if !config.habits.splits_break
-        && !config.habits.fin_hides_disconnect
-        && config.habits.stalls_at.is_none()
+    if !config.profile.splits_break
+        && !config.profile.fin_hides_disconnect
+        && config.profile.stalls_at.is_none()
         && !config.healthcheck
     {
         for cuts in [Cuts::Bytes, Cuts::Random(Random::seeded(seed))] {

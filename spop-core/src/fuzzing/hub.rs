@@ -11,9 +11,8 @@ use bytes::BytesMut;
 
 use super::input::Input;
 use crate::{
-    Action, Actions, AgentConfig, AgentReactor, Capabilities, ConnectionId, Scope, Settled, Status, Ticket,
-    Timestamp,
-    frame::{AckAction, AckActions, Frame, FrameType, Ids},
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Settled, Status, Ticket, Timestamp,
+    frame::{AckAction, AckActions, Capabilities, Frame, FrameType, Ids},
     hub::{Connections, Hub},
     notation,
 };

@@ -5,11 +5,11 @@ use core::time::Duration;
 
 use super::input::Input;
 use crate::{
-    Actions, AgentConfig, Capabilities, EngineConfig, EngineError, MessageList, Notify, NotifyId, Scope,
-    Status, Value,
-    frame::Ids,
+    Actions, AgentConfig, EngineConfig, MessageList, Notify, Scope, Status, Value,
+    engine::{EngineError, NotifyId},
+    frame::{Capabilities, Ids},
     link::{CloseReason, Side},
-    pair::{Conditions, Cuts, Outcome, Pair, Reply},
+    testing::{Conditions, Cuts, Outcome, Pair, Reply},
     wire::Reader,
 };
 
@@ -254,7 +254,7 @@ pub fn handler(notify: &Notify) -> Reply {
 pub fn check_frames<H>(pair: &Pair<H>, most: u32) {
     for side in [Side::Engine, Side::Agent] {
         let mut reader = Reader::new(pair.sent_by(side));
-        while let Ok(prefix) = reader.array::<4>(crate::Piece::FrameHeader) {
+        while let Ok(prefix) = reader.array::<4>(crate::wire::Piece::FrameHeader) {
             let len = u32::from_be_bytes(prefix);
             assert!(
                 (7..=most).contains(&len),

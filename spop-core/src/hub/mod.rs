@@ -22,7 +22,8 @@ use alloc::{
 use bytes::Bytes;
 
 use crate::{
-    AckError, Actions, AgentReactor, ConnectionId, Session, Settled, Ticket, TicketId, Timestamp, frame::Ids,
+    AckError, Actions, AgentReactor, ConnectionId, Session, Settled, Ticket, Timestamp, agent::TicketId,
+    frame::Ids,
 };
 
 /// The connections of each engine, and what waits in it for an answer.

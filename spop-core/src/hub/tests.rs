@@ -3,7 +3,7 @@ use alloc::{string::ToString, sync::Arc, vec::Vec};
 use bytes::BytesMut;
 
 use super::*;
-use crate::{Action, AgentConfig, Capabilities, Scope, notation};
+use crate::{Action, AgentConfig, Scope, frame::Capabilities, notation};
 
 const NOW: Timestamp = Timestamp::ZERO;
 

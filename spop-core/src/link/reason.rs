@@ -156,8 +156,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        DecodeError, Malformed, Piece,
+        DecodeError,
         frame::{Flags, FrameType, Header, Ids},
+        wire::{Malformed, Piece},
     };
 
     #[test]

@@ -7,9 +7,9 @@ use super::{
     sending::Sending,
 };
 use crate::{
-    DecodeError, Malformed, Piece, Timestamp,
+    DecodeError, Timestamp,
     frame::{Flags, FrameType, Header, Ids, Place, Received},
-    wire::Reader,
+    wire::{Malformed, Piece, Reader},
 };
 
 /// The shortest frame: type, flags and two identifiers.

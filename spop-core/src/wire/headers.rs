@@ -7,7 +7,10 @@ use alloc::{
 use core::fmt;
 
 use super::{Reader, Sink, put_string};
-use crate::{DecodeError, Malformed, Piece};
+use crate::{
+    DecodeError,
+    wire::{Malformed, Piece},
+};
 
 /// The headers of a request or a response, checked, in the order they came.
 ///
@@ -15,7 +18,7 @@ use crate::{DecodeError, Malformed, Piece};
 /// value. An argument is taken as it by its type:
 ///
 /// ```
-/// use spop_core::{ArgError, Headers, frame::Message};
+/// use spop_core::{frame::{ArgError, Message}, wire::Headers};
 ///
 /// // spoe-message check-request
 /// //     args hdrs=req.hdrs_bin

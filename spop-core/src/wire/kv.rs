@@ -1,7 +1,7 @@
 //! Key/value lists: the payload of HELLO and DISCONNECT frames, and the arguments of a message.
 
 use super::{Reader, Sink, Value, put_string};
-use crate::{DecodeError, Malformed};
+use crate::{DecodeError, wire::Malformed};
 
 /// A list of names and values whose encoding was checked, so that going through it cannot fail.
 #[derive(Clone, Copy, Debug)]

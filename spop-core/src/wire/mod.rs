@@ -9,6 +9,7 @@ mod status;
 mod value;
 mod varint;
 
+pub use crate::error::{Malformed, Piece};
 pub use headers::{HeaderError, HeaderIter, Headers, put_headers};
 pub(crate) use headers::{encode_header_names, encode_headers};
 pub(crate) use kv::pair as kv_pair;

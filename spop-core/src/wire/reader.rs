@@ -3,7 +3,10 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{SHORT, VARINT_MAX, Value, long_varint};
-use crate::{DecodeError, Malformed, Piece};
+use crate::{
+    DecodeError,
+    wire::{Malformed, Piece},
+};
 
 /// Takes values from the front of a slice.
 ///

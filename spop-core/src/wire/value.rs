@@ -247,10 +247,7 @@ mod tests {
     use alloc::{vec, vec::Vec};
 
     use super::*;
-    use crate::{
-        Malformed, Piece,
-        wire::{Reader, put_varint},
-    };
+    use crate::wire::{Malformed, Piece, Reader, put_varint};
 
     fn round_trip(value: Value<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -144,7 +144,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::{Malformed, Piece, wire::Reader};
+    use crate::wire::{Malformed, Piece, Reader};
 
     fn encoded(value: u64) -> Vec<u8> {
         let mut out = Vec::new();

@@ -3,8 +3,9 @@
 use std::{hint::black_box, time::Duration};
 
 use spop_core::{
-    Actions, ArgError, Partial, Scope, Status, Unusable, Value,
-    frame::{Message, Messages},
+    Actions, Scope, Status, Value,
+    agent::Partial,
+    frame::{ArgError, Message, Messages, Unusable},
 };
 
 /// The longest text that `blob` makes; far more than any peer accepts in one answer.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use spop_core::{AgentConfig, Capabilities, PipeliningPolicy};
+use spop_core::{AgentConfig, agent::PipeliningPolicy, frame::Capabilities};
 
 /// Answers HAProxy with what it says, to try out an SPOE configuration.
 #[derive(Clone, Debug, Parser)]

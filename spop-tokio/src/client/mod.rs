@@ -8,8 +8,12 @@ mod target;
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use spop_core::{
-    AgentFailure, EngineConfig, EngineError, MessageList, PoolConfig,
+    EngineConfig, MessageList,
     accept::{OpenConfig, ProxyVersion},
+    engine::{
+        EngineError,
+        pool::{AgentFailure, PoolConfig},
+    },
     frame::Ids,
 };
 
@@ -159,7 +163,7 @@ impl EngineClient {
     }
 
     /// As [`notify`](Self::notify), for a stream that the caller numbers. Engines with
-    /// [`StreamIds::Odd`](spop_core::StreamIds::Odd) number their own.
+    /// [`StreamIds::Odd`](spop_core::engine::StreamIds::Odd) number their own.
     ///
     /// # Errors
     /// As [`notify`](Self::notify).

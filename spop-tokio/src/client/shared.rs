@@ -10,8 +10,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    AgentFailure, AskError, Clock, CloseReason, ConnectionId, EngineError, MessageList, Pool, PoolAction,
-    RequestId, Timestamp, accept::OpenConfig, frame::Ids,
+    Clock, CloseReason, ConnectionId, MessageList, Timestamp,
+    accept::OpenConfig,
+    engine::{
+        EngineError,
+        pool::{AgentFailure, AskError, Pool, PoolAction, RequestId},
+    },
+    frame::Ids,
 };
 use tokio::{
     runtime::Handle,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use spop_core::{
-    Actions, AgentConfig, Capabilities, OnFailure, PipeliningPolicy, Scope, Status, link::Layers,
+    Actions, AgentConfig, Scope, Status,
+    agent::{OnFailure, PipeliningPolicy},
+    frame::Capabilities,
+    link::Layers,
 };
 
 use super::{Scenario, parse::duration};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use spop_core::Farewell;
+use spop_core::agent::DrainTiming;
 use spop_tests::{
     peer::Peer,
     wait::{PATIENCE, until_true},
@@ -66,8 +66,8 @@ pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stag
 }
 
 /// How a drain ends a connection that has been idle for so many milliseconds.
-fn farewell(idle: u64) -> Farewell {
-    Farewell { idle: Duration::from_millis(idle), ..Farewell::default() }
+fn farewell(idle: u64) -> DrainTiming {
+    DrainTiming { idle: Duration::from_millis(idle), ..DrainTiming::default() }
 }
 
 pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {

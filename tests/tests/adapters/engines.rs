@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use spop_core::Capabilities;
+use spop_core::frame::Capabilities;
 use spop_tests::peer::Peer;
 
 use super::stage::{ALL, Over, Server, Stage};

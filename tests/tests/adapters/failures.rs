@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use spop_core::OnFailure;
+use spop_core::agent::OnFailure;
 use spop_core::{Actions, Scope, Status};
 
 use super::stage::{ALL, Over, Plan, Server, Stage};

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use spop_core::PipeliningPolicy;
+use spop_core::agent::PipeliningPolicy;
 use spop_server::Cancelled;
 
 use super::log::{Log, name};

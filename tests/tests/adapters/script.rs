@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use spop_core::frame::Messages;
-use spop_core::{Actions, ArgError, Partial, Reply, Scope, Status, Value, Watch};
+use spop_core::{
+    Actions, Scope, Status, Value,
+    agent::{Partial, Reply, Watch},
+    frame::ArgError,
+};
 use spop_server::Cancelled;
 use spop_tests::wait::{PATIENCE, until};
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use spop_core::frame::Message;
-use spop_core::{Actions, ArgError, Headers, Routes, Scope, Value};
+use spop_core::{Actions, Scope, Value, agent::Routes, frame::ArgError, wire::Headers};
 use spop_tests::haproxy::Config;
 use spop_tests::http::Request;
 use spop_tests::stage::{Stage, Verdict, everywhere};

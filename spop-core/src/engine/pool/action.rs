@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::AgentFailure;
 use crate::{
     ConnectionId,
-    engine::{EngineConfig, EngineError, Times},
+    engine::{EngineConfig, EngineError, pool::Times},
     frame::AckActions,
 };
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::{Pool, PoolAction, PoolConfig, Queued};
-use crate::{CloseReason, ConnectionId, EngineError, Status, Timestamp, link::Timer};
+use crate::{CloseReason, ConnectionId, Status, Timestamp, engine::EngineError, link::Timer};
 
 /// The last connection to an agent ended before it answered a request, or could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

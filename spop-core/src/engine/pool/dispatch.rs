@@ -6,10 +6,9 @@ use bytes::Bytes;
 
 use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
-    Capabilities, CloseReason, ConnectionId, EngineAction, EngineError, EngineReactor, NotifyError,
-    Timestamp, Violation,
-    engine::{Ended, StreamIds, Times, UnclaimedAck},
-    frame::Ids,
+    CloseReason, ConnectionId, EngineAction, EngineReactor, Timestamp, Violation,
+    engine::{Ended, EngineError, NotifyError, StreamIds, UnclaimedAck, pool::Times},
+    frame::{Capabilities, Ids},
 };
 
 impl Pool {
@@ -131,10 +130,10 @@ impl Pool {
         if connection.reactor.session().is_none() {
             let refused = match &ended.closed.reason {
                 CloseReason::PeerDisconnect { .. } => true,
-                CloseReason::Violation(Violation::Hello { .. }) => self.engine.habits.tells_bad_hello,
+                CloseReason::Violation(Violation::Hello { .. }) => self.engine.profile.tells_bad_hello,
                 _ => false,
             };
-            if self.engine.habits.close_fails_queue && !refused {
+            if self.engine.profile.close_fails_queue && !refused {
                 let waited = self.queue.len().min(self.window());
                 let waited: Vec<_> = self.queue.drain(..waited).collect();
                 for queued in &waited {
@@ -216,7 +215,7 @@ impl Pool {
 
     fn send(&mut self, id: ConnectionId, queued: &Queued) -> Result<(), NotifyError> {
         let connection = self.connections.get_mut(&id).ok_or(NotifyError::NoSession)?;
-        let ids = match self.engine.habits.stream_ids {
+        let ids = match self.engine.profile.stream_ids {
             StreamIds::Odd => None,
             StreamIds::Streams => Some(queued.ids.unwrap_or(Ids::new(self.next_stream, 1))),
         };

@@ -2,6 +2,7 @@
 
 mod action;
 mod backoff;
+mod counts;
 mod dispatch;
 mod rate;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use alloc::{
 
 use bytes::BytesMut;
 
-use super::{EngineConfig, EngineReactor, Load, NotifyId};
+use super::{EngineConfig, EngineReactor, NotifyId};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
     frame::Ids,
@@ -24,6 +25,7 @@ use crate::{
 pub use action::{AskError, PoolAction, PoolConfig, RequestId};
 pub use backoff::AgentFailure;
 use backoff::Backoff;
+pub use counts::{ConnectionCounts, Times};
 use rate::Rate;
 
 /// The connections of one engine to its agents, and the requests that wait for one.
@@ -32,7 +34,7 @@ use rate::Rate;
 /// the others. One input may end many requests: after each, call [`next_action`](Self::next_action) until it returns `None`.
 ///
 /// A request waits in the queue until a connection takes it, and fails with
-/// [`EngineError::Timeout`](crate::EngineError::Timeout) when its time is up. What was sent to an agent once is never sent
+/// [`EngineError::Timeout`](crate::engine::EngineError::Timeout) when its time is up. What was sent to an agent once is never sent
 /// again, because the agent may have acted on it.
 ///
 /// An agent that ends its connections before it has answered anything, in the handshake or after it, is connected to at
@@ -340,8 +342,8 @@ impl Pool {
     }
 
     /// How busy it is, as the log has it.
-    pub fn load(&self) -> Load {
-        Load {
+    pub fn load(&self) -> ConnectionCounts {
+        ConnectionCounts {
             idles: self.idles(),
             applets: self.connections(),
             sending: self.queued(),

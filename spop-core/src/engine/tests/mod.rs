@@ -13,9 +13,9 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::{
-    Capabilities, MessageList, Status, Timestamp,
+    MessageList, Status, Timestamp,
     agent::ConnectionId,
-    frame::{Frame, Ids},
+    frame::{Capabilities, Frame, Ids},
     notation,
 };
 

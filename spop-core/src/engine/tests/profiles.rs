@@ -64,7 +64,7 @@ fn frames_out_of_place_are_skipped_by_all_of_them() {
         let ack = format!("ACK fin {} {}", ids.stream, ids.frame);
         let bytes: Vec<_> =
             [HELLO, &unset, &ack].iter().flat_map(|line| notation::parse_bytes(line).unwrap()).collect();
-        if !engine.reactor.config.habits.splits_break {
+        if !engine.reactor.config.profile.splits_break {
             let said: Vec<_> = bytes.iter().flat_map(|byte| engine.bytes(&[*byte])).collect();
             assert_eq!(said, [format!("{ids} answered")]);
         }
@@ -141,13 +141,14 @@ fn the_end_of_input_behind_a_disconnect_hides_it_from_requests() {
 }
 
 /// What a user of `Pair` sees of these profiles.
-#[cfg(feature = "pair")]
+#[cfg(feature = "testing")]
 mod in_a_pair {
     use super::*;
     use crate::{
-        Actions, AgentConfig, PipeliningPolicy, Scope, Value,
+        Actions, AgentConfig, Scope, Value,
+        agent::PipeliningPolicy,
         link::Side,
-        pair::{Outcome, Pair, Reply},
+        testing::{Outcome, Pair, Reply},
     };
 
     fn agent(capabilities: Capabilities) -> AgentConfig {

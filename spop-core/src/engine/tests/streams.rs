@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::{
-    Actions, AgentSection, Load, Occasion, Sample, Scope, SkippedEvent, SpoeStream, Times, Vars,
+    Actions, Scope,
+    engine::pool::{ConnectionCounts, Times},
     frame::AckActions,
+    haproxy::{AgentSection, EventName, Sample, SkippedEvent, SpoeStream, Vars},
 };
 
 fn at(millis: u64) -> Timestamp {
@@ -108,7 +110,7 @@ fn the_variables_of_the_section_say_what_happened() {
 #[test]
 fn a_line_says_where_the_time_went() {
     let (mut stream, mut vars) = (SpoeStream::new(12), Vars::default());
-    let load = Load { idles: 1, applets: 2, sending: 3, waiting: 4, errors: 5, processed: 6 };
+    let load = ConnectionCounts { idles: 1, applets: 2, sending: 3, waiting: 4, errors: 5, processed: 6 };
     let millis = Duration::from_millis;
     let mut section = section();
     let mut line = |begun, ended, outcome: Result<&[u8], EngineError>, times| {
@@ -116,7 +118,7 @@ fn a_line_says_where_the_time_went() {
         stream.encoded(at(begun + 1));
         let outcome = outcome.map(AckActions::lenient);
         let end = stream.end(at(ended), &section, &mut vars, outcome, times).unwrap();
-        end.log_line(&section, Occasion::Group("grp"), load).to_string()
+        end.log_line(&section, EventName::Group("grp"), load).to_string()
     };
     let times = Times { queue: Some(millis(2)), wait: Some(millis(3)), ..Times::default() };
     assert_eq!(line(100, 110, Ok(&[]), times), "SPOE: [eng] <GROUP:grp> sid=12 st=0 1/2/3/4/10 1/2 3/4 5/6");

@@ -10,7 +10,7 @@ const BROKEN: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=str
 
 /// The ways of an agent to be of no use after its handshake, and what requests fail with that it left waiting.
 fn refusals(profile: &EngineConfig) -> Vec<(&'static str, Refusal, u32)> {
-    let (twice, code) = if profile.habits.skips_other_frames {
+    let (twice, code) = if profile.profile.skips_other_frames {
         ("closes after a second HELLO", 256 + 1)
     } else {
         ("says HELLO twice", 256 + 4)

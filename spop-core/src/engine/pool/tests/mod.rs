@@ -4,7 +4,10 @@ use alloc::vec;
 use core::time::Duration;
 
 use super::*;
-use crate::{Action, Actions, AgentConfig, AgentReactor, Capabilities, Scope, Status, Ticket, Times};
+use crate::{
+    Action, Actions, AgentConfig, AgentReactor, Scope, Status, Ticket, engine::pool::Times,
+    frame::Capabilities,
+};
 
 mod backoff;
 mod scenes;

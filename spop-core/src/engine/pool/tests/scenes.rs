@@ -46,7 +46,7 @@ fn what_was_sent_once_is_not_sent_again() {
     let mut pool = config(1);
     pool.engine.capabilities = Capabilities::PIPELINING;
     let mut world = World::new(pool);
-    world.agents[0].as_mut().unwrap().pipelining = crate::PipeliningPolicy::Always;
+    world.agents[0].as_mut().unwrap().pipelining = crate::agent::PipeliningPolicy::Always;
     world.answers = false;
     for _ in 0..3 {
         world.ask().unwrap();

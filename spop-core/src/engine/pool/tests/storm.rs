@@ -67,7 +67,7 @@ prop_compose! {
     ) -> PoolConfig {
         let mut config = config(agents);
         match profile {
-            0 => config.engine.habits = EngineConfig::haproxy_3_1().habits,
+            0 => config.engine.profile = EngineConfig::haproxy_3_1().profile,
             1 => config.engine.capabilities = Capabilities::NONE,
             2 => config.engine.capabilities = Capabilities::PIPELINING,
             _ => {}

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
-//! use spop_core::{AgentConfig, EngineConfig, MessageList, Routes, Scope, pair::Pair};
+//! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
 //!
 //! // The handler under test. Any closure that takes a NOTIFY and returns a `Reply` will do.
 //! let routes = Routes::new().on("check-ip", |message, actions| {
@@ -21,7 +21,7 @@
 //! let mut question = MessageList::new();
 //! question.message("check-ip").arg("ip", Ipv4Addr::LOCALHOST);
 //! assert_eq!(pair.ask(&question)?.sentence(), "set sess ip_score=int32:100");
-//! # Ok::<(), spop_core::NotifyError>(())
+//! # Ok::<(), spop_core::engine::NotifyError>(())
 //! ```
 
 mod drive;
@@ -42,8 +42,10 @@ use core::{fmt, time::Duration};
 use bytes::BytesMut;
 
 use crate::{
-    AgentConfig, AgentReactor, ConnectionId, Ended, EngineConfig, EngineReactor, MessageList, Notify,
-    NotifyError, NotifyId, Partial, Session, Status, Ticket, Timestamp,
+    AgentConfig, AgentReactor, ConnectionId, EngineConfig, EngineReactor, MessageList, Notify, Session,
+    Status, Ticket, Timestamp,
+    agent::Partial,
+    engine::{Ended, NotifyError, NotifyId},
     frame::{Frame, Ids},
     link::{Closed, Side},
     notation::{self, print},

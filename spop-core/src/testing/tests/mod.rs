@@ -2,7 +2,7 @@
 
 mod interop;
 mod scenes;
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
 mod storms;
 
 use alloc::{vec, vec::Vec};
@@ -11,7 +11,7 @@ use core::time::Duration;
 use proptest::{prelude::*, sample::select};
 
 use super::*;
-use crate::{Actions, Capabilities, Scope, Value, wire::Reader};
+use crate::{Actions, Scope, Value, frame::Capabilities, wire::Reader};
 
 /// The engines that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ fn handler(notify: &Notify) -> Reply {
 fn check_frames<H>(pair: &Pair<H>, most: u32) {
     for side in [Side::Engine, Side::Agent] {
         let mut reader = Reader::new(pair.sent_by(side));
-        while let Ok(prefix) = reader.array::<4>(crate::Piece::FrameHeader) {
+        while let Ok(prefix) = reader.array::<4>(crate::wire::Piece::FrameHeader) {
             let len = u32::from_be_bytes(prefix);
             assert!(
                 (7..=most).contains(&len),

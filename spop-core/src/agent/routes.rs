@@ -4,8 +4,8 @@ use alloc::{boxed::Box, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::{error::Error, fmt};
 
 use crate::{
-    Actions, ArgError,
-    frame::{Message, Messages},
+    Actions,
+    frame::{ArgError, Message, Messages},
 };
 
 type Answer = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync;
@@ -15,7 +15,7 @@ type Answer = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + S
 ///
 /// ```
 /// use std::net::IpAddr;
-/// use spop_core::{Headers, MessageList, Routes, Scope, frame::Messages};
+/// use spop_core::{wire::Headers, MessageList, agent::Routes, Scope, frame::Messages};
 ///
 /// let routes = Routes::new()
 ///     .on("get-ip-reputation", |message, actions| {

@@ -1,7 +1,7 @@
 //! One thing at a time.
 
 use super::*;
-use crate::{EngineError, PipeliningPolicy, link::CloseReason};
+use crate::{agent::PipeliningPolicy, engine::EngineError, link::CloseReason};
 
 fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Reply> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
@@ -33,7 +33,7 @@ fn each_reply_has_its_outcome() {
 fn what_handlers_of_adapters_say_is_a_reply() {
     let mut actions = Actions::new();
     actions.set_var(Scope::Request, "a", true);
-    let bye = crate::Reply::Disconnect { status: Status(90), message: "bye".into() };
+    let bye = crate::agent::Reply::Disconnect { status: Status(90), message: "bye".into() };
     for (reply, sentence, code) in [
         (Reply::from(actions.clone()), "set req a=bool:true", None),
         (Ok::<_, &str>(actions).into(), "set req a=bool:true", None),

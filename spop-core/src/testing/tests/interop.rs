@@ -1,7 +1,7 @@
 //! Every combination of what two sides may agree on.
 
 use super::*;
-use crate::EngineError;
+use crate::engine::EngineError;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 300 }))]
@@ -23,7 +23,7 @@ proptest! {
         config.capabilities = if profile == Profile::Spec { engine_can } else { config.capabilities & engine_can };
         if way_back.cuts != Cuts::Whole || way_back.buffer < 1_000 || way_back.bandwidth.is_some() {
             // A HELLO that arrives in pieces is the death of this one.
-            config.habits.splits_break = false;
+            config.profile.splits_break = false;
         }
         let pipelined = config.capabilities & agent_can;
         let agent = AgentConfig { max_frame_size: agent_size, capabilities: agent_can, ..AgentConfig::default() };

@@ -2,22 +2,10 @@
 
 use core::{fmt, time::Duration};
 
-use super::EngineError;
-
-/// Where the time of one event or group went. `None` is a step that was never finished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// `reqT`: encoding the messages.
-    pub encode: Option<Duration>,
-    /// `qT`: waiting for a connection that takes the request.
-    pub queue: Option<Duration>,
-    /// `wT`: waiting for the answer.
-    pub wait: Option<Duration>,
-    /// `resT`: applying the answer.
-    pub response: Option<Duration>,
-    /// `pT`: all of it, which is the latency that the event adds to its stream.
-    pub processing: Option<Duration>,
-}
+use crate::engine::{
+    EngineError,
+    pool::{ConnectionCounts, Times},
+};
 
 /// What `option set-process-time` and `option set-total-time` report; HAProxy's variables have it in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,12 +27,12 @@ impl ProcessTimes {
 /// What an event or group is called in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // As the sections they come from.
-pub enum Occasion<'a> {
+pub enum EventName<'a> {
     Event(&'a str),
     Group(&'a str),
 }
 
-impl fmt::Display for Occasion<'_> {
+impl fmt::Display for EventName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Event(name) => write!(f, "EVENT:{name}"),
@@ -53,36 +41,19 @@ impl fmt::Display for Occasion<'_> {
     }
 }
 
-/// How busy an engine is, as the log has it; [`Pool::load`](super::Pool::load) knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Connections without a request.
-    pub idles: usize,
-    /// Connections.
-    pub applets: usize,
-    /// Requests that wait to be sent.
-    pub sending: usize,
-    /// Requests that wait for their answers.
-    pub waiting: usize,
-    /// Requests that failed so far.
-    pub errors: u64,
-    /// Requests that ended so far.
-    pub processed: u64,
-}
-
 /// One line of the log, displayed as HAProxy writes it.
 ///
 /// ```
 /// use core::time::Duration;
-/// use spop_core::{Load, LogLine, Occasion, Times};
+/// use spop_core::{engine::pool::{ConnectionCounts, Times}, haproxy::{EventName, LogLine}};
 ///
 /// let line = LogLine {
 ///     agent: "ip-reputation",
-///     occasion: Occasion::Event("on-client-session"),
+///     event: EventName::Event("on-client-session"),
 ///     stream: 7,
 ///     error: None,
 ///     times: Times { wait: Some(Duration::from_millis(3)), ..Times::default() },
-///     load: Load { idles: 1, applets: 2, sending: 0, waiting: 1, errors: 0, processed: 42 },
+///     load: ConnectionCounts { idles: 1, applets: 2, sending: 0, waiting: 1, errors: 0, processed: 42 },
 /// };
 /// assert_eq!(
 ///     line.to_string(),
@@ -94,7 +65,7 @@ pub struct LogLine<'a> {
     /// The agent's name in the configuration.
     pub agent: &'a str,
     /// What was asked about.
-    pub occasion: Occasion<'a>,
+    pub event: EventName<'a>,
     /// The stream's number.
     pub stream: u64,
     /// What became of it.
@@ -102,14 +73,14 @@ pub struct LogLine<'a> {
     /// Where the time went.
     pub times: Times,
     /// How busy the engine was at its end.
-    pub load: Load,
+    pub load: ConnectionCounts,
 }
 
 impl fmt::Display for LogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.error.map_or(0, EngineError::code);
-        let Self { agent, occasion, stream, .. } = self;
-        write!(f, "SPOE: [{agent}] <{occasion}> sid={stream} st={status} ")?;
+        let Self { agent, event, stream, .. } = self;
+        write!(f, "SPOE: [{agent}] <{event}> sid={stream} st={status} ")?;
         let Times { encode, queue, wait, response, processing } = self.times;
         let mut slash = "";
         for time in [encode, queue, wait, response, processing] {
@@ -120,7 +91,7 @@ impl fmt::Display for LogLine<'_> {
             }
             slash = "/";
         }
-        let Load { idles, applets, sending, waiting, errors, processed } = self.load;
+        let ConnectionCounts { idles, applets, sending, waiting, errors, processed } = self.load;
         write!(f, " {idles}/{applets} {sending}/{waiting} {errors}/{processed}")
     }
 }

@@ -84,7 +84,7 @@ impl Sample {
 /// Variables and their values, by their full names.
 ///
 /// ```
-/// use spop_core::{Actions, Sample, Scope, VarRules, Vars, frame::AckActions};
+/// use spop_core::{Actions, haproxy::{Sample, VarRules, Vars}, Scope, frame::AckActions};
 ///
 /// let mut actions = Actions::new();
 /// actions.set_var(Scope::Session, "score", 77_i32).set_var(Scope::Session, "secret", true);

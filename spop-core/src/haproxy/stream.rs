@@ -2,7 +2,11 @@
 
 use core::fmt;
 
-use super::{AgentSection, EngineError, LogLine, Occasion, ProcessTimes, Times, Vars, stats::Load};
+use super::{AgentSection, EventName, LogLine, ProcessTimes, Vars};
+use crate::engine::{
+    EngineError,
+    pool::{ConnectionCounts, Times},
+};
 use crate::{
     Timestamp,
     frame::{AckActions, Ids},
@@ -12,7 +16,10 @@ use crate::{
 /// [ends](Self::end).
 ///
 /// ```
-/// use spop_core::{Actions, AgentSection, EngineError, Sample, Scope, SpoeStream, Times, Timestamp, Vars};
+/// use spop_core::{Actions, Scope, Timestamp};
+/// use spop_core::engine::pool::Times;
+/// use spop_core::haproxy::{AgentSection, Sample, SpoeStream, Vars};
+/// use spop_core::engine::EngineError;
 /// use spop_core::frame::AckActions;
 ///
 /// let mut section = AgentSection::new("iprep").set_on_error("error");
@@ -33,7 +40,7 @@ use crate::{
 /// stream.end(Timestamp::from_millis(19), &section, &mut vars, failed, Times::default());
 /// assert_eq!(vars.get("txn.iprep.error"), Some(&Sample::Int(1)));
 /// assert!(stream.begin(Timestamp::from_millis(20)).is_err(), "without `continue-on-error` this was its last event");
-/// # Ok::<(), spop_core::SkippedEvent>(())
+/// # Ok::<(), spop_core::haproxy::SkippedEvent>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct SpoeStream {
@@ -85,9 +92,14 @@ pub struct EventEnd {
 impl EventEnd {
     /// The line that HAProxy logs about it: a notice, or a warning if there was an error. [`AgentSection::logs`] says
     /// whether.
-    pub fn log_line<'a>(&self, section: &'a AgentSection, occasion: Occasion<'a>, load: Load) -> LogLine<'a> {
+    pub fn log_line<'a>(
+        &self,
+        section: &'a AgentSection,
+        event: EventName<'a>,
+        load: ConnectionCounts,
+    ) -> LogLine<'a> {
         let Self { stream, error, times } = *self;
-        LogLine { agent: &section.name, occasion, stream, error, times, load }
+        LogLine { agent: &section.name, event, stream, error, times, load }
     }
 }
 

@@ -4,7 +4,8 @@ use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use crate::{
-    Actions, Answer, EngineError, Status,
+    Actions, Status,
+    engine::{Answer, EngineError},
     frame::{Flags, Frame, FrameType, Header, Ids},
     notation::print,
 };
@@ -27,13 +28,13 @@ pub enum Reply {
     Disconnect(Status),
 }
 
-/// What a handler of an adapter, or [`Routes`](crate::Routes), says.
-impl<T: Into<crate::Reply>> From<T> for Reply {
+/// What a handler of an adapter, or [`Routes`](crate::agent::Routes), says.
+impl<T: Into<crate::agent::Reply>> From<T> for Reply {
     fn from(reply: T) -> Self {
         match reply.into() {
-            crate::Reply::Ack(actions) => Self::Now(actions),
-            crate::Reply::Fail(_) => Self::Fail,
-            crate::Reply::Disconnect { status, .. } => Self::Disconnect(status),
+            crate::agent::Reply::Ack(actions) => Self::Now(actions),
+            crate::agent::Reply::Fail(_) => Self::Fail,
+            crate::agent::Reply::Disconnect { status, .. } => Self::Disconnect(status),
         }
     }
 }

@@ -9,9 +9,9 @@ use core::{
     str,
 };
 
+use super::{Message, Messages};
 use crate::{
     DecodeError,
-    frame::{Message, Messages},
     wire::{Headers, Value, ValueType},
 };
 
@@ -35,7 +35,7 @@ impl<'a> Message<'a> {
     ///
     /// ```
     /// use std::net::IpAddr;
-    /// use spop_core::{ArgError, frame::Message};
+    /// use spop_core::frame::{ArgError, Message};
     ///
     /// fn port_of(message: &Message<'_>) -> Result<(IpAddr, Option<u16>), ArgError> {
     ///     Ok((message.arg("ip")?, message.arg("port")?))

@@ -2,12 +2,12 @@
 
 use alloc::string::String;
 
-use super::{EngineError, VarRules, Vars, vars::Sample};
-use crate::{Scope, frame::AckActions};
+use super::{Sample, VarRules, Vars};
+use crate::{Scope, engine::EngineError, frame::AckActions};
 
 /// The options of a `spoe-agent` section (section 2.2) that concern what becomes of an event: which variables are set, and
-/// whether its stream goes on asking. The others are in [`EngineConfig`](super::EngineConfig) and
-/// [`PoolConfig`](super::PoolConfig).
+/// whether its stream goes on asking. The others are in [`EngineConfig`](crate::EngineConfig) and
+/// [`PoolConfig`](crate::engine::pool::PoolConfig).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentSection {
