@@ -102,7 +102,7 @@ pub mod haproxy;
 pub mod hub;
 pub mod link;
 pub mod notation;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod time;
 pub mod wire;
@@ -113,7 +113,7 @@ pub use agent::{
 pub use engine::{EngineAction, EngineConfig, EngineReactor};
 pub use error::DecodeError;
 pub use frame::{Actions, MessageList, Messages, Scope};
-pub use link::{CloseReason, Closed, Interest, Timer, Violation};
+pub use link::{CloseReason, Closed, Interest, Misuse, Step, Timer, Violation};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Timestamp;

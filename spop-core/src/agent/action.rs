@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::ticket::{Ticket, TicketId};
 use crate::{
-    frame::{Capabilities, Ids, Messages, Received, Version},
+    frame::{Capabilities, Ids, Messages, NotifyPayload, Version},
     link::Closed,
 };
 
-/// What follows from an input. There is one action at most for each, and none is kept back.
+/// What follows from an input: one action at most for each.
 ///
-/// It borrows the inbox `'i`, of which a NOTIFY shows the front.
+/// It borrows the input `'i`, and never the reactor.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves HAProxy waiting"]
 #[non_exhaustive]
@@ -26,7 +26,7 @@ pub enum Action<'i> {
     FragmentArrived(Ids),
     /// A payload that was arriving in fragments is dropped; its messages will not come. Go on with the input.
     AbortFragment(Aborted),
-    /// Nobody waits for this answer any more: stop the work. Go on with the input.
+    /// The peer no longer waits for this answer: stop the work. Go on with the input.
     CancelMessages(Cancelled),
     /// There is no more to be done with the input; frames wait to be sent.
     SendFrames,
@@ -37,8 +37,8 @@ pub enum Action<'i> {
     },
     /// A limit is reached: the input waits until answers were given and sent.
     Paused,
-    /// The session is over. Tickets are worthless now. Obey [`interest`](super::AgentReactor::interest) until it says
-    /// close. Comes once.
+    /// The session is over. Tickets are worthless now. Follow [`interest`](super::AgentReactor::interest) until it says
+    /// close. Returned once.
     Close(Closed),
 }
 
@@ -88,15 +88,24 @@ pub(super) fn is_multiplexer(peer: Capabilities) -> bool {
 }
 
 /// A NOTIFY.
+///
+/// Dropping it, or leaking it, changes nothing but that its ticket stays unanswered.
 #[derive(Debug)]
 #[must_use = "HAProxy waits for an answer"]
 pub struct Notify<'i> {
     /// The right to answer.
     pub ticket: Ticket,
-    /// What is asked: in the inbox where it arrived, or apart from it if it came in fragments. The inbox is borrowed until
-    /// this is dropped, and the frame leaves it then. [`keep`](Messages::keep) takes the messages out, for answers that come
-    /// later.
-    pub messages: Messages<Received<'i>>,
+    /// What is asked. It borrows the input `'i`, unless it came in fragments;
+    /// [`into_owned`](NotifyPayload::into_owned) is for answers that come later.
+    pub payload: NotifyPayload<'i>,
+}
+
+impl Notify<'_> {
+    /// The messages.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        self.payload.messages()
+    }
 }
 
 /// A payload in fragments that will not be run.

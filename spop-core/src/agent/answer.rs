@@ -1,10 +1,9 @@
 //! What the application decides: answers, refusals, the end.
 
 use super::{
-    action::Action,
     fragments::NotArriving,
     reactor::AgentReactor,
-    ticket::{AckError, Settled, Ticket, TicketId},
+    ticket::{AckError, NotWaiting, Settled, Ticket, TicketId},
 };
 use core::time::Duration;
 
@@ -14,7 +13,8 @@ use crate::{
     link::CloseReason,
 };
 
-/// Decisions of the application.
+/// Decisions of the application. Each returns success or a misuse, never an action: what follows from it is collected by
+/// [`on_bytes`](Self::on_bytes) when [`Interest::resume`](crate::Interest::resume) is set.
 impl AgentReactor {
     /// Answers a NOTIFY.
     ///
@@ -96,25 +96,27 @@ impl AgentReactor {
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
-    pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Action<'static>, AckError> {
+    pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.own(ticket)?;
-        if self.settle(&ticket).is_some() {
-            self.push_failure(ticket.ids);
-        }
-        Ok(self.at_rest(1))
+        let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
+        self.push_failure(ticket.ids);
+        Ok(settled)
     }
 
-    /// Gives up a NOTIFY of this connection without an answer, because another connection of its engine carries it or
-    /// nobody waits for it; the rest of an answer that was begun in parts is withdrawn. False when it was not waiting.
-    pub fn release(&mut self, now: Timestamp, ticket: TicketId) -> bool {
+    /// Gives up a NOTIFY of this connection without an answer, because another connection of its engine carries it or its
+    /// answer is no longer wanted; the rest of an answer that was begun in parts is withdrawn.
+    ///
+    /// # Errors
+    /// [`NotWaiting`] when it was answered or cancelled before.
+    pub fn release(&mut self, now: Timestamp, ticket: TicketId) -> Result<(), NotWaiting> {
         self.tick(now);
-        let Some((ids, _)) = self.flight.remove(ticket) else { return false };
+        let (ids, _) = self.flight.remove(ticket).ok_or(NotWaiting(ticket))?;
         self.link.withdraw(ids);
         if self.link.is_eof() && !self.link.is_closing() {
             self.end_if_nothing_owed();
         }
-        true
+        Ok(())
     }
 
     /// Refuses the rest of a NOTIFY that is still arriving: the peer gets an ACK with ABORT, which HAProxy reports as
@@ -143,11 +145,10 @@ impl AgentReactor {
     }
 
     /// Ends the session at once. What was acknowledged is sent before the DISCONNECT; what was not is lost. The message
-    /// is cut to 180 bytes.
-    pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) -> Action<'static> {
+    /// is cut to 180 bytes. A session that is over already is left as it is.
+    pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {
         self.tick(now);
         self.disconnect_for(CloseReason::Disconnect(status), status, message);
-        self.at_rest(1)
     }
 }
 

@@ -72,7 +72,7 @@ pub struct AgentConfig {
     pub quiet_after_refusal: Option<Duration>,
     /// How a drain finds the moment of the disconnect, see [`DrainTiming`]. Default on; without it, a connection is
     /// disconnected as soon as nothing is owed and a read finds nothing.
-    pub farewell: Option<DrainTiming>,
+    pub drain_timing: Option<DrainTiming>,
     /// Sends nothing before the peer has ended its input: for transports that carry one direction at a time. Default
     /// false.
     pub defer_output: bool,
@@ -92,7 +92,7 @@ impl Default for AgentConfig {
             on_failure: OnFailure::default(),
             watch_fragments: false,
             quiet_after_refusal: Some(Duration::from_millis(50)),
-            farewell: Some(DrainTiming::default()),
+            drain_timing: Some(DrainTiming::default()),
             defer_output: false,
         }
     }

@@ -62,8 +62,8 @@ pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestam
 
 impl AgentReactor {
     /// A connection that HAProxy sends nothing more on needs none.
-    fn farewell(&self) -> Option<DrainTiming> {
-        self.config.farewell.filter(|_| !self.refused)
+    fn drain_timing(&self) -> Option<DrainTiming> {
+        self.config.drain_timing.filter(|_| !self.refused)
     }
 
     /// Drains because of a timer: the session was idle, or has been open for long enough.
@@ -105,7 +105,7 @@ impl AgentReactor {
     pub(super) fn hold_back(&mut self) {
         self.stay_if_used();
         let answers = self.session.is_some() && self.link.nothing_to_send();
-        if self.link.is_draining() && answers && self.farewell().is_some() {
+        if self.link.is_draining() && answers && self.drain_timing().is_some() {
             self.link.hold_output(true);
         }
     }
@@ -134,7 +134,7 @@ impl AgentReactor {
         let moment = self.moment();
         if let Some(moment) = moment.filter(|moment| *moment <= self.link.now())
             && self.drain_moment.is_none_or(|(announced, _)| announced != moment)
-            && self.farewell().is_some()
+            && self.drain_timing().is_some()
         {
             self.drain_moment = Some((moment, self.link.now()));
         } else {
@@ -160,7 +160,13 @@ impl AgentReactor {
     /// Until when answers are held back. Not when reading waits for them to leave.
     fn held_until(&self) -> Option<Timestamp> {
         let held = self.link.held_since()?;
-        Some(if self.is_full() { self.link.now() } else { held + self.config.farewell?.hold })
+        Some(if self.is_full() { self.link.now() } else { held + self.config.drain_timing?.hold })
+    }
+
+    /// Whether the connection is to be disconnected unless something has arrived.
+    #[cold]
+    pub(super) fn is_moment(&self) -> bool {
+        self.moment().is_some_and(|moment| moment <= self.link.now())
     }
 
     /// The moment to disconnect, when a drain is wanted and waits for nothing else.
@@ -173,10 +179,10 @@ impl AgentReactor {
             && self.link.partial_bytes() == 0
             && !self.link.is_paused()
             && (held || self.link.nothing_to_send() || self.idles_deferred());
-        let quiet = match (self.farewell(), &self.session) {
-            (Some(farewell), _) if !held => farewell.idle,
-            (Some(farewell), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
-                farewell.silence
+        let quiet = match (self.drain_timing(), &self.session) {
+            (Some(timing), _) if !held => timing.idle,
+            (Some(timing), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
+                timing.silence
             }
             _ => Duration::ZERO,
         };

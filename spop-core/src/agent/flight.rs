@@ -7,9 +7,6 @@ use hashbrown::HashTable;
 use super::ticket::TicketId;
 use crate::{Timestamp, frame::Ids};
 
-/// How many slots a connection without requests may keep.
-const KEEP: usize = 20;
-
 /// Up to how many are found by going through them; more are indexed.
 const FEW: usize = 64;
 
@@ -185,13 +182,6 @@ impl Flight {
     /// Gives all memory back that is not in use.
     pub(super) fn trim(&mut self) {
         if self.waiting == 0 {
-            self.slots = Vec::new();
-        }
-    }
-
-    /// Gives memory back that a connection without requests does not need.
-    pub(super) fn shrink(&mut self) {
-        if self.waiting == 0 && self.slots.capacity() > KEEP {
             self.slots = Vec::new();
         }
     }

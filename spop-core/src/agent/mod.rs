@@ -23,4 +23,4 @@ pub use fragments::{NotArriving, Partial};
 pub use reactor::AgentReactor;
 pub use reply::{Reply, Watch};
 pub use routes::{RouteError, Routes, Unknown};
-pub use ticket::{AckError, ConnectionId, Settled, Ticket, TicketId};
+pub use ticket::{AckError, ConnectionId, NotWaiting, Settled, Ticket, TicketId};

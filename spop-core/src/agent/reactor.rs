@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, string::ToString, sync::Arc};
 use core::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session},
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
-    frame::{Flags, FrameType, Header, Ids, Messages, check_messages},
+    frame::{Flags, FrameType, Header, Ids, NotifyPayload, Received, check_messages},
     link::{
-        CloseReason, Closed, Closing, Due, Earliest, Initiator, Interest, Layers, Link, Lost, Phase,
-        Progress, Side, TIMERS, Timer, Verdict, Violation,
+        CloseReason, Closed, Due, Earliest, Initiator, Input, Interest, Layers, Link, Lost, Misuse, Phase,
+        Progress, Side, Step, TIMERS, Timer, Verdict, Violation,
     },
 };
 
@@ -113,42 +113,48 @@ impl AgentReactor {
         self.lame_duck = lame_duck;
     }
 
-    /// Bytes arrived: takes what it can use from the front of `inbox`, which keeps the rest for the next call.
+    /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
     ///
-    /// Call it again until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
-    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); also when nothing new has arrived but
-    /// [`Interest::resume`] is set.
-    pub fn on_bytes<'i>(&mut self, now: Timestamp, inbox: &'i mut BytesMut) -> Action<'i> {
+    /// Call it with the unused rest until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
+    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); also, without new bytes, when [`Interest::resume`] is set.
+    pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.link.tick(now);
         if self.is_full() {
             self.link.reading_stopped();
-        } else if let Some((ids, place, payload)) = self.link.whole(inbox, Side::Engine, FrameType::Notify)
+        } else if let Some((ids, payload, consumed)) = self.link.whole(input, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
             && !payload.is_empty()
             && let Some(lengths) = check_messages(payload)
         {
             self.refused = false;
             let ticket = self.ticket(ids);
-            let messages = Messages::checked(self.link.take(inbox, place), lengths);
-            return Action::RunMessages(Notify { ticket, messages });
-        } else if inbox.is_empty() && !self.link.is_eof() && !self.link.is_closing() {
-            self.link.rest(inbox);
-            return self.at_rest(4);
+            self.link.took_frame();
+            let payload = NotifyPayload::new(Received::in_input(payload), lengths);
+            return Step { consumed, action: Action::RunMessages(Notify { ticket, payload }) };
+        } else if input.is_empty() && !self.link.is_eof() && !self.link.is_closing() {
+            self.link.rest(0);
+            return Step { consumed: 0, action: self.at_rest(4) };
         }
-        self.on_any_bytes(inbox)
+        self.on_any_bytes(input)
     }
 
-    /// What [`on_bytes`](Self::on_bytes) does when there is more to it than a NOTIFY in one frame, or less.
+    /// Slow path of [`on_bytes`](Self::on_bytes): anything but a NOTIFY in one frame.
     #[inline(never)]
-    fn on_any_bytes<'i>(&mut self, inbox: &'i mut BytesMut) -> Action<'i> {
+    fn on_any_bytes<'i>(&mut self, bytes: &'i [u8]) -> Step<Action<'i>> {
+        let mut input = Input::new(bytes);
+        let action = self.on_frames(&mut input);
+        Step { consumed: input.consumed(), action }
+    }
+
+    fn on_frames<'i>(&mut self, input: &mut Input<'i>) -> Action<'i> {
         loop {
-            if self.link.is_closing() || self.is_full() || self.overflows(inbox) {
-                return self.at_limit(inbox);
+            if self.link.is_closing() || self.is_full() || self.overflows(input) {
+                return self.at_limit(input);
             }
-            let next = match self.link.next(inbox) {
+            let next = match self.link.next(input) {
                 Ok(Ok(next)) => next,
                 Ok(Err(at_least)) => {
-                    self.link.rest(inbox);
+                    self.link.rest(input.bytes().len());
                     if self.link.is_eof() {
                         self.end_if_nothing_owed();
                     }
@@ -161,15 +167,15 @@ impl AgentReactor {
                 if let Some(action) = self.supersede(ids).or_else(|| self.abandon_oldest()) {
                     return action;
                 }
-                if !next.place.payload(inbox).is_empty() {
-                    return self.on_notify(inbox, &next);
-                }
                 self.link.reassembly.forget_refused(ids);
-                self.link.skip(inbox, next.place);
+                self.link.skip(input, next.len);
+                if !next.payload.is_empty() {
+                    return self.run(next.header, Received::in_input(next.payload));
+                }
                 self.acknowledge_nothing(ids);
                 continue;
             }
-            match self.on_frame(inbox, &next) {
+            match self.on_frame(input, &next) {
                 Ok(None) => {}
                 Ok(Some(action)) => return action,
                 Err(violation) => return self.violated(violation),
@@ -179,48 +185,36 @@ impl AgentReactor {
 
     /// Bytes that cannot be used now, or never.
     #[cold]
-    fn at_limit(&mut self, inbox: &mut BytesMut) -> Action<'static> {
-        if self.overflows(inbox) {
+    fn at_limit(&mut self, input: &mut Input<'_>) -> Action<'static> {
+        if self.overflows(input) {
             // Nothing may leave before the input ends, and no more input can be answered.
             let message = "the answers exceed what can wait for the end of the input";
             self.link.forget_partial();
             self.disconnect_for(CloseReason::Disconnect(Status::RESOURCE), Status::RESOURCE, message);
         }
         if self.link.is_closing() {
-            inbox.clear();
+            input.clear();
         } else {
-            self.link.pause(inbox);
+            self.link.pause(input.bytes().len());
         }
         self.at_rest(1)
     }
 
     /// The peer will send no more. It still gets the answers it is owed.
     ///
-    /// Like [`on_bytes`](Self::on_bytes), to be called until there is nothing more to be done with the inbox.
-    pub fn on_input_eof<'i>(&mut self, now: Timestamp, inbox: &'i mut BytesMut) -> Action<'i> {
+    /// Called like [`on_bytes`](Self::on_bytes), with the unused rest of the input.
+    pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.tick(now);
         self.link.input_ended();
-        self.on_bytes(now, inbox)
+        self.on_bytes(now, input)
     }
 
-    /// A read found nothing: all that the peer has sent so far was passed on. A drain uses this moment, if nothing is
-    /// owed, to disconnect; memory that a waiting connection does not need is given back.
+    /// A read found nothing: all that the peer has sent so far was passed on. A drain disconnects at this moment if nothing is
+    /// owed.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         self.go_on_draining();
-        self.link.shrink();
-        if !self.owes() {
-            self.flight.shrink();
-        }
         self.at_rest(1)
-    }
-
-    /// Gives all memory back that is not in use now, and will be again with the next request: for a connection that may do
-    /// nothing for a while. Where there is no time for that, [`on_read_blocked`](Self::on_read_blocked) leaves no more than
-    /// a connection with few requests needs.
-    pub fn trim(&mut self) {
-        self.link.trim();
-        self.flight.trim();
     }
 
     /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
@@ -237,6 +231,7 @@ impl AgentReactor {
                     }
                 }
                 Some(Due::Served) => {}
+                Some(Due::Trimmed) => self.flight.trim(),
                 None => break,
             }
         }
@@ -244,9 +239,12 @@ impl AgentReactor {
     }
 
     /// The first `n` of the outgoing bytes have left.
-    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Action<'static> {
+    ///
+    /// # Errors
+    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<Action<'static>, Misuse> {
         self.tick(now);
-        self.link.sent(n);
+        self.link.sent(n)?;
         if self.link.nothing_to_send() {
             self.flight.all_sent();
             self.hold_back();
@@ -254,15 +252,22 @@ impl AgentReactor {
                 self.end_if_nothing_owed();
             }
         }
-        self.at_rest(1)
+        if self.link.memory.used(self.link.now()) {
+            self.link.trim();
+            self.flight.trim();
+        }
+        Ok(self.at_rest(1))
     }
 
     /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
     /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
-    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Action<'static> {
+    ///
+    /// # Errors
+    /// [`Misuse::ShutNotAsked`] when no layer was named so far. Nothing has changed then.
+    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Result<Action<'static>, Misuse> {
         self.tick(now);
-        self.link.write_shut(progress);
-        self.at_rest(1)
+        self.link.write_shut(progress)?;
+        Ok(self.at_rest(1))
     }
 
     /// The transport failed, in either direction: nothing can be received or sent any more.
@@ -287,7 +292,11 @@ impl AgentReactor {
     /// What the driver should do.
     #[inline]
     pub fn interest(&self) -> Interest {
-        self.link.interest(self.is_full())
+        let mut interest = self.link.interest(self.is_full(), self.ended.is_some());
+        if self.link.is_draining() {
+            interest.read_now = interest.read && self.is_moment();
+        }
+        interest
     }
 
     /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
@@ -321,9 +330,9 @@ impl AgentReactor {
         self.link.phase
     }
 
-    /// How far each step of closing is.
-    pub fn closing(&self) -> Closing {
-        self.link.closing()
+    /// Whether the session ends once nothing is owed: [`drain`](Self::drain) was called, or a timer began it.
+    pub fn is_draining(&self) -> bool {
+        self.link.is_draining() && !self.link.is_closing()
     }
 
     /// The number by which the caller knows this connection.
@@ -361,10 +370,10 @@ impl AgentReactor {
         self.link.outgoing_bytes()
     }
 
-    /// How many bytes are ahead of an answer of another connection; `None` when it can take none: there is no session, or it
-    /// is closing. After the end of the input it is a number above all others, so that every sibling is preferred: a HAProxy
-    /// that has closed its side reads nothing more.
-    pub fn room(&self) -> Option<usize> {
+    /// How many bytes are queued before an answer that would take this connection instead of its own (async); `None` if it can
+    /// take none: there is no session, or it is closing. After the end of the input it is above all others, so that every
+    /// sibling is preferred: an HAProxy that has closed its side reads nothing more.
+    pub fn send_backlog(&self) -> Option<usize> {
         let open = !self.link.is_closing() && self.session.is_some();
         open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
     }
@@ -422,6 +431,8 @@ impl AgentReactor {
                 self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);
                 None
             }
+            // Served by the link.
+            Timer::Memory => None,
             Timer::Hello | Timer::Frame | Timer::Linger => {
                 self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
                 None
@@ -479,11 +490,6 @@ impl AgentReactor {
         }
     }
 
-    /// Whether requests wait or answers have not left.
-    pub(super) fn owes(&self) -> bool {
-        self.flight.waiting() > 0 || !self.link.nothing_to_send() || self.link.reassembly.len() > 0
-    }
-
     /// Whether reading waits for room. Output that waits for the end of the input is no reason: the end must be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
@@ -494,8 +500,8 @@ impl AgentReactor {
     }
 
     /// Whether more input has come than can be answered before it ends.
-    fn overflows(&self, inbox: &BytesMut) -> bool {
-        self.link.is_deferred() && self.outgoing_is_full() && !inbox.is_empty()
+    fn overflows(&self, input: &Input<'_>) -> bool {
+        self.link.is_deferred() && self.outgoing_is_full() && !input.bytes().is_empty()
     }
 
     fn outgoing_is_full(&self) -> bool {

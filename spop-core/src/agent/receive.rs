@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     action::{Abort, Aborted, Action, Cancel, Cancelled, Notify},
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     Status,
-    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, Messages, Received},
-    link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
+    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, NotifyPayload, Received},
+    link::{Begun, CloseReason, Continued, Input, Next, Phase, Verdict, Violation},
 };
 
 /// How many requests HAProxy 3.1 and later have on a connection with pipelining.
@@ -22,27 +22,27 @@ const STREAMS: usize = 20;
 impl AgentReactor {
     pub(super) fn on_frame(
         &mut self,
-        inbox: &mut BytesMut,
-        next: &Next,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
     ) -> Result<Option<Action<'static>>, Violation> {
         match next.verdict {
-            Verdict::First => self.on_first_fragment(inbox, next),
-            Verdict::More => self.on_fragment(inbox, next, false),
-            Verdict::Last => self.on_fragment(inbox, next, true),
-            Verdict::Abort => self.on_abort(inbox, next),
-            Verdict::Hello => self.on_hello(inbox, next).map(Some),
-            Verdict::Disconnect => self.on_disconnect(inbox, next).map(Some),
+            Verdict::First => self.on_first_fragment(input, next),
+            Verdict::More => self.on_fragment(input, next, false),
+            Verdict::Last => self.on_fragment(input, next, true),
+            Verdict::Abort => self.on_abort(input, next),
+            Verdict::Hello => self.on_hello(input, next).map(Some),
+            Verdict::Disconnect => self.on_disconnect(input, next).map(Some),
             // Taken before, or by `Link::next` skipped, refused or, when closing, never seen.
             Verdict::Whole | Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
-                self.link.skip(inbox, next.place);
+                self.link.skip(input, next.len);
                 Ok(None)
             }
         }
     }
 
-    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
-        let greeting = greet(&self.config, next.header, next.place.payload(inbox))?;
-        self.link.skip(inbox, next.place);
+    fn on_hello(&mut self, input: &mut Input<'_>, next: &Next<'_>) -> Result<Action<'static>, Violation> {
+        let greeting = greet(&self.config, next.header, next.payload)?;
+        self.link.skip(input, next.len);
         if greeting.healthcheck && self.lame_duck {
             self.disconnect_for(
                 CloseReason::HealthCheckRefused,
@@ -101,22 +101,16 @@ impl AgentReactor {
         Ticket { connection: self.connection, id, ids, engine: self.shared_engine.clone() }
     }
 
-    /// A NOTIFY in one frame, whose identifiers are free.
-    pub(super) fn on_notify<'i>(&mut self, inbox: &'i mut BytesMut, next: &Next) -> Action<'i> {
-        self.link.reassembly.forget_refused(next.header.ids);
-        let payload = self.link.take(inbox, next.place);
-        self.run(next.header, payload)
-    }
-
-    fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
-        match Messages::check(payload) {
-            Ok(messages) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), messages }),
+    /// A NOTIFY whose identifiers are free.
+    pub(super) fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
+        match NotifyPayload::check(payload) {
+            Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), payload }),
             Err(error) => self.violated(Violation::Payload { header, error }),
         }
     }
 
-    /// Ends what is under way under the identifiers of a NOTIFY that begins: the newer counts. The frame stays in the
-    /// inbox, and is seen again when the caller comes back.
+    /// Ends what is under way under the identifiers of a NOTIFY that begins: the newer counts. The frame is not used
+    /// yet, and is seen again when the caller comes back.
     pub(super) fn supersede(&mut self, ids: Ids) -> Option<Action<'static>> {
         self.refused = false;
         if let Some(ticket) = self.flight.find(ids) {
@@ -132,7 +126,7 @@ impl AgentReactor {
         None
     }
 
-    /// Cancels the oldest request when the peer begins more than it can wait for. The frame stays in the inbox, and is seen
+    /// Cancels the oldest request when the peer begins more than it can wait for. The frame is not used yet, and is seen
     /// again when the caller comes back.
     pub(super) fn abandon_oldest(&mut self) -> Option<Action<'static>> {
         if self.flight.waiting() < self.window {
@@ -157,8 +151,8 @@ impl AgentReactor {
 
     fn on_first_fragment(
         &mut self,
-        inbox: &mut BytesMut,
-        next: &Next,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
     ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
@@ -166,10 +160,10 @@ impl AgentReactor {
             return Ok(Some(action));
         }
         let limits = &self.config.limits;
-        let fragment = next.place.payload(inbox);
+        let fragment = next.payload;
         let begun = self.link.reassembly.begin(self.link.now(), ids, fragment, limits);
         let received = fragment.len();
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         match begun {
             Begun::Kept => Ok(self.watched(ids)),
             Begun::TooMany => Err(Violation::TooManyPayloads { header, max: limits.max_payloads }),
@@ -182,17 +176,17 @@ impl AgentReactor {
 
     fn on_fragment(
         &mut self,
-        inbox: &mut BytesMut,
-        next: &Next,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
         last: bool,
     ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
-        let fragment = next.place.payload(inbox);
+        let fragment = next.payload;
         let continued =
             self.link.reassembly.continue_with(self.link.now(), ids, fragment, last, &self.config.limits);
         let size = fragment.len();
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         match continued {
             Continued::Kept => Ok(self.watched(ids)),
             Continued::Done(payload) if payload.is_empty() => {
@@ -215,19 +209,23 @@ impl AgentReactor {
         }
     }
 
-    fn on_abort(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<Action<'static>>, Violation> {
+    fn on_abort(
+        &mut self,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
+    ) -> Result<Option<Action<'static>>, Violation> {
         let (header, ids) = (next.header, next.header.ids);
-        let size = next.place.payload(inbox).len();
+        let size = next.payload.len();
         if header.frame_type == FrameType::Notify {
             if let Some(action) = self.supersede(ids) {
                 return Ok(Some(action));
             }
             self.link.reassembly.forget_refused(ids);
-            self.link.skip(inbox, next.place);
+            self.link.skip(input, next.len);
             return Ok(Some(Action::AbortFragment(Aborted { ids, received: size, why: Abort::Peer })));
         }
         self.check_announced(header)?;
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         if let Some(received) = self.link.reassembly.drop_set(ids) {
             let received = received + size;
             return Ok(Some(Action::AbortFragment(Aborted { ids, received, why: Abort::Peer })));
@@ -242,13 +240,17 @@ impl AgentReactor {
         }
     }
 
-    fn on_disconnect(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Action<'static>, Violation> {
+    fn on_disconnect(
+        &mut self,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
+    ) -> Result<Action<'static>, Violation> {
         let frame_type = next.header.frame_type;
-        let disconnect = Disconnect::decode(next.place.payload(inbox))
-            .map_err(|error| Violation::Disconnect { frame_type, error })?;
+        let disconnect =
+            Disconnect::decode(next.payload).map_err(|error| Violation::Disconnect { frame_type, error })?;
         let status = disconnect.status;
         let message = Bytes::copy_from_slice(disconnect.message);
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         // HAProxy reports the status of this answer in place of its own.
         self.disconnect_for(CloseReason::PeerDisconnect { status, message }, status, "goodbye");
         Ok(self.at_rest(1))

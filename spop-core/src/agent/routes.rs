@@ -32,7 +32,7 @@ type Answer = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + S
 /// let mut asked = MessageList::new();
 /// asked.message("get-ip-reputation").arg("ip", IpAddr::from([192, 0, 2, 1]));
 /// asked.message("somebody-elses");
-/// let actions = routes.answer(&Messages::decode(asked.as_bytes().to_vec().into())?)?;
+/// let actions = routes.answer(Messages::decode(asked.as_bytes())?)?;
 /// assert_eq!(actions.iter().count(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -123,7 +123,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`RouteError`] names the first message that cannot be answered.
-    pub fn answer(&self, messages: &Messages<impl AsRef<[u8]>>) -> Result<Actions, RouteError> {
+    pub fn answer(&self, messages: Messages<'_>) -> Result<Actions, RouteError> {
         let mut actions = Actions::new();
         for message in messages {
             self.answer_one(&message, &mut actions)?;
@@ -183,7 +183,7 @@ mod tests {
 
     fn answered(routes: &Routes, messages: &str) -> Result<String, String> {
         let payload = notation::parse(&format!("NOTIFY fin 1 1 {messages}")).unwrap().payload;
-        let actions = routes.answer(&Messages::decode(payload.into()).unwrap());
+        let actions = routes.answer(Messages::decode(&payload).unwrap());
         let actions = actions.map_err(|error| error.to_string())?;
         let mut frame = notation::parse("ACK fin 1 1").unwrap();
         frame.payload = actions.as_bytes().to_vec();

@@ -3,7 +3,6 @@
 use alloc::{format, sync::Arc, vec, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
 use proptest::{collection, option, prelude::*, sample::select};
 
 use super::*;
@@ -12,6 +11,7 @@ use crate::{
     frame::{Flags, FrameType, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
+    testing::Inbox,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_000);
@@ -32,10 +32,10 @@ fn notify(stream: u64, flags: Flags, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Gives all of the input to the reactor; the tickets that come of it.
-fn feed(reactor: &mut AgentReactor, now: Timestamp, inbox: &mut BytesMut) -> Vec<Ticket> {
+fn feed(reactor: &mut AgentReactor, now: Timestamp, inbox: &mut Inbox) -> Vec<Ticket> {
     let mut tickets = Vec::new();
     loop {
-        match reactor.on_bytes(now, inbox) {
+        match inbox.feed(|input| reactor.on_bytes(now, input)) {
             Action::RunMessages(notify) => tickets.push(notify.ticket),
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => {
                 return tickets;
@@ -74,14 +74,14 @@ prop_compose! {
         counts in collection::vec(0_usize..4, 2),
         outgoing in select(vec![0_usize, 20, 200, 1 << 20]),
         always: bool,
-        farewell: bool,
+        timed: bool,
     ) -> AgentConfig {
         let mut config = AgentConfig {
             processing: timeouts[0],
             max_age: timeouts[1],
             quiet_after_refusal: timeouts[2],
             max_waiting_frames: counts[0],
-            farewell: farewell.then_some(DrainTiming { hold: times[2], silence: times[3], idle: times[4] }),
+            drain_timing: timed.then_some(DrainTiming { hold: times[2], silence: times[3], idle: times[4] }),
             ..AgentConfig::default()
         };
         config.limits.max_in_flight = counts[1];
@@ -128,7 +128,7 @@ proptest! {
         steps in collection::vec(step(), 0..40),
     ) {
         let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(id), START).with_layers(layers);
-        let (mut now, mut inbox) = (START, BytesMut::from(&hello(capabilities)[..]));
+        let (mut now, mut inbox) = (START, Inbox::from(&hello(capabilities)[..]));
         let mut tickets = feed(&mut reactor, now, &mut inbox);
         for step in steps {
             match step {
@@ -196,7 +196,7 @@ fn a_connection_has_its_greatest_age_give_or_take_a_tenth() {
 fn however_late_a_timer_is_a_drain_looks_for_input_once_more() {
     for late in [14, 16, 30] {
         let mut reactor = AgentReactor::new(Arc::default(), ConnectionId(1), START);
-        let mut inbox = BytesMut::from(&hello("pipelining,async")[..]);
+        let mut inbox = Inbox::from(&hello("pipelining,async")[..]);
         let _ = feed(&mut reactor, START, &mut inbox);
         let _ = feed(&mut reactor, START, &mut inbox);
         send_all(&mut reactor, START);
@@ -219,7 +219,7 @@ fn a_full_connection_that_was_idle_is_not_left() {
     config.timeouts.message = None;
     config.timeouts.drain = Duration::from_secs(10);
     let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(1), START);
-    let mut inbox = BytesMut::from(&hello("pipelining,async")[..]);
+    let mut inbox = Inbox::from(&hello("pipelining,async")[..]);
     let _ = feed(&mut reactor, START, &mut inbox);
     send_all(&mut reactor, START);
     let idle = START + Duration::from_secs(600);

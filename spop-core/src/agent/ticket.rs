@@ -83,6 +83,11 @@ pub enum Settled {
     Dropped,
 }
 
+/// The NOTIFY of this ticket waits for no answer: it was answered, or cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ticket {} waits for no answer", .0.0)]
+pub struct NotWaiting(pub TicketId);
+
 /// An answer that cannot be given as asked. Nothing was queued; the ticket comes back.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -8,19 +8,21 @@ use bytes::Bytes;
 use super::{EngineError, NotifyId};
 use crate::{
     agent::Session,
-    frame::{AckActions, Flags, Ids},
+    frame::{AckActions, Flags, Ids, Received},
     link::{CloseReason, Closed},
 };
 
-/// What follows from an input. There is one action at most for each, and none is kept back.
+/// What follows from an input: one action at most for each.
+///
+/// It borrows the input `'i`, and never the reactor.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves a request without its end"]
 #[non_exhaustive]
-pub enum EngineAction {
+pub enum EngineAction<'i> {
     /// The handshake is done: requests may be sent. Go on with the input.
     Established(Session),
     /// The agent has answered a request. Go on with the input.
-    Answered(Answer),
+    Answered(Answer<'i>),
     /// A request has failed, and only this one. Go on with the input.
     Failed(Failure),
     /// An ACK answers no request of this connection. With `async` it may be meant for another connection of the engine:
@@ -33,26 +35,31 @@ pub enum EngineAction {
         /// How many bytes are missing at least for the next step.
         at_least: usize,
     },
-    /// The session is over, and what was not answered will not be. Obey [`interest`](super::EngineReactor::interest)
+    /// The session is over, and what was not answered will not be. Follow [`interest`](super::EngineReactor::interest)
     /// until it says close. Comes once.
     Close(Ended),
 }
 
 /// What the agent answered.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Answer<'i> {
     /// Whose answer it is.
     pub id: NotifyId,
-    /// The payload of the ACK.
-    pub payload: Bytes,
+    /// The payload of the ACK, which borrows the input unless it came in fragments.
+    pub payload: Received<'i>,
     /// The time from the request to its answer.
     pub took: Duration,
 }
 
-impl Answer {
+impl Answer<'_> {
     /// The actions, read the way HAProxy does: the first malformed one ends the list, and those before it apply.
     pub fn actions(&self) -> AckActions<'_> {
         AckActions::lenient(&self.payload)
+    }
+
+    /// The same, owning its payload.
+    pub fn into_owned(self) -> Answer<'static> {
+        Answer { id: self.id, payload: self.payload.into_bytes().into(), took: self.took }
     }
 }
 

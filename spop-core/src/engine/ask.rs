@@ -2,7 +2,7 @@
 
 use super::{
     EngineReactor, NotifyId,
-    action::{Answer, EngineAction, UnclaimedAck},
+    action::{Answer, UnclaimedAck},
     config::StreamIds,
     error::NotifyError,
     reactor::NOTIFY_HEADER,
@@ -13,7 +13,8 @@ use crate::{
     link::{CloseReason, Phase},
 };
 
-/// Decisions of the application.
+/// Decisions of the application. Each returns success or a misuse, never an action: what follows from it is collected by
+/// [`on_bytes`](Self::on_bytes) when [`Interest::resume`](crate::Interest::resume) is set.
 impl EngineReactor {
     /// Asks the agent. `ids` are the stream's, where the [configuration](super::Profile::stream_ids) leaves them to the
     /// caller; `None` takes the next of the connection.
@@ -87,13 +88,14 @@ impl EngineReactor {
     ///
     /// # Errors
     /// The ACK comes back when it answers nothing here either.
-    pub fn claim(&mut self, now: Timestamp, ack: UnclaimedAck) -> Result<Answer, UnclaimedAck> {
+    pub fn claim(&mut self, now: Timestamp, ack: UnclaimedAck) -> Result<Answer<'static>, UnclaimedAck> {
         self.link.tick(now);
         match self.pending.find(ack.ids) {
             Some(request) if self.is_async() && !self.link.is_leaving(ack.ids) => {
                 self.pending.remove(request.id);
                 let took = self.link.now().since(request.asked);
-                Ok(Answer { id: request.id, payload: ack.payload, took })
+                self.settle();
+                Ok(Answer { id: request.id, payload: ack.payload.into(), took })
             }
             _ => Err(ack),
         }
@@ -101,14 +103,14 @@ impl EngineReactor {
 
     /// Ends the session once nothing waits for an answer; no more is asked. After the drain timeout it ends whatever
     /// waits.
-    pub fn drain(&mut self, now: Timestamp) -> EngineAction {
+    pub fn drain(&mut self, now: Timestamp) {
         let now = self.link.tick(now);
         self.link.drain(now + self.config.timeouts.drain);
-        self.at_rest(1)
+        self.settle();
     }
 
     /// Ends the session at once. What waits for its answer fails with the status that the agent answers.
-    pub fn disconnect(&mut self, now: Timestamp, status: Status) -> EngineAction {
+    pub fn disconnect(&mut self, now: Timestamp, status: Status) {
         self.link.tick(now);
         if self.link.phase == Phase::Established {
             self.disconnect_for(CloseReason::Disconnect(status), status);
@@ -116,7 +118,6 @@ impl EngineReactor {
             self.finish(CloseReason::Disconnect(status), status);
             self.link.abandon();
         }
-        self.at_rest(1)
     }
 
     /// How many requests may wait at once.

@@ -1,21 +1,20 @@
 //! Timers, breaches and the end.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
 
 use super::{
     EngineError, EngineReactor, NotifyId,
     action::{Ended, EngineAction, Failure},
     config::OnError,
-    reactor::Parting,
 };
 use crate::{
     Status,
-    frame::{Disconnect, Flags, FrameType, Header, Ids},
+    frame::{Flags, FrameType, Header},
     link::{CloseReason, Closed, Lost, Phase, Timer, Violation},
 };
 
 impl EngineReactor {
-    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<EngineAction> {
+    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<EngineAction<'static>> {
         let reason = CloseReason::Timeout(timer);
         match timer {
             Timer::Message => {
@@ -39,13 +38,15 @@ impl EngineReactor {
                 let id = self.pending.find(ids)?.id;
                 return self.fail(id, EngineError::Timeout).map(EngineAction::Failed);
             }
-            Timer::Idle if self.parting.is_some() => self.part(Status::TIMEOUT),
+            Timer::Idle if self.ending.is_some() => self.part(Status::TIMEOUT),
             // HAProxy hangs up on an agent that does not answer its HELLO.
             Timer::Hello | Timer::Write => {
                 self.finish(reason, Status::TIMEOUT);
                 self.link.abandon();
             }
             Timer::Drain => self.disconnect_for(reason, Status::NORMAL),
+            // Served by the link.
+            Timer::Memory => {}
             Timer::Frame | Timer::Idle | Timer::Refused | Timer::Age | Timer::Processing | Timer::Linger => {
                 self.disconnect_for(reason, Status::TIMEOUT);
             }
@@ -84,7 +85,7 @@ impl EngineReactor {
                 if bad_hello && self.config.profile.tells_bad_hello && !self.config.healthcheck =>
             {
                 self.finish(reason, status);
-                self.push_disconnect(status);
+                self.link.push_disconnect(FrameType::HaproxyDisconnect, status, haproxy_says(status));
                 self.hang_up();
             }
             OnError::Disconnect | OnError::Silence => {
@@ -97,8 +98,8 @@ impl EngineReactor {
     /// Reads and sends nothing any more; what waits, waits for its timeout.
     pub(super) fn mute(&mut self, reason: CloseReason) {
         if !self.link.is_closing() {
-            self.link.phase = Phase::Closing;
-            self.parting = Some(Parting::Mute { reason });
+            self.link.mute();
+            self.ending = Some(reason);
         }
     }
 
@@ -114,41 +115,28 @@ impl EngineReactor {
             self.hang_up();
             return;
         }
-        self.push_disconnect(status);
-        self.link.phase = Phase::Closing;
-        self.parting = Some(Parting::Awaiting { since: self.link.now(), reason });
-    }
-
-    fn push_disconnect(&mut self, status: Status) {
-        let mut payload = Vec::new();
-        let message = match status {
-            // HAProxy's words, which differ from the specification's here alone.
-            Status::FRAGMENTED => "fragmentation not supported",
-            status => status.reason().unwrap_or("an unknown error occurred"),
-        };
-        Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
-        let header = Header { frame_type: FrameType::HaproxyDisconnect, flags: Flags::FIN, ids: Ids::ZERO };
-        self.link.push(header, &payload);
+        self.link.disconnect_and_await(status, haproxy_says(status));
+        self.ending = Some(reason);
     }
 
     /// The wait for the agent's DISCONNECT is over: the requests fail with the status that came of it.
     pub(super) fn part(&mut self, status: Status) {
-        if let Some(Parting::Awaiting { reason, .. } | Parting::Mute { reason }) = &self.parting {
-            self.finish(reason.clone(), status);
+        if let Some(reason) = self.ending.take() {
+            self.end(reason, status);
             self.hang_up();
         }
     }
 
     /// The agent has shut its side: nothing more can be answered.
     pub(super) fn input_ended(&mut self) {
-        if self.parting.is_some() {
+        if self.ending.is_some() {
             self.part(Status::IO);
         } else if !self.link.is_closing() {
             let says_goodbye = self.config.profile.says_goodbye && self.link.phase == Phase::Established;
             self.drop_fragments();
             self.finish(CloseReason::Eof, Status::IO);
             if says_goodbye {
-                self.push_disconnect(Status::IO);
+                self.link.push_disconnect(FrameType::HaproxyDisconnect, Status::IO, haproxy_says(Status::IO));
             }
             self.hang_up();
         }
@@ -173,11 +161,13 @@ impl EngineReactor {
 
     /// Notes why the session ends and what ends with it.
     pub(super) fn finish(&mut self, reason: CloseReason, status: Status) {
-        if self.link.is_closing() && self.parting.is_none() {
-            // It has ended already.
-            return;
+        // A session that is over already has said why.
+        if !self.link.is_closing() || self.ending.take().is_some() {
+            self.end(reason, status);
         }
-        self.parting = None;
+    }
+
+    fn end(&mut self, reason: CloseReason, status: Status) {
         self.drop_fragments();
         let lost = Lost {
             messages: self.pending.len(),
@@ -195,23 +185,7 @@ impl EngineReactor {
 
     /// Whether frames of the agent matter.
     pub(super) fn is_reading(&self) -> bool {
-        match self.parting {
-            None => !self.link.is_closing(),
-            Some(Parting::Awaiting { .. }) => true,
-            Some(Parting::Mute { .. }) => false,
-        }
-    }
-
-    pub(super) fn is_mute(&self) -> bool {
-        matches!(self.parting, Some(Parting::Mute { .. }))
-    }
-
-    /// Why the session is ending, if it is and requests may still wait on it.
-    pub(super) fn parting_reason(&self) -> Option<&CloseReason> {
-        match &self.parting {
-            Some(Parting::Awaiting { reason, .. } | Parting::Mute { reason }) => Some(reason),
-            None => None,
-        }
+        !self.link.is_closing() || self.link.awaits_disconnect()
     }
 
     /// Ends what only waited for the last request to end.
@@ -219,7 +193,7 @@ impl EngineReactor {
         if !self.pending.is_empty() {
             return;
         }
-        if self.is_mute() {
+        if self.link.is_mute() {
             self.part(Status::IO);
         } else if self.link.is_draining() && !self.link.is_closing() {
             if self.link.phase == Phase::Established {
@@ -232,7 +206,7 @@ impl EngineReactor {
     }
 
     /// What is left to say when there is nothing more to be done with the input.
-    pub(super) fn at_rest(&mut self, at_least: usize) -> EngineAction {
+    pub(super) fn at_rest(&mut self, at_least: usize) -> EngineAction<'static> {
         self.settle();
         if let Some(ended) = self.ended.take() {
             EngineAction::Close(*ended)
@@ -241,5 +215,14 @@ impl EngineReactor {
         } else {
             EngineAction::WantBytes { at_least }
         }
+    }
+}
+
+/// The message of HAProxy's DISCONNECT.
+fn haproxy_says(status: Status) -> &'static str {
+    match status {
+        // The only one that differs from the specification.
+        Status::FRAGMENTED => "fragmentation not supported",
+        status => status.reason().unwrap_or("an unknown error occurred"),
     }
 }

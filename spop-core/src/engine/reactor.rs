@@ -2,8 +2,6 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use bytes::BytesMut;
-
 use super::{
     NotifyId,
     action::{Ended, EngineAction},
@@ -16,7 +14,8 @@ use crate::{
     agent::{ConnectionId, Session},
     frame::{Flags, FrameType, Header, Ids},
     link::{
-        CloseReason, Closing, Due, Earliest, Interest, Layers, Link, Phase, Progress, Side, TIMERS, Timer,
+        CloseReason, Due, Earliest, Input, Interest, Layers, Link, Misuse, Phase, Progress, Side, Step,
+        TIMERS, Timer,
     },
 };
 
@@ -51,22 +50,14 @@ pub struct EngineReactor {
     pub(super) highest: Option<u64>,
     /// A request timed out whose ACK keeps the next one back.
     pub(super) late_ack: bool,
-    pub(super) parting: Option<Parting>,
+    /// Why the session is ending, while requests may still wait on it: the agent's DISCONNECT is awaited, or the link is mute.
+    pub(in crate::engine) ending: Option<CloseReason>,
     /// Nothing is read any more, see [`Profile::stalls_at`](super::Profile::stalls_at).
     pub(super) deaf: bool,
     /// ACKs that answered nothing.
     pub(super) ignored: u64,
     /// Set when the session ended, until the action that says so was returned.
     pub(super) ended: Option<Box<Ended>>,
-}
-
-/// A session that is ending while requests still wait.
-#[derive(Debug)]
-pub(super) enum Parting {
-    /// The agent was told, and its own DISCONNECT is waited for.
-    Awaiting { since: Timestamp, reason: CloseReason },
-    /// Nothing is read or sent any more.
-    Mute { reason: CloseReason },
 }
 
 /// Inputs: something happened.
@@ -87,7 +78,7 @@ impl EngineReactor {
             next_stream: 0,
             highest: None,
             late_ack: false,
-            parting: None,
+            ending: None,
             deaf: false,
             ignored: 0,
             ended: None,
@@ -101,30 +92,37 @@ impl EngineReactor {
         self
     }
 
-    /// Bytes arrived: takes what it can use from the front of `inbox`, which keeps the rest for the next call.
+    /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
     ///
-    /// Call it again until it returns [`SendFrames`](EngineAction::SendFrames), [`WantBytes`](EngineAction::WantBytes) or
-    /// [`Close`](EngineAction::Close).
-    pub fn on_bytes(&mut self, now: Timestamp, inbox: &mut BytesMut) -> EngineAction {
+    /// Call it with the unused rest until it returns [`SendFrames`](EngineAction::SendFrames),
+    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close); also, without new bytes, when
+    /// [`Interest::resume`] is set.
+    pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
-        if self.config.profile.stalls_at.is_some_and(|full| inbox.len() >= full)
+        let mut input = Input::new(input);
+        let action = self.on_frames(&mut input);
+        Step { consumed: input.consumed(), action }
+    }
+
+    fn on_frames<'i>(&mut self, input: &mut Input<'i>) -> EngineAction<'i> {
+        if self.config.profile.stalls_at.is_some_and(|full| input.bytes().len() >= full)
             && self.link.phase == Phase::Established
         {
             self.link.forget_partial();
             self.deaf = true;
         }
         if self.deaf {
-            inbox.clear();
+            input.clear();
             return self.at_rest(1);
         }
         loop {
             // A drain ends with the last answer, and not with what happened to arrive behind it.
             self.settle();
             if !self.is_reading() {
-                inbox.clear();
+                input.clear();
                 return self.at_rest(1);
             }
-            match self.step(inbox) {
+            match self.step(input) {
                 Ok(Some(action)) => return action,
                 Ok(None) => {}
                 Err(violation) => self.violated(violation),
@@ -132,27 +130,26 @@ impl EngineReactor {
         }
     }
 
-    /// The agent will send no more. Nobody keeps a half of a connection: the session is over.
+    /// The agent will send no more. HAProxy does not keep half of a connection: the session is over.
     ///
-    /// Like [`on_bytes`](Self::on_bytes), to be called until there is nothing more to be done with the inbox.
-    pub fn on_input_eof(&mut self, now: Timestamp, inbox: &mut BytesMut) -> EngineAction {
+    /// Called like [`on_bytes`](Self::on_bytes), with the unused rest of the input.
+    pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
         if !self.deaf {
             self.link.input_ended();
         }
-        self.on_bytes(now, inbox)
+        self.on_bytes(now, input)
     }
 
     /// A read found nothing: all that the peer has sent so far was passed on.
-    pub fn on_read_blocked(&mut self, now: Timestamp) -> EngineAction {
+    pub fn on_read_blocked(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
-        self.link.shrink();
         self.at_rest(1)
     }
 
     /// A deadline has passed. To be called until it returns [`SendFrames`](EngineAction::SendFrames),
     /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). The next deadline lies after `now`.
-    pub fn on_timeout(&mut self, now: Timestamp) -> EngineAction {
+    pub fn on_timeout(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
         // Serving a timer moves it on; should one not, the loop ends all the same.
         for _ in 0..TIMERS {
@@ -162,7 +159,7 @@ impl EngineReactor {
                         return action;
                     }
                 }
-                Some(Due::Served) => {}
+                Some(Due::Served | Due::Trimmed) => {}
                 None => break,
             }
         }
@@ -170,22 +167,33 @@ impl EngineReactor {
     }
 
     /// The first `n` of the outgoing bytes have left.
-    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> EngineAction {
+    ///
+    /// # Errors
+    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<EngineAction<'static>, Misuse> {
         self.link.tick(now);
-        self.link.sent(n);
-        self.at_rest(1)
+        self.link.sent(n)?;
+        self.link.memory.used(self.link.now());
+        Ok(self.at_rest(1))
     }
 
     /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
     /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
-    pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> EngineAction {
+    ///
+    /// # Errors
+    /// [`Misuse::ShutNotAsked`] when no layer was named so far. Nothing has changed then.
+    pub fn on_write_shut(
+        &mut self,
+        now: Timestamp,
+        progress: Progress,
+    ) -> Result<EngineAction<'static>, Misuse> {
         self.link.tick(now);
-        self.link.write_shut(progress);
-        self.at_rest(1)
+        self.link.write_shut(progress)?;
+        Ok(self.at_rest(1))
     }
 
     /// The transport failed, in either direction: nothing can be received or sent any more.
-    pub fn on_transport_error(&mut self, now: Timestamp) -> EngineAction {
+    pub fn on_transport_error(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
         self.finish(CloseReason::Transport, Status::IO);
         self.link.abandon();
@@ -198,20 +206,12 @@ impl EngineReactor {
     /// Bytes to send, in order. Empty while nothing may be sent.
     #[inline]
     pub fn outgoing(&self) -> &[u8] {
-        if self.is_mute() { &[] } else { self.link.outgoing() }
+        self.link.outgoing()
     }
 
     /// What the driver should do.
     pub fn interest(&self) -> Interest {
-        let mut interest = match self.parting {
-            None => self.link.interest(false),
-            Some(Parting::Mute { .. }) => Interest::default(),
-            Some(Parting::Awaiting { .. }) => Interest {
-                read: !self.link.is_eof(),
-                write: !self.link.outgoing().is_empty(),
-                ..Interest::default()
-            },
-        };
+        let mut interest = self.link.interest(false, self.ended.is_some());
         interest.read &= !self.deaf;
         interest
     }
@@ -219,17 +219,8 @@ impl EngineReactor {
     /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
-        let mut next = match &self.parting {
-            None => {
-                let owes = !self.config.profile.idle_while_waiting && !self.pending.is_empty();
-                Earliest(self.link.deadline(timeouts, owes, false))
-            }
-            Some(Parting::Mute { .. }) => Earliest::default(),
-            Some(Parting::Awaiting { since, .. }) => {
-                let wait = timeouts.idle.unwrap_or(timeouts.linger);
-                Earliest(Some((*since + wait, Timer::Idle)))
-            }
-        };
+        let owes = !self.config.profile.idle_while_waiting && !self.pending.is_empty();
+        let mut next = Earliest(self.link.deadline(timeouts, owes, false));
         if let Some(timeout) = timeouts.message
             && let Some(oldest) = self.pending.oldest()
         {
@@ -246,11 +237,6 @@ impl EngineReactor {
     /// How far the connection has come.
     pub fn phase(&self) -> Phase {
         self.link.phase
-    }
-
-    /// How far each step of closing is.
-    pub fn closing(&self) -> Closing {
-        self.link.closing()
     }
 
     /// The number by which the caller knows this connection.

@@ -1,18 +1,17 @@
 //! What the frames of the agent do.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 
 use super::{
     EngineError, EngineReactor,
     action::{Answer, EngineAction, UnclaimedAck},
     handshake::judge,
     pending::Request,
-    reactor::Parting,
 };
 use crate::{
     Status,
-    frame::{Capabilities, Disconnect, Flags, Frame, FrameType, Header, Ids, Place},
-    link::{Begun, CloseReason, Continued, Next, Phase, Verdict, Violation},
+    frame::{Capabilities, Disconnect, Flags, Frame, FrameType, Header, Ids, Received},
+    link::{Begun, CloseReason, Continued, Input, Next, Phase, Verdict, Violation},
 };
 
 /// Length prefix, type, flags and two short identifiers: from here on a frame's type is known.
@@ -20,53 +19,61 @@ const HELLO_HEADER: usize = 11;
 
 impl EngineReactor {
     /// Takes the next frame; `None` when there may be another.
-    pub(super) fn step(&mut self, inbox: &mut BytesMut) -> Result<Option<EngineAction>, Violation> {
+    pub(super) fn step<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<EngineAction<'i>>, Violation> {
         if self.config.profile.strict_ids && self.link.phase == Phase::Established {
-            self.check_ids(inbox)?;
+            self.check_ids(input.bytes())?;
         }
-        match self.link.next(inbox) {
+        match self.link.next(input) {
             Err(Violation::Illegal { header, .. }) if self.skips(header) => {
-                self.skip_first(inbox);
+                self.skip_first(input);
                 Ok(None)
             }
             Err(violation) => Err(violation),
-            Ok(Ok(next)) => self.on_frame(inbox, &next),
+            Ok(Ok(next)) => self.on_frame(input, &next),
             Ok(Err(at_least)) => {
-                self.link.rest(inbox);
+                self.link.rest(input.bytes().len());
                 if self.link.is_eof() {
                     self.input_ended();
                     return Ok(Some(self.at_rest(at_least)));
                 }
-                self.check_whole(inbox)?;
+                self.check_whole(input.bytes())?;
                 Ok(Some(self.at_rest(at_least)))
             }
         }
     }
 
-    fn on_frame(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+    fn on_frame<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        next: &Next<'i>,
+    ) -> Result<Option<EngineAction<'i>>, Violation> {
         match next.verdict {
             Verdict::Whole | Verdict::First | Verdict::Abort | Verdict::More | Verdict::Last => {
-                self.on_ack(inbox, next)
+                self.on_ack(input, next)
             }
-            Verdict::Hello => self.on_hello(inbox, next).map(Some),
+            Verdict::Hello => self.on_hello(input, next).map(Some),
             Verdict::Disconnect | Verdict::Discard
                 if next.header.frame_type == FrameType::AgentDisconnect =>
             {
-                self.on_disconnect(inbox, next)
+                self.on_disconnect(input, next)
             }
             Verdict::Disconnect | Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
-                self.link.skip(inbox, next.place);
+                self.link.skip(input, next.len);
                 Ok(None)
             }
         }
     }
 
-    fn on_hello(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<EngineAction, Violation> {
-        let session = judge(&self.config, next.header, next.place.payload(inbox))?;
-        self.link.skip(inbox, next.place);
+    fn on_hello(
+        &mut self,
+        input: &mut Input<'_>,
+        next: &Next<'_>,
+    ) -> Result<EngineAction<'static>, Violation> {
+        let session = judge(&self.config, next.header, next.payload)?;
+        self.link.skip(input, next.len);
         if self.config.healthcheck {
-            if self.config.profile.strict_healthcheck && !inbox.is_empty() {
-                return Err(Violation::AfterHealthCheck(inbox.len()));
+            if self.config.profile.strict_healthcheck && !input.bytes().is_empty() {
+                return Err(Violation::AfterHealthCheck(input.bytes().len()));
             }
             self.finish(CloseReason::HealthCheck, Status::NORMAL);
             self.hang_up();
@@ -78,24 +85,24 @@ impl EngineReactor {
         Ok(EngineAction::Established(session))
     }
 
-    fn on_disconnect(
+    fn on_disconnect<'i>(
         &mut self,
-        inbox: &mut BytesMut,
-        next: &Next,
-    ) -> Result<Option<EngineAction>, Violation> {
+        input: &mut Input<'i>,
+        next: &Next<'i>,
+    ) -> Result<Option<EngineAction<'i>>, Violation> {
         let frame_type = next.header.frame_type;
-        let disconnect = Disconnect::decode(next.place.payload(inbox));
-        if let Some(Parting::Awaiting { .. }) = self.parting {
+        let disconnect = Disconnect::decode(next.payload);
+        if self.link.awaits_disconnect() {
             // The agent's status is what counts in the end.
             let status = disconnect.map_or(Status::INVALID, |disconnect| disconnect.status);
-            self.link.skip(inbox, next.place);
+            self.link.skip(input, next.len);
             self.part(status);
             return Ok(None);
         }
         let disconnect = disconnect.map_err(|error| Violation::Disconnect { frame_type, error })?;
         let status = disconnect.status;
-        let message = bytes::Bytes::copy_from_slice(disconnect.message);
-        self.link.skip(inbox, next.place);
+        let message = Bytes::copy_from_slice(disconnect.message);
+        self.link.skip(input, next.len);
         let reason = CloseReason::PeerDisconnect { status, message };
         if self.config.profile.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
             self.mute(reason);
@@ -107,15 +114,19 @@ impl EngineReactor {
     }
 
     #[inline]
-    fn on_ack(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+    fn on_ack<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        next: &Next<'i>,
+    ) -> Result<Option<EngineAction<'i>>, Violation> {
         let header = next.header;
         if header.frame_type == FrameType::Unset || header.flags.0 & Flags::FIN.0 == 0 {
-            return self.on_ack_fragment(inbox, next);
+            return self.on_ack_fragment(input, next);
         }
         let ids = header.ids;
         match self.pending.find(ids) {
             Some(request) if self.link.is_leaving(ids) => {
-                self.link.skip(inbox, next.place);
+                self.link.skip(input, next.len);
                 if !header.flags.is_abort() {
                     // Too early to be an answer: HAProxy wants it again after the last fragment.
                     self.ignored += 1;
@@ -128,27 +139,32 @@ impl EngineReactor {
                 if self.link.reassembly.len() > 0 {
                     self.link.reassembly.drop_set(ids);
                 }
-                let payload = self.link.take(inbox, next.place).keep();
-                Ok(Some(self.answered(request, payload)))
+                self.link.skip(input, next.len);
+                Ok(Some(self.answered(request, Received::in_input(next.payload))))
             }
-            None => self.on_unclaimed(inbox, next),
+            None => self.on_unclaimed(input, next),
         }
     }
 
-    fn answered(&mut self, request: Request, payload: bytes::Bytes) -> EngineAction {
+    fn answered<'i>(&mut self, request: Request, payload: Received<'i>) -> EngineAction<'i> {
         self.pending.remove(request.id);
         let took = self.link.now().since(request.asked);
         EngineAction::Answered(Answer { id: request.id, payload, took })
     }
 
     /// An ACK that nobody waits for on this connection.
-    fn on_unclaimed(&mut self, inbox: &mut BytesMut, next: &Next) -> Result<Option<EngineAction>, Violation> {
+    fn on_unclaimed<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        next: &Next<'i>,
+    ) -> Result<Option<EngineAction<'i>>, Violation> {
         let Header { ids, flags, .. } = next.header;
         if self.is_async() {
-            let payload = self.link.take(inbox, next.place).keep();
+            self.link.skip(input, next.len);
+            let payload = Bytes::copy_from_slice(next.payload);
             return Ok(Some(EngineAction::Unclaimed(UnclaimedAck { ids, flags, payload })));
         }
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         self.ignored += 1;
         if self.config.profile.awaits_late_ack && self.window() == 1 {
             if !self.pending.is_empty() {
@@ -160,21 +176,21 @@ impl EngineReactor {
     }
 
     /// A part of an ACK, or its end without one.
-    fn on_ack_fragment(
+    fn on_ack_fragment<'i>(
         &mut self,
-        inbox: &mut BytesMut,
-        next: &Next,
-    ) -> Result<Option<EngineAction>, Violation> {
+        input: &mut Input<'i>,
+        next: &Next<'i>,
+    ) -> Result<Option<EngineAction<'i>>, Violation> {
         let header = next.header;
         if !self.takes_fragments() && self.skips(header) {
-            self.link.skip(inbox, next.place);
+            self.link.skip(input, next.len);
             return Ok(None);
         }
         if !self.takes_fragments() {
             return Err(Violation::FragmentationNotAnnounced(header));
         }
         let ids = header.ids;
-        let fragment = next.place.payload(inbox);
+        let fragment = next.payload;
         let limits = &self.config.limits;
         let now = self.link.now();
         let request = self.pending.find(ids).filter(|_| !self.link.is_leaving(ids));
@@ -206,18 +222,18 @@ impl EngineReactor {
                 Continued::TooBig { .. } => failed(EngineError::Resources),
                 Continued::Unknown => return Err(Violation::NoSuchPayload(header)),
                 Continued::Done(payload) => {
-                    self.link.skip(inbox, next.place);
-                    return Ok(request.map(|request| self.answered(request, payload)));
+                    self.link.skip(input, next.len);
+                    return Ok(request.map(|request| self.answered(request, payload.into())));
                 }
             },
         };
-        self.link.skip(inbox, next.place);
+        self.link.skip(input, next.len);
         Ok(failed.and_then(|(request, error)| self.fail(request.id, error)).map(EngineAction::Failed))
     }
 
     /// Refuses what no request of this side can have caused, as HAProxy 3.1 and later does.
-    fn check_ids(&self, inbox: &BytesMut) -> Result<(), Violation> {
-        let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else { return Ok(()) };
+    fn check_ids(&self, input: &[u8]) -> Result<(), Violation> {
+        let Some((prefix, rest)) = input.split_first_chunk::<4>() else { return Ok(()) };
         let len = u32::from_be_bytes(*prefix) as usize;
         // What is no frame is left to the link.
         let Some(Ok(Frame { header, .. })) = rest.get(..len).map(Frame::decode) else { return Ok(()) };
@@ -245,10 +261,10 @@ impl EngineReactor {
     }
 
     /// Skips the frame at the front, which is there whole.
-    fn skip_first(&mut self, inbox: &mut BytesMut) {
-        let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else { return };
-        let end = 4 + rest.len().min(u32::from_be_bytes(*prefix) as usize);
-        self.link.skip(inbox, Place { start: end, end });
+    fn skip_first(&mut self, input: &mut Input<'_>) {
+        let Some((prefix, rest)) = input.bytes().split_first_chunk::<4>() else { return };
+        let len = 4 + rest.len().min(u32::from_be_bytes(*prefix) as usize);
+        self.link.skip(input, len);
     }
 
     fn takes_fragments(&self) -> bool {
@@ -256,11 +272,11 @@ impl EngineReactor {
     }
 
     /// Refuses half a HELLO or DISCONNECT, by habit.
-    fn check_whole(&self, inbox: &BytesMut) -> Result<(), Violation> {
-        if !self.config.profile.splits_break || self.link.is_closing() || inbox.len() < HELLO_HEADER {
+    fn check_whole(&self, input: &[u8]) -> Result<(), Violation> {
+        if !self.config.profile.splits_break || self.link.is_closing() || input.len() < HELLO_HEADER {
             return Ok(());
         }
-        match inbox.get(4).copied().map(FrameType::from_byte) {
+        match input.get(4).copied().map(FrameType::from_byte) {
             Some(split @ (FrameType::AgentHello | FrameType::AgentDisconnect)) => {
                 Err(Violation::Split(split))
             }

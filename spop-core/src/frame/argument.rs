@@ -9,24 +9,34 @@ use core::{
     str,
 };
 
-use super::{Message, Messages};
+use super::{Message, Messages, OwnedMessages};
 use crate::{
     DecodeError,
     wire::{Headers, Value, ValueType},
 };
 
-impl<B: AsRef<[u8]>> Messages<B> {
+impl<'a> Messages<'a> {
     /// The first argument of this name of the first message, as a `T`: for whoever expects one message.
     ///
     /// # Errors
     /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
-    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+    pub fn arg<T: FromValue<'a>>(self, name: &str) -> Result<T, ArgError> {
         match self.iter().next() {
             Some(message) => message.arg(name),
             None => {
                 T::absent().map_err(|why| ArgError { message: String::new(), argument: name.to_owned(), why })
             }
         }
+    }
+}
+
+impl OwnedMessages {
+    /// As [`Messages::arg`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
+        self.view().arg(name)
     }
 }
 
@@ -220,12 +230,12 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::{frame::MessageIter, notation};
+    use crate::notation;
 
     /// Takes argument `x` of a message.
     fn take<T: for<'a> FromValue<'a>>(argument: &str) -> Result<T, String> {
         let payload = notation::parse(&alloc::format!("NOTIFY fin 1 1 m {argument}")).unwrap().payload;
-        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        let message = Messages::decode(&payload).unwrap().iter().next().unwrap();
         message.arg("x").map_err(|error| error.to_string())
     }
 
@@ -290,7 +300,7 @@ mod tests {
     #[test]
     fn values_are_borrowed_from_the_message() {
         let payload = notation::parse(r#"NOTIFY fin 1 1 "\xff" t=string:abc b=binary:00ff"#).unwrap().payload;
-        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        let message = Messages::decode(&payload).unwrap().iter().next().unwrap();
         let text: &str = message.arg("t").unwrap();
         let bytes: &[u8] = message.arg("b").unwrap();
         assert_eq!((text, bytes), ("abc", [0, 255].as_slice()));

@@ -25,8 +25,7 @@ pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZ
 pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};
 pub(crate) use notify::check_messages;
-pub use notify::{Args, Message, MessageIter, Messages, put_message};
-pub(crate) use received::Place;
-pub use received::Received;
+pub use notify::{Args, Message, MessageIter, Messages, OwnedMessages, put_message};
+pub use received::{NotifyPayload, Received};
 pub use variable::{DroppedName, NameError, check_name};
 pub use version::Version;

@@ -4,27 +4,22 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::Received;
 use crate::{
     DecodeError,
     wire::{Malformed, Piece, Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
 };
 
-/// The messages of one NOTIFY, checked, where they arrived.
+/// The messages of one NOTIFY: a view of a validated payload.
 ///
-/// `B` says where that is. A reactor gives out the messages of a [`Received`] payload, which lies in the inbox until it is
-/// dropped: whoever answers at once copies nothing and counts no references. [`keep`](Messages::keep) makes them last. What
-/// is kept is a slice of the buffer that the driver reads into, and keeps the whole of its memory: 64 KiB in `spop-tokio`,
-/// 128 KiB behind the `ReadBuffer` of `spop-mio`. A payload that came in fragments has memory of its own.
-/// [`detach`](Self::detach) copies the payload out where that matters.
-#[derive(Clone, Debug, Default)]
-pub struct Messages<B = Bytes> {
-    payload: B,
+/// Going through them cannot fail and does not allocate. [`to_owned`](Self::to_owned) copies them.
+#[derive(Clone, Copy, Default)]
+pub struct Messages<'a> {
+    payload: &'a [u8],
     lengths: Lengths,
 }
 
-/// How long the first messages of a list are, so that whoever goes through them need not step over the arguments of one
-/// message to find the next: sixteen bits each, the first lowest. 0 is a length that is not known.
+/// Lengths of the first messages of a list, 16 bits each, the first lowest; 0 is an unknown length. Iteration needs not step
+/// over the arguments of a message to find the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lengths(u64);
 
@@ -35,104 +30,170 @@ impl Lengths {
     }
 }
 
-impl Messages {
+impl<'a> Messages<'a> {
     /// Checks that `payload` is a list of messages from its first byte to its last.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
-    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        Self::check(payload)
-    }
-
-    /// Each message as a list of its own, in the same buffer: for handlers that take one message.
-    ///
-    /// ```
-    /// use spop_core::{MessageList, frame::Messages};
-    ///
-    /// let mut list = MessageList::new();
-    /// list.message("check-ip").arg("port", 443_i64);
-    /// list.message("log");
-    /// let messages = Messages::decode(list.as_bytes().to_vec().into())?;
-    /// let names: Vec<_> = messages.each().filter_map(|one| Some(one.iter().next()?.name().to_vec())).collect();
-    /// assert_eq!(names, [b"check-ip".as_slice(), b"log"]);
-    /// # Ok::<(), spop_core::DecodeError>(())
-    /// ```
-    pub fn each(&self) -> impl Iterator<Item = Self> {
-        let mut start = 0;
-        core::iter::from_fn(move || {
-            let end = skip_message(&self.payload, start)?;
-            let one = self.payload.get(start..end)?;
-            start = end;
-            Some(Self { payload: self.payload.slice_ref(one), lengths: Lengths::of_one(one.len()) })
-        })
-    }
-}
-
-impl Messages<Received<'_>> {
-    /// Takes the messages out of the inbox, to be used for as long as it takes. Nothing is copied.
-    #[inline]
-    pub fn keep(self) -> Messages {
-        Messages { payload: self.payload.keep(), lengths: self.lengths }
-    }
-}
-
-impl<B: AsRef<[u8]>> Messages<B> {
-    /// As [`decode`](Messages::decode), wherever the payload is.
-    pub(crate) fn check(payload: B) -> Result<Self, DecodeError> {
-        match check_messages(payload.as_ref()) {
+    pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        match check_messages(payload) {
             Some(lengths) => Ok(Self { payload, lengths }),
-            None => Err(fault(payload.as_ref())),
+            None => Err(fault(payload)),
         }
+    }
+
+    /// The messages of a payload that [`check_messages`] has checked.
+    #[inline]
+    pub(crate) const fn checked(payload: &'a [u8], lengths: Lengths) -> Self {
+        Self { payload, lengths }
+    }
+
+    pub(super) const fn lengths(self) -> Lengths {
+        self.lengths
     }
 
     /// The payload as it arrived.
     #[inline]
-    pub fn payload(&self) -> &[u8] {
-        self.payload.as_ref()
+    pub const fn payload(self) -> &'a [u8] {
+        self.payload
     }
 
     /// The messages, in order.
     #[inline]
-    pub fn iter(&self) -> MessageIter<'_> {
-        MessageIter { rest: self.payload(), lengths: self.lengths, skip: 0 }
+    pub const fn iter(self) -> MessageIter<'a> {
+        MessageIter { rest: self.payload, lengths: self.lengths, skip: 0 }
     }
 
     /// The first message of this name.
-    pub fn get(&self, name: &str) -> Option<Message<'_>> {
+    pub fn get(self, name: &str) -> Option<Message<'a>> {
         self.iter().find(|message| message.name() == name.as_bytes())
     }
 
-    /// A copy that shares nothing with the buffer of the connection.
-    #[must_use]
-    pub fn detach(&self) -> Messages {
-        Messages { payload: Bytes::copy_from_slice(self.payload()), lengths: self.lengths }
+    /// Each message as a list of its own, for handlers that take one message.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        let mut start = 0;
+        core::iter::from_fn(move || {
+            let end = skip_message(self.payload, start)?;
+            let payload = self.payload.get(start..end)?;
+            start = end;
+            Some(Self { payload, lengths: Lengths::of_one(payload.len()) })
+        })
     }
 
-    /// How many messages there are. They are counted by going through them.
-    pub fn len(&self) -> usize {
+    /// A copy that owns its bytes.
+    pub fn to_owned(self) -> OwnedMessages {
+        OwnedMessages { payload: Bytes::copy_from_slice(self.payload), lengths: self.lengths }
+    }
+
+    /// How many messages there are, counted by going through them.
+    pub fn len(self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is none. HAProxy never sends such a NOTIFY; it is answered like any other.
-    pub fn is_empty(&self) -> bool {
-        self.payload().is_empty()
+    /// Whether there is none. A reactor never gives out such a list: it answers a NOTIFY without messages itself.
+    pub const fn is_empty(self) -> bool {
+        self.payload.is_empty()
     }
 }
 
-impl<B> Messages<B> {
-    /// The messages of a payload that [`check_messages`] has checked.
-    #[inline]
-    pub(crate) const fn checked(payload: B, lengths: Lengths) -> Self {
-        Self { payload, lengths }
-    }
-}
-
-impl<'a, B: AsRef<[u8]>> IntoIterator for &'a Messages<B> {
+impl<'a> IntoIterator for Messages<'a> {
     type Item = Message<'a>;
     type IntoIter = MessageIter<'a>;
 
     fn into_iter(self) -> MessageIter<'a> {
         self.iter()
+    }
+}
+
+impl fmt::Debug for Messages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(*self).finish()
+    }
+}
+
+/// Messages that own their bytes, for handlers that answer later.
+///
+/// ```
+/// use spop_core::{MessageList, frame::OwnedMessages};
+///
+/// let mut list = MessageList::new();
+/// list.message("check-ip").arg("port", 443_i64);
+/// list.message("log");
+/// let messages = OwnedMessages::decode(list.as_bytes().to_vec().into())?;
+/// let names: Vec<_> = messages.each().filter_map(|one| Some(one.iter().next()?.name().to_vec())).collect();
+/// assert_eq!(names, [b"check-ip".as_slice(), b"log"]);
+/// # Ok::<(), spop_core::DecodeError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct OwnedMessages {
+    payload: Bytes,
+    lengths: Lengths,
+}
+
+impl OwnedMessages {
+    /// As [`Messages::decode`], for a payload that is kept.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is malformed and where.
+    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
+        let lengths = Messages::decode(&payload)?.lengths;
+        Ok(Self { payload, lengths })
+    }
+
+    #[inline]
+    pub(crate) const fn checked(payload: Bytes, lengths: Lengths) -> Self {
+        Self { payload, lengths }
+    }
+
+    /// The messages.
+    #[inline]
+    pub fn view(&self) -> Messages<'_> {
+        Messages { payload: &self.payload, lengths: self.lengths }
+    }
+
+    /// The payload as it arrived.
+    #[inline]
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The messages, in order.
+    #[inline]
+    pub fn iter(&self) -> MessageIter<'_> {
+        self.view().iter()
+    }
+
+    /// The first message of this name.
+    pub fn get(&self, name: &str) -> Option<Message<'_>> {
+        self.view().get(name)
+    }
+
+    /// Each message as a list of its own, in the same buffer.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.view()
+            .each()
+            .map(|one| Self { payload: self.payload.slice_ref(one.payload), lengths: one.lengths })
+    }
+}
+
+impl<'a> From<&'a OwnedMessages> for Messages<'a> {
+    fn from(messages: &'a OwnedMessages) -> Self {
+        messages.view()
+    }
+}
+
+impl<'a> IntoIterator for &'a OwnedMessages {
+    type Item = Message<'a>;
+    type IntoIter = MessageIter<'a>;
+
+    fn into_iter(self) -> MessageIter<'a> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for OwnedMessages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.view().fmt(f)
     }
 }
 
@@ -200,15 +261,6 @@ pub struct MessageIter<'a> {
 }
 
 impl<'a> MessageIter<'a> {
-    /// Checks that `payload` is a list of messages and goes through it: [`Messages::decode`] without a buffer to own.
-    ///
-    /// # Errors
-    /// [`DecodeError`] says what is malformed and where.
-    pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        let lengths = check_messages(payload).ok_or_else(|| fault(payload))?;
-        Ok(Self { rest: payload, lengths, skip: 0 })
-    }
-
     /// Goes through the front of a list that has not arrived whole: stops where the data does.
     pub(crate) const fn partial(payload: &'a [u8]) -> Self {
         Self { rest: payload, lengths: Lengths(0), skip: 0 }
@@ -342,9 +394,10 @@ mod tests {
 
     #[test]
     fn every_message_and_every_argument_is_there() {
-        let messages = Messages::decode(three().into()).unwrap();
+        let owned = OwnedMessages::decode(three().into()).unwrap();
+        let messages = owned.view();
         assert_eq!(messages.len(), 3);
-        assert!(!messages.is_empty() && Messages::decode(Bytes::new()).unwrap().is_empty());
+        assert!(!messages.is_empty() && Messages::decode(&[]).unwrap().is_empty());
         let names: Vec<_> = messages.iter().map(|message| message.name()).collect();
         assert_eq!(names, [b"one".as_slice(), b"none", b"two"]);
         assert_eq!(messages.get("one").unwrap().args().size_hint(), (0, Some(3)));
@@ -358,10 +411,11 @@ mod tests {
         assert_eq!(messages.get("none").unwrap().args().count(), 0);
         assert_eq!(messages.get("two").unwrap().get("x"), Some(Value::String(b"text")));
         assert!(messages.get("three").is_none());
-        assert_eq!(messages.detach().iter().count(), 3);
+        assert_eq!(messages.to_owned().iter().count(), 3);
         let each: Vec<_> = messages.each().collect();
         assert_eq!(each.iter().flat_map(|one| one.payload().to_vec()).collect::<Vec<_>>(), three());
-        for (one, whole) in each.iter().zip(&messages) {
+        assert!(owned.each().all(|one| owned.payload().as_ptr_range().contains(&one.payload().as_ptr())));
+        for (one, whole) in each.iter().zip(messages) {
             let only = one.iter().next().unwrap();
             assert_eq!((one.len(), only.name()), (1, whole.name()));
             assert!(only.args().eq(whole.args()));
@@ -373,7 +427,7 @@ mod tests {
         let bytes = three();
         let mut whole = Vec::new();
         for cut in 0..=bytes.len() {
-            if let Ok(messages) = Messages::decode(Bytes::copy_from_slice(&bytes[..cut])) {
+            if let Ok(messages) = Messages::decode(&bytes[..cut]) {
                 whole.push(messages.len());
             }
         }
@@ -382,14 +436,14 @@ mod tests {
 
     #[test]
     fn an_empty_payload_has_no_message() {
-        assert!(Messages::decode(Bytes::new()).unwrap().is_empty());
+        assert!(Messages::decode(&[]).unwrap().is_empty());
     }
 
     #[test]
     fn at_most_255_arguments_are_written() {
         let mut out = Vec::new();
         put_message(&mut out, "many", [("", Value::Null); 300]);
-        assert_eq!(MessageIter::decode(&out).unwrap().next().unwrap().args().count(), 255);
+        assert_eq!(Messages::decode(&out).unwrap().iter().next().unwrap().args().count(), 255);
     }
 
     #[test]
@@ -411,10 +465,10 @@ mod tests {
             }
             let shown =
                 |messages: MessageIter<'_>| messages.map(|one| alloc::format!("{one:?}")).collect::<Vec<_>>();
-            let found = shown(MessageIter::decode(&list).unwrap());
+            let found = shown(Messages::decode(&list).unwrap().iter());
             assert_eq!(found.len(), sizes.len());
             assert_eq!(found, shown(MessageIter::partial(&list)));
-            assert_eq!(Messages::decode(list.into()).unwrap().len(), sizes.len());
+            assert_eq!(Messages::decode(&list).unwrap().len(), sizes.len());
         }
     }
 }

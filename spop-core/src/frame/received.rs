@@ -1,104 +1,149 @@
-//! Payloads where they arrived: looked at in place, and taken out only by whoever wants to keep them.
+//! Payloads of received frames: borrowed from the input, or owned when they were put together from fragments.
 
-use core::fmt;
+use core::{fmt, ops::Deref};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
-/// Where a frame lies that is next in its inbox.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place {
-    /// Where its payload starts, and where it ends.
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-}
+use super::{Messages, OwnedMessages, notify::Lengths};
+use crate::DecodeError;
 
-impl Place {
-    /// The frame's payload, in the inbox that holds it.
-    #[inline]
-    pub(crate) fn payload(self, inbox: &BytesMut) -> &[u8] {
-        inbox.get(self.start..self.end).unwrap_or_default()
-    }
-}
-
-/// A payload that was received, and still is where it was put: in the inbox, or where its fragments were put together.
+/// A payload that was received.
 ///
-/// When it is dropped, its frame leaves the inbox, if it lies there. One that is leaked (`mem::forget`) leaves the frame
-/// behind, and the reactor sees it again.
-pub struct Received<'i>(Where<'i>);
+/// One that came in a single frame borrows the input `'i`; one that came in fragments owns its bytes. Dropping or leaking it
+/// has no effect on the reactor.
+#[derive(Clone)]
+pub struct Received<'i>(Source<'i>);
 
-enum Where<'i> {
-    Inbox(Front<'i>),
-    Apart(Bytes),
+#[derive(Clone)]
+enum Source<'i> {
+    Input(&'i [u8]),
+    Fragments(Bytes),
 }
 
 impl<'i> Received<'i> {
-    /// The payload of the frame that is next in the inbox.
     #[inline]
-    pub(crate) const fn in_inbox(inbox: &'i mut BytesMut, place: Place) -> Self {
-        Self(Where::Inbox(Front { inbox, place }))
+    pub(crate) const fn in_input(payload: &'i [u8]) -> Self {
+        Self(Source::Input(payload))
     }
 
-    /// Takes the payload out, which stays where it is in memory.
-    #[inline]
-    pub(crate) fn keep(self) -> Bytes {
+    /// The payload as `Bytes` of its own. A payload that borrows the input is copied; one that came in fragments is moved.
+    pub fn into_bytes(self) -> Bytes {
         match self.0 {
-            Where::Inbox(mut front) => {
-                let Place { start, end } = core::mem::take(&mut front.place);
-                let mut frame = front.inbox.split_to(end.min(front.inbox.len())).freeze();
-                frame.advance(start.min(frame.len()));
-                frame
-            }
-            Where::Apart(payload) => payload,
+            Source::Input(payload) => Bytes::copy_from_slice(payload),
+            Source::Fragments(payload) => payload,
+        }
+    }
+
+    /// The payload as `Bytes`, without a copy if `input` is the buffer it borrows from: it then keeps all of `input` alive.
+    /// Otherwise as [`into_bytes`](Self::into_bytes).
+    #[inline]
+    pub fn into_bytes_in(self, input: &Bytes) -> Bytes {
+        match self.0 {
+            Source::Input(payload) if lies_in(payload, input) => input.slice_ref(payload),
+            source => Self(source).into_bytes(),
         }
     }
 }
 
+/// Whether `payload` is a part of `buffer`.
+#[inline]
+fn lies_in(payload: &[u8], buffer: &[u8]) -> bool {
+    let (payload, buffer) = (payload.as_ptr_range(), buffer.as_ptr_range());
+    buffer.start <= payload.start && payload.end <= buffer.end
+}
+
 impl From<Bytes> for Received<'_> {
     fn from(payload: Bytes) -> Self {
-        Self(Where::Apart(payload))
+        Self(Source::Fragments(payload))
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Source::Input(payload) => payload,
+            Source::Fragments(payload) => payload,
+        }
     }
 }
 
 impl AsRef<[u8]> for Received<'_> {
     #[inline]
     fn as_ref(&self) -> &[u8] {
-        match &self.0 {
-            Where::Inbox(front) => front.place.payload(front.inbox),
-            Where::Apart(payload) => payload,
-        }
+        self
     }
 }
 
-/// Shows the payload, and not what else is in the inbox.
 impl fmt::Debug for Received<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b\"{}\"", self.as_ref().escape_ascii())
+        write!(f, "b\"{}\"", self.escape_ascii())
     }
 }
 
-/// The front of an inbox, which goes with this.
-struct Front<'i> {
-    inbox: &'i mut BytesMut,
-    place: Place,
+/// The payload of a NOTIFY, validated.
+#[derive(Clone)]
+pub struct NotifyPayload<'i> {
+    received: Received<'i>,
+    lengths: Lengths,
 }
 
-impl Drop for Front<'_> {
-    #[expect(clippy::inline_always, reason = "see leave")]
-    #[inline(always)]
-    fn drop(&mut self) {
-        leave(self.inbox, self.place.end);
+impl<'i> NotifyPayload<'i> {
+    #[inline]
+    pub(crate) const fn new(received: Received<'i>, lengths: Lengths) -> Self {
+        Self { received, lengths }
+    }
+
+    /// As [`Messages::decode`], wherever the payload is.
+    pub(crate) fn check(received: Received<'i>) -> Result<Self, DecodeError> {
+        let lengths = Messages::decode(&received)?.lengths();
+        Ok(Self { received, lengths })
+    }
+
+    /// The messages.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        Messages::checked(&self.received, self.lengths)
+    }
+
+    /// The messages, for a handler that answers later. They are copied if they borrow the input.
+    #[inline]
+    pub fn into_owned(self) -> OwnedMessages {
+        OwnedMessages::checked(self.received.into_bytes(), self.lengths)
+    }
+
+    /// As [`into_owned`](Self::into_owned), but without a copy if `input` is the buffer they borrow from: they then keep all of
+    /// `input` alive.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use bytes::Bytes;
+    /// # use spop_core::{Action, AgentReactor, ConnectionId, Timestamp, notation};
+    /// # let now = Timestamp::ZERO;
+    /// # let mut agent = AgentReactor::new(Arc::default(), ConnectionId(1), now);
+    /// # let hello = notation::parse_bytes(r#"HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:"""#)?;
+    /// # let _ = agent.on_bytes(now, &hello);
+    /// let input: Bytes = notation::parse_bytes("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7")?.into();
+    /// let Action::RunMessages(notify) = agent.on_bytes(now, &input).action else { panic!("no NOTIFY") };
+    /// let messages = notify.payload.into_owned_in(&input);
+    /// // The buffer can be used again once the messages are dropped.
+    /// assert!(!input.is_unique());
+    /// drop(messages);
+    /// assert!(input.try_into_mut().is_ok());
+    /// # agent.fail(now, notify.ticket)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn into_owned_in(self, input: &Bytes) -> OwnedMessages {
+        OwnedMessages::checked(self.received.into_bytes_in(input), self.lengths)
     }
 }
 
-/// Takes so much off the inbox. Out of line: where all of it stands in every drop, the compiler keeps what is dropped in
-/// memory, and reads pairs of words there that were written one by one, which costs more than the rest of a NOTIFY's way in.
-#[inline(never)]
-fn leave(inbox: &mut BytesMut, end: usize) {
-    if end < inbox.len() {
-        inbox.advance(end);
-    } else {
-        // The next read finds this room again.
-        inbox.clear();
+impl fmt::Debug for NotifyPayload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.messages().fmt(f)
     }
 }
 
@@ -107,24 +152,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_leaves_its_inbox_kept_or_dropped() {
-        let place = Place { start: 2, end: 5 };
-        let mut inbox = BytesMut::from("hdabcnext");
-        let start = inbox.as_ptr();
-        let received = Received::in_inbox(&mut inbox, place);
-        assert_eq!(received.as_ref(), b"abc");
-        assert_eq!(alloc::format!("{received:?}"), r#"b"abc""#);
-        let kept = received.keep();
-        assert_eq!((&kept[..], &inbox[..]), (b"abc".as_slice(), b"next".as_slice()));
-        assert_eq!(kept.as_ptr(), start.wrapping_add(2), "it was copied");
-        drop(Received::in_inbox(&mut inbox, place));
-        assert!(inbox.is_empty());
+    fn a_payload_is_shared_only_with_the_buffer_it_lies_in() {
+        let input = Bytes::from(b"hdabcnext".to_vec());
+        let received = Received::in_input(&input[2..5]);
+        assert_eq!((&*received, alloc::format!("{received:?}").as_str()), (&b"abc"[..], r#"b"abc""#));
+        let shared = received.clone().into_bytes_in(&input);
+        assert_eq!((&shared[..], shared.as_ptr()), (&b"abc"[..], input[2..].as_ptr()));
+        for other in [Bytes::from(b"abc".to_vec()), input.slice(..4), input.slice(3..), Bytes::new()] {
+            let copy = received.clone().into_bytes_in(&other);
+            assert_eq!(copy, b"abc".as_slice());
+            assert_ne!(copy.as_ptr(), shared.as_ptr());
+        }
+        assert_ne!(received.into_bytes().as_ptr(), shared.as_ptr());
     }
 
     #[test]
-    fn a_payload_that_was_put_together_is_no_inbox_s() {
-        let received = Received::from(Bytes::from_static(b"abc"));
-        assert_eq!(received.as_ref(), b"abc");
-        assert_eq!(received.keep(), b"abc".as_slice());
+    fn a_payload_from_fragments_is_moved() {
+        let payload = Bytes::from(b"abc".to_vec());
+        let received = Received::from(payload.clone());
+        assert_eq!(received.clone().into_bytes_in(&Bytes::new()).as_ptr(), payload.as_ptr());
+        assert_eq!(received.into_bytes().as_ptr(), payload.as_ptr());
     }
 }

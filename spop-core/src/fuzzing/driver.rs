@@ -10,8 +10,6 @@ use alloc::{
 };
 use core::{fmt::Write as _, mem, time::Duration};
 
-use bytes::BytesMut;
-
 use super::random::Random;
 use crate::{
     AckError, Action, Actions, AgentConfig, AgentReactor, CloseReason, Closed, ConnectionId, Settled, Ticket,
@@ -19,6 +17,7 @@ use crate::{
     frame::{Flags, Frame, FrameType, Header, Ids},
     link::{Layers, Lost, Progress},
     notation,
+    testing::Inbox,
 };
 
 /// How what the peer sends is cut into reads.
@@ -50,7 +49,7 @@ pub struct Driver {
     /// Every NOTIFY is answered with this as soon as it comes.
     pub at_once: Option<Actions>,
     cuts: Cuts,
-    inbox: BytesMut,
+    inbox: Inbox,
     /// Sent by the peer, and not yet read.
     network: VecDeque<Vec<u8>>,
     /// The peer's end of input is behind what the network holds.
@@ -77,7 +76,7 @@ impl Driver {
             tickets: Vec::new(),
             at_once: None,
             cuts,
-            inbox: BytesMut::new(),
+            inbox: Inbox::new(),
             network: VecDeque::new(),
             eof: Eof::No,
         }
@@ -295,11 +294,11 @@ impl Driver {
         }
     }
 
-    fn input(&mut self, input: for<'i> fn(&mut AgentReactor, Timestamp, &'i mut BytesMut) -> Action<'i>) {
+    fn input(&mut self, input: for<'i> fn(&mut AgentReactor, Timestamp, &'i mut Inbox) -> Action<'i>) {
         let mut inbox = mem::take(&mut self.inbox);
         let mut action = input(&mut self.reactor, self.now, &mut inbox);
         while self.note(action) {
-            action = self.reactor.on_bytes(self.now, &mut inbox);
+            action = inbox.feed(|input| self.reactor.on_bytes(self.now, input));
         }
         self.inbox = inbox;
         self.check();

@@ -3,8 +3,6 @@
 use alloc::{collections::BTreeMap, format, string::String, sync::Arc, vec, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
-
 use super::{codec::TYPES, driver::Cuts, input::Input, random::Random};
 use crate::{
     ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Timestamp,
@@ -12,6 +10,7 @@ use crate::{
     frame::{Flags, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
+    testing::Inbox,
 };
 
 #[derive(Clone, Debug)]
@@ -137,7 +136,7 @@ struct Driver<'a> {
     config: &'a EngineConfig,
     cuts: Cuts,
     now: Timestamp,
-    inbox: BytesMut,
+    inbox: Inbox,
     eof: bool,
     log: Vec<String>,
     sent: Vec<u8>,
@@ -155,7 +154,7 @@ fn run(events: &[Event], config: &EngineConfig, layers: Layers, cuts: Cuts) -> (
         config,
         cuts,
         now,
-        inbox: BytesMut::new(),
+        inbox: Inbox::new(),
         eof: false,
         log: vec![],
         sent: vec![],
@@ -200,7 +199,7 @@ impl Driver<'_> {
             Event::Eof => {
                 if self.reactor.interest().read && !self.eof {
                     self.eof = true;
-                    let action = self.reactor.on_input_eof(self.now, &mut self.inbox);
+                    let action = self.inbox.feed(|input| self.reactor.on_input_eof(self.now, input));
                     if self.note(action) {
                         self.hear();
                     }
@@ -238,7 +237,7 @@ impl Driver<'_> {
 
     fn hear(&mut self) {
         loop {
-            let action = self.reactor.on_bytes(self.now, &mut self.inbox);
+            let action = self.inbox.feed(|input| self.reactor.on_bytes(self.now, input));
             if !self.note(action) {
                 return;
             }

@@ -7,14 +7,13 @@ use alloc::{
     vec::Vec,
 };
 
-use bytes::BytesMut;
-
 use super::input::Input;
 use crate::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Settled, Status, Ticket, Timestamp,
     frame::{AckAction, AckActions, Capabilities, Frame, FrameType, Ids},
     hub::{Connections, Hub},
     notation,
+    testing::Inbox,
 };
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -111,8 +110,10 @@ impl Net {
              capabilities=string:\"pipelining,async\" engine-id=string:{}",
             ENGINES[engine]
         ));
-        let mut inbox = BytesMut::from(&hello.expect("a HELLO")[..]);
-        let Action::Established(session) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no session") };
+        let mut inbox = Inbox::from(&hello.expect("a HELLO")[..]);
+        let Action::Established(session) = inbox.feed(|input| reactor.on_bytes(NOW, input)) else {
+            panic!("no session")
+        };
         assert!(self.hub.join(id, &session));
         let len = reactor.outgoing().len();
         let _ = reactor.on_sent(NOW, len);
@@ -138,14 +139,14 @@ impl Net {
 
     /// The peer sends a frame.
     fn frame(&mut self, id: ConnectionId, sentence: &str, ids: Ids) {
-        let mut inbox = BytesMut::from(&notation::parse_bytes(sentence).expect("a sentence")[..]);
+        let mut inbox = Inbox::from(&notation::parse_bytes(sentence).expect("a sentence")[..]);
         let engine = self.engines[&id];
         loop {
             let reactor = self.reactors.get_mut(&id).expect("it lives");
             if !reactor.interest().read {
                 return;
             }
-            match reactor.on_bytes(NOW, &mut inbox) {
+            match inbox.feed(|input| reactor.on_bytes(NOW, input)) {
                 Action::RunMessages(notify) => {
                     let number = self.asked.len();
                     self.asked.push((engine, ids));

@@ -219,18 +219,19 @@ impl Hub {
         connections: &mut impl Connections,
     ) -> Result<(Settled, Option<ConnectionId>), (ConnectionId, AckError)> {
         let (home, id) = (ticket.connection(), ticket.id());
-        let route = self.route(ticket, |connection| connections.get(connection)?.room());
+        let route = self.route(ticket, |connection| connections.get(connection)?.send_backlog());
         let (target, ticket) = match route {
             Route::Home(ticket) => (home, ticket),
             Route::Sibling(sibling, ticket) => {
-                if connections.get(home).is_some_and(|home| !home.release(now, id)) {
+                if connections.get(home).is_some_and(|home| home.release(now, id).is_err()) {
                     return Ok((Settled::Dropped, None));
                 }
                 (sibling, ticket)
             }
             Route::Nowhere(_) => {
                 if let Some(home) = connections.get(home) {
-                    home.release(now, id);
+                    // It may have been cancelled there.
+                    let _ = home.release(now, id);
                 }
                 return Ok((Settled::Dropped, None));
             }

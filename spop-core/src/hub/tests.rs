@@ -1,9 +1,7 @@
 use alloc::{string::ToString, sync::Arc, vec::Vec};
 
-use bytes::BytesMut;
-
 use super::*;
-use crate::{Action, AgentConfig, Scope, frame::Capabilities, notation};
+use crate::{Action, AgentConfig, Scope, frame::Capabilities, notation, testing::Inbox};
 
 const NOW: Timestamp = Timestamp::ZERO;
 
@@ -25,12 +23,14 @@ impl Net {
         let config = AgentConfig { capabilities, ..AgentConfig::default() };
         let connection = ConnectionId(id);
         let mut reactor = AgentReactor::new(Arc::new(config), connection, NOW);
-        let mut inbox = BytesMut::new();
+        let mut inbox = Inbox::new();
         inbox.extend_from_slice(&bytes(&alloc::format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
              capabilities=string:\"{of_peer}\" engine-id=string:{engine}"
         )));
-        let Action::Established(session) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no session") };
+        let Action::Established(session) = inbox.feed(|input| reactor.on_bytes(NOW, input)) else {
+            panic!("no session")
+        };
         assert!(hub.join(connection, &session));
         self.0.insert(connection, reactor);
         self.sent(id);
@@ -38,9 +38,11 @@ impl Net {
 
     fn ask(&mut self, id: u64, stream: u64) -> Ticket {
         let reactor = self.0.get_mut(&ConnectionId(id)).unwrap();
-        let mut inbox = BytesMut::new();
+        let mut inbox = Inbox::new();
         inbox.extend_from_slice(&bytes(&alloc::format!("NOTIFY fin {stream} 1 m")));
-        let Action::RunMessages(notify) = reactor.on_bytes(NOW, &mut inbox) else { panic!("no NOTIFY") };
+        let Action::RunMessages(notify) = inbox.feed(|input| reactor.on_bytes(NOW, input)) else {
+            panic!("no NOTIFY")
+        };
         notify.ticket
     }
 
@@ -166,7 +168,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
     }
     let [first, second, third] = tickets;
     let home = net.get(ConnectionId(1)).unwrap();
-    let _ = home.on_input_eof(NOW, &mut BytesMut::new());
+    let _ = home.on_input_eof(NOW, &[]).action;
     hub.settle(NOW, first, &answer(1), &mut net).unwrap();
     assert_eq!(net.sent(2), ["ACK fin 1 1 set txn x=int64:1"]);
 
@@ -177,7 +179,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
     hub.leave(ConnectionId(1));
 
     let sibling = net.get(ConnectionId(2)).unwrap();
-    let _ = sibling.on_input_eof(NOW, &mut BytesMut::new());
+    let _ = sibling.on_input_eof(NOW, &[]).action;
     hub.settle(NOW, third, &answer(5), &mut net).unwrap();
     assert_eq!(net.sent(2), ["ACK fin 3 1 set txn x=int64:3", "ACK fin 5 1 set txn x=int64:5"]);
 }

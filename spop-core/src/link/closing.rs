@@ -3,11 +3,13 @@
 /// The steps of closing, in the order they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Step {
+pub(crate) enum Stage {
     /// Finish what is owed.
     Drain,
     /// Queue the DISCONNECT.
     Disconnect,
+    /// An engine: read on until the agent's DISCONNECT comes, while the own one leaves.
+    AwaitDisconnect,
     /// Let the outgoing bytes leave.
     Flush,
     /// After a DISCONNECT, read and discard until the peer closes, or the linger timer ends.
@@ -26,11 +28,12 @@ pub enum Step {
     Close,
 }
 
-impl Step {
+impl Stage {
     /// All steps, in order.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Drain,
         Self::Disconnect,
+        Self::AwaitDisconnect,
         Self::Flush,
         Self::AwaitClose,
         Self::ShutData,
@@ -66,11 +69,11 @@ pub enum Layers {
 
 /// The progress of all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Closing(u16);
+pub(crate) struct Closing(u16);
 
 impl Closing {
     /// How far this step is.
-    pub const fn progress(self, step: Step) -> Progress {
+    pub(crate) const fn progress(self, step: Stage) -> Progress {
         match self.0 >> (2 * step as u16) & 0b11 {
             0b00 => Progress::NotWanted,
             0b10 => Progress::Wanted,
@@ -80,19 +83,19 @@ impl Closing {
     }
 
     /// The step to be taken now: the first that is wanted or started.
-    pub fn current(self) -> Option<Step> {
-        Step::ALL
+    pub(crate) fn current(self) -> Option<Stage> {
+        Stage::ALL
             .into_iter()
             .find(|step| matches!(self.progress(*step), Progress::Wanted | Progress::Started))
     }
 
-    pub(super) const fn set(&mut self, step: Step, progress: Progress) {
+    pub(super) const fn set(&mut self, step: Stage, progress: Progress) {
         let shift = 2 * step as u16;
         self.0 = self.0 & !(0b11 << shift) | (progress as u16) << shift;
     }
 
     /// Wants a step that was neither wanted nor done before.
-    pub(super) fn want(&mut self, step: Step) {
+    pub(super) fn want(&mut self, step: Stage) {
         if self.progress(step) == Progress::NotWanted {
             self.set(step, Progress::Wanted);
         }
@@ -100,18 +103,18 @@ impl Closing {
 
     /// Wants whatever comes after the DISCONNECT.
     pub(super) fn want_end(&mut self, layers: Layers) {
-        for step in [Step::Flush, Step::ShutTransport, Step::Linger, Step::Close] {
+        for step in [Stage::Flush, Stage::ShutTransport, Stage::Linger, Stage::Close] {
             self.want(step);
         }
         if layers == Layers::Data {
-            self.want(Step::ShutData);
+            self.want(Stage::ShutData);
         }
     }
 
     /// Gives up every step before the close.
     pub(super) fn only_close(&mut self) {
         *self = Self::default();
-        self.set(Step::Close, Progress::Wanted);
+        self.set(Stage::Close, Progress::Wanted);
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
         let mut closing = Closing::default();
         assert_eq!(closing.current(), None);
         closing.want_end(Layers::Data);
-        for step in [Step::Flush, Step::ShutData, Step::ShutTransport, Step::Linger, Step::Close] {
+        for step in [Stage::Flush, Stage::ShutData, Stage::ShutTransport, Stage::Linger, Stage::Close] {
             assert_eq!((closing.current(), closing.progress(step)), (Some(step), Progress::Wanted));
             closing.set(step, Progress::Started);
             assert_eq!((closing.current(), closing.progress(step)), (Some(step), Progress::Started));
@@ -135,6 +138,6 @@ mod tests {
             assert_eq!(closing.progress(step), Progress::Done, "what is done is not wanted again");
         }
         assert_eq!(closing.current(), None);
-        assert_eq!(closing.progress(Step::Disconnect), Progress::NotWanted);
+        assert_eq!(closing.progress(Stage::Disconnect), Progress::NotWanted);
     }
 }

@@ -1,6 +1,6 @@
 //! What a connection waits for, and until when.
 
-use super::{Interest, Layer, Link, Phase, Step, Timer};
+use super::{Interest, Layer, Link, Phase, Stage, Timer};
 use crate::{Timestamp, config::Timeouts};
 
 /// How many times the linger timeout all that is left to send may take. A peer that reads a little at a time makes progress,
@@ -8,13 +8,15 @@ use crate::{Timestamp, config::Timeouts};
 const FLUSH: u32 = 10;
 
 impl Link {
+    /// `full` is backpressure; `ended` that the end of the session was not reported yet.
     #[inline]
-    pub(crate) fn interest(&self, full: bool) -> Interest {
+    pub(crate) fn interest(&self, full: bool, ended: bool) -> Interest {
         if self.is_closing() {
-            return self.interest_of_closing();
+            return self.interest_of_closing(ended);
         }
         Interest {
             read: !self.eof && !full,
+            read_now: false,
             write: !self.out.ready().is_empty(),
             resume: self.paused && !full,
             shut: None,
@@ -23,16 +25,24 @@ impl Link {
     }
 
     #[cold]
-    fn interest_of_closing(&self) -> Interest {
+    fn interest_of_closing(&self, ended: bool) -> Interest {
+        if ended {
+            return Interest { resume: true, ..Interest::default() };
+        }
+        if self.mute {
+            return Interest::default();
+        }
         let step = self.closing.current();
-        let close = matches!(step, Some(Step::Close) | None);
+        let close = matches!(step, Some(Stage::Close) | None);
+        let writes = matches!(step, Some(Stage::Flush | Stage::AwaitDisconnect));
         Interest {
             read: !self.eof && !close,
-            write: step == Some(Step::Flush) && !self.out.ready().is_empty(),
+            read_now: false,
+            write: writes && !self.out.ready().is_empty(),
             resume: false,
             shut: match step {
-                Some(Step::ShutData) => Some(Layer::Data),
-                Some(Step::ShutTransport) => Some(Layer::Transport),
+                Some(Stage::ShutData) => Some(Layer::Data),
+                Some(Stage::ShutTransport) => Some(Layer::Transport),
                 _ => None,
             },
             close,
@@ -43,12 +53,18 @@ impl Link {
     /// reading is paused, so that the peer cannot be late.
     pub(crate) fn deadline(&self, timeouts: &Timeouts, owes: bool, full: bool) -> Option<(Timestamp, Timer)> {
         let mut next = Earliest::default();
+        if self.mute {
+            return None;
+        }
         if self.is_closing() {
             let step = self.closing.current();
-            if !matches!(step, Some(Step::Close) | None) {
+            if step == Some(Stage::AwaitDisconnect) {
+                let wait = timeouts.idle.unwrap_or(timeouts.linger);
+                next.offer(Some(self.step_since + wait), Timer::Idle);
+            } else if !matches!(step, Some(Stage::Close) | None) {
                 next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
             }
-            if step == Some(Step::Flush) {
+            if step == Some(Stage::Flush) {
                 next.offer(Some(self.since + timeouts.linger.saturating_mul(FLUSH)), Timer::Linger);
             }
         } else {
@@ -78,6 +94,7 @@ impl Link {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
+            next.offer(self.memory.deadline(), Timer::Memory);
         }
         next.0
     }
@@ -87,6 +104,14 @@ impl Link {
         let (_, timer) = due.filter(|(at, _)| *at <= self.now)?;
         match timer {
             Timer::Linger => self.step_overdue(),
+            Timer::Memory => {
+                if self.nothing_to_send() {
+                    self.trim();
+                    self.memory.trimmed();
+                    return Some(Due::Trimmed);
+                }
+                self.memory.postpone(self.now);
+            }
             _ => return Some(Due::Timer(timer)),
         }
         Some(Due::Served)
@@ -101,6 +126,8 @@ pub(crate) const TIMERS: usize = 16;
 pub(crate) enum Due {
     /// It was served; another may be due.
     Served,
+    /// It was served, and the reactor may give back memory of its own.
+    Trimmed,
     /// The reactor is to serve it.
     Timer(Timer),
 }

@@ -1,6 +1,6 @@
 //! How a connection ends: drain, disconnect, flush, await the peer's close, shut, linger, close.
 
-use super::{Link, Phase, Progress, Side, Step};
+use super::{Link, Misuse, Phase, Progress, Stage};
 use crate::{
     Timestamp,
     frame::{Disconnect, Flags, FrameType, Header, Ids},
@@ -14,8 +14,8 @@ impl Link {
     /// Wants to end when nothing is owed, and at `by` at the latest.
     pub(crate) fn drain(&mut self, by: Timestamp) {
         if !self.is_closing() {
-            self.closing.want(Step::Drain);
-            self.closing.set(Step::Drain, Progress::Started);
+            self.closing.want(Stage::Drain);
+            self.closing.set(Stage::Drain, Progress::Started);
             self.drain_by = Some(self.drain_by.map_or(by, |earlier| earlier.min(by)));
         }
     }
@@ -23,7 +23,7 @@ impl Link {
     /// Takes a drain back.
     pub(crate) fn stop_draining(&mut self) {
         if !self.is_closing() {
-            self.closing.set(Step::Drain, Progress::NotWanted);
+            self.closing.set(Stage::Drain, Progress::NotWanted);
             self.drain_by = None;
             self.out.held = false;
         }
@@ -38,27 +38,53 @@ impl Link {
         self.drain_by.is_some()
     }
 
-    /// Ends the session with a DISCONNECT.
+    /// An agent ends the session with a DISCONNECT.
     pub(crate) fn disconnect(&mut self, status: Status, message: &str) {
+        self.push_disconnect(FrameType::AgentDisconnect, status, message);
+        self.closing.set(Stage::Disconnect, Progress::Done);
+        self.closing.want(Stage::AwaitClose);
+        self.close();
+    }
+
+    /// An engine sends a DISCONNECT, and reads on until the agent's comes.
+    pub(crate) fn disconnect_and_await(&mut self, status: Status, message: &str) {
+        self.push_disconnect(FrameType::HaproxyDisconnect, status, message);
+        self.phase = Phase::Closing;
+        self.closing.set(Stage::Disconnect, Progress::Done);
+        self.closing.set(Stage::AwaitDisconnect, Progress::Started);
+        self.step_since = self.now;
+    }
+
+    /// Whether the own DISCONNECT was queued, and the agent's has not come.
+    pub(crate) fn awaits_disconnect(&self) -> bool {
+        self.closing.current() == Some(Stage::AwaitDisconnect)
+    }
+
+    /// Stops reading and writing without an end.
+    pub(crate) fn mute(&mut self) {
+        self.phase = Phase::Closing;
+        self.mute = true;
+    }
+
+    pub(crate) fn is_mute(&self) -> bool {
+        self.mute
+    }
+
+    pub(crate) fn push_disconnect(&mut self, frame_type: FrameType, status: Status, message: &str) {
         let mut payload = alloc::vec::Vec::new();
         let message = shortened(message, MESSAGE_MAX);
         Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
-        let frame_type = match self.side {
-            Side::Agent => FrameType::AgentDisconnect,
-            Side::Engine => FrameType::HaproxyDisconnect,
-        };
-        self.out.push(self.now, Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
-        self.closing.set(Step::Disconnect, Progress::Done);
-        self.closing.want(Step::AwaitClose);
-        self.close();
+        self.push(Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
     }
 
     /// Ends the session: lets what is queued leave, shuts, lingers and closes.
     pub(crate) fn close(&mut self) {
         if self.is_draining() {
-            self.closing.set(Step::Drain, Progress::Done);
+            self.closing.set(Stage::Drain, Progress::Done);
         }
         self.phase = Phase::Closing;
+        self.mute = false;
+        self.closing.set(Stage::AwaitDisconnect, Progress::NotWanted);
         self.out.deferred = false;
         self.out.held = false;
         self.partial = None;
@@ -72,6 +98,7 @@ impl Link {
     /// Ends the session at once: the transport carries nothing any more.
     pub(crate) fn abandon(&mut self) {
         self.phase = Phase::Closing;
+        self.mute = false;
         self.eof = true;
         self.partial = None;
         self.paused = false;
@@ -80,17 +107,24 @@ impl Link {
     }
 
     /// The write side of the layer that [`Interest::shut`] named was shut, or the attempt began and is to be repeated.
-    pub(crate) fn write_shut(&mut self, progress: Progress) {
-        if let Some(step @ (Step::ShutData | Step::ShutTransport)) = self.closing.current() {
+    ///
+    /// # Errors
+    /// When that was never asked for. A report that comes after its time was up changes nothing.
+    pub(crate) fn write_shut(&mut self, progress: Progress) -> Result<(), Misuse> {
+        if !self.shut_asked {
+            return Err(Misuse::ShutNotAsked);
+        }
+        if let Some(step @ (Stage::ShutData | Stage::ShutTransport)) = self.closing.current() {
             if progress == Progress::Done {
                 self.step_done(step);
             } else {
                 self.closing.set(step, progress);
             }
         }
+        Ok(())
     }
 
-    fn step_done(&mut self, step: Step) {
+    fn step_done(&mut self, step: Stage) {
         self.closing.set(step, Progress::Done);
         self.step_since = self.now;
         self.advance();
@@ -103,8 +137,12 @@ impl Link {
         }
         while let Some(step) = self.closing.current() {
             let done = match step {
-                Step::Flush => self.nothing_to_send(),
-                Step::AwaitClose | Step::Linger => self.eof,
+                Stage::Flush => self.nothing_to_send(),
+                Stage::AwaitClose | Stage::Linger => self.eof,
+                Stage::ShutData | Stage::ShutTransport => {
+                    self.shut_asked = true;
+                    return;
+                }
                 _ => return,
             };
             if !done {
@@ -120,13 +158,13 @@ impl Link {
     /// the last; for the others the next step is taken.
     pub(super) fn step_overdue(&mut self) {
         match self.closing.current() {
-            Some(Step::Flush) => self.abandon(),
+            Some(Stage::Flush) => self.abandon(),
             // It has had its time to read the DISCONNECT, and will not close sooner for a FIN.
-            Some(step @ Step::AwaitClose) => {
-                self.closing.set(Step::Linger, Progress::Done);
+            Some(step @ Stage::AwaitClose) => {
+                self.closing.set(Stage::Linger, Progress::Done);
                 self.step_done(step);
             }
-            Some(step) if step != Step::Close => self.step_done(step),
+            Some(step) if step != Stage::Close => self.step_done(step),
             _ => {}
         }
     }

@@ -1,18 +1,34 @@
-//! What a reactor wants of its driver.
+//! What a reactor asks of its driver.
 
 use core::fmt;
 
-/// What a driver should do, as it follows from the state; read it as often as you like.
+/// What an input that brings bytes returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the input advances by `consumed`, and the action is to be carried out"]
+pub struct Step<A> {
+    /// How many bytes of the input were used, from its front. The next input begins with the byte behind them.
+    pub consumed: usize,
+    /// What is to be done.
+    pub action: A,
+}
+
+/// What a driver should do, as it follows from the state: level-triggered, to be read as often as you like.
+///
+/// Exhaustive on purpose: a driver that does not know one of these wishes is incomplete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // Independent wishes, not states.
 pub struct Interest {
-    /// Read from the transport and pass on what came. False is backpressure, or the end.
+    /// Read from the transport when it is readable, and pass on what came. False is backpressure, or the end of the input.
     pub read: bool,
+    /// Read now, even if the transport was not reported readable, and call `on_read_blocked` if nothing is there. A drain
+    /// disconnects only when nothing has arrived, and readiness may be reported late. Set only together with `read`.
+    pub read_now: bool,
     /// Write what [`outgoing`](crate::AgentReactor::outgoing) returns.
     pub write: bool,
-    /// Bytes were left in the inbox at a limit that no longer holds: call `on_bytes` again without waiting for more.
+    /// Call `on_bytes` now with what is left of the input, even if that is nothing: a limit no longer holds, or a decision has
+    /// a consequence that is to be carried out.
     pub resume: bool,
-    /// Shut the write side of this layer, then say so.
+    /// Shut the write side of this layer, then report it to `on_write_shut`.
     pub shut: Option<Layer>,
     /// Close the transport. Nothing more will be asked.
     pub close: bool,
@@ -41,6 +57,8 @@ pub enum Timer {
     Refused,
     /// Nothing happens.
     Idle,
+    /// The connection was quiet for a second, and gives unused memory back.
+    Memory,
     /// The connection is older than it may be.
     Age,
     /// The connection is at a limit of requests in flight, and the oldest is older than `AgentConfig::processing`.
@@ -63,6 +81,7 @@ impl fmt::Display for Timer {
             Self::Fragment => "the next fragment of a payload did not come in time",
             Self::Refused => "nothing came after a payload was refused",
             Self::Idle => "the connection was idle too long",
+            Self::Memory => "unused memory was given back",
             Self::Age => "the connection reached its maximum age",
             Self::Processing => "a NOTIFY was not answered within `processing`",
             Self::Message => "a NOTIFY was not answered in time",

@@ -7,6 +7,8 @@ mod closing;
 mod due;
 mod ending;
 mod interest;
+mod memory;
+mod misuse;
 mod outbox;
 mod reason;
 mod reassembly;
@@ -18,11 +20,13 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
-pub use closing::{Closing, Layers, Progress, Step};
+pub(crate) use closing::{Closing, Stage};
+pub use closing::{Layers, Progress};
 pub(crate) use due::{Due, Earliest, TIMERS};
-pub use interest::{Interest, Layer, Timer};
+pub use interest::{Interest, Layer, Step, Timer};
+pub use misuse::Misuse;
 pub use reason::{CloseReason, Closed, Initiator, Lost};
 pub(crate) use reassembly::{Begun, Continued};
-pub(crate) use state::{Link, Next};
+pub(crate) use state::{Input, Link, Next};
 pub use table::{Illegal, Phase, Side, Verdict, judge};
 pub use violation::Violation;

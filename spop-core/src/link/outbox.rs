@@ -80,7 +80,6 @@ impl Outbox {
 
     #[inline]
     pub(super) fn sent(&mut self, now: Timestamp, n: usize) {
-        let n = n.min(self.len());
         self.head += n;
         self.progress = now;
         if self.is_empty() {
@@ -97,13 +96,6 @@ impl Outbox {
     /// Gives all memory back that is not in use.
     pub(super) fn trim(&mut self) {
         if self.is_empty() {
-            self.clear();
-        }
-    }
-
-    /// Gives memory back that a waiting connection does not need.
-    pub(super) fn shrink(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > 2 * KEEP {
             self.clear();
         }
     }

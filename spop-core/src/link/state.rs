@@ -1,26 +1,61 @@
 //! The state that both reactors stand on.
 
-use bytes::{Buf, BytesMut};
-
 use super::{
-    Closing, Layers, Phase, Side, Verdict, Violation, judge, outbox::Outbox, reassembly::Reassembly,
-    sending::Sending,
+    Closing, Layers, Misuse, Phase, Side, Verdict, Violation, judge, memory::Memory, outbox::Outbox,
+    reassembly::Reassembly, sending::Sending,
 };
 use crate::{
     DecodeError, Timestamp,
-    frame::{Flags, FrameType, Header, Ids, Place, Received},
+    frame::{Flags, FrameType, Header, Ids},
     wire::{Malformed, Piece, Reader},
 };
 
 /// The shortest frame: type, flags and two identifiers.
 const SHORTEST: u32 = 7;
 
-/// The next frame of an inbox, which still holds it.
+/// What is left of the bytes of one input.
+#[derive(Debug)]
+pub(crate) struct Input<'i> {
+    bytes: &'i [u8],
+    consumed: usize,
+}
+
+impl<'i> Input<'i> {
+    #[inline]
+    pub(crate) const fn new(bytes: &'i [u8]) -> Self {
+        Self { bytes, consumed: 0 }
+    }
+
+    #[inline]
+    pub(crate) const fn bytes(&self) -> &'i [u8] {
+        self.bytes
+    }
+
+    /// How many bytes were used so far.
+    #[inline]
+    pub(crate) const fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.bytes = self.bytes.get(n..).unwrap_or_default();
+        self.consumed += n;
+    }
+
+    /// Discards the rest.
+    pub(crate) fn clear(&mut self) {
+        self.advance(self.bytes.len());
+    }
+}
+
+/// The next frame of an input, which still holds it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Next {
+pub(crate) struct Next<'i> {
     pub(crate) header: Header,
     pub(crate) verdict: Verdict,
-    pub(crate) place: Place,
+    pub(crate) payload: &'i [u8],
+    /// The length of the frame with its length prefix.
+    pub(crate) len: usize,
 }
 
 /// One connection, whichever side of it this is.
@@ -51,8 +86,13 @@ pub(crate) struct Link {
     /// When the current step of closing was begun, or has last come on.
     pub(super) step_since: Timestamp,
     pub(super) eof: bool,
-    /// Frames were left in the inbox because of a limit.
+    /// Frames were left unused because of a limit.
     pub(super) paused: bool,
+    /// An engine that neither reads nor writes any more, and does not close either.
+    pub(super) mute: bool,
+    /// The driver was asked to shut the write side.
+    pub(super) shut_asked: bool,
+    pub(crate) memory: Memory,
     pub(super) skipped: u64,
 }
 
@@ -77,6 +117,9 @@ impl Link {
             step_since: now,
             eof: false,
             paused: false,
+            mute: false,
+            shut_asked: false,
+            memory: Memory::default(),
             skipped: 0,
         }
     }
@@ -131,10 +174,6 @@ impl Link {
         self.eof
     }
 
-    pub(crate) fn closing(&self) -> Closing {
-        self.closing
-    }
-
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -154,7 +193,7 @@ impl Link {
         self.partial = None;
     }
 
-    /// Whether frames were left in the inbox because of a limit.
+    /// Whether frames were left unused because of a limit.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
@@ -163,10 +202,10 @@ impl Link {
 
     /// Looks at the next frame; `Ok(Err(n))` asks for `n` bytes more. Frames that mean nothing are skipped on the way.
     #[inline]
-    pub(crate) fn next(&mut self, inbox: &mut BytesMut) -> Result<Result<Next, usize>, Violation> {
+    pub(crate) fn next<'i>(&mut self, input: &mut Input<'i>) -> Result<Result<Next<'i>, usize>, Violation> {
         loop {
-            let Some((prefix, rest)) = inbox.split_first_chunk::<4>() else {
-                return Ok(Err(4 - inbox.len()));
+            let Some((prefix, rest)) = input.bytes.split_first_chunk::<4>() else {
+                return Ok(Err(4 - input.bytes.len()));
             };
             let len = u32::from_be_bytes(*prefix);
             if len > self.max_frame_size {
@@ -185,32 +224,28 @@ impl Link {
             let header = Header::read(&mut reader)
                 .map_err(|what| Violation::BadHeader { len, error: reader.error(frame, what) })?;
             let verdict = judge(self.phase, self.side.other(), header.frame_type, header.flags);
-            let end = 4 + frame.len();
+            let len = 4 + frame.len();
             match verdict {
                 Verdict::Skip => {
                     self.skipped = self.skipped.saturating_add(1);
-                    inbox.advance(end);
-                    self.took_frame();
+                    self.skip(input, len);
                 }
                 Verdict::Illegal(why) => return Err(Violation::Illegal { header, why }),
-                _ => {
-                    let place = Place { start: end - reader.len(), end };
-                    return Ok(Ok(Next { header, verdict, place }));
-                }
+                _ => return Ok(Ok(Next { header, verdict, payload: reader.rest(), len })),
             }
         }
     }
 
-    /// A payload that came in one frame of this type, when that is what is next in the inbox; nearly always it is.
+    /// Fast path: a payload in one frame of this type, if that is what is next in the input, with the length of its frame.
     /// Otherwise [`next`](Self::next) says what there is.
     #[inline]
     pub(crate) fn whole<'i>(
         &self,
-        inbox: &'i [u8],
+        input: &'i [u8],
         sender: Side,
         frame_type: FrameType,
-    ) -> Option<(Ids, Place, &'i [u8])> {
-        let (&[l0, l1, l2, l3, first, f0, f1, f2, f3], _) = inbox.split_first_chunk()?;
+    ) -> Option<(Ids, &'i [u8], usize)> {
+        let (&[l0, l1, l2, l3, first, f0, f1, f2, f3], _) = input.split_first_chunk()?;
         let flags = Flags(u32::from_be_bytes([f0, f1, f2, f3]));
         if first != frame_type.byte() || judge(self.phase, sender, frame_type, flags) != Verdict::Whole {
             return None;
@@ -220,41 +255,36 @@ impl Link {
             return None;
         }
         let end = 4_usize.checked_add(len as usize)?;
-        let (ids, payload) = Ids::split_from(inbox.get(9..end)?)?;
-        Some((ids, Place { start: end - payload.len(), end }, payload))
+        let (ids, payload) = Ids::split_from(input.get(9..end)?)?;
+        Some((ids, payload, end))
     }
 
-    /// Takes a frame out of the inbox, without its payload.
-    pub(crate) fn skip(&mut self, inbox: &mut BytesMut, place: Place) {
-        inbox.advance(place.end);
+    /// Uses the first `len` bytes of the input, which are a frame.
+    pub(crate) fn skip(&mut self, input: &mut Input<'_>, len: usize) {
+        input.advance(len);
         self.took_frame();
     }
 
-    /// Takes a frame that will leave the inbox when its payload is dropped or kept.
+    /// A frame was used.
     #[inline]
-    pub(crate) fn take<'i>(&mut self, inbox: &'i mut BytesMut, place: Place) -> Received<'i> {
-        self.took_frame();
-        Received::in_inbox(inbox, place)
-    }
-
-    fn took_frame(&mut self) {
+    pub(crate) fn took_frame(&mut self) {
         self.partial = None;
         self.active = self.now;
     }
 
-    /// Nothing more can be done with this inbox before more bytes come.
-    pub(crate) fn rest(&mut self, inbox: &BytesMut) {
+    /// Nothing more can be done with the input, of which `left` bytes are left, before more bytes come.
+    pub(crate) fn rest(&mut self, left: usize) {
         self.paused = false;
         self.partial = match self.partial {
-            _ if inbox.is_empty() => None,
-            Some((since, _)) => Some((since, inbox.len())),
-            None => Some((self.now, inbox.len())),
+            _ if left == 0 => None,
+            Some((since, _)) => Some((since, left)),
+            None => Some((self.now, left)),
         };
     }
 
-    /// Frames are left in this inbox until a limit is gone. Meanwhile no timer runs against a frame.
-    pub(crate) fn pause(&mut self, inbox: &BytesMut) {
-        self.paused = !inbox.is_empty();
+    /// Backpressure: frames may be left in the input until a limit no longer holds. Meanwhile no timer runs against a frame.
+    pub(crate) fn pause(&mut self, left: usize) {
+        self.paused = left > 0;
         self.partial = None;
     }
 
@@ -333,7 +363,7 @@ impl Link {
     }
 
     pub(crate) fn outgoing(&self) -> &[u8] {
-        self.out.ready()
+        if self.mute { &[] } else { self.out.ready() }
     }
 
     /// Bytes that wait to leave, be they frames already or not.
@@ -345,24 +375,30 @@ impl Link {
         self.out.is_empty() && self.sending.is_empty()
     }
 
+    /// The first `n` outgoing bytes have left.
+    ///
+    /// # Errors
+    /// When there are fewer. Nothing has changed then.
     #[inline]
-    pub(crate) fn sent(&mut self, n: usize) {
+    pub(crate) fn sent(&mut self, n: usize) -> Result<(), Misuse> {
+        let outgoing = self.out.ready().len();
+        if n > outgoing {
+            return Err(Misuse::SentTooMuch { sent: n, outgoing });
+        }
         if n == 0 {
-            return;
+            return Ok(());
         }
         self.active = self.now;
         self.out.sent(self.now, n);
+
         if !self.sending.is_empty() {
             self.pump();
         }
-        if self.is_closing() {
+        if self.is_closing() && !self.awaits_disconnect() {
             self.step_since = self.now;
             self.advance();
         }
-    }
-
-    pub(crate) fn shrink(&mut self) {
-        self.out.shrink();
+        Ok(())
     }
 
     /// Gives all memory back that is not in use.

@@ -4,7 +4,7 @@ use core::mem;
 
 use super::{End, Outcome, Pair, Reply, wire::Arrival};
 use crate::{
-    AckError, Action, EngineAction, Interest, Notify, Settled, Ticket, Timestamp,
+    Action, EngineAction, Interest, Notify, Settled, Ticket, Timestamp,
     link::{Progress, Timer},
 };
 
@@ -107,17 +107,21 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             let sent = self.engine_end.out.send(self.now, self.engine.outgoing());
             if sent > 0 {
                 worked = true;
-                let action = self.engine.on_sent(self.now, sent);
+                let action = self.engine.on_sent(self.now, sent).unwrap_or(NO_ENGINE_ACTION);
                 self.on_engine(action);
             }
         }
         if interest.shut.is_some() {
             worked = true;
             self.engine_end.out.shut(self.now);
-            let action = self.engine.on_write_shut(self.now, Progress::Done);
+            let action = self.engine.on_write_shut(self.now, Progress::Done).unwrap_or(NO_ENGINE_ACTION);
             self.on_engine(action);
         }
         worked |= close(&mut self.engine_end, interest, self.now);
+        if interest.resume {
+            worked = true;
+            self.hear_engine();
+        }
         if interest.read && !self.engine_end.eof {
             let inbox = &mut self.engine_end.inbox;
             match self.agent_end.out.receive(self.now, inbox) {
@@ -143,14 +147,14 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             let sent = self.agent_end.out.send(self.now, self.agent.outgoing());
             if sent > 0 {
                 worked = true;
-                let action = self.agent.on_sent(self.now, sent);
+                let action = self.agent.on_sent(self.now, sent).unwrap_or(NO_ACTION);
                 self.on_agent(action);
             }
         }
         if interest.shut.is_some() {
             worked = true;
             self.agent_end.out.shut(self.now);
-            let action = self.agent.on_write_shut(self.now, Progress::Done);
+            let action = self.agent.on_write_shut(self.now, Progress::Done).unwrap_or(NO_ACTION);
             self.on_agent(action);
         }
         worked |= close(&mut self.agent_end, interest, self.now);
@@ -161,8 +165,9 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         if interest.read && !self.agent_end.eof {
             let inbox = &mut self.agent_end.inbox;
             match self.engine_end.out.receive(self.now, inbox) {
-                Arrival::Nothing if self.agent_end.blocked => {}
+                Arrival::Nothing if self.agent_end.blocked && !interest.read_now => {}
                 Arrival::Nothing => {
+                    worked |= interest.read_now;
                     self.agent_end.blocked = true;
                     let action = self.agent.on_read_blocked(self.now);
                     self.on_agent(action);
@@ -179,39 +184,41 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     }
 
     fn hear_engine(&mut self) {
-        loop {
-            let action = if self.engine_end.eof {
-                self.engine.on_input_eof(self.now, &mut self.engine_end.inbox)
-            } else {
-                self.engine.on_bytes(self.now, &mut self.engine_end.inbox)
-            };
-            if !self.on_engine(action) {
-                return;
-            }
+        let mut inbox = mem::take(&mut self.engine_end.inbox);
+        let (engine, now) = (&mut self.engine, self.now);
+        let mut action = if self.engine_end.eof {
+            inbox.feed(|input| engine.on_input_eof(now, input))
+        } else {
+            inbox.feed(|input| engine.on_bytes(now, input))
+        };
+        while self.on_engine(action) {
+            action = inbox.feed(|input| self.engine.on_bytes(now, input));
         }
+        self.engine_end.inbox = inbox;
     }
 
     fn hear_agent(&mut self) {
         let mut inbox = mem::take(&mut self.agent_end.inbox);
-        loop {
-            let action = if self.agent_end.eof {
-                self.agent.on_input_eof(self.now, &mut inbox)
-            } else {
-                self.agent.on_bytes(self.now, &mut inbox)
-            };
-            if !self.on_agent(action) {
-                break;
-            }
+        let (agent, now) = (&mut self.agent, self.now);
+        let mut action = if self.agent_end.eof {
+            inbox.feed(|input| agent.on_input_eof(now, input))
+        } else {
+            inbox.feed(|input| agent.on_bytes(now, input))
+        };
+        while self.on_agent(action) {
+            action = inbox.feed(|input| self.agent.on_bytes(now, input));
         }
         self.agent_end.inbox = inbox;
     }
 
     /// Carries out what the engine says; false when there is nothing more to be done with its input.
-    pub(super) fn on_engine(&mut self, action: EngineAction) -> bool {
+    pub(super) fn on_engine(&mut self, action: EngineAction<'_>) -> bool {
         match action {
             EngineAction::SendFrames | EngineAction::WantBytes { .. } => return false,
             EngineAction::Established(session) => self.session = Some(session),
-            EngineAction::Answered(answer) => self.outcomes.push((answer.id, Outcome::Answered(answer))),
+            EngineAction::Answered(answer) => {
+                self.outcomes.push((answer.id, Outcome::Answered(answer.into_owned())));
+            }
             EngineAction::Failed(failure) => self.outcomes.push((failure.id, Outcome::Failed(failure.error))),
             EngineAction::Unclaimed(_) => self.counts.unclaimed += 1,
             EngineAction::Close(ended) => {
@@ -264,30 +271,27 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
                 self.agent.acknowledge(self.now, ticket, &actions)
             }
             Reply::Abort => self.agent.abort_answer(self.now, ticket),
-            Reply::Fail => self.fail(ticket),
+            Reply::Fail => self.agent.fail(self.now, ticket),
             Reply::Disconnect(status) => {
-                let action = self.agent.disconnect(self.now, status, "as the handler wants it");
-                self.on_agent(action);
+                self.agent.disconnect(self.now, status, "as the handler wants it");
                 Ok(Settled::Dropped)
             }
             Reply::Never => return,
         };
         let settled = settled.or_else(|error| {
             self.counts.refused += 1;
-            self.fail(error.into_ticket())
+            self.agent.fail(self.now, error.into_ticket())
         });
         match settled {
             Ok(Settled::Queued) => self.counts.queued += 1,
             _ => self.counts.dropped += 1,
         }
     }
-
-    fn fail(&mut self, ticket: Ticket) -> Result<Settled, AckError> {
-        let action = self.agent.fail(self.now, ticket)?;
-        self.on_agent(action);
-        Ok(Settled::Queued)
-    }
 }
+
+/// What a report amounts to that cannot be wrong: bytes leave and sides are shut as the reactors say.
+const NO_ACTION: Action<'static> = Action::WantBytes { at_least: 1 };
+const NO_ENGINE_ACTION: EngineAction<'static> = EngineAction::WantBytes { at_least: 1 };
 
 /// Closes an end that is to be closed: its peer sees the end of its input.
 fn close(end: &mut End, interest: Interest, now: Timestamp) -> bool {

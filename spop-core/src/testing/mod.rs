@@ -15,7 +15,7 @@
 //!     Ok(())
 //! });
 //! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |notify| {
-//!     routes.answer(&notify.messages).into()
+//!     routes.answer(notify.messages()).into()
 //! });
 //!
 //! let mut question = MessageList::new();
@@ -25,6 +25,7 @@
 //! ```
 
 mod drive;
+mod inbox;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -39,8 +40,6 @@ use alloc::{
 };
 use core::{fmt, time::Duration};
 
-use bytes::BytesMut;
-
 use crate::{
     AgentConfig, AgentReactor, ConnectionId, EngineConfig, EngineReactor, MessageList, Notify, Session,
     Status, Ticket, Timestamp,
@@ -51,6 +50,7 @@ use crate::{
     notation::{self, print},
 };
 
+pub use inbox::Inbox;
 pub use outcome::{Counts, Outcome, Reply};
 use wire::Wire;
 pub use wire::{Conditions, Cuts};
@@ -93,7 +93,7 @@ impl fmt::Debug for Refuses {
 /// One end of the connection, and what leaves it.
 #[derive(Debug, Default)]
 struct End {
-    inbox: BytesMut,
+    inbox: Inbox,
     out: Wire,
     /// The other side's end was noticed.
     eof: bool,
@@ -204,20 +204,17 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
 
     /// Has the agent disconnect at once.
     pub fn disconnect_agent(&mut self, status: Status, message: &str) {
-        let action = self.agent.disconnect(self.now, status, message);
-        self.on_agent(action);
+        self.agent.disconnect(self.now, status, message);
     }
 
     /// Has the engine finish what waits and disconnect.
     pub fn drain_engine(&mut self) {
-        let action = self.engine.drain(self.now);
-        self.on_engine(action);
+        self.engine.drain(self.now);
     }
 
     /// Has the engine disconnect at once.
     pub fn disconnect_engine(&mut self, status: Status) {
-        let action = self.engine.disconnect(self.now, status);
-        self.on_engine(action);
+        self.engine.disconnect(self.now, status);
     }
 
     /// Has a side send what its reactor never would: a frame as the [notation] writes it, behind what the

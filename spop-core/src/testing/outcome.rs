@@ -44,7 +44,7 @@ impl<T: Into<crate::agent::Reply>> From<T> for Reply {
 #[non_exhaustive]
 pub enum Outcome {
     /// The agent has answered.
-    Answered(Answer),
+    Answered(Answer<'static>),
     /// It failed.
     Failed(EngineError),
     /// It waits, and nothing that could end it will happen.

@@ -3,8 +3,7 @@
 use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
-
+use super::Inbox;
 use crate::Timestamp;
 
 /// What the connection is like, in one direction or in both.
@@ -188,7 +187,7 @@ impl Wire {
     }
 
     /// Hands over a piece of what has arrived.
-    pub(super) fn receive(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Arrival {
+    pub(super) fn receive(&mut self, now: Timestamp, inbox: &mut Inbox) -> Arrival {
         let there: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, len)| *len).sum();
         if there == 0 {
             let ended = self.segments.is_empty() && self.end.is_some_and(|end| end <= now);

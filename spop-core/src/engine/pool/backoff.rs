@@ -119,7 +119,7 @@ impl Pool {
     /// A session that is ending counts at once: an agent that does not close must not hold the queue meanwhile, nor be
     /// connected to without a pause.
     pub(super) fn count_closing(&mut self, id: ConnectionId) {
-        let reason = self.connections.get(&id).and_then(|connection| connection.reactor.parting_reason());
+        let reason = self.connections.get(&id).and_then(|connection| connection.reactor.ending.as_ref());
         if let Some(reason) = reason.cloned() {
             self.count_end(id, &reason);
         }

@@ -2,24 +2,28 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use bytes::Bytes;
-
 use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
     CloseReason, ConnectionId, EngineAction, EngineReactor, Timestamp, Violation,
     engine::{Ended, EngineError, NotifyError, StreamIds, UnclaimedAck, pool::Times},
-    frame::{Capabilities, Ids},
+    frame::{Capabilities, Ids, Received},
+    link::{Misuse, Step},
 };
 
 impl Pool {
-    /// Passes something on to a connection, and carries out what it says until it has no more to say.
-    pub(super) fn input(
+    /// Passes an input on to a connection, and carries out what it says until it has no more to say. Returns how many of
+    /// the bytes were used.
+    pub(super) fn input<'i>(
         &mut self,
         id: ConnectionId,
-        mut input: impl FnMut(&mut EngineReactor) -> EngineAction,
-    ) {
+        mut bytes: &'i [u8],
+        mut input: impl FnMut(&mut EngineReactor, &'i [u8]) -> Step<EngineAction<'i>>,
+    ) -> usize {
+        let before = bytes.len();
         while let Some(connection) = self.connections.get_mut(&id) {
-            match input(&mut connection.reactor) {
+            let Step { consumed, action } = input(&mut connection.reactor, bytes);
+            bytes = bytes.get(consumed..).unwrap_or_default();
+            match action {
                 EngineAction::Established(_) => {}
                 EngineAction::Answered(answer) => {
                     connection.unproven_since = None;
@@ -46,6 +50,40 @@ impl Pool {
         self.count_closing(id);
         self.dispatch();
         self.attend(id);
+        before - bytes.len()
+    }
+
+    /// As [`input`](Self::input), for inputs without bytes.
+    pub(super) fn event(
+        &mut self,
+        id: ConnectionId,
+        mut event: impl FnMut(&mut EngineReactor) -> EngineAction<'static>,
+    ) {
+        self.input(id, &[], |reactor, _| Step { consumed: 0, action: event(reactor) });
+    }
+
+    /// As [`event`](Self::event), for one that can be a misuse.
+    pub(super) fn try_event(
+        &mut self,
+        id: ConnectionId,
+        mut event: impl FnMut(&mut EngineReactor) -> Result<EngineAction<'static>, Misuse>,
+    ) -> Result<(), Misuse> {
+        let mut misuse = None;
+        self.event(id, |reactor| {
+            event(reactor).unwrap_or_else(|error| {
+                misuse = Some(error);
+                EngineAction::WantBytes { at_least: 1 }
+            })
+        });
+        misuse.map_or(Ok(()), Err)
+    }
+
+    /// Collects what follows from a decision about a connection.
+    fn collect(&mut self, id: ConnectionId) {
+        let now = self.now;
+        if self.connections.get(&id).is_some_and(|connection| connection.reactor.interest().resume) {
+            self.input(id, &[], |reactor, bytes| reactor.on_bytes(now, bytes));
+        }
     }
 
     /// Has the driver look at a connection that wants more than to read.
@@ -56,12 +94,12 @@ impl Pool {
         }
     }
 
-    fn answer(&mut self, sent: Sent, payload: Bytes) {
+    fn answer(&mut self, sent: Sent, payload: Received<'_>) {
         let Some(request) = sent.request else { return };
         self.processed += 1;
         let mut times = self.times(sent.asked, Some(sent.left));
         times.wait = Some(self.now.since(sent.left));
-        self.ready.push_back(PoolAction::Answered { request, payload, times });
+        self.ready.push_back(PoolAction::Answered { request, payload: payload.into_bytes(), times });
     }
 
     fn fail(&mut self, sent: Sent, error: EngineError) {
@@ -96,17 +134,19 @@ impl Pool {
         let mut ack = ack;
         if let Some(sent) = take(&mut self.adrift, |sent| sent.id.ids() == ack.ids) {
             self.serves(by);
-            self.answer(sent, ack.payload);
+            self.answer(sent, ack.payload.into());
             return;
         }
         for connection in self.connections.values_mut() {
             match connection.reactor.claim(now, ack) {
                 Ok(answer) => {
                     let sent = take(&mut connection.sent, |sent| sent.id == answer.id);
+                    let asked_on = connection.reactor.connection();
                     self.serves(by);
                     if let Some(sent) = sent {
                         self.answer(sent, answer.payload);
                     }
+                    self.collect(asked_on);
                     return;
                 }
                 Err(back) => ack = back,
@@ -314,11 +354,16 @@ impl Pool {
             self.connections.values().filter(|c| c.open && !c.over).map(|c| c.reactor.connection()).collect();
         for id in open {
             if let Some(connection) = self.connections.get_mut(&id) {
-                if let EngineAction::Close(ended) = connection.reactor.drain(now) {
-                    self.ended(id, &ended);
-                }
-                self.attend(id);
+                connection.reactor.drain(now);
             }
+            // Not `collect`, whose dispatch would drain once more.
+            if let Some(connection) = self.connections.get_mut(&id)
+                && connection.reactor.interest().resume
+                && let EngineAction::Close(ended) = connection.reactor.on_bytes(now, &[]).action
+            {
+                self.ended(id, &ended);
+            }
+            self.attend(id);
         }
     }
 

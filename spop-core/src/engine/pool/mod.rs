@@ -14,13 +14,11 @@ use alloc::{
     vec::Vec,
 };
 
-use bytes::BytesMut;
-
 use super::{EngineConfig, EngineReactor, NotifyId};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
     frame::Ids,
-    link::{Layers, Phase, Progress},
+    link::{Layers, Misuse, Phase, Progress},
 };
 pub use action::{AskError, PoolAction, PoolConfig, RequestId};
 pub use backoff::AgentFailure;
@@ -231,40 +229,52 @@ impl Pool {
         }
     }
 
-    /// Bytes arrived: takes what it can use from the front of `inbox`, which keeps the rest for the next call.
-    pub fn on_bytes(&mut self, now: Timestamp, connection: ConnectionId, inbox: &mut BytesMut) {
+    /// Bytes arrived. `input` is what was left of earlier input of this connection, followed by what was read since. Returns how
+    /// many bytes were used; the rest is needed again when more has come.
+    pub fn on_bytes(&mut self, now: Timestamp, connection: ConnectionId, input: &[u8]) -> usize {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_bytes(now, inbox));
+        self.input(connection, input, |reactor, input| reactor.on_bytes(now, input))
     }
 
-    /// The agent will send no more.
-    pub fn on_input_eof(&mut self, now: Timestamp, connection: ConnectionId, inbox: &mut BytesMut) {
+    /// The agent will send no more. Returns how many bytes were used.
+    pub fn on_input_eof(&mut self, now: Timestamp, connection: ConnectionId, input: &[u8]) -> usize {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_input_eof(now, inbox));
+        self.input(connection, input, |reactor, input| reactor.on_input_eof(now, input))
     }
 
     /// The first `n` of the outgoing bytes have left.
-    pub fn on_sent(&mut self, now: Timestamp, connection: ConnectionId, n: usize) {
+    ///
+    /// # Errors
+    /// As [`EngineReactor::on_sent`].
+    pub fn on_sent(&mut self, now: Timestamp, connection: ConnectionId, n: usize) -> Result<(), Misuse> {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_sent(now, n));
+        self.try_event(connection, |reactor| reactor.on_sent(now, n))
     }
 
     /// The write side was shut, as [`EngineReactor::on_write_shut`] has it.
-    pub fn on_write_shut(&mut self, now: Timestamp, connection: ConnectionId, progress: Progress) {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on_write_shut(
+        &mut self,
+        now: Timestamp,
+        connection: ConnectionId,
+        progress: Progress,
+    ) -> Result<(), Misuse> {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_write_shut(now, progress));
+        self.try_event(connection, |reactor| reactor.on_write_shut(now, progress))
     }
 
     /// The transport failed, or could not be had.
     pub fn on_transport_error(&mut self, now: Timestamp, connection: ConnectionId) {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_transport_error(now));
+        self.event(connection, |reactor| reactor.on_transport_error(now));
     }
 
     /// The transport was closed, as [`Interest::close`] wanted it. The number is not used again.
     pub fn on_closed(&mut self, now: Timestamp, connection: ConnectionId) {
         let now = self.tick(now);
-        self.input(connection, |reactor| reactor.on_transport_error(now));
+        self.event(connection, |reactor| reactor.on_transport_error(now));
         self.connections.remove(&connection);
         self.ready.retain(|action| !matches!(action, PoolAction::Attend(gone) if *gone == connection));
         self.dispatch();
@@ -278,7 +288,7 @@ impl Pool {
         };
         let due: Vec<_> = self.connections.values().filter(is_due).map(|c| c.reactor.connection()).collect();
         for connection in due {
-            self.input(connection, |reactor| reactor.on_timeout(now));
+            self.event(connection, |reactor| reactor.on_timeout(now));
         }
         self.check_health();
         self.dispatch();

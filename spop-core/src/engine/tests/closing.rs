@@ -172,9 +172,9 @@ fn a_frame_at_fault_is_no_loss_however_it_arrives() {
         let mut engine = Engine::greeted(old(), HELLO);
         let (head, rest) = [0xff; 4].split_at(cut);
         engine.inbox.extend_from_slice(head);
-        let _ = engine.reactor.on_bytes(engine.now, &mut engine.inbox);
+        let _ = engine.inbox.feed(|input| engine.reactor.on_bytes(engine.now, input));
         engine.inbox.extend_from_slice(rest);
-        let action = engine.reactor.on_bytes(engine.now, &mut engine.inbox);
+        let action = engine.inbox.feed(|input| engine.reactor.on_bytes(engine.now, input));
         let EngineAction::Close(ended) = action else { panic!("{action:?}") };
         assert_eq!(ended.closed.lost.frame_bytes, 0, "cut after {cut} bytes");
     }

@@ -9,14 +9,13 @@ use alloc::{
 };
 use core::time::Duration;
 
-use bytes::BytesMut;
-
 use super::*;
 use crate::{
     MessageList, Status, Timestamp,
     agent::ConnectionId,
     frame::{Capabilities, Frame, Ids},
     notation,
+    testing::Inbox,
 };
 
 mod anything;
@@ -36,7 +35,7 @@ const HELLO_NONE: &str =
 /// An engine, and all that it has said.
 struct Engine {
     reactor: EngineReactor,
-    inbox: BytesMut,
+    inbox: Inbox,
     now: Timestamp,
 }
 
@@ -44,7 +43,7 @@ impl Engine {
     fn new(config: EngineConfig) -> Self {
         let now = Timestamp::ZERO;
         let reactor = EngineReactor::new(Arc::new(config), ConnectionId(1), now);
-        Self { reactor, inbox: BytesMut::new(), now }
+        Self { reactor, inbox: Inbox::new(), now }
     }
 
     /// An engine that has seen this HELLO.
@@ -67,7 +66,7 @@ impl Engine {
         self.inbox.extend_from_slice(bytes);
         let mut said = vec![];
         loop {
-            let action = self.reactor.on_bytes(self.now, &mut self.inbox);
+            let action = self.inbox.feed(|input| self.reactor.on_bytes(self.now, input));
             if !Self::note(&mut said, action) {
                 return said;
             }
@@ -94,7 +93,7 @@ impl Engine {
     fn eof(&mut self) -> Vec<String> {
         let mut said = vec![];
         while {
-            let action = self.reactor.on_input_eof(self.now, &mut self.inbox);
+            let action = self.inbox.feed(|input| self.reactor.on_input_eof(self.now, input));
             Self::note(&mut said, action)
         } {}
         said

@@ -142,7 +142,10 @@ fn an_ack_may_take_another_connection_of_the_engine() {
     let (mut home, mut other) = (Engine::greeted(old(), HELLO_ALL), Engine::greeted(old(), HELLO_ALL));
     home.notify(Some(Ids::new(7, 1)), 1).unwrap();
     other.inbox.extend_from_slice(&notation::parse_bytes("ACK fin 7 1 set txn a=int32:1").unwrap());
-    let EngineAction::Unclaimed(ack) = other.reactor.on_bytes(other.now, &mut other.inbox) else { panic!() };
+    let EngineAction::Unclaimed(ack) = other.inbox.feed(|input| other.reactor.on_bytes(other.now, input))
+    else {
+        panic!()
+    };
     let answer = home.reactor.claim(home.now, ack.clone()).unwrap();
     assert_eq!((answer.id.ids(), answer.actions().iter().count()), (Ids::new(7, 1), 1));
     assert_eq!(home.reactor.claim(home.now, ack.clone()).unwrap_err(), ack);
