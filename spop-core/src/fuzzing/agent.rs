@@ -83,7 +83,7 @@ pub fn agent(data: &[u8]) {
         config.pipelining = PipeliningPolicy::Always;
     }
     if is(1) {
-        config.farewell = AgentConfig::default().farewell;
+        config.drain_timing = AgentConfig::default().drain_timing;
     }
     if is(4) {
         config.processing = AgentConfig::default().processing;
@@ -186,7 +186,7 @@ pub(super) fn actions(len: usize) -> Actions {
 /// A configuration with these bounds.
 pub fn config(bounds: Bounds) -> AgentConfig {
     let mut config =
-        AgentConfig { max_frame_size: 256, farewell: None, processing: None, ..AgentConfig::default() };
+        AgentConfig { max_frame_size: 256, drain_timing: None, processing: None, ..AgentConfig::default() };
     config.limits.max_payload = bounds.payload;
     config.limits.max_payloads = bounds.payloads;
     config.limits.max_refused = bounds.refused;
@@ -232,7 +232,7 @@ pub fn check(
         }
         let cut = run(events, config, greeting, layers, cuts.clone());
         // How long answers are held back in a drain depends on what has come.
-        if config.farewell.is_some() {
+        if config.drain_timing.is_some() {
             close(cut, how);
             continue;
         }
@@ -303,8 +303,7 @@ fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: L
             Event::ReadBlocked => driver.read_blocked(),
             Event::Shut(progress) => driver.shut(*progress),
             Event::Disconnect(status) => {
-                let action = driver.reactor.disconnect(driver.now, Status(u32::from(*status)), "");
-                driver.note(action);
+                driver.disconnect(Status(u32::from(*status)), "");
             }
             Event::Eof => driver.end(),
             Event::Reset => driver.reset(),
@@ -364,8 +363,7 @@ fn promises(driver: &Driver, config: &AgentConfig) {
 
 /// Ends what is still open, and takes every step of closing in one of several ways.
 fn close(mut driver: Driver, how: u8) {
-    let action = driver.reactor.disconnect(driver.now, Status::NORMAL, "the end");
-    driver.note(action);
+    driver.disconnect(Status::NORMAL, "the end");
     match how % 3 {
         // The peer does nothing more.
         0 => driver.wait(Duration::from_secs(10)),
@@ -381,7 +379,7 @@ fn close(mut driver: Driver, how: u8) {
             driver.shut(Progress::Done);
         }
     }
-    assert!(driver.reactor.interest().close, "{:?}", driver.reactor.closing());
+    assert!(driver.reactor.interest().close, "{:?}", driver.reactor);
     assert_eq!(driver.reactor.deadline(), None);
     assert!(driver.tickets.len() <= count(&driver, "RunMessages"));
     while !driver.tickets.is_empty() {

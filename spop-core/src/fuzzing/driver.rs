@@ -12,8 +12,8 @@ use core::{fmt::Write as _, mem, time::Duration};
 
 use super::random::Random;
 use crate::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, CloseReason, Closed, ConnectionId, Settled, Ticket,
-    Timestamp,
+    AckError, Action, Actions, AgentConfig, AgentReactor, CloseReason, Closed, ConnectionId, Misuse, Settled,
+    Status, Ticket, Timestamp,
     frame::{Flags, Frame, FrameType, Header, Ids},
     link::{Layers, Lost, Progress},
     notation,
@@ -54,6 +54,8 @@ pub struct Driver {
     network: VecDeque<Vec<u8>>,
     /// The peer's end of input is behind what the network holds.
     eof: Eof,
+    /// The write side was to be shut at some time.
+    shut_asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,7 @@ impl Driver {
             inbox: Inbox::new(),
             network: VecDeque::new(),
             eof: Eof::No,
+            shut_asked: false,
         }
     }
 
@@ -109,7 +112,7 @@ impl Driver {
                 // A reader that finds the end at once tells of the bytes before it together with it.
                 let at_end = self.network.is_empty() && self.eof == Eof::Sent;
                 if !(at_end && matches!(self.cuts, Cuts::Joined)) {
-                    self.input(AgentReactor::on_bytes);
+                    self.input(false);
                     continue;
                 }
             }
@@ -117,7 +120,7 @@ impl Driver {
                 return;
             }
             self.eof = Eof::Read;
-            self.input(AgentReactor::on_input_eof);
+            self.input(true);
         }
     }
 
@@ -152,7 +155,7 @@ impl Driver {
                 Cuts::Random(random) => random.piece(most),
             };
             self.sent.extend_from_slice(&outgoing[..piece]);
-            let action = self.reactor.on_sent(self.now, piece);
+            let action = self.reactor.on_sent(self.now, piece).expect("so much was outgoing");
             self.note(action);
             left -= piece;
         }
@@ -178,8 +181,10 @@ impl Driver {
 
     /// The write side was shut, or not yet.
     pub fn shut(&mut self, progress: Progress) {
-        let action = self.reactor.on_write_shut(self.now, progress);
-        self.note(action);
+        match self.reactor.on_write_shut(self.now, progress) {
+            Ok(action) => drop(self.note(action)),
+            Err(misuse) => assert_eq!((misuse, self.shut_asked), (Misuse::ShutNotAsked, false)),
+        }
         self.check();
     }
 
@@ -238,12 +243,17 @@ impl Driver {
     /// There is no answer.
     pub fn fail(&mut self, index: usize) {
         let ticket = self.tickets.remove(index);
-        match self.reactor.fail(self.now, ticket) {
-            Ok(action) => {
-                self.note(action);
-            }
-            Err(error) => self.refused(error),
+        if let Err(error) = self.reactor.fail(self.now, ticket) {
+            self.refused(error);
         }
+        self.obey_resume();
+        self.check();
+    }
+
+    /// The session is to end.
+    pub fn disconnect(&mut self, status: Status, message: &str) {
+        self.reactor.disconnect(self.now, status, message);
+        self.obey_resume();
         self.check();
     }
 
@@ -251,9 +261,8 @@ impl Driver {
     pub fn release(&mut self, index: usize) {
         let ticket = self.tickets.remove(index);
         let waited = self.reactor.is_waiting(ticket.id());
-        assert_eq!(self.reactor.release(self.now, ticket.id()), waited);
-        let action = self.reactor.on_sent(self.now, 0);
-        self.note(action);
+        assert_eq!(self.reactor.release(self.now, ticket.id()).is_ok(), waited);
+        self.obey_resume();
         assert_eq!(self.reactor.acknowledge(self.now, ticket, &Actions::new()), Ok(Settled::Dropped));
         self.check();
     }
@@ -290,15 +299,20 @@ impl Driver {
 
     fn obey_resume(&mut self) {
         while self.reactor.interest().resume {
-            self.input(AgentReactor::on_bytes);
+            self.input(false);
         }
     }
 
-    fn input(&mut self, input: for<'i> fn(&mut AgentReactor, Timestamp, &'i mut Inbox) -> Action<'i>) {
+    fn input(&mut self, eof: bool) {
         let mut inbox = mem::take(&mut self.inbox);
-        let mut action = input(&mut self.reactor, self.now, &mut inbox);
+        let (reactor, now) = (&mut self.reactor, self.now);
+        let mut action = if eof {
+            inbox.feed(|input| reactor.on_input_eof(now, input))
+        } else {
+            inbox.feed(|input| reactor.on_bytes(now, input))
+        };
         while self.note(action) {
-            action = inbox.feed(|input| self.reactor.on_bytes(self.now, input));
+            action = inbox.feed(|input| self.reactor.on_bytes(now, input));
         }
         self.inbox = inbox;
         self.check();
@@ -317,7 +331,7 @@ impl Driver {
             }
             Action::RunMessages(notify) => {
                 let ids = notify.ticket.ids();
-                let line = format!("RunMessages {ids}{}", sentence(notify.messages.payload()));
+                let line = format!("RunMessages {ids}{}", sentence(notify.messages().payload()));
                 assert!(self.reactor.is_waiting(notify.ticket.id()));
                 match &self.at_once {
                     None => self.tickets.push(notify.ticket),
@@ -364,19 +378,23 @@ impl Driver {
     }
 
     /// What holds at any time.
-    fn check(&self) {
+    fn check(&mut self) {
         let reactor = &self.reactor;
         let interest = reactor.interest();
-        let step = reactor.closing().current();
         let closing = reactor.phase() == crate::link::Phase::Closing;
         assert_eq!(interest, reactor.interest(), "reading it changes nothing");
         if interest.write {
             assert!(!reactor.outgoing().is_empty(), "writes nothing");
         }
+        self.shut_asked |= interest.shut.is_some();
+        assert!(interest.read || !interest.read_now, "{interest:?}");
         if interest.close {
-            assert!(closing && !interest.write && interest.shut.is_none(), "closes with work left: {step:?}");
-        } else if closing {
-            assert!(reactor.deadline().is_some(), "closing, but nothing ends the step {step:?}");
+            assert!(
+                closing && !interest.write && interest.shut.is_none(),
+                "closes with work left: {interest:?}"
+            );
+        } else if closing && !interest.resume {
+            assert!(reactor.deadline().is_some(), "closing, but nothing ends it: {interest:?}");
         }
     }
 }

@@ -189,20 +189,17 @@ impl Driver<'_> {
             Event::Wait(millis) => self.wait(Duration::from_millis(*millis)),
             Event::Take(n) => self.take(*n),
             Event::Drain => {
-                let action = self.reactor.drain(self.now);
-                self.note(action);
+                self.reactor.drain(self.now);
+                self.resume();
             }
             Event::Disconnect => {
-                let action = self.reactor.disconnect(self.now, Status::NORMAL);
-                self.note(action);
+                self.reactor.disconnect(self.now, Status::NORMAL);
+                self.resume();
             }
             Event::Eof => {
                 if self.reactor.interest().read && !self.eof {
                     self.eof = true;
-                    let action = self.inbox.feed(|input| self.reactor.on_input_eof(self.now, input));
-                    if self.note(action) {
-                        self.hear();
-                    }
+                    self.input(true);
                 }
             }
             Event::Reset => {
@@ -210,8 +207,9 @@ impl Driver<'_> {
                 self.note(action);
             }
             Event::Shut(progress) => {
-                let action = self.reactor.on_write_shut(self.now, *progress);
-                self.note(action);
+                if let Ok(action) = self.reactor.on_write_shut(self.now, *progress) {
+                    self.note(action);
+                }
             }
             Event::ReadBlocked => {
                 let action = self.reactor.on_read_blocked(self.now);
@@ -236,12 +234,28 @@ impl Driver<'_> {
     }
 
     fn hear(&mut self) {
-        loop {
-            let action = self.inbox.feed(|input| self.reactor.on_bytes(self.now, input));
-            if !self.note(action) {
-                return;
-            }
+        self.input(false);
+    }
+
+    fn resume(&mut self) {
+        while self.reactor.interest().resume {
+            self.input(false);
         }
+    }
+
+    fn input(&mut self, eof: bool) {
+        let mut inbox = core::mem::take(&mut self.inbox);
+        let (reactor, now) = (&mut self.reactor, self.now);
+        let mut action = if eof {
+            inbox.feed(|input| reactor.on_input_eof(now, input))
+        } else {
+            inbox.feed(|input| reactor.on_bytes(now, input))
+        };
+        while self.note(action) {
+            action = inbox.feed(|input| self.reactor.on_bytes(now, input));
+        }
+        self.inbox = inbox;
+        self.resume();
     }
 
     fn take(&mut self, n: usize) {
@@ -251,7 +265,7 @@ impl Driver<'_> {
             let len = piece.len();
             self.sent.extend_from_slice(piece);
             left -= len;
-            let action = self.reactor.on_sent(self.now, len);
+            let action = self.reactor.on_sent(self.now, len).expect("so much was outgoing");
             self.note(action);
         }
     }
@@ -271,7 +285,7 @@ impl Driver<'_> {
         self.now = until;
     }
 
-    fn note(&mut self, action: EngineAction) -> bool {
+    fn note(&mut self, action: EngineAction<'_>) -> bool {
         let line = match action {
             EngineAction::Established(session) => format!("{session:?}"),
             EngineAction::Answered(answer) => {
@@ -336,7 +350,7 @@ impl Driver<'_> {
             self.take(usize::MAX);
             let interest = self.reactor.interest();
             if interest.shut.is_some() {
-                let action = self.reactor.on_write_shut(self.now, Progress::Done);
+                let action = self.reactor.on_write_shut(self.now, Progress::Done).expect("it was asked for");
                 self.note(action);
                 continue;
             }

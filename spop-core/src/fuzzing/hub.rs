@@ -156,7 +156,7 @@ impl Net {
                     if let Some((other, ticket)) = self.hub.hold(&notify.ticket) {
                         assert_eq!(self.engines[&other], engine, "supersedes across engines");
                         if let Some(reactor) = self.reactors.get_mut(&other) {
-                            reactor.release(NOW, ticket);
+                            let _ = reactor.release(NOW, ticket);
                         }
                     }
                     self.tickets.push((notify.ticket, number));

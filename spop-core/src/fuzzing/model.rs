@@ -4,7 +4,7 @@
 use alloc::{borrow::ToOwned, collections::VecDeque, format, string::String, vec::Vec};
 use core::fmt::Write as _;
 
-use crate::frame::{FrameType, Ids, MessageIter};
+use crate::frame::{FrameType, Ids, Messages};
 
 /// What bounds the model's connection.
 #[derive(Clone, Copy, Debug)]
@@ -259,7 +259,7 @@ impl Model {
             self.unsent += 1;
             return self.push(format!("ACK {ids} fin 0"), 11);
         }
-        if MessageIter::decode(payload).is_err() {
+        if Messages::decode(payload).is_err() {
             return self.violated(4);
         }
         self.waiting.push((ids, self.tickets));

@@ -235,7 +235,7 @@ const GARBLED: Status = Status(900);
 /// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
 pub fn handler(notify: &Notify) -> Reply {
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
-    let args = notify.messages.get("echo").into_iter().flat_map(|message| message.args());
+    let args = notify.messages().get("echo").into_iter().flat_map(|message| message.args());
     let numbers: Vec<_> = args.filter_map(|(_, value)| integer(value)).collect();
     let [kind, size, micros] = numbers[..] else { return Reply::Disconnect(GARBLED) };
     let mut actions = Actions::new();

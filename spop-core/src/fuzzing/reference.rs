@@ -112,8 +112,7 @@ pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts
                 model.take();
             }
             Event::Disconnect(status) => {
-                let action = driver.reactor.disconnect(driver.now, Status(u32::from(*status)), "");
-                driver.note(action);
+                driver.disconnect(Status(u32::from(*status)), "");
                 model.disconnect(*status);
             }
             Event::Eof => {

@@ -174,7 +174,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
 
     hub.settle(NOW, second, &answer(3), &mut net).unwrap();
     let home = net.get(ConnectionId(1)).unwrap();
-    let action = home.on_write_shut(NOW, crate::link::Progress::Done);
+    let action = home.on_bytes(NOW, &[]).action;
     assert!(matches!(action, Action::Close(_)), "{action:?}: nothing is owed any more");
     hub.leave(ConnectionId(1));
 

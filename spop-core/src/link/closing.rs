@@ -69,12 +69,12 @@ pub enum Layers {
 
 /// The progress of all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Closing(u16);
+pub(crate) struct Closing(u32);
 
 impl Closing {
     /// How far this step is.
     pub(crate) const fn progress(self, step: Stage) -> Progress {
-        match self.0 >> (2 * step as u16) & 0b11 {
+        match self.0 >> (2 * step as u32) & 0b11 {
             0b00 => Progress::NotWanted,
             0b10 => Progress::Wanted,
             0b11 => Progress::Started,
@@ -90,8 +90,8 @@ impl Closing {
     }
 
     pub(super) const fn set(&mut self, step: Stage, progress: Progress) {
-        let shift = 2 * step as u16;
-        self.0 = self.0 & !(0b11 << shift) | (progress as u16) << shift;
+        let shift = 2 * step as u32;
+        self.0 = self.0 & !(0b11 << shift) | (progress as u32) << shift;
     }
 
     /// Wants a step that was neither wanted nor done before.

@@ -105,12 +105,10 @@ impl Link {
         match timer {
             Timer::Linger => self.step_overdue(),
             Timer::Memory => {
-                if self.nothing_to_send() {
-                    self.trim();
-                    self.memory.trimmed();
-                    return Some(Due::Trimmed);
-                }
-                self.memory.postpone(self.now);
+                // What is in use now will be sent, which starts the timer again.
+                self.trim();
+                self.memory.trimmed();
+                return Some(Due::Trimmed);
             }
             _ => return Some(Due::Timer(timer)),
         }

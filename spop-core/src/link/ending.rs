@@ -50,6 +50,7 @@ impl Link {
     pub(crate) fn disconnect_and_await(&mut self, status: Status, message: &str) {
         self.push_disconnect(FrameType::HaproxyDisconnect, status, message);
         self.phase = Phase::Closing;
+        self.closing.set(Stage::Drain, Progress::NotWanted);
         self.closing.set(Stage::Disconnect, Progress::Done);
         self.closing.set(Stage::AwaitDisconnect, Progress::Started);
         self.step_since = self.now;

@@ -40,11 +40,6 @@ impl Memory {
     pub(crate) fn trimmed(&mut self) {
         *self = Self::default();
     }
-
-    /// Something was owed when it was time: again after a while.
-    pub(crate) fn postpone(&mut self, now: Timestamp) {
-        self.used = Some(now);
-    }
 }
 
 #[cfg(test)]
@@ -59,8 +54,7 @@ mod tests {
         assert!(memory.used(at(2)) && memory.used(at(3)));
         assert!(!memory.used(at(499)) && !memory.used(at(500)));
         assert_eq!(memory.deadline(), Some(at(1_500)));
-        memory.postpone(at(1_500));
-        assert_eq!(memory.deadline(), Some(at(2_500)));
+        assert_eq!(memory.deadline(), Some(at(1_500)));
         memory.trimmed();
         assert_eq!(memory.deadline(), None);
         assert!(memory.used(at(3_000)) && memory.used(at(3_000)) && !memory.used(at(3_000)));

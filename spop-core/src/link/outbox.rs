@@ -169,24 +169,10 @@ mod tests {
     fn memory_is_given_back_when_nothing_waits() {
         let mut out = Outbox::default();
         push(&mut out, 1, 5_000);
-        out.shrink();
+        out.trim();
         assert_eq!(out.len(), 5_000);
         out.sent(START, 5_000);
-        out.shrink();
-        assert_eq!(out.bytes.capacity(), 0);
-    }
-
-    #[test]
-    fn memory_for_a_few_answers_is_kept_until_all_is_given_back() {
-        let mut out = Outbox::default();
-        let few = 2 * KEEP / 32 - 1;
-        push(&mut out, few, 32);
-        assert_eq!(out.bytes.capacity(), 2 * KEEP);
-        out.trim();
-        assert_eq!(out.len(), few * 32);
-        out.sent(START, few * 32);
-        out.shrink();
-        assert_eq!(out.bytes.capacity(), 2 * KEEP);
+        assert!(out.bytes.capacity() >= 5_000);
         out.trim();
         assert_eq!(out.bytes.capacity(), 0);
     }

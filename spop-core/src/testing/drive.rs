@@ -183,6 +183,16 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         worked
     }
 
+    /// Collects what follows from a decision.
+    pub(super) fn resume(&mut self) {
+        if self.engine.interest().resume && !self.engine_end.closed {
+            self.hear_engine();
+        }
+        if self.agent.interest().resume && !self.agent_end.closed {
+            self.hear_agent();
+        }
+    }
+
     fn hear_engine(&mut self) {
         let mut inbox = mem::take(&mut self.engine_end.inbox);
         let (engine, now) = (&mut self.engine, self.now);

@@ -205,16 +205,19 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     /// Has the agent disconnect at once.
     pub fn disconnect_agent(&mut self, status: Status, message: &str) {
         self.agent.disconnect(self.now, status, message);
+        self.resume();
     }
 
     /// Has the engine finish what waits and disconnect.
     pub fn drain_engine(&mut self) {
         self.engine.drain(self.now);
+        self.resume();
     }
 
     /// Has the engine disconnect at once.
     pub fn disconnect_engine(&mut self, status: Status) {
         self.engine.disconnect(self.now, status);
+        self.resume();
     }
 
     /// Has a side send what its reactor never would: a frame as the [notation] writes it, behind what the

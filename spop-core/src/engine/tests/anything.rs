@@ -79,25 +79,26 @@ proptest! {
                     }
                 }
                 Step::Drain => {
-                    let action = engine.reactor.drain(engine.now);
-                    Engine::note(&mut said, action);
+                    engine.reactor.drain(engine.now);
                 }
                 Step::Disconnect => {
-                    let action = engine.reactor.disconnect(engine.now, Status::NORMAL);
-                    Engine::note(&mut said, action);
+                    engine.reactor.disconnect(engine.now, Status::NORMAL);
                 }
                 Step::Sent(n) => {
                     let n = n.min(engine.reactor.outgoing().len());
-                    let action = engine.reactor.on_sent(engine.now, n);
+                    let action = engine.reactor.on_sent(engine.now, n).unwrap();
                     Engine::note(&mut said, action);
                 }
+            }
+            if engine.reactor.interest().resume {
+                said.extend(engine.bytes(&[]));
             }
         }
         // Time ends it all, if the agent reads.
         loop {
             while !engine.reactor.outgoing().is_empty() {
                 let n = engine.reactor.outgoing().len();
-                let action = engine.reactor.on_sent(engine.now, n);
+                let action = engine.reactor.on_sent(engine.now, n).unwrap();
                 Engine::note(&mut said, action);
             }
             if engine.reactor.deadline().is_none() {

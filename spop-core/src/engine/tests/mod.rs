@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::{
-    MessageList, Status, Timestamp,
+    MessageList, Status, Timer, Timestamp,
     agent::ConnectionId,
     frame::{Capabilities, Frame, Ids},
     notation,
@@ -73,7 +73,7 @@ impl Engine {
         }
     }
 
-    fn note(said: &mut Vec<String>, action: EngineAction) -> bool {
+    fn note(said: &mut Vec<String>, action: EngineAction<'_>) -> bool {
         said.push(match action {
             EngineAction::Established(_) => "established".into(),
             EngineAction::Answered(answer) => format!("{} answered", answer.id.ids()),
@@ -101,8 +101,14 @@ impl Engine {
 
     /// Lets time pass up to the next deadline and past it.
     fn timeout(&mut self) -> Vec<String> {
-        self.now = self.reactor.deadline().expect("no timer runs").0;
         let mut said = vec![];
+        while let Some((at, Timer::Memory)) = self.reactor.deadline() {
+            self.now = at;
+            let action = self.reactor.on_timeout(at);
+            assert!(!Self::note(&mut said, action) && said.is_empty());
+        }
+        let Some((at, _)) = self.reactor.deadline() else { return said };
+        self.now = at;
         while {
             let action = self.reactor.on_timeout(self.now);
             Self::note(&mut said, action)

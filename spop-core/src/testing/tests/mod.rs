@@ -83,7 +83,7 @@ fn question(answer: &[u32], size: usize) -> MessageList {
 
 /// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
 fn handler(notify: &Notify) -> Reply {
-    let message = notify.messages.get("echo").expect("the only message");
+    let message = notify.messages().get("echo").expect("the only message");
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
     let numbers: Vec<_> = message.args().filter_map(|(_, value)| integer(value)).collect();
     let [kind, size, micros] = numbers[..] else { panic!("a question has three numbers") };

@@ -243,7 +243,7 @@ fn an_idle_close_long_after_the_handshake_is_no_failure() {
         world.pool.withdraw(world.now, request);
         world.wait(lived);
         let id = *world.connections.keys().next_back().unwrap();
-        world.pool.on_input_eof(world.now, id, &mut BytesMut::new());
+        world.pool.on_input_eof(world.now, id, &[]);
         world.work();
         assert_eq!(world.pool.failure(0).is_none(), !codes.is_empty(), "after {lived} ms");
         world.answers = true;
@@ -258,8 +258,8 @@ fn an_agent_that_breaks_the_protocol_and_does_not_close_holds_nothing() {
     world.answers = false;
     world.ask().unwrap();
     // The engine waits for the DISCONNECT that would answer its own.
-    let mut bytes = BytesMut::from(&[0, 0, 0, 1, 0xff][..]);
-    world.pool.on_bytes(world.now, ConnectionId(0), &mut bytes);
+    let bytes = [0, 0, 0, 1, 0xff];
+    world.pool.on_bytes(world.now, ConnectionId(0), &bytes);
     assert!(world.pool.interest(ConnectionId(0)).write && !world.pool.interest(ConnectionId(0)).close);
     assert_eq!(world.pool.failure(0).unwrap().error.code(), 256 + 4);
     world.answers = true;

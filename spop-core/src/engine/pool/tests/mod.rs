@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::*;
 use crate::{
     Action, Actions, AgentConfig, AgentReactor, Scope, Status, Ticket, engine::pool::Times,
-    frame::Capabilities,
+    frame::Capabilities, testing::Inbox,
 };
 
 mod backoff;
@@ -44,7 +44,7 @@ struct World {
     pool: Pool,
     /// `None` cannot be reached.
     agents: Vec<Option<AgentConfig>>,
-    connections: BTreeMap<ConnectionId, (usize, AgentReactor, BytesMut)>,
+    connections: BTreeMap<ConnectionId, (usize, AgentReactor, Inbox)>,
     tickets: Vec<Ticket>,
     answers: bool,
     /// No agent answers anything.
@@ -102,7 +102,7 @@ impl World {
                     assert!(self.opened.len() < 10_000, "connections are opened in a storm, {}", self.now);
                     if let Some(config) = self.agents[agent].clone() {
                         let reactor = AgentReactor::new(Arc::new(config), connection, self.now);
-                        self.connections.insert(connection, (agent, reactor, BytesMut::new()));
+                        self.connections.insert(connection, (agent, reactor, Inbox::new()));
                         self.pool.on_open(self.now, connection);
                     } else {
                         self.pool.on_transport_error(self.now, connection);
@@ -126,13 +126,13 @@ impl World {
         let interest = self.pool.interest(id);
         if interest.write {
             let bytes = self.pool.outgoing(id).to_vec();
-            self.pool.on_sent(self.now, id, bytes.len());
+            self.pool.on_sent(self.now, id, bytes.len()).unwrap();
             let Some((_, agent, inbox)) = self.connections.get_mut(&id) else { return };
             inbox.extend_from_slice(&bytes);
             if let Some(refusal) = &self.refusal {
                 let greets = agent.phase() == Phase::Connected;
-                let _ = agent.on_bytes(self.now, inbox);
-                let mut bytes = BytesMut::new();
+                let _ = inbox.feed(|input| agent.on_bytes(self.now, input));
+                let mut bytes = vec![];
                 if greets {
                     bytes.extend_from_slice(&refusal.hello);
                 }
@@ -140,14 +140,14 @@ impl World {
                 if ends {
                     bytes.extend_from_slice(&refusal.ending);
                 }
-                self.pool.on_bytes(self.now, id, &mut bytes);
+                let used = self.pool.on_bytes(self.now, id, &bytes);
                 if ends {
-                    self.pool.on_input_eof(self.now, id, &mut bytes);
+                    self.pool.on_input_eof(self.now, id, &bytes[used..]);
                 }
                 return;
             }
             loop {
-                match agent.on_bytes(self.now, inbox) {
+                match inbox.feed(|input| agent.on_bytes(self.now, input)) {
                     Action::RunMessages(notify) if self.answers => {
                         agent.acknowledge(self.now, notify.ticket, &Actions::new()).unwrap();
                     }
@@ -160,7 +160,7 @@ impl World {
             }
             self.flush(id);
         } else if interest.shut.is_some() {
-            self.pool.on_write_shut(self.now, id, Progress::Done);
+            self.pool.on_write_shut(self.now, id, Progress::Done).unwrap();
         } else if interest.close {
             self.connections.remove(&id);
             self.pool.on_closed(self.now, id);
@@ -170,10 +170,10 @@ impl World {
     /// Passes on what an agent has to send.
     fn flush(&mut self, id: ConnectionId) {
         let Some((_, agent, _)) = self.connections.get_mut(&id) else { return };
-        let mut bytes = BytesMut::from(agent.outgoing());
+        let bytes = agent.outgoing().to_vec();
         let _ = agent.on_sent(self.now, bytes.len());
         if !bytes.is_empty() {
-            self.pool.on_bytes(self.now, id, &mut bytes);
+            self.pool.on_bytes(self.now, id, &bytes);
         }
     }
 
@@ -199,8 +199,8 @@ impl World {
             self.flush(id);
         } else if let Some(other) = self.connections.keys().next().copied() {
             let line = alloc::format!("ACK fin {} {}", ids.stream, ids.frame);
-            let mut bytes = BytesMut::from(&crate::notation::parse_bytes(&line).unwrap()[..]);
-            self.pool.on_bytes(self.now, other, &mut bytes);
+            let bytes = crate::notation::parse_bytes(&line).unwrap();
+            self.pool.on_bytes(self.now, other, &bytes);
         }
         self.work();
     }

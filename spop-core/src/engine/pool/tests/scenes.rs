@@ -69,8 +69,8 @@ fn async_answers_outlive_their_connection() {
     world.disconnect(ConnectionId(0));
     assert_eq!((world.codes(), world.pool.waiting()), (vec![], 21));
     let line = alloc::format!("ACK fin {} {}", ids.stream, ids.frame);
-    let mut bytes = BytesMut::from(&crate::notation::parse_bytes(&line).unwrap()[..]);
-    world.pool.on_bytes(world.now, ConnectionId(1), &mut bytes);
+    let bytes = crate::notation::parse_bytes(&line).unwrap();
+    world.pool.on_bytes(world.now, ConnectionId(1), &bytes);
     world.work();
     assert_eq!((world.codes(), world.pool.waiting()), (vec![0], 20));
     world.disconnect(ConnectionId(1));
@@ -222,7 +222,7 @@ fn an_agent_that_shuts_its_side_takes_its_requests_along() {
     let mut world = World::new(pool);
     world.answers = false;
     world.ask().unwrap();
-    world.pool.on_input_eof(world.now, ConnectionId(0), &mut BytesMut::new());
+    world.pool.on_input_eof(world.now, ConnectionId(0), &[]);
     world.work();
     assert_eq!((world.codes(), world.pool.waiting()), (vec![257], 0));
     world.wait(2_000);
