@@ -8,9 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Ticket, Timestamp,
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Step, Ticket, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
     notation,
     wire::Value,
@@ -40,9 +39,8 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
     let mut now = Timestamp::ZERO;
     let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), now);
     let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
-    let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
-    while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
-    let _ = agent.on_sent(now, agent.outgoing().len());
+    let _ = agent.on_bytes(now, &notation::parse_bytes(hello).unwrap());
+    let _ = agent.on_sent(now, agent.outgoing().len()).unwrap();
 
     let mut payload = Vec::new();
     put_message(&mut payload, "check", vec![("name", Value::String(b"a short text")); arguments]);
@@ -58,9 +56,10 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
     for _ in 0..RUNS {
         let start = Instant::now();
         for _ in 0..repeat {
-            inbox.extend_from_slice(&bytes);
-            while let Action::RunMessages(notify) = agent.on_bytes(now, &mut inbox) {
-                for message in &notify.messages {
+            let mut input = &bytes[..];
+            while let Step { consumed, action: Action::RunMessages(notify) } = agent.on_bytes(now, input) {
+                input = &input[consumed..];
+                for message in notify.messages() {
                     for argument in message.args() {
                         black_box(argument);
                     }
@@ -74,7 +73,7 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
                 agent.acknowledge(now, ticket, &actions).unwrap();
             }
             while agent.outgoing_bytes() > 0 {
-                let _ = agent.on_sent(now, agent.outgoing().len());
+                let _ = agent.on_sent(now, agent.outgoing().len()).unwrap();
                 now = now + PAUSE;
                 let _ = agent.on_timeout(now);
             }

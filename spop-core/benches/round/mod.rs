@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use bytes::{Buf, BytesMut};
 use spop::{SpopCodec, actions::VarScope, frame::FramePayload, frames::Ack};
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Timestamp,
+    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Step, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
     notation,
     wire::Value,
@@ -161,7 +161,7 @@ impl Road for Floor {
 
 struct Reactor {
     agent: AgentReactor,
-    inbox: BytesMut,
+    inbox: Vec<u8>,
     now: Timestamp,
     out: Vec<u8>,
 }
@@ -171,21 +171,26 @@ impl Reactor {
         let now = Timestamp::ZERO;
         let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
         let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
-        let mut inbox = BytesMut::from(&*notation::parse_bytes(hello).unwrap());
-        while !matches!(agent.on_bytes(now, &mut inbox), Action::SendFrames) {}
-        let _ = agent.on_sent(now, agent.outgoing().len());
-        Self { agent, inbox, now, out: Vec::new() }
+        let hello = notation::parse_bytes(hello).unwrap();
+        let greeted = agent.on_bytes(now, &hello);
+        assert!(matches!(greeted.action, Action::Established(_)) && greeted.consumed == hello.len());
+        let _ = agent.on_sent(now, agent.outgoing().len()).unwrap();
+        Self { agent, inbox: Vec::new(), now, out: Vec::new() }
     }
 }
 
 impl Road for Reactor {
     fn round(&mut self, bytes: &[u8]) -> &[u8] {
+        self.inbox.clear();
         self.inbox.extend_from_slice(bytes);
         self.now = Timestamp::from_nanos(self.now.as_nanos() + 50_000);
-        loop {
-            match self.agent.on_bytes(self.now, &mut self.inbox) {
-                Action::RunMessages(Notify { ticket, messages }) => {
-                    for message in &messages {
+        let mut input = &self.inbox[..];
+        while !input.is_empty() {
+            let Step { consumed, action } = self.agent.on_bytes(self.now, input);
+            input = &input[consumed..];
+            match action {
+                Action::RunMessages(Notify { ticket, payload }) => {
+                    for message in payload.messages() {
                         black_box(message.name());
                         for argument in message.args() {
                             black_box(argument);
@@ -195,14 +200,13 @@ impl Road for Reactor {
                     actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
                     self.agent.acknowledge(self.now, ticket, &actions).unwrap();
                 }
-                Action::SendFrames => break,
                 other => panic!("{other:?}"),
             }
         }
         // What a transport would do, and the other roads do as well: nothing but look at the bytes.
         self.out.clear();
         self.out.extend_from_slice(self.agent.outgoing());
-        let _ = self.agent.on_sent(self.now, self.out.len());
+        let _ = self.agent.on_sent(self.now, self.out.len()).unwrap();
         &self.out
     }
 }

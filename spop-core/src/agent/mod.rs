@@ -4,6 +4,7 @@ mod action;
 mod answer;
 mod config;
 mod drain;
+mod dropped;
 mod flight;
 mod fragments;
 mod handshake;

@@ -9,6 +9,7 @@ use super::{
     action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session},
     config::{AgentConfig, OnFailure},
     drain::{DRAINED, with_jitter},
+    dropped::Dropped,
     flight::Flight,
     fragments::Partial,
     handshake::first_frame_size,
@@ -66,6 +67,9 @@ pub struct AgentReactor {
     pub(super) drained_by: Option<Timer>,
     /// The moment to disconnect that was announced by a timer, and when that was.
     pub(super) drain_moment: Option<(Timestamp, Timestamp)>,
+    pub(super) dropped: Dropped,
+    /// Tickets that were dropped while they waited.
+    dropped_tickets: u64,
     /// Set when the session ended, until the action that says so was returned.
     ended: Option<Box<Closed>>,
 }
@@ -96,6 +100,8 @@ impl AgentReactor {
             lame_duck: false,
             drained_by: None,
             drain_moment: None,
+            dropped: Dropped::new(),
+            dropped_tickets: 0,
             ended: None,
         }
     }
@@ -115,8 +121,9 @@ impl AgentReactor {
 
     /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
     ///
-    /// Call it with the unused rest until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
-    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); also, without new bytes, when [`Interest::resume`] is set.
+    /// Call it with the unused rest until nothing is left, or it returns [`SendFrames`](Action::SendFrames),
+    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). Call it as well, without new
+    /// bytes, when [`Interest::resume`] is set.
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.link.tick(now);
         if self.is_full() {
@@ -202,7 +209,8 @@ impl AgentReactor {
 
     /// The peer will send no more. It still gets the answers it is owed.
     ///
-    /// Called like [`on_bytes`](Self::on_bytes), with the unused rest of the input.
+    /// Called with the unused rest of the input until it returns one of the four actions at which [`on_bytes`](Self::on_bytes)
+    /// stops, also when nothing is left.
     pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.tick(now);
         self.link.input_ended();
@@ -252,7 +260,7 @@ impl AgentReactor {
                 self.end_if_nothing_owed();
             }
         }
-        if self.link.memory.used(self.link.now()) {
+        if self.link.memory.used() {
             self.link.trim();
             self.flight.trim();
         }
@@ -378,6 +386,12 @@ impl AgentReactor {
         open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
     }
 
+    /// Tickets that were dropped while their NOTIFY waited: a fault of the application, as of the last input. Noticed in debug
+    /// builds with the feature `std` only; otherwise 0.
+    pub const fn dropped_tickets(&self) -> u64 {
+        self.dropped_tickets
+    }
+
     /// Frames of unknown type that were skipped.
     pub fn skipped_frames(&self) -> u64 {
         self.link.skipped()
@@ -390,6 +404,7 @@ impl AgentReactor {
     #[inline]
     pub(super) fn tick(&mut self, now: Timestamp) -> Timestamp {
         let now = self.link.tick(now);
+        self.dropped_tickets += self.dropped.count(|id| self.flight.contains(id));
         if self.is_full() {
             self.link.reading_stopped();
         }

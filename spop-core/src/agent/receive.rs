@@ -98,7 +98,13 @@ impl AgentReactor {
     #[inline(always)]
     pub(super) fn ticket(&mut self, ids: Ids) -> Ticket {
         let id = self.flight.insert(ids, self.link.now());
-        Ticket { connection: self.connection, id, ids, engine: self.shared_engine.clone() }
+        Ticket {
+            connection: self.connection,
+            id,
+            ids,
+            engine: self.shared_engine.clone(),
+            guard: self.dropped.guard(id),
+        }
     }
 
     /// A NOTIFY whose identifiers are free.

@@ -232,3 +232,27 @@ fn a_full_connection_that_was_idle_is_not_left() {
     assert_eq!(reactor.phase(), Phase::Established);
     let _ = reactor.disconnect(later, Status::NORMAL, "");
 }
+
+#[test]
+fn a_ticket_that_is_dropped_while_it_waits_is_noticed() {
+    let mut reactor = AgentReactor::new(Arc::default(), ConnectionId(1), START);
+    let mut inbox = Inbox::from(&hello("pipelining,async")[..]);
+    for stream in 1..=4 {
+        inbox.extend_from_slice(&notify(stream, Flags::FIN, b"\x01m\x00"));
+    }
+    inbox.extend_from_slice(&notify(4, Flags::FIN, b"\x01m\x00"));
+    let [answered, released, forgotten, superseded, last]: [Ticket; 5] =
+        feed(&mut reactor, START, &mut inbox).try_into().unwrap();
+    reactor.acknowledge(START, answered, &Actions::new()).unwrap();
+    reactor.release(START, released.id()).unwrap();
+    drop((released, superseded));
+    send_all(&mut reactor, START);
+    assert_eq!(reactor.dropped_tickets(), 0);
+    drop(forgotten);
+    let _ = reactor.on_read_blocked(START);
+    assert_eq!(reactor.dropped_tickets(), u64::from(cfg!(all(debug_assertions, feature = "std"))));
+    reactor.disconnect(START, Status::NORMAL, "");
+    drop(last);
+    let _ = reactor.on_read_blocked(START);
+    assert!(reactor.dropped_tickets() <= 1, "the session is over");
+}

@@ -5,6 +5,7 @@ use core::{fmt, time::Duration};
 
 use bytes::Bytes;
 
+use super::dropped::Guard;
 use crate::frame::Ids;
 
 /// The number by which its caller knows a connection. It binds tickets to connections: give different numbers to
@@ -20,6 +21,9 @@ pub struct TicketId(pub(super) u64);
 ///
 /// There is no second one, and answering takes it: a NOTIFY cannot be answered twice. It is worth something to the
 /// connection it came from only (with async, to all of the same engine), and nothing once the NOTIFY was cancelled.
+///
+/// One that is dropped while its NOTIFY waits leaves HAProxy waiting until [`Timeouts::message`](crate::config::Timeouts::message)
+/// has passed. Debug builds count that: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "HAProxy waits for an answer: `acknowledge` it, or `fail` it"]
 pub struct Ticket {
@@ -28,12 +32,13 @@ pub struct Ticket {
     pub(super) ids: Ids,
     /// With async: the engine whose other connections may carry the answer. None once a part of it was handed in.
     pub(super) engine: Option<Arc<Bytes>>,
+    pub(super) guard: Guard,
 }
 
 impl Ticket {
     /// For a NOTIFY whose ticket is out, and worth nothing from now on.
     pub(crate) fn in_place_of(id: TicketId, connection: ConnectionId, ids: Ids, engine: &Arc<Bytes>) -> Self {
-        Self { connection, id, ids, engine: Some(Arc::clone(engine)) }
+        Self { connection, id, ids, engine: Some(Arc::clone(engine)), guard: Guard::default() }
     }
 
     /// The connection the NOTIFY came from.

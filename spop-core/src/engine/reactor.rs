@@ -94,8 +94,8 @@ impl EngineReactor {
 
     /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
     ///
-    /// Call it with the unused rest until it returns [`SendFrames`](EngineAction::SendFrames),
-    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close); also, without new bytes, when
+    /// Call it with the unused rest until nothing is left, or it returns [`SendFrames`](EngineAction::SendFrames),
+    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). Call it as well, without new bytes, when
     /// [`Interest::resume`] is set.
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
@@ -132,7 +132,8 @@ impl EngineReactor {
 
     /// The agent will send no more. HAProxy does not keep half of a connection: the session is over.
     ///
-    /// Called like [`on_bytes`](Self::on_bytes), with the unused rest of the input.
+    /// Called with the unused rest of the input until it returns one of the three actions at which [`on_bytes`](Self::on_bytes)
+    /// stops, also when nothing is left.
     pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
         if !self.deaf {
@@ -173,7 +174,7 @@ impl EngineReactor {
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<EngineAction<'static>, Misuse> {
         self.link.tick(now);
         self.link.sent(n)?;
-        self.link.memory.used(self.link.now());
+        self.link.memory.used();
         Ok(self.at_rest(1))
     }
 

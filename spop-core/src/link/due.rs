@@ -94,7 +94,7 @@ impl Link {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
-            next.offer(self.memory.deadline(), Timer::Memory);
+            next.offer(self.memory.deadline(self.active), Timer::Memory);
         }
         next.0
     }

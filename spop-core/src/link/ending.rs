@@ -65,6 +65,7 @@ impl Link {
     pub(crate) fn mute(&mut self) {
         self.phase = Phase::Closing;
         self.mute = true;
+        self.out.held = true;
     }
 
     pub(crate) fn is_mute(&self) -> bool {

@@ -11,29 +11,29 @@ const QUIET: Duration = Duration::from_secs(1);
 /// at once, memory that is kept for [`QUIET`] stays with the allocator for good.
 const EARLY: u8 = 2;
 
-/// Knows when a connection has been quiet for long enough to give back what its requests have left behind.
+/// Knows whether requests have left memory behind that an idle connection gives back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// The last use, until the memory was given back.
-    used: Option<Timestamp>,
-    /// Uses since then, as far as they count.
+    /// Bytes were sent since memory was given back.
+    used: bool,
+    /// How often bytes were sent since then, as far as it counts.
     uses: u8,
 }
 
 impl Memory {
     /// Bytes were sent. True the first two times, when memory is given back at once.
     #[inline]
-    pub(crate) fn used(&mut self, now: Timestamp) -> bool {
-        self.used = Some(now);
+    pub(crate) fn used(&mut self) -> bool {
+        self.used = true;
         let early = self.uses < EARLY;
         self.uses += u8::from(early);
         early
     }
 
-    /// When memory is to be given back, unless the connection is used again.
+    /// When memory is to be given back, if the connection was last `active` then.
     #[inline]
-    pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.used.map(|used| used + QUIET)
+    pub(crate) fn deadline(&self, active: Timestamp) -> Option<Timestamp> {
+        self.used.then(|| active + QUIET)
     }
 
     /// The memory was given back.
@@ -50,13 +50,11 @@ mod tests {
     fn it_is_time_once_when_the_last_use_was_long_ago() {
         let mut memory = Memory::default();
         let at = Timestamp::from_millis;
-        assert_eq!(memory.deadline(), None);
-        assert!(memory.used(at(2)) && memory.used(at(3)));
-        assert!(!memory.used(at(499)) && !memory.used(at(500)));
-        assert_eq!(memory.deadline(), Some(at(1_500)));
-        assert_eq!(memory.deadline(), Some(at(1_500)));
+        assert_eq!(memory.deadline(at(1)), None);
+        assert!(memory.used() && memory.used() && !memory.used());
+        assert_eq!(memory.deadline(at(500)), Some(at(1_500)));
         memory.trimmed();
-        assert_eq!(memory.deadline(), None);
-        assert!(memory.used(at(3_000)) && memory.used(at(3_000)) && !memory.used(at(3_000)));
+        assert_eq!(memory.deadline(at(500)), None);
+        assert!(memory.used() && memory.used() && !memory.used());
     }
 }

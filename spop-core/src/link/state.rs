@@ -363,7 +363,7 @@ impl Link {
     }
 
     pub(crate) fn outgoing(&self) -> &[u8] {
-        if self.mute { &[] } else { self.out.ready() }
+        self.out.ready()
     }
 
     /// Bytes that wait to leave, be they frames already or not.

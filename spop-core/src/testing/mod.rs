@@ -312,7 +312,7 @@ impl<H> Pair<H> {
 
     /// How often what happened.
     pub const fn counts(&self) -> Counts {
-        self.counts
+        Counts { forgotten: self.agent.dropped_tickets(), ..self.counts }
     }
 
     /// All bytes that a side has sent. Empty unless [`Conditions::record`] is set.

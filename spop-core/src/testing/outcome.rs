@@ -87,6 +87,9 @@ pub struct Counts {
     pub cancelled: u64,
     /// Payloads in fragments that were dropped by the agent.
     pub aborted: u64,
+    /// Tickets that the handler's side dropped without an answer, see
+    /// [`AgentReactor::dropped_tickets`](crate::AgentReactor::dropped_tickets).
+    pub forgotten: u64,
     /// ACKs that answered nothing, with `async`.
     pub unclaimed: u64,
 }
