@@ -127,12 +127,12 @@ impl<'i> NotifyPayload<'i> {
     /// # let _ = agent.on_bytes(now, &hello);
     /// let input: Bytes = notation::parse_bytes("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7")?.into();
     /// let Action::RunMessages(notify) = agent.on_bytes(now, &input).action else { panic!("no NOTIFY") };
-    /// let messages = notify.payload.into_owned_in(&input);
+    /// let (ticket, messages) = (notify.ticket, notify.payload.into_owned_in(&input));
     /// // The buffer can be used again once the messages are dropped.
     /// assert!(!input.is_unique());
     /// drop(messages);
     /// assert!(input.try_into_mut().is_ok());
-    /// # agent.fail(now, notify.ticket)?;
+    /// # agent.fail(now, ticket)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
