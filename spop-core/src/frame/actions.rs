@@ -10,7 +10,7 @@ use super::{
     ack::{SET_VAR, UNSET_VAR},
     variable,
 };
-use crate::wire::{HeaderError, Sink, Value, encode_header_names, encode_headers, put_string};
+use crate::wire::{HeaderError, Sink, ToValue, Value, encode_header_names, encode_headers, put_string};
 
 /// What an answer fits in without touching the heap: two or three variables with short names.
 const INLINE: usize = 120;
@@ -18,8 +18,8 @@ const INLINE: usize = 120;
 /// The actions of an answer, kept in the form they have on the wire: answering copies them once.
 ///
 /// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently
-/// whose full name, `scope.prefix.name`, exceeds 63 characters, has others than letters, digits, `.` and `_`, or is not
-/// registered. [`try_set_var`](Self::try_set_var) checks a name that is not known before the agent runs; a test finds the
+/// whose full name, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and `_`, or that is
+/// one of scope `proc` and not registered ([`VarRules`](crate::haproxy::VarRules)). [`try_set_var`](Self::try_set_var) checks a name that is not known before the agent runs; a test finds the
 /// others with [`check_names`](Self::check_names). A server looks at [`dropped_names`](Self::dropped_names) and warns.
 ///
 /// ```
@@ -82,20 +82,31 @@ impl Actions {
         Self::default()
     }
 
-    /// SET-VAR: sets a variable. NULL unsets it.
+    /// SET-VAR: sets a variable to a value of any type that [`ToValue`] lists, or to what a reference to one refers to.
+    /// NULL (`None`) unsets it.
+    ///
+    /// ```
+    /// use std::{borrow::Cow, net::IpAddr};
+    /// use spop_core::{Actions, Scope};
+    ///
+    /// let user = String::from("alice");
+    /// let reason: Cow<'_, str> = "listed".into();
+    /// let origin: Option<IpAddr> = None;
+    /// let mut actions = Actions::new();
+    /// actions
+    ///     .set_var(Scope::Transaction, "user", &user)
+    ///     .set_var(Scope::Transaction, "reason", reason)
+    ///     .set_var(Scope::Transaction, "hits", user.len())
+    ///     .set_var(Scope::Transaction, "origin", origin);
+    /// ```
     #[expect(
         clippy::inline_always,
         reason = "most names are literals: their lengths are known where this is called"
     )]
     #[inline(always)]
-    pub fn set_var<'a>(
-        &mut self,
-        scope: Scope,
-        name: impl AsRef<[u8]>,
-        value: impl Into<Value<'a>>,
-    ) -> &mut Self {
+    pub fn set_var(&mut self, scope: Scope, name: impl AsRef<[u8]>, value: impl ToValue) -> &mut Self {
         self.put_head([SET_VAR, 3, scope as u8], name.as_ref());
-        value.into().encode(&mut self.bytes);
+        value.to_value().encode(&mut self.bytes);
         self
     }
 
@@ -119,11 +130,11 @@ impl Actions {
     ///
     /// # Errors
     /// Says why HAProxy would drop the variable, whatever its prefix is. Nothing was added.
-    pub fn try_set_var<'a>(
+    pub fn try_set_var(
         &mut self,
         scope: Scope,
         name: impl AsRef<[u8]>,
-        value: impl Into<Value<'a>>,
+        value: impl ToValue,
     ) -> Result<&mut Self, NameError> {
         variable::check(scope, 1, name.as_ref())?;
         Ok(self.set_var(scope, name, value))

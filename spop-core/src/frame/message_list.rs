@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::MessageIter;
-use crate::wire::{Sink, Value, put_string};
+use crate::wire::{Sink, ToValue, put_string};
 
 /// The messages of a NOTIFY, kept in the form they have on the wire.
 ///
@@ -76,14 +76,15 @@ pub struct MessageArgs<'a> {
 }
 
 impl MessageArgs<'_> {
-    /// Adds an argument. A message has at most 255; more are left out.
-    pub fn arg<'v>(&mut self, name: &str, value: impl Into<Value<'v>>) -> &mut Self {
+    /// Adds an argument: a value of any type that [`ToValue`] lists, or a reference to one. A message has at most 255
+    /// arguments; more are left out.
+    pub fn arg(&mut self, name: &str, value: impl ToValue) -> &mut Self {
         if let Some(count) = self.bytes.get_mut(self.count)
             && let Some(more) = count.checked_add(1)
         {
             *count = more;
             put_string(self.bytes, name.as_bytes());
-            value.into().encode(self.bytes);
+            value.to_value().encode(self.bytes);
         }
         self
     }
@@ -92,7 +93,7 @@ impl MessageArgs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::put_message;
+    use crate::{frame::put_message, wire::Value};
 
     #[test]
     fn a_list_has_the_bytes_of_its_messages() {

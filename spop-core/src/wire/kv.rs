@@ -1,6 +1,6 @@
 //! Key/value lists: the payload of HELLO and DISCONNECT frames, and the arguments of a message.
 
-use super::{Reader, Sink, Value, put_string};
+use super::{Reader, Sink, ToValue, Value, put_string};
 use crate::{DecodeError, wire::Malformed};
 
 /// A list of names and values whose encoding was checked, so that going through it cannot fail.
@@ -63,9 +63,9 @@ pub(crate) fn pair<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], Value<'a>),
 }
 
 /// Appends one item of a key/value list.
-pub fn put_pair<'a>(out: &mut (impl Sink + ?Sized), name: &str, value: impl Into<Value<'a>>) {
+pub fn put_pair(out: &mut (impl Sink + ?Sized), name: &str, value: impl ToValue) {
     put_string(out, name.as_bytes());
-    value.into().encode(out);
+    value.to_value().encode(out);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod reader;
 mod sink;
 mod skip;
 mod status;
+mod to_value;
 mod value;
 mod varint;
 
@@ -19,6 +20,7 @@ pub use sink::{Sink, put_string};
 use skip::SHORT;
 pub(crate) use skip::{skip_string, skip_value};
 pub use status::Status;
+pub use to_value::ToValue;
 pub use value::{Value, ValueType};
 use varint::long_varint;
 pub use varint::{VARINT_MAX, put_varint, varint_len};

@@ -201,47 +201,6 @@ fn put_integer(out: &mut (impl Sink + ?Sized), value_type: u8, value: u64) {
     }
 }
 
-macro_rules! from {
-    ($($from:ty => $variant:ident),*) => {$(
-        impl From<$from> for Value<'_> {
-            fn from(value: $from) -> Self {
-                Self::$variant(value)
-            }
-        }
-    )*};
-}
-
-from!(bool => Bool, i32 => Int32, u32 => Uint32, i64 => Int64, u64 => Uint64, Ipv4Addr => Ipv4, Ipv6Addr => Ipv6);
-
-impl From<IpAddr> for Value<'_> {
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::Ipv4(address),
-            IpAddr::V6(address) => Self::Ipv6(address),
-        }
-    }
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::String(text.as_bytes())
-    }
-}
-
-/// Bytes are BINARY; write [`Value::String`] where the peer expects a STRING.
-impl<'a> From<&'a [u8]> for Value<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Binary(bytes)
-    }
-}
-
-/// Nothing is NULL.
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::{vec, vec::Vec};
