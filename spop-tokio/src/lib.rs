@@ -58,7 +58,8 @@
 //!
 //! Arguments come as the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
 //! [`Headers`] for `req.hdrs_bin`, [`Value`] for whatever it is, and an `Option` of these for what may be NULL or absent. The
-//! error names message, argument and reason.
+//! error names message, argument and reason. Take text that a client controls as `Cow<str>` or `&[u8]`: `&str` fails where it
+//! is not UTF-8, and the client would decide whether the check runs ([`FromValue`]).
 //!
 //! HAProxy drops a variable silently whose name it does not take: [`Actions::try_set_var`] says so instead, and a test can
 //! check all names of an answer with [`Actions::check_names`].
@@ -69,10 +70,11 @@
 //! one NOTIFY are worked on beside each other, and their actions join in order.
 //!
 //! ```
+//! use std::borrow::Cow;
 //! use spop_tokio::{Actions, ArgError, Headers, Request, Router, Scope, Unknown};
 //!
 //! async fn inspect(request: Request) -> Result<Actions, ArgError> {
-//!     let (path, headers): (&str, Headers<'_>) = (request.arg("path")?, request.arg("hdrs")?);
+//!     let (path, headers): (Cow<'_, str>, Headers<'_>) = (request.arg("path")?, request.arg("hdrs")?);
 //!     let mut actions = Actions::new();
 //!     actions.set_var(Scope::Request, "odd", path.contains("..") || headers.get("host").is_none());
 //!     Ok(actions)

@@ -22,7 +22,7 @@ use super::Value;
 /// | `u8`, `u16`, `u32` | UINT32 |
 /// | `i64`, `isize` | INT64 |
 /// | `u64`, `usize` | UINT64 |
-/// | `Ipv4Addr`, `Ipv6Addr`, `IpAddr` | IPV4, IPV6, as the address is written |
+/// | `Ipv4Addr`, `Ipv6Addr`, `IpAddr` | IPV4, IPV6; `IpAddr` by its variant |
 /// | `str`, `String`, `Cow<str>` | STRING |
 /// | `[u8]`, `[u8; N]`, `Vec<u8>`, `Cow<[u8]>`, [`Bytes`] | BINARY; write [`Value::String`] where the peer expects a STRING |
 /// | `Option` of these | the value, or NULL |

@@ -126,11 +126,22 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The address, of an IPV4 or IPV6.
+    /// The address, of an IPV4 or IPV6. An IPv4 address that is mapped to IPv6 becomes IPv4: `::ffff:192.0.2.1`, which a
+    /// listener for both families reports, is `192.0.2.1`, so that lists of IPv4 addresses apply to it. The variant
+    /// [`Ipv6`](Self::Ipv6) has it unchanged.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use spop_core::Value;
+    ///
+    /// let mapped: IpAddr = "::ffff:192.0.2.1".parse()?;
+    /// assert_eq!(Value::from(mapped).as_ip(), Some([192, 0, 2, 1].into()));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub const fn as_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ipv4(address) => Some(IpAddr::V4(*address)),
-            Self::Ipv6(address) => Some(IpAddr::V6(*address)),
+            Self::Ipv6(address) => Some(address.to_canonical()),
             _ => None,
         }
     }
@@ -143,7 +154,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text, of a STRING that is UTF-8.
+    /// The text, of a STRING that is UTF-8. HAProxy does not check it: what a client sent may be anything, and
+    /// [`as_bytes`](Self::as_bytes) has it all.
     pub fn as_str(&self) -> Option<&'a str> {
         if let Self::String(bytes) = self { str::from_utf8(bytes).ok() } else { None }
     }
