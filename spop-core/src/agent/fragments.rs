@@ -1,6 +1,8 @@
 //! What an application sees of a NOTIFY that is still arriving.
 
-use crate::frame::{Ids, MessageIter};
+use core::iter;
+
+use crate::frame::{Ids, Message, MessageIter};
 
 /// The part of a fragmented NOTIFY that has arrived.
 ///
@@ -16,9 +18,10 @@ impl<'a> Partial<'a> {
         self.payload
     }
 
-    /// The messages that have begun, in order. Each gives the arguments that are complete; the last may get more.
-    pub const fn messages(&self) -> MessageIter<'a> {
-        MessageIter::partial(self.payload)
+    /// The messages whose names have arrived, in order. Each has the arguments that are complete; the last may get more.
+    pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
+        let mut messages = MessageIter::partial(self.payload);
+        iter::from_fn(move || messages.next().or_else(|| messages.bare_name()))
     }
 
     /// The bytes after the last complete argument: the front of the argument that is still arriving, or of the next
@@ -42,7 +45,24 @@ pub struct NotArriving(pub Ids);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
+
+    #[test]
+    fn a_message_is_there_as_soon_as_its_name_is() {
+        let whole = b"\x03one\x02\x01a\x11\x01b\x08\x02xy\x04none\x00\x03two\x01\x01c\x11";
+        // Where the names end. The number of arguments comes next.
+        let ends = [4, 14 + 5, 20 + 4];
+        for arrived in 0..=whole.len() {
+            let partial = Partial { payload: &whole[..arrived] };
+            let names: Vec<_> = partial.messages().map(|message| message.name()).collect();
+            let expected = ends.iter().filter(|end| **end <= arrived).count();
+            assert_eq!(names, [b"one".as_slice(), b"none", b"two"][..expected], "{arrived}");
+        }
+        let named = Partial { payload: &whole[..ends[0]] }.messages().next().unwrap();
+        assert_eq!((named.args().count(), named.args().size_hint()), (0, (0, Some(0))));
+    }
 
     #[test]
     fn what_is_incomplete_follows_the_last_complete_argument() {
@@ -51,12 +71,15 @@ mod tests {
         for (arrived, complete, incomplete) in [
             (&whole[..0], 0, &b""[..]),
             (&whole[..3], 0, b"\x03on"),
+            // The name alone is a message already.
+            (&whole[..4], 0, b""),
             (&whole[..5], 0, b""),
             (&whole[..7], 0, b"\x01a"),
             (&whole[..8], 1, b""),
             (&whole[..12], 1, b"\x01b\x08\x02"),
             (&whole[..14], 2, b""),
             (&whole[..16], 2, b"\x03t"),
+            (&whole[..18], 2, b""),
             (&whole[..20], 2, b"\x01"),
             (whole, 3, b""),
         ] {

@@ -265,6 +265,17 @@ impl<'a> MessageIter<'a> {
     pub(crate) const fn partial(payload: &'a [u8]) -> Self {
         Self { rest: payload, lengths: Lengths(0), skip: 0 }
     }
+
+    /// Of a partial list that ends behind the name of a message, that message: `next` needs the number of its arguments.
+    pub(crate) fn bare_name(&mut self) -> Option<Message<'a>> {
+        let mut reader = Reader::new(self.rest.get(skip_args(self.rest, 0, self.skip)?..)?);
+        let name = reader.string().ok()?;
+        if !reader.is_empty() {
+            return None;
+        }
+        (self.rest, self.skip) = (&[], 0);
+        Some(Message { name, args: Args { reader, left: 0 } })
+    }
 }
 
 impl<'a> Iterator for MessageIter<'a> {
