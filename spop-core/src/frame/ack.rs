@@ -9,7 +9,6 @@ use crate::{
 
 /// How long a variable lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Scope {
     /// `proc`: as long as HAProxy.
     Process = 0,

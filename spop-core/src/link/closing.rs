@@ -2,7 +2,6 @@
 
 /// The steps of closing, in the order they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub(crate) enum Stage {
     /// Finish what is owed.
     Drain,
@@ -45,7 +44,6 @@ impl Stage {
 
 /// How far a step is, in HAProxy's two bits: the high one is the wish, the low one that something was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Progress {
     /// Nobody wants it.
     NotWanted = 0b00,

@@ -13,6 +13,8 @@ use super::{Sink, put_varint, varint_len};
 /// The specification does not say in which encoding a STRING is, and HAProxy does not check: it is bytes here, and
 /// [`as_str`](Self::as_str) where it happens to be UTF-8.
 ///
+/// The layout in memory (`repr`) is for speed and not part of the interface.
+///
 /// ```
 /// use spop_core::wire::{Reader, Value};
 ///
@@ -49,7 +51,6 @@ pub enum Value<'a> {
 
 /// The type of a [`Value`], as the low four bits of its first byte say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 #[allow(missing_docs)] // The names of section 3.1.
 pub enum ValueType {
     Null = 0,
