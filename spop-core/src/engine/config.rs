@@ -17,13 +17,13 @@ use crate::{
 /// | `max-frame-size`, `max-waiting-frames`, `option send-frag-payload` | the fields of these names |
 /// | `option async`, `option pipelining` | [`capabilities`](Self::capabilities) |
 /// | `timeout hello`, `timeout idle`, `timeout processing` | [`timeouts`](Self::timeouts), `message` being `processing` |
-/// | `maxconnrate`, `maxerrrate` | [`PoolConfig`](super::PoolConfig) |
+/// | `maxconnrate`, `maxerrrate` | [`PoolConfig`](super::pool::PoolConfig) |
 /// | `use-backend` | the pool's agents, which its driver knows how to reach |
-/// | `option var-prefix`, `register-var-names`, `option force-set-var` | [`VarRules`](super::VarRules) |
-/// | `option continue-on-error`, `option dontlog-normal` | [`AgentSection`](super::AgentSection) |
-/// | `option set-on-error`, `set-process-time`, `set-total-time` | [`AgentSection`](super::AgentSection) |
+/// | `option var-prefix`, `register-var-names`, `option force-set-var` | [`VarRules`](crate::haproxy::VarRules) |
+/// | `option continue-on-error`, `option dontlog-normal` | [`AgentSection`](crate::haproxy::AgentSection) |
+/// | `option set-on-error`, `set-process-time`, `set-total-time` | [`AgentSection`](crate::haproxy::AgentSection) |
 /// | `messages`, `groups` | the caller's, who makes each a [`MessageList`](crate::MessageList) |
-/// | `log` | the caller's, with a [`LogLine`](super::LogLine) |
+/// | `log` | the caller's, with a [`LogLine`](crate::haproxy::LogLine) |
 ///
 /// ```
 /// use spop_core::EngineConfig;

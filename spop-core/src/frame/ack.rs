@@ -16,9 +16,9 @@ pub enum Scope {
     Session = 1,
     /// `txn`: from the request to the end of its response.
     Transaction = 2,
-    /// `req`: while the request is processed.
+    /// `req`: while the request is processed. HAProxy drops one that is set in an event of the response.
     Request = 3,
-    /// `res`: while the response is processed.
+    /// `res`: while the response is processed. HAProxy drops one that is set in an event of the request.
     Response = 4,
 }
 

@@ -17,10 +17,11 @@ const INLINE: usize = 120;
 
 /// The actions of an answer, kept in the form they have on the wire: answering copies them once.
 ///
-/// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently
-/// whose full name, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and `_`, or that is
-/// one of scope `proc` and not registered ([`VarRules`](crate::haproxy::VarRules)). [`try_set_var`](Self::try_set_var) checks a name that is not known before the agent runs; a test finds the
-/// others with [`check_names`](Self::check_names). A server looks at [`dropped_names`](Self::dropped_names) and warns.
+/// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently whose
+/// full name, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and `_`, or that is of scope
+/// `proc` and unknown to it ([`VarRules`](crate::haproxy::VarRules)). [`try_set_var`](Self::try_set_var) checks a name that is
+/// not known before the agent runs; a test finds the others with [`check_names`](Self::check_names). A server looks at
+/// [`dropped_names`](Self::dropped_names) and warns.
 ///
 /// ```
 /// use spop_core::{Actions, Scope};

@@ -35,7 +35,8 @@ pub enum NameError {
 /// HAProxy tells nobody about a name that it does not take: the variable is just not set.
 ///
 /// # Errors
-/// Says what is the matter with it. Whether HAProxy knows the variable is another question (`option force-set-var`).
+/// Says what is the matter with it. Whether HAProxy knows a variable of scope `proc` is another question:
+/// [`VarRules`](crate::haproxy::VarRules).
 pub fn check_name(scope: Scope, prefix: &str, name: &[u8]) -> Result<(), NameError> {
     check(scope, prefix.len(), name)
 }

@@ -39,31 +39,25 @@ impl AgentSection {
         }
     }
 
-    /// `option set-on-error`: the variable that says what went wrong, by [`EngineError::code`].
+    /// `option set-on-error`: the variable of scope `txn` that says what went wrong, by [`EngineError::code`].
     #[must_use]
     pub fn set_on_error(mut self, name: &str) -> Self {
-        self.on_error = Some(self.own(name));
+        self.on_error = Some(name.into());
         self
     }
 
-    /// `option set-process-time`: the variable that says how many milliseconds the last event took.
+    /// `option set-process-time`: the variable of scope `txn` that says how many milliseconds the last event took.
     #[must_use]
     pub fn set_process_time(mut self, name: &str) -> Self {
-        self.process_time = Some(self.own(name));
+        self.process_time = Some(name.into());
         self
     }
 
-    /// `option set-total-time`: the variable that says how many milliseconds all events of the stream took.
+    /// `option set-total-time`: the variable of scope `txn` that says how many milliseconds all events of the stream took.
     #[must_use]
     pub fn set_total_time(mut self, name: &str) -> Self {
-        self.total_time = Some(self.own(name));
+        self.total_time = Some(name.into());
         self
-    }
-
-    /// What the configuration names is known, to the agent as well.
-    fn own(&mut self, name: &str) -> String {
-        self.rules = core::mem::take(&mut self.rules).register([name]);
-        name.into()
     }
 
     /// Whether an event that ended so is logged.

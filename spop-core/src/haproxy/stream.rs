@@ -22,8 +22,7 @@ use crate::{
 /// use spop_core::engine::EngineError;
 /// use spop_core::frame::AckActions;
 ///
-/// let mut section = AgentSection::new("iprep").set_on_error("error");
-/// section.rules = section.rules.register(["ip_score"]);
+/// let section = AgentSection::new("iprep").set_on_error("error");
 /// let (mut stream, mut vars) = (SpoeStream::new(7), Vars::default());
 ///
 /// // Ask a pool or a connection under these identifiers; this is what comes of it.

@@ -13,7 +13,18 @@ use crate::{
     frame::{AckAction, AckActions, check_name},
 };
 
-/// Which variables an agent may set (section 2.2).
+/// Which variables HAProxy sets for an agent: `option var-prefix`, `register-var-names` and `option force-set-var` of its
+/// `spoe-agent` section. The rules are those of HAProxy 2.5 and later:
+///
+/// - In the scopes `sess`, `txn`, `req` and `res` SET-VAR creates the variable. Neither option matters there.
+/// - In scope `proc` it sets only a variable that exists: one that `register-var-names` names, one that the configuration
+///   refers to (`var(proc.prefix.name)`), or one that was set before. `option force-set-var` creates it there as well.
+/// - UNSET-VAR, and SET-VAR with NULL, unset a variable in any scope. One that does not exist is no error, and nothing is
+///   created. One that the configuration knows can be set again.
+/// - A name is dropped whose full form, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and
+///   `_`. Nobody is told.
+///
+/// HAProxy up to 2.4 asked for a known name in every scope, as section 2.2 of the specification has it.
 #[derive(Clone, Debug, Default)]
 pub struct VarRules {
     prefix: String,
@@ -22,32 +33,43 @@ pub struct VarRules {
 }
 
 impl VarRules {
-    /// `option var-prefix`, or the agent's name. No variable is known yet.
+    /// `option var-prefix`, or the agent's name. No variable of scope `proc` is known yet.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into(), ..Self::default() }
     }
 
-    /// `register-var-names`: these variables, without scope and prefix, may be set.
+    /// `register-var-names`: these variables, without scope and prefix, may be set in scope `proc`. Give those as well that the
+    /// configuration refers to in this scope.
     #[must_use]
     pub fn register<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.known.extend(names.into_iter().map(String::from));
         self
     }
 
-    /// `option force-set-var`: any variable may be set.
+    /// `option force-set-var`: any variable may be set in scope `proc`, too.
     #[must_use]
     pub fn force(mut self) -> Self {
         self.force = true;
         self
     }
 
-    /// The full name of a variable; `None` when HAProxy would drop it silently: it exceeds 63 characters, has others than
-    /// letters, digits, `.` and `_`, or is not known.
+    /// The full name of a variable that HAProxy creates; `None` when it drops it silently: the name is too long, has a
+    /// character that is not allowed, or is not known in scope `proc`.
     pub fn full_name(&self, scope: Scope, name: &[u8]) -> Option<String> {
+        self.prefixed(scope, name).filter(|_| self.creates(scope, name))
+    }
+
+    /// The full name, if HAProxy takes it.
+    fn prefixed(&self, scope: Scope, name: &[u8]) -> Option<String> {
         check_name(scope, &self.prefix, name).ok()?;
         let name = core::str::from_utf8(name).ok()?;
-        let known = self.force || self.known.contains(name);
-        known.then(|| format!("{scope}.{}.{name}", self.prefix))
+        Some(format!("{scope}.{}.{name}", self.prefix))
+    }
+
+    /// Whether setting it needs no variable that exists.
+    fn creates(&self, scope: Scope, name: &[u8]) -> bool {
+        let known = || core::str::from_utf8(name).is_ok_and(|name| self.known.contains(name));
+        scope != Scope::Process || self.force || known()
     }
 }
 
@@ -83,15 +105,22 @@ impl Sample {
 
 /// Variables and their values, by their full names.
 ///
+/// It does not know which event is answered, and keeps variables of `req` and `res` beside each other. HAProxy has those of
+/// `req` until it looks for a server, and from then on those of `res`: it drops SET-VAR for the other scope silently.
+///
 /// ```
 /// use spop_core::{Actions, haproxy::{Sample, VarRules, Vars}, Scope, frame::AckActions};
 ///
 /// let mut actions = Actions::new();
-/// actions.set_var(Scope::Session, "score", 77_i32).set_var(Scope::Session, "secret", true);
+/// actions
+///     .set_var(Scope::Session, "score", 77_i32)
+///     .set_var(Scope::Process, "total", 1_i32)
+///     .set_var(Scope::Process, "other", 1_i32);
 /// let mut vars = Vars::default();
-/// vars.apply(&VarRules::new("eng").register(["score"]), AckActions::lenient(actions.as_bytes()));
+/// vars.apply(&VarRules::new("eng").register(["total"]), AckActions::lenient(actions.as_bytes()));
 /// assert_eq!(vars.get("sess.eng.score"), Some(&Sample::Int(77)));
-/// assert_eq!(vars.get("sess.eng.secret"), None);
+/// assert_eq!(vars.get("proc.eng.total"), Some(&Sample::Int(1)));
+/// assert_eq!(vars.get("proc.eng.other"), None, "not registered");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vars {
@@ -106,11 +135,18 @@ impl Vars {
                 AckAction::SetVar { scope, name, value } => (scope, name, Sample::of(value)),
                 AckAction::UnsetVar { scope, name } => (scope, name, None),
             };
-            let Some(full) = rules.full_name(scope, name) else { continue };
+            let Some(full) = rules.prefixed(scope, name) else { continue };
             match value {
-                Some(value) => self.values.insert(full, value),
-                None => self.values.remove(&full),
-            };
+                Some(value) if rules.creates(scope, name) => {
+                    self.values.insert(full, value);
+                }
+                Some(value) => {
+                    self.values.entry(full).and_modify(|existing| *existing = value);
+                }
+                None => {
+                    self.values.remove(&full);
+                }
+            }
         }
     }
 
@@ -150,13 +186,41 @@ mod tests {
     }
 
     #[test]
-    fn names_have_plain_characters_and_are_known() {
-        let rules = VarRules::new("eng").register(["a.b_1", "a-b"]);
+    fn names_have_plain_characters() {
+        let rules = VarRules::new("eng").force();
         assert_eq!(rules.full_name(Scope::Request, b"a.b_1").as_deref(), Some("req.eng.a.b_1"));
-        for bad in ["", "a-b", "other", "é"] {
+        for bad in ["", "a-b", "é"] {
             assert_eq!(rules.full_name(Scope::Request, bad.as_bytes()), None, "{bad}");
         }
-        assert!(rules.force().full_name(Scope::Request, b"other").is_some());
+    }
+
+    #[test]
+    fn only_scope_proc_needs_a_known_name() {
+        let rules = VarRules::new("eng").register(["known"]);
+        for scope in Scope::ALL {
+            assert!(rules.full_name(scope, b"known").is_some(), "{scope}");
+            assert_eq!(rules.full_name(scope, b"other").is_some(), scope != Scope::Process, "{scope}");
+            assert!(rules.clone().force().full_name(scope, b"other").is_some(), "{scope}");
+        }
+    }
+
+    #[test]
+    fn a_process_variable_that_exists_is_set_and_unset_by_any_agent() {
+        let (owner, other) = (VarRules::new("p").force(), VarRules::new("p"));
+        let mut vars = Vars::default();
+        let mut apply = |rules: &VarRules, line: &str| {
+            vars.apply(rules, AckActions::lenient(&notation::parse(line).unwrap().payload));
+            vars.get("proc.p.a").cloned()
+        };
+        assert_eq!(apply(&other, "ACK fin 1 1 set proc a=int32:1"), None, "not created");
+        assert_eq!(apply(&owner, "ACK fin 1 1 set proc a=int32:2"), Some(Sample::Int(2)));
+        assert_eq!(apply(&other, "ACK fin 1 1 set proc a=int32:3"), Some(Sample::Int(3)));
+        assert_eq!(apply(&other, "ACK fin 1 1 unset proc a"), None);
+        assert_eq!(apply(&other, "ACK fin 1 1 set proc a=int32:4"), None, "gone with its value");
+        let known = VarRules::new("p").register(["a"]);
+        let again = "ACK fin 1 1 set proc a=int32:5 ; unset proc a ; set proc a=int32:6";
+        assert_eq!(apply(&known, again), Some(Sample::Int(6)), "what is registered stays known");
+        assert_eq!(apply(&other, "ACK fin 1 1 set proc a=null"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
 //! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
+//! use spop_core::haproxy::{Sample, VarRules};
 //!
 //! // The handler under test. Any closure that takes a NOTIFY and returns a `Reply` will do.
 //! let routes = Routes::new().on("check-ip", |message, actions| {
@@ -20,7 +21,12 @@
 //!
 //! let mut question = MessageList::new();
 //! question.message("check-ip").arg("ip", Ipv4Addr::LOCALHOST);
-//! assert_eq!(pair.ask(&question)?.sentence(), "set sess ip_score=int32:100");
+//! let outcome = pair.ask(&question)?;
+//!
+//! // What the agent answers, and what HAProxy makes of it: `var(sess.iprep.ip_score)` in its rules.
+//! assert_eq!(outcome.sentence(), "set sess ip_score=int32:100");
+//! let vars = outcome.vars(&VarRules::new("iprep"));
+//! assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(100)));
 //! # Ok::<(), spop_core::engine::NotifyError>(())
 //! ```
 

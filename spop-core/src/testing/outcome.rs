@@ -7,6 +7,7 @@ use crate::{
     Actions, Status,
     engine::{Answer, EngineError},
     frame::{Flags, Frame, FrameType, Header, Ids},
+    haproxy::{VarRules, Vars},
     notation::print,
 };
 
@@ -65,6 +66,36 @@ impl Outcome {
         }
     }
 
+    /// The variables that HAProxy has after this answer, if it had none before: what production sets. A name that HAProxy drops
+    /// is not there. A request that failed or waits sets nothing (but see
+    /// [`AgentSection::set_on_error`](crate::haproxy::AgentSection::set_on_error)).
+    ///
+    /// ```
+    /// use spop_core::{Actions, AgentConfig, EngineConfig, MessageList, Scope};
+    /// use spop_core::{haproxy::{Sample, VarRules}, testing::{Pair, Reply}};
+    ///
+    /// let mut pair = Pair::new(EngineConfig::haproxy_3_1(), AgentConfig::default(), |_| {
+    ///     let mut actions = Actions::new();
+    ///     actions.set_var(Scope::Session, "ip_score", 77).set_var(Scope::Session, "ip-country", "nl");
+    ///     Reply::Now(actions)
+    /// });
+    /// let mut question = MessageList::new();
+    /// question.message("check-ip");
+    ///
+    /// // `option var-prefix iprep`
+    /// let vars = pair.ask(&question)?.vars(&VarRules::new("iprep"));
+    /// assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(77)));
+    /// assert_eq!(vars.get("sess.iprep.ip-country"), None, "HAProxy takes no `-` in a name");
+    /// # Ok::<(), spop_core::engine::NotifyError>(())
+    /// ```
+    pub fn vars(&self, rules: &VarRules) -> Vars {
+        let mut vars = Vars::default();
+        if let Self::Answered(answer) = self {
+            vars.apply(rules, answer.actions());
+        }
+        vars
+    }
+
     /// The error, of a request that failed.
     pub const fn error(&self) -> Option<EngineError> {
         if let Self::Failed(error) = self { Some(*error) } else { None }
@@ -92,4 +123,17 @@ pub struct Counts {
     pub forgotten: u64,
     /// ACKs that answered nothing, with `async`.
     pub unclaimed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_answered_sets_nothing() {
+        let rules = VarRules::new("p").force();
+        for outcome in [Outcome::Waiting, Outcome::Failed(EngineError::Timeout)] {
+            assert_eq!(outcome.vars(&rules), Vars::default());
+        }
+    }
 }

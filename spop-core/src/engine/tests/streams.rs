@@ -78,7 +78,11 @@ fn only_an_answer_moves_the_frame_id_on() {
 fn the_variables_of_the_section_say_what_happened() {
     let (mut stream, mut vars, section) = (SpoeStream::new(9), Vars::default(), section());
     let answer = actions(|actions| {
-        actions.set_var(Scope::Session, "unknown", 1_i32).set_var(Scope::Transaction, "p", 99_i32);
+        actions
+            .set_var(Scope::Session, "unknown", 1_i32)
+            .set_var(Scope::Process, "unknown", 1_i32)
+            .set_var(Scope::Process, "p", 1_i32)
+            .set_var(Scope::Transaction, "p", 99_i32);
     });
     stream.begin(at(10)).unwrap();
     stream.end(at(14), &section, &mut vars, Ok(AckActions::lenient(&answer)), Times::default());
@@ -87,7 +91,12 @@ fn the_variables_of_the_section_say_what_happened() {
         (Some(4), Some(4)),
         "set after the answer's"
     );
-    assert_eq!((int(&vars, "txn.eng.error"), vars.get("sess.eng.unknown")), (None, None));
+    assert_eq!((int(&vars, "txn.eng.error"), int(&vars, "sess.eng.unknown")), (None, Some(1)));
+    assert_eq!(
+        (int(&vars, "proc.eng.unknown"), int(&vars, "proc.eng.p")),
+        (None, None),
+        "the section names `p` in scope txn only"
+    );
     stream.begin(at(20)).unwrap();
     stream.end(at(27), &section, &mut vars, Err(EngineError::Spop(Status(13))), Times::default());
     assert_eq!((int(&vars, "txn.eng.p"), int(&vars, "txn.eng.t")), (Some(7), Some(11)));
