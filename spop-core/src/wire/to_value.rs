@@ -248,9 +248,9 @@ mod tests {
         let string = "String([97, 98, 99])";
         assert_eq!(sent("abc"), string);
         assert_eq!(sent(&text), string);
-        assert_eq!(sent(&&text), string);
+        assert_eq!(sent([&text].first()), string, "an Option<&&String>");
         assert_eq!(sent(Cow::Borrowed("abc")), string);
-        assert_eq!(sent(&Cow::<str>::Owned(text.clone())), string);
+        assert_eq!(sent(Cow::<str>::Owned(text.clone())), string);
         assert_eq!(sent(Box::<str>::from("abc")), string);
         assert_eq!(sent(Arc::<str>::from("abc")), string);
         assert_eq!(sent(text), string);
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(sent(Bytes::from_static(b"\x00\xff")), binary);
         let v4 = Ipv4Addr::new(192, 0, 2, 1);
         assert_eq!(sent(v4), "Ipv4(192.0.2.1)");
-        assert_eq!(sent(&IpAddr::V4(v4)), "Ipv4(192.0.2.1)");
+        assert_eq!(sent(IpAddr::V4(v4)), "Ipv4(192.0.2.1)");
         assert_eq!(sent(IpAddr::V6(v4.to_ipv6_mapped())), "Ipv6(::ffff:192.0.2.1)");
         assert_eq!(sent(true), "Bool(true)");
     }
@@ -274,7 +274,9 @@ mod tests {
     fn none_is_null() {
         assert_eq!(sent(None::<String>), "Null");
         assert_eq!(sent(Some(7_u8)), "Uint32(7)");
-        assert_eq!(sent(&Some("x".to_owned())), "String([120])");
+        let some = Some("x".to_owned());
+        assert_eq!(sent(&some), "String([120])");
+        assert_eq!(sent(some), "String([120])");
         assert_eq!(sent(Some(&Value::Null)), "Null");
         assert_eq!(Value::from(None::<&str>), Value::Null);
     }
