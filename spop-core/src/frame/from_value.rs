@@ -204,12 +204,12 @@ mod tests {
     use alloc::string::ToString;
 
     use super::*;
-    use crate::{frame::MessageIter, notation};
+    use crate::{frame::Messages, notation};
 
     /// Takes argument `x` of a message.
     fn take<T: for<'a> FromValue<'a>>(argument: &str) -> Result<T, String> {
         let payload = notation::parse(&alloc::format!("NOTIFY fin 1 1 m {argument}")).unwrap().payload;
-        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        let message = Messages::decode(&payload).unwrap().iter().next().unwrap();
         message.arg("x").map_err(|error| error.to_string())
     }
 
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn values_are_borrowed_from_the_message() {
         let payload = notation::parse(r#"NOTIFY fin 1 1 "\xff" t=string:abc b=binary:00ff"#).unwrap().payload;
-        let message = MessageIter::decode(&payload).unwrap().next().unwrap();
+        let message = Messages::decode(&payload).unwrap().iter().next().unwrap();
         let text: &str = message.arg("t").unwrap();
         let bytes: &[u8] = message.arg("b").unwrap();
         assert_eq!((text, bytes), ("abc", [0, 255].as_slice()));
