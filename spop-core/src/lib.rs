@@ -98,6 +98,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+// The name that the runner of transcripts has for this crate.
+#[cfg(any(test, feature = "testing"))]
+extern crate self as spop_core;
 #[cfg(feature = "std")]
 extern crate std;
 

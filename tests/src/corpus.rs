@@ -8,12 +8,10 @@ use spop_core::{
     accept::{Addresses, ProxyVersion, encode_proxy_header},
     frame::put_frame,
     notation,
+    testing::transcript::{self, Directive, Step},
 };
 
-use crate::{
-    captures::{Capture, frames},
-    transcript::{self, Directive, Step},
-};
+use crate::captures::{Capture, frames};
 
 /// The longest input that is kept.
 pub const MAX_LEN: usize = 2_048;
@@ -94,7 +92,7 @@ pub fn seeds(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         }
     }
     if target == "agent" {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("transcripts");
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../spop-core/tests/transcripts");
         for entry in fs::read_dir(folder)? {
             for scenario in transcript::parse(&fs::read_to_string(entry?.path())?)? {
                 seeds.push(scenario.steps.iter().flat_map(|(_, step)| event(step)).collect());

@@ -1,4 +1,4 @@
-//! What the tests share: transcripts and captures for the reactors, real HAProxy, agents run as programs, and the HTTP
+//! What the tests share: captures for the reactors, real HAProxy, agents run as programs, and the HTTP
 //! traffic that goes through them.
 
 #![forbid(unsafe_code)]
@@ -17,7 +17,6 @@ pub mod relay;
 pub mod replay;
 pub mod restarts;
 pub mod stage;
-pub mod transcript;
 pub mod wait;
 pub mod wrk;
 

@@ -23,7 +23,7 @@ fn collect(dir: &Path, all: &mut String) {
 fn every_test_that_the_facts_name_exists() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = String::new();
-    for sources in ["tests", "transcripts", "captures"] {
+    for sources in ["tests", "captures", "../spop-core/tests"] {
         collect(&dir.join(sources), &mut all);
     }
     let facts = fs::read_to_string(dir.join("haproxy.md")).unwrap();

@@ -299,12 +299,10 @@ fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: L
                 driver.take(*n);
             }
             Event::Wait(millis) => driver.wait(Duration::from_millis(*millis)),
-            Event::Drain => driver.reactor.drain(driver.now),
+            Event::Drain => driver.drain(),
             Event::ReadBlocked => driver.read_blocked(),
             Event::Shut(progress) => driver.shut(*progress),
-            Event::Disconnect(status) => {
-                driver.disconnect(Status(u32::from(*status)), "");
-            }
+            Event::Disconnect(status) => driver.disconnect(Status(u32::from(*status)), ""),
             Event::Eof => driver.end(),
             Event::Reset => driver.reset(),
         }

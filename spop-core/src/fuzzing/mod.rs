@@ -14,17 +14,16 @@
 mod accept;
 pub mod agent;
 mod codec;
-pub mod driver;
 mod engine;
 mod hub;
 mod input;
 pub mod model;
 pub mod pair;
-pub mod random;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use crate::testing::transcript::{driver, random};
 pub use accept::accept;
 pub use agent::agent;
 pub use codec::{frames, notation, wire};

@@ -31,10 +31,11 @@
 //! ```
 
 mod drive;
-mod inbox;
 mod outcome;
 #[cfg(test)]
 mod tests;
+#[doc(hidden)]
+pub mod transcript;
 mod wire;
 
 use alloc::{
@@ -56,8 +57,8 @@ use crate::{
     notation::{self, print},
 };
 
-pub use inbox::Inbox;
 pub use outcome::{Counts, Outcome, Reply};
+pub use transcript::Inbox;
 use wire::Wire;
 pub use wire::{Conditions, Cuts};
 

@@ -4,6 +4,7 @@ mod interop;
 mod scenes;
 #[cfg(feature = "__fuzzing")]
 mod storms;
+mod transcripts;
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;

@@ -17,11 +17,28 @@
 //! Every action must be expected, every byte that leaves must be written down, and nothing may be left at the end. Sentences
 //! follow the grammar of [`notation`](spop_core::notation). What else can be said after a `*` is at [`Directive`].
 
+// `tests/transcripts.rs` compiles this module once more, so that it needs no feature: no path begins with `crate`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used
+)] // It is a test.
+
 mod config;
+#[doc(hidden)]
+pub mod driver;
+mod inbox;
+mod log;
 mod parse;
+#[doc(hidden)]
+pub mod random;
 mod run;
 
-use std::time::Duration;
+use alloc::{string::String, vec::Vec};
+use core::{error, fmt, time::Duration};
 
 use spop_core::{
     AgentConfig,
@@ -30,8 +47,9 @@ use spop_core::{
     notation::OwnedFrame,
 };
 
+pub use inbox::Inbox;
 pub use parse::parse;
-pub use run::{Way, run};
+pub use run::{Trace, Way, run};
 
 /// One connection.
 #[derive(Clone, Debug)]
@@ -45,12 +63,12 @@ pub struct Scenario {
     /// What lies above the socket.
     pub layers: Layers,
     /// What happens, with the line where it is written.
-    pub steps: Vec<(usize, Step)>,
+    pub steps: Vec<(usize, Line)>,
 }
 
 /// What a line says.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum Line {
     /// `>`: the peer sends these bytes.
     ToAgent(Vec<u8>),
     /// `<`: this frame leaves next.
@@ -120,3 +138,21 @@ pub enum Directive {
     /// `state in-flight=1 arriving=300 outgoing=0 skipped=2 phase=established`: any of these.
     State(Vec<(String, String)>),
 }
+
+/// What differs from what is written, or makes no sense, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub message: String,
+}
+
+/// `LINE: MESSAGE`.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.message)
+    }
+}
+
+impl error::Error for Failure {}

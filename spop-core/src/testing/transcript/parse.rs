@@ -1,25 +1,30 @@
 //! Reads transcripts.
 
-use std::time::Duration;
+use alloc::{
+    borrow::ToOwned,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::{fmt::Display, str::FromStr, time::Duration};
 
-use anyhow::{Context as _, bail};
 use spop_core::{
     AgentConfig,
     frame::Ids,
     link::{Layers, Progress},
-    notation,
+    notation::{self, OwnedFrame},
 };
 
-use super::{Directive, Scenario, Step, Which, config};
+use super::{Directive, Failure, Line, Scenario, Which, config};
 
-/// Reads the scenarios of a file. Errors begin with the number of the line.
+/// Reads the scenarios of a file.
 ///
 /// # Errors
 /// A line that makes no sense.
-pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
+pub fn parse(text: &str) -> Result<Vec<Scenario>, Failure> {
     let mut scenarios: Vec<Scenario> = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        let wrong = |why: String| Failure { line: number, message: format!("{line}: {why}") };
         if let Some(title) = line.strip_prefix("## ") {
             scenarios.push(Scenario {
                 title: title.to_owned(),
@@ -29,26 +34,25 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
                 steps: Vec::new(),
             });
         } else if !line.is_empty() && !line.starts_with('#') {
-            let scenario =
-                scenarios.last_mut().with_context(|| format!("{number}: `## TITLE` comes first"))?;
-            one(scenario, number, line).with_context(|| format!("{number}: {line}"))?;
+            let scenario = scenarios.last_mut().ok_or_else(|| wrong("`## TITLE` comes first".to_owned()))?;
+            one(scenario, number, line).map_err(wrong)?;
         }
     }
     Ok(scenarios)
 }
 
-fn one(scenario: &mut Scenario, number: usize, line: &str) -> anyhow::Result<()> {
+fn one(scenario: &mut Scenario, number: usize, line: &str) -> Result<(), String> {
     let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
     let rest = rest.trim();
     let step = match mark {
-        ">" => Step::ToAgent(match rest.strip_prefix("raw ") {
+        ">" => Line::ToAgent(match rest.strip_prefix("raw ") {
             Some(hex) => bytes(hex)?,
-            None => notation::parse_bytes(rest)?,
+            None => frame(rest)?.to_bytes(),
         }),
-        "<" if rest.starts_with("raw ") => Step::Raw(bytes(rest.trim_start_matches("raw "))?),
+        "<" if rest.starts_with("raw ") => Line::Raw(bytes(rest.trim_start_matches("raw "))?),
         "<" => match rest.strip_suffix(" *") {
-            Some(front) => Step::ToHaproxy { frame: notation::parse(front)?, open: true },
-            None => Step::ToHaproxy { frame: notation::parse(rest)?, open: false },
+            Some(front) => Line::ToHaproxy { frame: frame(front)?, open: true },
+            None => Line::ToHaproxy { frame: frame(rest)?, open: false },
         },
         "*" => match rest.split_once(' ').unwrap_or((rest, "")) {
             ("config", settings) => {
@@ -61,20 +65,25 @@ fn one(scenario: &mut Scenario, number: usize, line: &str) -> anyhow::Result<()>
                 scenario.steps.extend(hello(items)?.into_iter().map(|step| (number, step)));
                 return Ok(());
             }
-            (verb, words) => Step::Directive(directive(verb, words.trim())?),
+            (verb, words) => Line::Directive(directive(verb, words.trim())?),
         },
-        _ => bail!("a line begins with `>`, `<`, `*` or `#`"),
+        _ => return Err("a line begins with `>`, `<`, `*` or `#`".to_owned()),
     };
     scenario.steps.push((number, step));
     Ok(())
 }
 
-fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
-    Ok(notation::parse(&format!("UNSET - 0 0 hex:{hex}"))?.payload)
+/// A sentence of the [notation].
+fn frame(sentence: &str) -> Result<OwnedFrame, String> {
+    notation::parse(sentence).map_err(|error| error.to_string())
+}
+
+fn bytes(hex: &str) -> Result<Vec<u8>, String> {
+    Ok(frame(&format!("UNSET - 0 0 hex:{hex}"))?.payload)
 }
 
 /// The usual handshake. Items given replace the usual ones.
-fn hello(items: &str) -> anyhow::Result<[Step; 3]> {
+fn hello(items: &str) -> Result<[Line; 3], String> {
     let mut line = "HAPROXY-HELLO fin 0 0".to_owned();
     for (key, value) in [
         ("supported-versions=", "string:2.0"),
@@ -86,15 +95,15 @@ fn hello(items: &str) -> anyhow::Result<[Step; 3]> {
             line.extend([" ", key, value]);
         }
     }
-    let sent = notation::parse_bytes(&format!("{line} {items}"))?;
+    let sent = frame(&format!("{line} {items}"))?.to_bytes();
     Ok([
-        Step::ToAgent(sent),
-        Step::Directive(Directive::Expect("Established".to_owned())),
-        Step::ToHaproxy { frame: notation::parse("AGENT-HELLO fin 0 0")?, open: true },
+        Line::ToAgent(sent),
+        Line::Directive(Directive::Expect("Established".to_owned())),
+        Line::ToHaproxy { frame: frame("AGENT-HELLO fin 0 0")?, open: true },
     ])
 }
 
-fn directive(verb: &str, words: &str) -> anyhow::Result<Directive> {
+fn directive(verb: &str, words: &str) -> Result<Directive, String> {
     let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
     Ok(match verb {
         "expect" => Directive::Expect(words.to_owned()),
@@ -105,61 +114,66 @@ fn directive(verb: &str, words: &str) -> anyhow::Result<Directive> {
         "refuse" => Directive::Refuse(ids(words)?),
         "lame-duck" => Directive::LameDuck,
         "drain" => Directive::Drain,
-        "disconnect" => Directive::Disconnect(first.parse()?, rest.to_owned()),
+        "disconnect" => Directive::Disconnect(number(first)?, rest.to_owned()),
         "eof" => Directive::Eof,
         "reset" => Directive::Reset,
         "read-blocked" => Directive::ReadBlocked,
         "wait" => Directive::Wait(duration(words)?),
         "back" => Directive::Back(duration(words)?),
-        "ready" => Directive::Ready(words.parse()?),
-        "take" => Directive::Take(words.parse()?),
+        "ready" => Directive::Ready(number(words)?),
+        "take" => Directive::Take(number(words)?),
         "shut" => Directive::Shut(match words {
             "done" => Progress::Done,
             "started" => Progress::Started,
             "wanted" => Progress::Wanted,
-            _ => bail!("done, started or wanted"),
+            _ => return Err("done, started or wanted".to_owned()),
         }),
         "wants" => Directive::Wants(words.to_owned()),
         "timer" => Directive::Timer(words.to_owned()),
         "state" => {
             let pair = |item: &str| {
-                let (key, value) = item.split_once('=').context("key=value")?;
-                anyhow::Ok((key.to_owned(), value.to_owned()))
+                let (key, value) = item.split_once('=').ok_or("key=value")?;
+                Ok::<_, String>((key.to_owned(), value.to_owned()))
             };
             Directive::State(words.split_whitespace().map(pair).collect::<Result<_, _>>()?)
         }
-        _ => bail!("no such directive: {verb}"),
+        _ => return Err(format!("no such directive: {verb}")),
     })
 }
 
-fn actions(sentence: &str) -> anyhow::Result<Vec<u8>> {
-    Ok(notation::parse(&format!("ACK fin 0 0 {sentence}"))?.payload)
+fn actions(sentence: &str) -> Result<Vec<u8>, String> {
+    Ok(frame(&format!("ACK fin 0 0 {sentence}"))?.payload)
 }
 
-fn which(word: &str) -> anyhow::Result<Which> {
-    let (front, number) = match word.split_once('#') {
-        Some((front, number)) => (front, Some(number.parse()?)),
+fn which(word: &str) -> Result<Which, String> {
+    let (front, count) = match word.split_once('#') {
+        Some((front, count)) => (front, Some(number(count)?)),
         None => (word, None),
     };
-    Ok(Which { ids: ids(front)?, number })
+    Ok(Which { ids: ids(front)?, number: count })
 }
 
-fn ids(word: &str) -> anyhow::Result<Ids> {
-    let (stream, frame) = word.split_once('/').context("identifiers are STREAM/FRAME")?;
-    Ok(Ids::new(stream.parse()?, frame.parse()?))
+fn ids(word: &str) -> Result<Ids, String> {
+    let (stream, frame) = word.split_once('/').ok_or("identifiers are STREAM/FRAME")?;
+    Ok(Ids::new(number(stream)?, number(frame)?))
+}
+
+/// A number, or another word that has a fixed form.
+pub(super) fn number<T: FromStr<Err: Display>>(word: &str) -> Result<T, String> {
+    word.parse().map_err(|error| format!("{word}: {error}"))
 }
 
 /// A number with a unit: ns, ms, s or m.
-pub(super) fn duration(word: &str) -> anyhow::Result<Duration> {
-    let end = word.find(|ch: char| !ch.is_ascii_digit()).context("a unit: ns, ms, s or m")?;
+pub(super) fn duration(word: &str) -> Result<Duration, String> {
+    let end = word.find(|ch: char| !ch.is_ascii_digit()).ok_or("a unit: ns, ms, s or m")?;
     let (digits, unit) = word.split_at(end);
-    let number: u64 = digits.parse()?;
+    let number: u64 = number(digits)?;
     Ok(match unit {
         "ns" => Duration::from_nanos(number),
         "ms" => Duration::from_millis(number),
         "s" => Duration::from_secs(number),
         "m" => Duration::from_secs(60 * number),
-        _ => bail!("a unit: ns, ms, s or m"),
+        _ => return Err("a unit: ns, ms, s or m".to_owned()),
     })
 }
 

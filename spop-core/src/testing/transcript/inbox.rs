@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::Step;
+use spop_core::Step;
 
 /// Received bytes, and how many of them a reactor has used.
 ///

@@ -1,4 +1,4 @@
-//! An agent's reactor with a network and a clock that a test holds in its hands.
+//! An agent's reactor with a network and a clock that the test controls. All calls of a transcript to the reactor are here.
 
 use alloc::{
     borrow::ToOwned,
@@ -10,14 +10,17 @@ use alloc::{
 };
 use core::{fmt::Write as _, mem, time::Duration};
 
-use super::random::Random;
-use crate::{
-    AckError, Action, Actions, AgentConfig, AgentReactor, CloseReason, Closed, ConnectionId, Misuse, Settled,
-    Status, Ticket, Timestamp,
-    frame::{Flags, Frame, FrameType, Header, Ids},
-    link::{Layers, Lost, Progress},
-    notation,
-    testing::Inbox,
+use spop_core::{
+    AckError, Action, Actions, AgentConfig, AgentReactor, ConnectionId, Misuse, Settled, Status, Ticket,
+    Timestamp,
+    frame::Ids,
+    link::{Layers, Phase, Progress},
+};
+
+use super::{
+    inbox::Inbox,
+    log::{lost, reason, sentence},
+    random::Random,
 };
 
 /// How what the peer sends is cut into reads.
@@ -267,6 +270,16 @@ impl Driver {
         self.check();
     }
 
+    /// The agent finishes what it owes and disconnects.
+    pub fn drain(&mut self) {
+        self.reactor.drain(self.now);
+    }
+
+    /// Health checks are refused from now on.
+    pub fn lame_duck(&mut self) {
+        self.reactor.set_lame_duck(true);
+    }
+
     /// Refuses a NOTIFY that is still arriving.
     pub fn refuse(&mut self, ids: Ids) {
         if let Err(error) = self.reactor.abort(self.now, ids) {
@@ -281,6 +294,8 @@ impl Driver {
             Ok(Settled::Late { age }) => self.log.push(format!("Late {age:?}")),
             Ok(Settled::Dropped) => self.log.push("Dropped".to_owned()),
             Err(error) => self.refused(error),
+            #[allow(unreachable_patterns)] // Only where the crate compiles this itself.
+            Ok(other) => panic!("the log has no words for {other:?}"),
         }
         self.check();
     }
@@ -319,7 +334,7 @@ impl Driver {
     }
 
     /// Carries out an action; whether the input goes on after it.
-    pub fn note(&mut self, action: Action<'_>) -> bool {
+    fn note(&mut self, action: Action<'_>) -> bool {
         let (line, again) = match action {
             Action::Established(session) => {
                 let mut line = format!("Established {} {}", session.max_frame_size, session.capabilities);
@@ -372,6 +387,8 @@ impl Driver {
                 }
                 (lost(closed.lost), false)
             }
+            #[allow(unreachable_patterns)] // As above.
+            other => panic!("the log has no words for {other:?}"),
         };
         self.log.push(line);
         again
@@ -381,7 +398,7 @@ impl Driver {
     fn check(&mut self) {
         let reactor = &self.reactor;
         let interest = reactor.interest();
-        let closing = reactor.phase() == crate::link::Phase::Closing;
+        let closing = reactor.phase() == Phase::Closing;
         assert_eq!(interest, reactor.interest(), "reading it changes nothing");
         if interest.write {
             assert!(!reactor.outgoing().is_empty(), "writes nothing");
@@ -397,36 +414,4 @@ impl Driver {
             assert!(reactor.deadline().is_some(), "closing, but nothing ends it: {interest:?}");
         }
     }
-}
-
-/// The payload of a NOTIFY as a sentence has it, after a space.
-fn sentence(payload: &[u8]) -> String {
-    let header = Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids: Ids::ZERO };
-    let line = notation::print(Frame { header, payload }).to_string();
-    line.strip_prefix("NOTIFY fin 0 0").unwrap_or(&line).to_owned()
-}
-
-fn reason(closed: &Closed) -> String {
-    match &closed.reason {
-        CloseReason::PeerDisconnect { status, message } => {
-            format!("PeerDisconnect {} {}", status.0, message.escape_ascii())
-        }
-        CloseReason::Violation(violation) => format!("Violation {} {violation}", violation.status().0),
-        CloseReason::Timeout(timer) => format!("Timeout {timer:?}"),
-        CloseReason::Disconnect(status) => format!("Disconnect {}", status.0),
-        other => format!("{other:?}"),
-    }
-}
-
-fn lost(lost: Lost) -> String {
-    let Lost { messages, payloads, frame_bytes, answers } = lost;
-    let mut line = "Lost".to_owned();
-    for (count, what) in
-        [(messages, "messages"), (payloads, "payloads"), (frame_bytes, "frame-bytes"), (answers, "answers")]
-    {
-        if count > 0 {
-            let _ = write!(line, " {what}={count}");
-        }
-    }
-    line
 }

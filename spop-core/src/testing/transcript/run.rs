@@ -1,20 +1,32 @@
 //! Runs scenarios.
 
-#![allow(clippy::indexing_slicing)] // It is a test.
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::fmt;
 
-use anyhow::{Context as _, bail, ensure};
 use spop_core::{
     Actions, Status, Timestamp,
     frame::{AckAction, AckActions, Frame},
-    link::{Interest, Layer},
     notation::{self, OwnedFrame},
 };
 
-use super::{Directive, Scenario, Step, Which};
-use crate::{
+use super::{
+    Directive, Failure, Line, Scenario, Which,
     driver::{Cuts, Driver},
+    log,
     random::Random,
 };
+
+macro_rules! ensure {
+    ($holds:expr, $($words:tt)*) => {
+        if !$holds {
+            return Err(format!($($words)*));
+        }
+    };
+}
 
 /// How a scenario is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +37,31 @@ pub enum Way {
     Joined,
     /// One byte with each read and each write.
     Bytes,
-    /// Cut at random, with the front of the next frame behind where that must make no difference.
+    /// Cut at random, by this seed, with the front of the next frame behind where that must make no difference.
     Random(u64),
 }
 
-/// All that was said and sent: must be the same whichever way.
+impl Way {
+    /// The ways that every scenario is run; the first is the one the others are compared with.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::Whole, Self::Joined, Self::Bytes].into_iter().chain((0..8).map(Self::Random))
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("a frame with each read"),
+            Self::Joined => f.write_str("all frames with one read"),
+            Self::Bytes => f.write_str("byte by byte"),
+            Self::Random(seed) => write!(f, "cut at random, seed {seed}"),
+        }
+    }
+}
+
+/// All that happened and was sent: must be the same whichever way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Trace {
     /// Actions and errors.
     pub log: Vec<String>,
     /// The bytes that left.
@@ -41,8 +71,8 @@ pub struct Outcome {
 /// Runs a scenario one way.
 ///
 /// # Errors
-/// What differs from what is written, beginning with the number of the line.
-pub fn run(scenario: &Scenario, way: Way) -> anyhow::Result<Outcome> {
+/// What differs from what is written, and the line.
+pub fn run(scenario: &Scenario, way: Way) -> Result<Trace, Failure> {
     let cuts = match way {
         Way::Whole => Cuts::AsSent,
         Way::Joined => Cuts::Joined,
@@ -58,19 +88,19 @@ pub fn run(scenario: &Scenario, way: Way) -> anyhow::Result<Outcome> {
     };
     let mut steps = &scenario.steps[..];
     while let [(line, step), rest @ ..] = steps {
-        let done =
-            if matches!(step, Step::ToAgent(_)) { run.batch(steps, way) } else { run.step(step).map(|()| 1) };
-        let done = done.with_context(|| line.to_string())?;
-        run.look_ahead(&steps[done..], way);
-        steps = if done == 1 { rest } else { &steps[done..] };
+        if matches!(step, Line::ToAgent(_)) {
+            steps = run.batch(steps, way)?;
+        } else {
+            run.step(step).map_err(|message| Failure { line: *line, message })?;
+            steps = rest;
+        }
+        run.look_ahead(steps, way);
     }
-    run.nothing_left()
-        .with_context(|| format!("{}: at the end of \"{}\"", last(scenario), scenario.title))?;
-    Ok(Outcome { log: run.driver.log, sent: run.driver.sent })
-}
-
-fn last(scenario: &Scenario) -> usize {
-    scenario.steps.last().map_or(scenario.line, |(line, _)| *line)
+    run.nothing_left().map_err(|message| Failure {
+        line: scenario.steps.last().map_or(scenario.line, |(line, _)| *line),
+        message: format!("at the end of the scenario {message}"),
+    })?;
+    Ok(Trace { log: run.driver.log, sent: run.driver.sent })
 }
 
 struct Run {
@@ -85,41 +115,42 @@ struct Run {
 }
 
 impl Run {
-    /// Sends what stands before the next thing that is no expectation; returns how many steps that were.
-    fn batch(&mut self, steps: &[(usize, Step)], way: Way) -> anyhow::Result<usize> {
+    /// Sends what stands before the next thing that is no expectation; returns the steps after it.
+    fn batch<'a>(&mut self, steps: &'a [(usize, Line)], way: Way) -> Result<&'a [(usize, Line)], Failure> {
         let end = if way == Way::Whole {
             1
         } else {
             let passive =
-                |step: &Step| matches!(step, Step::ToAgent(_) | Step::Directive(Directive::Expect(_)));
+                |step: &Line| matches!(step, Line::ToAgent(_) | Line::Directive(Directive::Expect(_)));
             steps.iter().take_while(|(_, step)| passive(step)).count()
         };
-        for (_, step) in &steps[..end] {
-            if let Step::ToAgent(bytes) = step {
+        let (batch, rest) = steps.split_at(end);
+        for (_, step) in batch {
+            if let Line::ToAgent(bytes) = step {
                 self.driver.send(&bytes[self.early..]);
                 self.early = 0;
             }
         }
-        if way == Way::Joined && matches!(steps.get(end), Some((_, Step::Directive(Directive::Eof)))) {
+        if way == Way::Joined && matches!(rest.first(), Some((_, Line::Directive(Directive::Eof)))) {
             self.driver.end();
         }
         self.driver.read();
-        for (line, step) in &steps[..end] {
-            if let Step::Directive(Directive::Expect(words)) = step {
-                self.expect(words).with_context(|| line.to_string())?;
+        for (line, step) in batch {
+            if let Line::Directive(Directive::Expect(words)) = step {
+                self.expect(words).map_err(|message| Failure { line: *line, message })?;
             }
         }
-        Ok(end)
+        Ok(rest)
     }
 
     /// Sends the front of the next frame now, where whatever is written before it cannot tell the difference.
-    fn look_ahead(&mut self, steps: &[(usize, Step)], way: Way) {
+    fn look_ahead(&mut self, steps: &[(usize, Line)], way: Way) {
         if !matches!(way, Way::Random(_)) || self.early > 0 || self.random.below(2) == 0 {
             return;
         }
         for (_, step) in steps {
             match step {
-                Step::ToAgent(bytes) => {
+                Line::ToAgent(bytes) => {
                     // A length that cannot be accepted is noticed as soon as it is there.
                     let most = if (11..=200).contains(&bytes.len()) && bytes.starts_with(&[0, 0, 0]) {
                         bytes.len() - 1
@@ -131,26 +162,26 @@ impl Run {
                     self.driver.read();
                     return;
                 }
-                Step::ToHaproxy { .. }
-                | Step::Raw(_)
-                | Step::Directive(Directive::Expect(_) | Directive::Answer(..) | Directive::AnswerPart(..)) =>
+                Line::ToHaproxy { .. }
+                | Line::Raw(_)
+                | Line::Directive(Directive::Expect(_) | Directive::Answer(..) | Directive::AnswerPart(..)) =>
                     {}
-                Step::Directive(_) => return,
+                Line::Directive(_) => return,
             }
         }
     }
 
-    fn step(&mut self, step: &Step) -> anyhow::Result<()> {
+    fn step(&mut self, step: &Line) -> Result<(), String> {
         match step {
-            Step::ToAgent(_) => Ok(()),
-            Step::ToHaproxy { frame, open } => self.leaves(frame, *open),
-            Step::Raw(bytes) => {
+            Line::ToAgent(_) => Ok(()),
+            Line::ToHaproxy { frame, open } => self.leaves(frame, *open),
+            Line::Raw(bytes) => {
                 let found = self.bytes(bytes.len())?;
                 ensure!(found == *bytes, "what leaves is: {found:02x?}");
                 Ok(())
             }
-            Step::Directive(Directive::Expect(words)) => self.expect(words),
-            Step::Directive(directive) => {
+            Line::Directive(Directive::Expect(words)) => self.expect(words),
+            Line::Directive(directive) => {
                 // The end of the input may have been read already, together with what came before it.
                 if !matches!(directive, Directive::Eof) {
                     self.all_expected()?;
@@ -160,7 +191,7 @@ impl Run {
         }
     }
 
-    fn directive(&mut self, directive: &Directive) -> anyhow::Result<()> {
+    fn directive(&mut self, directive: &Directive) -> Result<(), String> {
         let driver = &mut self.driver;
         match directive {
             Directive::Expect(_) => {}
@@ -181,12 +212,9 @@ impl Run {
                 driver.fail(index);
             }
             Directive::Refuse(ids) => driver.refuse(*ids),
-            Directive::LameDuck => driver.reactor.set_lame_duck(true),
-            Directive::Drain => driver.reactor.drain(driver.now),
-            Directive::Disconnect(status, message) => {
-                let action = driver.reactor.disconnect(driver.now, Status(*status), message);
-                driver.note(action);
-            }
+            Directive::LameDuck => driver.lame_duck(),
+            Directive::Drain => driver.drain(),
+            Directive::Disconnect(status, message) => driver.disconnect(Status(*status), message),
             Directive::Eof => driver.end(),
             Directive::Reset => driver.reset(),
             Directive::ReadBlocked => driver.read_blocked(),
@@ -202,19 +230,18 @@ impl Run {
             }
             Directive::Shut(progress) => driver.shut(*progress),
             Directive::Wants(words) => {
-                let wants = wants(driver.reactor.interest());
+                let wants = log::wants(driver.reactor.interest());
                 ensure!(wants == *words, "it wants {wants}");
             }
             Directive::Timer(words) => {
-                let timer = driver.reactor.deadline().map_or("none".to_owned(), |(at, timer)| {
-                    format!("{} {:?}", timer_name(timer), at.since(driver.now))
-                });
+                let timer = log::timer(&driver.reactor, driver.now);
                 let words = words.strip_suffix(" 10m").map_or(words.clone(), |name| format!("{name} 600s"));
                 ensure!(timer == words, "the next timer is {timer}");
             }
             Directive::State(items) => {
                 for (key, value) in items {
-                    let found = state(driver, key)?;
+                    let found =
+                        log::state(&driver.reactor, key).ok_or_else(|| format!("no such state: {key}"))?;
                     ensure!(found == *value, "{key} is {found}");
                 }
             }
@@ -223,8 +250,8 @@ impl Run {
         Ok(())
     }
 
-    fn expect(&mut self, words: &str) -> anyhow::Result<()> {
-        let Some(found) = self.driver.log.get(self.expected) else { bail!("nothing more happened") };
+    fn expect(&mut self, words: &str) -> Result<(), String> {
+        let found = self.driver.log.get(self.expected).ok_or("nothing more happened")?;
         let rest = found.strip_prefix(words);
         ensure!(
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':', ';', ','])),
@@ -234,18 +261,18 @@ impl Run {
         Ok(())
     }
 
-    fn all_expected(&self) -> anyhow::Result<()> {
+    fn all_expected(&self) -> Result<(), String> {
         match self.driver.log.get(self.expected) {
-            Some(line) => bail!("before this happened: {line}"),
+            Some(line) => Err(format!("before this happened: {line}")),
             None => Ok(()),
         }
     }
 
-    fn leaves(&mut self, frame: &OwnedFrame, open: bool) -> anyhow::Result<()> {
+    fn leaves(&mut self, frame: &OwnedFrame, open: bool) -> Result<(), String> {
         let prefix = self.bytes(4)?;
         let len = u32::from_be_bytes(prefix.try_into().unwrap_or_default()) as usize;
         let bytes = self.bytes(len)?;
-        let found = Frame::decode(&bytes)?;
+        let found = Frame::decode(&bytes).map_err(|error| error.to_string())?;
         let same = if open {
             found.header == frame.header && found.payload.starts_with(&frame.payload)
         } else {
@@ -256,17 +283,15 @@ impl Run {
     }
 
     /// The next bytes that leave.
-    fn bytes(&mut self, n: usize) -> anyhow::Result<Vec<u8>> {
+    fn bytes(&mut self, n: usize) -> Result<Vec<u8>, String> {
         let missing = (self.checked + n).saturating_sub(self.driver.sent.len());
         self.driver.take(missing);
-        let Some(bytes) = self.driver.sent.get(self.checked..self.checked + n) else {
-            bail!("nothing more leaves");
-        };
+        let bytes = self.driver.sent.get(self.checked..self.checked + n).ok_or("nothing more leaves")?;
         self.checked += n;
         Ok(bytes.to_vec())
     }
 
-    fn nothing_left(&self) -> anyhow::Result<()> {
+    fn nothing_left(&self) -> Result<(), String> {
         self.all_expected()?;
         let unchecked = &self.driver.sent[self.checked..];
         let left = [unchecked, self.driver.reactor.outgoing()].concat();
@@ -277,59 +302,28 @@ impl Run {
             let len = u32::from_be_bytes(left.first_chunk().copied()?) as usize;
             Frame::decode(rest.get(..len)?).ok()
         }) {
-            Some(frame) => bail!("this frame is left: {}", notation::print(frame)),
-            None => bail!("{} bytes are left", left.len()),
+            Some(frame) => Err(format!("this frame is left: {}", notation::print(frame))),
+            None => Err(format!("{} bytes are left", left.len())),
         }
     }
 }
 
-fn index(driver: &Driver, which: Which) -> anyhow::Result<usize> {
+fn index(driver: &Driver, which: Which) -> Result<usize, String> {
     let mut all = driver.tickets.iter().enumerate().filter(|(_, ticket)| ticket.ids() == which.ids);
     let found = match which.number {
         Some(number) => all.nth(number - 1),
         None => all.next_back(),
     };
-    Ok(found.with_context(|| format!("there is no ticket {which:?}"))?.0)
+    Ok(found.ok_or_else(|| format!("there is no ticket {}", which.ids))?.0)
 }
 
-fn actions(payload: &[u8]) -> anyhow::Result<Actions> {
+fn actions(payload: &[u8]) -> Result<Actions, String> {
     let mut actions = Actions::new();
-    for action in &AckActions::decode(payload)? {
+    for action in &AckActions::decode(payload).map_err(|error| error.to_string())? {
         match action {
             AckAction::SetVar { scope, name, value } => actions.set_var(scope, name, value),
             AckAction::UnsetVar { scope, name } => actions.unset_var(scope, name),
         };
     }
     Ok(actions)
-}
-
-fn wants(interest: Interest) -> String {
-    let words: Vec<_> = [
-        (interest.read, "read"),
-        (interest.write, "write"),
-        (interest.resume, "resume"),
-        (interest.shut == Some(Layer::Data), "shut-data"),
-        (interest.shut == Some(Layer::Transport), "shut-transport"),
-        (interest.close, "close"),
-    ]
-    .into_iter()
-    .filter_map(|(wanted, word)| wanted.then_some(word))
-    .collect();
-    if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
-}
-
-fn timer_name(timer: spop_core::Timer) -> String {
-    format!("{timer:?}").to_lowercase()
-}
-
-fn state(driver: &Driver, key: &str) -> anyhow::Result<String> {
-    let reactor = &driver.reactor;
-    Ok(match key {
-        "in-flight" => reactor.in_flight().to_string(),
-        "arriving" => reactor.arriving_bytes().to_string(),
-        "outgoing" => reactor.outgoing_bytes().to_string(),
-        "skipped" => reactor.skipped_frames().to_string(),
-        "phase" => format!("{:?}", reactor.phase()).to_lowercase(),
-        _ => bail!("no such state: {key}"),
-    })
 }
