@@ -26,13 +26,13 @@ fn types() -> impl Iterator<Item = FrameType> {
 }
 
 fn source(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spop-core/src").join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path);
     fs::read_to_string(path).unwrap()
 }
 
 /// Compares with `snapshots/NAME`, or writes it when the variable UPDATE is set.
 fn snapshot(name: &str, found: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
     if env::var_os("UPDATE").is_some() {
         fs::write(&path, found).unwrap();
     }
