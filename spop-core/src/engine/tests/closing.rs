@@ -104,8 +104,8 @@ fn a_drain_ends_before_what_comes_behind_the_last_answer() {
             let (mut engine, ids) = draining(config);
             let mut said = vec![];
             let ack = format!("ACK fin {} {}", ids.stream, ids.frame);
-            // No agent may send that.
-            let frames = [&*ack, "NOTIFY fin 1 1 m"];
+            // An error: fragments were not announced.
+            let frames = [&*ack, "ACK - 1 1"];
             if apart {
                 for frame in frames {
                     said.extend(engine.feed(&[frame]));

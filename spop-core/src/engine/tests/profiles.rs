@@ -141,7 +141,6 @@ fn the_end_of_input_behind_a_disconnect_hides_it_from_requests() {
 }
 
 /// What a user of `Pair` sees of these profiles.
-#[cfg(feature = "testing")]
 mod in_a_pair {
     use super::*;
     use crate::{
