@@ -55,6 +55,9 @@ pub struct Timeouts {
     /// `pool-purge-delay` since 3.1), so that HAProxy closes first: a request that is sent within 0.25 ms of the moment at
     /// which the agent leaves is lost.
     pub idle: Option<Duration>,
+    /// From the last use of a connection to giving back the memory that its requests have left behind. Default 1 s, so that a
+    /// busy connection does not allocate it again and again.
+    pub memory: Option<Duration>,
     /// While bytes wait to be sent and none leaves. Default 30 s.
     pub write: Option<Duration>,
     /// From a NOTIFY to its answer. Default 30 s, far beyond any `timeout processing` of HAProxy: a handler that never
@@ -73,6 +76,7 @@ impl Default for Timeouts {
             hello: Some(Duration::from_secs(5)),
             frame: Some(Duration::from_secs(10)),
             idle: Some(Duration::from_secs(600)),
+            memory: Some(Duration::from_secs(1)),
             write: Some(Duration::from_secs(30)),
             message: Some(Duration::from_secs(30)),
             drain: Duration::from_secs(10),

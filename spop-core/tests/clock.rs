@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // It is a test.
 
+extern crate alloc;
+
+#[allow(dead_code, unreachable_pub)] // Not all tests need all of it.
+#[path = "../src/testing/transcript/inbox.rs"]
+mod inbox;
+
 use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use inbox::Inbox;
 use proptest::{collection, prelude::*, sample::select};
 use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor,
@@ -95,7 +101,7 @@ fn forwards(times: &[u64]) -> Vec<u64> {
 /// Both reactors, as one test drives them.
 trait Reactor {
     const FRAMES: [&str; 6];
-    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut BytesMut, log: &mut Vec<String>);
+    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut Inbox, log: &mut Vec<String>);
     fn outgoing(&self) -> &[u8];
     fn follows(&self) -> (Interest, Option<(Timestamp, Timer)>);
 }
@@ -119,12 +125,12 @@ impl Agent {
 impl Reactor for Agent {
     const FRAMES: [&str; 6] = TO_AGENT;
 
-    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut BytesMut, log: &mut Vec<String>) {
+    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut Inbox, log: &mut Vec<String>) {
         let mut action = match input {
-            Input::Frame(_) | Input::Half(_) | Input::Ask => self.0.on_bytes(now, inbox),
+            Input::Frame(_) | Input::Half(_) | Input::Ask => inbox.feed(|input| self.0.on_bytes(now, input)),
             Input::Answer => {
                 let Some(ticket) = self.1.pop() else {
-                    let _ = self.0.on_sent(now, 0);
+                    let _ = self.0.on_sent(now, 0).unwrap();
                     return;
                 };
                 let mut actions = Actions::new();
@@ -133,15 +139,24 @@ impl Reactor for Agent {
                 return;
             }
             Input::Timeout => self.0.on_timeout(now),
-            Input::Sent(n) => self.0.on_sent(now, self.0.outgoing().len().min(*n)),
+            Input::Sent(n) => self.0.on_sent(now, self.0.outgoing().len().min(*n)).unwrap(),
             Input::ReadBlocked => self.0.on_read_blocked(now),
-            Input::Shut => self.0.on_write_shut(now, Progress::Done),
+            Input::Shut => match self.0.on_write_shut(now, Progress::Done) {
+                Ok(action) => action,
+                Err(misuse) => return log.push(format!("{misuse:?}")),
+            },
             Input::Drain => return self.0.drain(now),
-            Input::Disconnect => self.0.disconnect(now, Status(7), "enough"),
+            Input::Disconnect => {
+                self.0.disconnect(now, Status(7), "enough");
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            }
         };
         while self.note(action, log) {
-            action =
-                if let Input::Timeout = input { self.0.on_timeout(now) } else { self.0.on_bytes(now, inbox) };
+            action = if let Input::Timeout = input {
+                self.0.on_timeout(now)
+            } else {
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            };
         }
     }
 
@@ -159,9 +174,11 @@ struct Engine(EngineReactor);
 impl Reactor for Engine {
     const FRAMES: [&str; 6] = TO_ENGINE;
 
-    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut BytesMut, log: &mut Vec<String>) {
+    fn input(&mut self, now: Timestamp, input: &Input, inbox: &mut Inbox, log: &mut Vec<String>) {
         let mut action = match input {
-            Input::Frame(_) | Input::Half(_) | Input::Answer => self.0.on_bytes(now, inbox),
+            Input::Frame(_) | Input::Half(_) | Input::Answer => {
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            }
             Input::Ask => {
                 let mut list = MessageList::new();
                 list.message("m");
@@ -169,11 +186,20 @@ impl Reactor for Engine {
                 return;
             }
             Input::Timeout => self.0.on_timeout(now),
-            Input::Sent(n) => self.0.on_sent(now, self.0.outgoing().len().min(*n)),
+            Input::Sent(n) => self.0.on_sent(now, self.0.outgoing().len().min(*n)).unwrap(),
             Input::ReadBlocked => self.0.on_read_blocked(now),
-            Input::Shut => self.0.on_write_shut(now, Progress::Done),
-            Input::Drain => self.0.drain(now),
-            Input::Disconnect => self.0.disconnect(now, Status(7)),
+            Input::Shut => match self.0.on_write_shut(now, Progress::Done) {
+                Ok(action) => action,
+                Err(misuse) => return log.push(format!("{misuse:?}")),
+            },
+            Input::Drain => {
+                self.0.drain(now);
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            }
+            Input::Disconnect => {
+                self.0.disconnect(now, Status(7));
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            }
         };
         loop {
             log.push(format!("{action:?}"));
@@ -181,8 +207,11 @@ impl Reactor for Engine {
             {
                 return;
             }
-            action =
-                if let Input::Timeout = input { self.0.on_timeout(now) } else { self.0.on_bytes(now, inbox) };
+            action = if let Input::Timeout = input {
+                self.0.on_timeout(now)
+            } else {
+                inbox.feed(|input| self.0.on_bytes(now, input))
+            };
         }
     }
 
@@ -198,7 +227,7 @@ impl Reactor for Engine {
 /// Runs the inputs at these times; returns all that was said and sent.
 fn run<R: Reactor>(mut reactor: R, hello: &str, inputs: &[Input], times: &[u64]) -> Vec<String> {
     let mut log = Vec::new();
-    let mut inbox = BytesMut::from(&notation::parse_bytes(hello).unwrap()[..]);
+    let mut inbox = Inbox::from(&notation::parse_bytes(hello).unwrap()[..]);
     let mut latest = Timestamp::from_millis(times[0]);
     reactor.input(latest, &Input::Frame(0), &mut inbox, &mut log);
     for (input, millis) in inputs.iter().zip(times) {

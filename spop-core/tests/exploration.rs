@@ -7,6 +7,12 @@
 
 #![allow(clippy::panic, clippy::indexing_slicing, clippy::unwrap_used)] // It is a test.
 
+extern crate alloc;
+
+#[allow(dead_code, unreachable_pub)] // Not all tests need all of it.
+#[path = "../src/testing/transcript/inbox.rs"]
+mod inbox;
+
 use std::{
     collections::{HashMap, VecDeque, hash_map::DefaultHasher},
     env,
@@ -16,13 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use inbox::Inbox;
 use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor,
     MessageList, Notify, Scope, Settled, Status, Ticket, Timestamp, Value,
     engine::NotifyId,
     frame::{AckAction, Capabilities, Ids},
-    link::{Phase, Progress, Step},
+    link::{Phase, Progress},
 };
 
 /// Something that may happen next.
@@ -118,7 +124,7 @@ enum Outcome {
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Independent facts.
 struct End {
-    inbox: BytesMut,
+    inbox: Inbox,
     sent: VecDeque<u8>,
     /// It sends no more.
     shut: bool,
@@ -193,7 +199,7 @@ impl<'a> World<'a> {
             }
             if interest.read && !self.agent_end.eof && self.engine_end.arrives() {
                 ops.push(Op::AgentHears);
-            } else if interest.read && !self.blocked && self.agent.closing().current() == Some(Step::Drain) {
+            } else if interest.read && !self.blocked && self.agent.is_draining() {
                 ops.push(Op::ReadBlocked);
             }
         }
@@ -239,13 +245,13 @@ impl<'a> World<'a> {
             Op::EngineSends => {
                 let bytes = self.engine.outgoing().to_vec();
                 self.engine_end.sent.extend(&bytes);
-                let action = self.engine.on_sent(self.now, bytes.len());
+                let action = self.engine.on_sent(self.now, bytes.len()).unwrap();
                 self.engine_says(action);
             }
             Op::AgentSends => {
                 let bytes = self.agent.outgoing().to_vec();
                 self.agent_end.sent.extend(&bytes);
-                let action = self.agent.on_sent(self.now, bytes.len());
+                let action = self.agent.on_sent(self.now, bytes.len()).unwrap();
                 self.agent_says(action);
             }
             Op::EngineHears => self.engine_hears(),
@@ -265,19 +271,14 @@ impl<'a> World<'a> {
                 self.agent.drain(self.now);
                 self.blocked = false;
             }
-            Op::DrainEngine => {
-                let action = self.engine.drain(self.now);
-                self.engine_says(action);
-            }
+            Op::DrainEngine => self.engine.drain(self.now),
             Op::DisconnectAgent => {
                 self.calm = false;
-                let action = self.agent.disconnect(self.now, Status(99), "enough");
-                self.agent_says(action);
+                self.agent.disconnect(self.now, Status(99), "enough");
             }
             Op::DisconnectEngine => {
                 self.calm = false;
-                let action = self.engine.disconnect(self.now, Status::NORMAL);
-                self.engine_says(action);
+                self.engine.disconnect(self.now, Status::NORMAL);
             }
             Op::Lose => self.lose(),
             Op::Time => self.time(),
@@ -325,16 +326,11 @@ impl<'a> World<'a> {
                 }
                 Err(error) => Err(error),
             },
-            Reply::Fail => {
-                let waited = self.agent.is_waiting(ticket.id());
-                let action = self.agent.fail(self.now, ticket).unwrap();
-                self.agent_says(action);
-                Ok(if waited { Settled::Queued } else { Settled::Dropped })
-            }
+            Reply::Fail => self.agent.fail(self.now, ticket),
         };
         match settled {
             Ok(settled) => {
-                self.queued[number] |= settled == Settled::Queued;
+                self.queued[number] |= settled != Settled::Dropped;
                 self.owed[number] |=
                     settled == Settled::Queued && matches!(reply, Reply::Short | Reply::Long);
             }
@@ -342,8 +338,7 @@ impl<'a> World<'a> {
                 // What does not fit is a failure.
                 let ticket = error.into_ticket();
                 self.queued[number] |= self.agent.is_waiting(ticket.id());
-                let action = self.agent.fail(self.now, ticket).unwrap();
-                self.agent_says(action);
+                self.agent.fail(self.now, ticket).unwrap();
             }
         }
     }
@@ -358,17 +353,22 @@ impl<'a> World<'a> {
         let piece = self.agent_end.piece();
         self.engine_end.eof = piece.is_empty();
         self.engine_end.inbox.extend_from_slice(&piece);
+        self.engine_goes_on();
+    }
+
+    fn engine_goes_on(&mut self) {
+        let mut inbox = std::mem::take(&mut self.engine_end.inbox);
         loop {
-            let inbox = &mut self.engine_end.inbox;
             let action = if self.engine_end.eof {
-                self.engine.on_input_eof(self.now, inbox)
+                inbox.feed(|input| self.engine.on_input_eof(self.now, input))
             } else {
-                self.engine.on_bytes(self.now, inbox)
+                inbox.feed(|input| self.engine.on_bytes(self.now, input))
             };
             if !self.engine_says(action) {
-                return;
+                break;
             }
         }
+        self.engine_end.inbox = inbox;
     }
 
     fn agent_hears(&mut self) {
@@ -382,9 +382,9 @@ impl<'a> World<'a> {
         let mut inbox = std::mem::take(&mut self.agent_end.inbox);
         loop {
             let action = if self.agent_end.eof {
-                self.agent.on_input_eof(self.now, &mut inbox)
+                inbox.feed(|input| self.agent.on_input_eof(self.now, input))
             } else {
-                self.agent.on_bytes(self.now, &mut inbox)
+                inbox.feed(|input| self.agent.on_bytes(self.now, input))
             };
             if !self.agent_says(action) {
                 break;
@@ -433,8 +433,9 @@ impl<'a> World<'a> {
     fn agent_says(&mut self, action: Action) -> bool {
         match action {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return false,
-            Action::RunMessages(Notify { ticket, messages }) => {
-                let number = messages.get("m").and_then(|message| message.get("n")?.as_integer()).unwrap();
+            Action::RunMessages(Notify { ticket, payload }) => {
+                let number =
+                    payload.messages().get("m").and_then(|message| message.get("n")?.as_integer()).unwrap();
                 self.tickets.push((ticket, usize::try_from(number).unwrap()));
             }
             Action::Close(closed) => {
@@ -495,11 +496,14 @@ impl<'a> World<'a> {
             let interest = self.engine.interest();
             self.engine_end.closed = interest.close;
             self.engine_end.shut |= interest.close || interest.shut.is_some();
-            if interest.shut.is_none() {
+            if interest.resume {
+                self.engine_goes_on();
+            } else if interest.shut.is_some() {
+                let action = self.engine.on_write_shut(self.now, Progress::Done).unwrap();
+                self.engine_says(action);
+            } else {
                 break;
             }
-            let action = self.engine.on_write_shut(self.now, Progress::Done);
-            self.engine_says(action);
         }
         while !self.agent_end.closed {
             let interest = self.agent.interest();
@@ -508,7 +512,7 @@ impl<'a> World<'a> {
             if interest.resume {
                 self.agent_goes_on();
             } else if interest.shut.is_some() {
-                let action = self.agent.on_write_shut(self.now, Progress::Done);
+                let action = self.agent.on_write_shut(self.now, Progress::Done).unwrap();
                 self.agent_says(action);
             } else {
                 break;
@@ -661,7 +665,9 @@ fn scenario(name: &'static str, mut engine: EngineConfig) -> Scenario {
     let mut agent = AgentConfig::default();
     agent.max_frame_size = 256;
     // It holds answers back for some milliseconds, and here all waiting that is not for a peer is too much.
-    agent.farewell = None;
+    agent.drain_timing = None;
+    // A deadline more would double the states, and nothing depends on it.
+    agent.timeouts.memory = None;
     agent.limits.max_payload = PAYLOAD;
     agent.limits.max_payload_bytes = 2 * PAYLOAD;
     agent.limits.max_outgoing = OUTGOING + LONG;

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
+extern crate alloc;
+
+#[allow(dead_code, unreachable_pub)] // Not all tests need all of it.
+#[path = "../src/testing/transcript/inbox.rs"]
+mod inbox;
+
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use inbox::Inbox;
 use spop_core::{
     Action, AgentConfig, AgentReactor, CloseReason, ConnectionId, Status, Timestamp,
     frame::{Flags, FrameType},
@@ -187,14 +193,14 @@ const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-fra
 struct Machine {
     reactor: AgentReactor,
     now: Timestamp,
-    inbox: BytesMut,
+    inbox: Inbox,
 }
 
 impl Machine {
     fn new(phase: Phase) -> Self {
         let now = Timestamp::ZERO;
         let reactor = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
-        let mut machine = Self { reactor, now, inbox: BytesMut::new() };
+        let mut machine = Self { reactor, now, inbox: Inbox::new() };
         if phase == Phase::Established {
             machine.receive(HELLO);
             let hello = machine.reactor.outgoing().len();
@@ -207,7 +213,7 @@ impl Machine {
     fn receive(&mut self, line: &str) -> Option<CloseReason> {
         self.inbox.extend_from_slice(&notation::parse_bytes(line).unwrap());
         loop {
-            match self.reactor.on_bytes(self.now, &mut self.inbox) {
+            match self.inbox.feed(|input| self.reactor.on_bytes(self.now, input)) {
                 Action::Close(closed) => return Some(closed.reason),
                 Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return None,
                 _ => {}
@@ -267,7 +273,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
         assert_eq!(machine.reactor.phase(), Phase::Closing);
 
         let mut machine = Machine::new(phase);
-        let eof = machine.reactor.on_input_eof(machine.now, &mut machine.inbox);
+        let eof = machine.inbox.feed(|input| machine.reactor.on_input_eof(machine.now, input));
         assert!(matches!(eof, Action::Close(_)));
         assert_eq!(machine.reactor.phase(), Phase::Closing);
 

@@ -94,7 +94,9 @@ impl Link {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
-            next.offer(self.memory.deadline(self.active), Timer::Memory);
+            if self.nothing_to_send() {
+                next.offer(self.memory.deadline(self.active, timeouts.memory), Timer::Memory);
+            }
         }
         next.0
     }

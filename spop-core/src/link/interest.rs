@@ -57,7 +57,7 @@ pub enum Timer {
     Refused,
     /// Nothing happens.
     Idle,
-    /// The connection was quiet for a second, and gives unused memory back.
+    /// The connection was quiet for a while, and gives unused memory back.
     Memory,
     /// The connection is older than it may be.
     Age,

@@ -180,6 +180,8 @@ pub(super) fn duration(word: &str) -> Result<Duration, String> {
 /// The defaults, but no time limits for answers: a scenario about answers that come late says so itself.
 fn config() -> AgentConfig {
     let mut config = AgentConfig::default();
+    // Scenarios whose deadlines count are about others.
+    config.timeouts.memory = None;
     config.timeouts.message = None;
     config.processing = None;
     config
