@@ -37,7 +37,7 @@ fn best(in_flight: usize, arguments: usize) -> f64 {
     let mut config = AgentConfig::default();
     config.limits.max_in_flight = in_flight + 1;
     let mut now = Timestamp::ZERO;
-    let mut agent = AgentReactor::new(Arc::new(config), ConnectionId(1), now);
+    let mut agent = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), now);
     let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
     let _ = agent.on_bytes(now, &notation::parse_bytes(hello).unwrap());
     let _ = agent.on_sent(now, agent.outgoing().len()).unwrap();

@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use inbox::Inbox;
 use proptest::{collection, prelude::*, sample::select};
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor,
-    Interest, MessageList, Scope, Status, Ticket, Timestamp,
+    Action, Actions, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor, Interest,
+    MessageList, Scope, Status, Ticket, Timestamp,
     link::{Progress, Timer},
     notation,
 };
@@ -275,7 +275,7 @@ proptest! {
                      capabilities=string:pipelining,fragmentation";
         let agent = || {
             let start = Timestamp::from_millis(times[0]);
-            Agent(AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), start), Vec::new())
+            Agent(AgentReactor::new(Arc::default(), ConnectionId(1), start), Vec::new())
         };
         let jumped = run(agent(), hello, &inputs, &times);
         same(&jumped, &run(agent(), hello, &inputs, &forwards(&times)));
@@ -298,7 +298,7 @@ proptest! {
         config.timeouts.hello = Some(Duration::from_secs(5));
         config.timeouts.idle = Some(Duration::from_secs(30));
         config.timeouts.write = Some(Duration::from_secs(30));
-        let config = Arc::new(config);
+        let config = Arc::new(config.checked().unwrap());
         let engine = || {
             let start = Timestamp::from_millis(times[0]);
             Engine(EngineReactor::new(Arc::clone(&config), ConnectionId(1), start))

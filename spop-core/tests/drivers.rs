@@ -29,7 +29,7 @@ fn frame(line: &str) -> Vec<u8> {
 }
 
 fn established(config: AgentConfig, connection: u64) -> (AgentReactor, Inbox) {
-    let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(connection), NOW);
+    let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(connection), NOW);
     let mut inbox = Inbox::from(&frame(HELLO)[..]);
     assert!(matches!(inbox.feed(|input| reactor.on_bytes(NOW, input)), Action::Established(_)));
     assert!(matches!(inbox.feed(|input| reactor.on_bytes(NOW, input)), Action::SendFrames));
@@ -194,7 +194,7 @@ fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
 fn limits_of_nothing_let_one_through_at_a_time() {
     let mut config = AgentConfig::default();
     (config.limits.max_in_flight, config.limits.max_outgoing) = (0, 0);
-    let config = Arc::new(config);
+    let config = Arc::new(config.checked().unwrap());
     // Others may use the same configuration.
     let mut reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(1), NOW);
     assert_eq!(config.limits.max_in_flight, 0);

@@ -156,8 +156,16 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             now,
-            engine: EngineReactor::new(Arc::new(scenario.engine.clone()), ConnectionId(0), now),
-            agent: AgentReactor::new(Arc::new(scenario.agent.clone()), ConnectionId(0), now),
+            engine: EngineReactor::new(
+                Arc::new(scenario.engine.clone().checked().unwrap()),
+                ConnectionId(0),
+                now,
+            ),
+            agent: AgentReactor::new(
+                Arc::new(scenario.agent.clone().checked().unwrap()),
+                ConnectionId(0),
+                now,
+            ),
             engine_end: End::default(),
             agent_end: End::default(),
             tickets: Vec::new(),

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path, sync::Arc
 
 use inbox::Inbox;
 use spop_core::{
-    Action, AgentConfig, AgentReactor, CloseReason, ConnectionId, Status, Timestamp,
+    Action, AgentReactor, CloseReason, ConnectionId, Status, Timestamp,
     frame::{Flags, FrameType},
     link::{Illegal, Phase, Side, Verdict, judge},
     notation,
@@ -199,7 +199,7 @@ struct Machine {
 impl Machine {
     fn new(phase: Phase) -> Self {
         let now = Timestamp::ZERO;
-        let reactor = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
+        let reactor = AgentReactor::new(Arc::default(), ConnectionId(1), now);
         let mut machine = Self { reactor, now, inbox: Inbox::new() };
         if phase == Phase::Established {
             machine.receive(HELLO);

@@ -13,13 +13,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use spop_core::{Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Scope, link::Progress};
+use spop_core::{
+    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Scope, config::Checked, link::Progress,
+};
 
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:12345".into());
     let listener = TcpListener::bind(address)?;
     println!("listening on {}", listener.local_addr()?);
-    let config = Arc::new(AgentConfig::default());
+    let config = Arc::default();
     for number in 0.. {
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
@@ -40,7 +42,7 @@ fn main() -> io::Result<()> {
 }
 
 /// The loop of `spop-core`'s front page. Answers are ready at once here, so there is nothing to wait for but the peer.
-fn serve(mut stream: TcpStream, config: Arc<AgentConfig>, id: ConnectionId) -> io::Result<()> {
+fn serve(mut stream: TcpStream, config: Arc<Checked<AgentConfig>>, id: ConnectionId) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let clock = Clock::start();
     let mut reactor = AgentReactor::new(config, id, clock.now());

@@ -16,7 +16,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use spop_core::{Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Scope};
+use spop_core::{Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Scope, config::Checked};
 use spop_mio::{Connection, ReadBuffer, Turn};
 
 const AGENT: Token = Token(0);
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     let mut poll = Poll::new()?;
     poll.registry().register(&mut agent, AGENT, Interest::READABLE)?;
     poll.registry().register(&mut counter, COUNTER, Interest::READABLE)?;
-    let (config, clock) = (Arc::new(AgentConfig::default()), Clock::start());
+    let (config, clock) = (Arc::<Checked<AgentConfig>>::default(), Clock::start());
     let (mut events, mut buffer) = (Events::with_capacity(256), ReadBuffer::new());
     let mut connections: HashMap<Token, Connection<TcpStream>> = HashMap::new();
     let (mut next, mut answered) = (2, 0_u64);

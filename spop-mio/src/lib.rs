@@ -97,8 +97,9 @@
 //! config.on_failure = OnFailure::Answer(failed);
 //! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
 //! config.timeouts.message = Some(Duration::from_millis(80));
-//! let server = Server::with_config(handler, config);
+//! let server = Server::with_config(handler, config)?;
 //! # drop(server);
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! The time runs for what was deferred. A handler that keeps its worker's thread keeps its connections too, until it returns.
@@ -165,13 +166,14 @@
 //! let mut config = AgentConfig::default();
 //! config.limits.max_in_flight = 200;
 //! config.limits.max_payload = 64 * 1024;
-//! let server = Server::with_config(handler, config)
+//! let server = Server::with_config(handler, config)?
 //!     .max_connections(2_000)
 //!     // HAProxy 3.1 and later have a connection for each concurrent request.
 //!     .max_connections_per_source(1_000)
 //!     .max_unfinished_bytes(64 << 20)
 //!     .max_in_flight(10_000);
 //! # drop(server);
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # HAProxy's settings and the agent's

@@ -3,7 +3,11 @@
 use std::{fmt, io, num::NonZeroUsize, panic, sync::Arc, thread, time::Duration};
 
 use mio::{Poll, Waker};
-use spop_core::{AgentConfig, Clock, hub::Hub};
+use spop_core::{
+    AgentConfig, Clock,
+    config::{Checked, ConfigError},
+    hub::Hub,
+};
 use spop_server::{
     Address, Endpoint, InFlight, Level, Listening, LogLimits, Metrics, NameWarnings, Sources, Unfinished,
 };
@@ -39,7 +43,7 @@ use crate::{
 #[must_use = "a server does nothing before `serve`"]
 pub struct Server<H> {
     handler: H,
-    config: AgentConfig,
+    config: Checked<AgentConfig>,
     listeners: Vec<Listening>,
     workers: usize,
     max_connections: usize,
@@ -52,11 +56,19 @@ pub struct Server<H> {
 impl<H: Handler + Clone> Server<H> {
     /// A server that listens nowhere yet, with the default configuration. Each worker gets a clone of the handler.
     pub fn new(handler: H) -> Self {
-        Self::with_config(handler, AgentConfig::default())
+        Self::with_checked(handler, Checked::default())
     }
 
     /// A server that listens nowhere yet.
-    pub fn with_config(handler: H, config: AgentConfig) -> Self {
+    ///
+    /// # Errors
+    /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
+    /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
+    pub fn with_config(handler: H, config: AgentConfig) -> io::Result<Self> {
+        Ok(Self::with_checked(handler, config.checked()?))
+    }
+
+    fn with_checked(handler: H, config: Checked<AgentConfig>) -> Self {
         Self {
             handler,
             config,
@@ -70,9 +82,9 @@ impl<H: Handler + Clone> Server<H> {
         }
     }
 
-    /// How many threads serve. Default as many as there are processors.
+    /// How many threads serve, one at least. Default as many as there are processors.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.max(1);
+        self.workers = workers;
         self
     }
 
@@ -144,7 +156,8 @@ impl<H: Handler + Clone> Server<H> {
     /// calling thread is one of the workers.
     ///
     /// # Errors
-    /// When the system cannot wait for readiness, or give more threads. Nothing that a connection does.
+    /// When the system cannot wait for readiness, or give more threads, or when there are no workers. Nothing that a
+    /// connection does.
     pub fn serve(self) -> io::Result<()> {
         let control = Arc::clone(&self.control);
         let listeners = self.listeners.len();
@@ -188,6 +201,9 @@ impl<H: Handler + Clone> Server<H> {
             unfinished,
             control,
         } = self;
+        if workers == 0 {
+            return Err(ConfigError::new("workers", 0, "at least 1").into());
+        }
         let mut polls = Vec::new();
         let mut everybody = Vec::new();
         for _ in 0..workers {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spop_core::{AgentConfig, Clock};
+use spop_core::{AgentConfig, Clock, config::Checked};
 use spop_server::{InFlight, Metrics, NameWarnings, Sources, Unfinished};
 
 use crate::{control::Control, mail::Mailbox, responder::Letter};
@@ -11,7 +11,7 @@ use crate::{control::Control, mail::Mailbox, responder::Letter};
 /// all requests together.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) config: Arc<AgentConfig>,
+    pub(crate) config: Arc<Checked<AgentConfig>>,
     pub(crate) clock: Clock,
     pub(crate) control: Arc<Control>,
     pub(crate) max_connections: usize,

@@ -13,12 +13,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spop_core::config::ConfigError;
 use spop_mio::{Actions, Address, AgentConfig, Request, Server};
 
 use crate::support::{Client, Running, bytes, echo::Echo, hand_out, until, within};
 
 fn empty(_: Request<'_>) -> Actions {
     Actions::new()
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_by_name() {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = 0;
+    let error = Server::with_config(empty, config).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "`limits.max_in_flight` is 0, and must be at least 1");
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref::<ConfigError>());
+    assert_eq!(inside.map(|error| &*error.field), Some("limits.max_in_flight"));
+    let error = Server::new(empty).workers(0).serve().unwrap_err();
+    assert_eq!(error.to_string(), "`workers` is 0, and must be at least 1");
 }
 
 #[test]

@@ -367,7 +367,7 @@ mod metrics {
         let (handler, responders) = numbered(1);
         let mut config = AgentConfig::default();
         config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let server = Server::with_config(handler, config).workers(1).bind("127.0.0.1:0").unwrap();
+        let server = Server::with_config(handler, config).unwrap().workers(1).bind("127.0.0.1:0").unwrap();
         let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
         let thread =
             thread::spawn(move || ::metrics::with_local_recorder(&recorder, || server.serve().unwrap()));

@@ -19,7 +19,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use spop_core::{Action, AgentReactor, Clock, ConnectionId, link::Layers};
 use spop_mio::{
-    Actions, AgentConfig, Connection, Endpoint, Outcome, ReadBuffer, Request, Scope, Turn,
+    Actions, Connection, Endpoint, Outcome, ReadBuffer, Request, Scope, Turn,
     accept::{AcceptConfig, Monitor},
     tls::{
         Tls, TlsFiles, TlsStream,
@@ -261,7 +261,7 @@ fn a_connection_of_ones_own_runs_inside_tls() {
             // Streams that block do as well: a thread for each.
             let mut stream = TlsStream::new(&tls, listener.accept().unwrap().0, &[]).unwrap();
             while !stream.handshake().unwrap() {}
-            let (config, clock) = (Arc::new(AgentConfig::default()), Clock::start());
+            let (config, clock) = (Arc::default(), Clock::start());
             let reactor = AgentReactor::new(config, ConnectionId(1), clock.now()).with_layers(Layers::Data);
             let (mut connection, mut buffer) = (Connection::new(stream, reactor), ReadBuffer::new());
             loop {

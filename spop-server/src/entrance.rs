@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc};
 
-use spop_core::accept::{AcceptConfig, Step};
+use spop_core::{
+    accept::{AcceptConfig, Step},
+    config::Checked,
+};
 
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
@@ -11,7 +14,7 @@ use crate::tls::Tls;
 #[derive(Clone, Debug)]
 pub struct Entrance {
     /// The handlers.
-    pub config: Arc<AcceptConfig>,
+    pub config: Arc<Checked<AcceptConfig>>,
     /// The certificates, where one of the handlers is TLS.
     #[cfg(feature = "tls")]
     pub tls: Option<Tls>,
@@ -21,14 +24,14 @@ impl Entrance {
     /// An entrance without certificates, unless every connection goes straight on.
     ///
     /// # Errors
-    /// The list asks for TLS.
+    /// The list asks for TLS, or the configuration cannot work.
     pub fn new(config: AcceptConfig) -> io::Result<Option<Arc<Self>>> {
         if config.steps().contains(&Step::Tls) {
             return Err(io::Error::other("it asks for TLS, and has no certificate"));
         }
         let any = !config.steps().is_empty();
         let entrance = Self {
-            config: Arc::new(config),
+            config: Arc::new(config.checked()?),
             #[cfg(feature = "tls")]
             tls: None,
         };
@@ -38,11 +41,11 @@ impl Entrance {
     /// An entrance with certificates. TLS is added to the end of the list if it is not there.
     ///
     /// # Errors
-    /// The list is full.
+    /// The list is full, or the configuration cannot work.
     #[cfg(feature = "tls")]
     pub fn with_tls(config: AcceptConfig, tls: Tls) -> io::Result<Option<Arc<Self>>> {
         let step = config.steps().contains(&Step::Tls);
         let config = if step { config } else { config.with(Step::Tls).map_err(io::Error::other)? };
-        Ok(Some(Arc::new(Self { config: Arc::new(config), tls: Some(tls) })))
+        Ok(Some(Arc::new(Self { config: Arc::new(config.checked()?), tls: Some(tls) })))
     }
 }

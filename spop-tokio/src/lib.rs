@@ -107,8 +107,9 @@
 //! config.on_failure = OnFailure::Answer(failed);
 //! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
 //! config.timeouts.message = Some(Duration::from_millis(80));
-//! let server = Server::with_config(handler, config);
+//! let server = Server::with_config(handler, config)?;
 //! # drop(server);
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # Listeners
@@ -174,13 +175,14 @@
 //! let mut config = AgentConfig::default();
 //! config.limits.max_in_flight = 200;
 //! config.limits.max_payload = 64 * 1024;
-//! let server = Server::with_config(handler, config)
+//! let server = Server::with_config(handler, config)?
 //!     .max_connections(2_000)
 //!     // HAProxy 3.1 and later have a connection for each concurrent request.
 //!     .max_connections_per_source(1_000)
 //!     .max_unfinished_bytes(64 << 20)
 //!     .max_in_flight(10_000);
 //! # drop(server);
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # HAProxy's settings and the agent's

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::{Either, FutureExt as _, select};
-use spop_core::AgentConfig;
+use spop_core::{AgentConfig, config::Checked};
 use spop_server::{
     Address, ConnectionInfo, Counters, Endpoint, Entrance, Level, Place, Seat, Sources, Stats,
     is_of_connection,
@@ -74,13 +74,21 @@ impl<H> fmt::Debug for Server<H> {
 impl<H: Handler> Server<H> {
     /// A server that listens nowhere yet, with the default configuration.
     pub fn new(handler: H) -> Self {
-        Self::with_config(handler, AgentConfig::default())
+        Self::with_checked(handler, Checked::default())
     }
 
     /// A server that listens nowhere yet.
-    pub fn with_config(handler: H, config: AgentConfig) -> Self {
+    ///
+    /// # Errors
+    /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
+    /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
+    pub fn with_config(handler: H, config: AgentConfig) -> io::Result<Self> {
+        Ok(Self::with_checked(handler, config.checked()?))
+    }
+
+    fn with_checked(handler: H, config: Checked<AgentConfig>) -> Self {
         Self {
-            service: Service::new(handler, config),
+            service: Service::with_checked(handler, config),
             listeners: Vec::new(),
             max_connections: 10_000,
             sources: Sources::default(),

@@ -1,9 +1,9 @@
 //! Serving connections, wherever they come from.
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, io, mem, sync::Arc};
 
 use futures_util::future::{FutureExt as _, OptionFuture};
-use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp};
+use spop_core::{AgentConfig, Clock, Closed, ConnectionId, Timestamp, config::Checked};
 use spop_server::{Counters, InFlight, Level, Metrics, NameWarnings, Unfinished};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -53,7 +53,7 @@ impl<H> fmt::Debug for Service<H> {
 /// What all connections of a server share.
 pub(crate) struct Shared<H> {
     pub(crate) handler: Arc<H>,
-    pub(crate) config: Arc<AgentConfig>,
+    pub(crate) config: Arc<Checked<AgentConfig>>,
     pub(crate) control: Arc<Control>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) logs: Limits,
@@ -74,7 +74,15 @@ impl<H> Shared<H> {
 
 impl<H: Handler> Service<H> {
     /// A service that has no connection yet.
-    pub fn new(handler: H, config: AgentConfig) -> Self {
+    ///
+    /// # Errors
+    /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
+    /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
+    pub fn new(handler: H, config: AgentConfig) -> io::Result<Self> {
+        Ok(Self::with_checked(handler, config.checked()?))
+    }
+
+    pub(crate) fn with_checked(handler: H, config: Checked<AgentConfig>) -> Self {
         let shared = Shared {
             handler: Arc::new(handler),
             config: Arc::new(config),

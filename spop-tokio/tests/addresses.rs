@@ -57,6 +57,20 @@ async fn what_is_no_address_is_an_error_of_start() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_cannot_work_is_an_error_of_start() {
+    let none = Engine::new(EngineConfig::default()).start().unwrap_err();
+    assert_eq!(none.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(none.to_string(), "`agents` is 0, and must be at least 1");
+    let mut config = EngineConfig::default();
+    config.max_frame_size = 100;
+    let error = Engine::new(config).agent("127.0.0.1:1").start().unwrap_err();
+    assert_eq!(error.to_string(), "`engine.max_frame_size` is 100, and must be at least 256");
+    let engine = Engine::new(EngineConfig::default()).agent("127.0.0.1:1").connect_timeout(Duration::ZERO);
+    let error = engine.start().unwrap_err();
+    assert_eq!(error.to_string(), "`timeout` is zero, and must be longer");
+}
+
+#[tokio::test]
 async fn unix_sockets_by_prefix() {
     within(async {
         let folder = tempfile::tempdir().unwrap();

@@ -13,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spop_tokio::{Actions, Address, AgentConfig, CloseReason, Peer, Request, Server, Service};
+use spop_core::config::ConfigError;
+use spop_tokio::{
+    Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Server, Service,
+    accept::{AcceptConfig, Monitor},
+};
 use support::{Client, Running, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
@@ -245,11 +249,30 @@ async fn a_file_that_is_no_socket_stays() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_cannot_work_is_refused_by_name() {
+    let mut config = AgentConfig::default();
+    config.max_frame_size = 100;
+    let server = Server::with_config(wait, config.clone()).unwrap_err();
+    let service = Service::new(wait, config).unwrap_err();
+    for error in [server, service] {
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), "`max_frame_size` is 100, and must be at least 256");
+        let inside = error.get_ref().and_then(|inside| inside.downcast_ref::<ConfigError>());
+        assert_eq!(inside.map(|error| &*error.field), Some("max_frame_size"));
+    }
+    let mut accept = AcceptConfig::new().with(Monitor::new("ping\n", "pong\n")).unwrap();
+    accept.timeout = Duration::ZERO;
+    let endpoint = Endpoint::from("127.0.0.1:0").accept(accept);
+    let error = Server::new(wait).bind(endpoint).await.unwrap_err();
+    assert!(error.to_string().contains("`timeout` is zero, and must be longer"), "{error}");
+}
+
+#[tokio::test]
 async fn any_stream_can_be_served_by_hand() {
     within(async {
         // A pipe so narrow that every write is cut, on both sides.
         let (near, far) = duplex(7);
-        let service = Service::new(wait, AgentConfig::default());
+        let service = Service::new(wait, AgentConfig::default()).unwrap();
         let connection = tokio::spawn(service.serve_connection(far, Peer::Other("a pipe".into())));
         let mut client = Client::new(near);
         client.greet().await;
@@ -279,7 +302,8 @@ async fn a_connection_at_its_limit_is_left_alone_until_there_is_something_to_do(
                 Actions::new()
             },
             config,
-        );
+        )
+        .unwrap();
         let mut connection = Box::pin(service.serve_connection(far, Peer::Other("a pipe".into())));
         let polls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&polls);

@@ -170,7 +170,8 @@ impl<'a> Replay<'a> {
         match line.frame_type {
             FrameType::HaproxyHello => {
                 let config = config(connection.capture, frame, circumstances, &self.cuts)?;
-                connection.engine = Some(EngineReactor::new(Arc::new(config), ConnectionId(0), now));
+                connection.engine =
+                    Some(EngineReactor::new(Arc::new(config.checked()?), ConnectionId(0), now));
             }
             FrameType::Notify => {
                 self.asked.insert(line.ids);

@@ -8,7 +8,7 @@ use allocation_counter::{AllocationInfo, measure};
 use bytes::BytesMut;
 use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, CloseReason, ConnectionId, Notify, Scope, Settled, Ticket,
-    Timestamp, notation,
+    Timestamp, config::Checked, notation,
 };
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -31,7 +31,7 @@ struct Agent {
 impl Agent {
     fn new(config: AgentConfig) -> Self {
         Self {
-            reactor: AgentReactor::new(Arc::new(config), ConnectionId(1), NOW),
+            reactor: AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), NOW),
             inbox: BytesMut::with_capacity(64 << 10),
             tickets: Vec::with_capacity(128),
             reads: true,
@@ -317,7 +317,7 @@ fn a_length_allocates_nothing() {
 fn a_waiting_connection_takes_little() {
     let mut agent = None;
     let hello = frame(HELLO);
-    let config = Arc::new(AgentConfig::default());
+    let config = Arc::<Checked<AgentConfig>>::default();
     let info = measure(|| {
         let mut reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(1), NOW);
         let mut inbox = BytesMut::from(&hello[..]);

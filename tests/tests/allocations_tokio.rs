@@ -67,7 +67,7 @@ fn allocations(handler: impl Handler, requests: usize) -> u64 {
         reads: 1 + requests / BATCH,
     };
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let service = Service::new(handler, AgentConfig::default());
+    let service = Service::new(handler, AgentConfig::default()).unwrap();
     let serving = service.serve_connection(script, Peer::unnamed());
     let taken = measure(|| drop(runtime.block_on(serving).unwrap()));
     taken.count_total

@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use bytes::{Buf, BytesMut};
 use spop::{SpopCodec, actions::VarScope, frame::FramePayload, frames::Ack};
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, ConnectionId, Notify, Scope, Step, Timestamp,
+    Action, Actions, AgentReactor, ConnectionId, Notify, Scope, Step, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
     notation,
     wire::Value,
@@ -169,7 +169,7 @@ struct Reactor {
 impl Reactor {
     fn new() -> Self {
         let now = Timestamp::ZERO;
-        let mut agent = AgentReactor::new(Arc::new(AgentConfig::default()), ConnectionId(1), now);
+        let mut agent = AgentReactor::new(Arc::default(), ConnectionId(1), now);
         let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async";
         let hello = notation::parse_bytes(hello).unwrap();
         let greeted = agent.on_bytes(now, &hello);

@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 #[cfg(feature = "proxy")]
 use super::proxy::Read;
 use super::{AcceptConfig, Origin, Peer, Policy, Refusal, RefuseReason, Step, Waiting, monitor::Probe};
-use crate::Timestamp;
+use crate::{Timestamp, config::Checked};
 
 /// What is to be done with a connection next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum Closing {
 /// The outcome does not depend on how the bytes are cut.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
-    config: Arc<AcceptConfig>,
+    config: Arc<Checked<AcceptConfig>>,
     /// The handler whose turn it is, as its place in the list.
     at: usize,
     state: State,
@@ -85,7 +85,7 @@ enum State {
 
 impl Acceptor {
     /// A connection whose transport has `peer` at its other end, and which is there since `now`.
-    pub fn new(config: Arc<AcceptConfig>, peer: Peer, now: Timestamp) -> Self {
+    pub fn new(config: Arc<Checked<AcceptConfig>>, peer: Peer, now: Timestamp) -> Self {
         let deadline = now + config.timeout;
         Self {
             config,

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 #[cfg(feature = "proxy")]
 use super::ExpectProxy;
 use super::{Monitor, SourceRules};
+use crate::config::{Checked, ConfigError, lasts};
 
 /// How many handlers a list has room for.
 pub const MAX_STEPS: usize = 8;
@@ -50,10 +51,10 @@ impl From<Monitor> for Step {
 #[non_exhaustive]
 pub struct AcceptConfig {
     steps: ArrayVec<Step, MAX_STEPS>,
-    /// How long all of it may take, from the connection to the session (or to a monitor's answer). Default: 5 s.
+    /// How long all of it may take, from the connection to the session (or to a monitor's answer); not zero. Default: 5 s.
     pub timeout: Duration,
     /// How long a monitor that has its answer may take to close. Closing before it does could destroy the answer on its
-    /// way. Default: 1 s.
+    /// way. Not zero. Default: 1 s.
     pub linger: Duration,
 }
 
@@ -67,25 +68,35 @@ impl AcceptConfig {
     /// Adds a handler to the end of the list.
     ///
     /// # Errors
-    /// [`ConfigError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
+    /// [`StepError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
     /// [`Monitor::for_all`].
-    pub fn with(mut self, step: impl Into<Step>) -> Result<Self, ConfigError> {
+    pub fn with(mut self, step: impl Into<Step>) -> Result<Self, StepError> {
         let step = step.into();
         if let Some(Step::Monitor(monitor)) = self.steps.last()
             && monitor.is_for_all()
         {
-            return Err(ConfigError::AfterMonitorForAll);
+            return Err(StepError::AfterMonitorForAll);
         }
         match &step {
             #[cfg(feature = "proxy")]
             Step::ExpectProxy(_) if self.steps.iter().any(|step| matches!(step, Step::ExpectProxy(_))) => {
-                return Err(ConfigError::SecondProxyHeader);
+                return Err(StepError::SecondProxyHeader);
             }
-            Step::Tls if self.steps.contains(&Step::Tls) => return Err(ConfigError::SecondTls),
+            Step::Tls if self.steps.contains(&Step::Tls) => return Err(StepError::SecondTls),
             _ => {}
         }
-        self.steps.try_push(step).map_err(|_| ConfigError::TooManySteps)?;
+        self.steps.try_push(step).map_err(|_| StepError::TooManySteps)?;
         Ok(self)
+    }
+
+    /// Checks that it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a time is zero.
+    pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
+        lasts("timeout", self.timeout, Duration::ZERO)?;
+        lasts("linger", self.linger, Duration::ZERO)?;
+        Ok(Checked::new(self))
     }
 
     /// The handlers, in order.
@@ -100,10 +111,16 @@ impl Default for AcceptConfig {
     }
 }
 
-/// A list of handlers that cannot be.
+impl Default for Checked<AcceptConfig> {
+    fn default() -> Self {
+        Self::new(AcceptConfig::default())
+    }
+}
+
+/// A handler that cannot be added to the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum StepError {
     /// It is longer than [`MAX_STEPS`].
     #[error("a connection passes at most {MAX_STEPS} handlers")]
     TooManySteps,
@@ -125,23 +142,23 @@ mod tests {
     #[test]
     fn the_list_has_an_end_and_no_handler_that_cannot_come_twice() {
         let tls = AcceptConfig::new().with(Step::Tls).unwrap();
-        assert_eq!(tls.clone().with(Step::Tls), Err(ConfigError::SecondTls));
+        assert_eq!(tls.clone().with(Step::Tls), Err(StepError::SecondTls));
         let full = (1..MAX_STEPS).fold(tls, |config, _| config.with(Monitor::new("?", "!")).unwrap());
         assert_eq!(full.steps().len(), MAX_STEPS);
-        assert_eq!(full.with(Monitor::new("?", "!")), Err(ConfigError::TooManySteps));
+        assert_eq!(full.with(Monitor::new("?", "!")), Err(StepError::TooManySteps));
     }
 
     #[test]
     fn nothing_follows_a_monitor_that_answers_every_connection() {
         let config = AcceptConfig::new().with(Step::Tls).unwrap().with(Monitor::for_all("up\n")).unwrap();
-        assert_eq!(config.clone().with(Step::Tls), Err(ConfigError::AfterMonitorForAll));
-        assert_eq!(config.with(Monitor::new("?", "!")), Err(ConfigError::AfterMonitorForAll));
+        assert_eq!(config.clone().with(Step::Tls), Err(StepError::AfterMonitorForAll));
+        assert_eq!(config.with(Monitor::new("?", "!")), Err(StepError::AfterMonitorForAll));
     }
 
     #[cfg(feature = "proxy")]
     #[test]
     fn a_connection_has_one_proxy_header() {
         let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap().with(Step::Tls).unwrap();
-        assert_eq!(config.with(ExpectProxy::new()), Err(ConfigError::SecondProxyHeader));
+        assert_eq!(config.with(ExpectProxy::new()), Err(StepError::SecondProxyHeader));
     }
 }

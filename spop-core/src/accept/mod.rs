@@ -35,7 +35,7 @@
 //!
 //! let rules = SourceRules::new(Policy::Deny).allow("203.0.113.0/24".parse()?);
 //! let config = AcceptConfig::new().with(rules)?.with(Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n"))?;
-//! let config = Arc::new(config);
+//! let config = Arc::new(config.checked()?);
 //!
 //! let peer = |text: &str| text.parse::<std::net::SocketAddr>().map(Peer::from);
 //! let now = Timestamp::ZERO;
@@ -84,7 +84,7 @@ mod rules;
 mod tests;
 
 pub use acceptor::{Accept, Acceptor, Closing};
-pub use config::{AcceptConfig, ConfigError, MAX_STEPS, Step};
+pub use config::{AcceptConfig, MAX_STEPS, Step, StepError};
 pub use monitor::Monitor;
 pub use network::{Network, NetworkError};
 pub use opening::{Open, OpenConfig, OpenError, OpenStep, Opening};

@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 use core::{fmt, time::Duration};
 
 use super::{Addresses, ProxyVersion, encode_proxy_header};
-use crate::Timestamp;
+use crate::{
+    Timestamp,
+    config::{Checked, ConfigError, lasts},
+};
 
 /// What comes before the sessions that this side opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +17,30 @@ pub struct OpenConfig {
     pub proxy: Option<ProxyVersion>,
     /// Start TLS, after the header. Default: no.
     pub tls: bool,
-    /// How long both together may take. Default: 5 s.
+    /// How long both together may take; not zero. Default: 5 s.
     pub timeout: Duration,
 }
 
 impl Default for OpenConfig {
     fn default() -> Self {
         Self { proxy: None, tls: false, timeout: Duration::from_secs(5) }
+    }
+}
+
+impl OpenConfig {
+    /// Checks that it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the time is zero.
+    pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
+        lasts("timeout", self.timeout, Duration::ZERO)?;
+        Ok(Checked::new(self))
+    }
+}
+
+impl Default for Checked<OpenConfig> {
+    fn default() -> Self {
+        Self::new(OpenConfig::default())
     }
 }
 
@@ -81,6 +101,7 @@ impl fmt::Display for OpenStep {
 /// let mut config = OpenConfig::default();
 /// config.proxy = Some(ProxyVersion::V1);
 /// config.tls = true;
+/// let config = config.checked()?;
 ///
 /// let now = Timestamp::ZERO;
 /// let mut opening = Opening::new(&config, None, now);
@@ -88,6 +109,7 @@ impl fmt::Display for OpenStep {
 /// assert_eq!(opening.outgoing(), b"PROXY UNKNOWN\r\n");
 /// assert_eq!(opening.on_sent(now, 15), Open::StartTls);
 /// assert_eq!(opening.on_tls_done(now), Open::Ready);
+/// # Ok::<(), spop_core::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -108,7 +130,7 @@ enum State {
 
 impl Opening {
     /// A connection that is being passed on for someone (`addresses`), or is this side's own.
-    pub fn new(config: &OpenConfig, addresses: Option<&Addresses>, now: Timestamp) -> Self {
+    pub fn new(config: &Checked<OpenConfig>, addresses: Option<&Addresses>, now: Timestamp) -> Self {
         let mut header = Vec::new();
         if let Some(version) = config.proxy {
             encode_proxy_header(version, addresses, &mut header);

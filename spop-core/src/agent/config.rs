@@ -1,12 +1,13 @@
 //! What an agent wants of all its connections.
 
-use alloc::{string::String, sync::Arc};
+use alloc::{format, string::String};
 use core::time::Duration;
 
 use crate::{
     Actions, Status,
-    config::{Limits, Timeouts},
-    frame::Capabilities,
+    config::{Checked, ConfigError, Limits, Timeouts, at_least, none_or_lasts},
+    frame::{Capabilities, Flags, FrameType, Header, Ids, MIN_FRAME_SIZE},
+    link::MESSAGE_MAX,
 };
 
 use super::DrainTiming;
@@ -14,18 +15,22 @@ use super::DrainTiming;
 /// The configuration of an [`AgentReactor`](super::AgentReactor), shared by all connections of a server.
 ///
 /// ```
-/// use spop_core::AgentConfig;
+/// use std::sync::Arc;
+/// use spop_core::{AgentConfig, AgentReactor, ConnectionId, Timestamp};
 ///
 /// let mut config = AgentConfig::default();
 /// config.max_frame_size = 4096;
 /// config.limits.max_in_flight = 500;
+/// let config = Arc::new(config.checked()?);
+/// let agent = AgentReactor::new(Arc::clone(&config), ConnectionId(1), Timestamp::ZERO);
+/// # Ok::<(), spop_core::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
     /// The longest frame this side accepts, in bytes without its length prefix; the session uses the lower of both sides'.
-    /// Less than 256 counts as 256, and more than [`Limits::max_payload_bytes`] as that. Default 1 MiB, so that HAProxy's
-    /// `tune.bufsize` decides. No memory is reserved for it, and before the handshake no frame may take more than 16 KiB.
+    /// From 256 to [`Limits::max_payload_bytes`]. Default 1 MiB, so that HAProxy's `tune.bufsize` decides. No memory is
+    /// reserved for it, and before the handshake no frame may take more than 16 KiB.
     ///
     /// HAProxy 3.1 and later never fragment: a request that exceeds the size of the session fails there with 259 before the
     /// agent sees it.
@@ -99,15 +104,33 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// With limits that let something through: 0 counts as 1. A copy for each connection is what it costs to write 0.
-    pub(super) fn with_room(mut config: Arc<Self>) -> Arc<Self> {
-        let limits = &config.limits;
-        if limits.max_in_flight == 0 || limits.max_outgoing == 0 {
-            let limits = &mut Arc::make_mut(&mut config).limits;
-            limits.max_in_flight = limits.max_in_flight.max(1);
-            limits.max_outgoing = limits.max_outgoing.max(1);
+    /// Checks that it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field that is out of its bounds:
+    ///
+    /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
+    /// - a limit or `max_waiting_frames` of 0, or `limits.max_payload` above `limits.max_payload_bytes`;
+    /// - a time of zero, other than `timeouts.drain`, `quiet_after_refusal` and those of [`DrainTiming`];
+    /// - `max_age` with a `timeouts.drain` of zero, in which no connection finds a moment to end;
+    /// - an `on_failure` whose answer is longer than a frame, or whose message is longer than a DISCONNECT has room for.
+    pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
+        self.limits.check(self.max_frame_size, MIN_FRAME_SIZE)?;
+        self.timeouts.check()?;
+        at_least("max_waiting_frames", self.max_waiting_frames, 1)?;
+        none_or_lasts("processing", self.processing, "says that it is not known")?;
+        none_or_lasts("max_age", self.max_age, "keeps connections of any age")?;
+        if self.max_age.is_some() && self.timeouts.drain.is_zero() {
+            return Err(ConfigError::new("timeouts.drain", "zero", "longer for `max_age` to have an effect"));
         }
-        config
+        self.on_failure.check(self.max_frame_size)?;
+        Ok(Checked::new(self))
+    }
+}
+
+impl Default for Checked<AgentConfig> {
+    fn default() -> Self {
+        Self::new(AgentConfig::default())
     }
 }
 
@@ -134,14 +157,14 @@ pub enum PipeliningPolicy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// An ACK with these actions, or with none if they do not fit a frame. None by default, so that HAProxy goes on at once
-    /// as if nothing had been asked.
+    /// An ACK with these actions, or with none on a connection whose frames are too short for them. None by default, so that
+    /// HAProxy goes on at once as if nothing had been asked.
     Answer(Actions),
     /// A DISCONNECT; what else is in flight on the connection is lost.
     Disconnect {
         /// Its code, which HAProxy reports plus 256.
         status: Status,
-        /// Its words.
+        /// Its text, at most 180 bytes.
         message: String,
     },
 }
@@ -149,5 +172,23 @@ pub enum OnFailure {
 impl Default for OnFailure {
     fn default() -> Self {
         Self::Answer(Actions::new())
+    }
+}
+
+impl OnFailure {
+    fn check(&self, max_frame_size: u32) -> Result<(), ConfigError> {
+        let (what, len, most) = match self {
+            Self::Answer(actions) => {
+                let shortest = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::ZERO };
+                let most = (max_frame_size as usize).saturating_sub(shortest.encoded_len());
+                ("an answer", actions.as_bytes().len(), most)
+            }
+            Self::Disconnect { message, .. } => ("a message", message.len(), MESSAGE_MAX),
+        };
+        if len <= most {
+            return Ok(());
+        }
+        let value = format_args!("{what} of {len} bytes");
+        Err(ConfigError::new("on_failure", value, format!("at most {most} bytes long")))
     }
 }

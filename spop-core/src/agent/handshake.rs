@@ -9,7 +9,7 @@ use super::{
     config::{AgentConfig, PipeliningPolicy},
 };
 use crate::{
-    frame::{AgentHello, Capabilities, FrameType, HaproxyHello, Header, Ids, MIN_FRAME_SIZE, Version},
+    frame::{AgentHello, Capabilities, FrameType, HaproxyHello, Header, Ids, Version},
     link::Violation,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
     // Receiving fragments is up to the receiver alone.
     let capabilities =
         common.without(Capabilities::FRAGMENTATION) | config.capabilities & Capabilities::FRAGMENTATION;
-    let max_frame_size = hello.max_frame_size.min(own_frame_size(config));
+    let max_frame_size = hello.max_frame_size.min(config.max_frame_size);
     let mut answer = Vec::new();
     AgentHello { version: Version::V2_0, max_frame_size, capabilities }.encode(&mut answer);
     Ok(Greeting {
@@ -63,13 +63,7 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
     })
 }
 
-/// What the configuration allows, or the least that the protocol does.
-fn own_frame_size(config: &AgentConfig) -> u32 {
-    let memory = u32::try_from(config.limits.max_payload_bytes).unwrap_or(u32::MAX);
-    config.max_frame_size.min(memory).max(MIN_FRAME_SIZE)
-}
-
 /// What a frame may take before the handshake: a peer is not given more before it has said who it is.
 pub(super) fn first_frame_size(config: &AgentConfig) -> u32 {
-    own_frame_size(config).min(16 * 1024)
+    config.max_frame_size.min(16 * 1024)
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
+    config::Checked,
     frame::{Flags, FrameType, Header, Ids, NotifyPayload, Received, check_messages},
     link::{
         CloseReason, Closed, Due, Earliest, Initiator, Input, Interest, Layers, Link, Lost, Misuse, Phase,
@@ -43,7 +44,7 @@ use crate::{
 #[derive(Debug)]
 pub struct AgentReactor {
     pub(super) connection: ConnectionId,
-    pub(super) config: Arc<AgentConfig>,
+    pub(super) config: Arc<Checked<AgentConfig>>,
     pub(super) link: Link,
     pub(super) flight: Flight,
     pub(super) session: Option<Box<Session>>,
@@ -77,8 +78,7 @@ pub struct AgentReactor {
 /// Inputs: something happened.
 impl AgentReactor {
     /// A connection that was just opened. It is known as `connection` to its caller.
-    pub fn new(config: Arc<AgentConfig>, connection: ConnectionId, now: Timestamp) -> Self {
-        let config = AgentConfig::with_room(config);
+    pub fn new(config: Arc<Checked<AgentConfig>>, connection: ConnectionId, now: Timestamp) -> Self {
         let mut link = Link::new(Side::Agent, first_frame_size(&config), now);
         if config.defer_output {
             link.defer_output();

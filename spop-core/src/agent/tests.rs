@@ -63,23 +63,29 @@ enum Step {
 }
 
 fn duration() -> impl Strategy<Value = Duration> + Clone {
-    let times = [0, 1, 1_000_000, 5_000_000, 100_000_000, 1_000_000_000, u64::MAX];
+    let times = [1, 1_000_000, 5_000_000, 100_000_000, 1_000_000_000, u64::MAX];
     select(times.map(Duration::from_nanos).to_vec())
+}
+
+/// A time of which zero is a value.
+fn pause() -> impl Strategy<Value = Duration> + Clone {
+    prop_oneof![1 => Just(Duration::ZERO), 5 => duration()]
 }
 
 prop_compose! {
     fn config()(
         timeouts in collection::vec(option::weighted(0.7, duration()), 9),
-        times in collection::vec(duration(), 5),
-        counts in collection::vec(0_usize..4, 2),
-        outgoing in select(vec![0_usize, 20, 200, 1 << 20]),
+        linger in duration(),
+        times in collection::vec(pause(), 5),
+        counts in collection::vec(1_usize..4, 2),
+        outgoing in select(vec![1_usize, 20, 200, 1 << 20]),
         always: bool,
         timed: bool,
     ) -> AgentConfig {
         let mut config = AgentConfig {
             processing: timeouts[0],
             max_age: timeouts[1],
-            quiet_after_refusal: timeouts[2],
+            quiet_after_refusal: timeouts[2].and(Some(times[1])),
             max_waiting_frames: counts[0],
             drain_timing: timed.then_some(DrainTiming { hold: times[2], silence: times[3], idle: times[4] }),
             ..AgentConfig::default()
@@ -92,7 +98,9 @@ prop_compose! {
         config.timeouts.idle = timeouts[5];
         config.timeouts.write = timeouts[6];
         config.timeouts.message = timeouts[7];
-        (config.timeouts.drain, config.timeouts.linger) = (times[0], times[1]);
+        config.timeouts.linger = linger;
+        // Zero finds no moment for a connection to end that has reached its age.
+        config.timeouts.drain = if config.max_age.is_some() { linger } else { times[0] };
         if always {
             config.pipelining = PipeliningPolicy::Always;
         }
@@ -127,7 +135,7 @@ proptest! {
         id: u64,
         steps in collection::vec(step(), 0..40),
     ) {
-        let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(id), START).with_layers(layers);
+        let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(id), START).with_layers(layers);
         let (mut now, mut inbox) = (START, Inbox::from(&hello(capabilities)[..]));
         let mut tickets = feed(&mut reactor, now, &mut inbox);
         for step in steps {
@@ -181,7 +189,7 @@ fn a_connection_has_its_greatest_age_give_or_take_a_tenth() {
         let mut config = AgentConfig { max_age: Some(age), ..AgentConfig::default() };
         config.timeouts.hello = None;
         config.timeouts.idle = None;
-        let reactor = AgentReactor::new(Arc::new(config), ConnectionId(id), START);
+        let reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(id), START);
         let (at, timer) = reactor.deadline().unwrap();
         assert_eq!(timer, Timer::Age);
         at.since(START)
@@ -218,7 +226,7 @@ fn a_full_connection_that_was_idle_is_not_left() {
     config.limits.max_in_flight = 1;
     config.timeouts.message = None;
     config.timeouts.drain = Duration::from_secs(10);
-    let mut reactor = AgentReactor::new(Arc::new(config), ConnectionId(1), START);
+    let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), START);
     let mut inbox = Inbox::from(&hello("pipelining,async")[..]);
     let _ = feed(&mut reactor, START, &mut inbox);
     send_all(&mut reactor, START);

@@ -126,7 +126,7 @@ impl EngineReactor {
             let capabilities = session.capabilities;
             capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC)
         });
-        if many { self.config.max_waiting_frames.max(1) } else { 1 }
+        if many { self.config.max_waiting_frames } else { 1 }
     }
 
     /// Whether answers may take any connection of the engine.

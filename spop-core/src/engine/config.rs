@@ -1,12 +1,14 @@
 //! What an engine wants of its connections, and the habits of the engines that there are.
 
+use alloc::format;
 use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::handshake::hello;
 use crate::{
-    config::{Limits, Timeouts},
-    frame::Capabilities,
+    config::{Checked, ConfigError, Limits, Timeouts, at_least},
+    frame::{Capabilities, Flags, FrameType, Header, Ids, MIN_FRAME_SIZE},
 };
 
 /// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine: what a
@@ -31,12 +33,14 @@ use crate::{
 /// let mut config = EngineConfig::haproxy_2_6();
 /// config.max_frame_size = 4096;
 /// config.engine_id = Some("2b1e8b3c-8f0c-4d3e-9d2a-0e5d1c7a9f11".into());
+/// let config = config.checked()?;
+/// # Ok::<(), spop_core::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineConfig {
-    /// `max-frame-size`: the longest frame, in bytes without its length prefix; less than 256 counts as 256, and the agent
-    /// may lower it. Default 16380, which is `tune.bufsize` − 4.
+    /// `max-frame-size`: the longest frame, in bytes without its length prefix, from 256 to
+    /// [`Limits::max_payload_bytes`]; the agent may lower it. Default 16380, which is `tune.bufsize` − 4.
     pub max_frame_size: u32,
     /// `max-waiting-frames`: requests that may wait for their answers when pipelining or async was negotiated. Without
     /// them it is one. Default 20.
@@ -47,7 +51,7 @@ pub struct EngineConfig {
     /// `option send-frag-payload`: payloads over the frame size leave in fragments if the agent announced that it takes
     /// them. Default true, except where HAProxy has given it up.
     pub send_frag_payload: bool,
-    /// The `engine-id`, which async needs. Default none.
+    /// The `engine-id`, which async needs: not empty, and short enough for the HELLO to fit a frame. Default none.
     pub engine_id: Option<Bytes>,
     /// Only asks whether the agent is well: announces no capability and no engine-id, and ends with the AGENT-HELLO.
     pub healthcheck: bool,
@@ -164,6 +168,45 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// Checks that it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field that is out of its bounds:
+    ///
+    /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
+    /// - a limit, `max_waiting_frames` or `profile.stalls_at` of 0, or `limits.max_payload` above
+    ///   `limits.max_payload_bytes`;
+    /// - a timeout of zero, other than `timeouts.drain`;
+    /// - an `engine_id` that is empty, or does not fit the HELLO.
+    pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
+        self.check()?;
+        Ok(Checked::new(self))
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.limits.check(self.max_frame_size, MIN_FRAME_SIZE)?;
+        self.timeouts.check()?;
+        at_least("max_waiting_frames", self.max_waiting_frames, 1)?;
+        at_least("profile.stalls_at", self.profile.stalls_at.unwrap_or(usize::MAX), 1)?;
+        self.check_engine_id()
+    }
+
+    fn check_engine_id(&self) -> Result<(), ConfigError> {
+        let Some(id) = &self.engine_id else { return Ok(()) };
+        if id.is_empty() {
+            return Err(ConfigError::new("engine_id", "empty", "`None`, or tell this engine from others"));
+        }
+        let header = Header { frame_type: FrameType::HaproxyHello, flags: Flags::FIN, ids: Ids::ZERO };
+        let frame = header.encoded_len() + hello(self).len();
+        let over = frame.saturating_sub(self.max_frame_size as usize);
+        if over > 0 {
+            let most = id.len().saturating_sub(over);
+            let bound = format!("at most {most}, for the HELLO to fit `max_frame_size`");
+            return Err(ConfigError::new("engine_id", format_args!("{} bytes long", id.len()), bound));
+        }
+        Ok(())
+    }
+
     /// HAProxy 2.6 to 3.0, as measured with 2.6.12 and 3.0.11: announces pipelining and async, sends fragments, tells its
     /// errors. Without pipelining, a late ACK keeps the next request back. Its timeouts are endless unless they are set, as
     /// HAProxy's are.
@@ -226,6 +269,12 @@ impl EngineConfig {
         config.profile.tells_bad_hello = true;
         config.profile.fin_hides_disconnect = true;
         config
+    }
+}
+
+impl Default for Checked<EngineConfig> {
+    fn default() -> Self {
+        Self::new(EngineConfig::default())
     }
 }
 

@@ -6,9 +6,7 @@ use super::EngineConfig;
 use crate::{
     Value,
     agent::Session,
-    frame::{
-        AgentHello, Capabilities, Flags, FrameType, HaproxyHello, Header, HelloError, Ids, MIN_FRAME_SIZE,
-    },
+    frame::{AgentHello, Capabilities, Flags, FrameType, HaproxyHello, Header, HelloError, Ids},
     link::Violation,
     wire::{KvList, put_pair},
 };
@@ -18,7 +16,7 @@ pub(super) fn hello(config: &EngineConfig) -> Vec<u8> {
     let mut payload = Vec::new();
     HaproxyHello {
         supported_versions: b"2.0",
-        max_frame_size: own_frame_size(config),
+        max_frame_size: config.max_frame_size,
         capabilities: if config.healthcheck { Capabilities::NONE } else { config.capabilities },
         healthcheck: config.healthcheck,
         engine_id: config.engine_id.as_deref().filter(|_| !config.healthcheck),
@@ -54,7 +52,7 @@ pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Re
 }
 
 fn read(config: &EngineConfig, payload: &[u8]) -> Result<AgentHello, HelloError> {
-    let own = own_frame_size(config);
+    let own = config.max_frame_size;
     let profile = &config.profile;
     let all = config.healthcheck && profile.strict_healthcheck;
     KvList::decode(payload)?;
@@ -67,9 +65,4 @@ fn read(config: &EngineConfig, payload: &[u8]) -> Result<AgentHello, HelloError>
         put_pair(&mut items, "capabilities", Value::String(b""));
     }
     AgentHello::decode(&items, own)
-}
-
-/// What the configuration allows, or the least that the protocol does.
-pub(super) fn own_frame_size(config: &EngineConfig) -> u32 {
-    config.max_frame_size.max(MIN_FRAME_SIZE)
 }

@@ -6,12 +6,13 @@ use super::{
     NotifyId,
     action::{Ended, EngineAction},
     config::EngineConfig,
-    handshake::{hello, own_frame_size},
+    handshake::hello,
     pending::Pending,
 };
 use crate::{
     Status, Timestamp,
     agent::{ConnectionId, Session},
+    config::Checked,
     frame::{Flags, FrameType, Header, Ids},
     link::{
         CloseReason, Due, Earliest, Input, Interest, Layers, Link, Misuse, Phase, Progress, Side, Step,
@@ -40,7 +41,7 @@ pub(super) const NOTIFY_HEADER: usize = 32;
 #[derive(Debug)]
 pub struct EngineReactor {
     pub(super) connection: ConnectionId,
-    pub(super) config: Arc<EngineConfig>,
+    pub(super) config: Arc<Checked<EngineConfig>>,
     pub(super) link: Link,
     pub(super) pending: Pending,
     pub(super) session: Option<Box<Session>>,
@@ -63,8 +64,8 @@ pub struct EngineReactor {
 /// Inputs: something happened.
 impl EngineReactor {
     /// A connection that was just opened, with its HAPROXY-HELLO to be sent. It is known as `connection` to its caller.
-    pub fn new(config: Arc<EngineConfig>, connection: ConnectionId, now: Timestamp) -> Self {
-        let mut link = Link::new(Side::Engine, own_frame_size(&config), now);
+    pub fn new(config: Arc<Checked<EngineConfig>>, connection: ConnectionId, now: Timestamp) -> Self {
+        let mut link = Link::new(Side::Engine, config.max_frame_size, now);
         link.spare(NOTIFY_HEADER.saturating_sub(crate::frame::HEADER_MAX));
         let header = Header { frame_type: FrameType::HaproxyHello, flags: Flags::FIN, ids: Ids::ZERO };
         link.push(header, &hello(&config));

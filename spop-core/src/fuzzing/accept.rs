@@ -12,6 +12,7 @@ use crate::{
         Accept, AcceptConfig, Acceptor, Addresses, ExpectProxy, MAX_STEPS, Monitor, Origin, Peer, Policy,
         ProxyVersion, SourceRules, Step, encode_proxy_header,
     },
+    config::Checked,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -33,7 +34,7 @@ pub fn accept(data: &[u8]) {
         // A step that may not come twice, or not here, is left out.
         config = config.clone().with(step).unwrap_or(config);
     }
-    let config = Arc::new(config);
+    let config = Arc::new(config.checked().expect("a configuration that can work"));
     let mode = input.byte();
     let address = if mode & 2 == 0 { "10.200.0.1:4711" } else { "10.1.0.1:4711" };
     let peer = Peer::from(address.parse::<SocketAddr>().expect("an address"));
@@ -72,7 +73,7 @@ struct Story {
 /// Drives a connection whose bytes come in `pieces`. TLS is done as soon as it starts and leaves the bytes as they are; of
 /// an answer one byte leaves at a time.
 fn drive<'a>(
-    config: &Arc<AcceptConfig>,
+    config: &Arc<Checked<AcceptConfig>>,
     from: &Peer,
     pieces: impl IntoIterator<Item = &'a [u8]>,
     eof: bool,
@@ -122,7 +123,7 @@ fn drive<'a>(
     story
 }
 
-fn any_order(config: Arc<AcceptConfig>, peer: Peer, input: &mut Input<'_>) {
+fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'_>) {
     let mut acceptor = Acceptor::new(config, peer, NOW);
     let mut inbox = BytesMut::new();
     let mut over = false;
@@ -163,7 +164,11 @@ fn write_again(origin: &Origin) {
         let mut bytes = Vec::new();
         encode_proxy_header(version, addresses, &mut bytes);
         let config = AcceptConfig::new().with(ExpectProxy::new()).expect("one step");
-        let mut acceptor = Acceptor::new(Arc::new(config), Peer::unnamed(), NOW);
+        let mut acceptor = Acceptor::new(
+            Arc::new(config.checked().expect("a configuration that can work")),
+            Peer::unnamed(),
+            NOW,
+        );
         let mut inbox = BytesMut::from(&bytes[..]);
         let action = acceptor.on_bytes(NOW, &mut inbox);
         let Accept::Ready(again) = action else { panic!("{action:?} of {}", bytes.escape_ascii()) };

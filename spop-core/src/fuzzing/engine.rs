@@ -148,7 +148,12 @@ struct Driver<'a> {
 /// Runs events, and what time makes of them at last; returns what was said and sent.
 fn run(events: &[Event], config: &EngineConfig, layers: Layers, cuts: Cuts) -> (Vec<String>, Vec<u8>) {
     let now = Timestamp::from_millis(1_000);
-    let reactor = EngineReactor::new(Arc::new(config.clone()), ConnectionId(1), now).with_layers(layers);
+    let reactor = EngineReactor::new(
+        Arc::new(config.clone().checked().expect("a configuration that can work")),
+        ConnectionId(1),
+        now,
+    )
+    .with_layers(layers);
     let mut driver = Driver {
         reactor,
         config,

@@ -104,7 +104,8 @@ impl Net {
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         // Whole frames leave: `send` looks at them.
         let config = AgentConfig { capabilities, max_frame_size: 256, ..AgentConfig::default() };
-        let mut reactor = AgentReactor::new(Arc::new(config), id, NOW);
+        let mut reactor =
+            AgentReactor::new(Arc::new(config.checked().expect("a configuration that can work")), id, NOW);
         let hello = notation::parse_bytes(&format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
              capabilities=string:\"pipelining,async\" engine-id=string:{}",

@@ -22,7 +22,7 @@ impl Net {
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         let config = AgentConfig { capabilities, ..AgentConfig::default() };
         let connection = ConnectionId(id);
-        let mut reactor = AgentReactor::new(Arc::new(config), connection, NOW);
+        let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), connection, NOW);
         let mut inbox = Inbox::new();
         inbox.extend_from_slice(&bytes(&alloc::format!(
             "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \

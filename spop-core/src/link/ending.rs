@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What a DISCONNECT of this side may say, so that the frame fits into the smallest frame size.
-const MESSAGE_MAX: usize = 180;
+pub(crate) const MESSAGE_MAX: usize = 180;
 
 impl Link {
     /// Wants to end when nothing is owed, and at `by` at the latest.

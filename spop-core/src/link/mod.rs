@@ -23,6 +23,7 @@ mod tests;
 pub(crate) use closing::{Closing, Stage};
 pub use closing::{Layers, Progress};
 pub(crate) use due::{Due, Earliest, TIMERS};
+pub(crate) use ending::MESSAGE_MAX;
 pub use interest::{Interest, Layer, Step, Timer};
 pub use misuse::Misuse;
 pub use reason::{CloseReason, Closed, Initiator, Lost};

@@ -136,7 +136,7 @@ impl Reassembly {
 
     /// Swallows the fragments of this payload that are still under way.
     pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
-        while self.refused.len() >= limits.max_refused.max(1) {
+        if self.refused.len() >= limits.max_refused {
             self.refused.pop_front();
         }
         self.refused.push_back(ids);

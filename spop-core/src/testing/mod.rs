@@ -51,6 +51,7 @@ use crate::{
     AgentConfig, AgentReactor, ConnectionId, EngineConfig, EngineReactor, MessageList, Notify, Session,
     Status, Ticket, Timestamp,
     agent::Partial,
+    config::{Checked, ConfigError},
     engine::{Ended, NotifyError, NotifyId},
     frame::{Frame, Ids},
     link::{Closed, Side},
@@ -112,13 +113,22 @@ struct End {
 
 impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     /// An engine and an agent, and what the agent makes of each NOTIFY. The connection is instant and whole.
+    ///
+    /// # Panics
+    /// A configuration that cannot work is the test's mistake: it panics with the [`ConfigError`](crate::config::ConfigError).
+    #[track_caller]
     pub fn new(engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         Self::with(Conditions::default(), engine, agent, handler)
     }
 
     /// As [`new`](Self::new), over a connection like this in both directions.
+    ///
+    /// # Panics
+    /// As that.
+    #[track_caller]
     pub fn with(conditions: Conditions, engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         let now = Timestamp::ZERO;
+        let (engine, agent) = (can_work("engine", engine.checked()), can_work("agent", agent.checked()));
         Self {
             now,
             engine: EngineReactor::new(Arc::new(engine), ConnectionId(0), now),
@@ -268,6 +278,12 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             Side::Agent => &mut self.agent_end,
         }
     }
+}
+
+#[track_caller]
+#[expect(clippy::panic, reason = "a test with a configuration like this has no other way to go on")]
+fn can_work<C>(whose: &str, checked: Result<Checked<C>, ConfigError>) -> Checked<C> {
+    checked.unwrap_or_else(|error| panic!("the configuration of the {whose}: {error}"))
 }
 
 /// What has become of it.

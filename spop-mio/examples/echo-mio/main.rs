@@ -78,7 +78,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<()> {
     let handler = Echo { score: options.score, sleeper: Sleeper::start()? };
-    let mut server = Server::with_config(handler, options.config())
+    let mut server = Server::with_config(handler, options.config()?)?
         .max_connections(options.max_connections)
         .lame_duck(options.lame_duck());
     if let Some(workers) = options.workers {

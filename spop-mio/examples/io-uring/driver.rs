@@ -16,8 +16,8 @@ use bytes::BytesMut;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Timestamp, frame::MessageIter,
-    link::Progress,
+    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Timestamp, config::Checked,
+    frame::MessageIter, link::Progress,
 };
 
 /// Operations that can be asked for at once.
@@ -46,7 +46,7 @@ pub(crate) fn serve(
 ) -> io::Result<()> {
     let mut agent = Agent {
         ring: Ring::new()?,
-        config: Arc::new(config),
+        config: Arc::new(config.checked()?),
         clock: Clock::start(),
         conns: Slab::new(),
         opened: 0,
@@ -78,7 +78,7 @@ pub(crate) fn serve(
 
 struct Agent {
     ring: Ring,
-    config: Arc<AgentConfig>,
+    config: Arc<Checked<AgentConfig>>,
     clock: Clock,
     conns: Slab<Conn>,
     opened: u64,

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use spop_core::{Actions, AgentConfig, ConnectionId, link::Layers, notation};
+use spop_core::{Actions, ConnectionId, link::Layers, notation};
 
 use super::*;
 
@@ -76,7 +76,7 @@ impl Bench {
 
     fn layered(piece: usize, layers: Layers) -> Self {
         let peer = Peer { piece, room: usize::MAX, ..Peer::default() };
-        let config = Arc::new(AgentConfig::default());
+        let config = Arc::default();
         let reactor = AgentReactor::new(config, ConnectionId(1), Timestamp::ZERO).with_layers(layers);
         let connection = Connection::new(peer, reactor);
         let mut bench = Self { connection, buffer: ReadBuffer::new(), asked: 0 };

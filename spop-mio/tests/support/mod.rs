@@ -75,7 +75,7 @@ impl Running {
         config: AgentConfig,
         adjust: impl FnOnce(Server<H>) -> Server<H>,
     ) -> Self {
-        Self::serve(adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").unwrap())
+        Self::serve(adjust(Server::with_config(handler, config).unwrap()).bind("127.0.0.1:0").unwrap())
     }
 
     pub fn on(handler: impl Handler + Clone + 'static, endpoint: impl Into<Endpoint>) -> Self {

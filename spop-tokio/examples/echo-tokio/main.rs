@@ -76,7 +76,7 @@ fn runtime(options: &Options) -> io::Result<Runtime> {
 }
 
 async fn run(options: &Options) -> io::Result<()> {
-    let mut server = Server::with_config(Echo { score: options.score }, options.config())
+    let mut server = Server::with_config(Echo { score: options.score }, options.config()?)?
         .max_connections(options.max_connections)
         .lame_duck(options.lame_duck());
     for address in &options.listen {

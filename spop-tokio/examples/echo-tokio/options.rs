@@ -1,9 +1,9 @@
 //! The command line of the echo agents.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use clap::Parser;
-use spop_core::{AgentConfig, agent::PipeliningPolicy, frame::Capabilities};
+use spop_core::{AgentConfig, agent::PipeliningPolicy, config::ConfigError, frame::Capabilities};
 
 /// Answers HAProxy with what it says, to try out an SPOE configuration.
 #[derive(Clone, Debug, Parser)]
@@ -61,7 +61,18 @@ impl Options {
     }
 
     /// What the options say about the protocol.
-    pub(crate) fn config(&self) -> AgentConfig {
+    ///
+    /// # Errors
+    /// Names the option whose value the library refuses.
+    pub(crate) fn config(&self) -> io::Result<AgentConfig> {
+        let config = self.unchecked();
+        match config.clone().checked() {
+            Ok(_) => Ok(config),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidInput, in_options(&error))),
+        }
+    }
+
+    fn unchecked(&self) -> AgentConfig {
         let mut config = AgentConfig::default();
         config.max_frame_size = self.max_frame_size.unwrap_or(config.max_frame_size);
         if let Some(capabilities) = self.capabilities {
@@ -71,7 +82,9 @@ impl Options {
         config.limits.max_in_flight = self.max_in_flight.unwrap_or(config.limits.max_in_flight);
         config.processing = (self.processing > 0).then(|| Duration::from_millis(self.processing));
         config.limits.max_payload = self.max_payload;
-        config.limits.max_payload_bytes = config.limits.max_payload_bytes.max(self.max_payload);
+        // No option of its own: large enough for the others.
+        let largest = self.max_payload.max(config.max_frame_size as usize);
+        config.limits.max_payload_bytes = config.limits.max_payload_bytes.max(largest);
         config.timeouts.hello = Some(Duration::from_millis(self.hello_timeout));
         config.timeouts.idle = Some(Duration::from_millis(self.idle_timeout));
         config.timeouts.frame = Some(Duration::from_millis(self.frame_timeout));
@@ -80,6 +93,20 @@ impl Options {
         config.watch_fragments = true;
         config
     }
+}
+
+/// What is wrong, in terms of the command line.
+fn in_options(error: &ConfigError) -> String {
+    let option = match &*error.field {
+        "max_frame_size" => "--max-frame-size",
+        "limits.max_in_flight" => "--max-in-flight",
+        "limits.max_payload" => "--max-payload",
+        "timeouts.hello" => "--hello-timeout",
+        "timeouts.idle" => "--idle-timeout",
+        "timeouts.frame" => "--frame-timeout",
+        _ => return error.to_string(),
+    };
+    format!("{option}: {error}")
 }
 
 fn capabilities(list: &str) -> Result<Capabilities, String> {

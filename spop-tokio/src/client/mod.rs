@@ -18,7 +18,7 @@ use spop_core::{
 };
 
 pub use answer::Answer;
-use shared::{Shared, timer};
+use shared::{Parts, Shared, timer};
 pub use target::Target;
 
 #[cfg(feature = "tls")]
@@ -112,13 +112,22 @@ impl Engine {
     /// Begins. Connections are opened when there is something to ask, and kept.
     ///
     /// # Errors
-    /// An agent's address is not in the format of [`ParsedAddress`](crate::ParsedAddress), or there is no tokio runtime, on
-    /// which the connections live.
+    /// An agent's address is not in the format of [`ParsedAddress`](crate::ParsedAddress), the configuration cannot work
+    /// (of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
+    /// [`ConfigError`](spop_core::config::ConfigError) inside), or there is no tokio runtime, on which the connections live.
     pub fn start(mut self) -> io::Result<EngineClient> {
         self.agents.iter().try_for_each(Target::check)?;
-        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         self.pool.agents = self.agents.len();
-        let shared = Arc::new(Shared::new(self, runtime.clone()));
+        let (pool, open) = (self.pool.checked()?, self.open.checked()?);
+        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        let parts = Parts {
+            pool,
+            open,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            agents: self.agents,
+        };
+        let shared = Arc::new(Shared::new(parts, runtime.clone()));
         let timer = runtime.spawn(timer(Arc::clone(&shared)));
         shared.started(timer.abort_handle());
         Ok(EngineClient { owner: Arc::new(Owner(shared)) })

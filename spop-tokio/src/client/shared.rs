@@ -12,9 +12,10 @@ use futures_util::task::AtomicWaker;
 use spop_core::{
     Clock, CloseReason, ConnectionId, MessageList, Timestamp,
     accept::OpenConfig,
+    config::Checked,
     engine::{
         EngineError,
-        pool::{AgentFailure, AskError, Pool, PoolAction, RequestId},
+        pool::{AgentFailure, AskError, Pool, PoolAction, PoolConfig, RequestId},
     },
     frame::Ids,
 };
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, Engine, EngineStats, Target, connection};
+use super::{Answer, EngineStats, Target, connection};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
 use crate::{alarm::Alarm, log::Limit, transfer};
@@ -36,7 +37,7 @@ type Outcome = Result<Answer, EngineError>;
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) clock: Clock,
-    pub(super) open: OpenConfig,
+    pub(super) open: Checked<OpenConfig>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<ClientTls>,
     agents: Vec<Target>,
@@ -46,6 +47,15 @@ pub(super) struct Shared {
     ended: watch::Sender<bool>,
     unreachable: Limit,
     backoff: Limit,
+}
+
+/// What an engine is made of.
+pub(super) struct Parts {
+    pub(super) pool: Checked<PoolConfig>,
+    pub(super) open: Checked<OpenConfig>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
+    pub(super) agents: Vec<Target>,
 }
 
 struct State {
@@ -65,10 +75,10 @@ struct Task {
 }
 
 impl Shared {
-    pub(super) fn new(engine: Engine, runtime: Handle) -> Self {
+    pub(super) fn new(parts: Parts, runtime: Handle) -> Self {
         let clock = Clock::start();
         let state = State {
-            pool: Pool::new(engine.pool, transfer::now(&clock)),
+            pool: Pool::new(parts.pool, transfer::now(&clock)),
             waiters: HashMap::new(),
             connections: HashMap::new(),
             timer: None,
@@ -78,10 +88,10 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             clock,
-            open: engine.open,
+            open: parts.open,
             #[cfg(feature = "tls")]
-            tls: engine.tls,
-            agents: engine.agents,
+            tls: parts.tls,
+            agents: parts.agents,
             runtime,
             timer: AtomicWaker::new(),
             ended: watch::Sender::new(false),

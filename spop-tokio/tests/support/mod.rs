@@ -46,11 +46,11 @@ impl Running {
         config: AgentConfig,
         adjust: impl FnOnce(Server<H>) -> Server<H>,
     ) -> Self {
-        Self::of(adjust(Server::with_config(handler, config)).bind("127.0.0.1:0").await.unwrap())
+        Self::of(adjust(Server::with_config(handler, config).unwrap()).bind("127.0.0.1:0").await.unwrap())
     }
 
     pub async fn on(handler: impl Handler, config: AgentConfig, endpoint: Endpoint) -> Self {
-        Self::of(Server::with_config(handler, config).bind(endpoint).await.unwrap())
+        Self::of(Server::with_config(handler, config).unwrap().bind(endpoint).await.unwrap())
     }
 
     pub fn of(server: Server<impl Handler>) -> Self {

@@ -87,7 +87,7 @@ impl Load {
         };
         let mut config = EngineConfig::default();
         config.max_waiting_frames = 4096;
-        let config = Arc::new(config);
+        let config = Arc::new(config.checked()?);
         for key in 0..connections {
             let stream = TcpStream::connect(agent).context("cannot connect to the agent")?;
             stream.set_nonblocking(true)?;

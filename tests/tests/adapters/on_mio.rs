@@ -79,7 +79,7 @@ impl Adapter for OnMio {
         if let Some(tls) = &plan.tls {
             endpoint = endpoint.tls(tls);
         }
-        let mut server = Server::with_config(swap.clone(), plan.config).workers(plan.workers.unwrap_or(2));
+        let mut server = Server::with_config(swap.clone(), plan.config)?.workers(plan.workers.unwrap_or(2));
         if let Some(max) = plan.max_connections {
             server = server.max_connections(max);
         }

@@ -98,7 +98,7 @@ impl Adapter for OnTokio {
         if let Some(tls) = &plan.tls {
             endpoint = endpoint.tls(tls);
         }
-        let mut server = Server::with_config(swap.clone(), plan.config);
+        let mut server = Server::with_config(swap.clone(), plan.config)?;
         if let Some(max) = plan.max_connections {
             server = server.max_connections(max);
         }

@@ -16,7 +16,7 @@ use core::{net::SocketAddr, time::Duration};
 use bytes::BytesMut;
 
 use super::*;
-use crate::Timestamp;
+use crate::{Timestamp, config::Checked};
 
 const FRAME: &[u8] = b"\0\0\0\x81\x01\0\0\0\x01\0\0";
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -25,8 +25,9 @@ fn peer(address: &str) -> Peer {
     Peer::Ip(SocketAddr::new(address.parse().unwrap(), 4711))
 }
 
-fn list<const N: usize>(steps: [Step; N]) -> Arc<AcceptConfig> {
-    Arc::new(steps.into_iter().fold(AcceptConfig::new(), |config, step| config.with(step).unwrap()))
+fn list<const N: usize>(steps: [Step; N]) -> Arc<Checked<AcceptConfig>> {
+    let config = steps.into_iter().fold(AcceptConfig::new(), |config, step| config.with(step).unwrap());
+    Arc::new(config.checked().unwrap())
 }
 
 fn ping() -> Step {
@@ -73,7 +74,7 @@ impl Story {
 /// Drives a connection whose bytes come in `pieces`. TLS is done as soon as it starts and leaves the bytes as they are; of
 /// an answer one byte leaves at a time.
 fn drive<'a>(
-    config: &Arc<AcceptConfig>,
+    config: &Arc<Checked<AcceptConfig>>,
     from: &Peer,
     pieces: impl IntoIterator<Item = &'a [u8]>,
     eof: bool,
@@ -124,7 +125,7 @@ fn drive<'a>(
 }
 
 /// Drives a connection whole, byte by byte, and cut in two at each place: the story is one.
-fn tell(config: &Arc<AcceptConfig>, from: &Peer, bytes: &[u8], eof: bool) -> Story {
+fn tell(config: &Arc<Checked<AcceptConfig>>, from: &Peer, bytes: &[u8], eof: bool) -> Story {
     let story = drive(config, from, [bytes], eof);
     assert_eq!(drive(config, from, bytes.chunks(1), eof), story, "byte by byte");
     for cut in 0..=bytes.len() {
@@ -228,7 +229,8 @@ fn the_time_is_one_for_all_handlers() {
 #[test]
 fn an_opening_ends_in_its_session_or_says_what_it_waited_for() {
     let addresses = Addresses { source: peer("203.0.113.9"), destination: peer("192.0.2.1") };
-    let config = OpenConfig { proxy: Some(ProxyVersion::V2), tls: true, ..OpenConfig::default() };
+    let config =
+        OpenConfig { proxy: Some(ProxyVersion::V2), tls: true, ..OpenConfig::default() }.checked().unwrap();
     let end = NOW + config.timeout;
     let mut opening = Opening::new(&config, Some(&addresses), NOW);
     assert_eq!(opening.on_tls_done(NOW), Open::SendHeader);
@@ -250,5 +252,5 @@ fn an_opening_ends_in_its_session_or_says_what_it_waited_for() {
     assert_eq!(opening.on_timeout(end), Open::Paused);
     assert_eq!(opening.on_input_eof(end), Open::Paused);
 
-    assert_eq!(Opening::new(&OpenConfig::default(), None, NOW).on_connected(NOW), Open::Ready);
+    assert_eq!(Opening::new(&Checked::default(), None, NOW).on_connected(NOW), Open::Ready);
 }

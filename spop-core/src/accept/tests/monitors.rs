@@ -64,7 +64,7 @@ fn a_monitor_that_closed_its_side_still_gets_its_answer() {
 }
 
 /// What a probe was sent, and what the connection came to.
-fn answered(config: &Arc<AcceptConfig>, lame_duck: bool, bytes: &str) -> (Vec<u8>, Accept) {
+fn answered(config: &Arc<Checked<AcceptConfig>>, lame_duck: bool, bytes: &str) -> (Vec<u8>, Accept) {
     let mut acceptor = Acceptor::new(config.clone(), peer("192.0.2.1"), NOW);
     acceptor.set_lame_duck(lame_duck);
     let mut sent = Vec::new();

@@ -43,7 +43,7 @@ fn traffic() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn configs() -> impl Strategy<Value = Arc<AcceptConfig>> {
+fn configs() -> impl Strategy<Value = Arc<Checked<AcceptConfig>>> {
     let expect = ExpectProxy { max_len: 200, ..ExpectProxy::new() };
     let step = prop_oneof![
         Just(Step::from(expect)),
@@ -55,11 +55,10 @@ fn configs() -> impl Strategy<Value = Arc<AcceptConfig>> {
     ];
     // A step that may not come twice, or not there, is left out.
     vec(step, 0..=MAX_STEPS).prop_map(|steps| {
-        Arc::new(
-            steps
-                .into_iter()
-                .fold(AcceptConfig::new(), |config, step| config.clone().with(step).unwrap_or(config)),
-        )
+        let config = steps
+            .into_iter()
+            .fold(AcceptConfig::new(), |config, step| config.clone().with(step).unwrap_or(config));
+        Arc::new(config.checked().unwrap())
     })
 }
 

@@ -1,5 +1,6 @@
 //! What a pool is told once, what it says is to be done, and what it does not take.
 
+use alloc::format;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use super::AgentFailure;
 use crate::{
     ConnectionId,
+    config::{Checked, ConfigError, at_least, lasts},
     engine::{EngineConfig, EngineError, pool::Times},
     frame::AckActions,
 };
@@ -29,16 +31,16 @@ pub struct PoolConfig {
     pub max_err_rate: Option<u32>,
     /// How long no connection is opened to an agent after one ended before it answered a request: it could not be reached,
     /// refused the handshake, or disconnected, closed or broke the protocol after it. The pause doubles with each further
-    /// attempt that ends like this, up to [`max_retry_after`](Self::max_retry_after). At least 1 ms. HAProxy 2.6 comes back
+    /// attempt that ends like this, up to [`max_retry_after`](Self::max_retry_after). 1 ms at least. HAProxy 2.6 comes back
     /// at once, in a storm. Default 100 ms.
     ///
     /// Not a failure is a connection that lived for `max_retry_after` after its handshake. After a DISCONNECT with status 0,
     /// which a draining agent sends, the first new attempt begins at once.
     pub retry_after: Duration,
-    /// The longest pause between two attempts, and so how long after an agent's return it is noticed. Less than
-    /// `retry_after` counts as that. Default 1 s.
+    /// The longest pause between two attempts, and so how long after an agent's return it is noticed. As long as `retry_after`
+    /// at least. Default 1 s.
     pub max_retry_after: Duration,
-    /// How often each agent's health is checked. Default never, and every agent counts as well.
+    /// How often each agent's health is checked, 1 ms apart at least. Default never, and every agent counts as well.
     pub check_every: Option<Duration>,
     /// After how many good checks an agent that was down is up. Default 2.
     pub rise: u32,
@@ -62,6 +64,51 @@ impl PoolConfig {
             rise: 2,
             fall: 3,
         }
+    }
+
+    /// Checks that it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field that is out of its bounds:
+    ///
+    /// - what [`EngineConfig::checked`] refuses in `engine`;
+    /// - a number of 0: there is no agent, no connection, nothing can wait, `rise` or `fall`, and no connection or no error
+    ///   in a second, where `None` is unlimited;
+    /// - `retry_after` or `check_every` below 1 ms, or `max_retry_after` below `retry_after`.
+    pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
+        self.engine.check().map_err(|error| error.within("engine"))?;
+        at_least("agents", self.agents, 1)?;
+        at_least("max_connections", self.max_connections, 1)?;
+        at_least("max_queue", self.max_queue, 1)?;
+        for (field, rate) in [("max_conn_rate", self.max_conn_rate), ("max_err_rate", self.max_err_rate)] {
+            if rate == Some(0) {
+                return Err(ConfigError::new(field, 0, "at least 1; `None` is unlimited"));
+            }
+        }
+        let shortest = Duration::from_millis(1);
+        lasts("retry_after", self.retry_after, shortest)?;
+        if self.max_retry_after < self.retry_after {
+            let bound = format!("at least the {:?} of `retry_after`", self.retry_after);
+            return Err(ConfigError::new(
+                "max_retry_after",
+                format_args!("{:?}", self.max_retry_after),
+                bound,
+            ));
+        }
+        lasts("check_every", self.check_every.unwrap_or(Duration::MAX), shortest)?;
+        at_least("rise", self.rise, 1)?;
+        at_least("fall", self.fall, 1)?;
+        Ok(Checked::new(self))
+    }
+}
+
+impl Checked<PoolConfig> {
+    /// What its connections are, those that ask and those that only check an agent's health.
+    pub(super) fn engines(&self) -> (Checked<EngineConfig>, Checked<EngineConfig>) {
+        // It was checked with the pool's, and a health check's HELLO is shorter.
+        let engine = self.engine.clone();
+        let check = EngineConfig { healthcheck: true, ..engine.clone() };
+        (Checked::new(engine), Checked::new(check))
     }
 }
 

@@ -40,8 +40,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(config: &PoolConfig, now: Timestamp) -> Self {
-        let base = config.retry_after.max(Duration::from_millis(1));
-        let longest = config.max_retry_after.max(base);
+        let (base, longest) = (config.retry_after, config.max_retry_after);
         Self { base, longest, last: None, retry_at: now, attempt_from: ConnectionId(0) }
     }
 

@@ -273,7 +273,7 @@ impl Pool {
             let waits = !c.sent.is_empty() && c.unproven_since.is_some() && self.failure(c.agent).is_some();
             !c.check && c.open && !waits && self.is_up(c.agent) && c.reactor.is_ready()
         };
-        let (turn, agents) = (self.turn, self.agents.len().max(1));
+        let (turn, agents) = (self.turn, self.agents.len());
         let chosen = self
             .connections
             .values()
@@ -303,7 +303,7 @@ impl Pool {
         let capabilities = self.engine.capabilities;
         let many =
             capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC);
-        if many { self.engine.max_waiting_frames.max(1) } else { 1 }
+        if many { self.engine.max_waiting_frames } else { 1 }
     }
 
     fn least_connected(&self) -> Option<usize> {
@@ -374,7 +374,7 @@ impl Pool {
         let mut due = Vec::new();
         for (number, agent) in self.agents.iter_mut().enumerate() {
             if agent.check_at.is_some_and(|at| at <= now) {
-                agent.check_at = Some(now + every.max(core::time::Duration::from_millis(1)));
+                agent.check_at = Some(now + every);
                 due.push(number);
             }
         }
@@ -388,7 +388,7 @@ impl Pool {
     fn checked(&mut self, number: usize, well: bool) {
         let Some(agent) = self.agents.get_mut(number) else { return };
         agent.against = if well == agent.up { 0 } else { agent.against + 1 };
-        if agent.against >= if well { self.config.rise } else { self.config.fall }.max(1) {
+        if agent.against >= if well { self.config.rise } else { self.config.fall } {
             agent.up = well;
             agent.against = 0;
             self.ready.push_back(PoolAction::Health { agent: number, up: well });

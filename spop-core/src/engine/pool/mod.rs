@@ -17,6 +17,7 @@ use alloc::{
 use super::{EngineConfig, EngineReactor, NotifyId};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
+    config::Checked,
     frame::Ids,
     link::{Layers, Misuse, Phase, Progress},
 };
@@ -40,9 +41,9 @@ use rate::Rate;
 /// whose time is up meanwhile fails with what the agent said, see [`AgentFailure`].
 #[derive(Debug)]
 pub struct Pool {
-    config: PoolConfig,
-    engine: Arc<EngineConfig>,
-    checks: Arc<EngineConfig>,
+    config: Checked<PoolConfig>,
+    engine: Arc<Checked<EngineConfig>>,
+    checks: Arc<Checked<EngineConfig>>,
     now: Timestamp,
     connections: BTreeMap<ConnectionId, Connection>,
     agents: Vec<Agent>,
@@ -119,13 +120,12 @@ struct Agent {
 /// Decisions of the application.
 impl Pool {
     /// A pool without a connection.
-    pub fn new(config: PoolConfig, now: Timestamp) -> Self {
+    pub fn new(config: Checked<PoolConfig>, now: Timestamp) -> Self {
         let check_at = config.check_every.map(|_| now);
         let agent = || Agent { up: true, against: 0, backoff: Backoff::new(&config, now), check_at };
-        let mut checks = config.engine.clone();
-        checks.healthcheck = true;
+        let (engine, checks) = config.engines();
         Self {
-            engine: Arc::new(config.engine.clone()),
+            engine: Arc::new(engine),
             checks: Arc::new(checks),
             now,
             connections: BTreeMap::new(),

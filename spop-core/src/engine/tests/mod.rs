@@ -42,7 +42,7 @@ struct Engine {
 impl Engine {
     fn new(config: EngineConfig) -> Self {
         let now = Timestamp::ZERO;
-        let reactor = EngineReactor::new(Arc::new(config), ConnectionId(1), now);
+        let reactor = EngineReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), now);
         Self { reactor, inbox: Inbox::new(), now }
     }
 

@@ -72,7 +72,12 @@ impl Driver {
     /// A new connection, the first moment of which is a second after the epoch.
     pub fn new(config: AgentConfig, layers: Layers, cuts: Cuts) -> Self {
         let now = Timestamp::from_millis(1_000);
-        let reactor = AgentReactor::new(Arc::new(config), ConnectionId(1), now).with_layers(layers);
+        let reactor = AgentReactor::new(
+            Arc::new(config.checked().expect("a configuration that can work")),
+            ConnectionId(1),
+            now,
+        )
+        .with_layers(layers);
         Self {
             reactor,
             now,

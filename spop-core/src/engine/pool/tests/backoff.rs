@@ -124,8 +124,10 @@ fn what_an_agent_said_is_forgotten_when_another_serves_and_when_time_has_passed(
     world.wait(1_000);
     assert_eq!((world.codes(), world.opened[..2].to_vec()), (vec![1, 1], vec![0, 1]));
     // Long after the pause, a request that waits for other reasons does not blame the agent.
-    let mut world = self::world(Refusal::with(HELLO, BROKEN));
-    world.pool.config.max_connections = 1;
+    let mut pool = config(1);
+    pool.max_connections = 1;
+    let mut world = World::new(pool);
+    world.refusal = Some(Refusal::with(HELLO, BROKEN));
     let request = world.ask().unwrap();
     world.pool.withdraw(world.now, request);
     world.wait(5_000);
@@ -195,7 +197,7 @@ fn connections_that_fail_together_are_one_attempt_and_new_ones_are_tried_one_by_
     world.answer();
     assert_eq!(opened(&mut world, 0), (29, 29));
     let mut world = self::world(Refusal::with("", ""));
-    world.pool = Pool::new(config(1), world.now);
+    world.pool = Pool::new(config(1).checked().unwrap(), world.now);
     world.ask().unwrap();
     world.refusal = None;
     world.answers = false;

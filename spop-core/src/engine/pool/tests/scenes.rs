@@ -137,10 +137,9 @@ fn a_drained_pool_finishes_what_waits() {
 
 #[test]
 fn what_is_too_big_fails_alone() {
-    let mut world = World::new(config(1));
-    let mut engine = world.pool.config.clone();
-    engine.engine.send_frag_payload = false;
-    world.pool = Pool::new(engine, world.now);
+    let mut pool = config(1);
+    pool.engine.send_frag_payload = false;
+    let mut world = World::new(pool);
     let mut list = MessageList::new();
     list.message("m").arg("", crate::Value::Binary(&vec![0; 20_000]));
     world.pool.ask(world.now, None, &list).unwrap();
@@ -196,7 +195,7 @@ fn a_drain_waits_for_no_handshake() {
     let mut pool = config(1);
     pool.check_every = Some(Duration::from_millis(100));
     pool.engine.timeouts.hello = None;
-    let mut pool = Pool::new(pool, Timestamp::ZERO);
+    let mut pool = Pool::new(pool.checked().unwrap(), Timestamp::ZERO);
     pool.on_timeout(Timestamp::ZERO);
     let request = pool.ask(Timestamp::ZERO, None, &MessageList::new()).unwrap();
     let mut opened = vec![];
@@ -247,7 +246,7 @@ fn what_is_withdrawn_is_not_heard_of_though_it_has_ended() {
 
 #[test]
 fn a_connection_under_way_wants_nothing() {
-    let mut pool = Pool::new(config(1), Timestamp::ZERO);
+    let mut pool = Pool::new(config(1).checked().unwrap(), Timestamp::ZERO);
     pool.ask(Timestamp::ZERO, None, &MessageList::new()).unwrap();
     let Some(PoolAction::Open { connection, agent: 0 }) = pool.next_action() else { panic!() };
     assert_eq!((pool.interest(connection), pool.outgoing(connection)), (Interest::default(), &[][..]));

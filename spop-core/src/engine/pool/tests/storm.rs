@@ -56,10 +56,10 @@ fn agent(asynchronous: bool) -> AgentConfig {
 prop_compose! {
     fn pool()(
         profile in 0..4,
-        agents in 0_usize..4,
+        agents in 1_usize..4,
         max_connections in 1_usize..5,
         max_queue in select(vec![1_usize, 5, 1_000]),
-        max_conn_rate in select(vec![None, Some(0), Some(1), Some(20)]),
+        max_conn_rate in select(vec![None, Some(1), Some(20)]),
         max_err_rate in select(vec![None, Some(3), Some(100)]),
         retry_after in select(vec![1_u64, 50]),
         check_every in select(vec![None, Some(70_u64)]),
