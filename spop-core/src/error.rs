@@ -26,6 +26,7 @@ pub enum Malformed {
     UnknownAction(u8),
     /// An action does not have the number of arguments that its type takes.
     #[error("action {action} takes {expected} arguments, not {found}")]
+    #[non_exhaustive]
     WrongArgumentCount {
         /// The action's type: 1 for SET-VAR, 2 for UNSET-VAR.
         action: u8,
@@ -82,6 +83,7 @@ impl fmt::Display for Piece {
 /// A payload that does not follow section 3 of the specification: what is wrong, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("at byte {offset}: {what}")]
+#[non_exhaustive]
 pub struct DecodeError {
     /// What is wrong.
     pub what: Malformed,

@@ -94,6 +94,21 @@
 //! after that going through it cannot fail. What a peer can make grow has a limit in [`config::Limits`], and what it can
 //! delay has a timer in [`config::Timeouts`]. A fault of the peer is a [`Violation`] and ends its connection with the status
 //! of section 3.5; a fault of the caller is an error of the method, and changes nothing.
+//!
+//! # What may grow
+//!
+//! Types that may get more fields or variants are `non_exhaustive`: configurations; reports, which say what happened or how
+//! things are (actions, ends, times, counts, phases, verdicts); and errors, with those of their variants that have fields.
+//! The others are exhaustive, on purpose:
+//!
+//! - what the wire fixes: values, frames and their parts, scopes, the two [`Side`](link::Side)s, PROXY versions;
+//! - what a driver or server must not overlook: [`Interest`], its [`Layer`](link::Layer) and
+//!   [`Progress`](link::Progress), [`Notify`], [`hub::Route`];
+//! - what an application decides and a server must carry out: [`agent::Reply`], [`agent::Watch`],
+//!   [`agent::Unknown`], and the fields of [`frame::Unusable`], which a [`frame::FromValue`] returns.
+//!
+//! No type of a dependency whose version is 0.x stands in a public signature. `Debug` output of a reactor, a pool, or what
+//! they report has the lengths of payloads and never their bytes; payloads themselves ([`Messages`], [`Actions`]) show theirs.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -144,6 +144,7 @@ impl Metrics {
                 Initiator::Peer => "peer",
                 Initiator::Time => "time",
                 Initiator::Transport => "transport",
+                _ => "other",
             };
             let status = match &closed.reason {
                 CloseReason::PeerDisconnect { status, .. } | CloseReason::Disconnect(status) => *status,

@@ -252,7 +252,7 @@ where
                 Ok(Settled::Queued) => self.shared.metrics.acks(1),
                 Ok(Settled::Late { age }) => self.late(ids, age),
                 Ok(_) => {}
-                Err(AckError::Closing { ticket }) => self.hand_back(ticket, Ok(Reply::Ack(actions))),
+                Err(AckError::Closing { ticket, .. }) => self.hand_back(ticket, Ok(Reply::Ack(actions))),
                 Err(error) => {
                     let words = error.to_string();
                     self.fail(now, error.into_ticket(), "answer_unsendable", &words);

@@ -23,6 +23,7 @@ pub struct Refusal {
 #[non_exhaustive]
 pub enum RefuseReason {
     /// A rule on the source address denies it.
+    #[non_exhaustive]
     Denied {
         /// Whom the rule judged, when that is the client of a PROXY header and not the peer.
         announced: Option<Peer>,
@@ -39,6 +40,7 @@ pub enum RefuseReason {
     /// The connection begins with a PROXY header that is wrong.
     BadProxyHeader(ProxyError),
     /// The peer closed its side.
+    #[non_exhaustive]
     Eof {
         /// What it should have sent first.
         during: Waiting,
@@ -46,6 +48,7 @@ pub enum RefuseReason {
         got: usize,
     },
     /// The time for all of it ran out.
+    #[non_exhaustive]
     Timeout {
         /// What there was to wait for.
         during: Waiting,
@@ -84,6 +87,7 @@ pub enum ProxyError {
     Line(Vec<u8>),
     /// Version 2: it announces more bytes than the configuration allows.
     #[error("it announces {length} bytes, above the limit of {limit}")]
+    #[non_exhaustive]
     TooLong {
         /// The size of the whole header.
         length: usize,
@@ -101,6 +105,7 @@ pub enum ProxyError {
     Family(u8),
     /// Version 2: it ends before its addresses do.
     #[error("its addresses take {needed} bytes, but it has {found}")]
+    #[non_exhaustive]
     Addresses {
         /// How many bytes come after the first 16.
         found: usize,

@@ -6,6 +6,7 @@ use super::{Network, Peer};
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Policy {
     /// It goes on.
     Allow,

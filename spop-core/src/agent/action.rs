@@ -1,6 +1,6 @@
 //! What a reactor says is to be done.
 
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use bytes::Bytes;
 
@@ -90,7 +90,6 @@ pub(super) fn is_multiplexer(peer: Capabilities) -> bool {
 /// A NOTIFY.
 ///
 /// Dropping it, or leaking it, changes nothing but that its ticket stays unanswered.
-#[derive(Debug)]
 #[must_use = "HAProxy waits for an answer"]
 pub struct Notify<'i> {
     /// The right to answer.
@@ -108,8 +107,17 @@ impl Notify<'_> {
     }
 }
 
+/// The number of messages only; [`Messages`] show themselves.
+impl fmt::Debug for Notify<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let messages = self.messages().len();
+        f.debug_struct("Notify").field("ticket", &self.ticket).field("messages", &messages).finish()
+    }
+}
+
 /// A payload in fragments that will not be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Aborted {
     /// Whose payload it is.
     pub ids: Ids,
@@ -135,6 +143,7 @@ pub enum Abort {
 
 /// A NOTIFY that needs no answer any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cancelled {
     /// Whose answer it would have been.
     pub ticket: TicketId,

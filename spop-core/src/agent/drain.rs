@@ -18,6 +18,7 @@ use crate::{
 /// Measured with HAProxy 2.6 and 3.0 under a load of 16 clients on a busy machine, 20 restarts of an agent: of 100,000
 /// requests 0 to 45 were lost without it, none with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DrainTiming {
     /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,

@@ -41,6 +41,7 @@ impl<'a> Partial<'a> {
 /// Nothing is arriving under these identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no NOTIFY {0} is arriving")]
+#[non_exhaustive]
 pub struct NotArriving(pub Ids);
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ pub enum Unknown {
 pub enum RouteError {
     /// There is no route, and the policy is [`Unknown::Fail`].
     #[error("there is no route for message \"{message}\"")]
+    #[non_exhaustive]
     Unknown {
         /// The message, escaped where it is not printable ASCII.
         message: String,
@@ -70,6 +71,7 @@ pub enum RouteError {
     Argument(#[from] ArgError),
     /// Its route says so.
     #[error("message \"{message}\": {why}")]
+    #[non_exhaustive]
     Failed {
         /// The message, escaped where it is not printable ASCII.
         message: String,

@@ -1,13 +1,13 @@
 //! Timers of any configuration, and the last look before a disconnect.
 
-use alloc::{format, sync::Arc, vec, vec::Vec};
+use alloc::{format, string::ToString, sync::Arc, vec, vec::Vec};
 use core::time::Duration;
 
 use proptest::{collection, option, prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    Actions, Status, Timer, Timestamp,
+    Actions, Scope, Status, Timer, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame},
     link::{Layers, Phase, Progress},
     notation,
@@ -181,6 +181,44 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_is_asked_and_answered_is_not_in_its_debug_output() {
+    let mut config = AgentConfig::default();
+    config.max_frame_size = 256;
+    let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), START);
+    // Both as text and as a list of numbers.
+    let secret = b"hunter2-hunter2";
+    let forms = [secret.escape_ascii().to_string(), format!("{:?}", &secret[..]).replace(['[', ']'], "")];
+    let hidden = |shown: &str| forms.iter().all(|form| !shown.contains(form));
+    let mut inbox = BytesMut::from(&hello("pipelining,fragmentation,async")[..]);
+    let _ = feed(&mut reactor, START, &mut inbox);
+    send_all(&mut reactor, START);
+    let payload = [b"\x01m\x01\x01a\x08\x0f", &secret[..]].concat();
+    inbox.extend_from_slice(&notify(1, Flags::FIN, &payload));
+    inbox.extend_from_slice(&notify(2, Flags::FIN, &payload));
+    inbox.extend_from_slice(&notify(3, Flags::NONE, &payload));
+    let first = {
+        let Action::RunMessages(first) = reactor.on_bytes(START, &mut inbox) else { panic!() };
+        assert!(hidden(&format!("{first:?}")), "{first:?}");
+        first.ticket
+    };
+    let second = feed(&mut reactor, START, &mut inbox).pop().unwrap();
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Session, "v", &secret[..]);
+    reactor.acknowledge(START, first, &actions).unwrap();
+    // Too long for a frame: it leaves in fragments, and only some of them are queued.
+    for _ in 0..200 {
+        actions.set_var(Scope::Session, "v", &secret[..]);
+    }
+    reactor.acknowledge(START, second, &actions).unwrap();
+    assert!(reactor.arriving_bytes() > 0 && reactor.outgoing_bytes() > reactor.outgoing().len());
+    for shown in [format!("{reactor:?}"), format!("{reactor:#?}").replace(char::is_whitespace, " ")] {
+        assert!(hidden(&shown), "{shown}");
+        assert!(hidden(&shown.replace(" ", "").replace(",", ", ")), "{shown}");
+    }
+    let _ = reactor.disconnect(START, Status::NORMAL, "");
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub struct NotWaiting(pub TicketId);
 pub enum AckError {
     /// The NOTIFY came from another connection, and async was not agreed on or the engine is another.
     #[error("the answer to {ticket} was given to connection {}", connection.0)]
+    #[non_exhaustive]
     WrongConnection {
         /// The ticket.
         ticket: Ticket,
@@ -107,6 +108,7 @@ pub enum AckError {
     },
     /// The connection is closing, and the NOTIFY came from another: the answer can take yet another.
     #[error("the answer to {ticket} was given to a connection that is closing")]
+    #[non_exhaustive]
     Closing {
         /// The ticket.
         ticket: Ticket,
@@ -114,6 +116,7 @@ pub enum AckError {
     /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit, or that of
     /// [`PipeliningPolicy::Always`](super::PipeliningPolicy::Always).
     #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that can be sent")]
+    #[non_exhaustive]
     TooBig {
         /// The ticket.
         ticket: Ticket,
@@ -124,6 +127,7 @@ pub enum AckError {
     },
     /// An answer in parts needs a peer that accepts fragments.
     #[error("the answer to {ticket} cannot be sent in parts: the peer accepts no fragments")]
+    #[non_exhaustive]
     NoFragmentation {
         /// The ticket.
         ticket: Ticket,

@@ -3,6 +3,8 @@
 //! A configuration is plain data. Its method `checked` makes a [`Checked`] of it, which is what the reactors and the pool
 //! take, or a [`ConfigError`] that names the field, its value and the bound. Nothing is corrected: a value counts as it was
 //! written, or is refused. (Where two valid values meet, as the frame sizes of both sides do, the lower one counts.)
+//!
+//! Configurations are `non_exhaustive`, by a [rule of the whole crate](crate#what-may-grow): take the default, and set fields.
 
 mod checked;
 #[cfg(test)]

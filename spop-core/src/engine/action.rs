@@ -1,7 +1,7 @@
 //! What an engine's reactor says is to be done.
 
 use alloc::vec::Vec;
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use bytes::Bytes;
 
@@ -41,7 +41,8 @@ pub enum EngineAction<'i> {
 }
 
 /// What the agent answered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct Answer<'i> {
     /// Whose answer it is.
     pub id: NotifyId,
@@ -49,6 +50,14 @@ pub struct Answer<'i> {
     pub payload: Received<'i>,
     /// The time from the request to its answer.
     pub took: Duration,
+}
+
+/// The length only of its payload; [`actions`](Self::actions) show themselves.
+impl fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, payload, took } = self;
+        f.debug_struct("Answer").field("id", id).field("len", &payload.len()).field("took", took).finish()
+    }
 }
 
 impl Answer<'_> {
@@ -65,6 +74,7 @@ impl Answer<'_> {
 
 /// A request that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Which one.
     pub id: NotifyId,
@@ -75,7 +85,8 @@ pub struct Failure {
 }
 
 /// An ACK for a request that this connection does not wait for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnclaimedAck {
     /// Whose answer it is.
     pub ids: Ids,
@@ -85,8 +96,18 @@ pub struct UnclaimedAck {
     pub payload: Bytes,
 }
 
+/// The length only of its payload.
+impl fmt::Debug for UnclaimedAck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ids, flags, payload } = self;
+        let mut ack = f.debug_struct("UnclaimedAck");
+        ack.field("ids", ids).field("flags", flags).field("len", &payload.len()).finish()
+    }
+}
+
 /// The end of a session, and of the requests that were under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ended {
     /// Why it ended, and how much was lost.
     pub closed: Closed,

@@ -114,6 +114,7 @@ pub struct Profile {
 
 /// Who numbers the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StreamIds {
     /// The caller, who knows the streams: STREAM-ID is the stream's number, the first of a process being 0, and FRAME-ID
     /// counts its requests from 1. A caller that gives none gets the streams 0, 1, 2 … of the connection.
@@ -124,6 +125,7 @@ pub enum StreamIds {
 
 /// What becomes of the session when the agent breaks the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnError {
     /// The agent is told with a DISCONNECT, and its own is waited for.
     Disconnect,

@@ -62,6 +62,7 @@ impl core::error::Error for EngineError {}
 pub enum NotifyError {
     /// The payload exceeds a frame and cannot leave in fragments: [`EngineError::TooBig`] to whoever wanted it.
     #[error("the payload takes {size} bytes, more than the {limit} that fit a frame")]
+    #[non_exhaustive]
     TooBig {
         /// What the payload takes.
         size: usize,

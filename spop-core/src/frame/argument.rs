@@ -8,6 +8,13 @@ use alloc::{
 use super::{FromValue, Message, Messages, OwnedMessages};
 use crate::{DecodeError, wire::ValueType};
 
+impl ArgError {
+    /// An argument that was looked for in another way than with [`Message::arg`].
+    pub fn new(message: impl Into<String>, argument: impl Into<String>, why: Unusable) -> Self {
+        Self { message: message.into(), argument: argument.into(), why }
+    }
+}
+
 impl<'a> Messages<'a> {
     /// The first argument of this name of the first message, as a `T`: for whoever expects one message.
     ///
@@ -61,6 +68,7 @@ impl<'a> Message<'a> {
 /// An argument that the application cannot work with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("argument {argument:?} of message \"{message}\" {why}")]
+#[non_exhaustive]
 pub struct ArgError {
     /// The message, escaped where it is not printable ASCII.
     pub message: String,

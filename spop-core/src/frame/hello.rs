@@ -50,6 +50,7 @@ pub enum HelloError {
     Malformed(#[from] DecodeError),
     /// An item has a type that the specification does not give it.
     #[error("\"{key}\" is a {found}, not a {expected}")]
+    #[non_exhaustive]
     WrongType {
         /// The item.
         key: &'static str,
@@ -72,6 +73,7 @@ pub enum HelloError {
     UnsupportedVersion,
     /// `max-frame-size` is below 256, or above what it may be.
     #[error("max-frame-size {found} is outside {MIN_FRAME_SIZE}..={most}")]
+    #[non_exhaustive]
     BadFrameSize {
         /// What the peer said.
         found: i128,

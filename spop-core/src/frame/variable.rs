@@ -21,6 +21,7 @@ pub enum NameError {
     BadCharacter(String),
     /// With its scope and its prefix it exceeds 63 characters.
     #[error("the name of variable {name:?} has {len} characters with scope and prefix, more than 63")]
+    #[non_exhaustive]
     TooLong {
         /// The name.
         name: String,

@@ -9,6 +9,7 @@ use crate::engine::{
 
 /// What `option set-process-time` and `option set-total-time` report; HAProxy's variables have it in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProcessTimes {
     /// The processing time of the stream's last event or group.
     pub last: Option<Duration>,
@@ -27,6 +28,7 @@ impl ProcessTimes {
 /// What an event or group is called in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // As the sections they come from.
+#[non_exhaustive]
 pub enum EventName<'a> {
     Event(&'a str),
     Group(&'a str),
@@ -45,22 +47,18 @@ impl fmt::Display for EventName<'_> {
 ///
 /// ```
 /// use core::time::Duration;
-/// use spop_core::{engine::pool::{ConnectionCounts, Times}, haproxy::{EventName, LogLine}};
+/// use spop_core::haproxy::{EventName, LogLine};
 ///
-/// let line = LogLine {
-///     agent: "ip-reputation",
-///     event: EventName::Event("on-client-session"),
-///     stream: 7,
-///     error: None,
-///     times: Times { wait: Some(Duration::from_millis(3)), ..Times::default() },
-///     load: ConnectionCounts { idles: 1, applets: 2, sending: 0, waiting: 1, errors: 0, processed: 42 },
-/// };
+/// let mut line = LogLine::new("ip-reputation", EventName::Event("on-client-session"), 7);
+/// line.times.wait = Some(Duration::from_millis(3));
+/// (line.load.idles, line.load.applets, line.load.waiting, line.load.processed) = (1, 2, 1, 42);
 /// assert_eq!(
 ///     line.to_string(),
 ///     "SPOE: [ip-reputation] <EVENT:on-client-session> sid=7 st=0 -1/-1/3/-1/-1 1/2 0/1 0/42",
 /// );
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct LogLine<'a> {
     /// The agent's name in the configuration.
     pub agent: &'a str,
@@ -74,6 +72,15 @@ pub struct LogLine<'a> {
     pub times: Times,
     /// How busy the engine was at its end.
     pub load: ConnectionCounts,
+}
+
+impl<'a> LogLine<'a> {
+    /// An event of a stream that went well, in no time and with an engine that does nothing else: what else there is to say
+    /// is in the other fields.
+    pub fn new(agent: &'a str, event: EventName<'a>, stream: u64) -> Self {
+        let (times, load) = (Times::default(), ConnectionCounts::default());
+        Self { agent, event, stream, error: None, times, load }
+    }
 }
 
 impl fmt::Display for LogLine<'_> {

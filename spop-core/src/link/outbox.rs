@@ -1,6 +1,7 @@
 //! Outgoing bytes: frames queued one behind the other, given out as one slice so that one write sends them all.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::{
     Timestamp,
@@ -10,7 +11,7 @@ use crate::{
 /// What an outbox that holds nothing may keep of its memory.
 const KEEP: usize = 512;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     head: usize,
@@ -20,6 +21,16 @@ pub(super) struct Outbox {
     pub(super) held: bool,
     /// When the first waiting byte came, or the last one left.
     pub(super) progress: Timestamp,
+}
+
+/// Lengths only: what the frames hold is of no concern to a log.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, head: _, deferred, held, progress } = self;
+        let mut outbox = f.debug_struct("Outbox");
+        outbox.field("len", &self.len()).field("capacity", &bytes.capacity());
+        outbox.field("deferred", deferred).field("held", held).field("progress", progress).finish()
+    }
 }
 
 impl Outbox {

@@ -9,6 +9,7 @@ use crate::wire::Status;
 
 /// The end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Closed {
     /// Why.
     pub reason: CloseReason,
@@ -25,6 +26,7 @@ pub enum CloseReason {
     /// It was a health check, and it was refused because the agent is about to shut down.
     HealthCheckRefused,
     /// The peer sent a DISCONNECT.
+    #[non_exhaustive]
     PeerDisconnect {
         /// Its code.
         status: Status,
@@ -49,6 +51,7 @@ pub enum CloseReason {
 
 /// Who ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Initiator {
     /// This side.
     Us,
@@ -114,6 +117,7 @@ impl fmt::Display for CloseReason {
 
 /// What was not finished when a session ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lost {
     /// NOTIFYs without an answer.
     pub messages: usize,

@@ -1,6 +1,7 @@
 //! Payloads put together from fragments, within limits, and the memory of those that were refused.
 
 use alloc::{collections::VecDeque, vec::Vec};
+use core::fmt;
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,11 +17,19 @@ pub(crate) struct Reassembly {
     refused: VecDeque<Ids>,
 }
 
-#[derive(Debug)]
 struct Set {
     ids: Ids,
     payload: BytesMut,
     touched: Timestamp,
+}
+
+/// The length only of what has arrived.
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ids, payload, touched } = self;
+        let mut set = f.debug_struct("Set");
+        set.field("ids", ids).field("len", &payload.len()).field("touched", touched).finish()
+    }
 }
 
 /// What became of a first fragment.

@@ -2,6 +2,7 @@
 //! frames can pass between.
 
 use alloc::{collections::VecDeque, vec::Vec};
+use core::fmt;
 
 use super::outbox::Outbox;
 use crate::{
@@ -15,7 +16,6 @@ pub(super) struct Sending {
     bytes: usize,
 }
 
-#[derive(Debug)]
 struct Job {
     /// UNSET once the first fragment has been queued.
     frame_type: FrameType,
@@ -24,6 +24,16 @@ struct Job {
     sent: usize,
     /// No more is coming.
     complete: bool,
+}
+
+/// The length only of what it sends.
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frame_type, ids, payload, sent, complete } = self;
+        let mut job = f.debug_struct("Job");
+        job.field("frame_type", frame_type).field("ids", ids).field("len", &payload.len());
+        job.field("sent", sent).field("complete", complete).finish()
+    }
 }
 
 impl Job {

@@ -15,6 +15,7 @@ pub enum Side {
 
 /// How far a connection has come, as both sides see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Phase {
     /// No frame was exchanged.
     Connected,
@@ -33,6 +34,7 @@ impl Phase {
 
 /// What a frame is to its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The HELLO that is due.
     Hello,
@@ -58,6 +60,7 @@ pub enum Verdict {
 
 /// Why a frame is against the protocol, as far as its type and flags tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Illegal {
     /// The handshake must come first.
     BeforeHello,

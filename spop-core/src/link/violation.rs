@@ -15,6 +15,7 @@ use crate::{
 pub enum Violation {
     /// A length prefix announces more than was negotiated.
     #[error("a frame of {len} bytes announced, more than the {max} agreed{}", Hint(*len))]
+    #[non_exhaustive]
     FrameTooBig {
         /// What the prefix says.
         len: u32,
@@ -23,6 +24,7 @@ pub enum Violation {
     },
     /// A frame is too short to have a header, or its header is malformed.
     #[error("a frame of {len} bytes has no valid header: malformed {error}")]
+    #[non_exhaustive]
     BadHeader {
         /// The frame's length.
         len: u32,
@@ -31,6 +33,7 @@ pub enum Violation {
     },
     /// A frame came that this phase, or this side, does not allow.
     #[error("{header}: {}", illegal(*why))]
+    #[non_exhaustive]
     Illegal {
         /// The frame.
         header: Header,
@@ -42,6 +45,7 @@ pub enum Violation {
     HelloIds(Header),
     /// A HELLO cannot be accepted.
     #[error("{frame_type}: {error}")]
+    #[non_exhaustive]
     Hello {
         /// Which of the two.
         frame_type: FrameType,
@@ -50,6 +54,7 @@ pub enum Violation {
     },
     /// The `engine-id` is longer than the configured limit.
     #[error("HAPROXY-HELLO: \"engine-id\" has {len} bytes, more than the limit of {max}")]
+    #[non_exhaustive]
     EngineIdTooLong {
         /// Its length.
         len: usize,
@@ -58,6 +63,7 @@ pub enum Violation {
     },
     /// A DISCONNECT cannot be understood.
     #[error("{frame_type}: {error}")]
+    #[non_exhaustive]
     Disconnect {
         /// Which of the two.
         frame_type: FrameType,
@@ -66,6 +72,7 @@ pub enum Violation {
     },
     /// The payload of a NOTIFY or ACK is malformed.
     #[error("{header}: the payload is malformed {error}")]
+    #[non_exhaustive]
     Payload {
         /// The frame, or the last fragment.
         header: Header,
@@ -77,6 +84,7 @@ pub enum Violation {
     FragmentationNotAnnounced(Header),
     /// A payload was begun while as many others are unfinished as are allowed.
     #[error("{header}: begins a payload while {max} others are unfinished")]
+    #[non_exhaustive]
     TooManyPayloads {
         /// The frame.
         header: Header,

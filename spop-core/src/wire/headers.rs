@@ -202,6 +202,7 @@ pub enum HeaderError {
     Name(String),
     /// Its value has a CR, LF or NUL.
     #[error("header \"{name}\": byte {at} of its value is {}; CR, LF and NUL are not allowed", byte.escape_ascii())]
+    #[non_exhaustive]
     Value {
         /// The header's name.
         name: String,

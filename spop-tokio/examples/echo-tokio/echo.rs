@@ -106,7 +106,7 @@ fn blob_size(message: &Message<'_>) -> Result<usize, ArgError> {
     let size = message.arg("size")?;
     if size > BLOB_MAX {
         let why = Unusable::OutOfRange { expected: "a blob", value: size as i128 };
-        return Err(ArgError { message: "blob".into(), argument: "size".into(), why });
+        return Err(ArgError::new("blob", "size", why));
     }
     Ok(size)
 }

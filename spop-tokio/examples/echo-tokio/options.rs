@@ -106,7 +106,9 @@ fn in_options(error: &ConfigError) -> String {
         "timeouts.frame" => "--frame-timeout",
         _ => return error.to_string(),
     };
-    format!("{option}: {error}")
+    // What follows a semicolon is for those who write code.
+    let bound = error.bound.split(';').next().unwrap_or_default();
+    format!("{option} is {}, and must be {bound}", error.value)
 }
 
 fn capabilities(list: &str) -> Result<Capabilities, String> {

@@ -67,7 +67,9 @@ pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stag
 
 /// How a drain ends a connection that has been idle for so many milliseconds.
 fn farewell(idle: u64) -> DrainTiming {
-    DrainTiming { idle: Duration::from_millis(idle), ..DrainTiming::default() }
+    let mut timing = DrainTiming::default();
+    timing.idle = Duration::from_millis(idle);
+    timing
 }
 
 pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a pool is told once, what it says is to be done, and what it does not take.
 
 use alloc::format;
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use bytes::Bytes;
 
@@ -135,7 +135,6 @@ pub enum AskError {
 }
 
 /// What is to be done for a pool.
-#[derive(Debug)]
 #[must_use = "an action that is not carried out leaves requests without their end"]
 #[non_exhaustive]
 pub enum PoolAction {
@@ -182,6 +181,32 @@ pub enum PoolAction {
         /// Whether it gets requests.
         up: bool,
     },
+}
+
+/// The length only of an answer's payload; [`actions`](PoolAction::actions) show themselves.
+impl fmt::Debug for PoolAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { connection, agent } => {
+                f.debug_struct("Open").field("connection", connection).field("agent", agent).finish()
+            }
+            Self::Answered { request, payload, times } => {
+                let mut answered = f.debug_struct("Answered");
+                answered.field("request", request).field("len", &payload.len()).field("times", times).finish()
+            }
+            Self::Failed { request, error, times } => {
+                let mut failed = f.debug_struct("Failed");
+                failed.field("request", request).field("error", error).field("times", times).finish()
+            }
+            Self::Attend(connection) => f.debug_tuple("Attend").field(connection).finish(),
+            Self::Backoff { agent, failure } => {
+                f.debug_struct("Backoff").field("agent", agent).field("failure", failure).finish()
+            }
+            Self::Health { agent, up } => {
+                f.debug_struct("Health").field("agent", agent).field("up", up).finish()
+            }
+        }
+    }
 }
 
 impl PoolAction {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 /// How busy an engine is, as the log has it; [`Pool::load`](super::Pool::load) knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionCounts {
     /// Connections without a request.
     pub idles: usize,
@@ -21,6 +22,7 @@ pub struct ConnectionCounts {
 
 /// Where the time of one event or group went. `None` is a step that was never finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Times {
     /// `reqT`: encoding the messages.
     pub encode: Option<Duration>,

@@ -13,6 +13,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
+use core::fmt;
 
 use super::{EngineConfig, EngineReactor, NotifyId};
 use crate::{
@@ -100,12 +101,21 @@ struct Sent {
     left: Timestamp,
 }
 
-#[derive(Debug)]
 struct Queued {
     request: RequestId,
     ids: Option<Ids>,
     payload: Vec<u8>,
     asked: Timestamp,
+}
+
+/// The length only of what is asked.
+impl fmt::Debug for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request, ids, payload, asked } = self;
+        let mut queued = f.debug_struct("Queued");
+        queued.field("request", request).field("ids", ids).field("len", &payload.len());
+        queued.field("asked", asked).finish()
+    }
 }
 
 #[derive(Debug)]

@@ -189,6 +189,31 @@ fn fragmented_answers_have_limits_and_a_timeout() {
 }
 
 #[test]
+fn what_is_asked_and_answered_is_not_in_the_debug_output_of_an_engine() {
+    let mut engine = Engine::greeted(quick(EngineConfig::default()), HELLO_ALL);
+    let secret = [0x5e_u8; 16];
+    let forms = ["^^^^", "5e5e", "94, 94", "94,94"];
+    for _ in 0..3 {
+        engine.reactor.notify_raw(engine.now, None, &secret).unwrap();
+    }
+    // In fragments, of which some are queued.
+    engine.reactor.notify_raw(engine.now, None, &[0x5e; 4_000]).unwrap();
+    assert!(engine.reactor.outgoing_bytes() > engine.reactor.outgoing().len());
+    assert!(engine.feed(&["ACK - 0 1 hex:5e5e5e5e5e5e"]).is_empty());
+    engine.inbox.extend_from_slice(&notation::parse_bytes("ACK fin 1 1 hex:5e5e5e5e5e5e").unwrap());
+    let EngineAction::Answered(answer) = engine.reactor.on_bytes(engine.now, &mut engine.inbox) else {
+        panic!()
+    };
+    engine.inbox.extend_from_slice(&notation::parse_bytes("ACK fin 77 1 hex:5e5e5e5e5e5e").unwrap());
+    let unclaimed = engine.reactor.on_bytes(engine.now, &mut engine.inbox);
+    let mut shown = vec![format!("{:?}", engine.reactor), format!("{answer:?}"), format!("{unclaimed:?}")];
+    shown.push(format!("{:#?}", engine.reactor).replace(char::is_whitespace, ""));
+    for shown in shown {
+        assert!(forms.iter().all(|form| !shown.contains(form)), "{shown}");
+    }
+}
+
+#[test]
 fn a_payload_of_just_the_limit_is_taken() {
     let mut config = quick(EngineConfig::default());
     config.limits.max_payload = 3;
