@@ -191,13 +191,12 @@ fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
 }
 
 #[test]
-fn limits_of_nothing_let_one_through_at_a_time() {
+fn the_lowest_limits_let_one_through_at_a_time() {
     let mut config = AgentConfig::default();
-    (config.limits.max_in_flight, config.limits.max_outgoing) = (0, 0);
+    (config.limits.max_in_flight, config.limits.max_outgoing) = (1, 1);
     let config = Arc::new(config.checked().unwrap());
-    // Others may use the same configuration.
     let mut reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(1), NOW);
-    assert_eq!(config.limits.max_in_flight, 0);
+    assert_eq!(Arc::strong_count(&config), 2, "a connection shares its configuration");
     let mut inbox = Inbox::from(&*frame(HELLO));
     assert!(matches!(inbox.feed(|input| reactor.on_bytes(NOW, input)), Action::Established(_)));
     for stream in 0..3 {

@@ -154,6 +154,7 @@ fn limited() -> AgentConfig {
     let mut config = AgentConfig::default();
     config.limits.max_payload = 64 << 10;
     config.limits.max_payload_bytes = 256 << 10;
+    config.max_frame_size = 256 << 10;
     config.limits.max_outgoing = 32 << 10;
     config.limits.max_in_flight = 16;
     config

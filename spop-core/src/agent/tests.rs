@@ -185,8 +185,7 @@ proptest! {
 
 #[test]
 fn what_is_asked_and_answered_is_not_in_its_debug_output() {
-    let mut config = AgentConfig::default();
-    config.max_frame_size = 256;
+    let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
     let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), START);
     // Both as text and as a list of numbers.
     let secret = b"hunter2-hunter2";
@@ -216,7 +215,7 @@ fn what_is_asked_and_answered_is_not_in_its_debug_output() {
     assert!(reactor.arriving_bytes() > 0 && reactor.outgoing_bytes() > reactor.outgoing().len());
     for shown in [format!("{reactor:?}"), format!("{reactor:#?}").replace(char::is_whitespace, " ")] {
         assert!(hidden(&shown), "{shown}");
-        assert!(hidden(&shown.replace(" ", "").replace(",", ", ")), "{shown}");
+        assert!(hidden(&shown.replace(' ', "").replace(',', ", ")), "{shown}");
     }
     let _ = reactor.disconnect(START, Status::NORMAL, "");
 }

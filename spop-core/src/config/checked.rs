@@ -86,7 +86,7 @@ impl From<ConfigError> for std::io::Error {
 /// A number that must not be less than `least`.
 pub(crate) fn at_least<T>(field: &'static str, value: T, least: T) -> Result<(), ConfigError>
 where
-    T: PartialOrd + fmt::Display,
+    T: Copy + PartialOrd + fmt::Display,
 {
     if value < least { Err(ConfigError::new(field, value, format!("at least {least}"))) } else { Ok(()) }
 }
@@ -99,7 +99,7 @@ pub(crate) fn at_most<T>(
     most: T,
 ) -> Result<(), ConfigError>
 where
-    T: PartialOrd + fmt::Display,
+    T: Copy + PartialOrd + fmt::Display,
 {
     let bound = || format!("at most the {most} of `{other}`");
     if value > most { Err(ConfigError::new(field, value, bound())) } else { Ok(()) }
