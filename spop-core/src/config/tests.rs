@@ -164,7 +164,7 @@ fn the_bounds_of_an_agent() {
     );
     assert_eq!(agent(|config| config.quiet_after_refusal = Some(ZERO)), None);
     let timing = DrainTiming { hold: ZERO, silence: ZERO, idle: ZERO };
-    assert_eq!(agent(|config| config.farewell = Some(timing)), None);
+    assert_eq!(agent(|config| config.drain_timing = Some(timing)), None);
     // What has no effect is no fault.
     assert_eq!(agent(|config| (config.watch_fragments, config.capabilities) = (true, Capabilities::NONE)), None);
 }

@@ -201,12 +201,16 @@ fn what_is_asked_and_answered_is_not_in_the_debug_output_of_an_engine() {
     assert!(engine.reactor.outgoing_bytes() > engine.reactor.outgoing().len());
     assert!(engine.feed(&["ACK - 0 1 hex:5e5e5e5e5e5e"]).is_empty());
     engine.inbox.extend_from_slice(&notation::parse_bytes("ACK fin 1 1 hex:5e5e5e5e5e5e").unwrap());
-    let EngineAction::Answered(answer) = engine.reactor.on_bytes(engine.now, &mut engine.inbox) else {
+    let EngineAction::Answered(answer) =
+        engine.inbox.feed(|input| engine.reactor.on_bytes(engine.now, input))
+    else {
         panic!()
     };
+    let answer = format!("{answer:?}");
     engine.inbox.extend_from_slice(&notation::parse_bytes("ACK fin 77 1 hex:5e5e5e5e5e5e").unwrap());
-    let unclaimed = engine.reactor.on_bytes(engine.now, &mut engine.inbox);
-    let mut shown = vec![format!("{:?}", engine.reactor), format!("{answer:?}"), format!("{unclaimed:?}")];
+    let unclaimed = engine.inbox.feed(|input| engine.reactor.on_bytes(engine.now, input));
+    let unclaimed = format!("{unclaimed:?}");
+    let mut shown = vec![format!("{:?}", engine.reactor), answer, unclaimed];
     shown.push(format!("{:#?}", engine.reactor).replace(char::is_whitespace, ""));
     for shown in shown {
         assert!(forms.iter().all(|form| !shown.contains(form)), "{shown}");

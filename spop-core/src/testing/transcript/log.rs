@@ -24,7 +24,7 @@ pub(super) fn sentence(payload: &[u8]) -> String {
 
 pub(super) fn reason(closed: &Closed) -> String {
     match &closed.reason {
-        CloseReason::PeerDisconnect { status, message } => {
+        CloseReason::PeerDisconnect { status, message, .. } => {
             format!("PeerDisconnect {} {}", status.0, message.escape_ascii())
         }
         CloseReason::Violation(violation) => format!("Violation {} {violation}", violation.status().0),
@@ -35,7 +35,7 @@ pub(super) fn reason(closed: &Closed) -> String {
 }
 
 pub(super) fn lost(lost: Lost) -> String {
-    let Lost { messages, payloads, frame_bytes, answers } = lost;
+    let Lost { messages, payloads, frame_bytes, answers, .. } = lost;
     let mut line = "Lost".to_owned();
     for (count, what) in
         [(messages, "messages"), (payloads, "payloads"), (frame_bytes, "frame-bytes"), (answers, "answers")]

@@ -101,7 +101,8 @@ impl World {
                     self.opened.push(agent);
                     assert!(self.opened.len() < 10_000, "connections are opened in a storm, {}", self.now);
                     if let Some(config) = self.agents[agent].clone() {
-                        let reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), connection, self.now);
+                        let reactor =
+                            AgentReactor::new(Arc::new(config.checked().unwrap()), connection, self.now);
                         self.connections.insert(connection, (agent, reactor, Inbox::new()));
                         self.pool.on_open(self.now, connection);
                     } else {
