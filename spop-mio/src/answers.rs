@@ -88,7 +88,7 @@ impl<H: Handler> Worker<H> {
             self.app.hub.cancel(home, ids, id);
             self.answer_on(home, ticket, answer);
         } else if let Route::Sibling(sibling, ticket) =
-            self.app.hub.route(ticket, |connection| net.get(connection)?.room())
+            self.app.hub.route(ticket, |connection| net.get(connection)?.send_backlog())
             && !matches!(answer, Ok(Reply::Disconnect { .. }))
         {
             self.answer_on(sibling, ticket, answer);
@@ -100,7 +100,8 @@ impl<H: Handler> Worker<H> {
         while let Some(home) = self.app.pending.due(self.now) {
             for ticket in self.app.hub.expire(home) {
                 let mut net = Net { conns: &mut self.conns, keys: &self.keys };
-                let route = self.app.hub.route_again(ticket, |connection| net.get(connection)?.room());
+                let route =
+                    self.app.hub.route_again(ticket, |connection| net.get(connection)?.send_backlog());
                 if let Route::Sibling(sibling, ticket) = route {
                     self.answer_on(sibling, ticket, Ok(Reply::Fail("no answer in time".to_owned())));
                 }
@@ -127,7 +128,8 @@ impl<H: Handler> Worker<H> {
         for (connection, ticket) in std::mem::take(&mut self.app.superseded) {
             let waited = self.app.pending.cancel(connection, ticket, Cancelled::Superseded);
             let mut net = Net { conns: &mut self.conns, keys: &self.keys };
-            let released = net.get(connection).is_some_and(|reactor| reactor.release(self.now, ticket));
+            let released =
+                net.get(connection).is_some_and(|reactor| reactor.release(self.now, ticket).is_ok());
             self.app.tally.cancelled += usize::from(waited || released);
             self.queue_connection(connection);
         }

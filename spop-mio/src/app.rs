@@ -8,8 +8,8 @@ use std::{
 };
 
 use spop_core::{
-    Action, Actions, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Session, Settled, Status,
-    Ticket, Timestamp,
+    Action, Actions, AgentReactor, CloseReason, Closed, ConnectionId, Notify, Session, Settled, Ticket,
+    Timestamp,
     agent::{Cancel, Reply, TicketId, Watch},
     frame::Ids,
     hub::Hub,
@@ -82,7 +82,7 @@ impl<H: Handler> App<H> {
 
     #[inline]
     fn run(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, notify: Notify<'_>) {
-        let Notify { ticket, messages } = notify;
+        let Notify { ticket, payload } = notify;
         let (connection, id, ids) = (ticket.connection(), ticket.id(), ticket.ids());
         let shared = ticket.engine_id().is_some();
         if shared && let Some(older) = self.hub.hold(&ticket) {
@@ -97,7 +97,7 @@ impl<H: Handler> App<H> {
         let mut call = Call { ticket: Some(ticket), permit, began: server.metrics.begin(), cancelled: None };
         let deadline = server.config.timeouts.message.map(|timeout| now + timeout);
         let request = Request {
-            messages,
+            payload,
             ids,
             deadline,
             call: &mut call,
@@ -136,7 +136,8 @@ impl<H: Handler> App<H> {
         self.shared.control.counters.overloaded.fetch_add(1, Ordering::Relaxed);
         self.hub.cancel(reactor.connection(), ticket.ids(), ticket.id());
         self.complain(now, peer, ticket.ids(), &Failure::new("overloaded", "too many requests"));
-        self.give_up(now, reactor, peer, ticket);
+        // Refused where the session is over, and then the peer waits for nothing.
+        let _ = reactor.fail(now, ticket);
     }
 }
 
@@ -169,9 +170,7 @@ impl<H> App<H> {
                 self.fail(now, reactor, peer, ticket, &Failure::new("handler_failed", &error));
             }
             Err(failure) => self.fail(now, reactor, peer, ticket, &failure),
-            Ok(Reply::Disconnect { status, message }) => {
-                self.disconnect(now, reactor, peer, status, &message);
-            }
+            Ok(Reply::Disconnect { status, message }) => reactor.disconnect(now, status, &message),
         }
     }
 
@@ -222,15 +221,8 @@ impl<H> App<H> {
         failure: &Failure,
     ) {
         self.failed(now, peer, ticket.ids(), failure);
-        self.give_up(now, reactor, peer, ticket);
-    }
-
-    #[cold]
-    fn give_up(&mut self, now: Timestamp, reactor: &mut AgentReactor, peer: &Whence, ticket: Ticket) {
-        // It can only be the ticket of another connection, and it is not.
-        if let Ok(Action::Close(closed)) = reactor.fail(now, ticket) {
-            self.close(now, reactor, peer, &closed);
-        }
+        // Refused where the session is over, and then the peer waits for nothing.
+        let _ = reactor.fail(now, ticket);
     }
 
     /// A request has no answer of its handler.
@@ -245,20 +237,6 @@ impl<H> App<H> {
         if let Some(suppressed) = self.logs.handler.pass(now) {
             let (what, error) = (failure.what, &failure.words);
             warn!(name: "request_failed", %peer, %ids, what, error, suppressed, "request failed");
-        }
-    }
-
-    /// Ends a session with these words.
-    pub(crate) fn disconnect(
-        &mut self,
-        now: Timestamp,
-        reactor: &mut AgentReactor,
-        peer: &Whence,
-        status: Status,
-        message: &str,
-    ) {
-        if let Action::Close(closed) = reactor.disconnect(now, status, message) {
-            self.close(now, reactor, peer, &closed);
         }
     }
 

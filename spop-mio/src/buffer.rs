@@ -1,32 +1,44 @@
-//! Reading without a buffer for each connection.
+//! The memory that input is read into, and what is left of it.
 
 use std::io::{self, Read};
-
-use bytes::BytesMut;
 
 /// The size of a buffer, and so of the longest read.
 const SIZE: usize = 128 * 1024;
 
-/// What a read has room for at least.
+/// A read has room for this much at least.
 const ROOM: usize = 16 * 1024;
 
-/// A leftover up to this size is copied to the front of the next read. A longer one gets the next read behind it, so that
-/// a frame which arrives in many small pieces is not copied for each of them.
-pub(crate) const SMALL: usize = 4 * 1024;
+/// A leftover that is no longer than this gives back the memory of a longer one.
+const SMALL: usize = 4 * 1024;
 
 /// The buffer that all connections of a thread read into, one after the other.
 ///
-/// What was read leaves it without a copy, and its memory is used again when the frames in it have been dropped. Whoever
-/// keeps [`Messages`](spop_core::frame::Messages) keeps 128 KiB of it from being used again; hence their `detach`.
+/// Frames are handled where they were read. What is left of one that has not arrived whole is copied to its connection; a
+/// connection on which every frame was whole holds no memory for input. 128 KiB, allocated by the first read.
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
-    /// The part that was not used yet. All of it is initialised: zeros are written once for each time round, and not for
-    /// each read.
-    free: BytesMut,
-    /// The longest read of late. The next may be as long, and one read is cheaper than two with a frame cut between them.
-    longest: usize,
+    /// Empty before the first read, and then of the same length for ever: zeros are written once.
+    bytes: Vec<u8>,
     received: usize,
     sent: usize,
+}
+
+/// Received bytes that a reactor has not used: the beginning of a frame, or frames that wait for a limit. Empty as a rule, and
+/// without memory then.
+#[derive(Debug, Default)]
+pub(crate) struct Leftover {
+    bytes: Vec<u8>,
+    /// How many of them were used.
+    used: usize,
+}
+
+/// Where the input is after a read: the leftover, followed by what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The first so many bytes of the buffer. The leftover is empty.
+    InBuffer(usize),
+    /// The leftover.
+    InLeftover,
 }
 
 /// What one read brought.
@@ -36,18 +48,17 @@ pub(crate) struct Got {
     pub(crate) bytes: usize,
     /// Whether there was room for more.
     pub(crate) short: bool,
-    /// Whether the inbox is a slice of the buffer now.
-    pub(crate) shared: bool,
+    pub(crate) input: Input,
 }
 
 impl ReadBuffer {
-    /// A buffer that takes its memory when it is first read into.
+    /// A buffer that allocates its memory when it is first read into.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What has passed since it was last asked for: bytes received, and bytes sent.
+    /// How many bytes were received and sent since this was last asked.
     pub(crate) const fn take_moved(&mut self) -> (usize, usize) {
         (std::mem::replace(&mut self.received, 0), std::mem::replace(&mut self.sent, 0))
     }
@@ -58,62 +69,96 @@ impl ReadBuffer {
         self.sent += bytes;
     }
 
-    /// So many bytes were read.
+    /// Reads once, and joins the leftover and what was read. The shorter of the two is copied: a leftover to the front of the
+    /// buffer, or, when a long frame arrives in small pieces, the piece behind the leftover.
     #[inline]
-    pub(crate) const fn note_received(&mut self, bytes: usize) {
+    pub(crate) fn read(&mut self, stream: &mut impl Read, leftover: &mut Leftover) -> io::Result<Got> {
+        if self.bytes.is_empty() {
+            self.bytes.resize(SIZE, 0);
+        }
+        let kept = leftover.unused().len();
+        let start = if kept <= SIZE - ROOM { kept } else { 0 };
+        let (front, room) = self.bytes.split_at_mut(start);
+        let bytes = read(stream, room)?;
         self.received += bytes;
-    }
-
-    /// Reads once, and appends it to `inbox`, which is a slice of this buffer afterwards unless it was long.
-    #[inline]
-    pub(crate) fn read(&mut self, stream: &mut impl Read, inbox: &mut BytesMut) -> io::Result<Got> {
-        let kept = inbox.len();
-        if kept > SMALL {
-            return read_behind(stream, inbox);
-        }
-        let room = self.longest.clamp(ROOM, SIZE - SMALL - 1) + 1;
-        if self.free.len() < kept + room {
-            self.renew(inbox);
-        }
-        let Some((front, room)) = self.free.split_at_mut_checked(kept) else {
-            return Err(io::ErrorKind::OutOfMemory.into());
+        let short = bytes < room.len();
+        let input = if kept == start && kept <= bytes {
+            front.copy_from_slice(leftover.unused());
+            leftover.clear();
+            Input::InBuffer(kept + bytes)
+        } else {
+            leftover.append(room.get(..bytes).unwrap_or_default());
+            Input::InLeftover
         };
-        front.copy_from_slice(inbox);
-        let got = read(stream, room)?;
-        if got.bytes == 0 {
-            return Ok(got);
-        }
-        self.longest = got.bytes.max(self.longest - self.longest / 8);
-        *inbox = self.free.split_to(kept + got.bytes);
-        Ok(Got { shared: true, ..got })
+        Ok(Got { bytes, short, input })
     }
 
-    #[cold]
-    fn renew(&mut self, inbox: &mut BytesMut) {
-        // It may be the last that keeps the memory from being used again.
-        *inbox = BytesMut::from(&**inbox);
-        self.free.clear();
-        if !self.free.try_reclaim(SIZE) {
-            self.free = BytesMut::with_capacity(SIZE);
-        }
-        self.free.resize(SIZE, 0);
+    /// The first `len` bytes, which were read.
+    #[inline]
+    pub(crate) fn front(&self, len: usize) -> &[u8] {
+        self.bytes.get(..len).unwrap_or_default()
     }
 }
 
-#[cold]
-fn read_behind(stream: &mut impl Read, inbox: &mut BytesMut) -> io::Result<Got> {
-    let kept = inbox.len();
-    inbox.resize(kept + ROOM, 0);
-    let got = read(stream, inbox.get_mut(kept..).unwrap_or_default());
-    inbox.truncate(kept + got.as_ref().map_or(0, |got| got.bytes));
-    got
+impl Leftover {
+    #[inline]
+    pub(crate) fn unused(&self) -> &[u8] {
+        self.bytes.get(self.used..).unwrap_or_default()
+    }
+
+    /// So many more bytes of it were used.
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        self.used += bytes;
+        if self.used >= self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    /// Appends bytes. What was used is removed when that is the greater part: each byte is moved a constant number of times.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if self.used >= self.bytes.len() - self.used {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.used = 0;
+    }
+
+    /// Gives back memory that it does not need, at the end of a turn.
+    #[inline]
+    pub(crate) fn trim(&mut self) {
+        if self.bytes.capacity() > 0 {
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        let unused = self.unused();
+        if unused.is_empty() {
+            *self = Self::default();
+        } else if unused.len() <= SMALL && self.bytes.capacity() > 2 * SMALL {
+            *self = Self::from(unused.to_vec());
+        }
+    }
+}
+
+impl From<Vec<u8>> for Leftover {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, used: 0 }
+    }
 }
 
 #[inline]
-fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<Got> {
+fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(room) {
-            Ok(bytes) => return Ok(Got { bytes, short: bytes < room.len(), shared: false }),
+            // A stream may claim what it likes.
+            Ok(bytes) => return Ok(bytes.min(room.len())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -124,50 +169,88 @@ fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<Got> {
 mod tests {
     use super::*;
 
+    /// Reads once, uses all of the input but `leave` bytes at most, and returns what was used.
+    fn step(buffer: &mut ReadBuffer, stream: &mut impl Read, rest: &mut Leftover, leave: usize) -> Vec<u8> {
+        let got = buffer.read(stream, rest).unwrap();
+        if let Input::InBuffer(len) = got.input {
+            assert_eq!(rest.unused(), []);
+            let input = buffer.front(len);
+            let (used, left) = input.split_at(len.saturating_sub(leave));
+            rest.append(left);
+            used.to_vec()
+        } else {
+            let used = rest.unused().len().saturating_sub(leave);
+            let bytes = rest.unused()[..used].to_vec();
+            rest.consume(used);
+            bytes
+        }
+    }
+
     #[test]
     fn leftovers_and_what_follows_them_are_one_piece() {
-        let bytes: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
-        let mut stream = &bytes[..];
-        let (mut buffer, mut inbox) = (ReadBuffer::new(), BytesMut::new());
-        let mut taken = Vec::new();
-        for leftover in [0, 1, SMALL, SMALL + 1, 20_000, 100, 0].into_iter().cycle() {
-            let got = buffer.read(&mut stream, &mut inbox).unwrap();
-            if got.bytes == 0 {
-                break;
+        let bytes: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+        for piece in [1_000, 20_000, usize::MAX] {
+            let mut stream = &bytes[..];
+            let (mut buffer, mut rest) = (ReadBuffer::new(), Leftover::default());
+            let mut taken = Vec::new();
+            for leave in
+                [0, 1, 4_096, 20_000, 100, SIZE - ROOM, SIZE - ROOM + 1, 300_000, 0].into_iter().cycle()
+            {
+                let (next, later) = stream.split_at(piece.min(stream.len()));
+                let mut next = next;
+                let before = next.len();
+                taken.extend(step(&mut buffer, &mut next, &mut rest, leave));
+                stream = &bytes[bytes.len() - later.len() - next.len()..];
+                rest.trim();
+                if before == 0 {
+                    break;
+                }
             }
-            let take = inbox.len().saturating_sub(leftover);
-            taken.extend_from_slice(&inbox.split_to(take));
-        }
-        taken.extend_from_slice(&inbox);
-        assert!(taken == bytes);
-    }
-
-    #[test]
-    fn bursts_of_one_size_are_read_in_one_piece_each() {
-        let (mut buffer, mut inbox) = (ReadBuffer::new(), BytesMut::new());
-        for burst in 0..100 {
-            let got = buffer.read(&mut &*vec![1; 40_000], &mut inbox).unwrap();
-            assert!(got.short && got.bytes == 40_000, "{burst}: {got:?}");
-            inbox.clear();
+            taken.extend_from_slice(rest.unused());
+            assert!(taken == bytes, "{piece}");
         }
     }
 
     #[test]
-    fn memory_is_used_again_when_nobody_keeps_it() {
-        let (mut buffer, mut inbox) = (ReadBuffer::new(), BytesMut::new());
-        let mut starts = std::collections::BTreeSet::new();
-        for _ in 0..100 {
-            buffer.read(&mut &[1; 10_000][..], &mut inbox).unwrap();
-            starts.insert(inbox.as_ptr());
-            inbox.clear();
+    fn a_long_frame_in_small_pieces_stays_where_it_is() {
+        let (mut buffer, mut rest) = (ReadBuffer::new(), Leftover::default());
+        let mut moved = 0;
+        for piece in 0..1 << 20 {
+            let start = rest.bytes.as_ptr();
+            let got = buffer.read(&mut &[1][..], &mut rest).unwrap();
+            if let Input::InBuffer(len) = got.input {
+                assert!(piece < 2, "{piece}: the leftover was copied");
+                rest.append(buffer.front(len));
+            }
+            rest.trim();
+            moved += usize::from(rest.bytes.as_ptr() != start);
         }
-        assert!(starts.len() <= SIZE / 10_000, "{starts:?}");
-        buffer.read(&mut &[1; 10_000][..], &mut inbox).unwrap();
-        let kept = inbox.split().freeze();
-        for _ in 0..100 {
-            buffer.read(&mut &[2; 10_000][..], &mut inbox).unwrap();
-            inbox.clear();
+        assert!(moved < 40, "moved {moved} times");
+    }
+
+    #[test]
+    fn a_leftover_keeps_no_more_memory_than_it_needs() {
+        let mut rest = Leftover::from(vec![1; 1 << 20]);
+        rest.trim();
+        assert_eq!(rest.unused().len(), 1 << 20);
+        rest.consume((1 << 20) - 100);
+        rest.trim();
+        assert_eq!((rest.unused().len(), rest.bytes.capacity()), (100, 100));
+        rest.consume(100);
+        rest.trim();
+        assert_eq!(rest.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn frames_that_wait_are_not_moved_for_each_one_that_is_used() {
+        let mut rest = Leftover::from(vec![1; SIZE]);
+        rest.append(&[1]);
+        let start = rest.bytes.as_ptr();
+        while rest.unused().len() > SIZE / 2 {
+            rest.consume(10);
+            rest.trim();
+            rest.append(&[1]);
+            assert_eq!(rest.bytes.as_ptr(), start, "{} bytes left", rest.unused().len());
         }
-        assert!(kept.iter().all(|byte| *byte == 1));
     }
 }

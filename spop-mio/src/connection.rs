@@ -2,14 +2,15 @@
 
 use std::io;
 
-use bytes::BytesMut;
 use spop_core::{
     Action, AgentReactor, Timestamp,
-    link::{Layer, Progress, Step},
+    link::{Layer, Progress},
 };
-use spop_server::Tidy;
 
-use crate::{ReadBuffer, Stream, buffer::SMALL};
+use crate::{
+    ReadBuffer, Stream,
+    buffer::{Input, Leftover},
+};
 
 /// Reads, or inputs resumed at a limit, in one turn. A peer that keeps the socket full waits for the others after that.
 const TURN: usize = 4;
@@ -49,25 +50,16 @@ const TURN: usize = 4;
 pub struct Connection<S> {
     stream: S,
     reactor: AgentReactor,
-    /// What was read and not used: a frame that is not whole, or what waits for a limit. Empty as a rule.
-    rest: BytesMut,
-    /// The rest was not looked at: it was read before the connection was made, or came behind a handshake after which the
-    /// connection may move to where the others of its engine are. What it asks is asked there.
+    leftover: Leftover,
+    /// The leftover was not looked at: it was read before the connection was made, or came behind a handshake after which the
+    /// connection may move to the worker that has the others of its engine. Its requests run there.
     fresh: bool,
-    /// When the next turn is due; not later than the reactor's deadline.
+    /// The reactor's deadline.
     wake: Option<Timestamp>,
-    tidy: Tidy,
     readable: bool,
     writable: bool,
     /// The peer has closed its side. What it sent before may still be there, and its end has not been read.
     closed: bool,
-}
-
-/// What was read and not used, in the course of a turn.
-struct Inbox {
-    bytes: BytesMut,
-    /// Whether it is a slice of the buffer of all connections.
-    shared: bool,
 }
 
 /// What follows from a [`turn`](Connection::turn).
@@ -89,10 +81,9 @@ impl<S: Stream> Connection<S> {
         Self {
             stream,
             reactor,
-            rest: BytesMut::new(),
+            leftover: Leftover::default(),
             fresh: false,
             wake,
-            tidy: Tidy::default(),
             readable: true,
             writable: true,
             closed: false,
@@ -101,9 +92,10 @@ impl<S: Stream> Connection<S> {
 
     /// The peer has sent this already, before its connection was made: behind a PROXY header, for instance.
     #[must_use]
-    pub fn with_input(mut self, input: BytesMut) -> Self {
+    pub fn with_input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        let input = input.into();
         self.fresh = !input.is_empty();
-        self.rest = input;
+        self.leftover = input.into();
         self
     }
 
@@ -165,49 +157,43 @@ impl<S: Stream> Connection<S> {
         buffer: &mut ReadBuffer,
         mut act: impl FnMut(&mut AgentReactor, Action<'_>),
     ) -> Turn {
-        let mut inbox = Inbox { bytes: std::mem::take(&mut self.rest), shared: false };
-        let mut turn = self.go(now, buffer, &mut inbox, &mut act);
+        let mut turn = self.drive(now, buffer, &mut act);
         let mut deadline = self.reactor.deadline();
         // Timers come after what has arrived in time, however late this turn is.
         if turn != Turn::Over && deadline.is_some_and(|(at, _)| at <= now) {
-            while self.act(&mut act, |reactor| reactor.on_timeout(now)) {}
+            loop {
+                let action = self.reactor.on_timeout(now);
+                if !self.carry_out(action, &mut act) {
+                    break;
+                }
+            }
             if turn == Turn::Wait {
-                turn = self.go(now, buffer, &mut inbox, &mut act);
+                turn = self.drive(now, buffer, &mut act);
             }
             deadline = self.reactor.deadline();
         }
-        if !inbox.bytes.is_empty() {
-            // A slice would keep the whole of the buffer that others read into.
-            // Nor does the little behind a long frame keep that one's memory.
-            let copy = inbox.shared || inbox.bytes.len() <= SMALL;
-            self.rest = if copy { BytesMut::from(&*inbox.bytes) } else { inbox.bytes };
-        }
-        self.tidy.postpone(now);
-        let deadlines = [deadline.map(|(at, _)| at), self.tidy.deadline()];
-        self.wake = deadlines.into_iter().flatten().min();
+        self.leftover.trim();
+        self.wake = deadline.map(|(at, _)| at);
         turn
     }
 
-    fn go(
+    /// The loop of `spop-core`'s front page, until it waits.
+    fn drive(
         &mut self,
         now: Timestamp,
         buffer: &mut ReadBuffer,
-        inbox: &mut Inbox,
         act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) -> Turn {
-        let draining = self.reactor.closing().progress(Step::Drain) == Progress::Started;
-        // A drain ends a connection on which nothing has arrived, and asks the stream about that.
-        self.readable |= draining;
         let mut left = TURN;
-        let mut quiet = false;
         if std::mem::take(&mut self.fresh) {
-            while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
+            self.feed_leftover(now, false, act);
         }
         loop {
             if self.fresh {
                 return Turn::Again;
             }
             let interest = self.reactor.interest();
+            let reads = interest.read && self.readable || interest.read_now;
             if interest.close {
                 return Turn::Over;
             }
@@ -217,19 +203,14 @@ impl<S: Stream> Connection<S> {
                 && (self.writable || layer == Layer::Transport)
             {
                 self.shut(now, layer, act);
-            } else if left == 0 && (interest.resume || interest.read && self.readable) {
+            } else if left == 0 && (interest.resume || reads) {
                 return Turn::Again;
             } else if interest.resume {
                 left -= 1;
-                while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
-            } else if interest.read && self.readable {
+                self.feed_leftover(now, false, act);
+            } else if reads {
                 left -= 1;
-                self.read(now, buffer, inbox, draining, act);
-            } else if !self.readable && !quiet && (draining || self.tidy.is_due(now)) {
-                quiet = true;
-                self.tidy.done();
-                self.act(act, |reactor| reactor.on_read_blocked(now));
-                self.reactor.trim();
+                self.read(now, buffer, act);
             } else {
                 return Turn::Wait;
             }
@@ -241,23 +222,30 @@ impl<S: Stream> Connection<S> {
         &mut self,
         now: Timestamp,
         buffer: &mut ReadBuffer,
-        inbox: &mut Inbox,
-        draining: bool,
         act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) {
-        match buffer.read(&mut self.stream, &mut inbox.bytes) {
-            Ok(got) if got.bytes == 0 => {
-                self.readable = false;
-                while self.act(act, |reactor| reactor.on_input_eof(now, &mut inbox.bytes)) {}
-            }
+        match buffer.read(&mut self.stream, &mut self.leftover) {
             Ok(got) => {
-                inbox.shared = got.shared;
-                buffer.note_received(got.bytes);
-                self.readable = !(got.short && self.stream.short_read_is_all()) || self.closed || draining;
-                while self.act(act, |reactor| reactor.on_bytes(now, &mut inbox.bytes)) {}
+                let ended = got.bytes == 0;
+                let was_all = got.short && self.stream.short_read_is_all() && !self.closed;
+                self.readable = !ended && !was_all;
+                match got.input {
+                    Input::InBuffer(len) => {
+                        let input = buffer.front(len);
+                        let used = self.feed(now, input, ended, act);
+                        if used < len {
+                            self.leftover.append(input.get(used..).unwrap_or_default());
+                        }
+                    }
+                    Input::InLeftover => self.feed_leftover(now, ended, act),
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-            Err(_) => self.failed(now, act),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                let action = self.reactor.on_read_blocked(now);
+                self.carry_out(action, act);
+            }
+            Err(_) => self.fail(now, act),
         }
     }
 
@@ -269,18 +257,18 @@ impl<S: Stream> Connection<S> {
         act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
     ) {
         match self.stream.write(self.reactor.outgoing()) {
-            Ok(0) => self.failed(now, act),
+            Ok(0) => self.fail(now, act),
             Ok(sent) => {
                 buffer.note_sent(sent);
-                self.act(act, |reactor| reactor.on_sent(now, sent));
-                if self.tidy.used(now) {
-                    // After the handshake and the first request, or requests that came alone, there may be nothing for long.
-                    self.reactor.trim();
+                match self.reactor.on_sent(now, sent) {
+                    Ok(action) => drop(self.carry_out(action, act)),
+                    // It claims to have written more than there was.
+                    Err(_) => self.fail(now, act),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.failed(now, act),
+            Err(_) => self.fail(now, act),
         }
     }
 
@@ -291,37 +279,69 @@ impl<S: Stream> Connection<S> {
         self.writable = !blocks;
         // What cannot be shut is gone already.
         let progress = if blocks { Progress::Started } else { Progress::Done };
-        self.act(act, |reactor| reactor.on_write_shut(now, progress));
+        match self.reactor.on_write_shut(now, progress) {
+            Ok(action) => drop(self.carry_out(action, act)),
+            Err(_) => self.fail(now, act),
+        }
     }
 
     #[cold]
-    fn failed(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action<'_>)) {
-        self.act(act, |reactor| reactor.on_transport_error(now));
+    fn fail(&mut self, now: Timestamp, act: &mut impl FnMut(&mut AgentReactor, Action<'_>)) {
+        let action = self.reactor.on_transport_error(now);
+        self.carry_out(action, act);
     }
 
-    /// Gives an input to the reactor, and the action that follows to the application. False when there is no more to do
-    /// with that input.
-    #[inline]
-    fn act<'i>(
+    /// Gives the leftover to the reactor, perhaps nothing.
+    fn feed_leftover(
         &mut self,
+        now: Timestamp,
+        ended: bool,
         act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
-        input: impl FnOnce(&mut AgentReactor) -> Action<'i>,
-    ) -> bool {
-        match input(&mut self.reactor) {
-            Action::SendFrames | Action::WantBytes { .. } | Action::Paused => false,
-            action => {
-                let last = match &action {
-                    Action::Close(_) => true,
-                    Action::Established(session) => {
-                        self.fresh = session.shared_engine().is_some();
-                        self.fresh
-                    }
-                    _ => false,
-                };
-                act(&mut self.reactor, action);
-                !last
+    ) {
+        let mut leftover = std::mem::take(&mut self.leftover);
+        let used = self.feed(now, leftover.unused(), ended, act);
+        leftover.consume(used);
+        self.leftover = leftover;
+    }
+
+    /// Gives input to the reactor until there is nothing left of it, or no more to do with it; returns how many bytes were used.
+    #[inline]
+    fn feed(
+        &mut self,
+        now: Timestamp,
+        input: &[u8],
+        ended: bool,
+        act: &mut impl FnMut(&mut AgentReactor, Action<'_>),
+    ) -> usize {
+        let mut used = 0;
+        loop {
+            let unused = input.get(used..).unwrap_or_default();
+            let step = if ended {
+                self.reactor.on_input_eof(now, unused)
+            } else {
+                self.reactor.on_bytes(now, unused)
+            };
+            used += step.consumed;
+            if !self.carry_out(step.action, act) || used == input.len() && !ended {
+                return used;
             }
         }
+    }
+
+    /// Gives an action to the application. False when there is no more to do with the input that it follows from.
+    #[inline]
+    fn carry_out(&mut self, action: Action<'_>, act: &mut impl FnMut(&mut AgentReactor, Action<'_>)) -> bool {
+        let goes_on = match &action {
+            Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return false,
+            Action::Close(_) => false,
+            Action::Established(session) => {
+                self.fresh = session.shared_engine().is_some();
+                !self.fresh
+            }
+            _ => true,
+        };
+        act(&mut self.reactor, action);
+        goes_on
     }
 }
 

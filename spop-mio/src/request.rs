@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 use spop_core::{
     Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
-    frame::{ArgError, FromValue, Ids, Message, Messages, Received},
+    frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload},
 };
 use spop_server::{Began, Permit};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// One NOTIFY: the messages of one event, to be answered together.
 pub struct Request<'a> {
-    pub(crate) messages: Messages<Received<'a>>,
+    pub(crate) payload: NotifyPayload<'a>,
     pub(crate) ids: Ids,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) call: &'a mut Call,
@@ -41,15 +41,16 @@ pub(crate) struct Call {
     pub(crate) cancelled: Option<Arc<Wanted>>,
 }
 
-impl<'i> Request<'i> {
+impl Request<'_> {
     /// What is asked, in order.
-    pub const fn messages(&self) -> &Messages<Received<'i>> {
-        &self.messages
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        self.payload.messages()
     }
 
     /// The first message of this name.
     pub fn message(&self, name: &str) -> Option<Message<'_>> {
-        self.messages.get(name)
+        self.messages().get(name)
     }
 
     /// The first argument of this name of the first message, as a `T`: for handlers that expect one message.
@@ -57,7 +58,7 @@ impl<'i> Request<'i> {
     /// # Errors
     /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
     pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
-        self.messages.arg(name)
+        self.messages().arg(name)
     }
 
     /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.
@@ -134,7 +135,7 @@ impl<'i> Request<'i> {
             let permit = std::mem::take(&mut self.call.permit);
             let job = Job(permit, self.shared.metrics.work_since(self.call.began));
             let (deadline, mailbox) = (self.deadline(), Arc::clone(self.mailbox));
-            keep(Responder::new(ticket, self.messages.detach(), deadline, mailbox, cancelled, job));
+            keep(Responder::new(ticket, self.payload.into_owned(), deadline, mailbox, cancelled, job));
         }
         Outcome(None)
     }
@@ -144,7 +145,7 @@ impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("ids", &self.ids)
-            .field("messages", &self.messages)
+            .field("messages", &self.messages())
             .field("peer", &self.whence.peer)
             .finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ use std::{
 use spop_core::{
     Ticket,
     agent::Reply,
-    frame::{ArgError, FromValue, Ids, Message, Messages},
+    frame::{ArgError, FromValue, Ids, Message, Messages, OwnedMessages},
 };
 use spop_server::{Cancelled, ConnectionInfo, Permit, Work};
 
@@ -28,7 +28,7 @@ use crate::{
 #[must_use = "HAProxy waits for an answer"]
 pub struct Responder {
     ticket: Option<Ticket>,
-    messages: Messages,
+    messages: OwnedMessages,
     deadline: Option<Instant>,
     mailbox: Arc<Mailbox<Letter>>,
     wanted: Arc<Wanted>,
@@ -68,7 +68,7 @@ pub(crate) enum Letter {
 impl Responder {
     pub(crate) fn new(
         ticket: Ticket,
-        messages: Messages,
+        messages: OwnedMessages,
         deadline: Option<Instant>,
         mailbox: Arc<Mailbox<Letter>>,
         wanted: Arc<Wanted>,
@@ -77,9 +77,9 @@ impl Responder {
         Self { ticket: Some(ticket), messages, deadline, mailbox, wanted, job }
     }
 
-    /// What is asked, in order. It shares nothing with the connection's buffer.
-    pub const fn messages(&self) -> &Messages {
-        &self.messages
+    /// What is asked, in order.
+    pub fn messages(&self) -> Messages<'_> {
+        self.messages.view()
     }
 
     /// The first message of this name.

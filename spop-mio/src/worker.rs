@@ -228,7 +228,7 @@ impl<H: Handler> Worker<H> {
             conn.io.turn(now, &mut self.buffer, |reactor, action| app.act(now, reactor, whence, action));
         let held = conn.io.reactor().unfinished_bytes();
         if !self.shared.unfinished.count(&mut conn.unfinished, held) {
-            self.app.disconnect(now, conn.io.reactor_mut(), whence, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            conn.io.reactor_mut().disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
             if let Some(suppressed) = self.app.logs.closed.pass(now) {
                 let connection = conn.io.reactor().connection().0;
                 let reason = TOO_MUCH_UNFINISHED;
@@ -267,6 +267,8 @@ impl<H: Handler> Worker<H> {
         let interests =
             if conn.write_asked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         if self.poll.registry().reregister(conn.io.stream_mut(), Token(key), interests).is_err() {
+            let action = conn.io.reactor_mut().on_transport_error(self.now);
+            self.app.act(self.now, conn.io.reactor_mut(), &conn.whence, action);
             self.remove(key);
         }
     }
@@ -334,7 +336,7 @@ impl<H: Handler> Worker<H> {
                 self.queue(key);
             } else {
                 let message = "the agent is shutting down";
-                self.app.disconnect(self.now, reactor, &conn.whence, Status::NORMAL, message);
+                reactor.disconnect(self.now, Status::NORMAL, message);
                 self.turn(key);
             }
         }

@@ -57,7 +57,7 @@ impl From<ArgError> for Failure {
 }
 
 /// Plans the answer to a NOTIFY: its messages in order, up to one that ends it.
-pub(crate) fn plan(messages: &Messages<impl AsRef<[u8]>>) -> Plan {
+pub(crate) fn plan(messages: Messages<'_>) -> Plan {
     let mut wait = Duration::ZERO;
     let mut actions = Actions::new();
     for message in messages {
@@ -119,7 +119,7 @@ fn each_argument<'a>(message: &Message<'a>, mut each: impl FnMut(&[u8], Value<'a
 }
 
 /// For measuring: the work of an agent that reads all it is told, and answers with a number.
-pub(crate) fn score(messages: &Messages<impl AsRef<[u8]>>) -> Actions {
+pub(crate) fn score(messages: Messages<'_>) -> Actions {
     for message in messages {
         for argument in message.args() {
             black_box(argument);
@@ -144,7 +144,7 @@ mod tests {
     /// Milliseconds to wait, and the answer as a sentence.
     fn planned(messages: &str) -> (u128, String) {
         let payload = notation::parse(&format!("NOTIFY fin 1 1 {messages}")).unwrap().payload;
-        let plan = plan(&Messages::decode(payload.into()).unwrap());
+        let plan = plan(Messages::decode(&payload).unwrap());
         let end = match plan.end {
             Ok(End::Ack(actions)) => {
                 let mut frame = notation::parse("ACK fin 1 1").unwrap();
