@@ -129,6 +129,11 @@ impl Leftover {
         self.used = 0;
     }
 
+    #[cfg(test)]
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives back memory that it does not need, at the end of a turn.
     #[inline]
     pub(crate) fn trim(&mut self) {
@@ -244,13 +249,13 @@ mod tests {
     #[test]
     fn frames_that_wait_are_not_moved_for_each_one_that_is_used() {
         let mut rest = Leftover::from(vec![1; SIZE]);
-        rest.append(&[1]);
-        let start = rest.bytes.as_ptr();
-        while rest.unused().len() > SIZE / 2 {
+        let mut moved = 0;
+        while rest.unused().len() > SIZE / 4 {
             rest.consume(10);
             rest.trim();
             rest.append(&[1]);
-            assert_eq!(rest.bytes.as_ptr(), start, "{} bytes left", rest.unused().len());
+            moved += usize::from(rest.used == 0);
         }
+        assert!((1..=2).contains(&moved), "{moved} times");
     }
 }

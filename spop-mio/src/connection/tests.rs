@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use spop_core::{Actions, ConnectionId, link::Layers, notation};
+use spop_core::{Actions, AgentConfig, ConnectionId, Status, frame::Frame, link::Layers, notation};
 
 use super::*;
 
@@ -22,6 +22,8 @@ struct Peer {
     shut: Vec<Layer>,
     /// How many attempts to shut it would block.
     blocks: usize,
+    /// How many bytes a write claims to have written beyond those it was given.
+    claims: usize,
 }
 
 impl Read for Peer {
@@ -44,7 +46,7 @@ impl Write for Peer {
         let n = bytes.len().min(self.room);
         self.room -= n;
         self.received.extend_from_slice(&bytes[..n]);
-        Ok(n)
+        Ok(n + self.claims)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -67,6 +69,7 @@ struct Bench {
     connection: Connection<Peer>,
     buffer: ReadBuffer,
     asked: usize,
+    closed: Vec<String>,
 }
 
 impl Bench {
@@ -79,7 +82,7 @@ impl Bench {
         let config = Arc::default();
         let reactor = AgentReactor::new(config, ConnectionId(1), Timestamp::ZERO).with_layers(layers);
         let connection = Connection::new(peer, reactor);
-        let mut bench = Self { connection, buffer: ReadBuffer::new(), asked: 0 };
+        let mut bench = Self { connection, buffer: ReadBuffer::new(), asked: 0, closed: Vec::new() };
         bench.send(HELLO);
         while bench.turn(0) == Turn::Again {}
         bench
@@ -91,13 +94,29 @@ impl Bench {
     }
 
     fn turn(&mut self, millis: u64) -> Turn {
-        let (now, asked) = (Timestamp::from_millis(millis), &mut self.asked);
-        self.connection.turn(now, &mut self.buffer, |reactor, action| {
-            if let Action::RunMessages(notify) = action {
+        let now = Timestamp::from_millis(millis);
+        let Self { connection, buffer, asked, closed } = self;
+        connection.turn(now, buffer, |reactor, action| match action {
+            Action::RunMessages(notify) => {
                 *asked += 1;
                 reactor.acknowledge(now, notify.ticket, &Actions::new()).unwrap();
             }
+            Action::Close(reason) => closed.push(reason.to_string()),
+            _ => {}
         })
+    }
+
+    /// What the peer has received since it was last asked, as sentences.
+    fn received(&mut self) -> Vec<String> {
+        let bytes = std::mem::take(&mut self.connection.stream_mut().received);
+        let mut frames = &bytes[..];
+        let mut sentences = Vec::new();
+        while let Some((length, rest)) = frames.split_first_chunk::<4>() {
+            let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+            sentences.push(notation::print(Frame::decode(frame).unwrap()).to_string());
+            frames = rest;
+        }
+        sentences
     }
 }
 
@@ -134,7 +153,7 @@ fn what_cannot_be_written_waits_and_stops_the_reading() {
 }
 
 #[test]
-fn after_a_burst_it_is_tidied_up_once() {
+fn an_idle_connection_has_one_turn_to_give_memory_back() {
     let mut bench = Bench::new(usize::MAX);
     let idle = Timestamp::from_millis(600_000);
     for id in 0..60 {
@@ -176,4 +195,70 @@ fn an_ended_session_waits_for_the_peer_before_it_shuts() {
         assert_eq!(bench.turn(if closes { 2 } else { 1_001 }), Turn::Over, "closed, or the linger timer");
         assert_eq!(bench.connection.stream().shut, [Layer::Transport]);
     }
+}
+
+#[test]
+fn a_decision_between_turns_has_its_consequence_in_the_next() {
+    let mut bench = Bench::new(usize::MAX);
+    bench.received();
+    // Half of a frame is left from before, and some of what waits in the socket is never looked at.
+    let notify = notation::parse_bytes("NOTIFY fin 1 1 m").unwrap();
+    bench.connection.stream_mut().sends.extend(&notify[..10]);
+    bench.connection.ready(true, false);
+    assert_eq!(bench.turn(1), Turn::Wait);
+    bench.connection.reactor_mut().disconnect(Timestamp::from_millis(2), Status::RESOURCE, "enough");
+    assert_eq!(bench.turn(2), Turn::Wait);
+    assert_eq!(bench.closed.len(), 1, "{:?}", bench.closed);
+    assert_eq!(bench.received(), [r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:enough"#]);
+    assert_eq!(bench.connection.leftover.unused(), []);
+    bench.connection.stream_mut().closed = true;
+    bench.connection.ready(true, false);
+    assert_eq!(bench.turn(3), Turn::Over);
+    assert_eq!((bench.asked, bench.closed.len()), (0, 1));
+}
+
+#[test]
+fn a_drain_reads_once_more_before_it_disconnects() {
+    for arrives in [false, true] {
+        let mut bench = Bench::new(usize::MAX);
+        bench.received();
+        bench.connection.reactor_mut().drain(Timestamp::from_millis(1));
+        assert_eq!(bench.turn(1), Turn::Wait);
+        if arrives {
+            // Nothing reports it.
+            bench.send("NOTIFY fin 1 1 m");
+            bench.connection.readable = false;
+        }
+        let moment = bench.connection.deadline().unwrap();
+        assert_eq!(bench.turn(moment.as_nanos() / 1_000_000), Turn::Wait);
+        let sent = bench.received();
+        if arrives {
+            assert_eq!((bench.asked, bench.closed.len()), (1, 0), "{sent:?}");
+        } else {
+            assert!(sent.len() == 1 && sent[0].starts_with("AGENT-DISCONNECT"), "{sent:?}");
+            assert_eq!(bench.closed.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_claims_to_have_written_too_much_is_broken() {
+    let mut bench = Bench::new(usize::MAX);
+    bench.connection.stream_mut().claims = 1;
+    bench.send("NOTIFY fin 1 1 m");
+    assert_eq!(bench.turn(1), Turn::Over);
+    assert_eq!(bench.closed.len(), 1, "{:?}", bench.closed);
+}
+
+#[test]
+fn only_a_connection_with_a_frame_under_way_holds_input() {
+    let mut bench = Bench::new(usize::MAX);
+    let notify = notation::parse_bytes(&format!("NOTIFY fin 1 1 m x=string:{}", "x".repeat(9_000))).unwrap();
+    for (at, piece) in notify.chunks(1_000).enumerate() {
+        assert_eq!(bench.connection.leftover.unused().len(), at * 1_000);
+        bench.connection.stream_mut().sends.extend(piece);
+        bench.connection.ready(true, false);
+        assert_eq!(bench.turn(1), Turn::Wait);
+    }
+    assert_eq!((bench.asked, bench.connection.leftover.capacity()), (1, 0));
 }
