@@ -238,7 +238,11 @@ pub fn check(
         }
         assert_eq!(cut.log, whole.log, "{cuts:?}");
         assert_eq!(cut.sent, whole.sent, "{cuts:?}");
-        assert_eq!(cut.reactor.deadline(), whole.reactor.deadline(), "{cuts:?}");
+        // When memory is given back depends on how often bytes were sent.
+        let deadlines = [&cut, &whole].map(|driver| driver.reactor.deadline());
+        if !deadlines.iter().flatten().any(|(_, timer)| *timer == Timer::Memory) {
+            assert_eq!(deadlines[0], deadlines[1], "{cuts:?}");
+        }
         assert_eq!(cut.reactor.interest(), whole.reactor.interest(), "{cuts:?}");
     }
     close(whole, how);
