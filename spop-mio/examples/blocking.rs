@@ -65,11 +65,11 @@ fn serve(stream: TcpStream, config: Arc<Checked<AgentConfig>>, id: ConnectionId)
             driver.carry_out(shut.map_err(io::Error::other)?);
         } else if interest.read_now {
             driver.stream.set_nonblocking(true)?;
-            driver.read()?;
+            driver.read();
             driver.stream.set_nonblocking(false)?;
         } else if interest.read {
             driver.stream.set_read_timeout(driver.wait())?;
-            driver.read()?;
+            driver.read();
             driver.serve_timers();
         } else {
             thread::sleep(driver.wait().unwrap_or(Duration::MAX));
@@ -96,7 +96,7 @@ impl Driver {
     }
 
     /// Reads once.
-    fn read(&mut self) -> io::Result<()> {
+    fn read(&mut self) {
         if self.filled == self.input.len() {
             // The reactor refuses frames that are longer than the agreed size, so this has an end.
             self.input.resize(2 * self.filled, 0);
@@ -116,7 +116,6 @@ impl Driver {
                 _ => self.fail(),
             },
         }
-        Ok(())
     }
 
     /// Writes once, until the deadline at the latest: a peer that reads nothing meets the write timeout.

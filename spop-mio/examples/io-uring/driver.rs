@@ -1,39 +1,37 @@
-//! Agents on `io_uring`: accepts, receives and sends are asked of the kernel for many connections with one system call.
+//! Agents on `io_uring`: the loop of `spop-core`'s front page, with accepts, receives and sends that are asked of the kernel for
+//! many connections with one system call.
 //!
-//! The unsafe code of this example is in [`Ring`]: the kernel is given addresses, and what is there must stay there until
-//! it is done. What it receives goes to a pool that lives as long as the ring; what it sends belongs to a connection that is
-//! not dropped before the last of its operations has ended.
+//! Input is handled in the kernel's receive buffers: [`on_bytes`](AgentReactor::on_bytes) takes a slice, so only what is left of
+//! a frame that has not arrived whole is copied. All completions of a round are handled before anything is sent: one send
+//! has the answers to all that a connection has received.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{Shutdown, TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::BytesMut;
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::cqueue;
 use slab::Slab;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Timestamp, config::Checked,
-    frame::MessageIter, link::Progress,
+    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Notify, Timestamp, config::Checked, frame::MessageIter,
+    link::Progress,
 };
 
-/// Operations that can be asked for at once.
-const ENTRIES: u32 = 1024;
-/// Buffers that the kernel receives into, each of this size. A connection that waits has none.
-const BUFFERS: u16 = 512;
-const SIZE: u16 = 16 * 1024;
-const GROUP: u16 = 1;
-/// How often the timers of all connections are looked at.
-const TICK: Duration = Duration::from_millis(500);
+use self::{
+    buffers::HEADROOM,
+    ring::{Completion, Operation, Ring},
+};
 
-/// What an operation was for; the rest of its number says which connection.
-const ACCEPT: u64 = 0;
-const RECEIVE: u64 = 1;
-const SEND: u64 = 2;
-const OTHER: u64 = 3;
+#[path = "buffers.rs"]
+mod buffers;
+#[path = "ring.rs"]
+mod ring;
+
+/// After an accept has failed, because descriptors are exhausted for instance, the next one waits for this long.
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Serves for ever.
 ///
@@ -42,58 +40,75 @@ const OTHER: u64 = 3;
 pub(crate) fn serve(
     listener: &TcpListener,
     config: AgentConfig,
-    mut answer: impl FnMut(MessageIter<'_>) -> Actions,
+    answer: impl FnMut(MessageIter<'_>) -> Actions,
 ) -> io::Result<()> {
+    let clock = Clock::start();
     let mut agent = Agent {
         ring: Ring::new()?,
         config: Arc::new(config.checked()?),
-        clock: Clock::start(),
+        now: clock.now(),
+        answer,
         conns: Slab::new(),
         opened: 0,
-        accepts: true,
+        changed: Vec::new(),
+        reading_now: Vec::new(),
+        timers: BTreeSet::new(),
+        accept_at: None,
+        out_of_buffers: false,
     };
     agent.ring.accept(listener)?;
-    let mut swept = agent.clock.now();
+    let mut completions = Vec::new();
     loop {
-        let completed = agent.ring.wait()?;
-        let now = agent.clock.now();
-        for (user_data, result, flags) in completed {
-            let key = (user_data >> 2) as usize;
-            match user_data & 3 {
-                ACCEPT => agent.accepted(now, listener, result, flags)?,
-                RECEIVE => agent.received(now, key, result, flags, &mut answer)?,
-                SEND => agent.sent(now, key, result, &mut answer)?,
-                _ => {}
-            }
+        agent.ring.wait(agent.timeout(clock.now()), &mut completions)?;
+        agent.now = clock.now();
+        for completion in completions.drain(..) {
+            agent.complete(listener, &completion)?;
         }
-        if now >= swept + TICK {
-            swept = now;
-            agent.sweep(now, &mut answer)?;
-            if !std::mem::replace(&mut agent.accepts, true) {
-                agent.ring.accept(listener)?;
-            }
+        if std::mem::take(&mut agent.out_of_buffers) {
+            agent.ring.buffers.grow();
+        }
+        agent.reads_found_nothing();
+        agent.serve_timers();
+        while let Some(key) = agent.changed.pop() {
+            agent.apply_interest(key)?;
+        }
+        if agent.accept_at.is_some_and(|at| at <= agent.now) {
+            agent.accept_at = None;
+            agent.ring.accept(listener)?;
         }
     }
 }
 
-struct Agent {
+struct Agent<F> {
     ring: Ring,
     config: Arc<Checked<AgentConfig>>,
-    clock: Clock,
+    now: Timestamp,
+    answer: F,
     conns: Slab<Conn>,
     opened: u64,
-    /// False when the system could not accept, for want of descriptors for instance: it is asked again later.
-    accepts: bool,
+    /// Connections whose interest may have changed.
+    changed: Vec<usize>,
+    /// Connections with `read_now`: their receives are tried once more before it is said that there was nothing.
+    reading_now: Vec<usize>,
+    /// One timer for each connection, not later than its deadline.
+    timers: BTreeSet<(Timestamp, usize)>,
+    /// When to accept again after a failure.
+    accept_at: Option<Timestamp>,
+    /// The kernel had more to receive than buffers for it.
+    out_of_buffers: bool,
 }
 
 struct Conn {
     stream: TcpStream,
     reactor: AgentReactor,
-    inbox: BytesMut,
+    /// Input that was not used: the beginning of a frame, or frames that wait for a limit.
+    leftover: Vec<u8>,
     /// What the kernel is sending: never touched while it does.
     out: Vec<u8>,
     sending: bool,
     receiving: Receiving,
+    changed: bool,
+    timer: Option<Timestamp>,
     /// No more operations: it is dropped when those under way have ended.
     over: bool,
 }
@@ -106,120 +121,149 @@ enum Receiving {
     Ending,
 }
 
-impl Agent {
-    fn accepted(
-        &mut self,
-        now: Timestamp,
-        listener: &TcpListener,
-        result: i32,
-        flags: u32,
-    ) -> io::Result<()> {
-        if result >= 0 {
-            let stream = Ring::stream(result);
+impl<F: FnMut(MessageIter<'_>) -> Actions> Agent<F> {
+    /// How long there is nothing to do unless an operation completes.
+    fn timeout(&self, now: Timestamp) -> Option<Duration> {
+        if !self.reading_now.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.timers.first().map(|(at, _)| *at);
+        Some(timer.into_iter().chain(self.accept_at).min()?.since(now))
+    }
+
+    fn complete(&mut self, listener: &TcpListener, completion: &Completion) -> io::Result<()> {
+        match completion.operation {
+            Operation::Accept => self.accepted(listener, completion)?,
+            Operation::Receive(key) => self.received(key, completion),
+            Operation::Send(key) => self.sent(key, completion.result),
+            Operation::Other => {}
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, listener: &TcpListener, completion: &Completion) -> io::Result<()> {
+        let accepted = Ring::stream(completion);
+        let failed = accepted.is_none();
+        if let Some(stream) = accepted {
             // Answers leave in one piece, and at once.
             let _ = stream.set_nodelay(true);
             self.opened += 1;
-            let reactor = AgentReactor::new(Arc::clone(&self.config), ConnectionId(self.opened), now);
+            let config = Arc::clone(&self.config);
             let key = self.conns.insert(Conn {
                 stream,
-                reactor,
-                inbox: BytesMut::new(),
+                reactor: AgentReactor::new(config, ConnectionId(self.opened), self.now),
+                leftover: Vec::new(),
                 out: Vec::new(),
                 sending: false,
                 receiving: Receiving::No,
+                changed: true,
+                timer: None,
                 over: false,
             });
-            self.go_on(now, key, &mut |_| Actions::new())?;
+            self.changed.push(key);
         }
-        if cqueue::more(flags) {
-            return Ok(());
+        if failed {
+            self.accept_at = Some(self.now + BACK_OFF);
+        } else if !cqueue::more(completion.flags) {
+            self.ring.accept(listener)?;
         }
-        self.accepts = result >= 0;
-        if self.accepts { self.ring.accept(listener) } else { Ok(()) }
+        Ok(())
     }
 
-    fn received(
-        &mut self,
-        now: Timestamp,
-        key: usize,
-        result: i32,
-        flags: u32,
-        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
-    ) -> io::Result<()> {
-        let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-        if !cqueue::more(flags) {
+    fn received(&mut self, key: usize, completion: &Completion) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !cqueue::more(completion.flags) {
             conn.receiving = Receiving::No;
         }
-        if let Some(id) = cqueue::buffer_select(flags) {
-            conn.inbox.extend_from_slice(self.ring.buffer(id, usize::try_from(result).unwrap_or(0)));
-            self.ring.give_back(id)?;
+        mark_changed(conn, key, &mut self.changed);
+        if let Some(id) = cqueue::buffer_select(completion.flags) {
+            if let Ok(len) = usize::try_from(completion.result) {
+                conn.receive(self.now, self.ring.buffers.get(id), len, &mut self.answer);
+            }
+            self.ring.buffers.give_back(id);
         }
-        match result {
-            0 => while conn.act(now, answer, |reactor, inbox| reactor.on_input_eof(now, inbox)) {},
-            1.. => while conn.act(now, answer, |reactor, inbox| reactor.on_bytes(now, inbox)) {},
-            // It ran out of buffers, or was asked to end.
-            _ if matches!(-result, libc_errno::ENOBUFS | libc_errno::ECANCELED) => {}
-            _ => drop(conn.act(now, answer, |reactor, _| reactor.on_transport_error(now))),
+        match completion.result {
+            0 => conn.feed_leftover(self.now, true, &mut self.answer),
+            1.. => {}
+            _ if completion.wants_buffers() => self.out_of_buffers = true,
+            _ if completion.is_cancelled() => {}
+            _ => conn.fail(self.now),
         }
-        self.go_on(now, key, answer)
     }
 
-    fn sent(
-        &mut self,
-        now: Timestamp,
-        key: usize,
-        result: i32,
-        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
-    ) -> io::Result<()> {
-        let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
+    fn sent(&mut self, key: usize, result: i32) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
         conn.sending = false;
+        self.ring.reuse(&mut conn.out);
         match usize::try_from(result) {
-            Ok(n) if n > 0 => drop(conn.act(now, answer, |reactor, _| reactor.on_sent(now, n))),
-            _ => drop(conn.act(now, answer, |reactor, _| reactor.on_transport_error(now))),
+            Ok(sent) if sent > 0 && conn.reactor.on_sent(self.now, sent).is_ok() => {}
+            _ => conn.fail(self.now),
         }
-        self.go_on(now, key, answer)
+        mark_changed(conn, key, &mut self.changed);
     }
 
-    /// Asks the kernel for what the connection's interest says.
-    fn go_on(
-        &mut self,
-        now: Timestamp,
-        key: usize,
-        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
-    ) -> io::Result<()> {
+    /// All that had arrived was received since `read_now` was seen: the kernel looked at the sockets once more.
+    fn reads_found_nothing(&mut self) {
+        for key in self.reading_now.drain(..) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            // A receive that has ended meanwhile, for want of buffers for instance, has not looked.
+            if conn.receiving == Receiving::Yes && conn.reactor.interest().read_now {
+                let _ = conn.reactor.on_read_blocked(self.now);
+            }
+            mark_changed(conn, key, &mut self.changed);
+        }
+    }
+
+    fn serve_timers(&mut self) {
+        while let Some((_, key)) = self.timers.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.timers.pop_first();
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            conn.timer = None;
+            // The deadline may have moved on since the timer was set.
+            if conn.reactor.deadline().is_some_and(|(at, _)| at <= self.now) {
+                while goes_on(&conn.reactor.on_timeout(self.now)) {}
+            }
+            mark_changed(conn, key, &mut self.changed);
+        }
+    }
+
+    /// Asks the kernel for what a connection is interested in.
+    fn apply_interest(&mut self, key: usize) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
+        conn.changed = false;
         let mut interest = conn.reactor.interest();
-        if interest.resume {
-            while conn.act(now, answer, |reactor, inbox| reactor.on_bytes(now, inbox)) {}
+        while interest.resume || interest.shut.is_some() && !conn.sending {
+            if interest.resume {
+                conn.feed_leftover(self.now, false, &mut self.answer);
+            } else {
+                // What cannot be shut is gone already.
+                let _ = conn.stream.shutdown(Shutdown::Write);
+                let _ = conn.reactor.on_write_shut(self.now, Progress::Done);
+            }
             interest = conn.reactor.interest();
         }
-        if interest.shut.is_some() && !conn.sending {
-            // What cannot be shut is gone already.
-            let _ = conn.stream.shutdown(Shutdown::Write);
-            conn.act(now, answer, |reactor, _| reactor.on_write_shut(now, Progress::Done));
-            interest = conn.reactor.interest();
-        }
-        if interest.close {
+        if interest.close && !conn.over {
             conn.over = true;
             // Ends what is under way.
             let _ = conn.stream.shutdown(Shutdown::Both);
         }
         if conn.over {
             if !conn.sending && conn.receiving == Receiving::No {
+                self.timers.extract(conn.timer, key);
                 self.conns.remove(key);
             }
             return Ok(());
         }
         if interest.write && !conn.sending {
-            conn.out.clear();
+            conn.out = self.ring.spare();
             conn.out.extend_from_slice(conn.reactor.outgoing());
             conn.sending = true;
-            self.ring.send(conn, key)?;
+            self.ring.send(&conn.stream, &conn.out, key)?;
         }
         match (interest.read, conn.receiving) {
             (true, Receiving::No) => {
                 conn.receiving = Receiving::Yes;
-                self.ring.receive(conn, key)?;
+                self.ring.receive(&conn.stream, key)?;
             }
             (false, Receiving::Yes) => {
                 conn.receiving = Receiving::Ending;
@@ -227,135 +271,121 @@ impl Agent {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn sweep(
-        &mut self,
-        now: Timestamp,
-        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
-    ) -> io::Result<()> {
-        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(conn) = self.conns.get_mut(key) else { continue };
-            if conn.reactor.deadline().is_some_and(|(at, _)| at <= now) {
-                while conn.act(now, answer, |reactor, _| reactor.on_timeout(now)) {}
-                self.go_on(now, key, answer)?;
-            }
+        if interest.read_now {
+            self.reading_now.push(key);
+        }
+        if let Some((deadline, _)) = conn.reactor.deadline()
+            && conn.timer.is_none_or(|timer| deadline < timer)
+        {
+            self.timers.extract(conn.timer, key);
+            self.timers.insert((deadline, key));
+            conn.timer = Some(deadline);
         }
         Ok(())
     }
+}
+
+trait Timers {
+    fn extract(&mut self, at: Option<Timestamp>, key: usize);
+}
+
+impl Timers for BTreeSet<(Timestamp, usize)> {
+    fn extract(&mut self, at: Option<Timestamp>, key: usize) {
+        if let Some(at) = at {
+            self.remove(&(at, key));
+        }
+    }
+}
+
+fn mark_changed(conn: &mut Conn, key: usize, changed: &mut Vec<usize>) {
+    if !std::mem::replace(&mut conn.changed, true) {
+        changed.push(key);
+    }
+}
+
+/// Whether there is more to do with the input that an action follows from.
+fn goes_on(action: &Action<'_>) -> bool {
+    !matches!(action, Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_))
 }
 
 impl Conn {
-    /// Gives an input to the reactor, and carries out what follows. False when there is no more to do with that input.
-    fn act(
+    /// Handles `len` bytes that lie behind the headroom of a buffer, and what was left before them. The shorter of the two is
+    /// copied: what was left to the headroom, or, when a long frame arrives in small pieces, the piece behind what was left.
+    fn receive(
         &mut self,
         now: Timestamp,
+        buffer: &mut [u8],
+        len: usize,
         answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
-        input: impl for<'i> FnOnce(&mut AgentReactor, &'i mut BytesMut) -> Action<'i>,
-    ) -> bool {
-        match input(&mut self.reactor, &mut self.inbox) {
-            Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_) => false,
-            Action::RunMessages(notify) => {
-                let actions = answer(notify.messages.iter());
-                if let Err(error) = self.reactor.acknowledge(now, notify.ticket, &actions) {
-                    let _ = self.reactor.fail(now, error.into_ticket());
-                }
-                true
-            }
-            _ => true,
+    ) {
+        let kept = self.leftover.len();
+        if kept > HEADROOM || kept > len {
+            self.leftover.extend_from_slice(buffer.get(HEADROOM..HEADROOM + len).unwrap_or_default());
+            return self.feed_leftover(now, false, answer);
+        }
+        let Some(input) = buffer.get_mut(HEADROOM - kept..HEADROOM + len) else { return };
+        for (to, from) in input.iter_mut().zip(self.leftover.drain(..)) {
+            *to = from;
+        }
+        let used = self.feed(now, input, false, answer);
+        self.leftover.extend_from_slice(input.get(used..).unwrap_or_default());
+        self.release_memory();
+    }
+
+    fn feed_leftover(
+        &mut self,
+        now: Timestamp,
+        ended: bool,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
+    ) {
+        let mut leftover = std::mem::take(&mut self.leftover);
+        let used = self.feed(now, &leftover, ended, answer);
+        leftover.drain(..used);
+        self.leftover = leftover;
+        self.release_memory();
+    }
+
+    /// A connection on which every frame was whole holds no memory for input.
+    fn release_memory(&mut self) {
+        if self.leftover.is_empty() && self.leftover.capacity() > 0 {
+            self.leftover = Vec::new();
         }
     }
-}
 
-/// The numbers of errors that are none.
-mod libc_errno {
-    pub(super) const ENOBUFS: i32 = 105;
-    pub(super) const ECANCELED: i32 = 125;
-}
-
-/// What is asked of the kernel, and the memory that it receives into.
-struct Ring {
-    ring: IoUring,
-    pool: Vec<u8>,
-}
-
-impl Ring {
-    fn new() -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_cqsize(8 * ENTRIES)
-            .build(ENTRIES)
-            .map_err(|error| io::Error::new(error.kind(), format!("no io_uring: {error}")))?;
-        let mut ring = Self { ring, pool: vec![0; usize::from(BUFFERS) * usize::from(SIZE)] };
-        let pool = ring.pool.as_mut_ptr();
-        ring.push(&opcode::ProvideBuffers::new(pool, i32::from(SIZE), BUFFERS, GROUP, 0).build(), OTHER)?;
-        Ok(ring)
-    }
-
-    fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
-        self.push(&opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build(), ACCEPT)
-    }
-
-    fn receive(&mut self, conn: &Conn, key: usize) -> io::Result<()> {
-        let receive = opcode::RecvMulti::new(types::Fd(conn.stream.as_raw_fd()), GROUP).build();
-        self.push(&receive, (key as u64) << 2 | RECEIVE)
-    }
-
-    fn stop_receiving(&mut self, key: usize) -> io::Result<()> {
-        self.push(&opcode::AsyncCancel::new((key as u64) << 2 | RECEIVE).build(), OTHER)
-    }
-
-    fn send(&mut self, conn: &Conn, key: usize) -> io::Result<()> {
-        let fd = types::Fd(conn.stream.as_raw_fd());
-        let send = opcode::Send::new(fd, conn.out.as_ptr(), conn.out.len() as u32).build();
-        self.push(&send, (key as u64) << 2 | SEND)
-    }
-
-    /// What was received into a buffer.
-    fn buffer(&self, id: u16, len: usize) -> &[u8] {
-        let start = usize::from(id) * usize::from(SIZE);
-        self.pool.get(start..start + len).unwrap_or_default()
-    }
-
-    fn give_back(&mut self, id: u16) -> io::Result<()> {
-        let Some(buffer) = self.pool.get_mut(usize::from(id) * usize::from(SIZE)..) else { return Ok(()) };
-        let provide = opcode::ProvideBuffers::new(buffer.as_mut_ptr(), i32::from(SIZE), 1, GROUP, id).build();
-        // Nothing is to be done when it has succeeded.
-        let provide = provide.flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(&provide, OTHER)
-    }
-
-    fn push(&mut self, entry: &squeue::Entry, user_data: u64) -> io::Result<()> {
-        let entry = entry.clone().user_data(user_data);
+    /// Gives input to the reactor until there is nothing left of it, or no more to do with it; returns how many bytes were used.
+    fn feed(
+        &mut self,
+        now: Timestamp,
+        input: &[u8],
+        ended: bool,
+        answer: &mut impl FnMut(MessageIter<'_>) -> Actions,
+    ) -> usize {
+        let mut used = 0;
         loop {
-            // SAFETY: receives go to the pool, which is neither moved nor dropped before the ring. The bytes of a send
-            // belong to a connection that leaves them alone and stays until the send has completed.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return Ok(());
+            let unused = input.get(used..).unwrap_or_default();
+            let step = if ended {
+                self.reactor.on_input_eof(now, unused)
+            } else {
+                self.reactor.on_bytes(now, unused)
+            };
+            used += step.consumed;
+            match step.action {
+                Action::RunMessages(Notify { ticket, payload, .. }) => {
+                    let actions = answer(payload.messages().iter());
+                    if let Err(error) = self.reactor.acknowledge(now, ticket, &actions) {
+                        let _ = self.reactor.fail(now, error.into_ticket());
+                    }
+                }
+                action if goes_on(&action) => {}
+                _ => return used,
             }
-            self.ring.submit()?;
+            if used == input.len() && !ended {
+                return used;
+            }
         }
     }
 
-    /// Submits what was asked for, and waits for something to happen.
-    fn wait(&mut self) -> io::Result<Vec<(u64, i32, u32)>> {
-        let tick = types::Timespec::from(TICK);
-        let args = types::SubmitArgs::new().timespec(&tick);
-        match self.ring.submitter().submit_with_args(1, &args) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // ETIME, and EBUSY when completions are to be taken first.
-            Err(error) if matches!(error.raw_os_error(), Some(62 | 16)) => {}
-            other => drop(other?),
-        }
-        Ok(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())).collect())
-    }
-
-    /// The stream of a descriptor that an accept has returned.
-    fn stream(fd: i32) -> TcpStream {
-        // SAFETY: the kernel has just opened it for this process, and nobody else knows it.
-        unsafe { TcpStream::from_raw_fd(fd) }
+    fn fail(&mut self, now: Timestamp) {
+        let _ = self.reactor.on_transport_error(now);
     }
 }

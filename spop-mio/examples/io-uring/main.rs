@@ -1,4 +1,4 @@
-//! An agent on `io_uring`, for comparison: the core knows nothing of what moves its bytes.
+//! An agent on `io_uring`: the core handles frames in the buffers that the kernel has received into.
 //!
 //! ```text
 //! cargo run --release -p spop-mio --example io-uring -- 127.0.0.1:12345

@@ -209,7 +209,7 @@ fn a_decision_between_turns_has_its_consequence_in_the_next() {
     bench.connection.reactor_mut().disconnect(Timestamp::from_millis(2), Status::RESOURCE, "enough");
     assert_eq!(bench.turn(2), Turn::Wait);
     assert_eq!(bench.closed.len(), 1, "{:?}", bench.closed);
-    assert_eq!(bench.received(), [r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:enough"#]);
+    assert_eq!(bench.received(), ["AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:enough"]);
     assert_eq!(bench.connection.leftover.unused(), []);
     bench.connection.stream_mut().closed = true;
     bench.connection.ready(true, false);
