@@ -27,7 +27,6 @@ mod socket_file;
 mod stats;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
-mod tidy;
 #[cfg(feature = "tls")]
 pub mod tls;
 
@@ -48,4 +47,3 @@ pub use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use stats::{Counters, Seat, Stats};
-pub use tidy::Tidy;

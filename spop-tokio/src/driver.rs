@@ -15,7 +15,7 @@ use crate::{
     control::Subscription,
     service::Shared,
     session::{Ended, Session},
-    transfer::{Now, Transfer},
+    transfer::Transfer,
 };
 
 /// A connection as one future. It is woken by its socket, its timer, its slow calls, or the end of the server.
@@ -41,7 +41,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.obey(cx) && this.transfer.poll(&mut this.session, cx).is_pending() {
+        if !this.follow_shutdown(cx) && this.transfer.poll(&mut this.session, cx).is_pending() {
             this.control.show(&this.session.reactor);
             return Poll::Pending;
         }
@@ -56,8 +56,8 @@ where
     F: Future<Output = Reply>,
     C: Fn(Request) -> F,
 {
-    /// Hears of the end of the server; true when it is to be at once.
-    fn obey(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Passes on the stage of the server's shutdown; true when the connection is to be closed at once.
+    fn follow_shutdown(&mut self, cx: &mut Context<'_>) -> bool {
         let level = self.control.level(cx.waker());
         if level > self.level {
             self.level = level;
@@ -67,8 +67,8 @@ where
                 self.session.reactor.drain(now);
             }
             if level == Level::Stop {
-                self.session.disconnect(now, Status::NORMAL, "the agent stops");
-                self.transfer.output(&mut self.session, &mut Now::default(), cx);
+                self.session.reactor.disconnect(now, Status::NORMAL, "the agent stops");
+                self.transfer.stop(&mut self.session, cx);
             }
         }
         level == Level::Stop

@@ -50,7 +50,7 @@
 //! - A handler whose answer nobody wants any more is dropped where it waits. [`Request::cancellation`] tells what it has
 //!   spawned.
 //! - A request keeps the buffer that it was read into, up to 64 KiB. Before a long wait take what is needed and drop it, or
-//!   keep `request.messages().detach()`.
+//!   keep a copy: `request.messages().to_owned()`.
 //! - [`Swap`] replaces a handler while requests are under way; `TowerHandler` (feature `tower`) takes a service of tower.
 //! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine when
 //!   its own is gone, or held up by a peer that does not read. The handlers of a connection that is lost go on while
@@ -279,6 +279,7 @@
 //! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
 //! | `service_manager` | warn | systemd could not be told |
 //! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `stream_faulty` | warn | a stream of [`Service::serve_connection`] that claims to have written more than it was given |
 //! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
 //! | `connection_panicked` | error | a fault of this library |
 //! | `connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of things |

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use spop_core::{
     Session,
     accept::{Addresses, Peer, ProxyHeader},
-    frame::{ArgError, FromValue, Ids, Message, Messages},
+    frame::{ArgError, FromValue, Ids, Message, Messages, OwnedMessages},
 };
 use spop_server::{Permit, Work};
 
@@ -14,7 +14,7 @@ use crate::{Cancellation, cancellation::Watched, entrance::Accepted};
 /// One NOTIFY: the messages of one event, to be answered together.
 #[derive(Debug)]
 pub struct Request {
-    pub(crate) messages: Messages,
+    pub(crate) messages: OwnedMessages,
     pub(crate) ids: Ids,
     pub(crate) deadline: Option<Instant>,
     pub(crate) origin: Arc<Origin>,
@@ -32,9 +32,11 @@ pub(crate) struct Origin {
 }
 
 impl Request {
-    /// What is asked, in order.
-    pub const fn messages(&self) -> &Messages {
-        &self.messages
+    /// The messages, in order. They keep the buffer alive that the request was read into, up to 64 KiB;
+    /// [`to_owned`](Messages::to_owned) copies them.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        self.messages.view()
     }
 
     /// The first message of this name.
@@ -53,7 +55,7 @@ impl Request {
 
     /// The name of the first message.
     pub(crate) fn name(&self) -> &[u8] {
-        self.messages.iter().next().map(|message| message.name()).unwrap_or_default()
+        self.messages().iter().next().map(|message| message.name()).unwrap_or_default()
     }
 
     /// A request for each message.

@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use spop_core::{
-    AckError, Action, Actions, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Notify,
-    Settled, Status, Ticket, Timestamp,
+    AckError, Action, Actions, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Misuse,
+    Notify, Settled, Status, Step, Ticket, Timer, Timestamp,
     agent::{Cancel, TicketId},
     frame::Ids,
-    link::{Progress, Step},
+    link::{Phase, Progress},
 };
-use spop_server::{Cancelled, Open, TOO_MUCH_UNFINISHED, Tidy, UnfinishedBytes, overdue};
+use spop_server::{Cancelled, Open, TOO_MUCH_UNFINISHED, UnfinishedBytes, overdue};
 use tracing::{debug, warn};
 
 use crate::{
@@ -29,6 +29,10 @@ use crate::{
     siblings::{Letter, Seat},
     transfer::End,
 };
+
+/// After how many sends memory is given back at once. A connection is often opened for one request: after the handshake and
+/// the first answer nothing may come for long.
+const EARLY: u8 = 2;
 
 /// One connection but for its bytes.
 pub(crate) struct Session<H, F, C> {
@@ -49,9 +53,8 @@ pub(crate) struct Session<H, F, C> {
     open: Open,
     /// What it holds of requests that have not arrived whole.
     unfinished: UnfinishedBytes,
-    tidy: Tidy,
-    /// It is time to give memory back, when nothing has arrived.
-    resting: bool,
+    /// Sends since memory was given back when it was time for that, up to [`EARLY`].
+    sends: u8,
     closed: Option<Closed>,
 }
 
@@ -86,17 +89,16 @@ where
             seat: None,
             open,
             unfinished,
-            tidy: Tidy::default(),
-            resting: false,
+            sends: 0,
             closed: None,
         }
     }
 
-    /// Carries out an action; true when the input that caused it is to be gone on with.
+    /// Carries out an action that came of an input; true when there is more to be done with that.
     #[inline]
-    pub(crate) fn carry_out(&mut self, now: Timestamp, cx: &mut Context<'_>, action: Action<'_>) -> bool {
+    fn carry_out(&mut self, now: Timestamp, cx: &mut Context<'_>, input: &Bytes, action: Action<'_>) -> bool {
         match action {
-            Action::RunMessages(Notify { ticket, messages }) => {
+            Action::RunMessages(Notify { ticket, payload }) => {
                 let Some(origin) = &self.origin else { return true };
                 let ids = ticket.ids();
                 self.shared.metrics.notifies(1);
@@ -112,7 +114,8 @@ where
                 let job = Job { permit, work: self.shared.metrics.work() };
                 let origin = Arc::clone(origin);
                 let call = &self.call;
-                let call = || call(Request { messages: messages.keep(), ids, deadline, origin, job });
+                let call =
+                    || call(Request { messages: payload.into_owned_in(input), ids, deadline, origin, job });
                 if let Some((ticket, outcome)) = self.calls.start(cx, ticket, call) {
                     self.settle(now, ticket, outcome);
                 }
@@ -181,25 +184,40 @@ where
         true
     }
 
-    /// Nothing has arrived: a moment for what a busy connection has no time for.
-    #[cold]
-    fn rest(&mut self, cx: &mut Context<'_>) -> bool {
-        if mem::take(&mut self.resting) {
-            self.tidy.done();
+    /// Carries out an action that needs no bytes.
+    fn carry_out_event(&mut self, now: Timestamp, cx: &mut Context<'_>, action: Action<'static>) -> bool {
+        self.carry_out(now, cx, &Bytes::new(), action)
+    }
+
+    /// Passes on an input until there is no more to be done with it; returns how many bytes were used.
+    #[inline]
+    fn pass_on(&mut self, now: Timestamp, cx: &mut Context<'_>, input: &Bytes, eof: bool) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let reactor = &mut self.reactor;
+            let step = if eof { reactor.on_input_eof(now, rest) } else { reactor.on_bytes(now, rest) };
+            let Step { consumed, action } = step;
+            used += consumed;
+            if !self.carry_out(now, cx, input, action) {
+                return used;
+            }
         }
-        let now = self.shared.now();
-        let action = self.reactor.on_read_blocked(now);
-        self.carry_out(now, cx, action);
-        self.reactor.trim();
-        self.calls.trim();
-        true
+    }
+
+    /// Whether a decision has ended the session, and the loop has yet to collect its `Action::Close`. Whoever answers now
+    /// would answer nobody.
+    fn has_ended(&self) -> bool {
+        self.closed.is_none() && self.reactor.phase() == Phase::Closing
     }
 
     /// Answers what was slow and is ready now; true when there was something.
     fn answer(&mut self, cx: &mut Context<'_>) -> bool {
         let now = self.shared.now();
         let mut answered = self.seat.is_some() && self.open_letters(now, cx);
-        while let Some((ticket, outcome)) = self.calls.finished(cx) {
+        while !self.has_ended()
+            && let Some((ticket, outcome)) = self.calls.finished(cx)
+        {
             self.settle(now, ticket, outcome);
             answered = true;
         }
@@ -211,7 +229,7 @@ where
     fn open_letters(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let Some(seat) = &self.seat else { return false };
         // What has not left by now is held up by the peer.
-        seat.set_room(self.reactor.room());
+        seat.set_room(self.reactor.send_backlog());
         let letters = seat.letters(cx.waker());
         let any = !letters.is_empty();
         for letter in letters {
@@ -261,7 +279,7 @@ where
             Ok(Reply::Fail(error)) => self.fail(now, ticket, "handler_failed", &error),
             Err(panic) => self.fail(now, ticket, "handler_panicked", &panic),
             Ok(Reply::Disconnect { status, message }) if ticket.connection() == self.reactor.connection() => {
-                self.disconnect(now, status, &message);
+                self.reactor.disconnect(now, status, &message);
             }
             // The connection that it was to end has ended.
             Ok(Reply::Disconnect { message, .. }) => self.fail(now, ticket, "already_disconnected", &message),
@@ -315,11 +333,8 @@ where
     /// A NOTIFY of this connection was answered on another, or nobody waits for it.
     #[cold]
     fn release(&mut self, now: Timestamp, ticket: TicketId) {
-        if self.reactor.release(now, ticket)
-            && let Action::Close(closed) = self.reactor.on_sent(now, 0)
-        {
-            self.close(closed);
-        }
+        // An error says that it was answered or cancelled meanwhile.
+        let _ = self.reactor.release(now, ticket);
     }
 
     #[cold]
@@ -331,10 +346,8 @@ where
     /// HAProxy gets what it gets for a request without an answer.
     #[cold]
     fn give_up(&mut self, now: Timestamp, ticket: Ticket, error: &str) {
-        match self.reactor.fail(now, ticket) {
-            Ok(Action::Close(closed)) => self.close(closed),
-            Ok(_) => {}
-            Err(refused) => self.hand_back(refused.into_ticket(), Ok(Reply::Fail(error.to_owned()))),
+        if let Err(refused) = self.reactor.fail(now, ticket) {
+            self.hand_back(refused.into_ticket(), Ok(Reply::Fail(error.to_owned())));
         }
     }
 
@@ -372,20 +385,13 @@ where
         self.give_up(now, ticket, error);
     }
 
-    /// Ends the session with these words.
-    pub(crate) fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {
-        if let Action::Close(closed) = self.reactor.disconnect(now, status, message) {
-            self.close(closed);
-        }
-    }
-
     fn watch(&mut self, now: Timestamp, ids: Ids) {
         let Some(arriving) = self.reactor.arriving(ids) else { return };
         let handler = &self.shared.handler;
         match catch_unwind(AssertUnwindSafe(|| handler.watch(arriving))) {
             Ok(Watch::Continue) => {}
             // An error would say that it is not arriving any more.
-            Ok(Watch::Refuse) => drop(self.reactor.abort(now, ids)),
+            Ok(Watch::Refuse) => _ = self.reactor.abort(now, ids),
             Err(panic) => {
                 if let Some(suppressed) = self.shared.logs.handler.pass() {
                     let error = words(panic.as_ref());
@@ -454,9 +460,7 @@ where
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        let tidy = self.tidy.deadline().filter(|_| !self.resting);
-        let deadlines = [self.reactor.deadline().map(|(at, _)| at), tidy];
-        deadlines.into_iter().flatten().min()
+        self.reactor.deadline().map(|(at, _)| at)
     }
 
     fn outgoing(&mut self) -> &[u8] {
@@ -473,63 +477,62 @@ where
     }
 
     #[inline]
-    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool) {
-        loop {
-            let reactor = &mut self.reactor;
-            let action = if eof { reactor.on_input_eof(now, inbox) } else { reactor.on_bytes(now, inbox) };
-            if !self.carry_out(now, cx, action) {
-                break;
-            }
-        }
+    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, input: &Bytes, eof: bool) -> usize {
+        let mut used = self.pass_on(now, cx, input, eof);
         if !self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
-            self.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
             if let Some(suppressed) = self.shared.logs.closed.pass() {
                 let (peer, connection) = (&self.peer, self.reactor.connection().0);
                 let reason = TOO_MUCH_UNFINISHED;
                 warn!(name: "connection_failed", %peer, connection, reason, suppressed, "connection failed");
             }
+            used += self.pass_on(now, cx, &input.slice(used.min(input.len())..), eof);
             // What it held is gone now, and not when the peer has closed.
             let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
         }
+        used
     }
 
-    #[inline]
-    fn wants_to_be_sure(&self) -> bool {
-        self.reactor.closing().progress(Step::Drain) == Progress::Started
+    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let action = self.reactor.on_read_blocked(now);
+        self.carry_out_event(now, cx, action);
     }
 
-    #[inline]
-    fn on_read_blocked(&mut self, cx: &mut Context<'_>) -> bool {
-        let draining = self.wants_to_be_sure();
-        (draining || self.resting) && self.rest(cx)
-    }
-
-    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) {
+    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) -> Result<(), Misuse> {
+        let action = self.reactor.on_sent(now, n)?;
         self.shared.metrics.sent(n);
-        let action = self.reactor.on_sent(now, n);
-        self.carry_out(now, cx, action);
-        if self.tidy.used(now) {
-            // After the handshake and the first request, or requests that came alone, there may be nothing for long.
-            self.reactor.trim();
+        self.carry_out_event(now, cx, action);
+        if self.sends < EARLY {
+            self.sends += 1;
             self.calls.trim();
         }
+        Ok(())
     }
 
-    fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress) {
-        let action = self.reactor.on_write_shut(now, progress);
-        self.carry_out(now, cx, action);
+    fn on_write_shut(
+        &mut self,
+        now: Timestamp,
+        cx: &mut Context<'_>,
+        progress: Progress,
+    ) -> Result<(), Misuse> {
+        let action = self.reactor.on_write_shut(now, progress)?;
+        self.carry_out_event(now, cx, action);
+        Ok(())
     }
 
     fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         let action = self.reactor.on_transport_error(now);
-        self.carry_out(now, cx, action);
+        self.carry_out_event(now, cx, action);
     }
 
     fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        self.resting = self.tidy.is_due(now);
         loop {
+            if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
+                self.sends = 0;
+                self.calls.trim();
+            }
             let action = self.reactor.on_timeout(now);
-            if !self.carry_out(now, cx, action) {
+            if !self.carry_out_event(now, cx, action) {
                 break;
             }
         }

@@ -5,17 +5,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::BytesMut;
-use spop_core::{Clock, Interest, Timestamp, link::Progress};
+use bytes::Bytes;
+use spop_core::{Clock, Interest, Misuse, Timestamp, link::Progress};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::{self, coop},
     time::Instant,
 };
+use tracing::warn;
 
 use crate::{alarm::Alarm, inbox::Inbox};
 
-/// How many reads a connection may do before the others have their turn.
+/// How many reads a connection may do before it yields to the others.
 const ROUNDS: usize = 8;
 
 /// What the protocol makes of a connection: an agent's session, or an engine's.
@@ -27,17 +28,19 @@ pub(crate) trait End {
     fn outgoing(&mut self) -> &[u8];
     /// Does what has become possible without the peer; true when there was something.
     fn work(&mut self, cx: &mut Context<'_>) -> bool;
-    /// So many bytes came, for whoever counts them.
+    /// So many bytes were read.
     fn received(&mut self, _bytes: usize) {}
-    /// Whether the disconnect depends on nothing having arrived, be it known to the runtime or not.
-    fn wants_to_be_sure(&self) -> bool {
-        false
-    }
-    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, inbox: &mut BytesMut, eof: bool);
-    /// A read found nothing; true when there was something to be done about that.
-    fn on_read_blocked(&mut self, cx: &mut Context<'_>) -> bool;
-    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize);
-    fn on_write_shut(&mut self, now: Timestamp, cx: &mut Context<'_>, progress: Progress);
+    /// Returns how many bytes of the input were used.
+    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, input: &Bytes, eof: bool) -> usize;
+    /// A read that [`Interest::read_now`] wanted found nothing.
+    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>);
+    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) -> Result<(), Misuse>;
+    fn on_write_shut(
+        &mut self,
+        now: Timestamp,
+        cx: &mut Context<'_>,
+        progress: Progress,
+    ) -> Result<(), Misuse>;
     fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>);
     fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>);
 }
@@ -48,19 +51,9 @@ pub(crate) fn now(clock: &Clock) -> Timestamp {
     clock.at(Instant::now().into_std())
 }
 
-/// What came of an attempt to read.
-enum Input {
-    /// Nothing.
-    None,
-    /// Nothing, but what the end wants may have changed.
-    Changed,
-    /// Bytes, or the end of them.
-    Moved,
-}
-
 /// The time of a round: that at which it was first asked for.
 #[derive(Default)]
-pub(crate) struct Now(Option<Timestamp>);
+struct Now(Option<Timestamp>);
 
 impl Now {
     #[inline]
@@ -97,12 +90,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             if end.work(cx) {
                 (moved, interest) = (true, end.interest());
             }
-            if interest.read || interest.resume || self.inbox.is_fresh() {
-                match self.input(end, interest, now, cx) {
-                    Input::None => {}
-                    Input::Changed => interest = end.interest(),
-                    Input::Moved => (moved, interest) = (true, end.interest()),
-                }
+            if (interest.read || interest.resume || self.inbox.is_fresh())
+                && self.input(end, interest, now, cx)
+            {
+                (moved, interest) = (true, end.interest());
             }
             if (interest.write || self.unflushed) && self.output(end, now, cx) {
                 (moved, interest) = (true, end.interest());
@@ -127,7 +118,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         Poll::Pending
     }
 
-    /// Reads once, and handles every frame that is there.
+    /// Reads once, unless there is input to be used without that, and passes it on; true when something changed.
     #[inline]
     fn input<E: End>(
         &mut self,
@@ -135,39 +126,47 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         interest: Interest,
         now: &mut Now,
         cx: &mut Context<'_>,
-    ) -> Input {
+    ) -> bool {
         if interest.resume || self.inbox.is_fresh() {
-            let mut buffer = self.inbox.take();
-            end.on_bytes(now.get(end), cx, &mut buffer, false);
-            self.inbox.keep(buffer);
-            return Input::Moved;
+            self.resume(end, now, cx);
+            return true;
         }
         match self.inbox.poll_read(&mut self.io, cx) {
-            Poll::Ready(Ok((mut buffer, n))) => {
+            Poll::Ready(Ok((input, n))) => {
+                self.looked = false;
                 end.received(n);
-                end.on_bytes(now.get(end), cx, &mut buffer, n == 0);
-                self.inbox.keep(buffer);
+                let used = end.on_bytes(now.get(end), cx, &input, n == 0);
+                self.inbox.keep(input, used);
             }
             Poll::Ready(Err(_)) => end.on_transport_error(now.get(end), cx),
             // Out of budget, a read finds nothing whatever has arrived.
-            Poll::Pending if !coop::has_budget_remaining() => return Input::None,
-            Poll::Pending if end.wants_to_be_sure() && !self.looked => {
-                self.looked = true;
-                // Woken when the runtime has asked the kernel once more.
-                let _ = pin!(task::yield_now()).poll(cx);
-                return Input::None;
-            }
+            Poll::Pending if !coop::has_budget_remaining() => return false,
             Poll::Pending => {
-                self.looked = false;
-                return if end.on_read_blocked(cx) { Input::Changed } else { Input::None };
+                let look = interest.read_now && !self.looked;
+                self.looked = look;
+                if look {
+                    // Woken when the runtime has asked the kernel once more.
+                    let _ = pin!(task::yield_now()).poll(cx);
+                }
+                if look || !interest.read_now {
+                    return false;
+                }
+                end.on_read_blocked(now.get(end), cx);
             }
         }
-        Input::Moved
+        true
+    }
+
+    /// Passes on what is left of the input.
+    fn resume<E: End>(&mut self, end: &mut E, now: &mut Now, cx: &mut Context<'_>) {
+        let input = self.inbox.take();
+        let used = end.on_bytes(now.get(end), cx, &input, false);
+        self.inbox.keep(input, used);
     }
 
     /// Writes what there is to write; true when something changed.
     #[inline]
-    pub(crate) fn output<E: End>(&mut self, end: &mut E, now: &mut Now, cx: &mut Context<'_>) -> bool {
+    fn output<E: End>(&mut self, end: &mut E, now: &mut Now, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         loop {
             let bytes = end.outgoing();
@@ -176,8 +175,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             }
             match Pin::new(&mut self.io).poll_write(cx, bytes) {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    end.on_sent(now.get(end), cx, n);
+                    let sent = end.on_sent(now.get(end), cx, n);
                     (moved, self.unflushed) = (true, true);
+                    if misused(end, now, cx, sent) {
+                        return true;
+                    }
                 }
                 Poll::Ready(_) => {
                     end.on_transport_error(now.get(end), cx);
@@ -209,13 +211,22 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
             }
             Poll::Pending => Progress::Started,
         };
-        end.on_write_shut(now.get(end), cx, progress);
-        progress == Progress::Done
+        let shut = end.on_write_shut(now.get(end), cx, progress);
+        misused(end, now, cx, shut) || progress == Progress::Done
+    }
+
+    /// Collects an end that was decided elsewhere, and writes what can be written at once. The stream is to be closed then.
+    pub(crate) fn stop<E: End>(&mut self, end: &mut E, cx: &mut Context<'_>) {
+        let now = &mut Now::default();
+        if end.interest().resume {
+            self.resume(end, now, cx);
+        }
+        self.output(end, now, cx);
     }
 
     /// Shuts the write side once more if that can be done at once, and is ready whatever comes of it: before the stream is
     /// closed.
-    pub(crate) fn farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn shut_at_once(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         drop(Pin::new(&mut self.io).poll_shutdown(cx));
         Poll::Ready(())
     }
@@ -229,4 +240,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Transfer<I> {
         end.on_timeout(now(end.clock()), cx);
         true
     }
+}
+
+/// Ends a connection whose stream says what cannot be; true when it did.
+fn misused(end: &mut impl End, now: &mut Now, cx: &mut Context<'_>, reported: Result<(), Misuse>) -> bool {
+    let Err(error) = reported else { return false };
+    warn!(name: "stream_faulty", %error, "the stream is faulty: its connection is closed");
+    end.on_transport_error(now.get(end), cx);
+    true
 }

@@ -2,10 +2,10 @@
 
 use std::{future::poll_fn, io, sync::Arc, task::Context};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    Clock, ConnectionId, Interest, Timestamp,
+    Clock, ConnectionId, Interest, Misuse, Timestamp,
     accept::{Open, Opening},
     link::{Layers, Progress},
 };
@@ -107,7 +107,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     .await;
     if layers == Layers::Data {
         // HAProxy's side closes when it has nothing more to say; the layer says so where that needs no waiting.
-        poll_fn(|cx| transfer.farewell(cx)).await;
+        poll_fn(|cx| transfer.shut_at_once(cx)).await;
     }
 }
 
@@ -143,22 +143,20 @@ impl End for PoolEnd {
         false
     }
 
-    fn on_bytes(&mut self, _: Timestamp, _: &mut Context<'_>, inbox: &mut BytesMut, eof: bool) {
+    fn on_bytes(&mut self, _: Timestamp, _: &mut Context<'_>, input: &Bytes, eof: bool) -> usize {
         self.shared.tell(|pool, now| {
-            if eof { pool.on_input_eof(now, self.id, inbox) } else { pool.on_bytes(now, self.id, inbox) }
-        });
+            if eof { pool.on_input_eof(now, self.id, input) } else { pool.on_bytes(now, self.id, input) }
+        })
     }
 
-    fn on_read_blocked(&mut self, _: &mut Context<'_>) -> bool {
-        false
+    fn on_read_blocked(&mut self, _: Timestamp, _: &mut Context<'_>) {}
+
+    fn on_sent(&mut self, _: Timestamp, _: &mut Context<'_>, n: usize) -> Result<(), Misuse> {
+        self.shared.tell(|pool, now| pool.on_sent(now, self.id, n))
     }
 
-    fn on_sent(&mut self, _: Timestamp, _: &mut Context<'_>, n: usize) {
-        self.shared.tell(|pool, now| pool.on_sent(now, self.id, n));
-    }
-
-    fn on_write_shut(&mut self, _: Timestamp, _: &mut Context<'_>, progress: Progress) {
-        self.shared.tell(|pool, now| pool.on_write_shut(now, self.id, progress));
+    fn on_write_shut(&mut self, _: Timestamp, _: &mut Context<'_>, progress: Progress) -> Result<(), Misuse> {
+        self.shared.tell(|pool, now| pool.on_write_shut(now, self.id, progress))
     }
 
     fn on_transport_error(&mut self, _: Timestamp, _: &mut Context<'_>) {

@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use spop_core::{
     Clock, CloseReason, ConnectionId, MessageList, Timestamp,
@@ -138,7 +137,7 @@ impl Shared {
             PoolAction::Open { connection, agent } => self.open(state, connection, agent),
             PoolAction::Answered { request, payload, times } => {
                 let took = times.processing.unwrap_or_default();
-                state.settle(request, Ok(Answer { payload: detached(payload), took }));
+                state.settle(request, Ok(Answer { payload, took }));
             }
             PoolAction::Failed { request, error, .. } => state.settle(request, Err(error)),
             PoolAction::Attend(connection) => {
@@ -286,11 +285,6 @@ impl Drop for Withdraw<'_> {
             self.shared.tell(|pool, now| pool.withdraw(now, self.request));
         }
     }
-}
-
-/// A copy of a small answer, so that it does not keep the buffer it was read to.
-fn detached(payload: Bytes) -> Bytes {
-    if payload.len() <= 1_024 { Bytes::copy_from_slice(&payload) } else { payload }
 }
 
 /// The timer of an engine, until its end.
