@@ -81,22 +81,29 @@ async fn the_end_is_in_the_log_once_when_the_connection_is_dropped_right_after()
 }
 
 #[tokio::test]
-async fn a_stop_is_reported_once() {
+async fn a_stop_is_reported_once_whether_the_peer_reads_or_not() {
     within(async {
-        let log = Log::with("spop_tokio=debug");
-        let (near, far) = duplex(4_096);
-        let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default());
-        let mut connection = pin!(service.serve_connection(far, pipe()));
-        let mut client = Client::new(near);
-        beside(connection.as_mut(), client.greet()).await;
-        service.handle().stop();
-        let closed = connection.await.unwrap();
-        assert_eq!(closed.reason, CloseReason::Disconnect(Status::NORMAL));
-        client
-            .expect(r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent stops""#)
-            .await;
-        let lines = log.take();
-        assert_eq!(lines.iter().filter(|line| line.contains("connection closed")).count(), 1, "{lines:#?}");
+        for unread in [0, 20] {
+            let log = Log::with("spop_tokio=debug");
+            let (near, far) = duplex(100);
+            let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default());
+            let mut connection = pin!(service.serve_connection(far, pipe()));
+            let mut client = Client::new(near);
+            beside(connection.as_mut(), client.greet()).await;
+            for id in 0..unread {
+                beside(connection.as_mut(), client.send(&format!("NOTIFY fin {id} 1 m"))).await;
+            }
+            service.handle().stop();
+            let closed = connection.await.unwrap();
+            assert_eq!(closed.reason, CloseReason::Disconnect(Status::NORMAL));
+            if unread == 0 {
+                let end = r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent stops""#;
+                client.expect(end).await;
+            }
+            let lines = log.take();
+            let ends = lines.iter().filter(|line| line.contains("connection closed")).count();
+            assert_eq!(ends, 1, "{lines:#?}");
+        }
     })
     .await;
 }
