@@ -82,6 +82,12 @@ impl<F: Future<Output = Reply>> Calls<F> {
         self.slow.as_ref().is_none_or(FuturesUnordered::is_empty)
     }
 
+    /// Whether there is memory that calls to come would use.
+    #[cfg(test)]
+    pub(crate) const fn has_memory(&self) -> bool {
+        self.slot.is_some() || self.slow.is_some()
+    }
+
     /// Gives back the memory that calls to come would use.
     pub(crate) fn trim(&mut self) {
         self.slot = None;
@@ -147,7 +153,7 @@ fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>
     let outcome = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
         Ok(Poll::Pending) => return Poll::Pending,
         Ok(Poll::Ready(reply)) => Ok(reply),
-        Err(panic) => Err(words(panic.as_ref())),
+        Err(panic) => Err(panic_message(panic.as_ref())),
     };
     empty(slot);
     Poll::Ready(outcome)
@@ -159,8 +165,8 @@ fn empty<F>(slot: &mut Slot<F>) {
     let _ = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
 }
 
-/// What a panic says.
-pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }

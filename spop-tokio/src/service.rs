@@ -144,9 +144,9 @@ impl<H: Handler> Service<H> {
         };
         driver
             .then(move |Ended { closed, orphans }| {
-                let orphans = orphans.map(|(calls, seat)| {
+                let orphans = orphans.map(|(calls, membership)| {
                     let deadline = serving.config.timeouts.message.map(|timeout| Box::pin(sleep(timeout)));
-                    Orphans { calls, seat, control: serving.control.subscribe(), deadline, stopped: 0 }
+                    Orphans { calls, membership, control: serving.control.subscribe(), deadline, stopped: 0 }
                 });
                 OptionFuture::from(orphans).map(move |stopped| {
                     serving.metrics.cancelled(stopped.unwrap_or_default());
@@ -157,7 +157,7 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// A handler at work. Not an async function: that would keep room for the request once more, as its argument.
+/// A handler at work. Not an async function: that would hold the request a second time, as its argument.
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one everybody's.
 #[inline]
 fn call<H: Handler>(handler: Arc<Arc<H>>, mut request: Request) -> impl Future<Output = Reply> {

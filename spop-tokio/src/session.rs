@@ -1,33 +1,35 @@
 //! Carries out what a reactor says: between the protocol and the handler, without any I/O.
 
+mod end;
+mod report;
+#[cfg(test)]
+mod tests;
+
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     task::Context,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use spop_core::{
-    AckError, Action, Actions, AgentReactor, Clock, CloseReason, Closed, ConnectionId, Interest, Misuse,
-    Notify, Settled, Status, Step, Ticket, Timer, Timestamp,
+    AckError, Action, AgentReactor, Closed, ConnectionId, Notify, Settled, Step, Ticket, Timestamp,
     agent::{Cancel, TicketId},
     frame::Ids,
-    link::{Phase, Progress},
+    link::Phase,
 };
-use spop_server::{Cancelled, Open, TOO_MUCH_UNFINISHED, UnfinishedBytes, overdue};
+use spop_server::{Cancelled, Open, UnfinishedBytes, overdue};
 use tracing::{debug, warn};
 
 use crate::{
     Handler, Peer, Reply, Request, Watch,
-    calls::{Calls, Outcome, words},
+    calls::{Calls, Outcome, panic_message},
     cancellation::Watched,
     entrance::{Accepted, Arrival},
     request::{Job, Origin},
     service::Shared,
-    siblings::{Letter, Seat},
-    transfer::End,
+    siblings::{Membership, SiblingMessage},
 };
 
 /// After how many sends memory is given back at once. A connection is often opened for one request: after the handshake and
@@ -47,7 +49,7 @@ pub(crate) struct Session<H, F, C> {
     /// Set with the handshake.
     origin: Option<Arc<Origin>>,
     /// With async.
-    seat: Option<Seat>,
+    membership: Option<Membership>,
     /// Counts it while it lives.
     #[allow(dead_code)]
     open: Open,
@@ -63,7 +65,7 @@ pub(crate) struct Ended<F> {
     /// Why it ended.
     pub(crate) closed: Option<Closed>,
     /// Handlers whose answers its siblings can send.
-    pub(crate) orphans: Option<(Calls<F>, Seat)>,
+    pub(crate) orphans: Option<(Calls<F>, Membership)>,
 }
 
 impl<H, F, C> Session<H, F, C>
@@ -86,7 +88,7 @@ where
             peer,
             accepted,
             origin: None,
-            seat: None,
+            membership: None,
             open,
             unfinished,
             sends: 0,
@@ -102,8 +104,8 @@ where
                 let Some(origin) = &self.origin else { return true };
                 let ids = ticket.ids();
                 self.shared.metrics.notifies(1);
-                if let Some(seat) = &self.seat {
-                    seat.hold(&ticket);
+                if let Some(membership) = &self.membership {
+                    membership.hold(&ticket);
                 }
                 let timeout = self.shared.config.timeouts.message;
                 let deadline = timeout.and_then(|timeout| self.shared.clock.instant(now + timeout));
@@ -141,7 +143,7 @@ where
                         "requests longer than the agreed frame size fail in HAProxy (259 since 3.1): raise max_frame_size"
                     );
                 }
-                self.seat = self.shared.siblings.join(self.reactor.connection(), &session);
+                self.membership = self.shared.siblings.join(self.reactor.connection(), &session);
                 self.origin = Some(Arc::new(Origin {
                     peer: self.peer.clone(),
                     accepted: self.accepted.clone(),
@@ -170,8 +172,8 @@ where
                 }
                 self.calls.cancel(cancelled.ticket);
                 self.ended(ids, why.into());
-                if let Some(seat) = &self.seat {
-                    seat.cancel(ids, cancelled.ticket);
+                if let Some(membership) = &self.membership {
+                    membership.cancel(ids, cancelled.ticket);
                 }
             }
             Action::Close(closed) => {
@@ -205,8 +207,8 @@ where
         }
     }
 
-    /// Whether a decision has ended the session, and the loop has yet to collect its `Action::Close`. Whoever answers now
-    /// would answer nobody.
+    /// Whether a decision has ended the session, and the loop has yet to collect its `Action::Close`. Answers would
+    /// be dropped until then.
     fn has_ended(&self) -> bool {
         self.closed.is_none() && self.reactor.phase() == Phase::Closing
     }
@@ -214,7 +216,7 @@ where
     /// Answers what was slow and is ready now; true when there was something.
     fn answer(&mut self, cx: &mut Context<'_>) -> bool {
         let now = self.shared.now();
-        let mut answered = self.seat.is_some() && self.open_letters(now, cx);
+        let mut answered = self.membership.is_some() && self.take_messages(now, cx);
         while !self.has_ended()
             && let Some((ticket, outcome)) = self.calls.finished(cx)
         {
@@ -224,18 +226,21 @@ where
         answered
     }
 
-    /// Does what other connections of the engine have asked for; true when there was something.
+    /// Does what siblings have asked for; true when there was something.
     #[cold]
-    fn open_letters(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        let Some(seat) = &self.seat else { return false };
-        // What has not left by now is held up by the peer.
-        seat.set_room(self.reactor.send_backlog());
-        let letters = seat.letters(cx.waker());
-        let any = !letters.is_empty();
-        for letter in letters {
-            match letter {
-                Letter::Answer(ticket, outcome) => self.settle_here(now, ticket, outcome),
-                Letter::Cancel(ticket) => {
+    fn take_messages(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let Some(membership) = &self.membership else { return false };
+        // What is queued by now is held up by the peer.
+        membership.set_backlog(self.reactor.send_backlog());
+        membership.register(cx.waker());
+        let mut any = false;
+        while !self.has_ended()
+            && let Some(message) = self.membership.as_ref().and_then(Membership::next_message)
+        {
+            any = true;
+            match message {
+                SiblingMessage::Answer(ticket, outcome) => self.settle_here(now, ticket, outcome),
+                SiblingMessage::Cancel(ticket) => {
                     if let Some(ids) = self.calls.cancel(ticket) {
                         self.ended(ids, Cancelled::Superseded);
                         self.shared.metrics.cancelled(1);
@@ -250,9 +255,9 @@ where
     #[inline]
     fn settle(&mut self, now: Timestamp, ticket: Ticket, outcome: Outcome) {
         self.ended(ticket.ids(), Cancelled::Answered);
-        let Some(seat) = &self.seat else { return self.settle_here(now, ticket, outcome) };
+        let Some(membership) = &self.membership else { return self.settle_here(now, ticket, outcome) };
         let id = ticket.id();
-        match seat.route(ticket, outcome) {
+        match membership.route(ticket, outcome) {
             Some((ticket, outcome)) => self.settle_here(now, ticket, outcome),
             None => self.release(now, id),
         }
@@ -286,51 +291,15 @@ where
         }
     }
 
-    /// HAProxy drops variables silently whose names it does not like.
-    #[inline]
-    fn warn_of_names(&self, actions: &Actions) {
-        for dropped in actions.dropped_names().filter(|dropped| self.shared.names.is_new(dropped.name())) {
-            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy ignores this variable: change its name in the handler");
-        }
-    }
-
-    /// HAProxy has given a request up that still ran.
-    #[cold]
-    fn abandoned(&self, ids: Ids, age: Duration) {
-        self.shared.metrics.cancelled(1);
-        self.shared.counters.abandoned.fetch_add(1, Ordering::Relaxed);
-        if let Some(suppressed) = self.shared.logs.late.pass() {
-            warn!(
-                name: "request_abandoned", peer = %self.peer, %ids, ?age, suppressed,
-                "HAProxy gave the request up: its handler takes longer than `timeout processing`"
-            );
-        }
-    }
-
-    /// HAProxy has gone on without this answer.
-    #[cold]
-    fn late(&self, ids: Ids, age: Duration) {
-        self.shared.metrics.acks(1);
-        self.shared.metrics.late(1);
-        self.shared.counters.late.fetch_add(1, Ordering::Relaxed);
-        if let Some(suppressed) = self.shared.logs.late.pass() {
-            let processing = self.shared.config.processing;
-            warn!(
-                name: "answered_late", peer = %self.peer, %ids, ?age, ?processing, suppressed,
-                "answered later than `processing`: HAProxy has probably given the request up"
-            );
-        }
-    }
-
-    /// Another connection of the engine may send it.
+    /// Gives an answer to another connection of the engine.
     #[cold]
     fn hand_back(&self, ticket: Ticket, outcome: Outcome) {
-        if let Some(seat) = &self.seat {
-            seat.hand_back(ticket, outcome);
+        if let Some(membership) = &self.membership {
+            membership.hand_back(ticket, outcome);
         }
     }
 
-    /// A NOTIFY of this connection was answered on another, or nobody waits for it.
+    /// A NOTIFY of this connection was answered on another, or its answer is not wanted any more.
     #[cold]
     fn release(&mut self, now: Timestamp, ticket: TicketId) {
         // An error says that it was answered or cancelled meanwhile.
@@ -340,32 +309,18 @@ where
     #[cold]
     fn fail(&mut self, now: Timestamp, ticket: Ticket, what: &'static str, error: &str) {
         self.failed(ticket.ids(), what, error);
-        self.give_up(now, ticket, error);
+        self.apply_on_failure(now, ticket, error);
     }
 
-    /// HAProxy gets what it gets for a request without an answer.
+    /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
     #[cold]
-    fn give_up(&mut self, now: Timestamp, ticket: Ticket, error: &str) {
+    fn apply_on_failure(&mut self, now: Timestamp, ticket: Ticket, error: &str) {
         if let Err(refused) = self.reactor.fail(now, ticket) {
             self.hand_back(refused.into_ticket(), Ok(Reply::Fail(error.to_owned())));
         }
     }
 
-    /// A request has no answer of its handler.
-    #[cold]
-    fn failed(&self, ids: Ids, what: &'static str, error: &str) {
-        self.shared.metrics.failures(1);
-        self.complain(ids, what, error);
-    }
-
-    #[cold]
-    fn complain(&self, ids: Ids, what: &'static str, error: &str) {
-        if let Some(suppressed) = self.shared.logs.handler.pass() {
-            warn!(name: "request_failed", peer = %self.peer, %ids, what, error, suppressed, "request failed");
-        }
-    }
-
-    /// For whoever waits for the end of a request elsewhere.
+    /// Tells the cancellations of a request that it has ended.
     #[inline]
     fn ended(&self, ids: Ids, why: Cancelled) {
         if let Some(origin) = &self.origin {
@@ -377,12 +332,12 @@ where
     fn overloaded(&mut self, now: Timestamp, ticket: Ticket) {
         self.shared.metrics.overloaded(1);
         self.shared.counters.overloaded.fetch_add(1, Ordering::Relaxed);
-        if let Some(seat) = &self.seat {
-            seat.cancel(ticket.ids(), ticket.id());
+        if let Some(membership) = &self.membership {
+            membership.cancel(ticket.ids(), ticket.id());
         }
         let error = "too many requests";
-        self.complain(ticket.ids(), "overloaded", error);
-        self.give_up(now, ticket, error);
+        self.log_failure(ticket.ids(), "overloaded", error);
+        self.apply_on_failure(now, ticket, error);
     }
 
     fn watch(&mut self, now: Timestamp, ids: Ids) {
@@ -394,7 +349,7 @@ where
             Ok(Watch::Refuse) => _ = self.reactor.abort(now, ids),
             Err(panic) => {
                 if let Some(suppressed) = self.shared.logs.handler.pass() {
-                    let error = words(panic.as_ref());
+                    let error = panic_message(panic.as_ref());
                     warn!(name: "watch_panicked", peer = %self.peer, %ids, error, suppressed, "watch panicked");
                 }
             }
@@ -402,7 +357,7 @@ where
     }
 
     fn close(&mut self, mut closed: Closed) {
-        if self.seat.as_ref().is_some_and(Seat::leave) {
+        if self.membership.as_ref().is_some_and(Membership::leave) {
             // Siblings send the answers.
             closed.lost.messages = 0;
         } else {
@@ -420,123 +375,8 @@ where
     /// Takes out what is left at the end.
     pub(crate) fn end(&mut self) -> Ended<F> {
         let calls = mem::replace(&mut self.calls, Calls::new());
-        let orphans = self.seat.take().filter(|_| !calls.is_empty()).map(|seat| (calls, seat));
+        let orphans =
+            self.membership.take().filter(|_| !calls.is_empty()).map(|membership| (calls, membership));
         Ended { closed: self.closed.take(), orphans }
-    }
-
-    fn report(&self, closed: &Closed) {
-        let (peer, connection) = (&self.peer, self.reactor.connection().0);
-        let faulty = !closed.reason.is_normal()
-            && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
-        if let CloseReason::Violation(violation) = &closed.reason
-            && self.reactor.session().is_none()
-            && let Some(what) = violation.foreign()
-        {
-            if let Some(suppressed) = self.shared.logs.foreign.pass() {
-                warn!(name: "not_spop", %peer, connection, suppressed, "{what} arrived instead of a HAPROXY-HELLO");
-            }
-        } else if !faulty {
-            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
-        } else if let Some(suppressed) = self.shared.logs.closed.pass() {
-            warn!(name: "connection_failed", %peer, connection, reason = %closed, suppressed, "connection failed");
-        }
-    }
-}
-
-/// The session as the loop sees it.
-impl<H, F, C> End for Session<H, F, C>
-where
-    H: Handler,
-    F: Future<Output = Reply>,
-    C: Fn(Request) -> F,
-{
-    fn clock(&self) -> &Clock {
-        &self.shared.clock
-    }
-
-    #[inline]
-    fn interest(&self) -> Interest {
-        self.reactor.interest()
-    }
-
-    fn deadline(&self) -> Option<Timestamp> {
-        self.reactor.deadline().map(|(at, _)| at)
-    }
-
-    fn outgoing(&mut self) -> &[u8] {
-        self.reactor.outgoing()
-    }
-
-    #[inline]
-    fn work(&mut self, cx: &mut Context<'_>) -> bool {
-        (self.seat.is_some() || !self.calls.is_empty()) && self.answer(cx)
-    }
-
-    fn received(&mut self, bytes: usize) {
-        self.shared.metrics.received(bytes);
-    }
-
-    #[inline]
-    fn on_bytes(&mut self, now: Timestamp, cx: &mut Context<'_>, input: &Bytes, eof: bool) -> usize {
-        let mut used = self.pass_on(now, cx, input, eof);
-        if !self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
-            self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
-            if let Some(suppressed) = self.shared.logs.closed.pass() {
-                let (peer, connection) = (&self.peer, self.reactor.connection().0);
-                let reason = TOO_MUCH_UNFINISHED;
-                warn!(name: "connection_failed", %peer, connection, reason, suppressed, "connection failed");
-            }
-            used += self.pass_on(now, cx, &input.slice(used.min(input.len())..), eof);
-            // What it held is gone now, and not when the peer has closed.
-            let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
-        }
-        used
-    }
-
-    fn on_read_blocked(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let action = self.reactor.on_read_blocked(now);
-        self.carry_out_event(now, cx, action);
-    }
-
-    fn on_sent(&mut self, now: Timestamp, cx: &mut Context<'_>, n: usize) -> Result<(), Misuse> {
-        let action = self.reactor.on_sent(now, n)?;
-        self.shared.metrics.sent(n);
-        self.carry_out_event(now, cx, action);
-        if self.sends < EARLY {
-            self.sends += 1;
-            self.calls.trim();
-        }
-        Ok(())
-    }
-
-    fn on_write_shut(
-        &mut self,
-        now: Timestamp,
-        cx: &mut Context<'_>,
-        progress: Progress,
-    ) -> Result<(), Misuse> {
-        let action = self.reactor.on_write_shut(now, progress)?;
-        self.carry_out_event(now, cx, action);
-        Ok(())
-    }
-
-    fn on_transport_error(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let action = self.reactor.on_transport_error(now);
-        self.carry_out_event(now, cx, action);
-    }
-
-    fn on_timeout(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        loop {
-            if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
-                self.sends = 0;
-                self.calls.trim();
-            }
-            let action = self.reactor.on_timeout(now);
-            if !self.carry_out_event(now, cx, action) {
-                break;
-            }
-        }
-        // A payload that was given up is gone. It cannot be more than before.
-        let _ = self.shared.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
     }
 }

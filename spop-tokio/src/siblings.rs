@@ -1,7 +1,7 @@
 //! Answers that take another connection of the same engine (`async`). Only connections that agreed on it come here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     mem,
     pin::Pin,
     sync::{
@@ -36,40 +36,40 @@ pub(crate) struct Siblings(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     hub: Hub,
-    members: HashMap<ConnectionId, Arc<Place>>,
+    members: HashMap<ConnectionId, Arc<Member>>,
     /// Those that have ended, while their handlers go on.
-    orphans: HashMap<ConnectionId, Arc<Place>>,
+    orphans: HashMap<ConnectionId, Arc<Member>>,
 }
 
-/// What others know of a connection, and leave for it.
+/// A connection as its siblings know it, with the messages they have for it.
 #[derive(Debug)]
-struct Place {
+struct Member {
     connection: ConnectionId,
     engine: Bytes,
-    /// Bytes that wait for the peer; `NO_ROOM` when it takes no answers.
-    room: AtomicUsize,
-    letters: Mutex<Vec<Letter>>,
+    /// Bytes that are queued for the peer; `TAKES_NONE` when the connection takes no answers.
+    backlog: AtomicUsize,
+    queue: Mutex<VecDeque<SiblingMessage>>,
     waker: AtomicWaker,
     /// No connection of the engine is left.
     abandoned: AtomicBool,
 }
 
-const NO_ROOM: usize = usize::MAX;
+const TAKES_NONE: usize = usize::MAX;
 
-/// What one connection tells another.
+/// A message from one connection to another.
 #[derive(Debug)]
-pub(crate) enum Letter {
+pub(crate) enum SiblingMessage {
     /// Send this answer.
     Answer(Ticket, Outcome),
-    /// Nobody waits for this answer: the same identifiers came again elsewhere.
+    /// This answer is not wanted any more: the same identifiers came again on another connection.
     Cancel(TicketId),
 }
 
-/// A connection's place among its siblings.
+/// The membership of a connection in its engine, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Membership {
     siblings: Arc<Siblings>,
-    place: Arc<Place>,
+    member: Arc<Member>,
 }
 
 impl Siblings {
@@ -77,37 +77,37 @@ impl Siblings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a session, if it is async.
-    pub(crate) fn join(self: &Arc<Self>, connection: ConnectionId, session: &Session) -> Option<Seat> {
+    /// Joins a session to its engine, if it is async.
+    pub(crate) fn join(self: &Arc<Self>, connection: ConnectionId, session: &Session) -> Option<Membership> {
         let engine = session.shared_engine()?.clone();
-        let place = Arc::new(Place {
+        let member = Arc::new(Member {
             connection,
             engine,
-            room: AtomicUsize::new(0),
-            letters: Mutex::default(),
+            backlog: AtomicUsize::new(0),
+            queue: Mutex::default(),
             waker: AtomicWaker::new(),
             abandoned: AtomicBool::new(false),
         });
         let mut state = self.lock();
         state.hub.join(connection, session);
-        state.members.insert(connection, Arc::clone(&place));
-        Some(Seat { siblings: Arc::clone(self), place })
+        state.members.insert(connection, Arc::clone(&member));
+        Some(Membership { siblings: Arc::clone(self), member })
     }
 }
 
 impl State {
-    fn post(&self, to: ConnectionId, letter: Letter) {
-        if let Some(place) = self.members.get(&to).or_else(|| self.orphans.get(&to)) {
-            place.letters().push(letter);
-            place.waker.wake();
+    fn send(&self, to: ConnectionId, message: SiblingMessage) {
+        if let Some(member) = self.members.get(&to).or_else(|| self.orphans.get(&to)) {
+            member.queue().push_back(message);
+            member.waker.wake();
         }
     }
 
     /// Which connection an answer takes; `again` when it was routed before, to one that is gone.
     fn route(&mut self, ticket: Ticket, again: bool) -> Option<(ConnectionId, Ticket)> {
         let Self { hub, members, .. } = self;
-        let room = |connection| members.get(&connection).and_then(|place| place.room());
-        match if again { hub.route_again(ticket, room) } else { hub.route(ticket, room) } {
+        let backlog = |connection| members.get(&connection).and_then(|member| member.backlog());
+        match if again { hub.route_again(ticket, backlog) } else { hub.route(ticket, backlog) } {
             Route::Home(ticket) => Some((ticket.connection(), ticket)),
             Route::Sibling(sibling, ticket) => Some((sibling, ticket)),
             Route::Nowhere(_) => None,
@@ -115,28 +115,28 @@ impl State {
     }
 }
 
-impl Place {
-    fn letters(&self) -> MutexGuard<'_, Vec<Letter>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+impl Member {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<SiblingMessage>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn room(&self) -> Option<usize> {
-        Some(self.room.load(Ordering::Relaxed)).filter(|room| *room != NO_ROOM)
+    fn backlog(&self) -> Option<usize> {
+        Some(self.backlog.load(Ordering::Relaxed)).filter(|backlog| *backlog != TAKES_NONE)
     }
 }
 
-impl Seat {
+impl Membership {
     /// A NOTIFY came. One with the same identifiers that waits on another connection is cancelled there.
     pub(crate) fn hold(&self, ticket: &Ticket) {
         let mut state = self.siblings.lock();
         if let Some((older, id)) = state.hub.hold(ticket) {
-            state.post(older, Letter::Cancel(id));
+            state.send(older, SiblingMessage::Cancel(id));
         }
     }
 
     /// A NOTIFY of this connection was cancelled.
     pub(crate) fn cancel(&self, ids: Ids, ticket: TicketId) {
-        self.siblings.lock().hub.cancel(self.place.connection, ids, ticket);
+        self.siblings.lock().hub.cancel(self.member.connection, ids, ticket);
     }
 
     /// An answer is ready: it comes back if this connection is to send it, and goes to a sibling or nowhere otherwise.
@@ -146,53 +146,57 @@ impl Seat {
 
     /// This connection cannot send an answer of another any more: another sibling may.
     pub(crate) fn hand_back(&self, ticket: Ticket, outcome: Outcome) {
-        self.set_room(None);
+        self.set_backlog(None);
         self.pass_on(ticket, outcome, true);
     }
 
     fn pass_on(&self, ticket: Ticket, outcome: Outcome, again: bool) -> Option<(Ticket, Outcome)> {
         let mut state = self.siblings.lock();
         let (to, ticket) = state.route(ticket, again)?;
-        if to == self.place.connection {
+        if to == self.member.connection {
             return Some((ticket, outcome));
         }
-        state.post(to, Letter::Answer(ticket, outcome));
+        state.send(to, SiblingMessage::Answer(ticket, outcome));
         None
     }
 
-    /// Tells the others how many bytes wait for the peer; `None` when it takes no answers.
-    pub(crate) fn set_room(&self, room: Option<usize>) {
-        self.place.room.store(room.unwrap_or(NO_ROOM), Ordering::Relaxed);
+    /// Tells the siblings how many bytes are queued for the peer; `None` when the connection takes no answers.
+    pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
+        self.member.backlog.store(backlog.unwrap_or(TAKES_NONE), Ordering::Relaxed);
     }
 
-    /// What others have left here, and a wish to be woken when there is more.
-    pub(crate) fn letters(&self, waker: &Waker) -> Vec<Letter> {
-        self.place.waker.register(waker);
-        mem::take(&mut *self.place.letters())
+    /// Has the caller woken when there is a message.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.member.waker.register(waker);
+    }
+
+    /// The next message of a sibling.
+    pub(crate) fn next_message(&self) -> Option<SiblingMessage> {
+        self.member.queue().pop_front()
     }
 
     /// The session is over. True when its handlers may go on, because a sibling can send their answers.
     pub(crate) fn leave(&self) -> bool {
-        let connection = self.place.connection;
+        let connection = self.member.connection;
         let mut state = self.siblings.lock();
-        let Some(place) = state.members.remove(&connection) else { return false };
+        let Some(member) = state.members.remove(&connection) else { return false };
         let siblings = state.hub.leave(connection);
-        let mut cancelled = Vec::new();
-        for letter in mem::take(&mut *place.letters()) {
-            match letter {
-                Letter::Answer(ticket, outcome) => {
+        let mut cancelled = VecDeque::new();
+        for message in mem::take(&mut *member.queue()) {
+            match message {
+                SiblingMessage::Answer(ticket, outcome) => {
                     if let Some((to, ticket)) = state.route(ticket, true) {
-                        state.post(to, Letter::Answer(ticket, outcome));
+                        state.send(to, SiblingMessage::Answer(ticket, outcome));
                     }
                 }
-                cancel @ Letter::Cancel(_) => cancelled.push(cancel),
+                cancel @ SiblingMessage::Cancel(_) => cancelled.push_back(cancel),
             }
         }
-        *place.letters() = cancelled;
+        *member.queue() = cancelled;
         if siblings {
-            state.orphans.insert(connection, place);
+            state.orphans.insert(connection, member);
         } else {
-            for orphan in state.orphans.values().filter(|orphan| orphan.engine == place.engine) {
+            for orphan in state.orphans.values().filter(|orphan| orphan.engine == member.engine) {
                 orphan.abandoned.store(true, Ordering::Release);
                 orphan.waker.wake();
             }
@@ -201,10 +205,10 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Membership {
     fn drop(&mut self) {
         self.leave();
-        self.siblings.lock().orphans.remove(&self.place.connection);
+        self.siblings.lock().orphans.remove(&self.member.connection);
     }
 }
 
@@ -212,7 +216,7 @@ impl Drop for Seat {
 /// were stopped because nobody waits.
 pub(crate) struct Orphans<F> {
     pub(crate) calls: Calls<F>,
-    pub(crate) seat: Seat,
+    pub(crate) membership: Membership,
     pub(crate) control: Subscription,
     /// When those that are left have failed: no reactor watches them any more.
     pub(crate) deadline: Option<Pin<Box<Sleep>>>,
@@ -226,24 +230,25 @@ impl<F: Future<Output = Reply>> Future for Orphans<F> {
     type Output = usize;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
-        let Self { calls, seat, control, deadline, stopped } = &mut *self;
+        let Self { calls, membership, control, deadline, stopped } = &mut *self;
         if control.level(cx.waker()) == Level::Stop {
             return Poll::Ready(*stopped + calls.give_up().len());
         }
-        for letter in seat.letters(cx.waker()) {
-            if let Letter::Cancel(id) = letter {
+        membership.register(cx.waker());
+        while let Some(message) = membership.next_message() {
+            if let SiblingMessage::Cancel(id) = message {
                 *stopped += usize::from(calls.cancel(id).is_some());
             }
         }
         while let Some((ticket, outcome)) = calls.finished(cx) {
-            seat.route(ticket, outcome);
+            membership.route(ticket, outcome);
         }
         if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             for ticket in calls.give_up() {
-                seat.route(ticket, Ok(Reply::Fail("no answer in time".to_owned())));
+                membership.route(ticket, Ok(Reply::Fail("no answer in time".to_owned())));
             }
         }
-        if seat.place.abandoned.load(Ordering::Acquire) {
+        if membership.member.abandoned.load(Ordering::Acquire) {
             *stopped += calls.give_up().len();
         }
         if calls.is_empty() { Poll::Ready(*stopped) } else { Poll::Pending }
