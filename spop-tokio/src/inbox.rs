@@ -62,13 +62,17 @@ impl Inbox {
         }
         buffer.extend_from_slice(&self.rest);
         let read = pin!(io.read_buf(&mut buffer)).poll(cx);
-        let input = buffer.split();
+        let Poll::Ready(Ok(n)) = read else {
+            // The rest is still where it was.
+            buffer.clear();
+            SCRATCH.set(buffer);
+            return read.map_ok(|n| (Bytes::new(), n));
+        };
+        let input = buffer.split().freeze();
         SCRATCH.set(buffer);
-        // Without a result, the rest is still where it was.
-        let n = ready!(read)?;
         self.rest = Bytes::new();
         (self.in_scratch, self.fresh) = (true, false);
-        Poll::Ready(Ok((input.freeze(), n)))
+        Poll::Ready(Ok((input, n)))
     }
 
     /// Reads to the end of a long rest. It is copied only if a request shares its memory, and then once.
