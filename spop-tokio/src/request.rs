@@ -116,8 +116,8 @@ impl Request {
         self.origin.accepted.as_ref()?.tls.as_ref()
     }
 
-    /// Tells work outside of the handler when nobody waits for it any more. To be asked for by the handler itself, not by
-    /// whoever got the request from it.
+    /// Tells work outside of the handler when the answer is not wanted any more. The handler itself must ask for it, before
+    /// it gives the request away.
     pub fn cancellation(&self) -> Cancellation {
         self.origin.watched.watch(self.ids)
     }

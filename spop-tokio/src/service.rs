@@ -105,7 +105,7 @@ impl<H: Handler> Service<H> {
         ServerHandle { control: Arc::clone(control), counters: Arc::clone(counters) }
     }
 
-    /// Serves one connection to its end, and says why it ended. To be spawned, or awaited where it stands.
+    /// Serves one connection to its end, and says why it ended. To be spawned, or awaited in place.
     pub fn serve_connection<I>(
         &self,
         io: I,

@@ -61,7 +61,7 @@ async fn open(shared: &Shared, target: &Target) -> io::Result<Opened> {
     })
 }
 
-/// Sends the PROXY header, if there is to be one: this engine speaks for nobody else. Then starts TLS, if there is to be.
+/// Sends the PROXY header, if there is to be one, without a client's address. Then starts TLS, if there is to be.
 async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
     let now = || transfer::now(&shared.clock);
     let mut socket = target.connect().await?;
@@ -106,7 +106,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     if layers == Layers::Data {
-        // HAProxy's side closes when it has nothing more to say; the layer says so where that needs no waiting.
+        // HAProxy's side closes at once; TLS gets its close_notify if that can be written without waiting.
         poll_fn(|cx| transfer.shut_at_once(cx)).await;
     }
 }
@@ -115,7 +115,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
 struct PoolEnd {
     shared: Arc<Shared>,
     id: ConnectionId,
-    /// A copy of what is to be sent: nobody else waits for the pool while it leaves.
+    /// A copy of the bytes to send: the pool is not locked while they are written.
     out: BytesMut,
 }
 

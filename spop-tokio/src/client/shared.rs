@@ -1,4 +1,4 @@
-//! The pool, who waits for it, and its timer.
+//! The pool, its callers and its timer.
 
 use std::{
     collections::HashMap,
@@ -257,7 +257,7 @@ impl Shared {
 impl State {
     fn settle(&mut self, request: RequestId, outcome: Outcome) {
         if let Some(waiter) = self.waiters.remove(&request) {
-            // Whoever has gone since is about to withdraw.
+            // A caller that has gone since is about to withdraw.
             let _ = waiter.send(outcome);
         }
     }
