@@ -13,7 +13,8 @@ use std::{
 };
 
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Clock, Closed, ConnectionId, Notify, Scope, config::Checked, link::Progress,
+    Action, Actions, AgentConfig, AgentReactor, Clock, Closed, ConnectionId, Notify, Scope, config::Checked,
+    link::Progress,
 };
 
 /// The first size of the input buffer. It grows to hold the longest frame.
@@ -45,7 +46,11 @@ fn main() -> io::Result<()> {
 }
 
 /// Serves a connection until it is closed. Handlers answer at once, so the only things to wait for are the peer and time.
-fn serve(stream: TcpStream, config: Arc<Checked<AgentConfig>>, id: ConnectionId) -> io::Result<Option<Closed>> {
+fn serve(
+    stream: TcpStream,
+    config: Arc<Checked<AgentConfig>>,
+    id: ConnectionId,
+) -> io::Result<Option<Closed>> {
     stream.set_nodelay(true)?;
     let clock = Clock::start();
     let reactor = AgentReactor::new(config, id, clock.now());

@@ -16,8 +16,8 @@ use std::{
 use io_uring::cqueue;
 use slab::Slab;
 use spop_core::{
-    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Notify, Timestamp, config::Checked, frame::MessageIter,
-    link::Progress,
+    Action, Actions, AgentConfig, AgentReactor, Clock, ConnectionId, Notify, Timestamp, config::Checked,
+    frame::MessageIter, link::Progress,
 };
 
 use self::{
