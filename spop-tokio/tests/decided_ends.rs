@@ -54,7 +54,7 @@ async fn beside<T>(connection: Pin<&mut impl Future>, peer: impl Future<Output =
 async fn decided(requests: &str) {
     let gate = Arc::new(Semaphore::new(0));
     let (near, far) = duplex(4_096);
-    let service = Service::new(gated(&gate), AgentConfig::default());
+    let service = Service::new(gated(&gate), AgentConfig::default()).unwrap();
     let mut connection = pin!(service.serve_connection(far, pipe()));
     let mut client = Client::new(near);
     beside(connection.as_mut(), client.greet()).await;
@@ -86,7 +86,7 @@ async fn a_stop_is_reported_once_whether_the_peer_reads_or_not() {
         for unread in [0, 20] {
             let log = Log::with("spop_tokio=debug");
             let (near, far) = duplex(100);
-            let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default());
+            let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default()).unwrap();
             let mut connection = pin!(service.serve_connection(far, pipe()));
             let mut client = Client::new(near);
             beside(connection.as_mut(), client.greet()).await;
@@ -157,7 +157,7 @@ async fn a_stream_that_reports_more_than_it_was_given_is_closed_and_named() {
     within(async {
         let log = Log::start();
         let (near, far) = duplex(4_096);
-        let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default());
+        let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default()).unwrap();
         let mut client = Client::new(near);
         let (closed, ()) = tokio::join!(service.serve_connection(Boastful(far), pipe()), client.greet());
         assert_eq!(closed.unwrap().reason, CloseReason::Transport);
@@ -216,7 +216,7 @@ async fn a_drain_looks_again_before_it_disconnects() {
                      capabilities=string:pipelining,async engine-id=string:e1";
         let pieces: Pieces = Arc::new(Mutex::new(vec![(0, notation::parse_bytes(hello).unwrap())]));
         let (near, written) = duplex(4_096);
-        let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default());
+        let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default()).unwrap();
         let connection = service.serve_connection(Late { pieces: Arc::clone(&pieces), written }, pipe());
         let mut client = Client::new(near);
         let connection = tokio::spawn(connection);

@@ -8,7 +8,7 @@ use spop_core::{
     accept::{Addresses, ProxyVersion, encode_proxy_header},
     frame::put_frame,
     notation,
-    testing::transcript::{self, Directive, Step},
+    testing::transcript::{self, Directive, Line},
 };
 
 use crate::captures::{Capture, frames};
@@ -101,7 +101,7 @@ pub fn seeds(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
                     let own = scenario
                         .steps
                         .iter()
-                        .any(|(_, step)| matches!(step, Step::ToAgent(bytes) if bytes.get(4) == Some(&1)));
+                        .any(|(_, step)| matches!(step, Line::ToAgent(bytes) if bytes.get(4) == Some(&1)));
                     seed.splice(0..0, [if own { 0 } else { 0x20 }, 2, 0]);
                 }
             }
@@ -133,14 +133,14 @@ fn conversation(target: &str, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// A step of a transcript as an event of the fuzzer's.
-fn event(step: &Step) -> Vec<u8> {
+fn event(step: &Line) -> Vec<u8> {
     match step {
-        Step::ToAgent(bytes) => {
+        Line::ToAgent(bytes) => {
             let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
             [&[31][..], &len.to_le_bytes(), bytes].concat()
         }
-        Step::ToHaproxy { .. } | Step::Raw(_) => vec![20],
-        Step::Directive(directive) => match directive {
+        Line::ToHaproxy { .. } | Line::Raw(_) => vec![20],
+        Line::Directive(directive) => match directive {
             Directive::Answer(..) => vec![12, 0, 20, 0],
             Directive::AnswerPart(..) => vec![16, 0, 200, 0],
             Directive::AbortAnswer(_) => vec![17, 0],

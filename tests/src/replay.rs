@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::BytesMut;
 use spop_core::{
-    ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Timestamp,
+    ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Step, Timestamp,
     engine::{NotifyError, StreamIds},
     frame::{Capabilities, Flags, Frame, FrameType, HaproxyHello, Ids, put_frame},
     notation,
+    testing::Inbox,
 };
 
 use crate::{
@@ -44,7 +44,7 @@ pub struct Replay<'a> {
 struct Connection<'a> {
     capture: &'a Capture,
     engine: Option<EngineReactor>,
-    inbox: BytesMut,
+    inbox: Inbox,
     /// The agent's frames that were not received yet, first at the end.
     received: Vec<Frame<'a>>,
     /// HAProxy's frames, the same way; empty where they were not kept.
@@ -72,7 +72,7 @@ impl<'a> Replay<'a> {
             Ok(Connection {
                 capture,
                 engine: None,
-                inbox: BytesMut::new(),
+                inbox: Inbox::new(),
                 received: reversed(&capture.output)?,
                 recorded: reversed(&capture.input)?,
                 next: 0,
@@ -143,14 +143,17 @@ impl<'a> Replay<'a> {
             self.circumstances.stopped_at = None;
             for index in 0..self.connections.len() {
                 let now = self.now;
-                self.act(index, |engine, _| engine.drain(now));
+                if let Some(engine) = self.connections.get_mut(index).and_then(|c| c.engine.as_mut()) {
+                    engine.drain(now);
+                }
+                self.act(index, |engine, input| engine.on_bytes(now, input));
             }
         }
         for index in 0..self.connections.len() {
             while let Some(at) = self.deadline(index).filter(|at| *at <= until) {
                 self.now = self.now.max(at);
                 let now = self.now;
-                self.act(index, |engine, _| engine.on_timeout(now));
+                self.act(index, |engine, _| Step { consumed: 0, action: engine.on_timeout(now) });
             }
         }
         self.now = until.max(self.now);
@@ -211,7 +214,8 @@ impl<'a> Replay<'a> {
                 let engine = connection.engine.as_mut().context("no HELLO")?;
                 let error = engine.notify_raw(now, None, &[0; 5_000]);
                 ensure!(matches!(error, Err(NotifyError::TooBig { .. })), "{error:?}");
-                self.act(index, |engine, _| engine.disconnect(now, Status::FRAGMENTED));
+                engine.disconnect(now, Status::FRAGMENTED);
+                self.act(index, |engine, input| engine.on_bytes(now, input));
             }
             _ => {}
         }
@@ -244,7 +248,7 @@ impl<'a> Replay<'a> {
                 connection.inbox.extend_from_slice(piece);
             }
             let now = self.now;
-            self.act(index, |engine, inbox| engine.on_bytes(now, inbox));
+            self.act(index, |engine, input| engine.on_bytes(now, input));
         }
         let over = self
             .connections
@@ -252,7 +256,7 @@ impl<'a> Replay<'a> {
             .is_some_and(|c| c.capture.agent_closed && c.next == c.capture.lines.len());
         if over {
             let now = self.now;
-            self.act(index, |engine, inbox| engine.on_input_eof(now, inbox));
+            self.act(index, |engine, input| engine.on_input_eof(now, input));
         }
     }
 
@@ -260,13 +264,16 @@ impl<'a> Replay<'a> {
     fn act(
         &mut self,
         index: usize,
-        mut input: impl FnMut(&mut EngineReactor, &mut BytesMut) -> EngineAction,
+        mut input: impl for<'i> FnMut(&mut EngineReactor, &'i [u8]) -> Step<EngineAction<'i>>,
     ) {
         loop {
             let Some(connection) = self.connections.get_mut(index) else { return };
             let Some(engine) = &mut connection.engine else { return };
-            match input(engine, &mut connection.inbox) {
-                EngineAction::Answered(answer) => connection.answered(answer.id.ids(), &answer.payload),
+            match connection.inbox.feed(|bytes| input(engine, bytes)) {
+                EngineAction::Answered(answer) => {
+                    let answer = answer.into_owned();
+                    connection.answered(answer.id.ids(), &answer.payload);
+                }
                 EngineAction::Failed(failure) => {
                     connection.log.push(format!("failed {} {}", failure.id.ids(), failure.error.code()));
                 }

@@ -5,10 +5,9 @@
 use std::{hint::black_box, sync::Arc};
 
 use allocation_counter::{AllocationInfo, measure};
-use bytes::BytesMut;
 use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, CloseReason, ConnectionId, Notify, Scope, Settled, Ticket,
-    Timestamp, config::Checked, notation,
+    Timestamp, config::Checked, notation, testing::Inbox,
 };
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -21,7 +20,7 @@ fn frame(line: &str) -> Vec<u8> {
 
 struct Agent {
     reactor: AgentReactor,
-    inbox: BytesMut,
+    inbox: Inbox,
     tickets: Vec<Ticket>,
     /// Whether the peer reads.
     reads: bool,
@@ -32,7 +31,7 @@ impl Agent {
     fn new(config: AgentConfig) -> Self {
         Self {
             reactor: AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), NOW),
-            inbox: BytesMut::with_capacity(64 << 10),
+            inbox: Inbox::new(),
             tickets: Vec::with_capacity(128),
             reads: true,
             closed: false,
@@ -49,7 +48,7 @@ impl Agent {
     fn receive(&mut self, bytes: &[u8], answer_at_once: bool) {
         self.inbox.extend_from_slice(bytes);
         loop {
-            match self.reactor.on_bytes(NOW, &mut self.inbox) {
+            match self.inbox.feed(|input| self.reactor.on_bytes(NOW, input)) {
                 Action::RunMessages(notify) => {
                     let ticket = read(notify);
                     if answer_at_once { answer(&mut self.reactor, ticket) } else { self.tickets.push(ticket) }
@@ -80,7 +79,7 @@ fn answer(reactor: &mut AgentReactor, ticket: Ticket) {
 
 /// Reads every argument.
 fn read(notify: Notify<'_>) -> Ticket {
-    for message in &notify.messages {
+    for message in notify.messages() {
         black_box(message.name());
         for (name, value) in message.args() {
             black_box((name, value, value.as_str(), value.as_ip()));
@@ -108,7 +107,7 @@ fn steady(batch: u64, answer_at_once: bool, blocked: bool) -> AllocationInfo {
         // The tickets are collected where a vector is: it is the application's, and it keeps it.
         agent.inbox.extend_from_slice(&bytes);
         loop {
-            match agent.reactor.on_bytes(NOW, &mut agent.inbox) {
+            match agent.inbox.feed(|input| agent.reactor.on_bytes(NOW, input)) {
                 Action::RunMessages(notify) => {
                     let ticket = read(notify);
                     if answer_at_once {
@@ -220,7 +219,7 @@ fn a_peer_that_floods_one_id_holds_one_message() {
             agent.inbox.extend_from_slice(&notify);
             agent.inbox.extend_from_slice(&start);
             loop {
-                match agent.reactor.on_bytes(NOW, &mut agent.inbox) {
+                match agent.inbox.feed(|input| agent.reactor.on_bytes(NOW, input)) {
                     // Never answered.
                     Action::RunMessages(notify) => drop(notify),
                     Action::SendFrames | Action::WantBytes { .. } => break,
@@ -300,14 +299,14 @@ fn a_length_allocates_nothing() {
     let mut agent = Agent::new(AgentConfig::default());
     agent.inbox.extend_from_slice(&[0, 0, 0x3f, 0xfc]);
     let info = measure(|| {
-        let action = agent.reactor.on_bytes(NOW, &mut agent.inbox);
+        let action = agent.inbox.feed(|input| agent.reactor.on_bytes(NOW, input));
         assert!(matches!(action, Action::WantBytes { at_least: 16_380 }), "{action:?}");
     });
     assert_eq!(info.count_total, 0);
 
     let mut agent = Agent::new(AgentConfig::default());
     agent.inbox.extend_from_slice(&[0xff; 4]);
-    let info = measure(|| match agent.reactor.on_bytes(NOW, &mut agent.inbox) {
+    let info = measure(|| match agent.inbox.feed(|input| agent.reactor.on_bytes(NOW, input)) {
         Action::Close(closed) => assert!(matches!(closed.reason, CloseReason::Violation(_))),
         other => panic!("{other:?}"),
     });
@@ -321,8 +320,8 @@ fn a_waiting_connection_takes_little() {
     let config = Arc::<Checked<AgentConfig>>::default();
     let info = measure(|| {
         let mut reactor = AgentReactor::new(Arc::clone(&config), ConnectionId(1), NOW);
-        let mut inbox = BytesMut::from(&hello[..]);
-        while !matches!(reactor.on_bytes(NOW, &mut inbox), Action::SendFrames) {}
+        let mut inbox = Inbox::from(&hello[..]);
+        while !matches!(inbox.feed(|input| reactor.on_bytes(NOW, input)), Action::SendFrames) {}
         let n = reactor.outgoing().len();
         let _ = reactor.on_sent(NOW, n);
         let _ = reactor.on_read_blocked(NOW);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use spop_core::{
     Actions, AgentConfig, Scope, Value,
-    frame::{AckAction, AckActions, Disconnect, Flags, Frame, FrameType, Ids, MessageIter, put_frame},
+    frame::{AckAction, AckActions, Disconnect, Flags, Frame, FrameType, Ids, Messages, put_frame},
     link::Layers,
     notation,
     wire::{KvList, put_pair, put_string},
@@ -85,7 +85,7 @@ fn encoded(frame: Frame<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     match frame.header.frame_type {
         FrameType::Notify => {
-            for message in MessageIter::decode(frame.payload).unwrap() {
+            for message in Messages::decode(frame.payload).unwrap() {
                 put_string(&mut out, message.name());
                 out.push(u8::try_from(message.args().count()).unwrap());
                 for (name, value) in message.args() {
@@ -126,7 +126,7 @@ fn messages_are_what_the_recorder_saw() {
                 continue;
             }
             let mut rest = &*line.payload;
-            for message in MessageIter::decode(frame.payload).unwrap() {
+            for message in Messages::decode(frame.payload).unwrap() {
                 let name = std::str::from_utf8(message.name()).unwrap();
                 let head = format!("{name}{{nargs={}", message.args().count());
                 rest = after(rest, &head, &capture.name);

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use proptest::{collection, prelude::*, sample::select};
 use spop::{
     Metadata, SpopFrame, TypedData, VarScope,
@@ -97,7 +96,7 @@ fn their_messages(bytes: &[u8]) -> Result<List, String> {
 
 /// The messages that we find, as they would have them.
 fn our_messages(payload: &[u8]) -> Result<List, Malformed> {
-    let messages = Messages::decode(Bytes::copy_from_slice(payload)).map_err(|error| error.what)?;
+    let messages = Messages::decode(payload).map_err(|error| error.what)?;
     let args = |message: frame::Message<'_>| {
         message.args().map(|(name, value)| (lossy(name).into_owned(), as_theirs(value))).collect()
     };

@@ -173,7 +173,7 @@ proptest! {
             config.processing = AgentConfig::default().processing;
         }
         if farewell {
-            config.farewell = AgentConfig::default().farewell;
+            config.drain_timing = AgentConfig::default().drain_timing;
         }
         if message {
             config.timeouts.message = Some(Duration::from_secs(3));

@@ -30,7 +30,7 @@ where
 
 #[test]
 fn memory_for_calls_is_given_back_early_and_when_the_connection_is_idle() {
-    let service = Service::new(handler, AgentConfig::default());
+    let service = Service::new(handler, AgentConfig::default()).unwrap();
     let call = |_| -> Ready<Reply> { std::future::ready(Reply::Ack(Actions::new())) };
     let arrival = Arrival::from(Peer::unnamed());
     let mut session = Session::new(Arc::clone(&service.shared), ConnectionId(1), arrival, call);

@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bytes::BytesMut;
 use rustix::{
     event::{
         Timespec,
@@ -22,6 +21,7 @@ use rustix::{
 };
 use spop_core::{
     Clock, ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp, frame::Ids, link::Phase,
+    testing::Inbox,
 };
 
 use super::question::{Question, STREAMS, actions};
@@ -44,7 +44,7 @@ pub struct Load {
 struct Conn {
     stream: TcpStream,
     engine: EngineReactor,
-    inbox: BytesMut,
+    inbox: Inbox,
     stream_id: u64,
     /// Answers to come.
     left: usize,
@@ -96,7 +96,7 @@ impl Load {
             let engine = EngineReactor::new(Arc::clone(&config), ConnectionId(key as u64), load.clock.now());
             // Far apart: no two of them ask under the same identifiers at the same time.
             let stream_id = STREAMS.start + (key as u64 * 7919) % (STREAMS.end - STREAMS.start);
-            let inbox = BytesMut::new();
+            let inbox = Inbox::new();
             let mut conn = Conn { stream, engine, inbox, stream_id, left: 0 };
             conn.write(load.clock.now())?;
             load.conns.push(conn);
@@ -185,7 +185,7 @@ impl Load {
         let now = self.clock.now();
         let mut seen = Seen::default();
         loop {
-            match conn.engine.on_bytes(now, &mut conn.inbox) {
+            match conn.inbox.feed(|input| conn.engine.on_bytes(now, input)) {
                 EngineAction::Answered(answer) => {
                     ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
                     self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));

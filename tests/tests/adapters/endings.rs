@@ -33,7 +33,7 @@ pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
 
 pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Result<()> {
     for _ in 0..5 {
-        let mut server = stage.serve_with(|plan| plan.config.farewell = Some(farewell(10)))?;
+        let mut server = stage.serve_with(|plan| plan.config.drain_timing = Some(idle_for(10)))?;
         // Some of them nobody has accepted yet.
         let mut peers = (0..50).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
         server.running.drain();
@@ -48,7 +48,7 @@ pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Res
 
 pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stage<'_>) -> Result<()> {
     // A machine may take its time to come from one line to the next.
-    let mut server = stage.serve_with(|plan| plan.config.farewell = Some(farewell(2_000)))?;
+    let mut server = stage.serve_with(|plan| plan.config.drain_timing = Some(idle_for(2_000)))?;
     let mut peers = (0..5).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
     let mut busy = server.session()?;
     busy.send("NOTIFY fin 1 1 hold key=string:a")?;
@@ -66,7 +66,7 @@ pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stag
 }
 
 /// How a drain ends a connection that has been idle for so many milliseconds.
-fn farewell(idle: u64) -> DrainTiming {
+fn idle_for(idle: u64) -> DrainTiming {
     let mut timing = DrainTiming::default();
     timing.idle = Duration::from_millis(idle);
     timing

@@ -44,14 +44,14 @@ pub(crate) enum Deed {
 /// Reads a request: `hold key=…`, `panic`, `drop`, `fail`, `disconnect code=…`, `blob size=…`, `who`, `engine`,
 /// `generation`, `block ms=…` (occupies its thread). Any other message has its arguments echoed, as variables of the same
 /// names. A request without messages must not come here: the server answers it.
-pub(crate) fn deed(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Deed {
+pub(crate) fn deed(messages: Messages<'_>, facts: &Facts) -> Deed {
     match read(messages, facts) {
         Ok(deed) => deed,
         Err(error) => Deed::Say(Reply::Fail(error.to_string())),
     }
 }
 
-fn read(messages: &Messages<impl AsRef<[u8]>>, facts: &Facts) -> Result<Deed, ArgError> {
+fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
     let mut actions = Actions::new();
     let mut hold = None;
     if messages.is_empty() {

@@ -132,7 +132,7 @@ pub(super) fn config(agent: &Agent) -> Config {
 
 /// What both answer.
 fn answer(
-    messages: &Messages<impl AsRef<[u8]>>,
+    messages: Messages<'_>,
     source: Option<SocketAddr>,
     certificates: Option<usize>,
     number: u64,

@@ -30,9 +30,8 @@ impl Inbox {
 
     /// More bytes arrive.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        if self.is_empty() {
-            self.clear();
-        }
+        self.bytes.drain(..self.used);
+        self.used = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
