@@ -293,12 +293,13 @@ mod systemd {
 
 #[cfg(feature = "metrics")]
 mod metrics {
-    use std::{collections::HashMap, thread};
+    use std::{collections::HashMap, io::Write as _, thread};
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-    use spop_mio::Capabilities;
+    use spop_mio::{Capabilities, OnFailure, Reply, Status};
 
     use super::*;
+    use crate::support::{bytes, hand_out};
 
     #[test]
     fn a_recorder_gets_the_numbers() {
@@ -398,5 +399,64 @@ mod metrics {
             found.map(|(.., value)| value)
         };
         assert_eq!(counted("spop_cancelled_total"), Some(DebugValue::Counter(3)));
+    }
+
+    #[test]
+    fn a_session_that_a_decision_ends_is_closed_once() {
+        within(|| {
+            let recorder = DebuggingRecorder::new();
+            let snapshotter = recorder.snapshotter();
+            let (handler, responders) = hand_out();
+            let mut config = AgentConfig::default();
+            config.on_failure =
+                OnFailure::Disconnect { status: Status::RESOURCE, message: "it failed".into() };
+            let server = Server::with_config(handler, config).workers(1).max_unfinished_bytes(64 << 10);
+            let server = server.bind("127.0.0.1:0").unwrap();
+            let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
+            let thread =
+                thread::spawn(move || ::metrics::with_local_recorder(&recorder, || server.serve().unwrap()));
+            let session = || {
+                let mut client = Client::new(TcpStream::connect(address).unwrap());
+                client.send(
+                    "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000000 \
+                     capabilities=string:pipelining,async",
+                );
+                client.receive().unwrap();
+                client
+            };
+            let [mut answered, mut failed, mut unfinished, stopped] = [(); 4].map(|()| session());
+            answered.send("NOTIFY fin 1 1 m");
+            let responder = responders.recv().unwrap();
+            failed.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m");
+            let dropped = [(); 2].map(|()| responders.recv().unwrap());
+            let long = bytes(r#"NOTIFY fin 1 1 m x=string:"x"*300000"#);
+            unfinished.io.write_all(&long[..70_000]).unwrap();
+            // Timers that give a connection a turn in any case are those of many seconds after this.
+            thread::sleep(Duration::from_millis(1_200));
+
+            let start = Instant::now();
+            let ends = |mut client: Client<TcpStream>, open| {
+                let disconnect = client.receive().unwrap();
+                assert!(disconnect.starts_with("AGENT-DISCONNECT"), "{disconnect}");
+                drop(client);
+                until(|| handle.stats().open == open);
+            };
+            let status = Status::RESOURCE;
+            responder.reply(Reply::Disconnect { status, message: "enough".into() });
+            ends(answered, 3);
+            drop(dropped);
+            ends(failed, 2);
+            unfinished.io.write_all(&long[70_000..90_000]).unwrap();
+            ends(unfinished, 1);
+            assert!(start.elapsed() < Duration::from_secs(5));
+            handle.stop();
+            thread.join().unwrap();
+            drop(stopped);
+            let closed = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+                let DebugValue::Counter(count) = value else { return None };
+                (key.key().name() == "spop_closed_total").then_some(count)
+            });
+            assert_eq!(closed.sum::<u64>(), 4);
+        });
     }
 }
