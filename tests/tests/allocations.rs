@@ -29,9 +29,11 @@ struct Agent {
 
 impl Agent {
     fn new(config: AgentConfig) -> Self {
+        let mut inbox = Inbox::from(&[0; 64 << 10][..]);
+        inbox.clear();
         Self {
             reactor: AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), NOW),
-            inbox: Inbox::new(),
+            inbox,
             tickets: Vec::with_capacity(128),
             reads: true,
             closed: false,

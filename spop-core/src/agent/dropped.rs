@@ -7,8 +7,8 @@ mod noticed {
 
     use crate::agent::TicketId;
 
-    /// Enough for the tickets that are dropped between two inputs as a rule.
-    const FEW: usize = 32;
+    /// How many tickets are noticed that are dropped between two reports of the driver; more are not.
+    const MAX: usize = 32;
 
     /// The reactor's side: tickets that were dropped since it last looked, settled ones among them.
     #[derive(Debug)]
@@ -16,7 +16,7 @@ mod noticed {
 
     impl Dropped {
         pub(in crate::agent) fn new() -> Self {
-            Self(Arc::new(Mutex::new(Vec::with_capacity(FEW))))
+            Self(Arc::new(Mutex::new(Vec::with_capacity(MAX))))
         }
 
         pub(in crate::agent) fn guard(&self, id: TicketId) -> Guard {
@@ -37,6 +37,7 @@ mod noticed {
         fn drop(&mut self) {
             if let Some((id, dropped)) = &self.0
                 && let Ok(mut dropped) = dropped.lock()
+                && dropped.len() < MAX
             {
                 dropped.push(*id);
             }

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use spop_core::{Actions, AgentConfig, ConnectionId, Status, frame::Frame, link::Layers, notation};
+use spop_core::{Actions, ConnectionId, Status, frame::Frame, link::Layers, notation};
 
 use super::*;
 
@@ -160,6 +160,15 @@ fn an_idle_connection_has_one_turn_to_give_memory_back() {
         bench.send(&format!("NOTIFY fin {id} 1 m"));
     }
     assert_eq!(bench.turn(0), Turn::Wait);
+    assert_eq!(
+        bench.connection.deadline(),
+        Some(idle),
+        "after its first answers it has given it back at once"
+    );
+    for id in 60..63 {
+        bench.send(&format!("NOTIFY fin {id} 1 m"));
+        assert_eq!(bench.turn(0), Turn::Wait);
+    }
     assert_eq!(bench.connection.deadline(), Some(Timestamp::from_millis(1000)));
     assert_eq!(bench.turn(1000), Turn::Wait);
     assert_eq!(bench.connection.deadline(), Some(idle));

@@ -254,7 +254,6 @@ impl Driver {
         if let Err(error) = self.reactor.fail(self.now, ticket) {
             self.refused(error);
         }
-        self.obey_resume();
         self.check();
     }
 
@@ -270,7 +269,6 @@ impl Driver {
         let ticket = self.tickets.remove(index);
         let waited = self.reactor.is_waiting(ticket.id());
         assert_eq!(self.reactor.release(self.now, ticket.id()).is_ok(), waited);
-        self.obey_resume();
         assert_eq!(self.reactor.acknowledge(self.now, ticket, &Actions::new()), Ok(Settled::Dropped));
         self.check();
     }
