@@ -245,7 +245,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
     assert!(machine.receive("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0").is_some());
     assert_eq!(machine.reactor.phase(), Phase::Closing);
     let mut machine = Machine::new(Phase::Established);
-    let _ = machine.reactor.disconnect(machine.now, Status::NORMAL, "");
+    machine.reactor.disconnect(machine.now, Status::NORMAL, "");
     assert_eq!(machine.reactor.phase(), Phase::Closing);
 
     // Established stays so with NOTIFY, ACK, UNSET.

@@ -29,7 +29,7 @@ struct Agent {
 
 impl Agent {
     fn new(config: AgentConfig) -> Self {
-        let mut inbox = Inbox::from(&[0; 64 << 10][..]);
+        let mut inbox = Inbox::from(&vec![0; 64 << 10][..]);
         inbox.clear();
         Self {
             reactor: AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), NOW),

@@ -217,7 +217,7 @@ fn what_is_asked_and_answered_is_not_in_its_debug_output() {
         assert!(hidden(&shown), "{shown}");
         assert!(hidden(&shown.replace(' ', "").replace(',', ", ")), "{shown}");
     }
-    let _ = reactor.disconnect(START, Status::NORMAL, "");
+    reactor.disconnect(START, Status::NORMAL, "");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_full_connection_that_was_idle_is_not_left() {
     let _ = reactor.on_timeout(later);
     assert!(reactor.acknowledge(later, ticket, &Actions::new()).is_ok());
     assert_eq!(reactor.phase(), Phase::Established);
-    let _ = reactor.disconnect(later, Status::NORMAL, "");
+    reactor.disconnect(later, Status::NORMAL, "");
 }
 
 #[test]

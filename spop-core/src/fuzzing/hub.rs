@@ -241,7 +241,7 @@ impl Net {
     fn end(&mut self, target: u8) {
         let Some(id) = self.pick(target) else { return };
         let reactor = self.reactors.get_mut(&id).expect("it lives");
-        let _ = reactor.disconnect(NOW, Status::NORMAL, "");
+        reactor.disconnect(NOW, Status::NORMAL, "");
         self.hub.leave(id);
     }
 

@@ -29,7 +29,7 @@ impl Memory {
 
     /// When memory is to be given back, if the connection was last `active` then.
     #[inline]
-    pub(crate) fn deadline(&self, active: Timestamp, quiet: Option<Duration>) -> Option<Timestamp> {
+    pub(crate) fn deadline(self, active: Timestamp, quiet: Option<Duration>) -> Option<Timestamp> {
         quiet.filter(|_| self.used).map(|quiet| active + quiet)
     }
 

@@ -60,6 +60,7 @@ pub(crate) struct Next<'i> {
 
 /// One connection, whichever side of it this is.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
 pub(crate) struct Link {
     pub(super) side: Side,
     pub(crate) phase: Phase,

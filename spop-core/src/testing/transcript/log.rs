@@ -52,6 +52,7 @@ pub(super) fn wants(interest: Interest) -> String {
     let words: Vec<_> = [
         (interest.read, "read"),
         (interest.write, "write"),
+        (interest.read_now, "read-now"),
         (interest.resume, "resume"),
         (interest.shut == Some(Layer::Data), "shut-data"),
         (interest.shut == Some(Layer::Transport), "shut-transport"),

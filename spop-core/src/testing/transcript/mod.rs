@@ -130,7 +130,7 @@ pub enum Directive {
     Take(usize),
     /// `shut done`, `shut started`, `shut wanted`: what became of shutting the write side.
     Shut(Progress),
-    /// `wants read write`: what the reactor is interested in, in the order read, write, resume, shut-data,
+    /// `wants read write`: what the reactor is interested in, in the order read, write, read-now, resume, shut-data,
     /// shut-transport, close; or `wants nothing`.
     Wants(String),
     /// `timer idle 600s`: the next deadline and how far away it is; or `timer none`.

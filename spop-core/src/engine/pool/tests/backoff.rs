@@ -223,7 +223,7 @@ fn an_agent_that_restarts_gracefully_is_not_waited_for() {
     for _ in 0..5 {
         let id = *world.connections.keys().next_back().unwrap();
         let (_, agent, _) = world.connections.get_mut(&id).unwrap();
-        let _ = agent.disconnect(world.now, Status::NORMAL, "bye");
+        agent.disconnect(world.now, Status::NORMAL, "bye");
         world.flush(id);
         world.work();
         world.ask().unwrap();

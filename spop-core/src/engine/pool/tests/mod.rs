@@ -212,7 +212,7 @@ impl World {
 
     fn disconnect(&mut self, id: ConnectionId) {
         let (_, agent, _) = self.connections.get_mut(&id).unwrap();
-        let _ = agent.disconnect(self.now, Status(7), "enough");
+        agent.disconnect(self.now, Status(7), "enough");
         self.flush(id);
         self.work();
     }
