@@ -5,14 +5,18 @@ mod answer;
 mod config;
 mod drain;
 mod dropped;
+mod end;
 mod flight;
 mod fragments;
 mod handshake;
+mod output;
 mod reactor;
 mod receive;
 mod reply;
 mod routes;
+mod state;
 mod ticket;
+mod timers;
 
 #[cfg(test)]
 mod tests;

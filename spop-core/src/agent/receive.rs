@@ -64,7 +64,7 @@ impl AgentReactor {
         self.link.max_frame_size = session.max_frame_size;
         self.max_ack = session.max_frame_size as usize;
         if session.peer_capabilities.contains(Capabilities::ASYNC) {
-            self.crowded = self.crowded.min(self.config.max_waiting_frames);
+            self.overdue_limit = self.overdue_limit.min(self.config.max_waiting_frames);
         }
         if session.peer_is_multiplexer() {
             // What is unread must not fill the peer's buffer, which holds one frame of the longest with its length prefix.

@@ -1,0 +1,51 @@
+//! Frames that the reactor sends on its own.
+
+use alloc::sync::Arc;
+
+use super::{AgentReactor, config::OnFailure};
+use crate::{
+    frame::{Flags, FrameType, Header, Ids},
+    link::CloseReason,
+};
+
+impl AgentReactor {
+    /// Answers a NOTIFY without messages: HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all messages are false.
+    pub(super) fn acknowledge_nothing(&mut self, ids: Ids) {
+        self.flight.answered();
+        self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids }, &[]);
+    }
+
+    /// Tells the peer to stop sending a payload, and swallows what it has sent already.
+    pub(super) fn refuse(&mut self, ids: Ids) {
+        self.link.reassembly.refuse(ids, &self.config.limits);
+        self.push_refusal(ids);
+    }
+
+    /// Tells the peer to stop sending a payload.
+    pub(super) fn push_refusal(&mut self, ids: Ids) {
+        self.refused = true;
+        self.push_abort(ids);
+    }
+
+    pub(super) fn push_abort(&mut self, ids: Ids) {
+        self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::ABORT, ids }, &[]);
+    }
+
+    /// Gives the peer what it gets for a NOTIFY without an answer.
+    pub(super) fn push_failure(&mut self, ids: Ids) {
+        if self.link.abort_sending(ids) {
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        match &config.on_failure {
+            OnFailure::Answer(actions) => {
+                let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids };
+                let fits = header.encoded_len() + actions.as_bytes().len() <= self.max_ack;
+                self.link.push(header, if fits { actions.as_bytes() } else { &[] });
+            }
+            OnFailure::Disconnect { status, message } => {
+                self.disconnect_for(CloseReason::Disconnect(*status), *status, message);
+            }
+        }
+    }
+}

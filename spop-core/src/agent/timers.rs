@@ -1,0 +1,110 @@
+//! Deadlines of a connection, and what happens at them.
+
+use super::{
+    AgentReactor,
+    action::{Abort, Aborted, Action, Cancel, Cancelled},
+    drain::DRAINED,
+};
+use crate::{
+    Status, Timestamp,
+    link::{CloseReason, Due, Earliest, TIMERS, Timer},
+};
+use alloc::string::ToString;
+
+impl AgentReactor {
+    /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
+    pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
+        let timeouts = &self.config.timeouts;
+        let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
+        if let Some((_, _, arrived)) = self.flight.oldest() {
+            next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
+            if self.flight.waiting() >= self.overdue_limit {
+                next.offer(self.config.processing.map(|processing| arrived + processing), Timer::Processing);
+            }
+        }
+        if !self.link.is_draining() && !self.link.is_closing() {
+            next.offer(self.max_age, Timer::Age);
+        }
+        next.offer(self.next_of_drain(), Timer::Drain);
+        if self.refused && !self.link.is_draining() && !self.link.is_closing() {
+            let quiet = self.config.quiet_after_refusal.map(|quiet| self.link.last_active() + quiet);
+            next.offer(quiet, Timer::Refused);
+        }
+        next.0
+    }
+
+    /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
+    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). The next deadline lies
+    /// after `now`.
+    pub fn on_timeout(&mut self, now: Timestamp) -> Action<'static> {
+        self.tick(now);
+        // Serving a timer moves it on; should one not, the loop ends all the same.
+        for _ in 0..TIMERS {
+            match self.link.expired(self.deadline()) {
+                Some(Due::Timer(timer)) => {
+                    if let Some(action) = self.on_timer(timer) {
+                        return action;
+                    }
+                }
+                Some(Due::Served) => {}
+                Some(Due::Trimmed) => self.flight.trim(),
+                None => break,
+            }
+        }
+        self.at_rest(1)
+    }
+
+    pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action<'static>> {
+        match timer {
+            Timer::Message => self.fail_oldest(Cancel::TimedOut),
+            Timer::Processing => self.fail_oldest(Cancel::Overdue),
+            Timer::Idle | Timer::Age => {
+                self.drain_by_timer(timer);
+                None
+            }
+            Timer::Fragment => {
+                let (ids, _) = self.link.reassembly.oldest()?;
+                let received = self.link.reassembly.drop_set(ids)?;
+                self.refuse(ids);
+                Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TimedOut }))
+            }
+            Timer::Write => {
+                // A peer that reads nothing would not read a DISCONNECT either.
+                self.end(CloseReason::Timeout(timer));
+                self.link.abandon();
+                None
+            }
+            Timer::Refused => {
+                self.link.drain(self.link.now() + self.config.timeouts.drain);
+                self.go_on_draining();
+                None
+            }
+            Timer::Drain if self.link.drain_is_in_time() => {
+                self.on_drain_timer();
+                None
+            }
+            Timer::Drain if self.put_off_draining() => None,
+            Timer::Drain => {
+                let message = if self.drained_by.is_some() { DRAINED } else { "the agent is shutting down" };
+                self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);
+                None
+            }
+            // Served by the link.
+            Timer::Memory => None,
+            Timer::Hello | Timer::Frame | Timer::Linger => {
+                self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
+                None
+            }
+        }
+    }
+
+    /// Ends the request that waits longest; the peer gets what it gets for a request without an answer.
+    pub(super) fn fail_oldest(&mut self, why: Cancel) -> Option<Action<'static>> {
+        let (ticket, ids, arrived) = self.flight.oldest()?;
+        self.flight.remove(ticket);
+        self.flight.answered();
+        self.push_failure(ids);
+        let age = self.link.now().since(arrived);
+        Some(Action::CancelMessages(Cancelled { ticket, ids, age, why }))
+    }
+}
