@@ -123,7 +123,7 @@ impl AgentReactor {
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.link.tick(now);
         if self.is_full() {
-            self.link.reading_stopped();
+            self.link.under_backpressure();
         } else if let Some((ids, payload, consumed)) = self.link.whole(input, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
             && !payload.is_empty()

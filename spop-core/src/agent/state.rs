@@ -107,7 +107,7 @@ impl AgentReactor {
         let now = self.link.tick(now);
         self.dropped_tickets += self.dropped.count(|id| self.flight.contains(id));
         if self.is_full() {
-            self.link.reading_stopped();
+            self.link.under_backpressure();
         }
         now
     }

@@ -1,34 +1,34 @@
-//! Closing, step by step. Each step is wanted, started and done on its own; one that cannot finish stays and is tried again.
+//! The stages of closing and their progress. Each stage has its own progress; one that cannot complete is tried again.
 
-/// The steps of closing, in the order they are taken.
+/// The stages of closing, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Stage {
-    /// Finish what is owed.
+    /// Answer the requests in flight.
     Drain,
     /// Queue the DISCONNECT.
     Disconnect,
-    /// An engine: read on until the agent's DISCONNECT comes, while the own one leaves.
+    /// Engine only: send the own DISCONNECT, and read until the agent's arrives.
     AwaitDisconnect,
-    /// Let the outgoing bytes leave.
+    /// Send the queued bytes.
     Flush,
-    /// After a DISCONNECT, read and discard until the peer closes, or the linger timer ends.
+    /// After a DISCONNECT: read and discard until the peer closes or the linger timeout expires.
     ///
     /// HAProxy closes within a millisecond. A FIN or `close_notify` right behind the DISCONNECT makes HAProxy 3.2 and 3.4 miss
     /// it: 15 of 60 pending requests hung until their processing timeout.
     AwaitClose,
-    /// Shut the write side of the data layer, where there is one.
+    /// Shut the write side of the data layer, if there is one.
     ShutData,
     /// Shut the write side of the transport.
     ShutTransport,
-    /// Without a DISCONNECT, read and discard until the peer has closed: to close with unread input would reset the
-    /// connection, and could destroy the last answers on their way.
+    /// Without a DISCONNECT: read and discard until the peer has closed. A close with unread input sends a RST, which can destroy
+    /// answers in transit.
     Linger,
     /// Close the transport.
     Close,
 }
 
 impl Stage {
-    /// All steps, in order.
+    /// All stages, in order.
     pub(crate) const ALL: [Self; 9] = [
         Self::Drain,
         Self::Disconnect,
@@ -42,37 +42,39 @@ impl Stage {
     ];
 }
 
-/// How far a step is, in HAProxy's two bits: the high one is the wish, the low one that something was done about it.
+/// The progress of a stage of closing, reported to `on_write_shut`.
+///
+/// The values are two bits, as in HAProxy's connection flags: the high bit means requested, the low bit begun or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
-    /// Nobody wants it.
+    /// Not requested.
     NotWanted = 0b00,
-    /// It is to be done.
+    /// Requested, and not begun. As a report: the attempt could not begin.
     Wanted = 0b10,
-    /// It was begun.
+    /// Begun, and to be tried again.
     Started = 0b11,
-    /// It was done.
+    /// Done.
     Done = 0b01,
 }
 
-/// Which layers a connection has above its socket.
+/// The layers of a connection whose write sides are shut separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layers {
-    /// None: SPOP goes over the socket itself.
+    /// The socket only.
     #[default]
     Plain,
-    /// A data layer, such as TLS, whose write side is shut before the socket's.
+    /// A data layer on the socket, such as TLS. Its write side is shut before the socket's.
     Data,
 }
 
-/// The progress of all steps.
+/// The progress of all stages, two bits each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Closing(u32);
 
 impl Closing {
-    /// How far this step is.
-    pub(crate) const fn progress(self, step: Stage) -> Progress {
-        match self.0 >> (2 * step as u32) & 0b11 {
+    /// The progress of a stage.
+    pub(crate) const fn progress(self, stage: Stage) -> Progress {
+        match self.0 >> (2 * stage as u32) & 0b11 {
             0b00 => Progress::NotWanted,
             0b10 => Progress::Wanted,
             0b11 => Progress::Started,
@@ -80,36 +82,36 @@ impl Closing {
         }
     }
 
-    /// The step to be taken now: the first that is wanted or started.
+    /// The current stage: the first that is requested and not done.
     pub(crate) fn current(self) -> Option<Stage> {
         Stage::ALL
             .into_iter()
-            .find(|step| matches!(self.progress(*step), Progress::Wanted | Progress::Started))
+            .find(|stage| matches!(self.progress(*stage), Progress::Wanted | Progress::Started))
     }
 
-    pub(super) const fn set(&mut self, step: Stage, progress: Progress) {
-        let shift = 2 * step as u32;
+    pub(super) const fn set(&mut self, stage: Stage, progress: Progress) {
+        let shift = 2 * stage as u32;
         self.0 = self.0 & !(0b11 << shift) | (progress as u32) << shift;
     }
 
-    /// Wants a step that was neither wanted nor done before.
-    pub(super) fn want(&mut self, step: Stage) {
-        if self.progress(step) == Progress::NotWanted {
-            self.set(step, Progress::Wanted);
+    /// Requests a stage that has no progress yet.
+    pub(super) fn request(&mut self, stage: Stage) {
+        if self.progress(stage) == Progress::NotWanted {
+            self.set(stage, Progress::Wanted);
         }
     }
 
-    /// Wants whatever comes after the DISCONNECT.
-    pub(super) fn want_end(&mut self, layers: Layers) {
-        for step in [Stage::Flush, Stage::ShutTransport, Stage::Linger, Stage::Close] {
-            self.want(step);
+    /// Requests all stages from the flush to the close, except `AwaitClose`.
+    pub(super) fn request_close(&mut self, layers: Layers) {
+        for stage in [Stage::Flush, Stage::ShutTransport, Stage::Linger, Stage::Close] {
+            self.request(stage);
         }
         if layers == Layers::Data {
-            self.want(Stage::ShutData);
+            self.request(Stage::ShutData);
         }
     }
 
-    /// Gives up every step before the close.
+    /// Skips all stages before the close.
     pub(super) fn only_close(&mut self) {
         *self = Self::default();
         self.set(Stage::Close, Progress::Wanted);
@@ -124,16 +126,20 @@ mod tests {
     fn steps_are_independent_and_come_in_order() {
         let mut closing = Closing::default();
         assert_eq!(closing.current(), None);
-        closing.want_end(Layers::Data);
-        for step in [Stage::Flush, Stage::ShutData, Stage::ShutTransport, Stage::Linger, Stage::Close] {
-            assert_eq!((closing.current(), closing.progress(step)), (Some(step), Progress::Wanted));
-            closing.set(step, Progress::Started);
-            assert_eq!((closing.current(), closing.progress(step)), (Some(step), Progress::Started));
-            closing.set(step, Progress::Wanted);
-            assert_eq!(closing.current(), Some(step), "a failed step is tried again");
-            closing.set(step, Progress::Done);
-            closing.want(step);
-            assert_eq!(closing.progress(step), Progress::Done, "what is done is not wanted again");
+        closing.request_close(Layers::Data);
+        for stage in [Stage::Flush, Stage::ShutData, Stage::ShutTransport, Stage::Linger, Stage::Close] {
+            assert_eq!((closing.current(), closing.progress(stage)), (Some(stage), Progress::Wanted));
+            closing.set(stage, Progress::Started);
+            assert_eq!((closing.current(), closing.progress(stage)), (Some(stage), Progress::Started));
+            closing.set(stage, Progress::Wanted);
+            assert_eq!(closing.current(), Some(stage), "a failed stage is tried again");
+            closing.set(stage, Progress::Done);
+            closing.request(stage);
+            assert_eq!(
+                closing.progress(stage),
+                Progress::Done,
+                "a stage that is done is not requested again"
+            );
         }
         assert_eq!(closing.current(), None);
         assert_eq!(closing.progress(Stage::Disconnect), Progress::NotWanted);

@@ -1,14 +1,14 @@
-//! What a connection waits for, and until when.
+//! Interest and deadlines of a connection.
 
 use super::{Interest, Layer, Link, Phase, Stage, Timer};
 use crate::{Timestamp, config::Timeouts};
 
-/// How many times the linger timeout all that is left to send may take. A peer that reads a little at a time makes progress,
-/// and must not hold up a shutdown for it.
-const FLUSH: u32 = 10;
+/// The flush may take this many linger timeouts in total. Without the limit, a peer that reads a few bytes at a time could delay a
+/// shutdown without end.
+const FLUSH_FACTOR: u32 = 10;
 
 impl Link {
-    /// `full` is backpressure; `ended` that the end of the session was not reported yet.
+    /// `full` means backpressure; `ended` that `Close` was not returned yet.
     #[inline]
     pub(crate) fn interest(&self, full: bool, ended: bool) -> Interest {
         if self.is_closing() {
@@ -32,15 +32,15 @@ impl Link {
         if self.mute {
             return Interest::default();
         }
-        let step = self.closing.current();
-        let close = matches!(step, Some(Stage::Close) | None);
-        let writes = matches!(step, Some(Stage::Flush | Stage::AwaitDisconnect));
+        let stage = self.closing.current();
+        let close = matches!(stage, Some(Stage::Close) | None);
+        let writes = matches!(stage, Some(Stage::Flush | Stage::AwaitDisconnect));
         Interest {
             read: !self.eof && !close,
             read_now: false,
             write: writes && !self.out.ready().is_empty(),
             resume: false,
-            shut: match step {
+            shut: match stage {
                 Some(Stage::ShutData) => Some(Layer::Data),
                 Some(Stage::ShutTransport) => Some(Layer::Transport),
                 _ => None,
@@ -49,23 +49,28 @@ impl Link {
         }
     }
 
-    /// The next deadline. `owes` says whether answers are due, which keeps a connection from being idle; `full` that
-    /// reading is paused, so that the peer cannot be late.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts, owes: bool, full: bool) -> Option<(Timestamp, Timer)> {
+    /// The next deadline. With answers `outstanding` the connection is not idle; if it is `full`, reading is paused, and no frame
+    /// timeout runs.
+    pub(crate) fn deadline(
+        &self,
+        timeouts: &Timeouts,
+        outstanding: bool,
+        full: bool,
+    ) -> Option<(Timestamp, Timer)> {
         let mut next = Earliest::default();
         if self.mute {
             return None;
         }
         if self.is_closing() {
-            let step = self.closing.current();
-            if step == Some(Stage::AwaitDisconnect) {
+            let stage = self.closing.current();
+            if stage == Some(Stage::AwaitDisconnect) {
                 let wait = timeouts.idle.unwrap_or(timeouts.linger);
-                next.offer(Some(self.step_since + wait), Timer::Idle);
-            } else if !matches!(step, Some(Stage::Close) | None) {
-                next.offer(Some(self.step_since + timeouts.linger), Timer::Linger);
+                next.offer(Some(self.stage_since + wait), Timer::Idle);
+            } else if !matches!(stage, Some(Stage::Close) | None) {
+                next.offer(Some(self.stage_since + timeouts.linger), Timer::Linger);
             }
-            if step == Some(Stage::Flush) {
-                next.offer(Some(self.since + timeouts.linger.saturating_mul(FLUSH)), Timer::Linger);
+            if stage == Some(Stage::Flush) {
+                next.offer(Some(self.since + timeouts.linger.saturating_mul(FLUSH_FACTOR)), Timer::Linger);
             }
         } else {
             let after = |since: Timestamp, timeout: Option<_>| timeout.map(|timeout| since + timeout);
@@ -76,38 +81,38 @@ impl Link {
                 && !full
                 && let Some((since, _)) = self.partial
             {
-                next.offer(after(since.max(self.stopped), timeouts.frame), Timer::Frame);
+                next.offer(after(since.max(self.backpressure_at), timeouts.frame), Timer::Frame);
             }
             if !self.eof
                 && !full
                 && let Some((_, touched)) = self.reassembly.oldest()
             {
-                next.offer(after(touched.max(self.stopped), timeouts.frame), Timer::Fragment);
+                next.offer(after(touched.max(self.backpressure_at), timeouts.frame), Timer::Fragment);
             }
             if self.nothing_to_send() || self.out.deferred {
-                // What arrives in parts has a timeout of its own, or else is idle when its next part does not come.
+                // A frame or payload that has arrived in part has the frame timeout; without one, the idle timeout applies.
                 let timed = timeouts.frame.is_some() && (self.reassembly.len() > 0 || self.partial.is_some());
-                if !owes && !timed && !self.is_draining() {
-                    next.offer(after(self.active, timeouts.idle), Timer::Idle);
+                if !outstanding && !timed && !self.is_draining() {
+                    next.offer(after(self.last_active, timeouts.idle), Timer::Idle);
                 }
             } else if !self.out.deferred && !self.out.held && !self.out.is_empty() {
                 next.offer(after(self.out.progress, timeouts.write), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
             if self.nothing_to_send() {
-                next.offer(self.memory.deadline(self.active, timeouts.memory), Timer::Memory);
+                next.offer(self.memory.deadline(self.last_active, timeouts.memory), Timer::Memory);
             }
         }
         next.0
     }
 
-    /// What is due: `None` when nothing is. Timers that need no decision of the reactor are served on the way.
+    /// Handles the timer that is due, if one is, as far as the link can; `None` if none is.
     pub(crate) fn expired(&mut self, due: Option<(Timestamp, Timer)>) -> Option<Due> {
         let (_, timer) = due.filter(|(at, _)| *at <= self.now)?;
         match timer {
-            Timer::Linger => self.step_overdue(),
+            Timer::Linger => self.stage_timed_out(),
             Timer::Memory => {
-                // What is in use now will be sent, which starts the timer again.
+                // Memory in use now belongs to output, and sending it starts the timer again.
                 self.trim();
                 self.memory.trimmed();
                 return Some(Due::Trimmed);
@@ -118,21 +123,21 @@ impl Link {
     }
 }
 
-/// More timers than can be due at one time: steps of closing among them.
+/// An upper bound of the timers that can be due at the same time, the stages of closing included.
 pub(crate) const TIMERS: usize = 16;
 
 /// A timer that is due.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// It was served; another may be due.
+    /// The link handled it; another may be due.
     Served,
-    /// It was served, and the reactor may give back memory of its own.
+    /// The link freed unused memory; the reactor frees its own.
     Trimmed,
-    /// The reactor is to serve it.
+    /// The reactor handles it.
     Timer(Timer),
 }
 
-/// The earliest of several deadlines.
+/// The earliest of several deadlines; the first offered of those at the same time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Earliest(pub(crate) Option<(Timestamp, Timer)>);
 

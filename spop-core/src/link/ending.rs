@@ -1,4 +1,4 @@
-//! How a connection ends: drain, disconnect, flush, await the peer's close, shut, linger, close.
+//! The close sequence: drain, disconnect, flush, await the peer's close, shut the write side, linger, close.
 
 use super::{Link, Misuse, Phase, Progress, Stage};
 use crate::{
@@ -7,20 +7,20 @@ use crate::{
     wire::Status,
 };
 
-/// What a DISCONNECT of this side may say, so that the frame fits into the smallest frame size.
+/// The longest message of a DISCONNECT, in bytes. The frame then fits the smallest frame size, 256 bytes.
 pub(crate) const MESSAGE_MAX: usize = 180;
 
 impl Link {
-    /// Wants to end when nothing is owed, and at `by` at the latest.
+    /// Starts a drain that ends at `by` at the latest. Of two drains the earlier deadline counts.
     pub(crate) fn drain(&mut self, by: Timestamp) {
         if !self.is_closing() {
-            self.closing.want(Stage::Drain);
+            self.closing.request(Stage::Drain);
             self.closing.set(Stage::Drain, Progress::Started);
             self.drain_by = Some(self.drain_by.map_or(by, |earlier| earlier.min(by)));
         }
     }
 
-    /// Takes a drain back.
+    /// Cancels a drain.
     pub(crate) fn stop_draining(&mut self) {
         if !self.is_closing() {
             self.closing.set(Stage::Drain, Progress::NotWanted);
@@ -29,7 +29,7 @@ impl Link {
         }
     }
 
-    /// Whether a drain may go on.
+    /// Whether the deadline of the drain lies ahead.
     pub(crate) fn drain_is_in_time(&self) -> bool {
         self.drain_by.is_some_and(|by| self.now < by)
     }
@@ -38,30 +38,30 @@ impl Link {
         self.drain_by.is_some()
     }
 
-    /// An agent ends the session with a DISCONNECT.
+    /// Agent: sends a DISCONNECT and starts to close.
     pub(crate) fn disconnect(&mut self, status: Status, message: &str) {
         self.push_disconnect(FrameType::AgentDisconnect, status, message);
         self.closing.set(Stage::Disconnect, Progress::Done);
-        self.closing.want(Stage::AwaitClose);
+        self.closing.request(Stage::AwaitClose);
         self.close();
     }
 
-    /// An engine sends a DISCONNECT, and reads on until the agent's comes.
+    /// Engine: sends a DISCONNECT, and reads until the agent's arrives.
     pub(crate) fn disconnect_and_await(&mut self, status: Status, message: &str) {
         self.push_disconnect(FrameType::HaproxyDisconnect, status, message);
         self.phase = Phase::Closing;
         self.closing.set(Stage::Drain, Progress::NotWanted);
         self.closing.set(Stage::Disconnect, Progress::Done);
         self.closing.set(Stage::AwaitDisconnect, Progress::Started);
-        self.step_since = self.now;
+        self.stage_since = self.now;
     }
 
-    /// Whether the own DISCONNECT was queued, and the agent's has not come.
+    /// Engine: whether its DISCONNECT was queued and the agent's has not arrived.
     pub(crate) fn awaits_disconnect(&self) -> bool {
         self.closing.current() == Some(Stage::AwaitDisconnect)
     }
 
-    /// Stops reading and writing without an end.
+    /// Engine: stalls the connection, which neither reads, writes nor closes any more.
     pub(crate) fn mute(&mut self) {
         self.phase = Phase::Closing;
         self.mute = true;
@@ -79,7 +79,7 @@ impl Link {
         self.push(Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
     }
 
-    /// Ends the session: lets what is queued leave, shuts, lingers and closes.
+    /// Starts to close: flushes the queue, shuts the write side, lingers and closes.
     pub(crate) fn close(&mut self) {
         if self.is_draining() {
             self.closing.set(Stage::Drain, Progress::Done);
@@ -91,13 +91,13 @@ impl Link {
         self.out.held = false;
         self.partial = None;
         self.paused = false;
-        self.step_since = self.now;
+        self.stage_since = self.now;
         self.since = self.now;
-        self.closing.want_end(self.layers);
+        self.closing.request_close(self.layers);
         self.advance();
     }
 
-    /// Ends the session at once: the transport carries nothing any more.
+    /// Closes at once, without flush or shutdown: the transport is broken, or the peer does not read.
     pub(crate) fn abandon(&mut self) {
         self.phase = Phase::Closing;
         self.mute = false;
@@ -108,37 +108,39 @@ impl Link {
         self.closing.only_close();
     }
 
-    /// The write side of the layer that [`Interest::shut`] named was shut, or the attempt began and is to be repeated.
+    /// The driver shut the write side of the layer that [`Interest::shut`] named, or started to.
+    ///
+    /// A report that arrives after the stage has timed out is ignored.
     ///
     /// # Errors
-    /// When that was never asked for. A report that comes after its time was up changes nothing.
+    /// [`Misuse::ShutNotAsked`] if no shutdown was ever asked for.
     pub(crate) fn write_shut(&mut self, progress: Progress) -> Result<(), Misuse> {
         if !self.shut_asked {
             return Err(Misuse::ShutNotAsked);
         }
-        if let Some(step @ (Stage::ShutData | Stage::ShutTransport)) = self.closing.current() {
+        if let Some(stage @ (Stage::ShutData | Stage::ShutTransport)) = self.closing.current() {
             if progress == Progress::Done {
-                self.step_done(step);
+                self.stage_done(stage);
             } else {
-                self.closing.set(step, progress);
+                self.closing.set(stage, progress);
             }
         }
         Ok(())
     }
 
-    fn step_done(&mut self, step: Stage) {
-        self.closing.set(step, Progress::Done);
-        self.step_since = self.now;
+    fn stage_done(&mut self, stage: Stage) {
+        self.closing.set(stage, Progress::Done);
+        self.stage_since = self.now;
         self.advance();
     }
 
-    /// Takes the steps that need nobody else.
+    /// Completes stages until one has to wait for the driver, the peer or a timer.
     pub(super) fn advance(&mut self) {
         if !self.is_closing() {
             return;
         }
-        while let Some(step) = self.closing.current() {
-            let done = match step {
+        while let Some(stage) = self.closing.current() {
+            let done = match stage {
                 Stage::Flush => self.nothing_to_send(),
                 Stage::AwaitClose | Stage::Linger => self.eof,
                 Stage::ShutData | Stage::ShutTransport => {
@@ -148,31 +150,31 @@ impl Link {
                 _ => return,
             };
             if !done {
-                self.closing.set(step, Progress::Started);
+                self.closing.set(stage, Progress::Started);
                 return;
             }
-            self.closing.set(step, Progress::Done);
-            self.step_since = self.now;
+            self.closing.set(stage, Progress::Done);
+            self.stage_since = self.now;
         }
     }
 
-    /// A step of closing did not finish in time. What could not be flushed is given up, and with it every later step but
-    /// the last; for the others the next step is taken.
-    pub(super) fn step_overdue(&mut self) {
+    /// The linger timeout of the current stage expired. After a failed flush the connection closes at once; after any other stage
+    /// the next one begins.
+    pub(super) fn stage_timed_out(&mut self) {
         match self.closing.current() {
             Some(Stage::Flush) => self.abandon(),
-            // It has had its time to read the DISCONNECT, and will not close sooner for a FIN.
-            Some(step @ Stage::AwaitClose) => {
+            // The peer had one linger timeout to close after the DISCONNECT; it gets no second one after the FIN.
+            Some(stage @ Stage::AwaitClose) => {
                 self.closing.set(Stage::Linger, Progress::Done);
-                self.step_done(step);
+                self.stage_done(stage);
             }
-            Some(step) if step != Stage::Close => self.step_done(step),
+            Some(stage) if stage != Stage::Close => self.stage_done(stage),
             _ => {}
         }
     }
 }
 
-/// The front of a text, at most `max` bytes of it.
+/// The longest prefix of a text that has at most `max` bytes and ends at a character boundary.
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or_default()

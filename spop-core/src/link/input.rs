@@ -1,4 +1,4 @@
-//! Frames out of received bytes.
+//! Framing of received bytes.
 
 use super::{Link, Side, Verdict, Violation, judge};
 use crate::{
@@ -7,10 +7,10 @@ use crate::{
     wire::{Malformed, Piece, Reader},
 };
 
-/// The shortest frame: type, flags and two identifiers.
+/// The length of the shortest frame: type, flags and two identifiers of one byte each.
 const SHORTEST: u32 = 7;
 
-/// What is left of the bytes of one input.
+/// A cursor over the bytes of one input.
 #[derive(Debug)]
 pub(crate) struct Input<'i> {
     bytes: &'i [u8],
@@ -23,12 +23,13 @@ impl<'i> Input<'i> {
         Self { bytes, consumed: 0 }
     }
 
+    /// The unused rest.
     #[inline]
     pub(crate) const fn bytes(&self) -> &'i [u8] {
         self.bytes
     }
 
-    /// How many bytes were used so far.
+    /// How many bytes were used.
     #[inline]
     pub(crate) const fn consumed(&self) -> usize {
         self.consumed
@@ -45,7 +46,7 @@ impl<'i> Input<'i> {
     }
 }
 
-/// The next frame of an input, which still holds it.
+/// The next frame of an input. The input has not advanced past it yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Next<'i> {
     pub(crate) header: Header,
@@ -56,7 +57,8 @@ pub(crate) struct Next<'i> {
 }
 
 impl Link {
-    /// Looks at the next frame; `Ok(Err(n))` asks for `n` bytes more. Frames that mean nothing are skipped on the way.
+    /// Parses the next frame without using it. `Ok(Err(n))` means that at least `n` bytes are missing. Skips frames of unknown
+    /// type.
     #[inline]
     pub(crate) fn next<'i>(&mut self, input: &mut Input<'i>) -> Result<Result<Next<'i>, usize>, Violation> {
         loop {
@@ -67,7 +69,7 @@ impl Link {
             if len > self.max_frame_size {
                 return Err(Violation::FrameTooBig { len, max: self.max_frame_size });
             }
-            // A frame that cannot be one is refused at once, whether the rest of it is there or not.
+            // No frame is this short: refused without waiting for its payload.
             if len < SHORTEST {
                 let error =
                     DecodeError { what: Malformed::Truncated(Piece::FrameHeader), offset: len as usize };
@@ -92,8 +94,8 @@ impl Link {
         }
     }
 
-    /// Fast path: a payload in one frame of this type, if that is what is next in the input, with the length of its frame.
-    /// Otherwise [`next`](Self::next) says what there is.
+    /// Fast path: the identifiers and payload of an unfragmented frame of this type, with the frame's length, if the input begins
+    /// with one. In all other cases `None`, and [`next`](Self::next) is the slow path.
     #[inline]
     pub(crate) fn whole<'i>(
         &self,
@@ -115,20 +117,20 @@ impl Link {
         Some((ids, payload, end))
     }
 
-    /// Uses the first `len` bytes of the input, which are a frame.
+    /// Advances the input past a frame of `len` bytes.
     pub(crate) fn skip(&mut self, input: &mut Input<'_>, len: usize) {
         input.advance(len);
         self.took_frame();
     }
 
-    /// A frame was used.
+    /// A frame was processed.
     #[inline]
     pub(crate) fn took_frame(&mut self) {
         self.partial = None;
-        self.active = self.now;
+        self.last_active = self.now;
     }
 
-    /// Nothing more can be done with the input, of which `left` bytes are left, before more bytes come.
+    /// The input holds no further complete frame; `left` bytes of it remain.
     pub(crate) fn rest(&mut self, left: usize) {
         self.paused = false;
         self.partial = match self.partial {
@@ -138,17 +140,18 @@ impl Link {
         };
     }
 
-    /// Backpressure: frames may be left in the input until a limit no longer holds. Meanwhile no timer runs against a frame.
+    /// Backpressure: `left` bytes of input stay unused until a limit no longer holds. Meanwhile no frame timeout runs.
     pub(crate) fn pause(&mut self, left: usize) {
         self.paused = left > 0;
         self.partial = None;
     }
 
+    /// The peer has shut its write side. Deferred and held output can be sent.
     pub(crate) fn input_ended(&mut self) {
         self.eof = true;
         if self.out.deferred | self.out.held {
             (self.out.deferred, self.out.held) = (false, false);
-            // The peer has had no time yet to read what waited.
+            // The write timeout starts now: the peer could not read deferred or held output before.
             self.out.progress = self.now;
         }
         self.advance();

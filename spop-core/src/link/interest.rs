@@ -1,75 +1,80 @@
-//! What a reactor asks of its driver.
+//! What a reactor asks its driver to do.
 
 use core::fmt;
 
-/// What an input that brings bytes returns.
+/// The result of an input that carries bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the input advances by `consumed`, and the action is to be carried out"]
 pub struct Step<A> {
-    /// How many bytes of the input were used, from its front. The next input begins with the byte behind them.
+    /// How many bytes were used, from the front of the input. The next input begins with the byte after them.
     pub consumed: usize,
-    /// What is to be done.
+    /// The action to carry out.
     pub action: A,
 }
 
-/// What a driver should do, as it follows from the state: level-triggered, to be read as often as you like.
+/// What the driver should do, derived from the state of the reactor. It is level-triggered: read it as often as needed.
 ///
-/// Exhaustive on purpose: a driver that does not know one of these wishes is incomplete.
+/// The type is exhaustive on purpose: a driver that ignores one of the fields is incomplete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // Independent wishes, not states.
+#[allow(clippy::struct_excessive_bools)] // Independent requests, not states.
 pub struct Interest {
-    /// Read from the transport when it is readable, and pass on what came. False is backpressure, or the end of the input.
+    /// Read when the transport is readable, and pass the bytes to `on_bytes`. False under backpressure, after the end of the input,
+    /// and once the connection can be closed.
     pub read: bool,
-    /// Read now, even if the transport was not reported readable, and call `on_read_blocked` if nothing is there. A drain
-    /// disconnects only when nothing has arrived, and readiness may be reported late. Set only together with `read`.
+    /// Read now, even if the transport was not reported readable, and call `on_read_blocked` if the read would block. A drain
+    /// disconnects only if no input has arrived, and readiness may be reported late. Set only together with `read`.
     pub read_now: bool,
-    /// Write what [`outgoing`](crate::AgentReactor::outgoing) returns.
+    /// Write the bytes that [`outgoing`](crate::AgentReactor::outgoing) returns.
     pub write: bool,
-    /// Call `on_bytes` now with what is left of the input, even if that is nothing: a limit no longer holds, or a decision has
-    /// a consequence that is to be carried out.
+    /// Call `on_bytes` now with the unused rest of the input, even if it is empty: backpressure has ended, or a decision has led to
+    /// an action, such as `Close`. In the second case no other field is set.
     pub resume: bool,
-    /// Shut the write side of this layer, then report it to `on_write_shut`.
+    /// Shut the write side of this layer, and report it to `on_write_shut`.
     pub shut: Option<Layer>,
-    /// Close the transport. Nothing more will be asked.
+    /// Close the transport. The connection is over.
     pub close: bool,
 }
 
 /// A layer of a connection whose write side can be shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layer {
-    /// What wraps the bytes, such as TLS: its close is a message of its own (`close_notify`).
+    /// The layer on the socket, such as TLS, whose shutdown is a message of its own (`close_notify`).
     Data,
     /// The socket.
     Transport,
 }
 
-/// What a deadline is for.
+/// The timer behind a deadline.
+///
+/// The durations are in [`Timeouts`](crate::config::Timeouts) unless another place is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Timer {
-    /// The handshake is not done.
+    /// `hello`: the handshake is not complete.
     Hello,
-    /// A frame has not arrived whole.
+    /// `frame`: a frame has arrived in part only.
     Frame,
-    /// The next fragment of a payload has not come.
+    /// `frame`: the next fragment of a payload has not arrived.
     Fragment,
-    /// A payload was refused, and nothing has come since.
+    /// [`AgentConfig::quiet_after_refusal`](crate::AgentConfig::quiet_after_refusal): a payload was refused, and no frame has arrived
+    /// since.
     Refused,
-    /// Nothing happens.
+    /// `idle`: no frame was sent or received, and no answer is outstanding.
     Idle,
-    /// The connection was quiet for a while, and gives unused memory back.
+    /// `memory`: the connection is idle, and frees unused memory. A driver can free its own buffers of the connection at this deadline.
     Memory,
-    /// The connection is older than it may be.
+    /// [`AgentConfig::max_age`](crate::AgentConfig::max_age): the connection is to be drained for its age.
     Age,
-    /// The connection is at a limit of requests in flight, and the oldest is older than `AgentConfig::processing`.
+    /// [`AgentConfig::processing`](crate::AgentConfig::processing): the connection is at a limit of requests in flight, and the oldest
+    /// is overdue.
     Processing,
-    /// A NOTIFY was not answered.
+    /// `message`: a NOTIFY was not answered.
     Message,
-    /// The peer reads nothing.
+    /// `write`: bytes are queued, and the transport accepts none.
     Write,
-    /// What is owed was not finished in time for the drain.
+    /// `drain`: the drain is to take its next step, or its time is over.
     Drain,
-    /// A step of closing does not finish.
+    /// `linger`: a stage of closing is not complete.
     Linger,
 }
 

@@ -1,24 +1,25 @@
-//! When an idle connection gives memory back.
+//! When an idle connection frees unused memory.
 
 use core::time::Duration;
 
 use crate::Timestamp;
 
-/// A connection is opened for one request: a handshake, an answer, and often nothing more for long. Where thousands are opened
-/// at once, memory that is kept for longer stays with the allocator for good.
+/// How many sends free memory at once: those of the handshake and of the first answer. Many connections carry one request and are
+/// then idle for long; if thousands of them keep their buffers at the same time, the allocator does not return that memory to
+/// the system later.
 const EARLY: u8 = 2;
 
-/// Knows whether requests have left memory behind that an idle connection gives back.
+/// Tracks whether a connection has memory to free when it becomes idle.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Bytes were sent, and memory was not given back since.
+    /// Bytes were sent since memory was last freed.
     used: bool,
-    /// How often bytes were sent since then, as far as it counts.
+    /// The number of sends since then, saturating at [`EARLY`].
     uses: u8,
 }
 
 impl Memory {
-    /// Bytes were sent. True the first two times, when memory is given back at once.
+    /// Bytes were sent. True for the first [`EARLY`] times: free memory now. Later, [`deadline`](Self::deadline) says when.
     #[inline]
     pub(crate) fn used(&mut self) -> bool {
         let early = self.uses < EARLY;
@@ -27,13 +28,13 @@ impl Memory {
         early
     }
 
-    /// When memory is to be given back, if the connection was last `active` then.
+    /// When to free memory: `quiet` after the connection was last `active`.
     #[inline]
     pub(crate) fn deadline(self, active: Timestamp, quiet: Option<Duration>) -> Option<Timestamp> {
         quiet.filter(|_| self.used).map(|quiet| active + quiet)
     }
 
-    /// The memory was given back.
+    /// Memory was freed.
     pub(crate) fn trimmed(&mut self) {
         *self = Self::default();
     }

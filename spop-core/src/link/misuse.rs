@@ -1,18 +1,21 @@
-//! What a driver did wrong.
+//! Errors of the driver.
 
-/// An input that reports what cannot have happened: a fault of the driver. The reactor has not changed.
+/// A report that contradicts the state of the reactor: a bug of the driver or of its transport. The reactor ignores the report and
+/// is unchanged.
+///
+/// A driver should treat it as a failed transport and call `on_transport_error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// `on_sent` reports more bytes than were outgoing.
+    /// `on_sent` reported more bytes than were outgoing.
     #[error("{sent} bytes were reported as sent, but {outgoing} were outgoing")]
     SentTooMuch {
-        /// What was reported.
+        /// The reported number of bytes.
         sent: usize,
         /// The length of `outgoing()`.
         outgoing: usize,
     },
-    /// `on_write_shut` reports a shutdown that [`Interest::shut`](super::Interest::shut) has not asked for.
+    /// `on_write_shut` was called although [`Interest::shut`](super::Interest::shut) was never set.
     #[error("the write side was reported as shut, which was not asked for")]
     ShutNotAsked,
 }

@@ -1,7 +1,8 @@
-//! What both roles share: the phases of a connection and the table of what is legal in them, frames out of received bytes,
-//! outgoing bytes, fragments in and out, timers, and closing.
+//! What both reactors share: connection phases, the table of legal frames, framing, the outgoing queue, reassembly and
+//! fragmentation, timers, and the close sequence.
 //!
-//! Public here is what a user of either reactor sees of it.
+//! Public are the types that a user of either reactor meets: what a driver is asked to do, why a session ended, and what the peer
+//! or the driver did wrong.
 
 mod closing;
 mod due;

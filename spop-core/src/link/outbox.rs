@@ -1,4 +1,4 @@
-//! Outgoing bytes: frames queued one behind the other, given out as one slice so that one write sends them all.
+//! The outgoing queue: encoded frames in one contiguous buffer, so that one write sends them all.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -8,22 +8,23 @@ use crate::{
     frame::{Flags, FrameType, HEADER_MAX, Header, Ids, put_frame},
 };
 
-/// What an outbox that holds nothing may keep of its memory.
-const KEEP: usize = 512;
+/// The first allocation in bytes, enough for several short answers.
+const INITIAL_CAPACITY: usize = 512;
 
 #[derive(Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
+    /// How many of `bytes` were sent.
     head: usize,
-    /// Output waits for the end of the input.
+    /// Nothing is sent before the input ends.
     pub(super) deferred: bool,
-    /// Output waits for what a drain makes of it.
+    /// A drain holds the queue, to send it together with the DISCONNECT.
     pub(super) held: bool,
-    /// When the first waiting byte came, or the last one left.
+    /// When the queue became non-empty or bytes were last sent: the start of the write timeout.
     pub(super) progress: Timestamp,
 }
 
-/// Lengths only: what the frames hold is of no concern to a log.
+/// Lengths only: payloads must not appear in logs.
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bytes, head: _, deferred, held, progress } = self;
@@ -42,11 +43,11 @@ impl Outbox {
         }
         let most = 4 + HEADER_MAX + payload.len();
         if self.bytes.capacity() - self.bytes.len() < most {
-            self.make_room(most);
+            self.reserve(most);
         }
         let before = self.bytes.len();
         match header.prefix(payload.len()) {
-            // A copy of constant length, and what was too much taken off, is cheaper than one of the right length.
+            // A copy of constant length and a truncation take fewer instructions than a copy of variable length.
             Some((prefix, len)) => {
                 self.bytes.extend_from_slice(&prefix);
                 self.bytes.truncate(before + len);
@@ -56,17 +57,18 @@ impl Outbox {
         }
     }
 
+    /// Makes capacity for `bytes` more. Moves the queue to the front if more than half of the buffer was sent already.
     #[cold]
-    fn make_room(&mut self, bytes: usize) {
+    fn reserve(&mut self, bytes: usize) {
         if self.head > self.bytes.len() / 2 {
             self.bytes.drain(..self.head);
             self.head = 0;
         }
-        self.bytes.reserve(if self.bytes.capacity() == 0 { bytes.max(KEEP) } else { bytes });
+        self.bytes.reserve(if self.bytes.capacity() == 0 { bytes.max(INITIAL_CAPACITY) } else { bytes });
     }
 
-    /// A frame whose identifiers are too long for a register. The header comes in pieces, so that others need not put theirs
-    /// together.
+    /// Slow path: identifiers too long for the header to be built in registers. Taking the header by fields keeps the caller from
+    /// storing it to the stack on the fast path.
     #[inline(never)]
     fn push_any(&mut self, frame_type: FrameType, flags: Flags, ids: Ids, payload: &[u8]) {
         put_frame(&mut self.bytes, Header { frame_type, flags, ids }, payload);
@@ -80,7 +82,7 @@ impl Outbox {
         self.bytes.len() - self.head
     }
 
-    /// What may leave now.
+    /// The bytes that can be sent now; empty while output is deferred or held.
     #[inline]
     pub(super) fn ready(&self) -> &[u8] {
         if self.deferred | self.held {
@@ -104,7 +106,7 @@ impl Outbox {
         self.head = 0;
     }
 
-    /// Gives all memory back that is not in use.
+    /// Frees the buffer if it is empty.
     pub(super) fn trim(&mut self) {
         if self.is_empty() {
             self.clear();
@@ -114,7 +116,7 @@ impl Outbox {
 
 #[cfg(test)]
 impl Outbox {
-    /// What it has room for without asking for more.
+    /// The allocated capacity.
     pub(super) fn memory(&self) -> usize {
         self.bytes.capacity()
     }
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     const ACK: Header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(1, 1) };
-    /// What a frame has besides its payload.
+    /// Length prefix and header of a frame.
     const HEAD: usize = 11;
     const START: Timestamp = Timestamp::from_millis(5);
 
@@ -153,9 +155,9 @@ mod tests {
     fn a_first_short_answer_takes_memory_for_some_and_no_more() {
         let mut out = Outbox::default();
         push(&mut out, 1, 20);
-        assert_eq!(out.bytes.capacity(), KEEP);
+        assert_eq!(out.bytes.capacity(), INITIAL_CAPACITY);
         push(&mut out, 1, 20);
-        assert_eq!(out.bytes.capacity(), KEEP);
+        assert_eq!(out.bytes.capacity(), INITIAL_CAPACITY);
     }
 
     #[test]

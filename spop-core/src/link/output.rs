@@ -1,56 +1,57 @@
-//! Frames into outgoing bytes.
+//! Outgoing frames and fragments.
 
 use super::{Link, Misuse};
 use crate::frame::{Flags, FrameType, Header, Ids};
 
 impl Link {
+    /// Queues a frame.
     #[inline]
     pub(crate) fn push(&mut self, header: Header, payload: &[u8]) {
-        self.active = self.now;
+        self.last_active = self.now;
         self.out.push(self.now, header, payload);
     }
 
-    /// Queues a payload, or a part of one, that leaves in fragments.
+    /// Queues a payload, or a part of one, to be sent in fragments.
     pub(crate) fn push_fragmented(&mut self, frame_type: FrameType, ids: Ids, part: &[u8], complete: bool) {
-        self.active = self.now;
+        self.last_active = self.now;
         self.sending.add(frame_type, ids, part, complete);
         self.pump();
     }
 
-    /// Whether a part of this payload has been queued, and more is to come.
+    /// Whether this payload was queued in part, and its last part is still to come.
     pub(crate) fn is_sending(&self, ids: Ids) -> bool {
         self.sending.contains(ids)
     }
 
-    /// Drops the payloads that have not left whole; returns how many there were.
+    /// Aborts all payloads that are being sent in fragments; returns how many there were.
     pub(crate) fn abort_all_sending(&mut self) -> usize {
         self.sending.abort_all(self.now, &mut self.out)
     }
 
-    /// Ends a payload that is leaving in fragments. False when there is none.
+    /// Aborts an incomplete payload that is being sent in fragments. False if there is none.
     pub(crate) fn abort_sending(&mut self, ids: Ids) -> bool {
         let aborted = self.sending.abort(self.now, ids, &mut self.out);
         self.pump();
         aborted
     }
 
-    /// Whether fragments of any payload have not been queued yet.
+    /// Whether any payload has bytes that are not in a queued fragment yet.
     pub(crate) fn is_fragmenting(&self) -> bool {
         !self.sending.is_empty()
     }
 
-    /// Whether fragments of this payload have not been queued yet.
+    /// Whether this payload has bytes that are not in a queued fragment yet.
     pub(crate) fn is_leaving(&self, ids: Ids) -> bool {
         self.sending.holds(ids)
     }
 
-    /// Forgets the fragments of a payload that were not queued, and tells nobody. `Some` when there were any: true if
-    /// others were queued before.
+    /// Drops the rest of a payload that is being sent in fragments, without an ABORT frame. `None` if there is no such payload;
+    /// `Some(true)` if a fragment of it was queued before.
     pub(crate) fn drop_sending(&mut self, ids: Ids) -> Option<bool> {
         self.sending.remove(ids)
     }
 
-    /// Forgets the rest of an answer for which nobody waits; the peer is told if it has got a part.
+    /// Drops the rest of an answer that was cancelled. Sends an ABORT if a fragment of it was queued before.
     #[inline]
     pub(crate) fn withdraw(&mut self, ids: Ids) {
         if !self.sending.is_empty() {
@@ -61,16 +62,18 @@ impl Link {
         }
     }
 
+    /// Queues further fragments, up to a low-water mark of four frames.
     fn pump(&mut self) {
         let max = self.max_frame_size as usize;
         self.sending.pump(self.now, &mut self.out, max.saturating_sub(self.spare), max.saturating_mul(4));
     }
 
+    /// The bytes that can be sent now.
     pub(crate) fn outgoing(&self) -> &[u8] {
         self.out.ready()
     }
 
-    /// Bytes that wait to leave, be they frames already or not.
+    /// The send backlog in bytes: queued frames, and payloads not yet in fragments.
     pub(crate) fn outgoing_bytes(&self) -> usize {
         self.out.len() + self.sending.bytes()
     }
@@ -79,10 +82,10 @@ impl Link {
         self.out.is_empty() && self.sending.is_empty()
     }
 
-    /// The first `n` outgoing bytes have left.
+    /// The first `n` outgoing bytes were sent.
     ///
     /// # Errors
-    /// When there are fewer. Nothing has changed then.
+    /// [`Misuse::SentTooMuch`] if there are fewer. The state is unchanged then.
     #[inline]
     pub(crate) fn sent(&mut self, n: usize) -> Result<(), Misuse> {
         let outgoing = self.out.ready().len();
@@ -92,20 +95,20 @@ impl Link {
         if n == 0 {
             return Ok(());
         }
-        self.active = self.now;
+        self.last_active = self.now;
         self.out.sent(self.now, n);
 
         if !self.sending.is_empty() {
             self.pump();
         }
         if self.is_closing() && !self.awaits_disconnect() {
-            self.step_since = self.now;
+            self.stage_since = self.now;
             self.advance();
         }
         Ok(())
     }
 
-    /// Gives all memory back that is not in use.
+    /// Frees unused capacity.
     pub(crate) fn trim(&mut self) {
         self.out.trim();
         self.sending.trim();

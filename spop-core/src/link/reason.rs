@@ -1,4 +1,4 @@
-//! Why a connection ended, who ended it, and what was lost.
+//! Why a session ended, who ended it, and what was lost.
 
 use core::fmt;
 
@@ -7,13 +7,13 @@ use bytes::Bytes;
 use super::{Timer, Violation};
 use crate::wire::Status;
 
-/// The end of a session.
+/// The end of a session: its reason, and the work that was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// Why.
+    /// Why the session ended.
     pub reason: CloseReason,
-    /// What was not finished.
+    /// What was unfinished.
     pub lost: Lost,
 }
 
@@ -21,31 +21,31 @@ pub struct Closed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// It was a health check, and it is done.
+    /// The connection was a health check, and was answered.
     HealthCheck,
-    /// It was a health check, and it was refused because the agent is about to shut down.
+    /// The connection was a health check, and was refused because the agent is in lame-duck mode.
     HealthCheckRefused,
     /// The peer sent a DISCONNECT.
     #[non_exhaustive]
     PeerDisconnect {
-        /// Its code.
+        /// The status code (section 3.5).
         status: Status,
-        /// Its words.
+        /// The message, as received.
         message: Bytes,
     },
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     Violation(Violation),
-    /// Something took too long.
+    /// A timer expired.
     Timeout(Timer),
-    /// This side's application wanted it.
+    /// This side sent a DISCONNECT with this status: the application, or a limit, ended the session.
     Disconnect(Status),
-    /// A drain finished: nothing was owed.
+    /// A drain finished with no answer outstanding.
     Drained,
-    /// The peer ended its side, and is owed nothing.
+    /// The peer shut its write side, and no answer is outstanding.
     Eof,
     /// The transport failed.
     Transport,
-    /// This side stopped reading for good, as an HAProxy does whose receive buffer is full.
+    /// This side stopped reading for good. Engine only: it models an HAProxy whose receive buffer is full.
     Stalled,
 }
 
@@ -55,7 +55,7 @@ pub enum CloseReason {
 pub enum Initiator {
     /// This side.
     Us,
-    /// The other side, by its words or its faults.
+    /// The peer, by a DISCONNECT, a violation or the end of its input.
     Peer,
     /// A timer.
     Time,
@@ -64,7 +64,7 @@ pub enum Initiator {
 }
 
 impl CloseReason {
-    /// Who ended it.
+    /// Who ended the session.
     pub const fn initiator(&self) -> Initiator {
         match self {
             Self::HealthCheck | Self::PeerDisconnect { .. } | Self::Violation(_) | Self::Eof => {
@@ -76,7 +76,10 @@ impl CloseReason {
         }
     }
 
-    /// Whether this is how sessions end when all is well.
+    /// Whether sessions end like this in normal operation.
+    ///
+    /// True for health checks, drains, the end of the input, the idle and age timers, and a DISCONNECT of either side with status
+    /// 0 or 2.
     pub const fn is_normal(&self) -> bool {
         match self {
             Self::HealthCheck
@@ -115,7 +118,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What was not finished when a session ended.
+/// Work that was unfinished when a session ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lost {
@@ -166,13 +169,13 @@ mod tests {
     };
 
     #[test]
-    fn every_end_has_its_words_its_initiator_and_its_weight() {
+    fn every_reason_has_its_message_its_initiator_and_whether_it_is_normal() {
         let frame = |len: u32| {
             let error = DecodeError { what: Malformed::Truncated(Piece::FrameHeader), offset: 0 };
             CloseReason::Violation(Violation::BadHeader { len, error })
         };
         let bye = |status| CloseReason::PeerDisconnect { status, message: Bytes::from_static(b"b\x00") };
-        for (reason, words, initiator, normal) in [
+        for (reason, text, initiator, normal) in [
             (CloseReason::HealthCheck, "a health check was answered", Initiator::Peer, true),
             (bye(Status::NORMAL), "the peer disconnected with 0 (normal): \"b\\x00\"", Initiator::Peer, true),
             (bye(Status::TIMEOUT), "the peer disconnected with 2", Initiator::Peer, true),
@@ -193,13 +196,13 @@ mod tests {
             (CloseReason::Transport, "the transport failed", Initiator::Transport, false),
             (CloseReason::Stalled, "this side stopped reading", Initiator::Us, false),
         ] {
-            assert!(reason.to_string().starts_with(words), "{reason}");
+            assert!(reason.to_string().starts_with(text), "{reason}");
             assert_eq!((reason.initiator(), reason.is_normal()), (initiator, normal), "{reason}");
         }
     }
 
     #[test]
-    fn what_was_lost_is_said() {
+    fn the_message_lists_what_was_lost() {
         let mut closed = Closed { reason: CloseReason::Eof, lost: Lost::default() };
         assert!(closed.lost.is_nothing());
         assert_eq!(closed.to_string(), "the peer closed the connection");
@@ -212,15 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_named_by_its_looks() {
-        for (bytes, words) in [
+    fn a_message_names_the_protocol_of_a_foreign_client() {
+        for (bytes, text) in [
             (b"GET ", "an HTTP request"),
             (&[0x16, 0x03, 0x01, 0x02], "a TLS handshake"),
             (b"PROX", "a PROXY header"),
         ] {
             let max = 16_380;
-            let said = Violation::FrameTooBig { len: u32::from_be_bytes(*bytes), max }.to_string();
-            assert!(said.contains(words), "{said}");
+            let message = Violation::FrameTooBig { len: u32::from_be_bytes(*bytes), max }.to_string();
+            assert!(message.contains(text), "{message}");
         }
         let header = Header { frame_type: FrameType::Ack, flags: Flags::NONE, ids: Ids::new(1, 1) };
         assert_eq!(Violation::TooManyPayloads { header, max: 1 }.status(), Status::INTERLACED);

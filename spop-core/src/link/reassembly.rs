@@ -1,4 +1,4 @@
-//! Payloads put together from fragments, within limits, and the memory of those that were refused.
+//! Reassembly of fragmented payloads, within limits, and the list of refused payloads.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
@@ -7,23 +7,25 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Timestamp, config::Limits, frame::Ids};
 
-/// The payloads of a connection whose last fragment has not arrived.
+/// The unfinished payloads of a connection: their last fragment has not arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     sets: Vec<Set>,
-    /// The memory that the sets take.
+    /// Allocated bytes of all payloads.
     bytes: usize,
-    /// Payloads whose remaining fragments are swallowed. HAProxy never ends one that an agent aborted.
+    /// Payloads whose remaining fragments are discarded. HAProxy never sends the last fragment of a payload that the agent aborted.
     refused: VecDeque<Ids>,
 }
 
+/// The fragments of one payload.
 struct Set {
     ids: Ids,
     payload: BytesMut,
+    /// When the last non-empty fragment arrived.
     touched: Timestamp,
 }
 
-/// The length only of what has arrived.
+/// The length of the payload only: payloads must not appear in logs.
 impl fmt::Debug for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ids, payload, touched } = self;
@@ -32,58 +34,61 @@ impl fmt::Debug for Set {
     }
 }
 
-/// What became of a first fragment.
+/// The result of a first fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Begun {
     Kept,
-    /// It exceeds a limit on bytes, and its payload is refused.
+    /// It exceeds a limit on bytes: the payload is refused.
     TooBig,
-    /// As many payloads are unfinished as may be.
+    /// The limit on unfinished payloads is reached.
     TooMany,
 }
 
-/// What became of a further fragment.
+/// The result of a further fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Continued {
     Kept,
-    /// The payload is whole.
+    /// The payload is complete.
     Done(Bytes),
-    /// The payload exceeds a limit on bytes: what had arrived is dropped and the rest refused.
+    /// The payload exceeds a limit on bytes: it is dropped, and its remaining fragments are refused.
     TooBig {
+        /// Bytes that had arrived before this fragment.
         received: usize,
     },
-    /// Of a payload that was refused.
+    /// The payload was refused: the fragment is discarded.
     Swallowed,
+    /// No such payload has begun.
     Unknown,
 }
 
 impl Reassembly {
+    /// The number of unfinished payloads.
     pub(crate) fn len(&self) -> usize {
         self.sets.len()
     }
 
-    /// Whether there is nothing unfinished and nothing refused.
+    /// Whether no payload is unfinished or refused.
     pub(crate) fn is_idle(&self) -> bool {
         self.sets.is_empty() && self.refused.is_empty()
     }
 
-    /// Gives all memory back that is not in use, other than that of payloads which are still growing.
+    /// Frees unused capacity, except that of unfinished payloads.
     pub(crate) fn trim(&mut self) {
         self.sets.shrink_to_fit();
         self.refused.shrink_to_fit();
     }
 
-    /// The memory held, in bytes.
+    /// Allocated bytes of all unfinished payloads.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What has arrived of a payload.
+    /// The bytes of an unfinished payload that have arrived.
     pub(crate) fn get(&self, ids: Ids) -> Option<&[u8]> {
         self.sets.iter().find(|set| set.ids == ids).map(|set| &set.payload[..])
     }
 
-    /// Takes the first fragment of a payload whose identifiers are not in use.
+    /// Begins a payload with its first fragment. The identifiers must not be in use.
     pub(crate) fn begin(&mut self, now: Timestamp, ids: Ids, fragment: &[u8], limits: &Limits) -> Begun {
         self.forget_refused(ids);
         if self.sets.len() >= limits.max_payloads {
@@ -98,7 +103,7 @@ impl Reassembly {
         Begun::Kept
     }
 
-    /// Takes a further fragment.
+    /// Appends a further fragment.
     pub(crate) fn continue_with(
         &mut self,
         now: Timestamp,
@@ -115,7 +120,7 @@ impl Reassembly {
             return if refused { Continued::Swallowed } else { Continued::Unknown };
         };
         let kept = self.sets.get_mut(index).is_some_and(|set| {
-            // An empty fragment brings nothing, and no time.
+            // An empty fragment is no progress and does not restart the timeout.
             if !fragment.is_empty() {
                 set.touched = now;
             }
@@ -135,7 +140,7 @@ impl Reassembly {
         Continued::TooBig { received: set.payload.len() }
     }
 
-    /// Drops a payload; returns how much of it had arrived.
+    /// Drops an unfinished payload; returns how many of its bytes had arrived.
     pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
         let index = self.sets.iter().position(|set| set.ids == ids)?;
         let set = self.sets.swap_remove(index);
@@ -143,7 +148,7 @@ impl Reassembly {
         Some(set.payload.len())
     }
 
-    /// Swallows the fragments of this payload that are still under way.
+    /// Refuses a payload: its remaining fragments are discarded. At the limit, the oldest refusal is forgotten.
     pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
         if self.refused.len() >= limits.max_refused {
             self.refused.pop_front();
@@ -151,25 +156,25 @@ impl Reassembly {
         self.refused.push_back(ids);
     }
 
-    /// Whether this payload was refused; if so it is forgotten now.
+    /// Removes a payload from the list of refused ones. False if it was not listed.
     pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
         let index = self.refused.iter().position(|refused| *refused == ids);
         index.is_some_and(|index| self.refused.remove(index).is_some())
     }
 
-    /// The payload that waits longest for its next fragment, and since when.
+    /// The payload whose last fragment is oldest, and when it arrived.
     pub(crate) fn oldest(&self) -> Option<(Ids, Timestamp)> {
         self.sets.iter().map(|set| (set.ids, set.touched)).min_by_key(|(_, touched)| *touched)
     }
 
-    /// Drops everything; returns which payloads were unfinished.
+    /// Drops all payloads and refusals; returns the identifiers of the unfinished payloads.
     pub(crate) fn clear(&mut self) -> impl ExactSizeIterator<Item = Ids> + use<> {
         core::mem::take(self).sets.into_iter().map(|set| set.ids)
     }
 }
 
-/// Appends a fragment if the payload stays within its limit, and all payloads together, counted by the memory they take,
-/// within theirs. The memory doubles as the payload grows, and is never more than its limit.
+/// Appends a fragment if the payload stays within `max_payload`, and the allocated bytes of all payloads within
+/// `max_payload_bytes`. The capacity doubles as the payload grows, up to `max_payload`.
 fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &Limits) -> bool {
     let len = payload.len() + fragment.len();
     if len > limits.max_payload {
@@ -178,8 +183,8 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
     let had = payload.capacity();
     if len > had {
         let others = *total - had;
-        let room = limits.max_payload_bytes.saturating_sub(others);
-        let want = len.max(2 * had).min(limits.max_payload).min(room);
+        let available = limits.max_payload_bytes.saturating_sub(others);
+        let want = len.max(2 * had).min(limits.max_payload).min(available);
         if want < len {
             return false;
         }
@@ -194,7 +199,7 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
 
 #[cfg(test)]
 impl Reassembly {
-    /// What it has room for without asking for more.
+    /// The allocated capacity, in entries.
     pub(super) fn memory(&self) -> usize {
         self.sets.capacity() + self.refused.capacity()
     }
@@ -249,7 +254,7 @@ mod tests {
         assert_eq!(sets.begin(NOW, B, &[0; 60], &limits), Begun::TooBig);
         assert_eq!(sets.drop_set(A), Some(60));
         assert_eq!((sets.drop_set(A), sets.len(), sets.bytes()), (None, 0, 0));
-        assert!(!sets.is_idle(), "the rest of B may still come");
+        assert!(!sets.is_idle(), "further fragments of B may still arrive");
         assert!(sets.forget_refused(B) && sets.is_idle());
         assert_eq!(sets.begin(NOW, A, &[0; 100], &limits), Begun::Kept);
     }

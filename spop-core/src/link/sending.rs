@@ -1,5 +1,5 @@
-//! Payloads that leave in fragments: one at a time, a further fragment whenever the outgoing bytes run low, so that whole
-//! frames can pass between.
+//! Fragmentation of outgoing payloads. One payload is sent at a time, and a fragment is queued only while the outgoing queue is below
+//! its low-water mark, so that unfragmented frames are sent in between.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
@@ -10,23 +10,26 @@ use crate::{
     frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
 };
 
+/// The payloads that are being sent in fragments.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     jobs: VecDeque<Job>,
+    /// Bytes that are not in a queued fragment yet.
     bytes: usize,
 }
 
 struct Job {
-    /// UNSET once the first fragment has been queued.
+    /// UNSET after the first fragment was queued.
     frame_type: FrameType,
     ids: Ids,
     payload: Vec<u8>,
+    /// How many bytes of the payload were queued.
     sent: usize,
-    /// No more is coming.
+    /// The last part was added.
     complete: bool,
 }
 
-/// The length only of what it sends.
+/// The length of the payload only: payloads must not appear in logs.
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { frame_type, ids, payload, sent, complete } = self;
@@ -47,28 +50,29 @@ impl Sending {
         self.jobs.is_empty()
     }
 
-    /// Gives all memory back that is not in use.
+    /// Frees unused capacity.
     pub(super) fn trim(&mut self) {
         self.jobs.shrink_to_fit();
     }
 
-    /// Bytes that wait to become fragments.
+    /// Bytes that are not in a queued fragment yet.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether a part of this payload was handed in, and more is to come.
+    /// Whether this payload was added in part, and its last part is still to come.
     #[inline]
     pub(super) fn contains(&self, ids: Ids) -> bool {
         !self.is_empty() && self.jobs.iter().any(|job| job.ids == ids && !job.complete)
     }
 
-    /// Whether any of this payload has not become a fragment yet.
+    /// Whether this payload has bytes that are not in a queued fragment yet.
     pub(super) fn holds(&self, ids: Ids) -> bool {
         self.jobs.iter().any(|job| job.ids == ids)
     }
 
-    /// Forgets the rest of a payload and tells nobody. `Some` when there was a rest: true if the peer has got a part.
+    /// Drops the rest of a payload without an ABORT frame. `None` if there is no such payload; `Some(true)` if a fragment of it was
+    /// queued before.
     pub(super) fn remove(&mut self, ids: Ids) -> Option<bool> {
         let index = self.jobs.iter().position(|job| job.ids == ids)?;
         let job = self.jobs.remove(index)?;
@@ -76,7 +80,7 @@ impl Sending {
         Some(job.frame_type == FrameType::Unset)
     }
 
-    /// Adds to a payload; the first part begins it.
+    /// Adds a payload, or a further part of one.
     pub(super) fn add(&mut self, frame_type: FrameType, ids: Ids, part: &[u8], complete: bool) {
         self.bytes += part.len();
         if let Some(job) = self.jobs.iter_mut().find(|job| job.ids == ids && !job.complete) {
@@ -89,7 +93,7 @@ impl Sending {
         }
     }
 
-    /// Forgets the rest of a payload that is not complete, and tells the peer. False when there is no such payload.
+    /// Aborts an incomplete payload: drops its rest and queues an ABORT. False if there is no such payload.
     pub(super) fn abort(&mut self, now: Timestamp, ids: Ids, out: &mut Outbox) -> bool {
         let Some(index) = self.jobs.iter().position(|job| job.ids == ids && !job.complete) else {
             return false;
@@ -101,23 +105,23 @@ impl Sending {
         true
     }
 
-    /// Queues fragments of at most `max` bytes each until `low` bytes wait or no fragment is due.
-    pub(super) fn pump(&mut self, now: Timestamp, out: &mut Outbox, max: usize, low: usize) {
-        while out.len() < low {
+    /// Queues fragments in frames of at most `max` bytes, until the queue reaches the low-water mark or no fragment is due.
+    pub(super) fn pump(&mut self, now: Timestamp, out: &mut Outbox, max: usize, low_water: usize) {
+        while out.len() < low_water {
             let Some(job) = self.jobs.front_mut() else { return };
-            let room = max.saturating_sub(HEADER_MAX).max(1);
+            let capacity = max.saturating_sub(HEADER_MAX).max(1);
             let left = job.rest().len();
-            if left < room && !job.complete {
-                // A source that is still writing: wait until a fragment is full.
+            if left < capacity && !job.complete {
+                // More parts are to come: wait until a fragment is full.
                 return;
             }
-            let last = job.complete && left <= room;
+            let last = job.complete && left <= capacity;
             let header = Header {
                 frame_type: job.frame_type,
                 flags: if last { Flags::FIN } else { Flags::NONE },
                 ids: job.ids,
             };
-            let fragment = left.min(room);
+            let fragment = left.min(capacity);
             out.push(now, header, job.rest().get(..fragment).unwrap_or_default());
             job.frame_type = FrameType::Unset;
             job.sent += fragment;
@@ -128,7 +132,7 @@ impl Sending {
         }
     }
 
-    /// Drops everything, and tells the peer where it has got a part; returns how many payloads were unfinished.
+    /// Aborts all payloads, with an ABORT for each of which a fragment was queued. Returns how many payloads there were.
     pub(super) fn abort_all(&mut self, now: Timestamp, out: &mut Outbox) -> usize {
         let jobs = core::mem::take(self).jobs;
         for job in jobs.iter().filter(|job| job.frame_type == FrameType::Unset) {
@@ -140,7 +144,7 @@ impl Sending {
 
 #[cfg(test)]
 impl Sending {
-    /// What it has room for without asking for more.
+    /// The allocated capacity.
     pub(super) fn memory(&self) -> usize {
         self.jobs.capacity()
     }
@@ -158,7 +162,7 @@ mod tests {
     const B: Ids = Ids::new(2, 1);
     const MAX: usize = 256;
 
-    /// What waits in an outbox: type, identifiers, flags and length of payload of each frame. It is sent.
+    /// Sends what is queued: type, identifiers, flags and payload length of each frame.
     fn drain(out: &mut Outbox) -> Vec<(FrameType, Ids, u32, usize)> {
         let bytes = out.ready().to_vec();
         out.sent(NOW, bytes.len());
@@ -174,20 +178,23 @@ mod tests {
         frames
     }
 
-    const ROOM: usize = MAX - HEADER_MAX;
+    const FRAGMENT: usize = MAX - HEADER_MAX;
 
     #[test]
     fn a_payload_leaves_in_fragments_and_whole_frames_pass_between() {
         let (mut sending, mut out) = (Sending::default(), Outbox::default());
-        sending.add(FrameType::Ack, A, &vec![0; 2 * ROOM + 1], true);
+        sending.add(FrameType::Ack, A, &vec![0; 2 * FRAGMENT + 1], true);
         sending.add(FrameType::Ack, B, b"b", true);
         sending.pump(NOW, &mut out, MAX, 1);
         out.push(NOW, Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::new(3, 1) }, b"");
-        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM), (FrameType::Ack, Ids::new(3, 1), 1, 0)]);
+        assert_eq!(
+            drain(&mut out),
+            [(FrameType::Ack, A, 0, FRAGMENT), (FrameType::Ack, Ids::new(3, 1), 1, 0)]
+        );
         sending.pump(NOW, &mut out, MAX, 10_000);
         assert_eq!(
             drain(&mut out),
-            [(FrameType::Unset, A, 0, ROOM), (FrameType::Unset, A, 1, 1), (FrameType::Ack, B, 1, 1)]
+            [(FrameType::Unset, A, 0, FRAGMENT), (FrameType::Unset, A, 1, 1), (FrameType::Ack, B, 1, 1)]
         );
         assert!(sending.is_empty() && sending.bytes() == 0);
     }
@@ -198,12 +205,12 @@ mod tests {
         sending.add(FrameType::Ack, A, &[0; 10], false);
         sending.pump(NOW, &mut out, MAX, 10_000);
         assert!(out.is_empty() && sending.contains(A));
-        sending.add(FrameType::Ack, A, &vec![0; ROOM], false);
+        sending.add(FrameType::Ack, A, &vec![0; FRAGMENT], false);
         sending.pump(NOW, &mut out, MAX, 10_000);
         sending.add(FrameType::Ack, A, &[], true);
         assert!(!sending.contains(A));
         sending.pump(NOW, &mut out, MAX, 10_000);
-        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM), (FrameType::Unset, A, 1, 10)]);
+        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, FRAGMENT), (FrameType::Unset, A, 1, 10)]);
     }
 
     #[test]
@@ -215,7 +222,7 @@ mod tests {
         assert_eq!((sending.remove(B), sending.bytes()), (Some(false), 10));
         assert!(sending.abort(NOW, A, &mut out));
         assert_eq!(sending.bytes(), 0);
-        sending.add(FrameType::Ack, A, &[0; ROOM + 5], false);
+        sending.add(FrameType::Ack, A, &[0; FRAGMENT + 5], false);
         sending.pump(NOW, &mut out, MAX, 10_000);
         assert_eq!(sending.bytes(), 5);
         assert_eq!((sending.remove(A), sending.bytes()), (Some(true), 0));
@@ -225,15 +232,15 @@ mod tests {
     #[test]
     fn a_fragment_that_is_just_full_leaves() {
         let (mut sending, mut out) = (Sending::default(), Outbox::default());
-        sending.add(FrameType::Ack, A, &[0; ROOM], false);
+        sending.add(FrameType::Ack, A, &[0; FRAGMENT], false);
         sending.pump(NOW, &mut out, MAX, 10_000);
-        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, ROOM)]);
+        assert_eq!(drain(&mut out), [(FrameType::Ack, A, 0, FRAGMENT)]);
     }
 
     #[test]
     fn no_fragment_is_made_while_enough_waits() {
         let (mut sending, mut out) = (Sending::default(), Outbox::default());
-        sending.add(FrameType::Ack, A, &[0; 3 * ROOM], true);
+        sending.add(FrameType::Ack, A, &[0; 3 * FRAGMENT], true);
         sending.pump(NOW, &mut out, MAX, 1);
         let waits = out.len();
         sending.pump(NOW, &mut out, MAX, waits);
@@ -245,14 +252,14 @@ mod tests {
     #[test]
     fn an_abort_says_what_the_peer_has_seen() {
         let (mut sending, mut out) = (Sending::default(), Outbox::default());
-        sending.add(FrameType::Ack, A, &vec![0; ROOM + 1], false);
+        sending.add(FrameType::Ack, A, &vec![0; FRAGMENT + 1], false);
         sending.add(FrameType::Ack, B, b"b", false);
         sending.pump(NOW, &mut out, MAX, 10_000);
         assert!(sending.abort(NOW, B, &mut out));
         assert_eq!(sending.abort_all(NOW, &mut out), 1);
         assert_eq!(
             drain(&mut out),
-            [(FrameType::Ack, A, 0, ROOM), (FrameType::Ack, B, 3, 0), (FrameType::Unset, A, 3, 0)]
+            [(FrameType::Ack, A, 0, FRAGMENT), (FrameType::Ack, B, 3, 0), (FrameType::Unset, A, 3, 0)]
         );
         assert!(sending.is_empty() && !sending.abort(NOW, A, &mut out));
     }

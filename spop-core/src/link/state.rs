@@ -1,11 +1,11 @@
-//! The state that both reactors stand on.
+//! The connection state that both reactors build on.
 
 use super::{
     Closing, Layers, Phase, Side, memory::Memory, outbox::Outbox, reassembly::Reassembly, sending::Sending,
 };
 use crate::Timestamp;
 
-/// One connection, whichever side of it this is.
+/// The state of one connection, for either role.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
 pub(crate) struct Link {
@@ -16,31 +16,33 @@ pub(crate) struct Link {
     pub(crate) reassembly: Reassembly,
     pub(super) out: Outbox,
     pub(super) sending: Sending,
-    /// How many bytes of its frame a fragment leaves free.
+    /// Bytes that each outgoing fragment stays below the frame size.
     pub(super) spare: usize,
     pub(super) closing: Closing,
     pub(super) layers: Layers,
-    /// The latest time that any input told.
+    /// The current time: the latest that any input carried.
     pub(super) now: Timestamp,
-    /// When the connection was opened; once it is closing, when that began.
+    /// When the connection was opened or, in `Phase::Closing`, when closing began.
     pub(super) since: Timestamp,
-    /// When a frame last came or left.
-    pub(super) active: Timestamp,
-    /// The last time that this side did not read, because of a limit. Until then the peer could not be late.
-    pub(super) stopped: Timestamp,
-    /// Since when a frame has been arriving, and how much of it is there.
+    /// When a frame was last received, queued or sent.
+    pub(super) last_active: Timestamp,
+    /// When this side last applied backpressure. Frame and fragment timeouts start no earlier: the peer could not send.
+    pub(super) backpressure_at: Timestamp,
+    /// The frame that has arrived in part: since when, and how many of its bytes are there.
     pub(super) partial: Option<(Timestamp, usize)>,
+    /// The deadline of the drain; `None` without a drain.
     pub(super) drain_by: Option<Timestamp>,
-    /// When the current step of closing was begun, or has last come on.
-    pub(super) step_since: Timestamp,
+    /// When the current close stage began or last made progress.
+    pub(super) stage_since: Timestamp,
     pub(super) eof: bool,
-    /// Frames were left unused because of a limit.
+    /// Backpressure: complete frames may be left in the input.
     pub(super) paused: bool,
-    /// An engine that neither reads nor writes any more, and does not close either.
+    /// Engine only: the connection stalls. It no longer reads or writes, and does not close.
     pub(super) mute: bool,
-    /// The driver was asked to shut the write side.
+    /// [`Interest::shut`](super::Interest::shut) was set at least once.
     pub(super) shut_asked: bool,
     pub(crate) memory: Memory,
+    /// Frames of unknown type.
     pub(super) skipped: u64,
 }
 
@@ -58,11 +60,11 @@ impl Link {
             layers: Layers::Plain,
             now,
             since: now,
-            active: now,
-            stopped: now,
+            last_active: now,
+            backpressure_at: now,
             partial: None,
             drain_by: None,
-            step_since: now,
+            stage_since: now,
             eof: false,
             paused: false,
             mute: false,
@@ -76,35 +78,36 @@ impl Link {
         self.layers = layers;
     }
 
+    /// Queues all output until the input ends.
     pub(crate) fn defer_output(&mut self) {
         self.out.deferred = true;
     }
 
-    /// When a frame last came or left.
+    /// When a frame was last received, queued or sent.
     pub(crate) fn last_active(&self) -> Timestamp {
-        self.active
+        self.last_active
     }
 
     pub(crate) fn is_deferred(&self) -> bool {
         self.out.deferred
     }
 
-    /// Holds back what is to be sent, or lets it go.
+    /// Holds the outgoing queue, or releases it. After the end of the input and while closing, it is never held.
     pub(crate) fn hold_output(&mut self, held: bool) {
         self.out.held = held && !self.eof && !self.is_closing();
     }
 
-    /// Since when output has been held back that could leave.
+    /// Since when queued output has been held; `None` if nothing is held.
     pub(crate) fn held_since(&self) -> Option<Timestamp> {
         (self.out.held && !self.out.is_empty()).then_some(self.out.progress)
     }
 
-    /// Makes fragments shorter than their frames could hold, by this much.
+    /// Keeps outgoing fragments this many bytes below the frame size.
     pub(crate) fn spare(&mut self, bytes: usize) {
         self.spare = bytes;
     }
 
-    /// Moves the time on, never back.
+    /// Advances the time, and returns it. The time never goes back.
     pub(crate) fn tick(&mut self, now: Timestamp) -> Timestamp {
         self.now = self.now.max(now);
         self.now
@@ -126,29 +129,29 @@ impl Link {
         self.skipped
     }
 
-    /// Bytes of a frame that has not arrived whole.
+    /// Bytes of a frame that has arrived in part.
     pub(crate) fn partial_bytes(&self) -> usize {
         self.partial.map_or(0, |(_, bytes)| bytes)
     }
 
-    /// Reading has stopped, and may go on from now on.
-    pub(crate) fn reading_stopped(&mut self) {
-        self.stopped = self.now;
+    /// Backpressure is in effect now.
+    pub(crate) fn under_backpressure(&mut self) {
+        self.backpressure_at = self.now;
     }
 
-    /// The frame under way is not waited for any more.
+    /// Stops the timeout of the frame that has arrived in part.
     pub(crate) fn forget_partial(&mut self) {
         self.partial = None;
     }
 
-    /// Whether frames were left unused because of a limit.
+    /// Whether backpressure may have left complete frames in the input.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
 }
 
 impl Side {
-    /// The other one.
+    /// The other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {

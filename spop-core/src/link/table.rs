@@ -1,29 +1,29 @@
-//! Which frame is legal when, from whom: one table that does not know its role.
+//! The table of legal frames by phase, sender, type and flags. It is the same for both roles.
 //!
-//! The receiver of an illegal frame reads it as a [`Violation`](super::Violation); a sender never sends one.
+//! The receiver of an illegal frame reports it as a [`Violation`](super::Violation); the reactors never send one.
 
 use crate::frame::{Flags, FrameType};
 
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// HAProxy, or whoever asks.
+    /// The side that sends NOTIFY frames: HAProxy.
     Engine,
-    /// Who answers.
+    /// The side that answers them.
     Agent,
 }
 
-/// How far a connection has come, as both sides see it.
+/// The phase of a connection, the same for both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// No frame was exchanged.
+    /// Open; no frame was exchanged.
     Connected,
     /// The engine has sent its HELLO.
     Greeted,
     /// The agent has sent its HELLO.
     Established,
-    /// A DISCONNECT was sent by either side, or the connection ends without one.
+    /// Either side has sent a DISCONNECT, or the connection ends without one.
     Closing,
 }
 
@@ -32,47 +32,47 @@ impl Phase {
     pub const ALL: [Self; 4] = [Self::Connected, Self::Greeted, Self::Established, Self::Closing];
 }
 
-/// What a frame is to its receiver.
+/// The meaning of a frame for its receiver, by its type and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The HELLO that is due.
+    /// The HELLO that is expected in this phase.
     Hello,
-    /// A payload in one frame.
+    /// An unfragmented payload.
     Whole,
     /// The first fragment of a payload.
     First,
-    /// A further fragment.
+    /// A fragment that is neither the first nor the last.
     More,
     /// The last fragment.
     Last,
-    /// The payload is to be forgotten.
+    /// The payload is aborted.
     Abort,
     /// The sender ends the session.
     Disconnect,
-    /// Of unknown type: skipped and counted.
+    /// The type is unknown: the frame is skipped and counted.
     Skip,
-    /// Too late to matter.
+    /// The connection is closing: the frame is discarded.
     Discard,
-    /// Against the protocol.
+    /// The frame is illegal.
     Illegal(Illegal),
 }
 
-/// Why a frame is against the protocol, as far as its type and flags tell.
+/// Why a frame is illegal, by its type and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Illegal {
-    /// The handshake must come first.
+    /// It precedes the sender's HELLO.
     BeforeHello,
-    /// The handshake was done already.
+    /// It is a second HELLO.
     SecondHello,
-    /// Only the other side sends such frames.
+    /// Only the other side may send this type.
     WrongSide,
-    /// A HELLO or DISCONNECT must be whole.
+    /// It is a HELLO or DISCONNECT without FIN.
     Fragmented,
 }
 
-/// What a frame of this type with these flags is, when `sender` sends it in this phase.
+/// The meaning of a frame of this type with these flags, sent by `sender` in this phase.
 ///
 /// | phase | engine sends | agent sends |
 /// |---|---|---|

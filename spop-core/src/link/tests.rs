@@ -1,4 +1,4 @@
-//! A link by itself: what comes and goes, what it waits for, and until when.
+//! The link alone: frames in and out, interest and deadlines.
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
@@ -26,7 +26,7 @@ fn at(seconds: u64) -> Timestamp {
     START + Duration::from_secs(seconds)
 }
 
-/// The next deadline of one that owes nothing and reads.
+/// The next deadline without outstanding answers or backpressure.
 fn next(link: &Link) -> Option<(Timestamp, Timer)> {
     link.deadline(&Timeouts::default(), false, false)
 }
@@ -37,7 +37,7 @@ fn frame(frame_type: FrameType, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Everything leaves; returns how much that was.
+/// Sends all outgoing bytes; returns how many.
 fn send_all(link: &mut Link) -> usize {
     let n = link.outgoing().len();
     link.sent(n).unwrap();
@@ -98,7 +98,7 @@ fn closing_asks_for_one_step_after_the_other() {
     link.input_ended();
     assert_eq!(link.interest(false, false), Interest { close: true, ..Interest::default() });
     assert_eq!(next(&link), None);
-    link.step_overdue();
+    link.stage_timed_out();
     assert_eq!(link.closing.current(), Some(Stage::Close));
 }
 
@@ -107,15 +107,15 @@ fn a_step_that_is_overdue_is_left_and_what_cannot_leave_is_given_up() {
     let mut link = established();
     link.close();
     assert_eq!(link.interest(false, false).shut, Some(Layer::Transport));
-    link.step_overdue();
+    link.stage_timed_out();
     assert_eq!(link.closing.current(), Some(Stage::Linger));
-    link.step_overdue();
+    link.stage_timed_out();
     assert!(link.interest(false, false).close);
 
     let mut link = established();
     link.push(ACK, b"");
     link.close();
-    // Some of it leaves each time, but it has to end.
+    // A slow flush makes progress, but its total time is limited.
     for seconds in 0..9 {
         link.tick(at(seconds));
         link.sent(1).unwrap();
@@ -124,7 +124,7 @@ fn a_step_that_is_overdue_is_left_and_what_cannot_leave_is_given_up() {
     link.tick(at(9));
     link.sent(1).unwrap();
     assert_eq!(next(&link), Some((at(10), Timer::Linger)));
-    link.step_overdue();
+    link.stage_timed_out();
     assert!(link.interest(false, false).close && link.outgoing().is_empty());
 }
 
@@ -157,10 +157,10 @@ fn after_a_disconnect_the_close_of_the_peer_is_awaited_before_the_write_side_is_
         link.write_shut(Progress::Done).unwrap();
     }
     assert!(link.interest(false, false).close);
-    // It does not: what was waited for once is not waited for again.
+    // The peer does not close: there is no second linger timeout after the shutdown.
     let mut link = disconnected();
     link.tick(at(1));
-    link.step_overdue();
+    link.stage_timed_out();
     for layer in [Layer::Data, Layer::Transport] {
         assert_eq!(link.interest(false, false).shut, Some(layer));
         link.write_shut(Progress::Done).unwrap();
@@ -199,11 +199,15 @@ fn a_frame_under_way_has_its_time_unless_nobody_reads() {
         link.tick(at(1));
         begin(&mut link, &limits);
         assert_eq!(next(&link), Some((at(11), timer)), "and no idle timer");
-        assert_eq!(link.deadline(&Timeouts::default(), false, true), None, "a peer cannot be late then");
+        assert_eq!(
+            link.deadline(&Timeouts::default(), false, true),
+            None,
+            "no frame timeout under backpressure"
+        );
         link.tick(at(5));
-        link.reading_stopped();
-        assert_eq!(next(&link), Some((at(15), timer)), "from when reading went on");
-        // Without a timeout of its own it is idle.
+        link.under_backpressure();
+        assert_eq!(next(&link), Some((at(15), timer)), "the timeout restarts when backpressure ends");
+        // Without a frame timeout, the idle timeout applies.
         let patient = Timeouts { frame: None, ..Timeouts::default() };
         assert_eq!(link.deadline(&patient, false, false), Some((at(600), Timer::Idle)));
         assert_eq!(link.deadline(&patient, true, false), None);
@@ -259,7 +263,7 @@ fn what_waits_to_be_sent_has_its_time_unless_it_waits_for_something_else() {
     held.hold_output(false);
     assert_eq!(next(&held), Some((at(30), Timer::Write)));
 
-    // A part of an answer that is no fragment yet is the application's to go on with.
+    // A part too short for a fragment waits for the application's next part: no timeout.
     let mut part = established();
     part.push_fragmented(FrameType::Ack, A, b"x", false);
     assert_eq!(next(&part), None);
@@ -333,11 +337,11 @@ fn a_whole_payload_is_found_if_it_is_there_and_of_its_type_and_not_too_long() {
 
 #[test]
 fn an_answer_in_fragments_can_be_ended_while_it_is_made() {
-    const ROOM: usize = MAX as usize - HEADER_MAX;
+    const FRAGMENT: usize = MAX as usize - HEADER_MAX;
     let begun = |parts: usize| {
         let mut link = established();
         for _ in 0..parts {
-            link.push_fragmented(FrameType::Ack, A, &[0; ROOM], false);
+            link.push_fragmented(FrameType::Ack, A, &[0; FRAGMENT], false);
         }
         send_all(&mut link);
         link
@@ -348,7 +352,7 @@ fn an_answer_in_fragments_can_be_ended_while_it_is_made() {
         bytes
     };
     let mut link = begun(1);
-    assert!(link.is_sending(A) && !link.is_sending(B), "what there was is gone, but more is to come");
+    assert!(link.is_sending(A) && !link.is_sending(B), "the first part was sent, and more is to come");
     assert!(!link.abort_sending(B));
     assert!(link.abort_sending(A));
     assert!(!link.is_sending(A));
@@ -366,7 +370,7 @@ fn an_answer_in_fragments_can_be_ended_while_it_is_made() {
     let mut link = begun(0);
     link.push_fragmented(FrameType::Ack, A, b"x", false);
     link.withdraw(A);
-    assert!(link.nothing_to_send(), "the peer has seen nothing of it");
+    assert!(link.nothing_to_send(), "no fragment was queued");
 }
 
 #[test]
@@ -396,14 +400,14 @@ fn memory_is_given_back_when_it_is_asked_for() {
 }
 
 #[test]
-fn each_illegal_frame_has_its_words() {
-    for (why, words) in [
+fn each_illegal_frame_has_its_message() {
+    for (why, text) in [
         (Illegal::BeforeHello, "the handshake must come first"),
         (Illegal::SecondHello, "the handshake was done already"),
         (Illegal::WrongSide, "only the other side sends such frames"),
         (Illegal::Fragmented, "such a frame must not be fragmented"),
     ] {
-        let said = alloc::format!("{}", Violation::Illegal { header: ACK, why });
-        assert!(said.contains(words), "{said}");
+        let message = alloc::format!("{}", Violation::Illegal { header: ACK, why });
+        assert!(message.contains(text), "{message}");
     }
 }

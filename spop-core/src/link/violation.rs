@@ -1,4 +1,4 @@
-//! What a peer did wrong, and the status that says so: the one place where an error becomes a code.
+//! Protocol violations of the peer, and their mapping to status codes: the only place where an error becomes a code.
 
 use core::fmt;
 
@@ -9,47 +9,47 @@ use crate::{
     wire::Status,
 };
 
-/// A breach of the protocol by the peer. It ends the connection with [`status`](Self::status).
+/// A violation of the protocol by the peer. It ends the session with a DISCONNECT that has this [`status`](Self::status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A length prefix announces more than was negotiated.
+    /// A length prefix exceeds the frame size in effect.
     #[error("a frame of {len} bytes announced, more than the {max} agreed{}", Hint(*len))]
     #[non_exhaustive]
     FrameTooBig {
-        /// What the prefix says.
+        /// The announced length, in bytes.
         len: u32,
-        /// The most that is accepted now.
+        /// The limit: the agreed `max-frame-size`, or less before the handshake.
         max: u32,
     },
-    /// A frame is too short to have a header, or its header is malformed.
+    /// A frame is too short for a header, or its header is malformed.
     #[error("a frame of {len} bytes has no valid header: malformed {error}")]
     #[non_exhaustive]
     BadHeader {
         /// The frame's length.
         len: u32,
-        /// What is wrong.
+        /// What is wrong with it.
         error: DecodeError,
     },
-    /// A frame came that this phase, or this side, does not allow.
+    /// A frame is illegal in this phase or from this side.
     #[error("{header}: {}", illegal(*why))]
     #[non_exhaustive]
     Illegal {
         /// The frame.
         header: Header,
-        /// What about it.
+        /// Why it is illegal.
         why: Illegal,
     },
-    /// A HELLO came with identifiers other than 0/0.
+    /// The identifiers of a HELLO are not 0/0.
     #[error("{0}: the identifiers of a HELLO must be 0/0")]
     HelloIds(Header),
-    /// A HELLO cannot be accepted.
+    /// A HELLO is malformed or unacceptable.
     #[error("{frame_type}: {error}")]
     #[non_exhaustive]
     Hello {
         /// Which of the two.
         frame_type: FrameType,
-        /// What is wrong.
+        /// What is wrong with it.
         error: HelloError,
     },
     /// The `engine-id` is longer than the configured limit.
@@ -61,13 +61,13 @@ pub enum Violation {
         /// The limit.
         max: usize,
     },
-    /// A DISCONNECT cannot be understood.
+    /// A DISCONNECT is malformed.
     #[error("{frame_type}: {error}")]
     #[non_exhaustive]
     Disconnect {
         /// Which of the two.
         frame_type: FrameType,
-        /// What is wrong.
+        /// What is wrong with it.
         error: DisconnectError,
     },
     /// The payload of a NOTIFY or ACK is malformed.
@@ -76,13 +76,13 @@ pub enum Violation {
     Payload {
         /// The frame, or the last fragment.
         header: Header,
-        /// What is wrong.
+        /// What is wrong with it.
         error: DecodeError,
     },
-    /// A fragment came though this side has not announced that it accepts them.
+    /// A fragment was received although this side did not announce the fragmentation capability.
     #[error("{0}: a fragment, though the capability was not announced")]
     FragmentationNotAnnounced(Header),
-    /// A payload was begun while as many others are unfinished as are allowed.
+    /// A fragmented payload began while [`max_payloads`](crate::config::Limits::max_payloads) others were unfinished.
     #[error("{header}: begins a payload while {max} others are unfinished")]
     #[non_exhaustive]
     TooManyPayloads {
@@ -91,22 +91,22 @@ pub enum Violation {
         /// The limit.
         max: usize,
     },
-    /// A fragment belongs to no payload that was begun.
+    /// A fragment belongs to no payload that has begun.
     #[error("{0}: a fragment of a payload that was not begun")]
     NoSuchPayload(Header),
-    /// A frame that must arrive in one piece did not.
+    /// A frame that must arrive in one read arrived in several. Engine only, where it models an HAProxy that requires this.
     #[error("{0}: did not arrive in one piece")]
     Split(FrameType),
-    /// Something followed the AGENT-HELLO of a health check.
+    /// Bytes followed the AGENT-HELLO of a health check. Engine only.
     #[error("{0} bytes follow the answer to a health check")]
     AfterHealthCheck(usize),
-    /// An ACK answers nothing that was asked.
+    /// An ACK matches no NOTIFY. Engine only.
     #[error("ACK {0}: answers no NOTIFY")]
     NoSuchNotify(Ids),
 }
 
 impl Violation {
-    /// The status code of section 3.5 for it.
+    /// The status code (section 3.5) that the DISCONNECT carries.
     pub const fn status(&self) -> Status {
         match self {
             Self::FrameTooBig { .. } => Status::TOO_BIG,
@@ -127,8 +127,9 @@ impl Violation {
         }
     }
 
-    /// What the peer speaks instead of SPOP, such as `an HTTP request`, if its bytes tell: it is a client of another
-    /// protocol, on the wrong port. Such clients come again and again, and are no fault of HAProxy or the agent.
+    /// The other protocol that the peer speaks, such as `an HTTP request`, if its first bytes identify one.
+    ///
+    /// Such a client has the wrong port. It is no fault of HAProxy or of the agent, and may be logged at a lower level.
     pub const fn foreign(&self) -> Option<&'static str> {
         match self {
             Self::FrameTooBig { len, .. } => foreign::recognize(len.to_be_bytes()),
@@ -146,7 +147,7 @@ const fn illegal(why: Illegal) -> &'static str {
     }
 }
 
-/// What the first bytes of a client of another protocol read as, behind the message.
+/// Appends the protocol that the first bytes identify to the message.
 struct Hint(u32);
 
 impl fmt::Display for Hint {
