@@ -1,4 +1,4 @@
-//! What a reactor says is to be done.
+//! Actions of the agent's reactor, and the data they carry.
 
 use core::{fmt, time::Duration};
 
@@ -10,74 +10,77 @@ use crate::{
     link::Closed,
 };
 
-/// What follows from an input: one action at most for each.
+/// The result of an input: what the caller has to do next.
 ///
-/// It borrows the input `'i`, and never the reactor.
+/// It may borrow the input `'i`; it never borrows the reactor. After one of the first five
+/// variants, repeat the call that returned it, with the rest of the input.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves HAProxy waiting"]
 #[non_exhaustive]
 pub enum Action<'i> {
-    /// The handshake is done. Go on with the input.
+    /// The handshake is complete.
     Established(Session),
-    /// HAProxy asks: run these messages and answer with the ticket, now or later. Go on with the input.
+    /// A NOTIFY arrived: run its messages and answer with the ticket, now or later.
     RunMessages(Notify<'i>),
-    /// A fragment of this payload came, not the last; [`arriving`](super::AgentReactor::arriving) shows what is there.
-    /// Only with `watch_fragments`. Go on with the input.
+    /// A fragment of this NOTIFY arrived, and it is not the last; [`arriving`](super::AgentReactor::arriving) returns what has arrived.
+    /// Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
     FragmentArrived(Ids),
-    /// A payload that was arriving in fragments is dropped; its messages will not come. Go on with the input.
+    /// A fragmented NOTIFY was dropped before it was complete. Its messages will not be run.
     AbortFragment(Aborted),
-    /// The peer no longer waits for this answer: stop the work. Go on with the input.
+    /// A NOTIFY needs no answer any more: stop the work. Its ticket is void.
     CancelMessages(Cancelled),
-    /// There is no more to be done with the input; frames wait to be sent.
+    /// The input is exhausted, and bytes are queued: write [`outgoing`](super::AgentReactor::outgoing).
     SendFrames,
-    /// There is no more to be done with the input, and nothing to be sent.
+    /// The input is exhausted, and nothing is queued: read more.
     WantBytes {
-        /// How many bytes are missing at least for the next step.
+        /// At least this many bytes are missing for the next action.
         at_least: usize,
     },
-    /// A limit is reached: the input waits until answers were given and sent.
+    /// Backpressure: a limit is reached. The rest of the input stays unused until [`Interest::resume`](crate::Interest::resume) is
+    /// set.
     Paused,
-    /// The session is over. Tickets are worthless now. Follow [`interest`](super::AgentReactor::interest) until it says
-    /// close. Returned once.
+    /// The session is over, and all tickets are void. Apply [`interest`](super::AgentReactor::interest) until it says `close`.
+    /// Returned once.
     Close(Closed),
 }
 
-/// A session: what both sides agreed on.
+/// The parameters of a session, as agreed in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
-    /// The version of the protocol.
+    /// The version of SPOP.
     pub version: Version,
-    /// The longest frame, without its length prefix.
+    /// The longest frame in bytes, without its length prefix: the lower of both sides' limits.
     pub max_frame_size: u32,
-    /// What may be used: pipelining and async when both sides want them, fragmentation when this side receives fragments.
+    /// The capabilities in effect: pipelining and async if both sides announced them, fragmentation if this side accepts fragments.
     pub capabilities: Capabilities,
-    /// What the peer announced; with fragmentation among it, answers may leave in fragments.
+    /// The capabilities that the peer announced. With fragmentation, long answers are sent in fragments.
     pub peer_capabilities: Capabilities,
-    /// The longest frame that the peer offered to send.
+    /// The `max-frame-size` that the peer announced.
     pub peer_max_frame_size: u32,
-    /// Whose connection it is, as the peer says. HAProxy 2.6 and 3.0 have one for each thread.
+    /// The `engine-id` that the peer announced. HAProxy 2.6 and 3.0 send one per thread.
     pub engine_id: Option<Bytes>,
 }
 
 impl Session {
-    /// The engine-id, when answers may take any connection that has it.
+    /// The engine-id, if async is in effect: an answer may then take any connection with the same engine-id.
     pub fn shared_engine(&self) -> Option<&Bytes> {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
 
-    /// Whether HAProxy fails requests because of the session's frame size: the peer offered longer frames and cannot send
-    /// fragments. Since 3.1 such a request fails with error 259; up to 3.0 HAProxy disconnects with status 10. The agent does
-    /// not see the request.
+    /// Whether HAProxy fails long requests because of this side's frame size: the peer announced a larger one and does not send
+    /// fragments. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy disconnects with status 10. The
+    /// agent never sees the request.
     pub fn loses_long_requests(&self) -> bool {
         let fragments =
             self.capabilities.contains(Capabilities::FRAGMENTATION) && !self.peer_is_multiplexer();
         self.max_frame_size < self.peer_max_frame_size && !fragments
     }
 
-    /// Whether the peer is taken for HAProxy 3.1 or later (the SPOP multiplexer): it announces neither async nor
-    /// fragmentation. Such a peer never fragments, has at most 20 requests on a connection (1 without pipelining), and abandons
-    /// requests silently. HAProxy 2.6 and 3.0 with `no option async` look the same.
+    /// Whether the peer appears to be HAProxy 3.1 or later (the SPOP multiplexer): it announces neither async nor fragmentation.
+    ///
+    /// Such a peer never sends fragments, has at most 20 requests on a connection (1 without pipelining), and abandons requests
+    /// without notice. HAProxy 2.6 and 3.0 with `no option async` announce the same.
     pub fn peer_is_multiplexer(&self) -> bool {
         is_multiplexer(self.peer_capabilities)
     }
@@ -87,15 +90,15 @@ pub(super) fn is_multiplexer(peer: Capabilities) -> bool {
     !peer.contains(Capabilities::ASYNC) && !peer.contains(Capabilities::FRAGMENTATION)
 }
 
-/// A NOTIFY.
+/// A NOTIFY that has arrived in full, with the ticket to answer it.
 ///
-/// Dropping it, or leaking it, changes nothing but that its ticket stays unanswered.
+/// If it is dropped, its ticket stays unanswered until [`Timeouts::message`](crate::config::Timeouts::message).
 #[must_use = "HAProxy waits for an answer"]
 pub struct Notify<'i> {
-    /// The right to answer.
+    /// The ticket for the answer.
     pub ticket: Ticket,
-    /// What is asked. It borrows the input `'i`, unless it came in fragments;
-    /// [`into_owned`](NotifyPayload::into_owned) is for answers that come later.
+    /// The messages. They borrow the input `'i`, unless they arrived in fragments; use [`into_owned`](NotifyPayload::into_owned) to
+    /// keep them beyond the input.
     pub payload: NotifyPayload<'i>,
 }
 
@@ -107,7 +110,7 @@ impl Notify<'_> {
     }
 }
 
-/// The number of messages only; [`Messages`] show themselves.
+/// The number of messages only: payloads must not appear in logs.
 impl fmt::Debug for Notify<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let messages = self.messages().len();
@@ -115,29 +118,29 @@ impl fmt::Debug for Notify<'_> {
     }
 }
 
-/// A payload in fragments that will not be run.
+/// A fragmented NOTIFY that was dropped before it was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Aborted {
-    /// Whose payload it is.
+    /// STREAM-ID and FRAME-ID of the NOTIFY.
     pub ids: Ids,
-    /// How many bytes of it had arrived.
+    /// How many bytes of its payload had arrived.
     pub received: usize,
-    /// Why.
+    /// Why it was dropped.
     pub why: Abort,
 }
 
-/// Why a payload was dropped.
+/// Why a fragmented NOTIFY was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Abort {
-    /// The peer said so.
+    /// The peer aborted it.
     Peer,
-    /// The same identifiers began anew.
+    /// A new NOTIFY with the same identifiers began.
     Superseded,
-    /// It exceeds a limit. The peer was told, and the rest will be swallowed.
+    /// It exceeds a limit. The peer receives an ACK with ABORT, and further fragments are discarded.
     TooBig,
-    /// The next fragment did not come in time. The peer was told, and the rest will be swallowed.
+    /// The next fragment did not arrive in time. The peer receives an ACK with ABORT, and further fragments are discarded.
     TimedOut,
 }
 
@@ -145,29 +148,31 @@ pub enum Abort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cancelled {
-    /// Whose answer it would have been.
+    /// The ticket, which is void now.
     pub ticket: TicketId,
-    /// The identifiers of the NOTIFY.
+    /// STREAM-ID and FRAME-ID of the NOTIFY.
     pub ids: Ids,
-    /// How long it had waited.
+    /// The time since it arrived.
     pub age: Duration,
-    /// Why.
+    /// Why it was cancelled.
     pub why: Cancel,
 }
 
-/// Why a NOTIFY needs no answer.
+/// Why a NOTIFY was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cancel {
-    /// The same identifiers came again, and HAProxy would take the answer for that of the newer NOTIFY.
+    /// A newer NOTIFY has the same identifiers. HAProxy would take this answer for the answer to the newer one.
     Superseded,
     /// The peer aborted it.
     Aborted,
-    /// The peer abandoned it: more requests arrived than HAProxy 3.1 and later keep on a connection (1, or 20 with pipelining).
+    /// The peer abandoned it: more requests arrived than HAProxy 3.1 and later have in flight on a connection (1, or 20 with
+    /// pipelining).
     Abandoned,
-    /// It was failed for being older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was
-    /// at `max_in_flight` or `max_waiting_frames`. The peer was sent what `on_failure` says.
+    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was at `max_in_flight` or
+    /// `max_waiting_frames`. The reactor has sent the reply that [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.
     Overdue,
-    /// It was not answered in time, and the peer got what the configuration says.
+    /// It was not answered within [`Timeouts::message`](crate::config::Timeouts::message). The reactor has sent the reply that
+    /// [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.
     TimedOut,
 }

@@ -1,4 +1,4 @@
-//! What the application decides: answers, refusals, the end.
+//! Decisions of the application: answers, refusals, the end of a session.
 
 use super::{
     fragments::NotArriving,
@@ -13,16 +13,20 @@ use crate::{
     link::CloseReason,
 };
 
-/// Decisions of the application. Each returns success or a misuse, never an action: what follows from it is collected by
-/// [`on_bytes`](Self::on_bytes) when [`Interest::resume`](crate::Interest::resume) is set.
+/// Decisions of the application.
+///
+/// Each returns success or an error of the caller, never an action. If a decision ends the session,
+/// [`Interest::resume`](crate::Interest::resume) is set, and the next [`on_bytes`](Self::on_bytes) returns the
+/// [`Close`](crate::Action::Close). Read [`interest`](Self::interest) after every decision.
 impl AgentReactor {
     /// Answers a NOTIFY.
     ///
-    /// An answer that does not fit a frame leaves in fragments if the peer accepts them.
+    /// An answer that does not fit a frame is sent in fragments, if the peer accepts them.
     ///
     /// # Errors
-    /// [`AckError::TooBig`]; and where the ticket is another connection's, [`AckError::WrongConnection`], or
-    /// [`AckError::Closing`] if this one ends. Nothing was queued, and the ticket comes back.
+    /// [`AckError::TooBig`] if the answer exceeds what can be sent. For a ticket of another connection,
+    /// [`AckError::WrongConnection`] if that connection has another engine or async is not in effect, and [`AckError::Closing`]
+    /// if this connection is closing. Nothing was queued, and the error returns the ticket.
     #[inline]
     pub fn acknowledge(
         &mut self,
@@ -38,19 +42,21 @@ impl AgentReactor {
         {
             return self.acknowledge_any(now, ticket, payload);
         }
-        // An answer takes no less room than its NOTIFY: reading that has stopped does not go on by it.
+        // No backpressure check: an answer moves its request from in flight to unsent, so it cannot end backpressure.
         self.link.tick(now);
         let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
         Ok(settled)
     }
 
-    /// Hands in a part of an answer that has more to come; the last goes to [`acknowledge`](Self::acknowledge). For
-    /// peers that accept fragments. With async, too, the answer stays on this connection then.
+    /// Queues a part of an answer, and returns the ticket for the next part. [`acknowledge`](Self::acknowledge) takes the last part.
+    ///
+    /// The peer must accept fragments. Even with async, the whole answer then takes this connection.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] where the ticket is another connection's, or when the peer accepts no fragments, or
-    /// the part is too big. One that is too big because others wait to be sent can be handed in again when they have left.
+    /// [`AckError::WrongConnection`] if the ticket is another connection's, [`AckError::NoFragmentation`] if the peer accepts no
+    /// fragments, and [`AckError::TooBig`] if the part exceeds what is left of
+    /// [`max_outgoing`](crate::config::Limits::max_outgoing); then try again after queued bytes were sent.
     pub fn acknowledge_part(
         &mut self,
         now: Timestamp,
@@ -76,14 +82,14 @@ impl AgentReactor {
         Ok(ticket)
     }
 
-    /// Refuses to answer: an answer that was handed in in parts is aborted; otherwise the peer gets an ACK with ABORT,
-    /// which HAProxy treats as an answer without actions.
+    /// Refuses to answer. An answer sent in part is aborted; otherwise the peer receives an ACK with ABORT, which HAProxy treats as
+    /// an answer without actions.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
     pub fn abort_answer(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
-        let ticket = self.own(ticket)?;
+        let ticket = self.check_owner(ticket)?;
         let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
         if !self.link.abort_sending(ticket.ids) {
             self.push_abort(ticket.ids);
@@ -91,39 +97,39 @@ impl AgentReactor {
         Ok(settled)
     }
 
-    /// Says that there is no answer; the peer gets what [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says. An
-    /// answer that was begun in parts is aborted instead.
+    /// Fails a NOTIFY: the peer receives the reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. An answer
+    /// sent in part is aborted instead.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
     pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
-        let ticket = self.own(ticket)?;
+        let ticket = self.check_owner(ticket)?;
         let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
         self.push_failure(ticket.ids);
         Ok(settled)
     }
 
-    /// Gives up a NOTIFY of this connection without an answer, because another connection of its engine carries it or its
-    /// answer is no longer wanted; the rest of an answer that was begun in parts is withdrawn.
+    /// Removes a NOTIFY of this connection without an answer, because another connection of its engine carries the answer or it is no
+    /// longer needed. An answer sent in part is aborted.
     ///
     /// # Errors
-    /// [`NotWaiting`] when it was answered or cancelled before.
+    /// [`NotWaiting`] if the NOTIFY was answered or cancelled before.
     pub fn release(&mut self, now: Timestamp, ticket: TicketId) -> Result<(), NotWaiting> {
         self.tick(now);
         let (ids, _) = self.flight.remove(ticket).ok_or(NotWaiting(ticket))?;
         self.link.withdraw(ids);
         if self.link.is_eof() && !self.link.is_closing() {
-            self.end_if_nothing_owed();
+            self.end_if_nothing_outstanding();
         }
         Ok(())
     }
 
-    /// Refuses the rest of a NOTIFY that is still arriving: the peer gets an ACK with ABORT, which HAProxy reports as
-    /// error 4, and the fragments that are under way are swallowed.
+    /// Refuses a fragmented NOTIFY that is still arriving: the peer receives an ACK with ABORT, which HAProxy reports as error 4, and
+    /// further fragments are discarded.
     ///
     /// # Errors
-    /// [`NotArriving`] when there is no such NOTIFY: it is complete, or was dropped.
+    /// [`NotArriving`] if there is no such NOTIFY: it is complete, or was dropped.
     pub fn abort(&mut self, now: Timestamp, ids: Ids) -> Result<(), NotArriving> {
         self.tick(now);
         self.link.reassembly.drop_set(ids).ok_or(NotArriving(ids))?;
@@ -131,21 +137,24 @@ impl AgentReactor {
         Ok(())
     }
 
-    /// Ends the session when nothing is owed; until then requests are served on, because SPOP has no way to say that no
-    /// more are wanted. The moment is chosen so that no request is on its way, see [`DrainTiming`](super::DrainTiming). After
-    /// the drain timeout the session ends whatever is owed.
+    /// Drains the session: disconnects when no answer is outstanding. New requests are served until then, because SPOP has no message
+    /// that stops them.
+    ///
+    /// [`DrainTiming`](super::DrainTiming) says when the DISCONNECT is sent, so that no request is in transit. After
+    /// [`Timeouts::drain`](crate::config::Timeouts::drain) the session ends even if answers are outstanding. A drain that a timer
+    /// started is replaced.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
         if self.drained_by.take().is_some() {
-            // It has its own time.
+            // The application's drain has a deadline of its own.
             self.link.stop_draining();
         }
         self.link.drain(now + self.config.timeouts.drain);
-        self.hold_back();
+        self.hold_answers();
     }
 
-    /// Ends the session at once. What was acknowledged is sent before the DISCONNECT; what was not is lost. The message
-    /// is cut to 180 bytes. A session that is over already is left as it is.
+    /// Ends the session at once. Queued answers are sent before the DISCONNECT; unanswered requests are lost. The message is cut to
+    /// 180 bytes. Does nothing if the session is over.
     pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {
         self.tick(now);
         self.disconnect_for(CloseReason::Disconnect(status), status, message);
@@ -153,9 +162,9 @@ impl AgentReactor {
 }
 
 impl AgentReactor {
-    /// A ticket that this connection may answer: its own, or with async one of its engine.
+    /// Checks that this connection may answer the ticket: it is its own or, with async, of the same engine.
     #[cold]
-    fn own(&self, ticket: Ticket) -> Result<Ticket, AckError> {
+    fn check_owner(&self, ticket: Ticket) -> Result<Ticket, AckError> {
         if ticket.connection == self.connection {
             return Ok(ticket);
         }
@@ -168,12 +177,12 @@ impl AgentReactor {
         }
     }
 
-    /// Whether the answer is still wanted. Of a ticket of another connection that one knows, and the caller.
+    /// Whether the NOTIFY still needs an answer. Always true for a ticket of another connection: only that one, and the caller, know.
     fn is_live(&self, ticket: &Ticket) -> bool {
         ticket.connection != self.connection || self.flight.contains(ticket.id)
     }
 
-    /// Takes the ticket for an answer that is about to be queued; `None` if the request was cancelled.
+    /// Removes the request from those in flight, for an answer that is about to be queued; `None` if it was cancelled.
     #[inline]
     fn settle(&mut self, ticket: &Ticket) -> Option<Settled> {
         let mut settled = Settled::Queued;
@@ -188,7 +197,7 @@ impl AgentReactor {
         Some(settled)
     }
 
-    /// What [`acknowledge`](Self::acknowledge) does when there is more to it than one frame behind the others.
+    /// Slow path of [`acknowledge`](Self::acknowledge): another connection's ticket, fragments, or deferred output.
     #[inline(never)]
     fn acknowledge_any(
         &mut self,
@@ -197,7 +206,7 @@ impl AgentReactor {
         payload: &[u8],
     ) -> Result<Settled, AckError> {
         self.tick(now);
-        let mut ticket = self.own(ticket)?;
+        let mut ticket = self.check_owner(ticket)?;
         if !self.is_live(&ticket) {
             return Ok(Settled::Dropped);
         }
@@ -212,7 +221,7 @@ impl AgentReactor {
         Ok(self.settle(&ticket).unwrap_or(Settled::Dropped))
     }
 
-    /// Whether an answer of this size can be sent at all, in fragments if need be.
+    /// Checks that an answer of this size can be sent, in fragments if the peer accepts them.
     fn check_size(&self, ticket: Ticket, size: usize) -> Result<Ticket, AckError> {
         let limit = if self.peer_accepts_fragments() {
             self.config.limits.max_outgoing

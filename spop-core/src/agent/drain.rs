@@ -1,4 +1,4 @@
-//! How a drain finds the moment of the disconnect.
+//! Drains: when the DISCONNECT is sent.
 
 use core::time::Duration;
 
@@ -9,24 +9,23 @@ use crate::{
     link::{CloseReason, Timer},
 };
 
-/// What a drain does so that its DISCONNECT meets no NOTIFY on the way.
+/// When a drain sends its DISCONNECT, so that no NOTIFY is in transit at that time.
 ///
-/// HAProxy sends until it has read the DISCONNECT, and then gives up what it has sent on the connection. So the DISCONNECT
-/// leaves when HAProxy is least likely to send: in one write with the answers that it waits for, because it reads them
-/// all before it sends again; or else on a connection that has been idle for a while.
+/// HAProxy sends NOTIFY frames until it has read the DISCONNECT, and then fails the unanswered ones. The reactor therefore sends
+/// the DISCONNECT when HAProxy is least likely to send: in one write with the last outstanding answers, because HAProxy reads
+/// them all before it sends again; or, if no answer is outstanding, on a connection that has been idle for some time.
 ///
-/// Measured with HAProxy 2.6 and 3.0 under a load of 16 clients on a busy machine, 20 restarts of an agent: of 100,000
-/// requests 0 to 45 were lost without it, none with it.
+/// Measured with HAProxy 2.6 and 3.0, 16 clients on a busy machine and 20 restarts of the agent: of 100,000 requests, 0 to 45 were
+/// lost without this timing, and none with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainTiming {
-    /// The longest time that answers are held back, to leave together with the DISCONNECT. Default 15 ms.
+    /// How long answers are held at most, to be sent together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
-    /// How long nothing must have come while they are held back. Without pipelining it does not count: a peer that waits
-    /// sends nothing. Default 5 ms.
+    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without pipelining, where the
+    /// peer sends nothing before it has its answer. Default 5 ms.
     pub silence: Duration,
-    /// How long a connection must have been idle on which nobody waits for an answer, or that has not said HELLO yet.
-    /// Default 100 ms.
+    /// Without held answers, or before the HELLO: how long the connection must have been idle before the DISCONNECT. Default 100 ms.
     pub idle: Duration,
 }
 
@@ -40,17 +39,17 @@ impl Default for DrainTiming {
     }
 }
 
-/// How long a driver may take to read once more when the moment has come.
+/// How long the driver has for the read that `read_now` asks for before the DISCONNECT is sent anyway.
 const READ_WITHIN: Duration = Duration::from_millis(20);
 
-/// When a connection that is old enough and was too busy to be drained is tried again, at the earliest.
+/// The shortest pause between two drains for `max_age`, if the connection was too busy for the first.
 const AGE_RETRY: Duration = Duration::from_secs(1);
 
-/// What a peer is told whose connection was drained.
+/// The message of the DISCONNECT after a drain.
 pub(super) const DRAINED: &str = "the agent takes no more requests here";
 
-/// An age, give or take a tenth: connections that were opened together should not end together. The number of the connection
-/// and the time stand in for a random number.
+/// The age ± 10 %, so that connections opened together do not end together. A hash of the connection's identifier and the time serves
+/// as the random number.
 pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestamp) -> Duration {
     // One round of splitmix64.
     let mut mixed = (connection.0 ^ now.as_nanos().rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -62,39 +61,39 @@ pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestam
 }
 
 impl AgentReactor {
-    /// A connection that HAProxy sends nothing more on needs none.
+    /// The timing in effect. None after a refused payload, because HAProxy sends nothing more on that connection.
     fn drain_timing(&self) -> Option<DrainTiming> {
-        self.config.drain_timing.filter(|_| !self.refused)
+        self.config.drain_timing.filter(|_| !self.payload_refused)
     }
 
-    /// Drains because of a timer: the session was idle, or has been open for long enough.
+    /// Starts a drain for the idle or the age timer.
     pub(super) fn drain_by_timer(&mut self, timer: Timer) {
         self.drained_by = Some(timer);
         self.link.drain(self.link.now() + self.config.timeouts.drain);
         if timer != Timer::Idle {
-            self.hold_back();
+            self.hold_answers();
         }
     }
 
-    /// A session that was left because it was idle stays when something has come meanwhile.
-    pub(super) fn stay_if_used(&mut self) {
+    /// Cancels a drain for idleness if the connection was active since.
+    pub(super) fn cancel_idle_drain_if_active(&mut self) {
         let Some(idle) = self.config.timeouts.idle else { return };
         if self.drained_by == Some(Timer::Idle) && self.link.now() < self.link.last_active() + idle {
             self.stop_draining();
         }
     }
 
-    /// Takes back a drain that a timer began.
+    /// Cancels a drain that a timer started.
     fn stop_draining(&mut self) {
         self.drained_by = None;
-        self.drain_moment = None;
+        self.announced_disconnect = None;
         self.link.stop_draining();
     }
 
-    /// A drain found no good moment in time. One that only a timer wanted is tried again later: nothing forces requests to be
-    /// lost for it. False where it ends the session.
-    pub(super) fn put_off_draining(&mut self) -> bool {
-        self.stay_if_used();
+    /// The drain timeout expired. A drain that a timer started is cancelled and, for `max_age`, tried again later, because losing
+    /// requests is worse than a longer connection. False if the session is to end now.
+    pub(super) fn postpone_drain(&mut self) -> bool {
+        self.cancel_idle_drain_if_active();
         if self.drained_by == Some(Timer::Age) {
             self.stop_draining();
             self.max_age = Some(self.link.now() + self.config.timeouts.drain.max(AGE_RETRY));
@@ -102,20 +101,20 @@ impl AgentReactor {
         !self.link.is_draining()
     }
 
-    /// In a drain, holds back the answers that will be sent from now on. Not a HELLO: who gets one asks what it came for.
-    pub(super) fn hold_back(&mut self) {
-        self.stay_if_used();
+    /// In a drain, holds the answers that are queued from now on. Not an AGENT-HELLO: HAProxy sends its first NOTIFY only after it.
+    pub(super) fn hold_answers(&mut self) {
+        self.cancel_idle_drain_if_active();
         let answers = self.session.is_some() && self.link.nothing_to_send();
         if self.link.is_draining() && answers && self.drain_timing().is_some() {
             self.link.hold_output(true);
         }
     }
 
-    /// Goes on with a drain at a moment when a read finds nothing.
-    pub(super) fn go_on_draining(&mut self) {
-        self.stay_if_used();
+    /// Advances a drain after a read that would block: disconnects if it is time to, or releases answers held for too long.
+    pub(super) fn advance_drain(&mut self) {
+        self.cancel_idle_drain_if_active();
         let now = self.link.now();
-        if self.moment().is_some_and(|moment| moment <= now) {
+        if self.disconnect_at().is_some_and(|at| at <= now) {
             let (reason, status, message) = match self.drained_by {
                 Some(timer @ Timer::Idle) => {
                     (CloseReason::Timeout(timer), Status::TIMEOUT, "the connection was idle too long")
@@ -129,57 +128,58 @@ impl AgentReactor {
         }
     }
 
-    /// A moment of a drain has come. The driver is to read once more before the disconnect; should it not, the moment
-    /// comes again.
+    /// The drain timer expired before the end of the drain. If it is time to disconnect, asks the driver for one more read
+    /// (`read_now`); after [`READ_WITHIN`] the timer expires again, and the session is disconnected without it.
     pub(super) fn on_drain_timer(&mut self) {
-        let moment = self.moment();
-        if let Some(moment) = moment.filter(|moment| *moment <= self.link.now())
-            && self.drain_moment.is_none_or(|(announced, _)| announced != moment)
+        let due = self.disconnect_at();
+        if let Some(due) = due.filter(|due| *due <= self.link.now())
+            && self.announced_disconnect.is_none_or(|(announced, _)| announced != due)
             && self.drain_timing().is_some()
         {
-            self.drain_moment = Some((moment, self.link.now()));
+            self.announced_disconnect = Some((due, self.link.now()));
         } else {
-            self.go_on_draining();
+            self.advance_drain();
         }
     }
 
-    /// When there is something to be done for a drain, other than its end.
-    pub(super) fn next_of_drain(&self) -> Option<Timestamp> {
-        let next = match (self.moment(), self.drain_moment) {
-            // Answers that are held back leave with the DISCONNECT then.
-            (Some(moment), Some((announced, at))) if announced == moment => at + READ_WITHIN,
-            (moment, _) => moment.into_iter().chain(self.held_until()).min()?,
+    /// The next deadline of a drain other than its end.
+    pub(super) fn drain_deadline(&self) -> Option<Timestamp> {
+        let next = match (self.disconnect_at(), self.announced_disconnect) {
+            // Held answers are sent with the DISCONNECT then.
+            (Some(due), Some((announced, at))) if announced == due => at + READ_WITHIN,
+            (due, _) => due.into_iter().chain(self.held_until()).min()?,
         };
         Some(next.max(self.link.now()))
     }
 
-    /// A peer that is idle and does not end the input for which output waits is not waited for.
-    fn idles_deferred(&self) -> bool {
+    /// Whether the peer is idle and has not ended the input that releases deferred output. The drain does not wait for that output.
+    fn is_idle_with_deferred_output(&self) -> bool {
         self.drained_by == Some(Timer::Idle) && self.link.is_deferred()
     }
 
-    /// Until when answers are held back. Not when reading waits for them to leave.
+    /// Until when answers are held. Under backpressure they are released at once, because reading waits for them to be sent.
     fn held_until(&self) -> Option<Timestamp> {
         let held = self.link.held_since()?;
         Some(if self.is_full() { self.link.now() } else { held + self.config.drain_timing?.hold })
     }
 
-    /// Whether the connection is to be disconnected unless something has arrived.
+    /// Whether it is time to disconnect, unless input has arrived.
     #[cold]
-    pub(super) fn is_moment(&self) -> bool {
-        self.moment().is_some_and(|moment| moment <= self.link.now())
+    pub(super) fn is_disconnect_due(&self) -> bool {
+        self.disconnect_at().is_some_and(|at| at <= self.link.now())
     }
 
-    /// The moment to disconnect, when a drain is wanted and waits for nothing else.
-    fn moment(&self) -> Option<Timestamp> {
+    /// The time of the DISCONNECT, if the connection is draining and no request, fragment, partial frame or queued byte is
+    /// outstanding.
+    fn disconnect_at(&self) -> Option<Timestamp> {
         let held = self.link.held_since().is_some();
-        let clear = self.link.is_draining()
+        let ready = self.link.is_draining()
             && !self.link.is_closing()
             && self.flight.waiting() == 0
             && self.link.reassembly.len() == 0
             && self.link.partial_bytes() == 0
             && !self.link.is_paused()
-            && (held || self.link.nothing_to_send() || self.idles_deferred());
+            && (held || self.link.nothing_to_send() || self.is_idle_with_deferred_output());
         let quiet = match (self.drain_timing(), &self.session) {
             (Some(timing), _) if !held => timing.idle,
             (Some(timing), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
@@ -187,6 +187,6 @@ impl AgentReactor {
             }
             _ => Duration::ZERO,
         };
-        clear.then(|| self.link.last_active() + quiet)
+        ready.then(|| self.link.last_active() + quiet)
     }
 }

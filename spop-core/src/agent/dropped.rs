@@ -1,16 +1,16 @@
-//! Tickets that are dropped while their NOTIFY waits: noticed in debug builds with `std`, free of cost otherwise.
+//! Detection of tickets that are dropped unanswered: in debug builds with `std` only, at no cost otherwise.
 
 #[cfg(all(debug_assertions, feature = "std"))]
-mod noticed {
+mod detection {
     use alloc::{sync::Arc, vec::Vec};
     use std::sync::Mutex;
 
     use crate::agent::TicketId;
 
-    /// How many tickets are noticed that are dropped between two reports of the driver; more are not.
+    /// The most tickets that are counted between two events; others are not.
     const MAX: usize = 32;
 
-    /// The reactor's side: tickets that were dropped since it last looked, settled ones among them.
+    /// The reactor's side: the tickets that were dropped since the last event, settled ones included.
     #[derive(Debug)]
     pub(in crate::agent) struct Dropped(Arc<Mutex<Vec<TicketId>>>);
 
@@ -23,7 +23,7 @@ mod noticed {
             Guard(Some((id, Arc::clone(&self.0))))
         }
 
-        /// How many of those that were dropped still wait.
+        /// Clears the list; returns how many of its tickets are unanswered.
         pub(in crate::agent) fn count(&self, waits: impl Fn(TicketId) -> bool) -> u64 {
             self.0.lock().map_or(0, |mut dropped| dropped.drain(..).filter(|id| waits(*id)).count() as u64)
         }
@@ -46,7 +46,7 @@ mod noticed {
 }
 
 #[cfg(not(all(debug_assertions, feature = "std")))]
-mod noticed {
+mod detection {
     use crate::agent::TicketId;
 
     #[derive(Debug)]
@@ -72,9 +72,9 @@ mod noticed {
     pub(in crate::agent) struct Guard;
 }
 
-pub(super) use noticed::{Dropped, Guard};
+pub(super) use detection::{Dropped, Guard};
 
-/// Tickets are equal whether or not anything notices their end.
+/// The guard does not take part in the equality of tickets.
 impl PartialEq for Guard {
     fn eq(&self, _: &Self) -> bool {
         true

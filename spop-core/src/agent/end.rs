@@ -9,14 +9,16 @@ use crate::{
 };
 
 impl AgentReactor {
+    /// Ends the session for a violation of the peer.
     pub(super) fn violated(&mut self, violation: Violation) -> Action<'static> {
-        // The frame that is at fault is no loss, however much of it has come.
+        // The bytes of the offending frame do not count as lost.
         self.link.forget_partial();
         let message = violation.to_string();
         self.disconnect_for(CloseReason::Violation(violation), violation.status(), &message);
         self.at_rest(1)
     }
 
+    /// Ends the session with a DISCONNECT, unless it is over.
     pub(super) fn disconnect_for(&mut self, reason: CloseReason, status: Status, message: &str) {
         if !self.link.is_closing() {
             self.end(reason);
@@ -24,16 +26,16 @@ impl AgentReactor {
         }
     }
 
-    /// After the end of the input there may be nothing left to do.
-    pub(super) fn end_if_nothing_owed(&mut self) {
+    /// Ends the session after the end of the input, if no answer is outstanding and nothing is queued.
+    pub(super) fn end_if_nothing_outstanding(&mut self) {
         if self.flight.waiting() == 0 && self.link.nothing_to_send() && !self.link.is_paused() {
             self.end(CloseReason::Eof);
             self.link.close();
         }
     }
 
-    /// Notes why the session ends and what is lost by it. The action that says so is returned by the input under way, or
-    /// by the next where a decision of the application ended it.
+    /// Records why the session ends and what is lost. `Action::Close` is returned by the current event or, if a decision ended the
+    /// session, by the next one.
     pub(super) fn end(&mut self, reason: CloseReason) {
         let arriving = self.link.reassembly.clear();
         let lost = Lost {

@@ -1,4 +1,4 @@
-//! The NOTIFYs of a connection that wait for their answers.
+//! The requests in flight: NOTIFYs of a connection that are not answered.
 
 use alloc::vec::Vec;
 
@@ -7,25 +7,26 @@ use hashbrown::HashTable;
 use super::ticket::TicketId;
 use crate::{Timestamp, frame::Ids};
 
-/// Up to how many are found by going through them; more are indexed.
-const FEW: usize = 64;
+/// Up to this many requests are searched linearly; more are indexed.
+const LINEAR_MAX: usize = 64;
 
-/// What waits, in the order of arrival, which is that of the tickets: a ticket is found where counting from the first says,
-/// and its number is never given out again.
+/// The requests in flight, in the order of arrival. Ticket numbers are consecutive and never reused, so the position of a ticket
+/// follows from its distance to the first.
 ///
-/// HAProxy counts its streams upwards, so identifiers above all that wait are new without a search.
+/// HAProxy numbers its streams upwards: identifiers above all others are new without a search.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    /// In the order of their tickets, with gaps where one was answered before an older one.
+    /// In the order of tickets. A slot answered before an older one stays, with `waits` false.
     slots: Vec<Slot>,
-    /// The first that waits, if any does.
+    /// The index of the oldest that waits, if any does.
     oldest: usize,
+    /// The number that waits.
     waiting: usize,
-    /// The highest identifiers of those that wait, or higher.
+    /// At least the highest identifiers of those that wait.
     highest: Ids,
-    /// Tickets by their identifiers: kept from a search among many until none waits.
+    /// Tickets by identifiers. Built by the first search among more than `LINEAR_MAX`, and kept until none waits.
     by_ids: Option<HashTable<(Ids, TicketId)>>,
-    /// Answered, but not all of the answer has left.
+    /// Requests whose answer is queued and not sent.
     unsent: usize,
     /// The number of the next ticket.
     next: u64,
@@ -44,26 +45,26 @@ impl Flight {
         Self::default()
     }
 
-    /// How many wait for an answer.
+    /// The number of unanswered requests.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many wait for an answer or for their answer to leave.
+    /// The number of requests that are unanswered, or whose answer is not sent.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.waiting + self.unsent
     }
 
-    /// The ticket that waits under these identifiers.
+    /// The unanswered ticket with these identifiers.
     #[inline]
     pub(super) fn find(&mut self, ids: Ids) -> Option<TicketId> {
         if self.waiting == 0 || ids > self.highest { None } else { self.search(ids) }
     }
 
     fn search(&mut self, ids: Ids) -> Option<TicketId> {
-        if self.waiting <= FEW && self.by_ids.is_none() {
+        if self.waiting <= LINEAR_MAX && self.by_ids.is_none() {
             let waiting = self.slots.get(self.oldest..).unwrap_or_default();
             return waiting.iter().find(|slot| slot.waits && slot.ids == ids).map(|slot| slot.ticket);
         }
@@ -76,14 +77,14 @@ impl Flight {
         index.find(hash(ids), |(known, _)| *known == ids).map(|(_, ticket)| *ticket)
     }
 
-    /// The one that waits longest, and since when.
+    /// The oldest unanswered request, and when it arrived.
     #[inline]
     pub(super) fn oldest(&self) -> Option<(TicketId, Ids, Timestamp)> {
         let slot = self.slots.get(self.oldest)?;
         Some((slot.ticket, slot.ids, slot.arrived))
     }
 
-    /// Adds one whose identifiers do not wait already.
+    /// Adds a request. Its identifiers must not be in flight.
     #[inline]
     pub(super) fn insert(&mut self, ids: Ids, arrived: Timestamp) -> TicketId {
         let ticket = TicketId(self.next);
@@ -93,7 +94,7 @@ impl Flight {
         }
         self.waiting += 1;
         if self.slots.len() == self.slots.capacity() {
-            self.close_gaps();
+            self.compact();
         }
         self.slots.push(Slot { ticket, ids, arrived, waits: true });
         if let Some(index) = &mut self.by_ids {
@@ -102,16 +103,16 @@ impl Flight {
         ticket
     }
 
-    /// Makes room where gaps take most of it.
+    /// Removes answered slots, if they are at least half of all, instead of growing.
     #[cold]
-    fn close_gaps(&mut self) {
+    fn compact(&mut self) {
         if self.waiting <= self.slots.len() / 2 {
             self.slots.retain(|slot| slot.waits);
             self.oldest = 0;
         }
     }
 
-    /// Where a ticket is that waits.
+    /// The index of an unanswered ticket.
     #[inline]
     fn position(&self, ticket: TicketId) -> Option<usize> {
         let slots = self.slots.get(self.oldest..)?;
@@ -120,12 +121,12 @@ impl Flight {
         if waits(ahead) {
             return Some(self.oldest + ahead);
         }
-        // Gaps that were closed: it is further ahead.
+        // The slots were compacted: the ticket is nearer to the first than its number says.
         let at = slots.binary_search_by_key(&ticket, |slot| slot.ticket).ok()?;
         waits(at).then_some(self.oldest + at)
     }
 
-    /// Removes one, and tells when it came; `None` when it waits no more.
+    /// Removes a request; returns its identifiers and when it arrived. `None` if it was removed before.
     #[inline]
     pub(super) fn remove(&mut self, ticket: TicketId) -> Option<(Ids, Timestamp)> {
         if self.waiting == 1 {
@@ -155,7 +156,7 @@ impl Flight {
         Some(removed)
     }
 
-    /// Whether this one still waits.
+    /// Whether this ticket is unanswered.
     pub(super) fn contains(&self, ticket: TicketId) -> bool {
         self.position(ticket).is_some()
     }
@@ -166,20 +167,20 @@ impl Flight {
         self.unsent += 1;
     }
 
-    /// All that was queued has left.
+    /// All queued answers were sent.
     #[inline]
     pub(super) fn all_sent(&mut self) {
         self.unsent = 0;
     }
 
-    /// Forgets all; returns how many waited.
+    /// Removes all; returns the number of unanswered requests.
     pub(super) fn clear(&mut self) -> usize {
         let waiting = self.waiting;
         *self = Self { next: self.next, ..Self::default() };
         waiting
     }
 
-    /// Gives all memory back that is not in use.
+    /// Frees the slots if no request is in flight.
     pub(super) fn trim(&mut self) {
         if self.waiting == 0 {
             self.slots = Vec::new();
@@ -191,8 +192,8 @@ fn add(index: &mut HashTable<(Ids, TicketId)>, ids: Ids, ticket: TicketId) {
     index.insert_unique(hash(ids), (ids, ticket), |(ids, _)| hash(*ids));
 }
 
-/// Spreads identifiers. A peer that makes them collide slows down its own connection only, and by no more than its limit
-/// of messages in flight.
+/// A hash without a random seed: a peer that provokes collisions slows down its own connection only, by at most `max_in_flight`
+/// comparisons per search.
 fn hash(ids: Ids) -> u64 {
     let mixed = (ids.stream ^ ids.frame.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32

@@ -1,4 +1,4 @@
-//! The HELLO handshake as an agent does it.
+//! The agent's side of the HELLO handshake.
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ use crate::{
     link::Violation,
 };
 
-/// An accepted HELLO.
+/// The result of an acceptable HAPROXY-HELLO.
 pub(super) struct Greeting {
     pub(super) session: Session,
     pub(super) healthcheck: bool,
@@ -21,7 +21,7 @@ pub(super) struct Greeting {
     pub(super) answer: Vec<u8>,
 }
 
-/// Judges a HAPROXY-HELLO and words the answer.
+/// Validates a HAPROXY-HELLO, negotiates the session, and encodes the AGENT-HELLO.
 pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Result<Greeting, Violation> {
     if header.ids != Ids::ZERO {
         return Err(Violation::HelloIds(header));
@@ -40,10 +40,10 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
         common = common.without(Capabilities::PIPELINING);
     }
     if hello.engine_id.is_none() {
-        // Without an engine-id there is no telling which connections belong together.
+        // Async needs an engine-id: it identifies the connections that share answers.
         common = common.without(Capabilities::ASYNC);
     }
-    // Receiving fragments is up to the receiver alone.
+    // Fragmentation is announced by the receiver of fragments, whatever the peer announces.
     let capabilities =
         common.without(Capabilities::FRAGMENTATION) | config.capabilities & Capabilities::FRAGMENTATION;
     let max_frame_size = hello.max_frame_size.min(config.max_frame_size);
@@ -63,7 +63,7 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
     })
 }
 
-/// What a frame may take before the handshake: a peer is not given more before it has said who it is.
+/// The frame size limit before the handshake: 16 KiB, so that an unknown peer cannot make the driver buffer more.
 pub(super) fn first_frame_size(config: &AgentConfig) -> u32 {
     config.max_frame_size.min(16 * 1024)
 }

@@ -1,4 +1,4 @@
-//! The agent's side of a connection.
+//! The agent's side of a connection: the reactor, its configuration, its actions and its errors.
 
 mod action;
 mod answer;

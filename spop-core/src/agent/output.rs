@@ -1,4 +1,4 @@
-//! Frames that the reactor sends on its own.
+//! Answers that the reactor itself sends: empty, aborted and failed.
 
 use alloc::sync::Arc;
 
@@ -9,29 +9,31 @@ use crate::{
 };
 
 impl AgentReactor {
-    /// Answers a NOTIFY without messages: HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all messages are false.
-    pub(super) fn acknowledge_nothing(&mut self, ids: Ids) {
+    /// Answers a NOTIFY without messages. HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all messages are
+    /// false.
+    pub(super) fn acknowledge_empty(&mut self, ids: Ids) {
         self.flight.answered();
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids }, &[]);
     }
 
-    /// Tells the peer to stop sending a payload, and swallows what it has sent already.
+    /// Refuses a payload: sends an ACK with ABORT, and discards the fragments in transit.
     pub(super) fn refuse(&mut self, ids: Ids) {
         self.link.reassembly.refuse(ids, &self.config.limits);
         self.push_refusal(ids);
     }
 
-    /// Tells the peer to stop sending a payload.
+    /// Sends the ACK with ABORT for a refused payload.
     pub(super) fn push_refusal(&mut self, ids: Ids) {
-        self.refused = true;
+        self.payload_refused = true;
         self.push_abort(ids);
     }
 
+    /// Queues an ACK with ABORT.
     pub(super) fn push_abort(&mut self, ids: Ids) {
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::ABORT, ids }, &[]);
     }
 
-    /// Gives the peer what it gets for a NOTIFY without an answer.
+    /// Applies `on_failure`: the reply to a NOTIFY that has no answer. An answer sent in part is aborted instead.
     pub(super) fn push_failure(&mut self, ids: Ids) {
         if self.link.abort_sending(ids) {
             return;

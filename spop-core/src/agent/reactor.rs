@@ -21,13 +21,14 @@ use crate::{
     link::{CloseReason, Closed, Input, Layers, Link, Misuse, Progress, Side, Step, Timer, Verdict},
 };
 
-/// One connection of an agent: the whole of the protocol, and nothing else.
+/// The state machine of one agent connection.
 ///
-/// It is told what happened (the methods whose names begin with `on_`) and what was decided (the others), and says what
-/// follows: one [`Action`] for each input, the bytes to send, what to wait for, and until when. See the [crate's front
-/// page](crate) for the loop that drives it.
+/// Inputs are events of the transport and the clock (the methods named `on_…`) and decisions of the application (such as
+/// [`acknowledge`](Self::acknowledge)). Outputs are at most one [`Action`] per event, the [bytes to send](Self::outgoing), the
+/// [interest](Self::interest) and the next [deadline](Self::deadline). The [crate's front page](crate#the-loop) describes the loop
+/// that drives it.
 ///
-/// The states of a connection, as [`judge`](crate::link::judge) has them:
+/// The phases of a connection, as [`judge`](crate::link::judge) defines them:
 ///
 /// ```text
 ///   Connected ──HAPROXY-HELLO──▶ Greeted ──AGENT-HELLO──▶ Established ──DISCONNECT of either side──▶ Closing
@@ -36,7 +37,7 @@ use crate::{
 ///       └───────────────────────────┴──────── violation, timeout, end of input, failure ───────────────┘
 /// ```
 ///
-/// An agent answers a HELLO at once, so it is never seen in `Greeted`.
+/// An agent answers a HELLO at once, so [`phase`](Self::phase) never returns `Greeted`.
 #[derive(Debug)]
 pub struct AgentReactor {
     pub(super) connection: ConnectionId,
@@ -44,36 +45,36 @@ pub struct AgentReactor {
     pub(super) link: Link,
     pub(super) flight: Flight,
     pub(super) session: Option<Box<Session>>,
-    /// With async: the engine whose other connections may carry the answers.
+    /// With async: the engine-id. Answers may take any connection that has it.
     pub(super) shared_engine: Option<Arc<Bytes>>,
-    /// A payload was refused before its last fragment came, and no NOTIFY has begun since.
-    pub(super) refused: bool,
-    /// How many requests the peer has on a connection at most; when it sends more, it has given the oldest up.
+    /// A payload was refused before its last fragment arrived, and no NOTIFY has begun since.
+    pub(super) payload_refused: bool,
+    /// The number of requests that the peer has in flight at most. If it sends more, it has abandoned the oldest.
     pub(super) window: usize,
-    /// With how many requests in flight the oldest gives way once it is overdue.
+    /// From this many requests in flight, the oldest is failed once it is overdue.
     pub(super) overdue_limit: usize,
-    /// The longest ACK, without its length prefix.
+    /// The longest ACK in bytes, without its length prefix.
     pub(super) max_ack: usize,
-    /// In nanoseconds, the age from which an answer is late.
+    /// The age in nanoseconds above which an answer is late.
     pub(super) late_after: u64,
-    /// When the connection is old enough to be drained.
+    /// When the connection reaches its maximum age.
     pub(super) max_age: Option<Timestamp>,
-    /// The agent is about to shut down: health checks are refused.
+    /// Health checks are refused.
     pub(super) lame_duck: bool,
-    /// Which timer began the drain, if one did.
+    /// The timer that started the drain; `None` if the application did.
     pub(super) drained_by: Option<Timer>,
-    /// The moment to disconnect that was announced by a timer, and when that was.
-    pub(super) drain_moment: Option<(Timestamp, Timestamp)>,
+    /// The time of a DISCONNECT that the drain timer has announced with `read_now`, and when it did.
+    pub(super) announced_disconnect: Option<(Timestamp, Timestamp)>,
     pub(super) dropped: Dropped,
-    /// Tickets that were dropped while they waited.
+    /// Tickets that were dropped unanswered.
     pub(super) dropped_tickets: u64,
-    /// Set when the session ended, until the action that says so was returned.
+    /// The end of the session, until `Action::Close` was returned.
     pub(super) ended: Option<Box<Closed>>,
 }
 
-/// Inputs: something happened.
+/// Events of the transport.
 impl AgentReactor {
-    /// A connection that was just opened. It is known as `connection` to its caller.
+    /// A connection that was just opened, under the caller's identifier.
     pub fn new(config: Arc<Checked<AgentConfig>>, connection: ConnectionId, now: Timestamp) -> Self {
         let mut link = Link::new(Side::Agent, first_frame_size(&config), now);
         if config.defer_output {
@@ -90,36 +91,37 @@ impl AgentReactor {
             flight: Flight::new(),
             session: None,
             shared_engine: None,
-            refused: false,
+            payload_refused: false,
             window: usize::MAX,
             max_ack: usize::MAX,
             lame_duck: false,
             drained_by: None,
-            drain_moment: None,
+            announced_disconnect: None,
             dropped: Dropped::new(),
             dropped_tickets: 0,
             ended: None,
         }
     }
 
-    /// Says which layers there are to be shut before the transport. Plain unless said otherwise.
+    /// Sets the layers whose write sides are shut when the connection closes. Default [`Layers::Plain`].
     #[must_use]
     pub fn with_layers(mut self, layers: Layers) -> Self {
         self.link.set_layers(layers);
         self
     }
 
-    /// Begins or ends lame duck: health checks are refused, everything else is served, so that HAProxy stops using this server
-    /// before it shuts down.
+    /// Enters or leaves lame-duck mode: health checks are refused and everything else is served, so that HAProxy stops using this
+    /// server before it shuts down.
     pub fn set_lame_duck(&mut self, lame_duck: bool) {
         self.lame_duck = lame_duck;
     }
 
-    /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
+    /// Bytes were received. `input` is the unused rest of earlier input followed by the bytes read since. The reactor does not keep
+    /// the slice: it copies fragments, and nothing else.
     ///
-    /// Call it with the unused rest until nothing is left, or it returns [`SendFrames`](Action::SendFrames),
-    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). Call it as well, without new
-    /// bytes, when [`Interest::resume`] is set.
+    /// Call it again with the rest after [`Step::consumed`] until the rest is empty or it returns [`SendFrames`](Action::SendFrames),
+    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). Call it also, without new bytes, when
+    /// [`Interest::resume`](crate::Interest::resume) is set.
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.link.tick(now);
         if self.is_full() {
@@ -129,7 +131,7 @@ impl AgentReactor {
             && !payload.is_empty()
             && let Some(lengths) = check_messages(payload)
         {
-            self.refused = false;
+            self.payload_refused = false;
             let ticket = self.ticket(ids);
             self.link.took_frame();
             let payload = NotifyPayload::new(Received::in_input(payload), lengths);
@@ -141,7 +143,7 @@ impl AgentReactor {
         self.on_any_bytes(input)
     }
 
-    /// Slow path of [`on_bytes`](Self::on_bytes): anything but a NOTIFY in one frame.
+    /// Slow path of [`on_bytes`](Self::on_bytes): any input but a valid, unfragmented NOTIFY with new identifiers.
     #[inline(never)]
     fn on_any_bytes<'i>(&mut self, bytes: &'i [u8]) -> Step<Action<'i>> {
         let mut input = Input::new(bytes);
@@ -149,6 +151,7 @@ impl AgentReactor {
         Step { consumed: input.consumed(), action }
     }
 
+    /// Processes frames until one results in an action, or the input is exhausted.
     fn on_frames<'i>(&mut self, input: &mut Input<'i>) -> Action<'i> {
         loop {
             if self.link.is_closing() || self.is_full() || self.overflows(input) {
@@ -159,7 +162,7 @@ impl AgentReactor {
                 Ok(Err(at_least)) => {
                     self.link.rest(input.bytes().len());
                     if self.link.is_eof() {
-                        self.end_if_nothing_owed();
+                        self.end_if_nothing_outstanding();
                     }
                     return self.at_rest(at_least);
                 }
@@ -175,7 +178,7 @@ impl AgentReactor {
                 if !next.payload.is_empty() {
                     return self.run(next.header, Received::in_input(next.payload));
                 }
-                self.acknowledge_nothing(ids);
+                self.acknowledge_empty(ids);
                 continue;
             }
             match self.on_frame(input, &next) {
@@ -186,11 +189,11 @@ impl AgentReactor {
         }
     }
 
-    /// Bytes that cannot be used now, or never.
+    /// Input that cannot be processed: not yet under backpressure, never once closing.
     #[cold]
     fn at_limit(&mut self, input: &mut Input<'_>) -> Action<'static> {
         if self.overflows(input) {
-            // Nothing may leave before the input ends, and no more input can be answered.
+            // Deferred output is at its limit: further requests could not be answered before the input ends.
             let message = "the answers exceed what can wait for the end of the input";
             self.link.forget_partial();
             self.disconnect_for(CloseReason::Disconnect(Status::RESOURCE), Status::RESOURCE, message);
@@ -203,36 +206,38 @@ impl AgentReactor {
         self.at_rest(1)
     }
 
-    /// The peer will send no more. It still gets the answers it is owed.
+    /// The peer has shut its write side. Outstanding requests are still answered; then the session ends with
+    /// [`CloseReason::Eof`].
     ///
-    /// Called with the unused rest of the input until it returns one of the four actions at which [`on_bytes`](Self::on_bytes)
-    /// stops, also when nothing is left.
+    /// Call it with the unused rest of the input, even if it is empty, until it returns one of the four actions at which
+    /// [`on_bytes`](Self::on_bytes) stops.
     pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.tick(now);
         self.link.input_ended();
         self.on_bytes(now, input)
     }
 
-    /// A read found nothing: all that the peer has sent so far was passed on. A drain disconnects at this moment if nothing is
-    /// owed.
+    /// A read would block: all bytes received so far were passed on. A drain that is due disconnects now.
+    ///
+    /// Needed only after [`Interest::read_now`](crate::Interest::read_now), and harmless at any time.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
-        self.go_on_draining();
+        self.advance_drain();
         self.at_rest(1)
     }
 
-    /// The first `n` of the outgoing bytes have left.
+    /// The first `n` bytes of [`outgoing`](Self::outgoing) were sent.
     ///
     /// # Errors
-    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    /// [`Misuse::SentTooMuch`] if there are fewer. The reactor is unchanged.
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<Action<'static>, Misuse> {
         self.tick(now);
         self.link.sent(n)?;
         if self.link.nothing_to_send() {
             self.flight.all_sent();
-            self.hold_back();
+            self.hold_answers();
             if self.link.is_eof() && !self.link.is_closing() {
-                self.end_if_nothing_owed();
+                self.end_if_nothing_outstanding();
             }
         }
         if self.link.memory.used() {
@@ -242,18 +247,18 @@ impl AgentReactor {
         Ok(self.at_rest(1))
     }
 
-    /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
-    /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
+    /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its write side is
+    /// shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Wanted`] if it could not begin.
     ///
     /// # Errors
-    /// [`Misuse::ShutNotAsked`] when no layer was named so far. Nothing has changed then.
+    /// [`Misuse::ShutNotAsked`] if `shut` was never set. The reactor is unchanged.
     pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Result<Action<'static>, Misuse> {
         self.tick(now);
         self.link.write_shut(progress)?;
         Ok(self.at_rest(1))
     }
 
-    /// The transport failed, in either direction: nothing can be received or sent any more.
+    /// The transport failed in either direction. Nothing more is read or sent. Returns `Close` if the session was not over.
     pub fn on_transport_error(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         if !self.link.is_closing() {

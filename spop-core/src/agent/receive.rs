@@ -1,4 +1,4 @@
-//! What the frames of the peer do.
+//! Processing of received frames.
 
 use alloc::{boxed::Box, sync::Arc};
 
@@ -16,10 +16,11 @@ use crate::{
     link::{Begun, CloseReason, Continued, Input, Next, Phase, Verdict, Violation},
 };
 
-/// How many requests HAProxy 3.1 and later have on a connection with pipelining.
+/// The number of requests that HAProxy 3.1 and later have in flight on a connection with pipelining.
 const STREAMS: usize = 20;
 
 impl AgentReactor {
+    /// Processes a frame other than an unfragmented NOTIFY.
     pub(super) fn on_frame(
         &mut self,
         input: &mut Input<'_>,
@@ -32,7 +33,7 @@ impl AgentReactor {
             Verdict::Abort => self.on_abort(input, next),
             Verdict::Hello => self.on_hello(input, next).map(Some),
             Verdict::Disconnect => self.on_disconnect(input, next).map(Some),
-            // Taken before, or by `Link::next` skipped, refused or, when closing, never seen.
+            // Not reached: the caller handles `Whole`, and `Link::next` the others.
             Verdict::Whole | Verdict::Skip | Verdict::Discard | Verdict::Illegal(_) => {
                 self.link.skip(input, next.len);
                 Ok(None)
@@ -54,7 +55,7 @@ impl AgentReactor {
         let header = Header { frame_type: FrameType::AgentHello, flags: Flags::FIN, ids: Ids::ZERO };
         self.link.push(header, &greeting.answer);
         if greeting.healthcheck {
-            // Nothing may follow: HAProxy 3.5 takes even a DISCONNECT for a failure.
+            // No DISCONNECT may follow: HAProxy 3.5 counts it as a failed check.
             self.link.close();
             self.end(CloseReason::HealthCheck);
             return Ok(self.at_rest(1));
@@ -67,11 +68,11 @@ impl AgentReactor {
             self.overdue_limit = self.overdue_limit.min(self.config.max_waiting_frames);
         }
         if session.peer_is_multiplexer() {
-            // What is unread must not fill the peer's buffer, which holds one frame of the longest with its length prefix.
+            // Unread answers must not fill the peer's buffer, which holds one frame of maximum length with its length prefix.
             let buffer = (session.peer_max_frame_size as usize).saturating_add(4);
             if session.capabilities.contains(Capabilities::PIPELINING) {
                 self.window = STREAMS;
-                // All of them, and the part of a frame that the peer has read before.
+                // One share for each request in flight, and one for a frame that the peer has read in part.
                 self.max_ack = self.max_ack.min(buffer / (STREAMS + 1) - 4);
             } else {
                 self.window = 1;
@@ -83,7 +84,7 @@ impl AgentReactor {
         Ok(Action::Established(session))
     }
 
-    /// Whether a NOTIFY with these identifiers ends nothing that is under way.
+    /// Fast path: whether a NOTIFY with these identifiers supersedes, aborts or cancels nothing.
     #[inline]
     pub(super) fn is_new(&mut self, ids: Ids) -> bool {
         self.link.reassembly.is_idle()
@@ -93,7 +94,7 @@ impl AgentReactor {
             && self.flight.find(ids).is_none()
     }
 
-    /// Puts a NOTIFY on the list of those that wait.
+    /// Adds a NOTIFY to those in flight.
     #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
     #[inline(always)]
     pub(super) fn ticket(&mut self, ids: Ids) -> Ticket {
@@ -107,7 +108,7 @@ impl AgentReactor {
         }
     }
 
-    /// A NOTIFY whose identifiers are free.
+    /// Validates a complete NOTIFY and creates its ticket. Its identifiers must not be in flight.
     pub(super) fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
         match NotifyPayload::check(payload) {
             Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), payload }),
@@ -115,10 +116,10 @@ impl AgentReactor {
         }
     }
 
-    /// Ends what is under way under the identifiers of a NOTIFY that begins: the newer counts. The frame is not used
-    /// yet, and is seen again when the caller comes back.
+    /// Cancels the older NOTIFY with the identifiers of one that begins. If that results in an action, the new frame stays in the
+    /// input and is processed by the next call.
     pub(super) fn supersede(&mut self, ids: Ids) -> Option<Action<'static>> {
-        self.refused = false;
+        self.payload_refused = false;
         if let Some(ticket) = self.flight.find(ids) {
             return Some(self.cancel(ticket, ids, Cancel::Superseded));
         }
@@ -127,13 +128,13 @@ impl AgentReactor {
         {
             return Some(Action::AbortFragment(Aborted { ids, received, why: Abort::Superseded }));
         }
-        // The rest of an answer to an older one would be taken for that of the newer.
+        // HAProxy would take further fragments of an answer to the older one for an answer to the newer.
         self.link.withdraw(ids);
         None
     }
 
-    /// Cancels the oldest request when the peer begins more than it can wait for. The frame is not used yet, and is seen
-    /// again when the caller comes back.
+    /// Cancels the oldest request if the peer begins more than it keeps in flight. The new frame stays in the input and is processed
+    /// by the next call.
     pub(super) fn abandon_oldest(&mut self) -> Option<Action<'static>> {
         if self.flight.waiting() < self.window {
             return None;
@@ -141,7 +142,7 @@ impl AgentReactor {
         let (ticket, ids, _) = self.flight.oldest()?;
         let action = self.cancel(ticket, ids, Cancel::Abandoned);
         if self.window > 1 {
-            // Any of them may be the one that was given up: should the oldest still be waited for, it has an answer.
+            // The peer may have abandoned any of them. The oldest gets a reply, in case the peer still waits for it.
             self.flight.answered();
             self.push_failure(ids);
         }
@@ -196,14 +197,14 @@ impl AgentReactor {
         match continued {
             Continued::Kept => Ok(self.watched(ids)),
             Continued::Done(payload) if payload.is_empty() => {
-                self.acknowledge_nothing(ids);
+                self.acknowledge_empty(ids);
                 Ok(None)
             }
             Continued::Done(payload) => Ok(Some(self.run(header, payload.into()))),
             Continued::Swallowed => Ok(None),
             Continued::Unknown => Err(Violation::NoSuchPayload(header)),
             Continued::TooBig { received } => {
-                // After the last fragment the peer takes an ABORT for an ordinary answer.
+                // After the last fragment an ABORT is an ordinary answer: the peer goes on using the connection.
                 if last {
                     self.push_abort(ids);
                 } else {
@@ -257,7 +258,7 @@ impl AgentReactor {
         let status = disconnect.status;
         let message = Bytes::copy_from_slice(disconnect.message);
         self.link.skip(input, next.len);
-        // HAProxy reports the status of this answer in place of its own.
+        // HAProxy reports the status of this DISCONNECT instead of its own.
         self.disconnect_for(CloseReason::PeerDisconnect { status, message }, status, "goodbye");
         Ok(self.at_rest(1))
     }

@@ -1,4 +1,4 @@
-//! What follows from the state of a reactor.
+//! Queries on the state of the agent's reactor.
 
 use super::{
     AgentReactor, Session,
@@ -12,20 +12,20 @@ use crate::{
     link::{Input, Interest, Phase},
 };
 
-/// What follows from the state.
+/// Queries.
 impl AgentReactor {
-    /// Bytes to send, in order. Empty while nothing may be sent.
+    /// The bytes to send, in order. Empty while output is deferred or held for a drain.
     #[inline]
     pub fn outgoing(&self) -> &[u8] {
         self.link.outgoing()
     }
 
-    /// What the driver should do.
+    /// What the driver should do now.
     #[inline]
     pub fn interest(&self) -> Interest {
         let mut interest = self.link.interest(self.is_full(), self.ended.is_some());
         if self.link.is_draining() {
-            interest.read_now = interest.read && self.is_moment();
+            interest.read_now = interest.read && self.is_disconnect_due();
         }
         interest
     }
@@ -35,73 +35,76 @@ impl AgentReactor {
         self.session.as_deref()
     }
 
-    /// How far the connection has come.
+    /// The phase of the connection.
     pub fn phase(&self) -> Phase {
         self.link.phase
     }
 
-    /// Whether the session ends once nothing is owed: [`drain`](Self::drain) was called, or a timer began it.
+    /// Whether the session is draining: [`drain`](Self::drain) was called or a timer started a drain, and the session is not over.
     pub fn is_draining(&self) -> bool {
         self.link.is_draining() && !self.link.is_closing()
     }
 
-    /// The number by which the caller knows this connection.
+    /// The caller's identifier of this connection.
     pub const fn connection(&self) -> ConnectionId {
         self.connection
     }
 
-    /// NOTIFYs that wait for their answers.
+    /// The number of unanswered NOTIFYs.
     pub fn in_flight(&self) -> usize {
         self.flight.waiting()
     }
 
-    /// Whether the NOTIFY of this ticket still waits for its answer.
+    /// Whether the NOTIFY of this ticket is unanswered and not cancelled.
     pub fn is_waiting(&self, ticket: TicketId) -> bool {
         self.flight.contains(ticket)
     }
 
-    /// What has arrived of a NOTIFY in fragments whose last is still to come.
+    /// The part of an unfinished, fragmented NOTIFY that has arrived.
     pub fn arriving(&self, ids: Ids) -> Option<Partial<'_>> {
         self.link.reassembly.get(ids).map(|payload| Partial { payload })
     }
 
-    /// Bytes of memory that unfinished payloads take.
+    /// Allocated bytes of unfinished payloads.
     pub fn arriving_bytes(&self) -> usize {
         self.link.reassembly.bytes()
     }
 
-    /// Bytes of memory that unfinished payloads and a frame under way take, for a limit over many connections.
+    /// Allocated bytes of unfinished payloads, plus the bytes of a frame that has arrived in part: for a memory limit over many
+    /// connections.
     pub fn unfinished_bytes(&self) -> usize {
         self.link.reassembly.bytes() + self.link.partial_bytes()
     }
 
-    /// Bytes that wait to be sent.
+    /// The queued bytes: [`outgoing`](Self::outgoing), output that is deferred or held, and answers not yet in fragments.
     pub fn outgoing_bytes(&self) -> usize {
         self.link.outgoing_bytes()
     }
 
-    /// How many bytes are queued before an answer that would take this connection instead of its own (async); `None` if it can
-    /// take none: there is no session, or it is closing. After the end of the input it is above all others, so that every
-    /// sibling is preferred: an HAProxy that has closed its side reads nothing more.
+    /// The send backlog in bytes, by which [`Hub`](crate::hub::Hub) compares connections of an engine; `None` if this one can send no
+    /// answer, because it has no session or is closing.
+    ///
+    /// After the end of the input it is `usize::MAX / 2`, so that every other connection is preferred: an HAProxy that has shut its
+    /// write side reads nothing more.
     pub fn send_backlog(&self) -> Option<usize> {
         let open = !self.link.is_closing() && self.session.is_some();
         open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
     }
 
-    /// Tickets that were dropped while their NOTIFY waited: a fault of the application, as of the last input. Noticed in debug
-    /// builds with the feature `std` only; otherwise 0.
+    /// The number of tickets that were dropped unanswered, a bug of the application. Counted in debug builds with the feature `std`;
+    /// otherwise 0. Updated by events other than [`on_bytes`](Self::on_bytes).
     pub const fn dropped_tickets(&self) -> u64 {
         self.dropped_tickets
     }
 
-    /// Frames of unknown type that were skipped.
+    /// The number of frames of unknown type, which are skipped.
     pub fn skipped_frames(&self) -> u64 {
         self.link.skipped()
     }
 }
 
 impl AgentReactor {
-    /// Moves the time on, at the start of every input.
+    /// Advances the time, at the start of an input.
     #[inline]
     pub(super) fn tick(&mut self, now: Timestamp) -> Timestamp {
         let now = self.link.tick(now);
@@ -112,7 +115,8 @@ impl AgentReactor {
         now
     }
 
-    /// Whether reading waits for room. Output that waits for the end of the input is no reason: the end must be read.
+    /// Backpressure: the in-flight or the outbound limit is reached. Deferred output does not count, or the EOF that releases it would
+    /// never be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
             self.flight.waiting() >= self.config.limits.max_in_flight
@@ -121,7 +125,7 @@ impl AgentReactor {
         }
     }
 
-    /// Whether more input has come than can be answered before it ends.
+    /// Whether deferred output is at its limit and input is left: no more requests can be answered before the input ends.
     pub(super) fn overflows(&self, input: &Input<'_>) -> bool {
         self.link.is_deferred() && self.outgoing_is_full() && !input.bytes().is_empty()
     }
@@ -130,7 +134,7 @@ impl AgentReactor {
         self.link.outgoing_bytes() >= self.config.limits.max_outgoing
     }
 
-    /// What is left to say when there is nothing more to be done with the input.
+    /// The action when the input can be processed no further.
     pub(super) fn at_rest(&mut self, at_least: usize) -> Action<'static> {
         if let Some(closed) = self.ended.take() {
             Action::Close(*closed)

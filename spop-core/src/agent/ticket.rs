@@ -1,4 +1,4 @@
-//! The right to answer one NOTIFY, once.
+//! Tickets: each permits one answer to one NOTIFY.
 
 use alloc::sync::Arc;
 use core::{fmt, time::Duration};
@@ -8,56 +8,57 @@ use bytes::Bytes;
 use super::dropped::Guard;
 use crate::frame::Ids;
 
-/// The number by which its caller knows a connection. It binds tickets to connections: give different numbers to
-/// connections whose tickets could meet.
+/// The caller's identifier of a connection. It binds tickets to their connection, and must be unique among connections whose tickets
+/// could be confused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Names a ticket while another owns it, so that what belongs to it can be found when it is cancelled.
+/// Identifies a ticket without owning it, for example to find the handler of a cancelled NOTIFY. Unique within a connection, and
+/// never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketId(pub(super) u64);
 
-/// The right and the duty to answer one NOTIFY.
+/// Permits one answer to one NOTIFY.
 ///
-/// There is no second one, and answering takes it: a NOTIFY cannot be answered twice. It is worth something to the
-/// connection it came from only (with async, to all of the same engine), and nothing once the NOTIFY was cancelled.
+/// It cannot be cloned, and answering consumes it: a NOTIFY cannot be answered twice. It is valid for the connection that received
+/// the NOTIFY (with async, for every connection of the same engine) until the NOTIFY is cancelled.
 ///
-/// One that is dropped while its NOTIFY waits leaves HAProxy waiting until [`Timeouts::message`](crate::config::Timeouts::message)
-/// has passed. Debug builds count that: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
+/// If a ticket is dropped unanswered, HAProxy waits until [`Timeouts::message`](crate::config::Timeouts::message) has passed. Debug
+/// builds count such tickets: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "HAProxy waits for an answer: `acknowledge` it, or `fail` it"]
 pub struct Ticket {
     pub(super) connection: ConnectionId,
     pub(super) id: TicketId,
     pub(super) ids: Ids,
-    /// With async: the engine whose other connections may carry the answer. None once a part of it was handed in.
+    /// With async: the engine-id. `None` once a part of the answer was queued.
     pub(super) engine: Option<Arc<Bytes>>,
     pub(super) guard: Guard,
 }
 
 impl Ticket {
-    /// For a NOTIFY whose ticket is out, and worth nothing from now on.
+    /// A second ticket for a NOTIFY whose first is void from now on.
     pub(crate) fn in_place_of(id: TicketId, connection: ConnectionId, ids: Ids, engine: &Arc<Bytes>) -> Self {
         Self { connection, id, ids, engine: Some(Arc::clone(engine)), guard: Guard::default() }
     }
 
-    /// The connection the NOTIFY came from.
+    /// The connection that received the NOTIFY.
     pub const fn connection(&self) -> ConnectionId {
         self.connection
     }
 
-    /// The ticket's name on that connection.
+    /// The ticket's identifier on that connection.
     pub const fn id(&self) -> TicketId {
         self.id
     }
 
-    /// STREAM-ID and FRAME-ID of the NOTIFY. They may come again; the ticket does not.
+    /// STREAM-ID and FRAME-ID of the NOTIFY. HAProxy may reuse them.
     pub const fn ids(&self) -> Ids {
         self.ids
     }
 
-    /// With async: the engine-id that other connections must have to carry the answer. None once a part of the answer was
-    /// handed in, which ties it to its connection.
+    /// With async: the engine-id. Every connection that has it may carry the answer. `None` without async, and once a part of the
+    /// answer was queued, which binds the rest to the same connection.
     pub fn engine_id(&self) -> Option<&Bytes> {
         match &self.engine {
             Some(engine) => Some(engine),
@@ -72,60 +73,61 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// What became of an answer.
+/// The result of a decision on a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Settled {
-    /// It is among the outgoing bytes.
+    /// The answer was queued.
     Queued,
-    /// It is among the outgoing bytes, but later than [`AgentConfig::processing`](super::AgentConfig::processing): HAProxy has
-    /// probably given the request up. Never returned for an answer that takes another connection.
+    /// The answer was queued later than [`AgentConfig::processing`](super::AgentConfig::processing) after its NOTIFY: HAProxy has
+    /// probably abandoned the request. Never returned for an answer that takes another connection.
     Late {
-        /// From the NOTIFY to its answer.
+        /// The time from the NOTIFY to its answer.
         age: Duration,
     },
-    /// Nobody waits for it any more: the NOTIFY was cancelled, or the session is over.
+    /// The answer was dropped: the NOTIFY was cancelled, or the session is over.
     Dropped,
 }
 
-/// The NOTIFY of this ticket waits for no answer: it was answered, or cancelled.
+/// Error of [`release`](super::AgentReactor::release): the NOTIFY of this ticket was answered or cancelled before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ticket {} waits for no answer", .0.0)]
 pub struct NotWaiting(pub TicketId);
 
-/// An answer that cannot be given as asked. Nothing was queued; the ticket comes back.
+/// An answer that cannot be sent as asked. Nothing was queued; [`into_ticket`](Self::into_ticket) returns the ticket.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
-    /// The NOTIFY came from another connection, and async was not agreed on or the engine is another.
+    /// The NOTIFY was received by another connection, and async is not in effect or the engine-ids differ.
     #[error("the answer to {ticket} was given to connection {}", connection.0)]
     #[non_exhaustive]
     WrongConnection {
         /// The ticket.
         ticket: Ticket,
-        /// The connection that was asked.
+        /// The connection that was to send the answer.
         connection: ConnectionId,
     },
-    /// The connection is closing, and the NOTIFY came from another: the answer can take yet another.
+    /// The connection is closing, and the NOTIFY was received by another. Use a third connection of the engine.
     #[error("the answer to {ticket} was given to a connection that is closing")]
     #[non_exhaustive]
     Closing {
         /// The ticket.
         ticket: Ticket,
     },
-    /// The answer is too long for a frame, and the peer does not accept fragments; or it exceeds even their limit, or that of
+    /// The answer is too long for a frame and the peer accepts no fragments; or it exceeds
+    /// [`max_outgoing`](crate::config::Limits::max_outgoing), or the limit of
     /// [`PipeliningPolicy::Always`](super::PipeliningPolicy::Always).
     #[error("the answer to {ticket} takes {size} bytes, more than the {limit} that can be sent")]
     #[non_exhaustive]
     TooBig {
         /// The ticket.
         ticket: Ticket,
-        /// What the payload would take.
+        /// The length of the payload, in bytes.
         size: usize,
-        /// What it may take.
+        /// The longest payload that can be sent, in bytes.
         limit: usize,
     },
-    /// An answer in parts needs a peer that accepts fragments.
+    /// The answer was given in parts, and the peer accepts no fragments.
     #[error("the answer to {ticket} cannot be sent in parts: the peer accepts no fragments")]
     #[non_exhaustive]
     NoFragmentation {
@@ -135,7 +137,7 @@ pub enum AckError {
 }
 
 impl AckError {
-    /// The ticket that was not used up.
+    /// The ticket, which is still valid.
     pub fn into_ticket(self) -> Ticket {
         match self {
             Self::WrongConnection { ticket, .. }

@@ -1,4 +1,4 @@
-//! Deadlines of a connection, and what happens at them.
+//! Deadlines of the agent's reactor, and how it handles them.
 
 use super::{
     AgentReactor,
@@ -11,8 +11,9 @@ use crate::{
 };
 use alloc::string::ToString;
 
+/// Time.
 impl AgentReactor {
-    /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
+    /// When to call [`on_timeout`](Self::on_timeout), and for which timer. `None` if no timer runs.
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
@@ -25,20 +26,20 @@ impl AgentReactor {
         if !self.link.is_draining() && !self.link.is_closing() {
             next.offer(self.max_age, Timer::Age);
         }
-        next.offer(self.next_of_drain(), Timer::Drain);
-        if self.refused && !self.link.is_draining() && !self.link.is_closing() {
+        next.offer(self.drain_deadline(), Timer::Drain);
+        if self.payload_refused && !self.link.is_draining() && !self.link.is_closing() {
             let quiet = self.config.quiet_after_refusal.map(|quiet| self.link.last_active() + quiet);
             next.offer(quiet, Timer::Refused);
         }
         next.0
     }
 
-    /// A deadline has passed. To be called until it returns [`SendFrames`](Action::SendFrames),
-    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). The next deadline lies
-    /// after `now`.
+    /// The deadline has passed. Call it until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
+    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); the next deadline is later than `now` then. Before the deadline it does
+    /// nothing.
     pub fn on_timeout(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
-        // Serving a timer moves it on; should one not, the loop ends all the same.
+        // Each timer moves its deadline when it is handled. The bound ends the loop even if one does not.
         for _ in 0..TIMERS {
             match self.link.expired(self.deadline()) {
                 Some(Due::Timer(timer)) => {
@@ -54,6 +55,7 @@ impl AgentReactor {
         self.at_rest(1)
     }
 
+    /// Handles a timer that the link leaves to the reactor.
     pub(super) fn on_timer(&mut self, timer: Timer) -> Option<Action<'static>> {
         match timer {
             Timer::Message => self.fail_oldest(Cancel::TimedOut),
@@ -69,27 +71,27 @@ impl AgentReactor {
                 Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TimedOut }))
             }
             Timer::Write => {
-                // A peer that reads nothing would not read a DISCONNECT either.
+                // No DISCONNECT: the peer reads nothing.
                 self.end(CloseReason::Timeout(timer));
                 self.link.abandon();
                 None
             }
             Timer::Refused => {
                 self.link.drain(self.link.now() + self.config.timeouts.drain);
-                self.go_on_draining();
+                self.advance_drain();
                 None
             }
             Timer::Drain if self.link.drain_is_in_time() => {
                 self.on_drain_timer();
                 None
             }
-            Timer::Drain if self.put_off_draining() => None,
+            Timer::Drain if self.postpone_drain() => None,
             Timer::Drain => {
                 let message = if self.drained_by.is_some() { DRAINED } else { "the agent is shutting down" };
                 self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);
                 None
             }
-            // Served by the link.
+            // Handled by the link.
             Timer::Memory => None,
             Timer::Hello | Timer::Frame | Timer::Linger => {
                 self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
@@ -98,7 +100,7 @@ impl AgentReactor {
         }
     }
 
-    /// Ends the request that waits longest; the peer gets what it gets for a request without an answer.
+    /// Fails the oldest request.
     pub(super) fn fail_oldest(&mut self, why: Cancel) -> Option<Action<'static>> {
         let (ticket, ids, arrived) = self.flight.oldest()?;
         self.flight.remove(ticket);
