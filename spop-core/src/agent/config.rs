@@ -1,4 +1,4 @@
-//! What an agent wants of all its connections.
+//! The configuration of the agent's reactor.
 
 use alloc::{format, string::String};
 use core::time::Duration;
@@ -28,58 +28,56 @@ use super::DrainTiming;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
-    /// The longest frame this side accepts, in bytes without its length prefix; the session uses the lower of both sides'.
-    /// From 256 to [`Limits::max_payload_bytes`]. Default 1 MiB, so that HAProxy's `tune.bufsize` decides. No memory is
-    /// reserved for it, and before the handshake no frame may take more than 16 KiB.
+    /// The longest frame this side accepts, in bytes without its length prefix; a session uses the lower of both sides' values. From
+    /// 256 to [`Limits::max_payload_bytes`]. Default 1 MiB, so that HAProxy's `tune.bufsize` decides. No memory is reserved for it.
+    /// Before the handshake the limit is 16 KiB at most.
     ///
-    /// HAProxy 3.1 and later never fragment: a request that exceeds the size of the session fails there with 259 before the
-    /// agent sees it.
+    /// HAProxy 3.1 and later never send fragments: a request that exceeds the session's frame size fails there with error 259, and
+    /// the agent never sees it.
     pub max_frame_size: u32,
-    /// What this side can do. Default fragmentation and pipelining.
+    /// The capabilities to announce, as far as the peer allows (section 3.2.1). Default fragmentation and pipelining.
     ///
-    /// HAProxy 2.6 and 3.0 need fragmentation for what exceeds the frame size; without it they reconnect in a storm.
+    /// HAProxy 2.6 and 3.0 need fragmentation for requests that exceed the frame size; without it, each such request makes them
+    /// reconnect.
     pub capabilities: Capabilities,
-    /// To which peers pipelining is offered, where `capabilities` has it. Default
-    /// [`Auto`](PipeliningPolicy::Auto).
+    /// The peers to which pipelining is announced, if `capabilities` has it. Default [`Auto`](PipeliningPolicy::Auto).
     pub pipelining: PipeliningPolicy,
-    /// The longest HAProxy waits for an answer: its `timeout processing`, or slightly longer. HAProxy does not tell the agent
-    /// when it gives a request up. Default 500 ms; `None` if unknown. A shorter value than HAProxy's fails requests that it
-    /// still waits for.
+    /// How long HAProxy waits for an answer: its `timeout processing`, or slightly longer. HAProxy abandons a request without notice.
+    /// Default 500 ms; `None` if unknown. With a value below HAProxy's, requests can fail that HAProxy still waits for.
     ///
-    /// A later answer is sent all the same and reported as [`Settled::Late`](super::Settled::Late). At
-    /// [`Limits::max_in_flight`], or `max_waiting_frames`, the oldest request is failed
-    /// ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older than this; otherwise a connection full of abandoned
-    /// requests would serve no new one. With `None` no answer is late, and at `max_in_flight` reading pauses until an answer
-    /// leaves.
+    /// A later answer is still sent, and reported as [`Settled::Late`](super::Settled::Late). At [`Limits::max_in_flight`] or
+    /// `max_waiting_frames`, the oldest request is failed ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older than this;
+    /// otherwise a connection full of abandoned requests would serve no new one. With `None`, no answer is late, and at
+    /// `max_in_flight` reading pauses until an answer was sent.
     pub processing: Option<Duration>,
-    /// HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many
-    /// unanswered requests, abandoned ones included; from then on the oldest is failed once it is older than `processing`.
-    /// Default 20, theirs.
+    /// For HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many unanswered
+    /// requests, abandoned ones included. From this number on, the oldest request is failed once it is older than `processing`.
+    /// Default 20, as in HAProxy.
     pub max_waiting_frames: usize,
-    /// Drains a connection at this age, ± 10 % so that connections opened together do not end together. Lets agents added
-    /// behind one address get their share. Each drain costs HAProxy a new connection, and a request that is sent just then can be
-    /// lost: use minutes or hours. Default `None`.
+    /// Drains a connection at this age, ± 10 % so that connections opened together do not end together. HAProxy then reconnects, and
+    /// agents that were added behind the same address get their share of connections. Each drain costs HAProxy a new connection,
+    /// and a request in transit can be lost: use minutes or hours. Default `None`.
     pub max_age: Option<Duration>,
-    /// What a peer can make grow, and how far.
+    /// Limits on what a peer can make grow.
     pub limits: Limits,
-    /// How long to wait for what.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// What a peer gets when [`fail`](super::AgentReactor::fail) says that there is no answer. Default an empty ACK.
+    /// The reply to a NOTIFY that has no answer: [`fail`](super::AgentReactor::fail) was called, or a timer expired. Default an empty
+    /// ACK.
     pub on_failure: OnFailure,
-    /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so
-    /// that the application can look at what has arrived and refuse the rest. Default false.
+    /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so that the
+    /// application can inspect the part that has arrived and refuse the rest. Default false.
     pub watch_fragments: bool,
-    /// Drains a connection on which no frame has come for this long after a payload was refused in mid-fragments; `None`
-    /// leaves it open. Default 50 ms.
+    /// Drains a connection on which no frame has arrived for this long after a payload was refused before its last fragment; `None`
+    /// keeps it open. Default 50 ms.
     ///
-    /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of what is in flight goes wrong, and the
-    /// requests that they give to it wait for their timeout. Once it is closed they open another.
+    /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of frames in flight is wrong, and requests assigned to
+    /// it time out. After a close they open another.
     pub quiet_after_refusal: Option<Duration>,
-    /// How a drain finds the moment of the disconnect, see [`DrainTiming`]. Default on; without it, a connection is
-    /// disconnected as soon as nothing is owed and a read finds nothing.
+    /// When a drain sends its DISCONNECT, see [`DrainTiming`]. With `None`, as soon as no answer is outstanding and a read would
+    /// block. Default on.
     pub drain_timing: Option<DrainTiming>,
-    /// Sends nothing before the peer has ended its input: for transports that carry one direction at a time. Default
-    /// false.
+    /// Sends nothing before the peer has shut its write side, for half-duplex transports. Default false.
     pub defer_output: bool,
 }
 
@@ -104,16 +102,16 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// Checks that it can work.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] names the first field that is out of its bounds:
+    /// [`ConfigError`] names the first field that is out of bounds:
     ///
     /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
     /// - a limit or `max_waiting_frames` of 0, or `limits.max_payload` above `limits.max_payload_bytes`;
-    /// - a time of zero, other than `timeouts.drain`, `quiet_after_refusal` and those of [`DrainTiming`];
-    /// - `max_age` with a `timeouts.drain` of zero, in which no connection finds a moment to end;
-    /// - an `on_failure` whose answer is longer than a frame, or whose message is longer than a DISCONNECT has room for.
+    /// - a duration of zero, other than `timeouts.drain`, `quiet_after_refusal` and those of [`DrainTiming`];
+    /// - `max_age` with a `timeouts.drain` of zero, which would lose the requests in flight;
+    /// - an `on_failure` whose answer does not fit `max_frame_size`, or whose message exceeds 180 bytes.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         self.limits.check(self.max_frame_size, MIN_FRAME_SIZE)?;
         self.timeouts.check()?;
@@ -134,37 +132,36 @@ impl Default for Checked<AgentConfig> {
     }
 }
 
-/// To which peers pipelining is offered.
+/// The peers to which pipelining is announced.
 ///
-/// HAProxy 3.1 and later announce pipelining without async. With it, unread answers that fill their receive buffer
-/// (`tune.bufsize`) stop the connection for good, and they keep using a connection whose requests they have abandoned.
-/// Without it at most one answer is unread, and a new NOTIFY means that the previous one was abandoned. HAProxy then opens
-/// one connection per concurrent request; `maxconn` on the server line limits both.
+/// HAProxy 3.1 and later announce pipelining without async. With pipelining, unread answers that fill their receive buffer
+/// (`tune.bufsize`) stall the connection for good, and they keep using a connection whose requests they have abandoned. Without
+/// it, at most one answer is unread, and a new NOTIFY means that the previous one was abandoned; HAProxy then opens one
+/// connection per concurrent request, up to `maxconn` of the server line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PipeliningPolicy {
-    /// To all peers that announce it but HAProxy 3.1 and later, which are known by what they announce
-    /// ([`Session::peer_is_multiplexer`](super::Session::peer_is_multiplexer)).
+    /// All peers that announce it, except HAProxy 3.1 and later as recognized by
+    /// [`Session::peer_is_multiplexer`](super::Session::peer_is_multiplexer).
     #[default]
     Auto,
-    /// To all peers that announce it. With HAProxy 3.1 and later an ACK may take a twenty-first of their buffer (780 bytes of
-    /// 16384): 20 unread answers and a part of another never fill it. A longer one is
-    /// [`AckError::TooBig`](super::AckError::TooBig).
+    /// All peers that announce it. For HAProxy 3.1 and later an ACK is limited to 1/21 of their buffer (780 bytes of 16384), so that 20
+    /// unread answers and a part of another never fill it. A longer answer is [`AckError::TooBig`](super::AckError::TooBig).
     Always,
 }
 
-/// What a peer gets for a NOTIFY that the application cannot answer.
+/// The reply to a NOTIFY that the application does not answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// An ACK with these actions, or with none on a connection whose frames are too short for them. None by default, so that
-    /// HAProxy goes on at once as if nothing had been asked.
+    /// An ACK with these actions, or without any if they exceed the session's frame size. Default without actions: HAProxy
+    /// continues at once, and sets no variable.
     Answer(Actions),
-    /// A DISCONNECT; what else is in flight on the connection is lost.
+    /// A DISCONNECT. The other requests in flight on the connection are lost.
     Disconnect {
-        /// Its code, which HAProxy reports plus 256.
+        /// The status code. HAProxy reports it plus 256.
         status: Status,
-        /// Its text, at most 180 bytes.
+        /// The message, at most 180 bytes.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What an application sees of a NOTIFY that is still arriving.
+//! Access to a NOTIFY that is still arriving.
 
 use core::iter;
 
@@ -6,7 +6,7 @@ use crate::frame::{Ids, Message, MessageIter};
 
 /// The part of a fragmented NOTIFY that has arrived.
 ///
-/// Nothing of it was validated: the data may turn out to be malformed when the rest has come.
+/// It is not validated: the payload can turn out to be malformed when the rest has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Partial<'a> {
     pub(super) payload: &'a [u8],
@@ -18,14 +18,13 @@ impl<'a> Partial<'a> {
         self.payload
     }
 
-    /// The messages whose names have arrived, in order. Each has the arguments that are complete; the last may get more.
+    /// The messages whose names have arrived, in order, with their complete arguments. The last message may get more.
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
         let mut messages = MessageIter::partial(self.payload);
         iter::from_fn(move || messages.next().or_else(|| messages.bare_name()))
     }
 
-    /// The bytes after the last complete argument: the front of the argument that is still arriving, or of the next
-    /// message.
+    /// The bytes after the last complete argument: the beginning of the next argument or message.
     pub fn incomplete(&self) -> &'a [u8] {
         match self.messages().last() {
             None => self.payload,
@@ -38,7 +37,7 @@ impl<'a> Partial<'a> {
     }
 }
 
-/// Nothing is arriving under these identifiers.
+/// Error of [`abort`](super::AgentReactor::abort): no unfinished NOTIFY has these identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no NOTIFY {0} is arriving")]
 #[non_exhaustive]

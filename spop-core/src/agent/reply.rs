@@ -1,4 +1,4 @@
-//! What an application decides about a request, as servers carry it out.
+//! Decisions of an application on a request, for servers to carry out.
 
 use alloc::{
     borrow::Cow,
@@ -8,18 +8,18 @@ use core::fmt;
 
 use crate::{Actions, Status};
 
-/// What HAProxy gets for a request.
+/// The reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// These actions.
+    /// An ACK with these actions.
     Ack(Actions),
-    /// What [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) says; the reason is logged.
+    /// The reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. The server logs this reason.
     Fail(String),
-    /// The end of the connection, and of every other request on it.
+    /// A DISCONNECT. The other requests in flight on the connection are lost.
     Disconnect {
-        /// The code, which HAProxy reports plus 256.
+        /// The status code. HAProxy reports it plus 256.
         status: Status,
-        /// The words, for HAProxy's log.
+        /// The message, cut to 180 bytes.
         message: Cow<'static, str>,
     },
 }
@@ -39,11 +39,11 @@ impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Reply {
     }
 }
 
-/// What is to become of a request that is still arriving.
+/// The decision on a request that is still arriving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Watch {
-    /// Let the rest come.
+    /// Receive the rest.
     Continue,
-    /// Refuse it: HAProxy goes on with error 4, and the rest is swallowed.
+    /// Refuse it: HAProxy continues with error 4, and further fragments are discarded.
     Refuse,
 }

@@ -1,4 +1,4 @@
-//! Messages to those who answer them, by name.
+//! Dispatch of messages to handlers by name.
 
 use alloc::{boxed::Box, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::{error::Error, fmt};
@@ -8,10 +8,10 @@ use crate::{
     frame::{ArgError, Message, Messages},
 };
 
-type Answer = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync;
+type Handler = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync;
 
-/// Answers each message of a NOTIFY by its name, at once. All of them write to one list of actions, in the order of the
-/// messages.
+/// Calls a handler for each message of a NOTIFY, by the name of the message. All handlers append to one list of actions, in the order
+/// of the messages.
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -31,90 +31,90 @@ type Answer = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + S
 ///
 /// let mut asked = MessageList::new();
 /// asked.message("get-ip-reputation").arg("ip", IpAddr::from([192, 0, 2, 1]));
-/// asked.message("somebody-elses");
+/// asked.message("without-a-route");
 /// let actions = routes.answer(Messages::decode(asked.as_bytes())?)?;
 /// assert_eq!(actions.iter().count(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Clones share what answers.
+/// Clones share the handlers.
 #[derive(Clone, Default)]
 pub struct Routes {
-    named: Vec<(Box<str>, Arc<Answer>)>,
-    otherwise: Option<Arc<Answer>>,
+    named: Vec<(Box<str>, Arc<Handler>)>,
+    otherwise: Option<Arc<Handler>>,
     unknown: Unknown,
 }
 
-/// What becomes of a message for which there is no route.
+/// The policy for messages without a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Unknown {
-    /// It is passed over: the other messages of its NOTIFY are answered.
+    /// Skip the message, and answer the others.
     #[default]
     Skip,
-    /// Its NOTIFY fails.
+    /// Fail the NOTIFY.
     Fail,
 }
 
-/// A message that could not be answered, and with it its NOTIFY.
+/// A message that could not be answered. The whole NOTIFY fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// There is no route, and the policy is [`Unknown::Fail`].
+    /// The message has no route, and the policy is [`Unknown::Fail`].
     #[error("there is no route for message \"{message}\"")]
     #[non_exhaustive]
     Unknown {
         /// The message, escaped where it is not printable ASCII.
         message: String,
     },
-    /// Its route cannot work with an argument.
+    /// An argument is missing or has the wrong type.
     #[error(transparent)]
     Argument(#[from] ArgError),
-    /// Its route says so.
+    /// The handler returned an error.
     #[error("message \"{message}\": {why}")]
     #[non_exhaustive]
     Failed {
         /// The message, escaped where it is not printable ASCII.
         message: String,
-        /// What its route says.
+        /// The error of the handler.
         why: Box<dyn Error + Send + Sync>,
     },
 }
 
 impl RouteError {
-    /// There is no route for a message of this name.
+    /// The error for a message of this name that has no route.
     pub fn unknown(message: &[u8]) -> Self {
         Self::Unknown { message: message.escape_ascii().to_string() }
     }
 }
 
 impl Routes {
-    /// No route: every message is unknown.
+    /// No routes: every message is unknown.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Has messages of this name answered so. A later route of the same name takes its place.
+    /// Adds a handler for messages of this name. It replaces an earlier handler of the same name.
     #[must_use]
-    pub fn on<F>(mut self, message: &str, answer: F) -> Self
+    pub fn on<F>(mut self, message: &str, handler: F) -> Self
     where
         F: Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
     {
         self.named.retain(|(name, _)| **name != *message);
-        self.named.push((message.into(), Arc::new(answer)));
+        self.named.push((message.into(), Arc::new(handler)));
         self
     }
 
-    /// Has all other messages answered so.
+    /// Sets the handler for messages of all other names.
     #[must_use]
-    pub fn otherwise<F>(mut self, answer: F) -> Self
+    pub fn otherwise<F>(mut self, handler: F) -> Self
     where
         F: Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
     {
-        self.otherwise = Some(Arc::new(answer));
+        self.otherwise = Some(Arc::new(handler));
         self
     }
 
-    /// What becomes of all other messages. Default: [`Unknown::Skip`].
+    /// Sets the policy for messages without a handler. Default [`Unknown::Skip`].
     #[must_use]
     pub const fn unknown(mut self, policy: Unknown) -> Self {
         self.unknown = policy;
@@ -124,7 +124,7 @@ impl Routes {
     /// Answers the messages of a NOTIFY.
     ///
     /// # Errors
-    /// [`RouteError`] names the first message that cannot be answered.
+    /// [`RouteError`] names the first message that could not be answered.
     pub fn answer(&self, messages: Messages<'_>) -> Result<Actions, RouteError> {
         let mut actions = Actions::new();
         for message in messages {
@@ -136,8 +136,8 @@ impl Routes {
     fn answer_one(&self, message: &Message<'_>, actions: &mut Actions) -> Result<(), RouteError> {
         let name = message.name();
         let route = self.named.iter().find(|(known, _)| known.as_bytes() == name);
-        match (route.map(|(_, answer)| answer).or(self.otherwise.as_ref()), self.unknown) {
-            (Some(answer), _) => answer(message, actions).map_err(|why| failed(name, why)),
+        match (route.map(|(_, handler)| handler).or(self.otherwise.as_ref()), self.unknown) {
+            (Some(handler), _) => handler(message, actions).map_err(|why| failed(name, why)),
             (None, Unknown::Skip) => Ok(()),
             (None, Unknown::Fail) => Err(RouteError::unknown(name)),
         }

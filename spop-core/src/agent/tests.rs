@@ -1,4 +1,4 @@
-//! Timers of any configuration, and the last look before a disconnect.
+//! Timers under any configuration, and the last read before a DISCONNECT.
 
 use alloc::{format, string::ToString, sync::Arc, vec, vec::Vec};
 use core::time::Duration;
@@ -31,7 +31,7 @@ fn notify(stream: u64, flags: Flags, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Gives all of the input to the reactor; the tickets that come of it.
+/// Passes all input to the reactor; returns the tickets.
 fn feed(reactor: &mut AgentReactor, now: Timestamp, inbox: &mut Inbox) -> Vec<Ticket> {
     let mut tickets = Vec::new();
     loop {
@@ -67,7 +67,7 @@ fn duration() -> impl Strategy<Value = Duration> + Clone {
     select(times.map(Duration::from_nanos).to_vec())
 }
 
-/// A time of which zero is a value.
+/// A duration that may be zero.
 fn pause() -> impl Strategy<Value = Duration> + Clone {
     prop_oneof![1 => Just(Duration::ZERO), 5 => duration()]
 }
@@ -99,7 +99,7 @@ prop_compose! {
         config.timeouts.write = timeouts[6];
         config.timeouts.message = timeouts[7];
         config.timeouts.linger = linger;
-        // Zero finds no moment for a connection to end that has reached its age.
+        // `checked` refuses zero together with `max_age`.
         config.timeouts.drain = if config.max_age.is_some() { linger } else { times[0] };
         if always {
             config.pipelining = PipeliningPolicy::Always;
@@ -207,7 +207,7 @@ fn what_is_asked_and_answered_is_not_in_its_debug_output() {
     let mut actions = Actions::new();
     actions.set_var(Scope::Session, "v", &secret[..]);
     reactor.acknowledge(START, first, &actions).unwrap();
-    // Too long for a frame: it leaves in fragments, and only some of them are queued.
+    // Too long for a frame: sent in fragments, only some of which are queued.
     for _ in 0..200 {
         actions.set_var(Scope::Session, "v", &secret[..]);
     }

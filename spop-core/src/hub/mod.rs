@@ -1,17 +1,19 @@
-//! Answers that may take any connection of an engine (the `async` capability, section 3.2.1).
+//! Routing of answers over the connections of an engine (the `async` capability, section 3.2.1).
 //!
-//! [`Hub`] is plain data: which connections belong to which engine, and which NOTIFYs wait in it. It holds no connection
-//! and sends nothing; it says which connection an answer takes. Only connections that agreed on async are in it.
+//! With async, HAProxy accepts the answer to a NOTIFY on any connection that has the same engine-id. A [`Hub`] records which
+//! connections belong to which engine, and which NOTIFYs are unanswered, and chooses the connection for each answer. It owns no
+//! connection and sends nothing. Only connections with async in effect are in it.
 //!
-//! The life of a NOTIFY in a hub:
+//! The caller does the following:
 //!
-//! 1. its connection was [`join`](Hub::join)ed when the session was established;
-//! 2. it came, and was [`hold`](Hub::hold)ed. That may cancel one with the same identifiers that waits on another
-//!    connection: HAProxy would take the older answer for the newer event;
-//! 3. its answer is ready, and [`route`](Hub::route) says where it goes: home, or to a sibling when home is gone or has
-//!    more bytes waiting; or it was cancelled meanwhile ([`cancel`](Hub::cancel)).
+//! 1. When a session is established, [`join`](Hub::join) its connection; when it is over, [`leave`](Hub::leave).
+//! 2. For each NOTIFY, [`hold`](Hub::hold) its ticket. That may supersede a NOTIFY with the same identifiers on another connection:
+//!    HAProxy would take the older answer for an answer to the newer NOTIFY.
+//! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it.
+//! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another one of the
+//!    engine (a sibling) if home is gone or has a larger send backlog.
 //!
-//! [`settle`](Hub::settle) does the third step whole for callers that have all connections at hand.
+//! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +28,11 @@ use crate::{
     frame::Ids,
 };
 
-/// The connections of each engine, and what waits in it for an answer.
+/// The connections and the unanswered NOTIFYs of each engine.
 #[derive(Debug)]
 pub struct Hub {
     engines: BTreeMap<Bytes, Engine>,
+    /// The engine-id of each connection.
     members: BTreeMap<ConnectionId, Bytes>,
     max_orphans: usize,
 }
@@ -38,18 +41,20 @@ pub struct Hub {
 struct Engine {
     members: BTreeSet<ConnectionId>,
     waiting: BTreeMap<Ids, Waiting>,
+    /// How many of `waiting` were received by a connection that has left.
     orphans: usize,
 }
 
 impl Engine {
-    /// The connection on which the least waits; home in doubt.
-    fn choose(&self, ticket: Ticket, mut outgoing: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
+    /// The connection with the smallest send backlog; home if several have it. Fast path: a home with an empty queue needs no
+    /// comparison.
+    fn choose(&self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         let home = ticket.connection();
-        if outgoing(home) == Some(0) && self.members.contains(&home) {
+        if backlog(home) == Some(0) && self.members.contains(&home) {
             return Route::Home(ticket);
         }
         let free =
-            self.members.iter().filter_map(|member| Some((outgoing(*member)?, *member != home, *member)));
+            self.members.iter().filter_map(|member| Some((backlog(*member)?, *member != home, *member)));
         match free.min() {
             Some((_, false, _)) => Route::Home(ticket),
             Some((_, true, sibling)) => Route::Sibling(sibling, ticket),
@@ -64,21 +69,21 @@ struct Waiting {
     ticket: TicketId,
 }
 
-/// Where an answer goes.
+/// The connection for an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To the connection that the NOTIFY came from.
+    /// The connection that received the NOTIFY.
     Home(Ticket),
-    /// To another connection of the engine. If home still lives, [`release`](AgentReactor::release) the ticket there.
+    /// Another connection of the engine. If home is still open, [`release`](AgentReactor::release) the ticket there.
     Sibling(ConnectionId, Ticket),
-    /// Nowhere: the NOTIFY was cancelled, or no connection of the engine is left. If home still lives,
+    /// None: the NOTIFY was cancelled, or no connection of the engine can send an answer. If home is still open,
     /// [`release`](AgentReactor::release) the ticket there.
     Nowhere(Ticket),
 }
 
-/// The connections of a caller that has them all.
+/// Access to the connections, for [`Hub::settle`].
 pub trait Connections {
-    /// The reactor of a connection that lives.
+    /// The reactor of a connection; `None` if it is gone.
     fn get(&mut self, connection: ConnectionId) -> Option<&mut AgentReactor>;
 }
 
@@ -89,13 +94,12 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// A hub that remembers, for each engine, at most `max_orphans` NOTIFYs whose own connection is gone. The default is
-    /// 1024.
+    /// A hub that keeps, for each engine, at most `max_orphans` unanswered NOTIFYs whose own connection is gone. Default 1024.
     pub const fn new(max_orphans: usize) -> Self {
         Self { engines: BTreeMap::new(), members: BTreeMap::new(), max_orphans }
     }
 
-    /// A session was established. False, and nothing is remembered, unless it is async with an engine-id.
+    /// Adds a connection whose session was established. False, without an effect, if async is not in effect.
     pub fn join(&mut self, connection: ConnectionId, session: &Session) -> bool {
         let Some(engine) = session.shared_engine() else { return false };
         self.engines.entry(engine.clone()).or_default().members.insert(connection);
@@ -103,13 +107,13 @@ impl Hub {
         true
     }
 
-    /// Whether a connection has joined and not left.
+    /// Whether the connection has joined and not left.
     pub fn has(&self, connection: ConnectionId) -> bool {
         self.members.contains_key(&connection)
     }
 
-    /// A session is over. True when the NOTIFYs that came from it can still be answered, by a sibling: let their handlers
-    /// go on. Otherwise they are forgotten, as those over the limit are.
+    /// Removes a connection whose session is over. True if a sibling can still answer its NOTIFYs: let their handlers continue.
+    /// NOTIFYs beyond `max_orphans` are dropped, and all of them if there is no sibling.
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
         let Some(id) = self.members.remove(&connection) else { return false };
         let Some(engine) = self.engines.get_mut(&id) else { return false };
@@ -129,8 +133,9 @@ impl Hub {
         true
     }
 
-    /// The time is over for what a connection has asked that has left, and whose reactor watches no time any more. Returns
-    /// tickets to fail it with, by [`route_again`](Self::route_again); those that are out answer nothing from now on.
+    /// The message timeout expired for the NOTIFYs of a connection that has left, whose reactor runs no timers any more. Returns new
+    /// tickets to fail them with, over the connection that [`route_again`](Self::route_again) chooses; the tickets that handlers hold
+    /// are void from now on.
     pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for (id, engine) in &mut self.engines {
@@ -150,7 +155,7 @@ impl Hub {
         tickets
     }
 
-    /// A NOTIFY came. Returns the ticket that it supersedes on another connection: nobody waits for its answer.
+    /// Records an unanswered NOTIFY. Returns the NOTIFY on another connection that it supersedes, whose answer is no longer needed.
     pub fn hold(&mut self, ticket: &Ticket) -> Option<(ConnectionId, TicketId)> {
         let engine = self.engines.get_mut(ticket.engine_id()?)?;
         let waiting = Waiting { home: ticket.connection(), ticket: ticket.id() };
@@ -161,7 +166,7 @@ impl Hub {
         (older.home != ticket.connection()).then_some((older.home, older.ticket))
     }
 
-    /// A NOTIFY was cancelled on the connection it came from.
+    /// Removes a NOTIFY that was cancelled on the connection that received it.
     pub fn cancel(&mut self, connection: ConnectionId, ids: Ids, ticket: TicketId) {
         let Some(engine) = self.members.get(&connection).and_then(|id| self.engines.get_mut(id)) else {
             return;
@@ -171,17 +176,14 @@ impl Hub {
         }
     }
 
-    /// An answer is ready: says where it goes, and forgets the NOTIFY. `outgoing` tells how many bytes wait on a
-    /// connection, `None` when it can take no answer; the least counts, and home in doubt.
-    pub fn route(
-        &mut self,
-        ticket: Ticket,
-        mut outgoing: impl FnMut(ConnectionId) -> Option<usize>,
-    ) -> Route {
+    /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the
+    /// [send backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer. The smallest counts, and home if
+    /// several have it.
+    pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else {
-            // Without async; or it was begun in parts, and cannot leave its connection any more.
+            // Not async; or a part of the answer was sent, and the rest must take the same connection.
             self.cancel(ticket.connection(), ticket.ids(), ticket.id());
-            return match outgoing(ticket.connection()) {
+            return match backlog(ticket.connection()) {
                 Some(_) if ticket.engine_id().is_none() => Route::Home(ticket),
                 _ => Route::Nowhere(ticket),
             };
@@ -195,22 +197,24 @@ impl Hub {
         if !engine.members.contains(&home) {
             engine.orphans = engine.orphans.saturating_sub(1);
         }
-        engine.choose(ticket, outgoing)
+        engine.choose(ticket, backlog)
     }
 
-    /// An answer was on its way to a connection that has left since: says where it goes instead. Nowhere when the same
-    /// identifiers wait anew.
-    pub fn route_again(&self, ticket: Ticket, outgoing: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
+    /// Chooses another connection for an answer whose connection has left since [`route`](Self::route).
+    /// [`Nowhere`](Route::Nowhere) if a new NOTIFY has the same identifiers.
+    pub fn route_again(&self, ticket: Ticket, backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         match ticket.engine_id().and_then(|id| self.engines.get(id)) {
-            Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => engine.choose(ticket, outgoing),
+            Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => engine.choose(ticket, backlog),
             _ => Route::Nowhere(ticket),
         }
     }
 
-    /// Answers a NOTIFY on the connection that [`route`](Self::route) chooses, and returns which.
+    /// Answers a NOTIFY on the connection that [`route`](Self::route) chooses, and returns that connection; `None` if the answer was
+    /// dropped.
     ///
     /// # Errors
-    /// [`AckError`] when the answer does not fit; the ticket comes back for [`AgentReactor::fail`] on that connection.
+    /// The chosen connection and [`AckError`] if the answer does not fit. [Fail](AgentReactor::fail) the ticket in it on that
+    /// connection.
     pub fn settle(
         &mut self,
         now: Timestamp,
@@ -245,12 +249,12 @@ impl Hub {
         }
     }
 
-    /// How many engines have connections.
+    /// The number of engines with a connection.
     pub fn engines(&self) -> usize {
         self.engines.len()
     }
 
-    /// How many NOTIFYs wait for an answer.
+    /// The number of unanswered NOTIFYs.
     pub fn waiting(&self) -> usize {
         self.engines.values().map(|engine| engine.waiting.len()).sum()
     }

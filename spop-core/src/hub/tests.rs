@@ -46,7 +46,7 @@ impl Net {
         notify.ticket
     }
 
-    /// The frames that wait on a connection; they are sent.
+    /// Sends the frames that are queued on a connection, and returns them.
     fn sent(&mut self, id: u64) -> Vec<alloc::string::String> {
         let reactor = self.0.get_mut(&ConnectionId(id)).unwrap();
         let out = reactor.outgoing().to_vec();
@@ -127,13 +127,13 @@ fn an_answer_that_was_begun_in_parts_stays_on_its_connection() {
     let error = sibling.acknowledge(NOW, first, &answer(1)).unwrap_err();
     assert!(matches!(error, AckError::WrongConnection { .. }));
     let settled = hub.settle(NOW, error.into_ticket(), &answer(1), &mut net).unwrap();
-    assert_eq!(settled, (Settled::Queued, Some(ConnectionId(1))), "though bytes wait there");
+    assert_eq!(settled, (Settled::Queued, Some(ConnectionId(1))), "despite its send backlog");
 
     net.0.remove(&ConnectionId(1));
     assert!(hub.leave(ConnectionId(1)));
     assert_eq!(hub.settle(NOW, second, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
     assert!(net.sent(2).is_empty(), "the end of an answer is not an answer");
-    // Who waits for it gets the failure when its time is over.
+    // The message timeout fails the request.
     let [ticket] = &mut hub.expire(ConnectionId(1))[..] else { panic!("one ticket") };
     assert_eq!((ticket.ids().stream, hub.waiting()), (3, 0));
 }
@@ -175,7 +175,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
     hub.settle(NOW, second, &answer(3), &mut net).unwrap();
     let home = net.get(ConnectionId(1)).unwrap();
     let action = home.on_bytes(NOW, &[]).action;
-    assert!(matches!(action, Action::Close(_)), "{action:?}: nothing is owed any more");
+    assert!(matches!(action, Action::Close(_)), "{action:?}: no answer is outstanding");
     hub.leave(ConnectionId(1));
 
     let sibling = net.get(ConnectionId(2)).unwrap();
@@ -228,7 +228,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
     for ticket in tickets.iter().chain([&other]) {
         assert_eq!(hub.hold(ticket), None);
     }
-    assert!(hub.expire(ConnectionId(1)).is_empty(), "it lives");
+    assert!(hub.expire(ConnectionId(1)).is_empty(), "it is still open");
     net.0.remove(&ConnectionId(1));
     assert!(hub.leave(ConnectionId(1)));
     let expired = hub.expire(ConnectionId(1));
@@ -239,7 +239,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
         let _ = net.0.get_mut(&ConnectionId(2)).unwrap().fail(NOW, ticket).unwrap();
     }
     assert_eq!(net.sent(2), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
-    // What their handlers still say goes nowhere; what the sibling itself was asked goes on.
+    // Answers of their handlers are dropped; the sibling's own request is answered.
     for ticket in tickets {
         assert!(matches!(hub.route(ticket, |_| Some(0)), Route::Nowhere(_)));
     }
