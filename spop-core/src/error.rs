@@ -1,8 +1,8 @@
-//! What can be wrong with bytes.
+//! Errors of encoded data.
 
 use core::fmt;
 
-/// What is wrong with a piece of encoded data.
+/// The error in a piece of encoded data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -24,29 +24,29 @@ pub enum Malformed {
     /// An action is neither SET-VAR (1) nor UNSET-VAR (2).
     #[error("the action type {0} is unknown")]
     UnknownAction(u8),
-    /// An action does not have the number of arguments that its type takes.
+    /// An action has the wrong number of arguments for its type.
     #[error("action {action} takes {expected} arguments, not {found}")]
     #[non_exhaustive]
     WrongArgumentCount {
         /// The action's type: 1 for SET-VAR, 2 for UNSET-VAR.
         action: u8,
-        /// What that type takes.
+        /// The number that the type takes.
         expected: u8,
-        /// What the NB-ARGS byte says.
+        /// The number in the NB-ARGS byte.
         found: u8,
     },
-    /// A value stands in a list of headers where a name is missing.
+    /// A list of headers has a value without a name.
     #[error("a header has no name")]
     NamelessHeader,
-    /// A list of headers has ended, and the data has not.
+    /// Data follows the end of a list of headers.
     #[error("more bytes follow the end of the headers")]
     BytesAfterHeaders,
-    /// A variable scope is none of 0 to 4.
+    /// A variable scope is not 0 to 4.
     #[error("the variable scope {0} is unknown")]
     UnknownScope(u8),
 }
 
-/// What encoded data consists of.
+/// The elements of encoded data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The names of section 3.
@@ -80,13 +80,13 @@ impl fmt::Display for Piece {
     }
 }
 
-/// A payload that does not follow section 3 of the specification: what is wrong, and where.
+/// Encoded data that violates section 3 of the specification: the error, and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("at byte {offset}: {what}")]
 #[non_exhaustive]
 pub struct DecodeError {
-    /// What is wrong.
+    /// The error.
     pub what: Malformed,
-    /// How many bytes of the data were good before it was noticed.
+    /// The number of valid bytes before the error.
     pub offset: usize,
 }

@@ -1,11 +1,11 @@
-//! Clients of other protocols, recognized by the first bytes of a connection.
+//! Detection of clients of other protocols by the first bytes of a connection.
 
-/// A PROXY header of either version.
+/// The name of a PROXY header of either version.
 pub(crate) const PROXY_HEADER: &str = "a PROXY header";
 
-/// What a connection with these first four bytes sends instead of SPOP; `None` if they do not tell.
+/// The protocol, other than SPOP, that a connection with these first four bytes speaks; `None` if it is unknown.
 ///
-/// A frame cannot begin like that: read as its length, each of these is above 150 MB.
+/// No valid frame begins with them: read as a length prefix, each is above 150 MB.
 pub(crate) const fn recognize(first: [u8; 4]) -> Option<&'static str> {
     match &first {
         b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"DELE" | b"PATC" | b"CONN" | b"TRAC" | b"PRI " => {

@@ -1,10 +1,10 @@
-//! SPOP, the protocol by which HAProxy asks external agents about live traffic, as a pure state machine.
+//! SPOP, the protocol with which HAProxy consults external agents about live traffic, as a sans-IO state machine.
 //!
-//! HAProxy can ask an *agent* about a connection or a request before it goes on: is this address known, is this body an
-//! attack, who is the user. This crate is the protocol between them. It opens no socket, reads no clock and spawns no task;
-//! it is told which bytes arrived and what time it is, and returns what is to be done. A NOTIFY in one frame with a short
-//! answer allocates nothing. The specification is `doc/SPOE.txt` in the sources of HAProxy; section numbers refer to it.
-//! Where HAProxy behaves differently, the documentation says so.
+//! HAProxy can consult an *agent* before it processes a connection or a request: is this address known, is this body an
+//! attack, who is the user. This crate implements the protocol between them. It opens no socket, reads no clock and spawns
+//! no task: its inputs are received bytes and the time, its outputs are actions, bytes to send and the next deadline. An
+//! unfragmented NOTIFY with a short answer allocates nothing. The specification is `doc/SPOE.txt` in the sources of
+//! HAProxy; section numbers refer to it. Where HAProxy deviates from it, the documentation says so.
 //!
 //! For a server on tokio or mio, use `spop-tokio` or `spop-mio`. This crate is for other event loops and runtimes, for tests
 //! without sockets, and for tools. Any event loop can drive the reactor, and so can a unit test:
@@ -46,74 +46,79 @@
 //!
 //! # The loop
 //!
-//! One [`AgentReactor`] is one connection. Its driver does this, and nothing else:
+//! One [`AgentReactor`] is one connection. Its driver performs these steps, and no others:
 //!
-//! 1. **Input.** Call [`on_bytes`](AgentReactor::on_bytes) with the bytes that were read. The [`Step`] says how many were used
-//!    and which [`Action`] to carry out. Repeat with the rest until nothing is left, or the action is `SendFrames`, `WantBytes`,
-//!    `Paused` or `Close`. Keep the rest: the next input begins with it. At the end of the input, call
-//!    [`on_input_eof`](AgentReactor::on_input_eof) in the same way until it returns one of those four.
-//! 2. **Output.** Write [`outgoing`](AgentReactor::outgoing), in one write if possible, and report to
-//!    [`on_sent`](AgentReactor::on_sent) how many bytes have left. One write answers all frames of one read.
-//! 3. **Wishes.** Follow [`interest`](AgentReactor::interest), which is level-triggered. `resume`: step 1 with the rest, even an
-//!    empty one. `write`: step 2. `read`: read when the transport is readable, then step 1. `read_now`: read without waiting for
-//!    readiness. `shut`: shut the write side of that layer and report it to [`on_write_shut`](AgentReactor::on_write_shut).
-//!    `close`: close the transport; the connection is over.
-//! 4. **Nothing to read.** When a read would block, call [`on_read_blocked`](AgentReactor::on_read_blocked).
-//! 5. **Time.** Otherwise wait for readiness, for an answer, or until [`deadline`](AgentReactor::deadline). When that has passed,
-//!    after reading what has arrived, call [`on_timeout`](AgentReactor::on_timeout) until it returns one of the four. A deadline
-//!    that moves later needs no new timer: a timeout that comes too early does nothing.
-//! 6. **Answers.** Give each ticket back at any time and in any order: [`acknowledge`](AgentReactor::acknowledge), or
-//!    [`fail`](AgentReactor::fail) if there is no answer. Then step 3.
-//! 7. **Failure.** Report an error of the transport to [`on_transport_error`](AgentReactor::on_transport_error).
+//! 1. **Input.** Call [`on_bytes`](AgentReactor::on_bytes) with the bytes that were read. The returned [`Step`] says how
+//!    many were used and which [`Action`] to carry out. Repeat with the rest until it is empty, or the action is
+//!    `SendFrames`, `WantBytes`, `Paused` or `Close`. Keep the rest: the next input begins with it. At the end of the
+//!    input, call [`on_input_eof`](AgentReactor::on_input_eof) in the same way until it returns one of those four.
+//! 2. **Output.** Write [`outgoing`](AgentReactor::outgoing), in one write if possible, and report the number of bytes
+//!    written to [`on_sent`](AgentReactor::on_sent). One write answers all frames of one read.
+//! 3. **Interest.** Apply [`interest`](AgentReactor::interest), which is level-triggered. `resume`: step 1 with the rest,
+//!    even if it is empty. `write`: step 2. `read`: when the transport is readable, read, then step 1. `read_now`: read
+//!    without waiting for readiness. `shut`: shut the write side of that layer, and report it to
+//!    [`on_write_shut`](AgentReactor::on_write_shut). `close`: close the transport; the connection is over.
+//! 4. **Blocked read.** If the read for `read_now` would block, call [`on_read_blocked`](AgentReactor::on_read_blocked).
+//!    The call is harmless after any other read.
+//! 5. **Time.** Wait for readiness, for an answer, or until [`deadline`](AgentReactor::deadline). When the deadline has
+//!    passed, first process the bytes that have arrived, then call [`on_timeout`](AgentReactor::on_timeout) until it
+//!    returns one of the four. A deadline that moves later needs no new timer: an early `on_timeout` does nothing.
+//! 6. **Answers.** Return each ticket at any time and in any order with [`acknowledge`](AgentReactor::acknowledge) or, if
+//!    there is no answer, [`fail`](AgentReactor::fail). Then step 3.
+//! 7. **Errors.** Report an error of the transport, or a [`Misuse`], to
+//!    [`on_transport_error`](AgentReactor::on_transport_error).
 //!
-//! Every input returns one action at most, and no event is queued inside: there is no polling order to get wrong, and no queue to
-//! bound. Decisions, such as `acknowledge`, `fail`, [`drain`](AgentReactor::drain) and
-//! [`disconnect`](AgentReactor::disconnect), return success or a misuse, never an action; what follows from them is in
-//! `interest`. Draining, closing in order, and giving memory back follow from these steps alone.
+//! Each event returns at most one action, and the reactor queues no events: the driver need not poll in a certain order,
+//! and there is no queue to limit. Decisions, such as `acknowledge`, `fail`, [`drain`](AgentReactor::drain) and
+//! [`disconnect`](AgentReactor::disconnect), return success or an error, never an action; their consequences appear in
+//! `interest`. Draining, orderly close and the release of idle memory need no further steps.
 //!
 //! # Modules
 //!
-//! The root has what nearly every user writes. The rest is in modules, top floor first; a module imports only from those
-//! below it.
+//! The root has the types that nearly every user needs. The modules have the rest, in layers from top to bottom: a module
+//! imports only from those below it.
 //!
-//! - `testing` (feature `testing`): an engine and an agent joined in virtual time. For tests of handlers and of agents.
-//! - [`haproxy`]: what HAProxy does around an engine: events of a stream, variables, times, log lines. For tests and tools that
-//!   must see what HAProxy makes of an answer.
-//! - [`agent`], [`engine`]: the two reactors with their configuration, actions and errors. `agent` is for whoever answers;
-//!   `engine` is HAProxy's side, and [`engine::pool`] many of its connections: for load generators, health checks and proxies.
-//! - [`hub`]: answers that take another connection of the same engine (`async`). For servers with many connections.
-//! - [`accept`]: what happens before the first SPOP frame: source rules, the PROXY header, probes of monitors, TLS. For servers.
-//! - [`link`]: what both reactors share with their drivers: phases, reasons of an end, violations.
-//! - [`notation`]: frames as sentences. For tests, logs and people.
-//! - [`frame`], [`wire`]: frames and values. For decoders and encoders of your own.
+//! - `testing` (feature `testing`): an engine and an agent connected in virtual time. For tests of handlers and of agents.
+//! - [`haproxy`]: HAProxy's behavior around an engine: the events of a stream, variables, timeouts, log lines. For tests
+//!   and tools that need HAProxy's reaction to an answer.
+//! - [`agent`], [`engine`]: the two reactors with their configuration, actions and errors. `agent` is the side that
+//!   answers; `engine` is HAProxy's side, and [`engine::pool`] a pool of its connections, for load generators, health
+//!   checks and proxies.
+//! - [`hub`]: routing of answers over other connections of the same engine (`async`). For servers with many connections.
+//! - [`accept`]: everything before the first SPOP frame: source rules, the PROXY header, probes of monitors, TLS. For servers.
+//! - [`link`]: the interface of both reactors to their drivers: interest, timers, phases, close reasons, violations.
+//! - [`notation`]: a text form of frames. For tests and logs.
+//! - [`frame`], [`wire`]: frames and values. For other decoders and encoders.
 //! - [`config`]: limits and timeouts of both reactors.
 //!
-//! # What is checked
+//! # Untrusted input
 //!
-//! Every byte of the peer, before it is believed: a length never causes an allocation, a payload is validated once, and
-//! after that going through it cannot fail. What a peer can make grow has a limit in [`config::Limits`], and what it can
-//! delay has a timer in [`config::Timeouts`]. A fault of the peer is a [`Violation`] and ends its connection with the status
-//! of section 3.5; a fault of the caller is an error of the method, and changes nothing.
+//! Every byte of the peer is checked before it is used. A length prefix never causes an allocation. A payload is validated
+//! once; iterating over it cannot fail afterwards. Everything that a peer can make grow has a limit in [`config::Limits`],
+//! and everything that it can delay has a timer in [`config::Timeouts`]. An error of the peer is a [`Violation`], and ends
+//! its connection with a status of section 3.5. An error of the caller is the `Err` of a method, and leaves the reactor
+//! unchanged.
 //!
-//! # What may grow
+//! # Exhaustive types
 //!
-//! Types that may get more fields or variants are `non_exhaustive`: configurations; reports, which say what happened or how
-//! things are (actions, ends, times, counts, phases, verdicts); and errors, with those of their variants that have fields.
-//! The others are exhaustive, on purpose:
+//! Types that may get more fields or variants are `non_exhaustive`: configurations, reports (actions, close reasons,
+//! timers, counts, phases, verdicts), and errors with those of their variants that have fields. The other types are
+//! exhaustive on purpose:
 //!
-//! - what the wire fixes: values, frames and their parts, scopes, the two [`Side`](link::Side)s, PROXY versions;
-//! - what a driver or server must not overlook: [`Interest`], its [`Layer`](link::Layer) and
+//! - types that the wire format fixes: values, frames and their parts, scopes, the two [`Side`](link::Side)s, PROXY versions;
+//! - types that a driver or server must handle completely: [`Interest`], its [`Layer`](link::Layer) and
 //!   [`Progress`](link::Progress), [`Notify`], [`hub::Route`];
-//! - what an application decides and a server must carry out: [`agent::Reply`], [`agent::Watch`],
-//!   [`agent::Unknown`], and the fields of [`frame::Unusable`], which a [`frame::FromValue`] returns.
+//! - decisions of an application that a server must carry out: [`agent::Reply`], [`agent::Watch`], [`agent::Unknown`], and the
+//!   fields of [`frame::Unusable`], which a [`frame::FromValue`] returns.
 //!
-//! No type of a dependency whose version is 0.x stands in a public signature. `Debug` output of a reactor, a pool, or what
-//! they report has the lengths of payloads and never their bytes; payloads themselves ([`Messages`], [`Actions`]) show theirs.
+//! Public signatures contain no type of a dependency below version 1.0. The `Debug` output of a reactor, a pool and their
+//! reports contains the lengths of payloads and never their bytes; that of a payload itself ([`Messages`], [`Actions`])
+//! contains its bytes.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-// The name that the runner of transcripts has for this crate.
+// Integration tests include the transcript runner by path: it uses this name for the crate.
 #[cfg(any(test, feature = "testing"))]
 extern crate self as spop_core;
 #[cfg(feature = "std")]

@@ -1,11 +1,11 @@
-//! Time as the reactors see it: a number of nanoseconds since an epoch that the caller chose.
+//! Time for the reactors: nanoseconds since an epoch that the caller chooses.
 
 use core::{fmt, ops, time::Duration};
 
-/// A moment, as the time that has passed since an epoch the caller chose.
+/// A point in time, as nanoseconds since an epoch that the caller chooses.
 ///
-/// The reactors read no clock; each input carries the time it is. Any epoch does as long as one connection keeps to one.
-/// A timestamp that lies before an earlier one is harmless: a reactor never moves back.
+/// The reactors read no clock: each input carries the current time. All inputs of one connection must use the same epoch. A
+/// timestamp before an earlier one is harmless: the time of a reactor never goes back.
 ///
 /// ```
 /// use core::time::Duration;
@@ -18,15 +18,15 @@ use core::{fmt, ops, time::Duration};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch itself.
+    /// The epoch.
     pub const ZERO: Self = Self(0);
 
-    /// The moment `nanos` nanoseconds after the epoch.
+    /// `nanos` nanoseconds after the epoch.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The moment `millis` milliseconds after the epoch; the end of time (584 years) where that is later.
+    /// `millis` milliseconds after the epoch. Saturates at the largest timestamp (584 years).
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
@@ -36,7 +36,7 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The duration from `earlier` to this timestamp; zero if it is not later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -51,7 +51,7 @@ impl From<Duration> for Timestamp {
 impl ops::Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// Saturates at the end of time, so that an endless timeout never fires.
+    /// Saturates at the largest timestamp, so that an endless timeout never expires.
     fn add(self, after: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Converts [`std::time::Instant`]s to [`Timestamp`]s of one epoch: the moment the clock was made.
+/// Converts between [`std::time::Instant`] and [`Timestamp`]. The epoch is the time of its creation.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(std::time::Instant);
@@ -76,17 +76,17 @@ impl Clock {
         Self(std::time::Instant::now())
     }
 
-    /// The time it is.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.at(std::time::Instant::now())
     }
 
-    /// The timestamp of an instant; the epoch for instants before it.
+    /// The timestamp of an instant; [`Timestamp::ZERO`] for instants before the epoch.
     pub fn at(&self, instant: std::time::Instant) -> Timestamp {
         instant.saturating_duration_since(self.0).into()
     }
 
-    /// The instant of a timestamp; `None` past the end of the platform's time.
+    /// The instant of a timestamp; `None` if the platform cannot represent it.
     pub fn instant(&self, at: Timestamp) -> Option<std::time::Instant> {
         self.0.checked_add(Duration::from_nanos(at.0))
     }

@@ -22,8 +22,8 @@ pub enum Action<'i> {
     Established(Session),
     /// A NOTIFY arrived: run its messages and answer with the ticket, now or later.
     RunMessages(Notify<'i>),
-    /// A fragment of this NOTIFY arrived, and it is not the last; [`arriving`](super::AgentReactor::arriving) returns what has arrived.
-    /// Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
+    /// A fragment of this NOTIFY arrived, and it is not the last; [`arriving`](super::AgentReactor::arriving) returns what
+    /// has arrived. Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
     FragmentArrived(Ids),
     /// A fragmented NOTIFY was dropped before it was complete. Its messages will not be run.
     AbortFragment(Aborted),
@@ -36,8 +36,8 @@ pub enum Action<'i> {
         /// At least this many bytes are missing for the next action.
         at_least: usize,
     },
-    /// Backpressure: a limit is reached. The rest of the input stays unused until [`Interest::resume`](crate::Interest::resume) is
-    /// set.
+    /// Backpressure: a limit is reached. The rest of the input stays unused until
+    /// [`Interest::resume`](crate::Interest::resume) is set.
     Paused,
     /// The session is over, and all tickets are void. Apply [`interest`](super::AgentReactor::interest) until it says `close`.
     /// Returned once.
@@ -52,7 +52,8 @@ pub struct Session {
     pub version: Version,
     /// The longest frame in bytes, without its length prefix: the lower of both sides' limits.
     pub max_frame_size: u32,
-    /// The capabilities in effect: pipelining and async if both sides announced them, fragmentation if this side accepts fragments.
+    /// The capabilities in effect: pipelining and async if both sides announced them, fragmentation if this side accepts
+    /// fragments.
     pub capabilities: Capabilities,
     /// The capabilities that the peer announced. With fragmentation, long answers are sent in fragments.
     pub peer_capabilities: Capabilities,
@@ -77,7 +78,8 @@ impl Session {
         self.max_frame_size < self.peer_max_frame_size && !fragments
     }
 
-    /// Whether the peer appears to be HAProxy 3.1 or later (the SPOP multiplexer): it announces neither async nor fragmentation.
+    /// Whether the peer appears to be HAProxy 3.1 or later (the SPOP multiplexer): it announces neither async nor
+    /// fragmentation.
     ///
     /// Such a peer never sends fragments, has at most 20 requests on a connection (1 without pipelining), and abandons requests
     /// without notice. HAProxy 2.6 and 3.0 with `no option async` announce the same.
@@ -97,8 +99,8 @@ pub(super) fn is_multiplexer(peer: Capabilities) -> bool {
 pub struct Notify<'i> {
     /// The ticket for the answer.
     pub ticket: Ticket,
-    /// The messages. They borrow the input `'i`, unless they arrived in fragments; use [`into_owned`](NotifyPayload::into_owned) to
-    /// keep them beyond the input.
+    /// The messages. They borrow the input `'i`, unless they arrived in fragments; use
+    /// [`into_owned`](NotifyPayload::into_owned) to keep them beyond the input.
     pub payload: NotifyPayload<'i>,
 }
 
@@ -169,8 +171,9 @@ pub enum Cancel {
     /// The peer abandoned it: more requests arrived than HAProxy 3.1 and later have in flight on a connection (1, or 20 with
     /// pipelining).
     Abandoned,
-    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was at `max_in_flight` or
-    /// `max_waiting_frames`. The reactor has sent the reply that [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.
+    /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was at
+    /// `max_in_flight` or `max_waiting_frames`. The reactor has sent the reply that
+    /// [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.
     Overdue,
     /// It was not answered within [`Timeouts::message`](crate::config::Timeouts::message). The reactor has sent the reply that
     /// [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.

@@ -49,13 +49,14 @@ impl AgentReactor {
         Ok(settled)
     }
 
-    /// Queues a part of an answer, and returns the ticket for the next part. [`acknowledge`](Self::acknowledge) takes the last part.
+    /// Queues a part of an answer, and returns the ticket for the next part. [`acknowledge`](Self::acknowledge) takes the
+    /// last part.
     ///
     /// The peer must accept fragments. Even with async, the whole answer then takes this connection.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] if the ticket is another connection's, [`AckError::NoFragmentation`] if the peer accepts no
-    /// fragments, and [`AckError::TooBig`] if the part exceeds what is left of
+    /// [`AckError::WrongConnection`] if the ticket is another connection's, [`AckError::NoFragmentation`] if the peer
+    /// accepts no fragments, and [`AckError::TooBig`] if the part exceeds what is left of
     /// [`max_outgoing`](crate::config::Limits::max_outgoing); then try again after queued bytes were sent.
     pub fn acknowledge_part(
         &mut self,
@@ -82,8 +83,8 @@ impl AgentReactor {
         Ok(ticket)
     }
 
-    /// Refuses to answer. An answer sent in part is aborted; otherwise the peer receives an ACK with ABORT, which HAProxy treats as
-    /// an answer without actions.
+    /// Refuses to answer. An answer sent in part is aborted; otherwise the peer receives an ACK with ABORT, which HAProxy
+    /// treats as an answer without actions.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
@@ -97,8 +98,8 @@ impl AgentReactor {
         Ok(settled)
     }
 
-    /// Fails a NOTIFY: the peer receives the reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. An answer
-    /// sent in part is aborted instead.
+    /// Fails a NOTIFY: the peer receives the reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names.
+    /// An answer sent in part is aborted instead.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
@@ -110,8 +111,8 @@ impl AgentReactor {
         Ok(settled)
     }
 
-    /// Removes a NOTIFY of this connection without an answer, because another connection of its engine carries the answer or it is no
-    /// longer needed. An answer sent in part is aborted.
+    /// Removes a NOTIFY of this connection without an answer, because another connection of its engine carries the answer
+    /// or it is no longer needed. An answer sent in part is aborted.
     ///
     /// # Errors
     /// [`NotWaiting`] if the NOTIFY was answered or cancelled before.
@@ -125,8 +126,8 @@ impl AgentReactor {
         Ok(())
     }
 
-    /// Refuses a fragmented NOTIFY that is still arriving: the peer receives an ACK with ABORT, which HAProxy reports as error 4, and
-    /// further fragments are discarded.
+    /// Refuses a fragmented NOTIFY that is still arriving: the peer receives an ACK with ABORT, which HAProxy reports as
+    /// error 4, and further fragments are discarded.
     ///
     /// # Errors
     /// [`NotArriving`] if there is no such NOTIFY: it is complete, or was dropped.
@@ -137,12 +138,12 @@ impl AgentReactor {
         Ok(())
     }
 
-    /// Drains the session: disconnects when no answer is outstanding. New requests are served until then, because SPOP has no message
-    /// that stops them.
+    /// Drains the session: disconnects when no answer is outstanding. New requests are served until then, because SPOP has
+    /// no message that stops them.
     ///
     /// [`DrainTiming`](super::DrainTiming) says when the DISCONNECT is sent, so that no request is in transit. After
-    /// [`Timeouts::drain`](crate::config::Timeouts::drain) the session ends even if answers are outstanding. A drain that a timer
-    /// started is replaced.
+    /// [`Timeouts::drain`](crate::config::Timeouts::drain) the session ends even if answers are outstanding. A drain that a
+    /// timer started is replaced.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
         if self.drained_by.take().is_some() {
@@ -153,8 +154,8 @@ impl AgentReactor {
         self.hold_answers();
     }
 
-    /// Ends the session at once. Queued answers are sent before the DISCONNECT; unanswered requests are lost. The message is cut to
-    /// 180 bytes. Does nothing if the session is over.
+    /// Ends the session at once. Queued answers are sent before the DISCONNECT; unanswered requests are lost. The message
+    /// is cut to 180 bytes. Does nothing if the session is over.
     pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {
         self.tick(now);
         self.disconnect_for(CloseReason::Disconnect(status), status, message);
@@ -177,7 +178,8 @@ impl AgentReactor {
         }
     }
 
-    /// Whether the NOTIFY still needs an answer. Always true for a ticket of another connection: only that one, and the caller, know.
+    /// Whether the NOTIFY still needs an answer. Always true for a ticket of another connection: only that one, and the
+    /// caller, know.
     fn is_live(&self, ticket: &Ticket) -> bool {
         ticket.connection != self.connection || self.flight.contains(ticket.id)
     }

@@ -28,54 +28,55 @@ use super::DrainTiming;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
-    /// The longest frame this side accepts, in bytes without its length prefix; a session uses the lower of both sides' values. From
-    /// 256 to [`Limits::max_payload_bytes`]. Default 1 MiB, so that HAProxy's `tune.bufsize` decides. No memory is reserved for it.
-    /// Before the handshake the limit is 16 KiB at most.
+    /// The longest frame this side accepts, in bytes without its length prefix; a session uses the lower of both sides'
+    /// values. From 256 to [`Limits::max_payload_bytes`]. Default 1 MiB, so that HAProxy's `tune.bufsize` decides. No
+    /// memory is reserved for it. Before the handshake the limit is 16 KiB at most.
     ///
-    /// HAProxy 3.1 and later never send fragments: a request that exceeds the session's frame size fails there with error 259, and
-    /// the agent never sees it.
+    /// HAProxy 3.1 and later never send fragments: a request that exceeds the session's frame size fails there with error
+    /// 259, and the agent never sees it.
     pub max_frame_size: u32,
-    /// The capabilities to announce, as far as the peer allows (section 3.2.1). Default fragmentation and pipelining.
+    /// The capabilities of this side (section 3.2.1). Default fragmentation and pipelining.
     ///
     /// HAProxy 2.6 and 3.0 need fragmentation for requests that exceed the frame size; without it, each such request makes them
     /// reconnect.
     pub capabilities: Capabilities,
     /// The peers to which pipelining is announced, if `capabilities` has it. Default [`Auto`](PipeliningPolicy::Auto).
     pub pipelining: PipeliningPolicy,
-    /// How long HAProxy waits for an answer: its `timeout processing`, or slightly longer. HAProxy abandons a request without notice.
-    /// Default 500 ms; `None` if unknown. With a value below HAProxy's, requests can fail that HAProxy still waits for.
+    /// How long HAProxy waits for an answer: its `timeout processing`, or slightly longer. HAProxy abandons a request
+    /// without notice. Default 500 ms; `None` if unknown. With a value below HAProxy's, requests can fail that HAProxy
+    /// still waits for.
     ///
-    /// A later answer is still sent, and reported as [`Settled::Late`](super::Settled::Late). At [`Limits::max_in_flight`] or
-    /// `max_waiting_frames`, the oldest request is failed ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older than this;
-    /// otherwise a connection full of abandoned requests would serve no new one. With `None`, no answer is late, and at
-    /// `max_in_flight` reading pauses until an answer was sent.
+    /// A later answer is still sent, and reported as [`Settled::Late`](super::Settled::Late). At [`Limits::max_in_flight`]
+    /// or `max_waiting_frames`, the oldest request is failed ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older
+    /// than this; otherwise a connection full of abandoned requests would serve no new one. With `None`, no answer is late,
+    /// and at `max_in_flight` reading pauses until an answer was sent.
     pub processing: Option<Duration>,
-    /// For HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many unanswered
-    /// requests, abandoned ones included. From this number on, the oldest request is failed once it is older than `processing`.
-    /// Default 20, as in HAProxy.
+    /// For HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many
+    /// unanswered requests, abandoned ones included. From this number on, the oldest request is failed once it is older
+    /// than `processing`. Default 20, as in HAProxy.
     pub max_waiting_frames: usize,
-    /// Drains a connection at this age, ± 10 % so that connections opened together do not end together. HAProxy then reconnects, and
-    /// agents that were added behind the same address get their share of connections. Each drain costs HAProxy a new connection,
-    /// and a request in transit can be lost: use minutes or hours. Default `None`.
+    /// Drains a connection at this age, ± 10 % so that connections opened together do not end together. HAProxy then
+    /// reconnects, and agents that were added behind the same address get their share of connections. Each drain costs
+    /// HAProxy a new connection, and a request in transit can be lost: use minutes or hours. Default `None`.
     pub max_age: Option<Duration>,
     /// Limits on what a peer can make grow.
     pub limits: Limits,
     /// Timeouts.
     pub timeouts: Timeouts,
-    /// The reply to a NOTIFY that has no answer: [`fail`](super::AgentReactor::fail) was called, or a timer expired. Default an empty
-    /// ACK.
+    /// The reply to a NOTIFY that has no answer: [`fail`](super::AgentReactor::fail) was called, or a timer expired.
+    /// Default an empty ACK.
     pub on_failure: OnFailure,
     /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so that the
     /// application can inspect the part that has arrived and refuse the rest. Default false.
     pub watch_fragments: bool,
-    /// Drains a connection on which no frame has arrived for this long after a payload was refused before its last fragment; `None`
-    /// keeps it open. Default 50 ms.
+    /// Drains a connection on which no frame has arrived for this long after a payload was refused before its last
+    /// fragment; `None` keeps it open. Default 50 ms.
     ///
-    /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of frames in flight is wrong, and requests assigned to
-    /// it time out. After a close they open another.
+    /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of frames in flight is wrong, and requests
+    /// assigned to it time out. After a close they open another.
     pub quiet_after_refusal: Option<Duration>,
-    /// When a drain sends its DISCONNECT, see [`DrainTiming`]. With `None`, as soon as no answer is outstanding and a read would
-    /// block. Default on.
+    /// When a drain sends its DISCONNECT, see [`DrainTiming`]. With `None`, as soon as no answer is outstanding and a read
+    /// would block. Default on.
     pub drain_timing: Option<DrainTiming>,
     /// Sends nothing before the peer has shut its write side, for half-duplex transports. Default false.
     pub defer_output: bool,
@@ -110,7 +111,7 @@ impl AgentConfig {
     /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
     /// - a limit or `max_waiting_frames` of 0, or `limits.max_payload` above `limits.max_payload_bytes`;
     /// - a duration of zero, other than `timeouts.drain`, `quiet_after_refusal` and those of [`DrainTiming`];
-    /// - `max_age` with a `timeouts.drain` of zero, which would lose the requests in flight;
+    /// - `max_age` with a `timeouts.drain` of zero, with which `max_age` has no effect;
     /// - an `on_failure` whose answer does not fit `max_frame_size`, or whose message exceeds 180 bytes.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         self.limits.check(self.max_frame_size, MIN_FRAME_SIZE)?;
@@ -145,8 +146,9 @@ pub enum PipeliningPolicy {
     /// [`Session::peer_is_multiplexer`](super::Session::peer_is_multiplexer).
     #[default]
     Auto,
-    /// All peers that announce it. For HAProxy 3.1 and later an ACK is limited to 1/21 of their buffer (780 bytes of 16384), so that 20
-    /// unread answers and a part of another never fill it. A longer answer is [`AckError::TooBig`](super::AckError::TooBig).
+    /// All peers that announce it. For HAProxy 3.1 and later an ACK is limited to 1/21 of their buffer (780 bytes of
+    /// 16384), so that 20 unread answers and a part of another never fill it. A longer answer is
+    /// [`AckError::TooBig`](super::AckError::TooBig).
     Always,
 }
 
@@ -154,7 +156,7 @@ pub enum PipeliningPolicy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// An ACK with these actions, or without any if they exceed the session's frame size. Default without actions: HAProxy
+    /// An ACK with these actions, or without any if they do not fit an ACK of the session. Default without actions: HAProxy
     /// continues at once, and sets no variable.
     Answer(Actions),
     /// A DISCONNECT. The other requests in flight on the connection are lost.

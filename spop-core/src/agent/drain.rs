@@ -11,21 +11,23 @@ use crate::{
 
 /// When a drain sends its DISCONNECT, so that no NOTIFY is in transit at that time.
 ///
-/// HAProxy sends NOTIFY frames until it has read the DISCONNECT, and then fails the unanswered ones. The reactor therefore sends
-/// the DISCONNECT when HAProxy is least likely to send: in one write with the last outstanding answers, because HAProxy reads
-/// them all before it sends again; or, if no answer is outstanding, on a connection that has been idle for some time.
+/// HAProxy sends NOTIFY frames until it has read the DISCONNECT, and then fails the unanswered ones. The reactor therefore
+/// sends the DISCONNECT when HAProxy is least likely to send: in one write with the last outstanding answers, because
+/// HAProxy reads them all before it sends again; or, if no answer is outstanding, on a connection that has been idle for
+/// some time.
 ///
-/// Measured with HAProxy 2.6 and 3.0, 16 clients on a busy machine and 20 restarts of the agent: of 100,000 requests, 0 to 45 were
-/// lost without this timing, and none with it.
+/// Measured with HAProxy 2.6 and 3.0, 16 clients on a busy machine and 20 restarts of the agent: of 100,000 requests, 0 to
+/// 45 were lost without this timing, and none with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainTiming {
     /// How long answers are held at most, to be sent together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
-    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without pipelining, where the
-    /// peer sends nothing before it has its answer. Default 5 ms.
+    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without pipelining,
+    /// where the peer sends nothing before it has its answer. Default 5 ms.
     pub silence: Duration,
-    /// Without held answers, or before the HELLO: how long the connection must have been idle before the DISCONNECT. Default 100 ms.
+    /// Without held answers, or before the HELLO: how long the connection must have been idle before the DISCONNECT.
+    /// Default 100 ms.
     pub idle: Duration,
 }
 
@@ -48,8 +50,8 @@ const AGE_RETRY: Duration = Duration::from_secs(1);
 /// The message of the DISCONNECT after a drain.
 pub(super) const DRAINED: &str = "the agent takes no more requests here";
 
-/// The age ± 10 %, so that connections opened together do not end together. A hash of the connection's identifier and the time serves
-/// as the random number.
+/// The age ± 10 %, so that connections opened together do not end together. A hash of the connection's identifier and the
+/// time serves as the random number.
 pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestamp) -> Duration {
     // One round of splitmix64.
     let mut mixed = (connection.0 ^ now.as_nanos().rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -90,8 +92,8 @@ impl AgentReactor {
         self.link.stop_draining();
     }
 
-    /// The drain timeout expired. A drain that a timer started is cancelled and, for `max_age`, tried again later, because losing
-    /// requests is worse than a longer connection. False if the session is to end now.
+    /// The drain timeout expired. A drain that a timer started is cancelled and, for `max_age`, tried again later, because
+    /// losing requests is worse than a longer connection. False if the session is to end now.
     pub(super) fn postpone_drain(&mut self) -> bool {
         self.cancel_idle_drain_if_active();
         if self.drained_by == Some(Timer::Age) {
@@ -101,7 +103,8 @@ impl AgentReactor {
         !self.link.is_draining()
     }
 
-    /// In a drain, holds the answers that are queued from now on. Not an AGENT-HELLO: HAProxy sends its first NOTIFY only after it.
+    /// In a drain, holds the answers that are queued from now on. Not an AGENT-HELLO: HAProxy sends its first NOTIFY only
+    /// after it.
     pub(super) fn hold_answers(&mut self) {
         self.cancel_idle_drain_if_active();
         let answers = self.session.is_some() && self.link.nothing_to_send();
@@ -152,7 +155,8 @@ impl AgentReactor {
         Some(next.max(self.link.now()))
     }
 
-    /// Whether the peer is idle and has not ended the input that releases deferred output. The drain does not wait for that output.
+    /// Whether the peer is idle and has not ended the input that releases deferred output. The drain does not wait for that
+    /// output.
     fn is_idle_with_deferred_output(&self) -> bool {
         self.drained_by == Some(Timer::Idle) && self.link.is_deferred()
     }

@@ -34,8 +34,8 @@ impl AgentReactor {
         }
     }
 
-    /// Records why the session ends and what is lost. `Action::Close` is returned by the current event or, if a decision ended the
-    /// session, by the next one.
+    /// Records why the session ends and what is lost. `Action::Close` is returned by the current event or, if a decision
+    /// ended the session, by the next one.
     pub(super) fn end(&mut self, reason: CloseReason) {
         let arriving = self.link.reassembly.clear();
         let lost = Lost {

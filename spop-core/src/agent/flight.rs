@@ -10,8 +10,8 @@ use crate::{Timestamp, frame::Ids};
 /// Up to this many requests are searched linearly; more are indexed.
 const LINEAR_MAX: usize = 64;
 
-/// The requests in flight, in the order of arrival. Ticket numbers are consecutive and never reused, so the position of a ticket
-/// follows from its distance to the first.
+/// The requests in flight, in the order of arrival. Ticket numbers are consecutive and never reused, so the position of a
+/// ticket follows from its distance to the first.
 ///
 /// HAProxy numbers its streams upwards: identifiers above all others are new without a search.
 #[derive(Debug, Default)]

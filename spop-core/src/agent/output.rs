@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl AgentReactor {
-    /// Answers a NOTIFY without messages. HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all messages are
-    /// false.
+    /// Answers a NOTIFY without messages. HAProxy 3.1, and 3.2 before August 2025, send one when the conditions of all
+    /// messages are false.
     pub(super) fn acknowledge_empty(&mut self, ids: Ids) {
         self.flight.answered();
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids }, &[]);

@@ -24,9 +24,9 @@ use crate::{
 /// The state machine of one agent connection.
 ///
 /// Inputs are events of the transport and the clock (the methods named `on_…`) and decisions of the application (such as
-/// [`acknowledge`](Self::acknowledge)). Outputs are at most one [`Action`] per event, the [bytes to send](Self::outgoing), the
-/// [interest](Self::interest) and the next [deadline](Self::deadline). The [crate's front page](crate#the-loop) describes the loop
-/// that drives it.
+/// [`acknowledge`](Self::acknowledge)). Outputs are at most one [`Action`] per event, the [bytes to send](Self::outgoing),
+/// the [interest](Self::interest) and the next [deadline](Self::deadline). The [crate's front page](crate#the-loop)
+/// describes the loop that drives it.
 ///
 /// The phases of a connection, as [`judge`](crate::link::judge) defines them:
 ///
@@ -110,18 +110,19 @@ impl AgentReactor {
         self
     }
 
-    /// Enters or leaves lame-duck mode: health checks are refused and everything else is served, so that HAProxy stops using this
-    /// server before it shuts down.
+    /// Enters or leaves lame-duck mode: health checks are refused and everything else is served, so that HAProxy stops
+    /// using this server before it shuts down.
     pub fn set_lame_duck(&mut self, lame_duck: bool) {
         self.lame_duck = lame_duck;
     }
 
-    /// Bytes were received. `input` is the unused rest of earlier input followed by the bytes read since. The reactor does not keep
-    /// the slice: it copies fragments, and nothing else.
+    /// Bytes were received. `input` is the unused rest of earlier input followed by the bytes read since. The reactor does
+    /// not keep the slice: it copies fragments, and nothing else.
     ///
-    /// Call it again with the rest after [`Step::consumed`] until the rest is empty or it returns [`SendFrames`](Action::SendFrames),
-    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close). Call it also, without new bytes, when
-    /// [`Interest::resume`](crate::Interest::resume) is set.
+    /// Call it again with the rest after [`Step::consumed`] until the rest is empty or it returns
+    /// [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or
+    /// [`Close`](Action::Close). Call it also, without new bytes, when [`Interest::resume`](crate::Interest::resume) is
+    /// set.
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<Action<'i>> {
         self.link.tick(now);
         if self.is_full() {
@@ -247,8 +248,9 @@ impl AgentReactor {
         Ok(self.at_rest(1))
     }
 
-    /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its write side is
-    /// shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Wanted`] if it could not begin.
+    /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its
+    /// write side is shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Wanted`]
+    /// if it could not begin.
     ///
     /// # Errors
     /// [`Misuse::ShutNotAsked`] if `shut` was never set. The reactor is unchanged.

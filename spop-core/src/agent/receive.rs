@@ -116,8 +116,8 @@ impl AgentReactor {
         }
     }
 
-    /// Cancels the older NOTIFY with the identifiers of one that begins. If that results in an action, the new frame stays in the
-    /// input and is processed by the next call.
+    /// Cancels the older NOTIFY with the identifiers of one that begins. If that results in an action, the new frame stays
+    /// in the input and is processed by the next call.
     pub(super) fn supersede(&mut self, ids: Ids) -> Option<Action<'static>> {
         self.payload_refused = false;
         if let Some(ticket) = self.flight.find(ids) {
@@ -133,8 +133,8 @@ impl AgentReactor {
         None
     }
 
-    /// Cancels the oldest request if the peer begins more than it keeps in flight. The new frame stays in the input and is processed
-    /// by the next call.
+    /// Cancels the oldest request if the peer begins more than it keeps in flight. The new frame stays in the input and is
+    /// processed by the next call.
     pub(super) fn abandon_oldest(&mut self) -> Option<Action<'static>> {
         if self.flight.waiting() < self.window {
             return None;

@@ -10,8 +10,8 @@ use crate::{
 
 type Handler = dyn Fn(&Message<'_>, &mut Actions) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync;
 
-/// Calls a handler for each message of a NOTIFY, by the name of the message. All handlers append to one list of actions, in the order
-/// of the messages.
+/// Calls a handler for each message of a NOTIFY, by the name of the message. All handlers append to one list of actions, in
+/// the order of the messages.
 ///
 /// ```
 /// use std::net::IpAddr;

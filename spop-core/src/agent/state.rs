@@ -40,7 +40,8 @@ impl AgentReactor {
         self.link.phase
     }
 
-    /// Whether the session is draining: [`drain`](Self::drain) was called or a timer started a drain, and the session is not over.
+    /// Whether the session is draining: [`drain`](Self::drain) was called or a timer started a drain, and the session is
+    /// not over.
     pub fn is_draining(&self) -> bool {
         self.link.is_draining() && !self.link.is_closing()
     }
@@ -81,18 +82,18 @@ impl AgentReactor {
         self.link.outgoing_bytes()
     }
 
-    /// The send backlog in bytes, by which [`Hub`](crate::hub::Hub) compares connections of an engine; `None` if this one can send no
-    /// answer, because it has no session or is closing.
+    /// The send backlog in bytes, by which [`Hub`](crate::hub::Hub) compares connections of an engine; `None` if this one
+    /// can send no answer, because it has no session or is closing.
     ///
-    /// After the end of the input it is `usize::MAX / 2`, so that every other connection is preferred: an HAProxy that has shut its
-    /// write side reads nothing more.
+    /// After the end of the input it is `usize::MAX / 2`, so that every other connection is preferred: an HAProxy that has
+    /// shut its write side reads nothing more.
     pub fn send_backlog(&self) -> Option<usize> {
         let open = !self.link.is_closing() && self.session.is_some();
         open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
     }
 
-    /// The number of tickets that were dropped unanswered, a bug of the application. Counted in debug builds with the feature `std`;
-    /// otherwise 0. Updated by events other than [`on_bytes`](Self::on_bytes).
+    /// The number of tickets that were dropped unanswered, a bug of the application. Counted in debug builds with the
+    /// feature `std`; otherwise 0. Updated by events other than [`on_bytes`](Self::on_bytes).
     pub const fn dropped_tickets(&self) -> u64 {
         self.dropped_tickets
     }
@@ -115,8 +116,8 @@ impl AgentReactor {
         now
     }
 
-    /// Backpressure: the in-flight or the outbound limit is reached. Deferred output does not count, or the EOF that releases it would
-    /// never be read.
+    /// Backpressure: the in-flight or the outbound limit is reached. Deferred output does not count, or the EOF that
+    /// releases it would never be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
             self.flight.waiting() >= self.config.limits.max_in_flight

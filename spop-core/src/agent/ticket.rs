@@ -8,23 +8,23 @@ use bytes::Bytes;
 use super::dropped::Guard;
 use crate::frame::Ids;
 
-/// The caller's identifier of a connection. It binds tickets to their connection, and must be unique among connections whose tickets
-/// could be confused.
+/// The caller's identifier of a connection. It binds tickets to their connection, and must be unique among connections
+/// whose tickets could be confused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Identifies a ticket without owning it, for example to find the handler of a cancelled NOTIFY. Unique within a connection, and
-/// never reused.
+/// Identifies a ticket without owning it, for example to find the handler of a cancelled NOTIFY. Unique within a
+/// connection, and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketId(pub(super) u64);
 
 /// Permits one answer to one NOTIFY.
 ///
-/// It cannot be cloned, and answering consumes it: a NOTIFY cannot be answered twice. It is valid for the connection that received
-/// the NOTIFY (with async, for every connection of the same engine) until the NOTIFY is cancelled.
+/// It cannot be cloned, and answering consumes it: a NOTIFY cannot be answered twice. It is valid for the connection that
+/// received the NOTIFY (with async, for every connection of the same engine) until the NOTIFY is cancelled.
 ///
-/// If a ticket is dropped unanswered, HAProxy waits until [`Timeouts::message`](crate::config::Timeouts::message) has passed. Debug
-/// builds count such tickets: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
+/// If a ticket is dropped unanswered, HAProxy waits until [`Timeouts::message`](crate::config::Timeouts::message) has
+/// passed. Debug builds count such tickets: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "HAProxy waits for an answer: `acknowledge` it, or `fail` it"]
 pub struct Ticket {
@@ -57,8 +57,8 @@ impl Ticket {
         self.ids
     }
 
-    /// With async: the engine-id. Every connection that has it may carry the answer. `None` without async, and once a part of the
-    /// answer was queued, which binds the rest to the same connection.
+    /// With async: the engine-id. Every connection that has it may carry the answer. `None` without async, and once a part
+    /// of the answer was queued, which binds the rest to the same connection.
     pub fn engine_id(&self) -> Option<&Bytes> {
         match &self.engine {
             Some(engine) => Some(engine),
@@ -79,8 +79,8 @@ impl fmt::Display for Ticket {
 pub enum Settled {
     /// The answer was queued.
     Queued,
-    /// The answer was queued later than [`AgentConfig::processing`](super::AgentConfig::processing) after its NOTIFY: HAProxy has
-    /// probably abandoned the request. Never returned for an answer that takes another connection.
+    /// The answer was queued later than [`AgentConfig::processing`](super::AgentConfig::processing) after its NOTIFY:
+    /// HAProxy has probably abandoned the request. Never returned for an answer that takes another connection.
     Late {
         /// The time from the NOTIFY to its answer.
         age: Duration,

@@ -34,9 +34,9 @@ impl AgentReactor {
         next.0
     }
 
-    /// The deadline has passed. Call it until it returns [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes),
-    /// [`Paused`](Action::Paused) or [`Close`](Action::Close); the next deadline is later than `now` then. Before the deadline it does
-    /// nothing.
+    /// The deadline has passed. Call it until it returns [`SendFrames`](Action::SendFrames),
+    /// [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or [`Close`](Action::Close); the next deadline is later
+    /// than `now` then. Before the deadline it does nothing.
     pub fn on_timeout(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         // Each timer moves its deadline when it is handled. The bound ends the loop even if one does not.

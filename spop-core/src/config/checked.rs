@@ -1,4 +1,4 @@
-//! Configurations that were checked, and why one cannot work.
+//! Validated configurations, and the error of an invalid one.
 
 use alloc::{
     borrow::Cow,
@@ -7,15 +7,15 @@ use alloc::{
 };
 use core::{fmt, ops::Deref, time::Duration};
 
-/// A configuration that was checked: [`AgentConfig::checked`](crate::AgentConfig::checked) and the methods of this name of
-/// the other configurations make it.
+/// A valid configuration, from [`AgentConfig::checked`](crate::AgentConfig::checked) or the method of this name of another
+/// configuration.
 ///
-/// It reads like the configuration that it holds. To change one, take it [out](Self::into_inner) and check it again.
+/// It dereferences to the configuration. To change it, take the configuration [out](Self::into_inner) and check it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked<C>(C);
 
 impl<C> Checked<C> {
-    /// To be called by the `checked` of a configuration, and for defaults that a test shows to be valid.
+    /// For the `checked` methods, and for defaults that a test shows to be valid.
     pub(crate) const fn new(config: C) -> Self {
         Self(config)
     }
@@ -35,7 +35,7 @@ impl<C> Deref for Checked<C> {
     }
 }
 
-/// A configuration that cannot work: the first field that is out of its bounds.
+/// An invalid configuration: its first field that is out of bounds.
 ///
 /// ```
 /// use spop_core::AgentConfig;
@@ -47,21 +47,21 @@ impl<C> Deref for Checked<C> {
 /// assert_eq!(error.to_string(), "`limits.max_in_flight` is 0, and must be at least 1");
 /// ```
 ///
-/// With the feature `std` it turns into an `std::io::Error` of the kind `InvalidInput`, which has it in `get_ref`.
+/// With the feature `std` it converts to an `std::io::Error` of kind `InvalidInput`, whose `get_ref` returns it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` is {value}, and must be {bound}")]
 #[non_exhaustive]
 pub struct ConfigError {
     /// The field's path from the configuration that was checked, for example `limits.max_in_flight`.
     pub field: Cow<'static, str>,
-    /// What it was set to.
+    /// The value of the field.
     pub value: String,
-    /// What it must be: a sentence that begins with "it must be" goes on like this.
+    /// The bound, as the end of a sentence that begins with "it must be".
     pub bound: String,
 }
 
 impl ConfigError {
-    /// A field, its value, and what it must be.
+    /// The error of a field with this value and bound.
     pub fn new(
         field: impl Into<Cow<'static, str>>,
         value: impl fmt::Display,
@@ -70,7 +70,7 @@ impl ConfigError {
         Self { field: field.into(), value: value.to_string(), bound: bound.into() }
     }
 
-    /// The same field, as seen from the configuration that has this one in the field `outer`.
+    /// The same error, with the path of the field prefixed by `outer`.
     pub(crate) fn within(self, outer: &str) -> Self {
         Self { field: format!("{outer}.{}", self.field).into(), ..self }
     }
@@ -83,7 +83,7 @@ impl From<ConfigError> for std::io::Error {
     }
 }
 
-/// A number that must not be less than `least`.
+/// Checks that a number is at least `least`.
 pub(crate) fn at_least<T>(field: &'static str, value: T, least: T) -> Result<(), ConfigError>
 where
     T: Copy + PartialOrd + fmt::Display,
@@ -91,7 +91,7 @@ where
     if value < least { Err(ConfigError::new(field, value, format!("at least {least}"))) } else { Ok(()) }
 }
 
-/// A number that must not be more than that of another field.
+/// Checks that a number is at most that of another field.
 pub(crate) fn at_most<T>(
     field: &'static str,
     value: T,
@@ -105,7 +105,7 @@ where
     if value > most { Err(ConfigError::new(field, value, bound())) } else { Ok(()) }
 }
 
-/// A time that must not be shorter than `least`, nor zero.
+/// Checks that a duration is not zero, and at least `least`.
 pub(crate) fn lasts(field: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
     if value.is_zero() && least.is_zero() {
         return Err(ConfigError::new(field, "zero", "longer"));
@@ -116,7 +116,7 @@ pub(crate) fn lasts(field: &'static str, value: Duration, least: Duration) -> Re
     Ok(())
 }
 
-/// A time that must not be zero, if there is one; `none` says what it means that there is none.
+/// Checks that a duration is not zero. `none` describes the meaning of `None`, for the message.
 pub(crate) fn none_or_lasts(
     field: &'static str,
     value: Option<Duration>,

@@ -1,10 +1,11 @@
-//! The limits and timeouts that both roles have, and the check of configurations.
+//! Limits and timeouts of both roles, and the validation of configurations.
 //!
-//! A configuration is plain data. Its method `checked` makes a [`Checked`] of it, which is what the reactors and the pool
-//! take, or a [`ConfigError`] that names the field, its value and the bound. Nothing is corrected: a value counts as it was
-//! written, or is refused. (Where two valid values meet, as the frame sizes of both sides do, the lower one counts.)
+//! A configuration is plain data. Its method `checked` returns a [`Checked`], which the reactors and the pool require, or a
+//! [`ConfigError`] that names the field, its value and the bound. No value is adjusted: it is used as written, or refused.
+//! (Values that are negotiated, such as the frame size, are the lower of both sides'.)
 //!
-//! Configurations are `non_exhaustive`, by a [rule of the whole crate](crate#what-may-grow): take the default, and set fields.
+//! Configurations are `non_exhaustive`, by a [rule of the whole crate](crate#exhaustive-types): take the default, and set
+//! fields.
 
 mod checked;
 #[cfg(test)]
@@ -15,30 +16,29 @@ use core::time::Duration;
 pub use checked::{Checked, ConfigError};
 pub(crate) use checked::{at_least, at_most, lasts, none_or_lasts};
 
-/// What a peer can make grow, and how far.
+/// Limits on what a peer can make grow.
 ///
-/// Numbers are per connection. Each default is far above what HAProxy needs and far below what hurts. Each is 1 at least: 0
-/// would let nothing through.
+/// All are per connection, and at least 1. The defaults are well above HAProxy's needs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest payload put together from fragments, in bytes; at most `max_payload_bytes`. Default 1 MiB.
+    /// The longest payload reassembled from fragments, in bytes; at most `max_payload_bytes`. Default 1 MiB.
     pub max_payload: usize,
-    /// The memory of all unfinished payloads together, in bytes. Default 4 MiB.
+    /// The allocated memory of all unfinished payloads together, in bytes. Default 4 MiB.
     pub max_payload_bytes: usize,
-    /// Unfinished payloads at once; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
+    /// The number of unfinished payloads; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
     /// Default 16.
     pub max_payloads: usize,
-    /// NOTIFYs that wait for their answer, or whose answer waits to be sent. At the limit reading pauses; with
-    /// [`AgentConfig::processing`](crate::AgentConfig::processing) only until the oldest is older than that. Default 256,
-    /// far above the 20 that HAProxy has waiting on a connection (`max-waiting-frames`). For agents.
+    /// The number of NOTIFYs in flight: unanswered, or with an answer that is not sent. At the limit reading pauses; with
+    /// [`AgentConfig::processing`](crate::AgentConfig::processing), the oldest is failed once it is older than that.
+    /// Default 256; HAProxy has at most 20 in flight on a connection (`max-waiting-frames`). Agents only.
     pub max_in_flight: usize,
-    /// Bytes that wait to be sent, at which reading pauses; also the longest answer sent in fragments. Default 1 MiB.
+    /// The send backlog in bytes at which reading pauses; also the longest answer sent in fragments. Default 1 MiB.
     pub max_outgoing: usize,
-    /// The longest `engine-id`, in bytes; HAProxy's have 36. Default 256. For agents.
+    /// The longest `engine-id`, in bytes; HAProxy's have 36. Default 256. Agents only.
     pub max_engine_id: usize,
-    /// Refused payloads whose remaining fragments are recognised and swallowed; the oldest is forgotten first.
-    /// Default 256.
+    /// The number of refused payloads whose remaining fragments are recognized and discarded. Beyond it the oldest is
+    /// forgotten, and a further fragment of it is a violation. Default 256.
     pub max_refused: usize,
 }
 
@@ -57,7 +57,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Checks them, and `max_frame_size`, which must be `least_frame` at least and no more than they allow.
+    /// Validates the limits, and `max_frame_size`, which must be at least `least_frame` and at most `max_payload_bytes`.
     pub(crate) fn check(&self, max_frame_size: u32, least_frame: u32) -> Result<(), ConfigError> {
         at_least("max_frame_size", max_frame_size, least_frame)?;
         at_least("limits.max_payload", self.max_payload, 1)?;
@@ -73,30 +73,32 @@ impl Limits {
     }
 }
 
-/// How long to wait for what. `None` waits for ever, and zero is no time to wait: it is refused, but for `drain`.
+/// Timeouts. `None` waits for ever. Zero is refused, except for `memory` and `drain`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// From the start of a connection to the end of its handshake. Default 5 s.
+    /// From the start of the connection to the end of the handshake. Default 5 s.
     pub hello: Option<Duration>,
     /// From the first byte of a frame to its last, and from one fragment of a payload to the next. Default 10 s.
     pub frame: Option<Duration>,
-    /// While nothing is sent, received or owed. Default 10 min, longer than HAProxy's own (`timeout idle`, or
-    /// `pool-purge-delay` since 3.1), so that HAProxy closes first: a request that is sent within 0.25 ms of the moment at
-    /// which the agent leaves is lost.
+    /// While no frame is sent or received and no answer is outstanding. Default 10 min, longer than HAProxy's own timeout
+    /// (`timeout idle`, or `pool-purge-delay` since 3.1), so that HAProxy closes first: a request that it sends within 0.25
+    /// ms of the agent's DISCONNECT is lost.
     pub idle: Option<Duration>,
-    /// From the last use of a connection to giving back the memory that its requests have left behind. Default 1 s, so that a
-    /// busy connection does not allocate it again and again.
+    /// From the last frame of a connection to the release of unused memory ([`Timer::Memory`](crate::Timer::Memory)).
+    /// Default 1 s, so that a busy connection does not reallocate it for each request. The first two sends of a connection,
+    /// and after each release, free memory at once.
     pub memory: Option<Duration>,
-    /// While bytes wait to be sent and none leaves. Default 30 s.
+    /// While bytes are queued and the transport accepts none. Default 30 s.
     pub write: Option<Duration>,
-    /// From a NOTIFY to its answer. Default 30 s, far beyond any `timeout processing` of HAProxy: a handler that never
-    /// answers must not hold its connection for ever.
+    /// From a NOTIFY to its answer. Default 30 s, well above HAProxy's `timeout processing`: it limits how long a handler
+    /// that never answers occupies its connection.
     pub message: Option<Duration>,
-    /// From [`drain`](crate::AgentReactor::drain) to a disconnect whatever is owed; zero disconnects at once. Default 10 s.
+    /// From [`drain`](crate::AgentReactor::drain) to a DISCONNECT even if answers are outstanding; zero disconnects at
+    /// once. Default 10 s.
     pub drain: Duration,
-    /// How long each step of closing may take without progress; sending what is left takes ten times that at most. Default
-    /// 1 s.
+    /// For each stage of closing, while it makes no progress. The flush of queued bytes takes at most ten times as long in
+    /// total. Default 1 s.
     pub linger: Duration,
 }
 
@@ -116,6 +118,7 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// Validates the timeouts.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (field, timeout) in [
             ("timeouts.hello", self.hello),

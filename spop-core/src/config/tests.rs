@@ -1,4 +1,4 @@
-//! Every bound of every configuration: the value at it is taken, the one beyond it is refused by name.
+//! Every bound of every configuration: the value at the bound is valid, and the one beyond it is refused with the field's name.
 
 use alloc::{string::ToString, vec};
 use core::time::Duration;
@@ -17,7 +17,7 @@ use crate::{
 const ZERO: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_nanos(1);
 
-/// What is said about the defaults with this change, or nothing.
+/// The error of the defaults with this change, if any.
 fn agent(change: impl FnOnce(&mut AgentConfig)) -> Option<ConfigError> {
     let mut config = AgentConfig::default();
     change(&mut config);
@@ -36,7 +36,7 @@ fn pool(change: impl FnOnce(&mut PoolConfig)) -> Option<ConfigError> {
     config.checked().err()
 }
 
-/// `field` takes `good`, and not `bad`.
+/// `good` is valid for the field, and `bad` is not.
 macro_rules! bound {
     ($check:ident, $field:literal, $($path:ident).+, $good:expr, $bad:expr, $text:literal) => {
         assert_eq!($check(|config| config.$($path).+ = $good), None, "{} at its bound", $field);
@@ -165,7 +165,7 @@ fn the_bounds_of_an_agent() {
     assert_eq!(agent(|config| config.quiet_after_refusal = Some(ZERO)), None);
     let timing = DrainTiming { hold: ZERO, silence: ZERO, idle: ZERO };
     assert_eq!(agent(|config| config.drain_timing = Some(timing)), None);
-    // What has no effect is no fault.
+    // A setting without effect is valid.
     assert_eq!(agent(|config| (config.watch_fragments, config.capabilities) = (true, Capabilities::NONE)), None);
 }
 
@@ -176,7 +176,7 @@ fn an_answer_to_failures_that_fits_no_frame_is_refused() {
         actions.set_var(Scope::Transaction, "v", &*vec![b'x'; value]);
         agent(|config| (config.max_frame_size, config.on_failure) = (256, OnFailure::Answer(actions)))
     };
-    // The header takes 7 bytes, and what stands before the value 8.
+    // The header takes 7 bytes, and the action 8 before its value.
     assert_eq!(answer(256 - 7 - 8), None);
     let error = answer(256 - 7 - 8 + 1).unwrap().to_string();
     assert_eq!(error, "`on_failure` is an answer of 250 bytes, and must be at most 249 bytes long");

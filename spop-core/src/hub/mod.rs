@@ -7,11 +7,11 @@
 //! The caller does the following:
 //!
 //! 1. When a session is established, [`join`](Hub::join) its connection; when it is over, [`leave`](Hub::leave).
-//! 2. For each NOTIFY, [`hold`](Hub::hold) its ticket. That may supersede a NOTIFY with the same identifiers on another connection:
-//!    HAProxy would take the older answer for an answer to the newer NOTIFY.
+//! 2. For each NOTIFY, [`hold`](Hub::hold) its ticket. That may supersede a NOTIFY with the same identifiers on another
+//!    connection: HAProxy would take the older answer for an answer to the newer NOTIFY.
 //! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it.
-//! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another one of the
-//!    engine (a sibling) if home is gone or has a larger send backlog.
+//! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another
+//!    one of the engine (a sibling) if home is gone or has a larger send backlog.
 //!
 //! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
@@ -133,9 +133,9 @@ impl Hub {
         true
     }
 
-    /// The message timeout expired for the NOTIFYs of a connection that has left, whose reactor runs no timers any more. Returns new
-    /// tickets to fail them with, over the connection that [`route_again`](Self::route_again) chooses; the tickets that handlers hold
-    /// are void from now on.
+    /// The message timeout expired for the NOTIFYs of a connection that has left, whose reactor runs no timers any more.
+    /// Returns new tickets to fail them with, over the connection that [`route_again`](Self::route_again) chooses; the
+    /// tickets that handlers hold are void from now on.
     pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for (id, engine) in &mut self.engines {
@@ -155,7 +155,8 @@ impl Hub {
         tickets
     }
 
-    /// Records an unanswered NOTIFY. Returns the NOTIFY on another connection that it supersedes, whose answer is no longer needed.
+    /// Records an unanswered NOTIFY. Returns the NOTIFY on another connection that it supersedes, whose answer is no longer
+    /// needed.
     pub fn hold(&mut self, ticket: &Ticket) -> Option<(ConnectionId, TicketId)> {
         let engine = self.engines.get_mut(ticket.engine_id()?)?;
         let waiting = Waiting { home: ticket.connection(), ticket: ticket.id() };
@@ -176,9 +177,9 @@ impl Hub {
         }
     }
 
-    /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the
-    /// [send backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer. The smallest counts, and home if
-    /// several have it.
+    /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the [send
+    /// backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer. The smallest counts, and home
+    /// if several have it.
     pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else {
             // Not async; or a part of the answer was sent, and the rest must take the same connection.
@@ -209,8 +210,8 @@ impl Hub {
         }
     }
 
-    /// Answers a NOTIFY on the connection that [`route`](Self::route) chooses, and returns that connection; `None` if the answer was
-    /// dropped.
+    /// Answers a NOTIFY on the connection that [`route`](Self::route) chooses, and returns that connection; `None` if the
+    /// answer was dropped.
     ///
     /// # Errors
     /// The chosen connection and [`AckError`] if the answer does not fit. [Fail](AgentReactor::fail) the ticket in it on that

@@ -20,8 +20,8 @@ pub(crate) enum Stage {
     ShutData,
     /// Shut the write side of the transport.
     ShutTransport,
-    /// Without a DISCONNECT: read and discard until the peer has closed. A close with unread input sends a RST, which can destroy
-    /// answers in transit.
+    /// Without a DISCONNECT: read and discard until the peer has closed. A close with unread input sends a RST, which can
+    /// destroy answers in transit.
     Linger,
     /// Close the transport.
     Close,

@@ -3,8 +3,8 @@
 use super::{Interest, Layer, Link, Phase, Stage, Timer};
 use crate::{Timestamp, config::Timeouts};
 
-/// The flush may take this many linger timeouts in total. Without the limit, a peer that reads a few bytes at a time could delay a
-/// shutdown without end.
+/// The flush may take this many linger timeouts in total. Without the limit, a peer that reads a few bytes at a time could
+/// delay a shutdown without end.
 const FLUSH_FACTOR: u32 = 10;
 
 impl Link {
@@ -49,8 +49,8 @@ impl Link {
         }
     }
 
-    /// The next deadline. With answers `outstanding` the connection is not idle; if it is `full`, reading is paused, and no frame
-    /// timeout runs.
+    /// The next deadline. With answers `outstanding` the connection is not idle; if it is `full`, reading is paused, and no
+    /// frame timeout runs.
     pub(crate) fn deadline(
         &self,
         timeouts: &Timeouts,

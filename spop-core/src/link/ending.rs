@@ -108,7 +108,7 @@ impl Link {
         self.closing.only_close();
     }
 
-    /// The driver shut the write side of the layer that [`Interest::shut`] named, or started to.
+    /// The driver shut the write side of the layer that [`Interest::shut`](super::Interest::shut) named, or started to.
     ///
     /// A report that arrives after the stage has timed out is ignored.
     ///
@@ -158,8 +158,8 @@ impl Link {
         }
     }
 
-    /// The linger timeout of the current stage expired. After a failed flush the connection closes at once; after any other stage
-    /// the next one begins.
+    /// The linger timeout of the current stage expired. After a failed flush the connection closes at once; after any other
+    /// stage the next one begins.
     pub(super) fn stage_timed_out(&mut self) {
         match self.closing.current() {
             Some(Stage::Flush) => self.abandon(),

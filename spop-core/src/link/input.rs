@@ -94,8 +94,8 @@ impl Link {
         }
     }
 
-    /// Fast path: the identifiers and payload of an unfragmented frame of this type, with the frame's length, if the input begins
-    /// with one. In all other cases `None`, and [`next`](Self::next) is the slow path.
+    /// Fast path: the identifiers and payload of an unfragmented frame of this type, with the frame's length, if the input
+    /// begins with one. In all other cases `None`, and [`next`](Self::next) is the slow path.
     #[inline]
     pub(crate) fn whole<'i>(
         &self,

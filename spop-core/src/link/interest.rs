@@ -18,16 +18,16 @@ pub struct Step<A> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // Independent requests, not states.
 pub struct Interest {
-    /// Read when the transport is readable, and pass the bytes to `on_bytes`. False under backpressure, after the end of the input,
-    /// and once the connection can be closed.
+    /// Read when the transport is readable, and pass the bytes to `on_bytes`. False under backpressure, after the end of
+    /// the input, and once the connection can be closed.
     pub read: bool,
     /// Read now, even if the transport was not reported readable, and call `on_read_blocked` if the read would block. A drain
     /// disconnects only if no input has arrived, and readiness may be reported late. Set only together with `read`.
     pub read_now: bool,
     /// Write the bytes that [`outgoing`](crate::AgentReactor::outgoing) returns.
     pub write: bool,
-    /// Call `on_bytes` now with the unused rest of the input, even if it is empty: backpressure has ended, or a decision has led to
-    /// an action, such as `Close`. In the second case no other field is set.
+    /// Call `on_bytes` now with the unused rest of the input, even if it is empty: backpressure has ended, or a decision
+    /// has led to an action, such as `Close`. In the second case no other field is set.
     pub resume: bool,
     /// Shut the write side of this layer, and report it to `on_write_shut`.
     pub shut: Option<Layer>,
@@ -56,17 +56,18 @@ pub enum Timer {
     Frame,
     /// `frame`: the next fragment of a payload has not arrived.
     Fragment,
-    /// [`AgentConfig::quiet_after_refusal`](crate::AgentConfig::quiet_after_refusal): a payload was refused, and no frame has arrived
-    /// since.
+    /// [`AgentConfig::quiet_after_refusal`](crate::AgentConfig::quiet_after_refusal): a payload was refused, and no frame
+    /// has arrived since.
     Refused,
     /// `idle`: no frame was sent or received, and no answer is outstanding.
     Idle,
-    /// `memory`: the connection is idle, and frees unused memory. A driver can free its own buffers of the connection at this deadline.
+    /// `memory`: the connection is idle, and frees unused memory. A driver can free its own buffers of the connection at
+    /// this deadline.
     Memory,
     /// [`AgentConfig::max_age`](crate::AgentConfig::max_age): the connection is to be drained for its age.
     Age,
-    /// [`AgentConfig::processing`](crate::AgentConfig::processing): the connection is at a limit of requests in flight, and the oldest
-    /// is overdue.
+    /// [`AgentConfig::processing`](crate::AgentConfig::processing): the connection is at a limit of requests in flight, and
+    /// the oldest is overdue.
     Processing,
     /// `message`: a NOTIFY was not answered.
     Message,

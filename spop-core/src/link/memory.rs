@@ -4,9 +4,9 @@ use core::time::Duration;
 
 use crate::Timestamp;
 
-/// How many sends free memory at once: those of the handshake and of the first answer. Many connections carry one request and are
-/// then idle for long; if thousands of them keep their buffers at the same time, the allocator does not return that memory to
-/// the system later.
+/// How many sends free memory at once: those of the handshake and of the first answer. Many connections carry one request
+/// and are then idle for long; if thousands of them keep their buffers at the same time, the allocator does not return that
+/// memory to the system later.
 const EARLY: u8 = 2;
 
 /// Tracks whether a connection has memory to free when it becomes idle.

@@ -1,7 +1,7 @@
 //! Errors of the driver.
 
-/// A report that contradicts the state of the reactor: a bug of the driver or of its transport. The reactor ignores the report and
-/// is unchanged.
+/// A report that contradicts the state of the reactor: a bug of the driver or of its transport. The reactor ignores the
+/// report and is unchanged.
 ///
 /// A driver should treat it as a failed transport and call `on_transport_error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! What both reactors share: connection phases, the table of legal frames, framing, the outgoing queue, reassembly and
 //! fragmentation, timers, and the close sequence.
 //!
-//! Public are the types that a user of either reactor meets: what a driver is asked to do, why a session ended, and what the peer
-//! or the driver did wrong.
+//! Public are the types that a user of either reactor meets: what a driver is asked to do, why a session ended, and what
+//! the peer or the driver did wrong.
 
 mod closing;
 mod due;

@@ -67,8 +67,8 @@ impl Outbox {
         self.bytes.reserve(if self.bytes.capacity() == 0 { bytes.max(INITIAL_CAPACITY) } else { bytes });
     }
 
-    /// Slow path: identifiers too long for the header to be built in registers. Taking the header by fields keeps the caller from
-    /// storing it to the stack on the fast path.
+    /// Slow path: identifiers too long for the header to be built in registers. Taking the header by fields keeps the
+    /// caller from storing it to the stack on the fast path.
     #[inline(never)]
     fn push_any(&mut self, frame_type: FrameType, flags: Flags, ids: Ids, payload: &[u8]) {
         put_frame(&mut self.bytes, Header { frame_type, flags, ids }, payload);

@@ -78,8 +78,8 @@ impl CloseReason {
 
     /// Whether sessions end like this in normal operation.
     ///
-    /// True for health checks, drains, the end of the input, the idle and age timers, and a DISCONNECT of either side with status
-    /// 0 or 2.
+    /// True for health checks, drains, the end of the input, the idle and age timers, and a DISCONNECT of either side with
+    /// status 0 or 2.
     pub const fn is_normal(&self) -> bool {
         match self {
             Self::HealthCheck

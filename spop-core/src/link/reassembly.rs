@@ -13,7 +13,8 @@ pub(crate) struct Reassembly {
     sets: Vec<Set>,
     /// Allocated bytes of all payloads.
     bytes: usize,
-    /// Payloads whose remaining fragments are discarded. HAProxy never sends the last fragment of a payload that the agent aborted.
+    /// Payloads whose remaining fragments are discarded. HAProxy never sends the last fragment of a payload that the agent
+    /// aborted.
     refused: VecDeque<Ids>,
 }
 

@@ -1,5 +1,5 @@
-//! Fragmentation of outgoing payloads. One payload is sent at a time, and a fragment is queued only while the outgoing queue is below
-//! its low-water mark, so that unfragmented frames are sent in between.
+//! Fragmentation of outgoing payloads. One payload is sent at a time, and a fragment is queued only while the outgoing
+//! queue is below its low-water mark, so that unfragmented frames are sent in between.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
@@ -71,8 +71,8 @@ impl Sending {
         self.jobs.iter().any(|job| job.ids == ids)
     }
 
-    /// Drops the rest of a payload without an ABORT frame. `None` if there is no such payload; `Some(true)` if a fragment of it was
-    /// queued before.
+    /// Drops the rest of a payload without an ABORT frame. `None` if there is no such payload; `Some(true)` if a fragment
+    /// of it was queued before.
     pub(super) fn remove(&mut self, ids: Ids) -> Option<bool> {
         let index = self.jobs.iter().position(|job| job.ids == ids)?;
         let job = self.jobs.remove(index)?;
