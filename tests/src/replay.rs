@@ -281,7 +281,7 @@ impl<'a> Replay<'a> {
                 EngineAction::Close(ended) => {
                     for id in &ended.unanswered {
                         let code =
-                            if ended.adrift { "adrift".into() } else { ended.error.code().to_string() };
+                            if ended.orphaned { "orphaned".into() } else { ended.error.code().to_string() };
                         connection.log.push(format!("failed {} {code}", id.ids()));
                     }
                     connection.log.push(format!("closed: {}", ended.closed.reason));

@@ -1,4 +1,4 @@
-//! What an engine's reactor says is to be done.
+//! The actions that an engine's reactor returns.
 
 use alloc::vec::Vec;
 use core::{fmt, time::Duration};
@@ -12,47 +12,48 @@ use crate::{
     link::{CloseReason, Closed},
 };
 
-/// What follows from an input: one action at most for each.
+/// What the driver must do after an input. An input returns exactly one.
 ///
-/// It borrows the input `'i`, and never the reactor.
+/// It borrows the input `'i`, never the reactor.
 #[derive(Debug)]
-#[must_use = "an action that is not carried out leaves a request without its end"]
+#[must_use = "an action that is dropped leaves a request without its outcome"]
 #[non_exhaustive]
 pub enum EngineAction<'i> {
-    /// The handshake is done: requests may be sent. Go on with the input.
+    /// The handshake is done: requests may be sent. Continue with the rest of the input.
     Established(Session),
-    /// The agent has answered a request. Go on with the input.
+    /// The agent has answered a request. Continue with the rest of the input.
     Answered(Answer<'i>),
-    /// A request has failed, and only this one. Go on with the input.
+    /// A single request has failed; the session goes on. Continue with the rest of the input.
     Failed(Failure),
-    /// An ACK answers no request of this connection. With `async` it may be meant for another connection of the engine:
-    /// [`claim`](super::EngineReactor::claim) it there. Go on with the input.
+    /// An ACK that matches no request of this connection. Returned only if `async` was negotiated: the request may have been
+    /// sent on another connection of the engine, so offer the ACK to the others with
+    /// [`claim`](super::EngineReactor::claim). Continue with the rest of the input.
     Unclaimed(UnclaimedAck),
-    /// There is no more to be done with the input; frames wait to be sent.
+    /// The input needs no more calls; there are outgoing bytes to write.
     SendFrames,
-    /// There is no more to be done with the input, and nothing to be sent.
+    /// The input needs no more calls, and there is nothing to write.
     WantBytes {
-        /// How many bytes are missing at least for the next step.
+        /// The least number of further bytes that complete the next frame.
         at_least: usize,
     },
-    /// The session is over, and what was not answered will not be. Follow [`interest`](super::EngineReactor::interest)
-    /// until it says close. Comes once.
+    /// The session has ended, and with it every unanswered request. Apply [`interest`](super::EngineReactor::interest)
+    /// until `close` is set. Returned once.
     Close(Ended),
 }
 
-/// What the agent answered.
+/// The agent's answer to a request.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Answer<'i> {
-    /// Whose answer it is.
+    /// The request that it answers.
     pub id: NotifyId,
-    /// The payload of the ACK, which borrows the input unless it came in fragments.
+    /// The payload of the ACK. It borrows the input unless the ACK came in fragments.
     pub payload: Received<'i>,
     /// The time from the request to its answer.
     pub took: Duration,
 }
 
-/// The length only of its payload; [`actions`](Self::actions) show themselves.
+/// Shows the length of the payload, not its bytes.
 impl fmt::Debug for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, payload, took } = self;
@@ -61,34 +62,34 @@ impl fmt::Debug for Answer<'_> {
 }
 
 impl Answer<'_> {
-    /// The actions, read the way HAProxy does: the first malformed one ends the list, and those before it apply.
+    /// The actions as HAProxy parses them: the first malformed one ends the list, and those before it apply.
     pub fn actions(&self) -> AckActions<'_> {
         AckActions::lenient(&self.payload)
     }
 
-    /// The same, owning its payload.
+    /// Copies the payload if it is borrowed, so that the answer outlives the input.
     pub fn into_owned(self) -> Answer<'static> {
         Answer { id: self.id, payload: self.payload.into_bytes().into(), took: self.took }
     }
 }
 
-/// A request that got no answer.
+/// A request that failed without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which one.
+    /// The request.
     pub id: NotifyId,
-    /// Why.
+    /// Why it failed.
     pub error: EngineError,
     /// The time from the request to its failure.
     pub took: Duration,
 }
 
-/// An ACK for a request that this connection does not wait for.
+/// An ACK that matches no request of the connection on which it arrived.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnclaimedAck {
-    /// Whose answer it is.
+    /// The identifiers of the request that it answers.
     pub ids: Ids,
     /// Its flags.
     pub flags: Flags,
@@ -96,7 +97,7 @@ pub struct UnclaimedAck {
     pub payload: Bytes,
 }
 
-/// The length only of its payload.
+/// Shows the length of the payload, not its bytes.
 impl fmt::Debug for UnclaimedAck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ids, flags, payload } = self;
@@ -105,24 +106,24 @@ impl fmt::Debug for UnclaimedAck {
     }
 }
 
-/// The end of a session, and of the requests that were under way.
+/// The end of a session and of its requests in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ended {
     /// Why it ended, and how much was lost.
     pub closed: Closed,
-    /// What the unanswered requests fail with. It is the agent's status where the agent gave one, even if this side ended
-    /// the session for another reason.
+    /// The error of the unanswered requests. If the agent sent a status, it is that one, even if this side ended the session
+    /// for another reason: HAProxy reports the agent's.
     pub error: EngineError,
     /// The requests without an answer, oldest first.
     pub unanswered: Vec<NotifyId>,
-    /// Whether the answers may yet come by another connection of the engine (`async`): if one is left, the requests have
-    /// not failed before their time is up.
-    pub adrift: bool,
+    /// `async` was negotiated, so another connection of the engine may still deliver the answers. While there is one, the
+    /// unanswered requests are orphaned, not failed: they fail when their processing timeout ends.
+    pub orphaned: bool,
 }
 
 impl Ended {
-    /// Whether this was a health check, and the agent is well.
+    /// Whether this was a health check that the agent passed.
     pub fn is_healthy(&self) -> bool {
         self.closed.reason == CloseReason::HealthCheck
     }

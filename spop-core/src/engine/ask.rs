@@ -1,4 +1,4 @@
-//! What the application decides: requests, the end.
+//! Decisions of the application: requests, drain, disconnect.
 
 use super::{
     EngineReactor, NotifyId,
@@ -13,16 +13,18 @@ use crate::{
     link::{CloseReason, Phase},
 };
 
-/// Decisions of the application. Each returns success or a misuse, never an action: what follows from it is collected by
-/// [`on_bytes`](Self::on_bytes) when [`Interest::resume`](crate::Interest::resume) is set.
+/// Decisions of the application. Each returns success or a misuse, never an action. If one ends the session,
+/// [`Interest::resume`](crate::Interest::resume) is set, and the next [`on_bytes`](Self::on_bytes) returns the
+/// [`Close`](EngineAction::Close).
 impl EngineReactor {
-    /// Asks the agent. `ids` are the stream's, where the [configuration](super::Profile::stream_ids) leaves them to the
-    /// caller; `None` takes the next of the connection.
+    /// Sends a request: a NOTIFY with these messages. `ids` are the stream's, if the
+    /// [profile](super::Profile::stream_ids) lets the caller number requests; `None` takes the connection's next stream.
     ///
-    /// A payload that does not fit a frame leaves in fragments, if both sides do that.
+    /// A payload that exceeds a frame is sent in fragments if the agent accepts them and
+    /// [`send_frag_payload`](super::EngineConfig::send_frag_payload) is set.
     ///
     /// # Errors
-    /// [`NotifyError`] when it cannot be asked now, or not at all. Nothing was queued.
+    /// [`NotifyError`] if it cannot be sent, now or at all. Nothing was queued.
     #[inline]
     pub fn notify(
         &mut self,
@@ -33,7 +35,7 @@ impl EngineReactor {
         self.notify_raw(now, ids, messages.as_bytes())
     }
 
-    /// As [`notify`](Self::notify), with a payload that is sent as it is, well-formed or not.
+    /// As [`notify`](Self::notify), with an encoded payload that is sent unchecked.
     ///
     /// # Errors
     /// As [`notify`](Self::notify).
@@ -48,7 +50,7 @@ impl EngineReactor {
         self.notify_since(now, now, ids, payload)
     }
 
-    /// As [`notify_raw`](Self::notify_raw), for a request whose time began to run when it was `asked`.
+    /// As [`notify_raw`](Self::notify_raw), for a request whose processing timeout began at `asked`.
     #[inline]
     pub(super) fn notify_since(
         &mut self,
@@ -79,37 +81,37 @@ impl EngineReactor {
         Ok(self.pending.insert(ids, asked.min(now)))
     }
 
-    /// Whether [`notify`](Self::notify) would take a request now.
+    /// Whether [`notify`](Self::notify) would accept a request now.
     pub fn is_ready(&self) -> bool {
         self.link.phase == Phase::Established && !self.link.is_draining() && !self.is_busy()
     }
 
-    /// Takes an ACK that came by another connection of the engine (`async`) as the answer to a request of this one.
+    /// Matches an ACK that arrived on another connection of the engine (`async`) to a request of this one.
     ///
     /// # Errors
-    /// The ACK comes back when it answers nothing here either.
+    /// Returns the ACK if it matches no request here.
     pub fn claim(&mut self, now: Timestamp, ack: UnclaimedAck) -> Result<Answer<'static>, UnclaimedAck> {
         self.link.tick(now);
         match self.pending.find(ack.ids) {
             Some(request) if self.is_async() && !self.link.is_leaving(ack.ids) => {
                 self.pending.remove(request.id);
                 let took = self.link.now().since(request.asked);
-                self.settle();
+                self.end_if_idle();
                 Ok(Answer { id: request.id, payload: ack.payload.into(), took })
             }
             _ => Err(ack),
         }
     }
 
-    /// Ends the session once nothing waits for an answer; no more is asked. After the drain timeout it ends whatever
-    /// waits.
+    /// Accepts no more requests, and ends the session once none is in flight, or when the drain timeout ends.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.link.tick(now);
         self.link.drain(now + self.config.timeouts.drain);
-        self.settle();
+        self.end_if_idle();
     }
 
-    /// Ends the session at once. What waits for its answer fails with the status that the agent answers.
+    /// Ends the session at once, with a DISCONNECT where the profile sends one. Requests in flight fail with the status of
+    /// the agent's DISCONNECT.
     pub fn disconnect(&mut self, now: Timestamp, status: Status) {
         self.link.tick(now);
         if self.link.phase == Phase::Established {
@@ -120,7 +122,7 @@ impl EngineReactor {
         }
     }
 
-    /// How many requests may wait at once.
+    /// The limit of requests in flight.
     pub(super) fn window(&self) -> usize {
         let many = self.session.as_ref().is_some_and(|session| {
             let capabilities = session.capabilities;
@@ -129,7 +131,7 @@ impl EngineReactor {
         if many { self.config.max_waiting_frames } else { 1 }
     }
 
-    /// Whether answers may take any connection of the engine.
+    /// Whether answers may arrive on any connection of the engine.
     pub(super) fn is_async(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC))
     }

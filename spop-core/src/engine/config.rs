@@ -1,4 +1,4 @@
-//! What an engine wants of its connections, and the habits of the engines that there are.
+//! The configuration of an engine's connections, and the profiles of HAProxy's versions.
 
 use alloc::format;
 use core::time::Duration;
@@ -11,21 +11,21 @@ use crate::{
     frame::{Capabilities, Flags, FrameType, Header, Ids, MIN_FRAME_SIZE},
 };
 
-/// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine: what a
-/// `spoe-agent` section says about them. Where its other options are (section 2.2):
+/// The configuration of an [`EngineReactor`](super::EngineReactor), shared by all connections of an engine. The options of a
+/// `spoe-agent` section (section 2.2) are set here and elsewhere:
 ///
-/// | option | here |
+/// | option | set in |
 /// |---|---|
 /// | `max-frame-size`, `max-waiting-frames`, `option send-frag-payload` | the fields of these names |
 /// | `option async`, `option pipelining` | [`capabilities`](Self::capabilities) |
 /// | `timeout hello`, `timeout idle`, `timeout processing` | [`timeouts`](Self::timeouts), `message` being `processing` |
 /// | `maxconnrate`, `maxerrrate` | [`PoolConfig`](super::pool::PoolConfig) |
-/// | `use-backend` | the pool's agents, which its driver knows how to reach |
+/// | `use-backend` | [`PoolConfig::agents`](super::pool::PoolConfig::agents); the driver has the addresses |
 /// | `option var-prefix`, `register-var-names`, `option force-set-var` | [`VarRules`](crate::haproxy::VarRules) |
 /// | `option continue-on-error`, `option dontlog-normal` | [`AgentSection`](crate::haproxy::AgentSection) |
 /// | `option set-on-error`, `set-process-time`, `set-total-time` | [`AgentSection`](crate::haproxy::AgentSection) |
-/// | `messages`, `groups` | the caller's, who makes each a [`MessageList`](crate::MessageList) |
-/// | `log` | the caller's, with a [`LogLine`](crate::haproxy::LogLine) |
+/// | `messages`, `groups` | the caller encodes each as a [`MessageList`](crate::MessageList) |
+/// | `log` | the caller logs a [`LogLine`](crate::haproxy::LogLine) |
 ///
 /// ```
 /// use spop_core::EngineConfig;
@@ -42,99 +42,101 @@ pub struct EngineConfig {
     /// `max-frame-size`: the longest frame, in bytes without its length prefix, from 256 to
     /// [`Limits::max_payload_bytes`]; the agent may lower it. Default 16380, which is `tune.bufsize` − 4.
     pub max_frame_size: u32,
-    /// `max-waiting-frames`: requests that may wait for their answers when pipelining or async was negotiated. Without
-    /// them it is one. Default 20.
+    /// `max-waiting-frames`: the limit of requests in flight on a connection that negotiated pipelining or async. On any other
+    /// it is 1. Default 20.
     pub max_waiting_frames: usize,
-    /// What this side announces: `option pipelining` and `option async`. Fragmentation says that fragmented ACKs are
-    /// accepted, which no HAProxy does. Async counts only with an [`engine_id`](Self::engine_id).
+    /// The capabilities that this side announces: `option pipelining` and `option async`. Fragmentation announces that
+    /// fragmented ACKs are accepted, which no HAProxy does. Async takes effect only with an [`engine_id`](Self::engine_id).
     pub capabilities: Capabilities,
-    /// `option send-frag-payload`: payloads over the frame size leave in fragments if the agent announced that it takes
-    /// them. Default true, except where HAProxy has given it up.
+    /// `option send-frag-payload`: payloads over the frame size are sent in fragments if the agent announced
+    /// fragmentation. Default true; false in the profiles from 3.1 on, which never fragment.
     pub send_frag_payload: bool,
-    /// The `engine-id`, which async needs: not empty, and short enough for the HELLO to fit a frame. Default none.
+    /// The `engine-id`, which async requires: not empty, and short enough for the HELLO to fit a frame. Default none.
     pub engine_id: Option<Bytes>,
-    /// Only asks whether the agent is well: announces no capability and no engine-id, and ends with the AGENT-HELLO.
+    /// Makes the connection a health check: it announces no capability and no engine-id, and ends with the AGENT-HELLO.
     pub healthcheck: bool,
-    /// What a peer can make grow, and how far.
+    /// The limits of what a peer can make grow.
     pub limits: Limits,
-    /// How long to wait for what. `message` is `timeout processing`: from a request to its answer. `idle` is also how long
-    /// the answer to a DISCONNECT is waited for; without it, `linger`.
+    /// The timeouts. `message` is `timeout processing`: from a request to its answer. `idle` also limits the wait for the
+    /// agent's DISCONNECT after this side's; without `idle`, `linger` does.
     pub timeouts: Timeouts,
-    /// What this engine does where engines differ.
+    /// The behaviour in which engines differ.
     pub profile: Profile,
 }
 
-/// What engines do differently.
+/// The behaviour in which engines differ, above all the versions of HAProxy.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[allow(clippy::struct_excessive_bools)] // Independent habits, not states.
+#[allow(clippy::struct_excessive_bools)] // Independent options, not states.
 pub struct Profile {
-    /// Who numbers the requests.
+    /// How requests are numbered.
     pub stream_ids: StreamIds,
-    /// What becomes of the session when the agent breaks the protocol.
+    /// How the session ends when the agent violates the protocol.
     pub on_error: OnError,
-    /// Says goodbye with a DISCONNECT: when idle for too long, when the agent shuts its side, and when drained. Without it
-    /// the connection is just closed.
+    /// Sends a DISCONNECT before closing: after the idle timeout, when the agent shuts its write side, and after a drain.
+    /// Otherwise the connection closes without one.
     pub says_goodbye: bool,
-    /// An ACK for something that was never asked is a breach: a stream above the highest used, a frame above 1 of a stream
-    /// that waits, identifiers with a zero, or a frame of unknown type with 0/0. Otherwise it is ignored.
+    /// An ACK with identifiers that were never used is a violation: a stream above the highest used, a frame above 1 of a
+    /// stream in flight, or a zero in either. So is a frame of unknown type with 0/0. Otherwise they are ignored.
     pub strict_ids: bool,
-    /// A missing `max-frame-size` is status 6. Otherwise this side's own counts.
+    /// A missing `max-frame-size` is status 6. Otherwise the default is this side's own.
     pub needs_frame_size: bool,
-    /// Missing `capabilities` are status 7. Otherwise the agent has none.
+    /// Missing `capabilities` are status 7. Otherwise the default is none.
     pub needs_capabilities: bool,
-    /// A health check wants all three items, FIN as the only flag, and nothing after the AGENT-HELLO.
+    /// A health check requires all three items, FIN as the only flag, and nothing after the AGENT-HELLO.
     pub strict_healthcheck: bool,
-    /// An AGENT-HELLO or AGENT-DISCONNECT that does not arrive in one piece is a breach.
+    /// An AGENT-HELLO or AGENT-DISCONNECT that does not arrive in one read is a violation.
     pub splits_break: bool,
-    /// A frame that an agent does not send at this point is skipped: a NOTIFY, an unfragmented UNSET, a second AGENT-HELLO.
-    /// Otherwise it is a breach.
+    /// A frame that is not allowed in this phase is skipped: a NOTIFY, an unfragmented UNSET, a second AGENT-HELLO.
+    /// Otherwise it is a violation.
     pub skips_other_frames: bool,
-    /// With [`OnError::Silence`]: the agent is told with a DISCONNECT what is wrong with its AGENT-HELLO, and the connection is
-    /// closed without waiting for its own.
+    /// With [`OnError::Silence`]: a bad AGENT-HELLO is answered with a DISCONNECT that names the fault, and the connection
+    /// is closed without awaiting the agent's DISCONNECT.
     pub tells_bad_hello: bool,
-    /// The idle timeout runs while requests wait.
+    /// The idle timeout also runs while requests are in flight.
     pub idle_while_waiting: bool,
-    /// Without pipelining, a request that timed out keeps the next one back until its late ACK has come; and an ACK that
-    /// answers nothing while a request waits is status 12.
+    /// Without pipelining, a request that timed out blocks the next one until its late ACK has come; an ACK that matches no
+    /// request while another is in flight is status 12.
     pub awaits_late_ack: bool,
-    /// Reads nothing more, for good, once this many bytes are there to be read at once. The connection stays in use:
-    /// requests are sent on it as before, and each fails when its time is up.
+    /// Stops reading for good once this many bytes (HAProxy's receive buffer) are unread at once. The connection stays in
+    /// use: requests are sent on it, and each fails with its processing timeout.
     pub stalls_at: Option<usize>,
-    /// When the agent shuts its side right behind an AGENT-DISCONNECT, requests that wait do not learn of either: they fail
-    /// when their time is up. HAProxy loses some of them like this (15 of 60 measured), this engine all that wait when it
-    /// notices both at once.
+    /// When the agent shuts its write side right behind an AGENT-DISCONNECT, the requests in flight are not failed: they end
+    /// with their processing timeout. HAProxy loses some of them like this (15 of 60 measured); this engine loses all that
+    /// are in flight when it sees both at once.
     pub fin_hides_disconnect: bool,
-    /// A frame of length zero is not refused: the connection reads nothing more, for good.
+    /// A frame of length zero stops reading for good. Otherwise it is a violation.
     pub stalls_on_nothing: bool,
-    /// What waits for a connection fails with it when it is closed, or cannot be had, before its session. Otherwise it goes
-    /// on waiting for another, as it does everywhere after an AGENT-DISCONNECT.
+    /// When a connection is closed before its session is established, or cannot be opened, the queued requests that it would
+    /// have carried fail. Otherwise they stay queued, as they always do after an AGENT-DISCONNECT.
     pub close_fails_queue: bool,
 }
 
-/// Who numbers the requests.
+/// How requests are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamIds {
-    /// The caller, who knows the streams: STREAM-ID is the stream's number, the first of a process being 0, and FRAME-ID
-    /// counts its requests from 1. A caller that gives none gets the streams 0, 1, 2 … of the connection.
+    /// The caller numbers them, as HAProxy up to 3.0 does: STREAM-ID is the number of the stream, 0 being the first of a
+    /// process, and FRAME-ID counts the stream's requests from 1. Without the caller's identifiers a request gets the
+    /// connection's next stream: 0, 1, 2 ….
     Streams,
-    /// The connection: STREAM-ID is 1, 3, 5 …, and FRAME-ID always 1.
+    /// The connection numbers them: STREAM-ID is 1, 3, 5 …, and FRAME-ID is always 1.
     Odd,
 }
 
-/// What becomes of the session when the agent breaks the protocol.
+/// How the session ends when the agent violates the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnError {
-    /// The agent is told with a DISCONNECT, and its own is waited for.
+    /// The engine sends a DISCONNECT and awaits the agent's.
     Disconnect,
-    /// Nothing is said: after the handshake, the connection is dead, and requests wait on it for their timeouts.
+    /// The engine sends nothing. Before the session it closes; later it stops reading and sending, and requests in flight end
+    /// with their processing timeouts.
     Silence,
 }
 
 impl Default for EngineConfig {
-    /// An engine by the specification: pipelining, fragments in both directions, DISCONNECTs, and finite timeouts (hello
+    /// An engine as specified: pipelining, fragments in both directions, DISCONNECTs, and finite timeouts (hello
     /// 5 s, processing 10 s, idle 10 min).
     fn default() -> Self {
         let timeouts = Timeouts { message: Some(Duration::from_secs(10)), ..Timeouts::default() };
@@ -170,7 +172,7 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// Checks that it can work.
+    /// Checks the bounds of all fields.
     ///
     /// # Errors
     /// [`ConfigError`] names the first field that is out of its bounds:
@@ -209,9 +211,9 @@ impl EngineConfig {
         Ok(())
     }
 
-    /// HAProxy 2.6 to 3.0, as measured with 2.6.12 and 3.0.11: announces pipelining and async, sends fragments, tells its
-    /// errors. Without pipelining, a late ACK keeps the next request back. Its timeouts are endless unless they are set, as
-    /// HAProxy's are.
+    /// HAProxy 2.6 to 3.0, as measured with 2.6.12 and 3.0.11: announces pipelining and async, sends fragments, and reports
+    /// errors with a DISCONNECT. Without pipelining, a late ACK blocks the next request. As in HAProxy, hello, frame, idle,
+    /// write and processing timeouts are off unless set.
     pub fn haproxy_2_6() -> Self {
         let mut config = Self {
             capabilities: Capabilities::PIPELINING | Capabilities::ASYNC,
@@ -229,10 +231,11 @@ impl EngineConfig {
     /// HAProxy 3.1, the releases of 3.2 and 3.4 before those of [`haproxy_3_2`](Self::haproxy_3_2), and 3.5-dev5, with which
     /// it was measured.
     ///
-    /// Announces pipelining only, sends never a fragment or a DISCONNECT, is silent about errors, refuses an AGENT-HELLO in
-    /// two segments, and is deaf after a full buffer. After `timeout processing` a connection is used again at once, also
-    /// without pipelining: the next NOTIFY leaves before the late ACK has come, and the ACK is skipped. Up to 20 requests wait
-    /// on a connection with pipelining, 1 without. Its timeouts are endless unless they are set, as HAProxy's are.
+    /// Announces only pipelining, never sends a fragment or a DISCONNECT, does not report errors, rejects an AGENT-HELLO in
+    /// two segments, and stops reading for good after a full receive buffer. After `timeout processing` a connection is used
+    /// again at once, even without pipelining: the next NOTIFY is sent before the late ACK has come, and that ACK is ignored.
+    /// A connection carries up to 20 requests with pipelining, 1 without. As in HAProxy, hello, frame, idle, write and
+    /// processing timeouts are off unless set.
     pub fn haproxy_3_1() -> Self {
         Self {
             capabilities: Capabilities::PIPELINING,
@@ -260,11 +263,11 @@ impl EngineConfig {
         }
     }
 
-    /// HAProxy 3.2 and 3.4, as measured with 3.2.26 and 3.4.7, which do the same.
+    /// HAProxy 3.2 and 3.4, as measured with 3.2.26 and 3.4.7, which behave alike.
     ///
     /// As [`haproxy_3_1`](Self::haproxy_3_1), with three differences: an AGENT-HELLO or AGENT-DISCONNECT in several segments
-    /// is accepted; what is wrong with an AGENT-HELLO is told with a DISCONNECT; and the end of input right behind an
-    /// AGENT-DISCONNECT leaves requests waiting until their time is up.
+    /// is accepted; a bad AGENT-HELLO is answered with a DISCONNECT; and after an AGENT-DISCONNECT with the end of input
+    /// right behind it, requests in flight end with their processing timeouts.
     pub fn haproxy_3_2() -> Self {
         let mut config = Self::haproxy_3_1();
         config.profile.splits_break = false;
@@ -280,7 +283,7 @@ impl Default for Checked<EngineConfig> {
     }
 }
 
-/// No timeouts but those of closing.
+/// Only the timeouts of closing.
 fn endless() -> Timeouts {
     Timeouts { hello: None, frame: None, idle: None, write: None, message: None, ..Timeouts::default() }
 }

@@ -1,4 +1,4 @@
-//! Timers, breaches and the end.
+//! Timers, protocol violations, and the end of a session.
 
 use alloc::boxed::Box;
 
@@ -38,14 +38,14 @@ impl EngineReactor {
                 let id = self.pending.find(ids)?.id;
                 return self.fail(id, EngineError::Timeout).map(EngineAction::Failed);
             }
-            Timer::Idle if self.ending.is_some() => self.part(Status::TIMEOUT),
-            // HAProxy hangs up on an agent that does not answer its HELLO.
+            Timer::Idle if self.ending.is_some() => self.finish_ending(Status::TIMEOUT),
+            // HAProxy closes without a DISCONNECT when the AGENT-HELLO does not come in time.
             Timer::Hello | Timer::Write => {
                 self.finish(reason, Status::TIMEOUT);
                 self.link.abandon();
             }
             Timer::Drain => self.disconnect_for(reason, Status::NORMAL),
-            // Served by the link.
+            // The link handles it.
             Timer::Memory => {}
             Timer::Frame | Timer::Idle | Timer::Refused | Timer::Age | Timer::Processing | Timer::Linger => {
                 self.disconnect_for(reason, Status::TIMEOUT);
@@ -54,23 +54,23 @@ impl EngineReactor {
         None
     }
 
-    /// Ends one request.
+    /// Removes one request and returns its failure.
     pub(super) fn fail(&mut self, id: NotifyId, error: EngineError) -> Option<Failure> {
         let request = self.pending.remove(id)?;
         Some(Failure { id, error, took: self.link.now().since(request.asked) })
     }
 
-    /// What breaks the protocol is left behind, and the session with it.
-    pub(super) fn violated(&mut self, violation: Violation) {
-        // The frame that is at fault is no loss, however much of it has come.
+    /// Ends the session after a protocol violation, as the profile has it.
+    pub(super) fn on_violation(&mut self, violation: Violation) {
+        // The frame at fault does not count as lost, even if it is incomplete.
         self.link.forget_partial();
         if self.link.is_closing() {
-            // The agent's DISCONNECT cannot be found in this any more.
-            self.part(violation.status());
+            // The input cannot be parsed any further, so the agent's DISCONNECT cannot be found.
+            self.finish_ending(violation.status());
             return;
         }
         if self.config.profile.stalls_on_nothing && matches!(violation, Violation::BadHeader { len: 0, .. }) {
-            self.mute(CloseReason::Violation(violation));
+            self.go_silent(CloseReason::Violation(violation));
             return;
         }
         let status = violation.status();
@@ -80,13 +80,13 @@ impl EngineReactor {
         let established = self.link.phase == Phase::Established;
         match self.config.profile.on_error {
             OnError::Disconnect if !self.config.healthcheck => self.disconnect_for(reason, status),
-            OnError::Silence if established && !bad_disconnect => self.mute(reason),
+            OnError::Silence if established && !bad_disconnect => self.go_silent(reason),
             OnError::Silence
                 if bad_hello && self.config.profile.tells_bad_hello && !self.config.healthcheck =>
             {
                 self.finish(reason, status);
-                self.link.push_disconnect(FrameType::HaproxyDisconnect, status, haproxy_says(status));
-                self.hang_up();
+                self.link.push_disconnect(FrameType::HaproxyDisconnect, status, disconnect_message(status));
+                self.close_after_flush();
             }
             OnError::Disconnect | OnError::Silence => {
                 self.finish(reason, status);
@@ -95,55 +95,56 @@ impl EngineReactor {
         }
     }
 
-    /// Reads and sends nothing any more; what waits, waits for its timeout.
-    pub(super) fn mute(&mut self, reason: CloseReason) {
+    /// Stops reading and sending without closing: requests in flight end with their timeouts.
+    pub(super) fn go_silent(&mut self, reason: CloseReason) {
         if !self.link.is_closing() {
             self.link.mute();
             self.ending = Some(reason);
         }
     }
 
-    /// Tells the agent that the session ends, and waits for its DISCONNECT; or just ends it, by habit.
+    /// Sends a DISCONNECT and awaits the agent's. A profile without DISCONNECTs closes instead.
     pub(super) fn disconnect_for(&mut self, reason: CloseReason, status: Status) {
         if self.link.is_closing() {
             return;
         }
         self.drop_fragments();
-        let reason = if self.deaf { CloseReason::Stalled } else { reason };
+        let reason = if self.stalled { CloseReason::Stalled } else { reason };
         if !self.config.profile.says_goodbye {
             self.finish(reason, status);
-            self.hang_up();
+            self.close_after_flush();
             return;
         }
-        self.link.disconnect_and_await(status, haproxy_says(status));
+        self.link.disconnect_and_await(status, disconnect_message(status));
         self.ending = Some(reason);
     }
 
-    /// The wait for the agent's DISCONNECT is over: the requests fail with the status that came of it.
-    pub(super) fn part(&mut self, status: Status) {
+    /// Ends a session that is ending, with the error that its requests get.
+    pub(super) fn finish_ending(&mut self, status: Status) {
         if let Some(reason) = self.ending.take() {
             self.end(reason, status);
-            self.hang_up();
+            self.close_after_flush();
         }
     }
 
-    /// The agent has shut its side: nothing more can be answered.
-    pub(super) fn input_ended(&mut self) {
+    /// The agent has shut its write side: no more answers can arrive.
+    pub(super) fn on_eof(&mut self) {
         if self.ending.is_some() {
-            self.part(Status::IO);
+            self.finish_ending(Status::IO);
         } else if !self.link.is_closing() {
-            let says_goodbye = self.config.profile.says_goodbye && self.link.phase == Phase::Established;
+            let disconnects = self.config.profile.says_goodbye && self.link.phase == Phase::Established;
             self.drop_fragments();
             self.finish(CloseReason::Eof, Status::IO);
-            if says_goodbye {
-                self.link.push_disconnect(FrameType::HaproxyDisconnect, Status::IO, haproxy_says(Status::IO));
+            if disconnects {
+                let message = disconnect_message(Status::IO);
+                self.link.push_disconnect(FrameType::HaproxyDisconnect, Status::IO, message);
             }
-            self.hang_up();
+            self.close_after_flush();
         }
     }
 
-    /// Closes, after the last outgoing bytes if there are any.
-    pub(super) fn hang_up(&mut self) {
+    /// Closes once the outgoing bytes are flushed.
+    pub(super) fn close_after_flush(&mut self) {
         if self.link.nothing_to_send() {
             self.link.abandon();
         } else {
@@ -151,6 +152,7 @@ impl EngineReactor {
         }
     }
 
+    /// Drops the rest of a payload that is being sent in fragments.
     pub(super) fn drop_fragments(&mut self) {
         if self.link.is_fragmenting() {
             for id in self.pending.iter() {
@@ -159,9 +161,9 @@ impl EngineReactor {
         }
     }
 
-    /// Notes why the session ends and what ends with it.
+    /// Records why the session ends, and its unanswered requests.
     pub(super) fn finish(&mut self, reason: CloseReason, status: Status) {
-        // A session that is over already has said why.
+        // The first reason counts: a session that has ended keeps its own.
         if !self.link.is_closing() || self.ending.take().is_some() {
             self.end(reason, status);
         }
@@ -179,22 +181,22 @@ impl EngineReactor {
             closed: Closed { reason, lost },
             error: EngineError::Spop(status),
             unanswered: self.pending.take_all(),
-            adrift: self.is_async(),
+            orphaned: self.is_async(),
         }));
     }
 
-    /// Whether frames of the agent matter.
+    /// Whether frames from the agent are still processed.
     pub(super) fn is_reading(&self) -> bool {
         !self.link.is_closing() || self.link.awaits_disconnect()
     }
 
-    /// Ends what only waited for the last request to end.
-    pub(super) fn settle(&mut self) {
+    /// With no request in flight, ends a session that is draining or silent.
+    pub(super) fn end_if_idle(&mut self) {
         if !self.pending.is_empty() {
             return;
         }
         if self.link.is_mute() {
-            self.part(Status::IO);
+            self.finish_ending(Status::IO);
         } else if self.link.is_draining() && !self.link.is_closing() {
             if self.link.phase == Phase::Established {
                 self.disconnect_for(CloseReason::Drained, Status::NORMAL);
@@ -205,9 +207,9 @@ impl EngineReactor {
         }
     }
 
-    /// What is left to say when there is nothing more to be done with the input.
-    pub(super) fn at_rest(&mut self, at_least: usize) -> EngineAction<'static> {
-        self.settle();
+    /// The action when the input holds no further complete frame.
+    pub(super) fn stop_action(&mut self, at_least: usize) -> EngineAction<'static> {
+        self.end_if_idle();
         if let Some(ended) = self.ended.take() {
             EngineAction::Close(*ended)
         } else if !self.outgoing().is_empty() {
@@ -219,9 +221,9 @@ impl EngineReactor {
 }
 
 /// The message of HAProxy's DISCONNECT.
-fn haproxy_says(status: Status) -> &'static str {
+fn disconnect_message(status: Status) -> &'static str {
     match status {
-        // The only one that differs from the specification.
+        // The only message that differs from the specification's.
         Status::FRAGMENTED => "fragmentation not supported",
         status => status.reason().unwrap_or("an unknown error occurred"),
     }

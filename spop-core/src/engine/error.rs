@@ -1,31 +1,34 @@
-//! What can become of a request besides an answer.
+//! How a request fails.
 
 use core::fmt;
 
 use crate::{Status, frame::Ids};
 
-/// Why a request failed, as HAProxy tells its configuration in the variable of `option set-on-error` (section 2.2).
+/// Why a request failed: the error numbers of `option set-on-error` (section 2.2).
+///
+/// [`haproxy::explain`](crate::haproxy::explain) gives the usual causes of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// 1: no answer came in time.
+    /// 1: no answer within `timeout processing`.
     Timeout,
-    /// 2: resources could not be had.
+    /// 2: a resource could not be allocated, or no connection was available.
     Resources,
     /// 3: the payload exceeds the frame size and cannot be fragmented.
     TooBig,
-    /// 4: the agent refused the payload while it was arriving in fragments.
+    /// 4: the agent sent ABORT while the payload was being sent in fragments.
     Aborted,
-    /// 5: this side gave it up.
+    /// 5: the engine gave up the request.
     Interrupted,
-    /// 255: anything else.
+    /// 255: an unknown error.
     Unknown,
-    /// 256 + N: the session ended with the status N.
+    /// 256 + N: the session ended with status N.
     Spop(Status),
 }
 
 impl EngineError {
-    /// The number that HAProxy sets the variable to.
+    /// The number in HAProxy's log (`st=`) and in the variable of `option set-on-error`, as the specification and HAProxy up
+    /// to 3.0 have it. HAProxy 3.1 and later has no `Aborted`, and reports an interrupted request as 4.
     pub const fn code(self) -> u32 {
         match self {
             Self::Timeout => 1,
@@ -44,10 +47,10 @@ impl fmt::Display for EngineError {
         let code = self.code();
         match self {
             Self::Timeout => write!(f, "{code} (no answer in time)"),
-            Self::Resources => write!(f, "{code} (resources could not be had)"),
+            Self::Resources => write!(f, "{code} (no resource or connection available)"),
             Self::TooBig => write!(f, "{code} (the payload exceeds the frame size)"),
-            Self::Aborted => write!(f, "{code} (refused in the middle of its fragments)"),
-            Self::Interrupted => write!(f, "{code} (given up by this side)"),
+            Self::Aborted => write!(f, "{code} (the agent aborted the fragmented payload)"),
+            Self::Interrupted => write!(f, "{code} (interrupted by the engine)"),
             Self::Unknown => write!(f, "{code} (unknown)"),
             Self::Spop(status) => write!(f, "{code} (the session ended with status {status})"),
         }
@@ -56,29 +59,30 @@ impl fmt::Display for EngineError {
 
 impl core::error::Error for EngineError {}
 
-/// A request that cannot be sent as asked. Nothing was queued, and nothing has changed.
+/// A request that was not sent. Nothing was queued, and the state is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotifyError {
-    /// The payload exceeds a frame and cannot leave in fragments: [`EngineError::TooBig`] to whoever wanted it.
+    /// The payload exceeds a frame and cannot be fragmented. Report it as [`EngineError::TooBig`].
     #[error("the payload takes {size} bytes, more than the {limit} that fit a frame")]
     #[non_exhaustive]
     TooBig {
-        /// What the payload takes.
+        /// The length of the payload, in bytes.
         size: usize,
-        /// What it may take.
+        /// The longest payload that fits a frame, in bytes.
         limit: usize,
     },
-    /// The connection takes no more at the moment: as many requests wait as may, or fragments of one are leaving.
-    #[error("the connection takes no more requests before others are done")]
+    /// The connection accepts no request now: the limit in flight is reached, a payload is being sent in fragments, a late ACK
+    /// is awaited, or the outbound limit is reached.
+    #[error("the connection accepts no more requests until others are answered or sent")]
     Busy,
-    /// There is no session: not yet, or no more.
+    /// There is no session: the handshake is not done, or the session is draining or has ended.
     #[error("there is no session")]
     NoSession,
-    /// A request with these identifiers waits already.
+    /// A request with these identifiers is in flight.
     #[error("the identifiers {0} are in use")]
     InUse(Ids),
-    /// This engine numbers its requests itself.
+    /// The profile assigns the identifiers itself ([`StreamIds::Odd`](super::StreamIds::Odd)): pass `None`.
     #[error("this engine numbers its requests itself")]
     OwnIds,
 }

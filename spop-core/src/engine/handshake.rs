@@ -1,4 +1,4 @@
-//! The HELLO handshake as an engine does it.
+//! The engine's side of the HELLO handshake.
 
 use alloc::vec::Vec;
 
@@ -25,8 +25,8 @@ pub(super) fn hello(config: &EngineConfig) -> Vec<u8> {
     payload
 }
 
-/// Judges an AGENT-HELLO.
-pub(super) fn judge(config: &EngineConfig, header: Header, payload: &[u8]) -> Result<Session, Violation> {
+/// Negotiates the session from an AGENT-HELLO.
+pub(super) fn negotiate(config: &EngineConfig, header: Header, payload: &[u8]) -> Result<Session, Violation> {
     if header.ids != Ids::ZERO
         || config.healthcheck && config.profile.strict_healthcheck && header.flags != Flags::FIN
     {
@@ -56,7 +56,7 @@ fn read(config: &EngineConfig, payload: &[u8]) -> Result<AgentHello, HelloError>
     let profile = &config.profile;
     let all = config.healthcheck && profile.strict_healthcheck;
     KvList::decode(payload)?;
-    // The first item of a name counts: what is appended only fills in what is missing.
+    // The first item of a name counts, so an appended one is only a default for one that is missing.
     let mut items = payload.to_vec();
     if !profile.needs_frame_size && !all {
         put_pair(&mut items, "max-frame-size", own);

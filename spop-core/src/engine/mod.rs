@@ -1,4 +1,4 @@
-//! The engine's side of a connection: HAProxy's.
+//! HAProxy's side of a connection: the engine's reactor, its configuration and its errors.
 
 mod action;
 mod ask;

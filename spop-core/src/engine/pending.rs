@@ -1,10 +1,10 @@
-//! The requests of a connection that wait for their answers.
+//! The requests in flight on a connection.
 
 use alloc::{collections::VecDeque, vec::Vec};
 
 use crate::{Timestamp, frame::Ids};
 
-/// Names a request on its connection. It is never used again, though its identifiers may be.
+/// Identifies a request on its connection. It is unique there, while STREAM-ID and FRAME-ID may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NotifyId {
     number: u64,
@@ -18,7 +18,7 @@ impl NotifyId {
     }
 }
 
-/// Requests, the one that was asked first in front. There are few: `max-waiting-frames`.
+/// Requests in flight, oldest first: at most `max-waiting-frames`, so a linear search is cheap.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     requests: VecDeque<Request>,
@@ -49,13 +49,13 @@ impl Pending {
         id
     }
 
-    /// The request that waits under these identifiers.
+    /// The request in flight with these identifiers.
     #[inline]
     pub(super) fn find(&self, ids: Ids) -> Option<Request> {
         self.requests.iter().find(|request| request.id.ids == ids).copied()
     }
 
-    /// A request of this stream.
+    /// A request in flight of this stream.
     pub(super) fn of_stream(&self, stream: u64) -> Option<Request> {
         self.requests.iter().find(|request| request.id.ids.stream == stream).copied()
     }

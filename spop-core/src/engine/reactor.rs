@@ -20,15 +20,16 @@ use crate::{
     },
 };
 
-/// How many bytes of the frame size HAProxy keeps for the header of a NOTIFY.
+/// The part of the frame size, in bytes, that HAProxy reserves for the header of a NOTIFY.
 pub(super) const NOTIFY_HEADER: usize = 32;
 
-/// One connection of an engine: HAProxy's side of the protocol, and nothing else.
+/// One connection of an engine: HAProxy's side of the protocol.
 ///
-/// It has the contract of the [agent's reactor](crate::AgentReactor): it is told what happened (the methods whose names
-/// begin with `on_`) and what was decided (the others), and says what follows. Every request that
-/// [`notify`](Self::notify) accepts ends once: [`Answered`](EngineAction::Answered), [`Failed`](EngineAction::Failed), or
-/// among the [`unanswered`](Ended::unanswered) of the [`Close`](EngineAction::Close).
+/// It has the contract of the [agent's reactor](crate::AgentReactor). Methods that begin with `on_` are inputs and return an
+/// [`EngineAction`]; [`interest`](Self::interest), [`outgoing`](Self::outgoing) and [`deadline`](Self::deadline) describe
+/// the state; the other mutating methods are decisions. Every request that [`notify`](Self::notify) accepts ends exactly
+/// once: in [`Answered`](EngineAction::Answered), in [`Failed`](EngineAction::Failed), or among the
+/// [`unanswered`](Ended::unanswered) of [`Close`](EngineAction::Close).
 ///
 /// ```text
 ///   Greeted ──AGENT-HELLO──▶ Established ──AGENT-DISCONNECT──────────────────────────────▶ Closing
@@ -36,8 +37,8 @@ pub(super) const NOTIFY_HEADER: usize = 32;
 ///                                 └──┘ NOTIFY, ACK, UNSET      (all else is ignored)
 /// ```
 ///
-/// What engines do differently is in [`Profile`](super::Profile); [`EngineConfig::haproxy_2_6`],
-/// [`EngineConfig::haproxy_3_1`] and [`EngineConfig::haproxy_3_2`] are what HAProxy does.
+/// [`Profile`](super::Profile) holds what differs between engines; [`EngineConfig::haproxy_2_6`],
+/// [`EngineConfig::haproxy_3_1`] and [`EngineConfig::haproxy_3_2`] behave as those versions of HAProxy.
 #[derive(Debug)]
 pub struct EngineReactor {
     pub(super) connection: ConnectionId,
@@ -45,25 +46,26 @@ pub struct EngineReactor {
     pub(super) link: Link,
     pub(super) pending: Pending,
     pub(super) session: Option<Box<Session>>,
-    /// The number of the next stream, for requests that come without.
+    /// The STREAM-ID of the next request without identifiers.
     pub(super) next_stream: u64,
-    /// The highest stream that was used.
+    /// The highest STREAM-ID in use so far.
     pub(super) highest: Option<u64>,
-    /// A request timed out whose ACK keeps the next one back.
+    /// A request timed out, and its late ACK blocks the next one.
     pub(super) late_ack: bool,
-    /// Why the session is ending, while requests may still wait on it: the agent's DISCONNECT is awaited, or the link is mute.
+    /// Why the session is ending, while requests may be in flight: the agent's DISCONNECT is awaited, or the link is silent.
     pub(in crate::engine) ending: Option<CloseReason>,
-    /// Nothing is read any more, see [`Profile::stalls_at`](super::Profile::stalls_at).
-    pub(super) deaf: bool,
-    /// ACKs that answered nothing.
+    /// Reading has stopped for good, see [`Profile::stalls_at`](super::Profile::stalls_at).
+    pub(super) stalled: bool,
+    /// ACKs that matched no request.
     pub(super) ignored: u64,
-    /// Set when the session ended, until the action that says so was returned.
+    /// The `Close` action that was not returned yet.
     pub(super) ended: Option<Box<Ended>>,
 }
 
 /// Inputs: something happened.
 impl EngineReactor {
-    /// A connection that was just opened, with its HAPROXY-HELLO to be sent. It is known as `connection` to its caller.
+    /// A connection that has just been opened, with the HAPROXY-HELLO as its outgoing bytes. `connection` is the caller's
+    /// number for it.
     pub fn new(config: Arc<Checked<EngineConfig>>, connection: ConnectionId, now: Timestamp) -> Self {
         let mut link = Link::new(Side::Engine, config.max_frame_size, now);
         link.spare(NOTIFY_HEADER.saturating_sub(crate::frame::HEADER_MAX));
@@ -80,24 +82,25 @@ impl EngineReactor {
             highest: None,
             late_ack: false,
             ending: None,
-            deaf: false,
+            stalled: false,
             ignored: 0,
             ended: None,
         }
     }
 
-    /// Says which layers there are to be shut before the transport. Plain unless said otherwise.
+    /// Sets the layers that are shut before the transport. Default [`Layers::Plain`].
     #[must_use]
     pub fn with_layers(mut self, layers: Layers) -> Self {
         self.link.set_layers(layers);
         self
     }
 
-    /// Bytes arrived. `input` is what was left of earlier input, followed by what was read since; the reactor keeps none of it.
+    /// Processes received bytes. `input` is the unused rest of earlier input, followed by what was read since; the reactor
+    /// keeps none of it.
     ///
-    /// Call it with the unused rest until nothing is left, or it returns [`SendFrames`](EngineAction::SendFrames),
-    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). Call it as well, without new bytes, when
-    /// [`Interest::resume`] is set.
+    /// Call it again with the unused rest until nothing is left, or until it returns [`SendFrames`](EngineAction::SendFrames),
+    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). Also call it, with the rest (perhaps empty),
+    /// when [`Interest::resume`] is set.
     pub fn on_bytes<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
         let mut input = Input::new(input);
@@ -110,50 +113,53 @@ impl EngineReactor {
             && self.link.phase == Phase::Established
         {
             self.link.forget_partial();
-            self.deaf = true;
+            self.stalled = true;
         }
-        if self.deaf {
+        if self.stalled {
             input.clear();
-            return self.at_rest(1);
+            return self.stop_action(1);
         }
         loop {
-            // A drain ends with the last answer, and not with what happened to arrive behind it.
-            self.settle();
+            // A drain ends with the last answer: frames behind it in the same input are not processed.
+            self.end_if_idle();
             if !self.is_reading() {
                 input.clear();
-                return self.at_rest(1);
+                return self.stop_action(1);
             }
             match self.step(input) {
                 Ok(Some(action)) => return action,
                 Ok(None) => {}
-                Err(violation) => self.violated(violation),
+                Err(violation) => self.on_violation(violation),
             }
         }
     }
 
-    /// The agent will send no more. HAProxy does not keep half of a connection: the session is over.
+    /// The input has ended (EOF, or `close_notify`): the agent sends no more. HAProxy does not support a half-closed
+    /// connection, so the session ends.
     ///
-    /// Called with the unused rest of the input until it returns one of the three actions at which [`on_bytes`](Self::on_bytes)
-    /// stops, also when nothing is left.
+    /// Call it with the unused rest of the input, even an empty one, until it returns one of the three actions at which
+    /// [`on_bytes`](Self::on_bytes) stops.
     pub fn on_input_eof<'i>(&mut self, now: Timestamp, input: &'i [u8]) -> Step<EngineAction<'i>> {
         self.link.tick(now);
-        if !self.deaf {
+        if !self.stalled {
             self.link.input_ended();
         }
         self.on_bytes(now, input)
     }
 
-    /// A read found nothing: all that the peer has sent so far was passed on.
+    /// A read would block. An engine never requires this call, since [`Interest::read_now`] is never set; it is harmless at
+    /// any time.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
-        self.at_rest(1)
+        self.stop_action(1)
     }
 
-    /// A deadline has passed. To be called until it returns [`SendFrames`](EngineAction::SendFrames),
-    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). The next deadline lies after `now`.
+    /// A deadline has passed. Call it until it returns [`SendFrames`](EngineAction::SendFrames),
+    /// [`WantBytes`](EngineAction::WantBytes) or [`Close`](EngineAction::Close). The next deadline lies after `now`. A call
+    /// before the deadline does nothing.
     pub fn on_timeout(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
-        // Serving a timer moves it on; should one not, the loop ends all the same.
+        // Bounded: handling a timer re-arms it later than `now`, but the loop must not depend on that.
         for _ in 0..TIMERS {
             match self.link.expired(self.deadline()) {
                 Some(Due::Timer(timer)) => {
@@ -165,25 +171,25 @@ impl EngineReactor {
                 None => break,
             }
         }
-        self.at_rest(1)
+        self.stop_action(1)
     }
 
-    /// The first `n` of the outgoing bytes have left.
+    /// The transport has accepted the first `n` outgoing bytes.
     ///
     /// # Errors
-    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    /// [`Misuse::SentTooMuch`] if there are fewer; the state is unchanged.
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<EngineAction<'static>, Misuse> {
         self.link.tick(now);
         self.link.sent(n)?;
         self.link.memory.used();
-        Ok(self.at_rest(1))
+        Ok(self.stop_action(1))
     }
 
-    /// The write side of the layer that [`Interest::shut`] named was shut; with [`Progress::Started`] it is under way
-    /// and must be tried again, with [`Progress::Wanted`] the attempt failed to begin.
+    /// Reports progress in shutting the write side of the layer that [`Interest::shut`] names: done,
+    /// [`Progress::Started`] if it must be retried, or [`Progress::Wanted`] if it could not begin.
     ///
     /// # Errors
-    /// [`Misuse::ShutNotAsked`] when no layer was named so far. Nothing has changed then.
+    /// [`Misuse::ShutNotAsked`] if no layer was named so far; the state is unchanged.
     pub fn on_write_shut(
         &mut self,
         now: Timestamp,
@@ -191,21 +197,21 @@ impl EngineReactor {
     ) -> Result<EngineAction<'static>, Misuse> {
         self.link.tick(now);
         self.link.write_shut(progress)?;
-        Ok(self.at_rest(1))
+        Ok(self.stop_action(1))
     }
 
-    /// The transport failed, in either direction: nothing can be received or sent any more.
+    /// The transport failed, reading or writing: the session ends.
     pub fn on_transport_error(&mut self, now: Timestamp) -> EngineAction<'static> {
         self.link.tick(now);
         self.finish(CloseReason::Transport, Status::IO);
         self.link.abandon();
-        self.at_rest(1)
+        self.stop_action(1)
     }
 }
 
-/// What follows from the state.
+/// The state, level-triggered.
 impl EngineReactor {
-    /// Bytes to send, in order. Empty while nothing may be sent.
+    /// The bytes to write next. Empty while nothing may be sent.
     #[inline]
     pub fn outgoing(&self) -> &[u8] {
         self.link.outgoing()
@@ -214,11 +220,11 @@ impl EngineReactor {
     /// What the driver should do.
     pub fn interest(&self) -> Interest {
         let mut interest = self.link.interest(false, self.ended.is_some());
-        interest.read &= !self.deaf;
+        interest.read &= !self.stalled;
         interest
     }
 
-    /// Until when [`on_timeout`](Self::on_timeout) must be called, and what for.
+    /// When [`on_timeout`](Self::on_timeout) must be called, and for which timer.
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
         let owes = !self.config.profile.idle_while_waiting && !self.pending.is_empty();
@@ -236,42 +242,42 @@ impl EngineReactor {
         self.session.as_deref()
     }
 
-    /// How far the connection has come.
+    /// The phase of the connection.
     pub fn phase(&self) -> Phase {
         self.link.phase
     }
 
-    /// The number by which the caller knows this connection.
+    /// The caller's number for this connection.
     pub const fn connection(&self) -> ConnectionId {
         self.connection
     }
 
-    /// Requests that wait for their answers.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.pending.len()
     }
 
-    /// The requests that wait for their answers, oldest first.
+    /// The requests in flight, oldest first.
     pub fn waiting(&self) -> impl Iterator<Item = NotifyId> + '_ {
         self.pending.iter()
     }
 
-    /// Whether this request still waits for its answer.
+    /// Whether this request is in flight.
     pub fn is_waiting(&self, id: NotifyId) -> bool {
         self.pending.contains(id)
     }
 
-    /// Bytes that wait to be sent.
+    /// The number of queued outgoing bytes, those that may not be sent yet included.
     pub fn outgoing_bytes(&self) -> usize {
         self.link.outgoing_bytes()
     }
 
-    /// Frames of unknown type that were skipped.
+    /// The number of frames of unknown type that were skipped.
     pub fn skipped_frames(&self) -> u64 {
         self.link.skipped()
     }
 
-    /// ACKs that answered nothing, and were ignored: late, duplicate or made up.
+    /// The number of ACKs that matched no request and were ignored: late, duplicate or invented.
     pub const fn ignored_acks(&self) -> u64 {
         self.ignored
     }

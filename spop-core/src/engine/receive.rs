@@ -1,11 +1,11 @@
-//! What the frames of the agent do.
+//! Frames received from the agent.
 
 use bytes::Bytes;
 
 use super::{
     EngineError, EngineReactor,
     action::{Answer, EngineAction, UnclaimedAck},
-    handshake::judge,
+    handshake::negotiate,
     pending::Request,
 };
 use crate::{
@@ -14,11 +14,11 @@ use crate::{
     link::{Begun, CloseReason, Continued, Input, Next, Phase, Verdict, Violation},
 };
 
-/// Length prefix, type, flags and two short identifiers: from here on a frame's type is known.
+/// Length prefix (4), type (1), flags (4) and two one-byte identifiers.
 const HELLO_HEADER: usize = 11;
 
 impl EngineReactor {
-    /// Takes the next frame; `None` when there may be another.
+    /// Processes the next frame. `None`: no action, and another frame may follow.
     pub(super) fn step<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<EngineAction<'i>>, Violation> {
         if self.config.profile.strict_ids && self.link.phase == Phase::Established {
             self.check_ids(input.bytes())?;
@@ -33,11 +33,11 @@ impl EngineReactor {
             Ok(Err(at_least)) => {
                 self.link.rest(input.bytes().len());
                 if self.link.is_eof() {
-                    self.input_ended();
-                    return Ok(Some(self.at_rest(at_least)));
+                    self.on_eof();
+                    return Ok(Some(self.stop_action(at_least)));
                 }
-                self.check_whole(input.bytes())?;
-                Ok(Some(self.at_rest(at_least)))
+                self.check_split(input.bytes())?;
+                Ok(Some(self.stop_action(at_least)))
             }
         }
     }
@@ -69,15 +69,15 @@ impl EngineReactor {
         input: &mut Input<'_>,
         next: &Next<'_>,
     ) -> Result<EngineAction<'static>, Violation> {
-        let session = judge(&self.config, next.header, next.payload)?;
+        let session = negotiate(&self.config, next.header, next.payload)?;
         self.link.skip(input, next.len);
         if self.config.healthcheck {
             if self.config.profile.strict_healthcheck && !input.bytes().is_empty() {
                 return Err(Violation::AfterHealthCheck(input.bytes().len()));
             }
             self.finish(CloseReason::HealthCheck, Status::NORMAL);
-            self.hang_up();
-            return Ok(self.at_rest(1));
+            self.close_after_flush();
+            return Ok(self.stop_action(1));
         }
         self.link.phase = Phase::Established;
         self.link.max_frame_size = session.max_frame_size;
@@ -93,10 +93,10 @@ impl EngineReactor {
         let frame_type = next.header.frame_type;
         let disconnect = Disconnect::decode(next.payload);
         if self.link.awaits_disconnect() {
-            // The agent's status is what counts in the end.
+            // HAProxy reports the status of the agent's reply in place of its own.
             let status = disconnect.map_or(Status::INVALID, |disconnect| disconnect.status);
             self.link.skip(input, next.len);
-            self.part(status);
+            self.finish_ending(status);
             return Ok(None);
         }
         let disconnect = disconnect.map_err(|error| Violation::Disconnect { frame_type, error })?;
@@ -105,11 +105,11 @@ impl EngineReactor {
         self.link.skip(input, next.len);
         let reason = CloseReason::PeerDisconnect { status, message };
         if self.config.profile.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
-            self.mute(reason);
+            self.go_silent(reason);
             return Ok(None);
         }
         self.finish(reason, status);
-        self.hang_up();
+        self.close_after_flush();
         Ok(None)
     }
 
@@ -128,7 +128,7 @@ impl EngineReactor {
             Some(request) if self.link.is_leaving(ids) => {
                 self.link.skip(input, next.len);
                 if !header.flags.is_abort() {
-                    // Too early to be an answer: HAProxy wants it again after the last fragment.
+                    // HAProxy ignores an ACK that comes before the last fragment was sent, and expects it again.
                     self.ignored += 1;
                     return Ok(None);
                 }
@@ -152,7 +152,7 @@ impl EngineReactor {
         EngineAction::Answered(Answer { id: request.id, payload, took })
     }
 
-    /// An ACK that nobody waits for on this connection.
+    /// An ACK that matches no request of this connection.
     fn on_unclaimed<'i>(
         &mut self,
         input: &mut Input<'i>,
@@ -175,18 +175,18 @@ impl EngineReactor {
         Ok(None)
     }
 
-    /// A part of an ACK, or its end without one.
+    /// A fragment of an ACK, or an ABORT.
     fn on_ack_fragment<'i>(
         &mut self,
         input: &mut Input<'i>,
         next: &Next<'i>,
     ) -> Result<Option<EngineAction<'i>>, Violation> {
         let header = next.header;
-        if !self.takes_fragments() && self.skips(header) {
+        if !self.accepts_fragments() && self.skips(header) {
             self.link.skip(input, next.len);
             return Ok(None);
         }
-        if !self.takes_fragments() {
+        if !self.accepts_fragments() {
             return Err(Violation::FragmentationNotAnnounced(header));
         }
         let ids = header.ids;
@@ -231,11 +231,11 @@ impl EngineReactor {
         Ok(failed.and_then(|(request, error)| self.fail(request.id, error)).map(EngineAction::Failed))
     }
 
-    /// Refuses what no request of this side can have caused, as HAProxy 3.1 and later does.
+    /// Rejects identifiers that this side has not used, as HAProxy 3.1 and later does.
     fn check_ids(&self, input: &[u8]) -> Result<(), Violation> {
         let Some((prefix, rest)) = input.split_first_chunk::<4>() else { return Ok(()) };
         let len = u32::from_be_bytes(*prefix) as usize;
-        // What is no frame is left to the link.
+        // The link reports frames that do not decode.
         let Some(Ok(Frame { header, .. })) = rest.get(..len).map(Frame::decode) else { return Ok(()) };
         let Ids { stream, frame } = header.ids;
         if matches!(header.frame_type, FrameType::AgentDisconnect | FrameType::AgentHello) {
@@ -252,7 +252,7 @@ impl EngineReactor {
         Ok(())
     }
 
-    /// Whether a frame means nothing to HAProxy at this point, where the protocol does not allow it.
+    /// Whether HAProxy skips this frame, which the protocol does not allow in this phase.
     fn skips(&self, header: Header) -> bool {
         self.config.profile.skips_other_frames
             && self.link.phase == Phase::Established
@@ -260,19 +260,19 @@ impl EngineReactor {
             && matches!(header.frame_type, FrameType::Notify | FrameType::AgentHello | FrameType::Unset)
     }
 
-    /// Skips the frame at the front, which is there whole.
+    /// Skips the first frame of the input. The caller knows that it is complete.
     fn skip_first(&mut self, input: &mut Input<'_>) {
         let Some((prefix, rest)) = input.bytes().split_first_chunk::<4>() else { return };
         let len = 4 + rest.len().min(u32::from_be_bytes(*prefix) as usize);
         self.link.skip(input, len);
     }
 
-    fn takes_fragments(&self) -> bool {
+    fn accepts_fragments(&self) -> bool {
         self.config.capabilities.contains(Capabilities::FRAGMENTATION)
     }
 
-    /// Refuses half a HELLO or DISCONNECT, by habit.
-    fn check_whole(&self, input: &[u8]) -> Result<(), Violation> {
+    /// Rejects an incomplete AGENT-HELLO or AGENT-DISCONNECT, if the profile does.
+    fn check_split(&self, input: &[u8]) -> Result<(), Violation> {
         if !self.config.profile.splits_break || self.link.is_closing() || input.len() < HELLO_HEADER {
             return Ok(());
         }

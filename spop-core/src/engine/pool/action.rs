@@ -1,4 +1,4 @@
-//! What a pool is told once, what it says is to be done, and what it does not take.
+//! The configuration, the actions and the errors of a pool.
 
 use alloc::format;
 use core::{fmt, time::Duration};
@@ -13,43 +13,44 @@ use crate::{
     frame::AckActions,
 };
 
-/// What a pool does with its connections.
+/// The configuration of a pool.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// What each connection is. `timeout processing` counts from [`ask`](super::Pool::ask), and time in the queue is part of it.
+    /// The configuration of each connection. `timeout processing` begins with [`ask`](super::Pool::ask), so it includes the
+    /// time in the queue.
     pub engine: EngineConfig,
-    /// How many agents there are. They are known by their numbers, from 0.
+    /// The number of agents. They are numbered from 0.
     pub agents: usize,
-    /// Connections to one agent. Default 100.
+    /// The limit of connections to one agent. Default 100.
     pub max_connections: usize,
-    /// Requests that wait for a connection; one more is refused. Default 10 000.
+    /// The limit of queued requests, which wait for a connection. Default 10 000.
     pub max_queue: usize,
-    /// `maxconnrate`: connections opened in a second. Default unlimited.
+    /// `maxconnrate`: the limit of connections opened per second. Default unlimited.
     pub max_conn_rate: Option<u32>,
-    /// `maxerrrate`: errors in a second, at which nothing more is asked. Default unlimited.
+    /// `maxerrrate`: the errors per second at which requests are refused. Default unlimited.
     pub max_err_rate: Option<u32>,
-    /// How long no connection is opened to an agent after one ended before it answered a request: it could not be reached,
-    /// refused the handshake, or disconnected, closed or broke the protocol after it. The pause doubles with each further
-    /// attempt that ends like this, up to [`max_retry_after`](Self::max_retry_after). 1 ms at least. HAProxy 2.6 comes back
-    /// at once, in a storm. Default 100 ms.
+    /// The backoff of an agent whose connection ended before it answered a request: the agent was unreachable, refused the
+    /// handshake, disconnected, closed, or violated the protocol. No connection is opened to it meanwhile. The pause doubles
+    /// with each consecutive failed attempt, up to [`max_retry_after`](Self::max_retry_after). At least 1 ms. Default
+    /// 100 ms. (HAProxy 2.6 reconnects without a pause: 500 to 3600 connections in half a second.)
     ///
-    /// Not a failure is a connection that lived for `max_retry_after` after its handshake. After a DISCONNECT with status 0,
-    /// which a draining agent sends, the first new attempt begins at once.
+    /// A connection that lasted `max_retry_after` or longer is not a failure. After a DISCONNECT with status 0, which a
+    /// draining agent sends, the first new attempt begins at once.
     pub retry_after: Duration,
-    /// The longest pause between two attempts, and so how long after an agent's return it is noticed. As long as `retry_after`
-    /// at least. Default 1 s.
+    /// The longest pause between two attempts, and so the longest time until a recovered agent is noticed. At least
+    /// `retry_after`. Default 1 s.
     pub max_retry_after: Duration,
-    /// How often each agent's health is checked, 1 ms apart at least. Default never, and every agent counts as well.
+    /// The interval of the health checks of each agent, at least 1 ms. Default none: every agent counts as up.
     pub check_every: Option<Duration>,
-    /// After how many good checks an agent that was down is up. Default 2.
+    /// The number of consecutive passed checks after which an agent is up again. Default 2.
     pub rise: u32,
-    /// After how many bad checks an agent that was up is down. Default 3.
+    /// The number of consecutive failed checks after which an agent is down. Default 3.
     pub fall: u32,
 }
 
 impl PoolConfig {
-    /// Connections like this to so many agents.
+    /// The defaults, for this number of agents.
     pub fn new(engine: EngineConfig, agents: usize) -> Self {
         Self {
             engine,
@@ -66,14 +67,14 @@ impl PoolConfig {
         }
     }
 
-    /// Checks that it can work.
+    /// Checks the bounds of all fields.
     ///
     /// # Errors
     /// [`ConfigError`] names the first field that is out of its bounds:
     ///
-    /// - what [`EngineConfig::checked`] refuses in `engine`;
-    /// - a number of 0: there is no agent, no connection, nothing can wait, `rise` or `fall`, and no connection or no error
-    ///   in a second, where `None` is unlimited;
+    /// - a field of `engine`, as in [`EngineConfig::checked`];
+    /// - `agents`, `max_connections`, `max_queue`, `rise` or `fall` of 0, or `max_conn_rate` or `max_err_rate` of `Some(0)`,
+    ///   where `None` is unlimited;
     /// - `retry_after` or `check_every` below 1 ms, or `max_retry_after` below `retry_after`.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         self.engine.check().map_err(|error| error.within("engine"))?;
@@ -103,87 +104,87 @@ impl PoolConfig {
 }
 
 impl Checked<PoolConfig> {
-    /// What its connections are, those that ask and those that only check an agent's health.
+    /// The configurations of its connections: for requests, and for health checks.
     pub(super) fn engines(&self) -> (Checked<EngineConfig>, Checked<EngineConfig>) {
-        // It was checked with the pool's, and a health check's HELLO is shorter.
+        // Checked with the pool's configuration, and the HELLO of a health check is shorter.
         let engine = self.engine.clone();
         let check = EngineConfig { healthcheck: true, ..engine.clone() };
         (Checked::new(engine), Checked::new(check))
     }
 }
 
-/// Names a request for as long as the pool lives.
+/// Identifies a request. It is unique in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(super) u64);
 
-/// A request that the pool does not take.
+/// Why the pool refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// Too many requests wait already.
+    /// The queue is at [`PoolConfig::max_queue`].
     #[error("too many requests wait for a connection")]
     QueueFull,
-    /// There were too many errors within a second (`maxerrrate`). The event is skipped, and this is no error of its own.
+    /// The rate of errors is at [`PoolConfig::max_err_rate`] (`maxerrrate`). Skip the event: it does not count as an error.
     #[error("there were too many errors within a second")]
     TooManyErrors,
-    /// No agent is up, and no connection is left: [`EngineError::Resources`] at once, as with HAProxy.
+    /// No agent is up, and no connection is open. HAProxy reports [`EngineError::Resources`] at once.
     #[error("no agent is up")]
     NoAgent,
-    /// The pool is drained.
-    #[error("the pool is drained")]
+    /// The pool is draining.
+    #[error("the pool is draining")]
     Draining,
 }
 
-/// What is to be done for a pool.
-#[must_use = "an action that is not carried out leaves requests without their end"]
+/// What the driver of a pool must do.
+#[must_use = "an action that is dropped leaves requests without their outcome"]
 #[non_exhaustive]
 pub enum PoolAction {
-    /// Connect to this agent, and say what came of it with [`on_open`](super::Pool::on_open) or
+    /// Connect to this agent, and report the result with [`on_open`](super::Pool::on_open) or
     /// [`on_transport_error`](super::Pool::on_transport_error).
     Open {
-        /// The number that the connection has from now on.
+        /// The number of the new connection.
         connection: ConnectionId,
-        /// The agent's.
+        /// The number of the agent.
         agent: usize,
     },
     /// A request was answered.
     Answered {
-        /// Which one.
+        /// The request.
         request: RequestId,
         /// The payload of the ACK, see [`actions`](PoolAction::actions).
         payload: Bytes,
-        /// Where the time went: in the queue, to the answer, and both together since [`ask`](super::Pool::ask).
+        /// The time in the queue, the time to the answer, and the sum of both since [`ask`](super::Pool::ask).
         times: Times,
     },
     /// A request failed.
     Failed {
-        /// Which one.
+        /// The request.
         request: RequestId,
-        /// Why.
+        /// Why it failed.
         error: EngineError,
-        /// Where the time went.
+        /// The time in the queue, if it was sent, and the sum since [`ask`](super::Pool::ask).
         times: Times,
     },
-    /// Look at this connection's [`interest`](super::Pool::interest): there is something to be sent, shut or closed.
+    /// The [`interest`](super::Pool::interest) of this connection has changed: write, shut or close it.
     Attend(ConnectionId),
     /// A connection to an agent ended before it answered a request: no other is opened before the failure's `retry_at`.
-    /// Worth a line in the log, at a bounded rate.
+    /// Log it at a bounded rate.
     Backoff {
-        /// The agent's number.
+        /// The number of the agent.
         agent: usize,
-        /// What happened.
+        /// How the connection ended.
         failure: AgentFailure,
     },
-    /// An agent's health has changed.
+    /// The health of an agent has changed.
     Health {
-        /// The agent's number.
+        /// The number of the agent.
         agent: usize,
         /// Whether it gets requests.
         up: bool,
     },
 }
 
-/// The length only of an answer's payload; [`actions`](PoolAction::actions) show themselves.
+/// Shows the length of an answer's payload, not its bytes.
 impl fmt::Debug for PoolAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,7 +211,7 @@ impl fmt::Debug for PoolAction {
 }
 
 impl PoolAction {
-    /// The request that it ends.
+    /// The request whose outcome it is.
     pub(super) const fn request(&self) -> Option<RequestId> {
         match self {
             Self::Answered { request, .. } | Self::Failed { request, .. } => Some(*request),
@@ -218,7 +219,7 @@ impl PoolAction {
         }
     }
 
-    /// The actions of an answer.
+    /// The actions of an answer; `None` for any other action.
     pub fn actions(&self) -> Option<AckActions<'_>> {
         match self {
             Self::Answered { payload, .. } => Some(AckActions::lenient(payload)),

@@ -1,4 +1,4 @@
-//! How long an agent is left alone whose connections end before they have answered anything.
+//! Backoff for agents whose connections end before they answer a request.
 
 use core::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::{CloseReason, ConnectionId, Status, Timestamp, engine::EngineError, l
 pub struct AgentFailure {
     /// How the connection ended.
     pub reason: CloseReason,
-    /// What a request fails with whose time is up while it waits for this agent:
+    /// The error of a request whose processing timeout ends while it is queued for this agent:
     /// [`Spop`](EngineError::Spop) with the status of the agent's DISCONNECT or of its violation, or with
-    /// [`Status::IO`] after a plain close; [`Timeout`](EngineError::Timeout) if the agent could not be reached or was
-    /// silent.
+    /// [`Status::IO`] after a close without one; [`Timeout`](EngineError::Timeout) if the agent could not be reached or did
+    /// not answer the HELLO.
     pub error: EngineError,
-    /// Attempts in a row that ended like this. Connections that were open at the same time are one attempt.
+    /// The number of consecutive failed attempts. Connections that were open at the same time count as one.
     pub attempts: u32,
-    /// Until when no connection to this agent is opened.
+    /// No connection to this agent is opened before this time.
     pub retry_at: Timestamp,
 }
 
 /// The backoff of one agent.
 ///
 /// A failure begins a pause, which doubles with each failed attempt up to a bound. During an attempt connections are opened
-/// one by one, a pause apart, and each carries a single request. An ACK ends the backoff. Connections that are older than
-/// the last failure say nothing about the agent as it is now: neither their end nor their ACKs count. Otherwise an agent at
-/// its connection limit, which serves the old ones and refuses each new one, would be connected to after every ACK.
+/// one by one, a pause apart, and each carries a single request. An ACK ends the backoff. Connections older than the last
+/// failure do not count, neither their end nor their ACKs. Otherwise an agent at its connection limit, which serves the old
+/// connections and refuses each new one, would get a connection attempt after every ACK.
 #[derive(Debug)]
 pub(super) struct Backoff {
     base: Duration,
@@ -53,14 +53,14 @@ impl Backoff {
         self.retry_at
     }
 
-    /// A connection of this agent was opened: the next one is a pause away, unless the agent is known to answer.
+    /// A connection to this agent was opened: during a backoff the next one is a pause away.
     pub(super) fn opened(&mut self, now: Timestamp) {
         if let Some(last) = &self.last {
             self.retry_at = now + self.pause(last.attempts);
         }
     }
 
-    /// An ACK came by this connection.
+    /// An ACK arrived on this connection.
     #[inline]
     pub(super) fn answered(&mut self, connection: ConnectionId, now: Timestamp) {
         if self.last.is_some() && connection >= self.attempt_from {
@@ -69,8 +69,7 @@ impl Backoff {
         }
     }
 
-    /// A connection ended, `lived` after it was opened, and had brought no ACK; `next` is the number of the next one.
-    /// Returns the failure, if it is one.
+    /// A connection ended without an ACK; `next` is the number of the next connection. Returns the failure, if it is one.
     pub(super) fn ended(
         &mut self,
         connection: ConnectionId,
@@ -82,13 +81,13 @@ impl Backoff {
             return None;
         }
         if end.established && end.lived >= self.longest {
-            // Connections as long as this cannot be a storm: an idle timeout of the agent, or a restart.
+            // Not a reconnect storm: the agent's idle timeout, or its restart.
             self.last = None;
             self.retry_at = now;
             return None;
         }
         let attempts = self.last.as_ref().map_or(0, |last| last.attempts).saturating_add(1);
-        // An agent that drains is gone in a moment, and its successor may listen already: one attempt is free.
+        // The successor of a draining agent may listen already: the first attempt has no pause.
         let pause = self.pause(if end.is_graceful() { attempts - 1 } else { attempts });
         self.retry_at = now + pause;
         self.attempt_from = next;
@@ -104,10 +103,9 @@ impl Backoff {
     }
 }
 
-/// What the connections of the pool say about their agents.
 impl Pool {
-    /// An ACK came by this connection: it ends the backoff of its agent.
-    pub(super) fn serves(&mut self, id: ConnectionId) {
+    /// An ACK arrived on this connection: ends the backoff of its agent.
+    pub(super) fn end_backoff(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.unproven_since = None;
         if let Some(agent) = self.agents.get_mut(connection.agent) {
@@ -115,8 +113,8 @@ impl Pool {
         }
     }
 
-    /// A session that is ending counts at once: an agent that does not close must not hold the queue meanwhile, nor be
-    /// connected to without a pause.
+    /// Counts a session that is ending at once, not at its close: an agent that does not close must not block the queue, nor
+    /// get further connections without a pause.
     pub(super) fn count_closing(&mut self, id: ConnectionId) {
         let reason = self.connections.get(&id).and_then(|connection| connection.reactor.ending.as_ref());
         if let Some(reason) = reason.cloned() {
@@ -124,7 +122,7 @@ impl Pool {
         }
     }
 
-    /// Begins or prolongs the backoff of an agent whose connection ends without having brought an ACK.
+    /// Begins or extends the backoff of an agent whose connection ends without an ACK.
     pub(super) fn count_end(&mut self, id: ConnectionId, reason: &CloseReason) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(opened) = connection.unproven_since.take() else { return };
@@ -137,15 +135,16 @@ impl Pool {
         let (number, next) = (connection.agent, ConnectionId(self.next_connection));
         let Some(agent) = self.agents.get_mut(number) else { return };
         if let Some(failure) = agent.backoff.ended(id, next, end, self.now).cloned() {
-            self.ready.push_back(PoolAction::Backoff { agent: number, failure });
+            self.actions.push_back(PoolAction::Backoff { agent: number, failure });
         }
     }
 
-    /// What a request fails with that no connection has taken in time: what the agents said, if none of them would serve.
-    pub(super) fn why_late(&self, queued: &Queued) -> EngineError {
+    /// The error of a request whose processing timeout ended in the queue: that of the last failed connection if all agents
+    /// are in a backoff, and otherwise `Timeout`.
+    pub(super) fn queue_timeout_error(&self, queued: &Queued) -> EngineError {
         let mut latest: Option<&AgentFailure> = None;
         for agent in self.agents.iter().filter(|agent| agent.up) {
-            // A pause that was over before the request came does not explain its wait.
+            // A pause that ended before the request was queued did not delay it.
             let Some(failure) = agent.backoff.last().filter(|failure| failure.retry_at >= queued.asked)
             else {
                 return EngineError::Timeout;
@@ -158,19 +157,20 @@ impl Pool {
     }
 }
 
-/// How a connection ended that had brought no ACK.
+/// The end of a connection on which no ACK arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End<'a> {
     pub(super) reason: &'a CloseReason,
-    /// The transport was there.
+    /// The transport was connected.
     pub(super) open: bool,
     /// The handshake was done.
     pub(super) established: bool,
+    /// The time since it was opened.
     pub(super) lived: Duration,
 }
 
 impl End<'_> {
-    /// Whether it speaks against the agent; otherwise this side wanted the end.
+    /// Whether it counts as a failure of the agent. An end that this side chose does not.
     fn is_failure(&self) -> bool {
         match self.reason {
             CloseReason::HealthCheck | CloseReason::Disconnect(_) | CloseReason::Drained => false,
@@ -179,7 +179,7 @@ impl End<'_> {
         }
     }
 
-    /// Whether the agent says that it is draining.
+    /// Whether the agent was draining: a DISCONNECT with status 0.
     fn is_graceful(&self) -> bool {
         matches!(self.reason, CloseReason::PeerDisconnect { status: Status::NORMAL, .. }) && self.established
     }

@@ -1,26 +1,26 @@
-//! What a pool reports: how busy it is, and where the time of a request went.
+//! The counts of a pool, and the times of a request.
 
 use core::time::Duration;
 
-/// How busy an engine is, as the log has it; [`Pool::load`](super::Pool::load) knows.
+/// The connections and requests of an engine, as HAProxy logs them; [`Pool::counts`](super::Pool::counts) returns them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionCounts {
-    /// Connections without a request.
+    /// The connections with a session and no request in flight.
     pub idles: usize,
-    /// Connections.
+    /// All connections.
     pub applets: usize,
-    /// Requests that wait to be sent.
+    /// The queued requests.
     pub sending: usize,
-    /// Requests that wait for their answers.
+    /// The requests in flight.
     pub waiting: usize,
-    /// Requests that failed so far.
+    /// The requests that have failed so far.
     pub errors: u64,
-    /// Requests that ended so far.
+    /// The requests that have ended so far, failed ones included.
     pub processed: u64,
 }
 
-/// Where the time of one event or group went. `None` is a step that was never finished.
+/// The times of one event or group, by step. `None` is a step that was not finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Times {
@@ -32,6 +32,6 @@ pub struct Times {
     pub wait: Option<Duration>,
     /// `resT`: applying the answer.
     pub response: Option<Duration>,
-    /// `pT`: all of it, which is the latency that the event adds to its stream.
+    /// `pT`: the sum, which is the latency that the event adds to its stream.
     pub processing: Option<Duration>,
 }

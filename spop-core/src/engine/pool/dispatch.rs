@@ -1,4 +1,4 @@
-//! Which request goes where, and what becomes of it.
+//! Dispatch of requests to connections, and their outcomes.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Passes an input on to a connection, and carries out what it says until it has no more to say. Returns how many of
-    /// the bytes were used.
+    /// Passes an input to a connection, and handles its actions until it needs no more calls. Returns the number of bytes
+    /// that were used.
     pub(super) fn input<'i>(
         &mut self,
         id: ConnectionId,
@@ -62,7 +62,7 @@ impl Pool {
         self.input(id, &[], |reactor, _| Step { consumed: 0, action: event(reactor) });
     }
 
-    /// As [`event`](Self::event), for one that can be a misuse.
+    /// As [`event`](Self::event), for inputs that can be a misuse.
     pub(super) fn try_event(
         &mut self,
         id: ConnectionId,
@@ -78,7 +78,7 @@ impl Pool {
         misuse.map_or(Ok(()), Err)
     }
 
-    /// Collects what follows from a decision about a connection.
+    /// Collects the action that follows from a decision, if the connection asks for a resume.
     fn collect(&mut self, id: ConnectionId) {
         let now = self.now;
         if self.connections.get(&id).is_some_and(|connection| connection.reactor.interest().resume) {
@@ -86,11 +86,11 @@ impl Pool {
         }
     }
 
-    /// Has the driver look at a connection that wants more than to read.
+    /// Queues [`PoolAction::Attend`] for a connection that must be written to, shut or closed.
     fn attend(&mut self, id: ConnectionId) {
         let interest = self.interest(id);
         if interest.write || interest.shut.is_some() || interest.close {
-            self.ready.push_back(PoolAction::Attend(id));
+            self.actions.push_back(PoolAction::Attend(id));
         }
     }
 
@@ -99,7 +99,7 @@ impl Pool {
         self.processed += 1;
         let mut times = self.times(sent.asked, Some(sent.left));
         times.wait = Some(self.now.since(sent.left));
-        self.ready.push_back(PoolAction::Answered { request, payload: payload.into_bytes(), times });
+        self.actions.push_back(PoolAction::Answered { request, payload: payload.into_bytes(), times });
     }
 
     fn fail(&mut self, sent: Sent, error: EngineError) {
@@ -116,10 +116,10 @@ impl Pool {
         self.failed.add(self.now);
         self.processed += 1;
         self.errors += 1;
-        self.ready.push_back(PoolAction::Failed { request, error, times });
+        self.actions.push_back(PoolAction::Failed { request, error, times });
     }
 
-    /// Where the time of a request went that ends now.
+    /// The times of a request that ends now.
     fn times(&self, asked: Timestamp, sent: Option<Timestamp>) -> Times {
         Times {
             queue: sent.map(|sent| sent.since(asked)),
@@ -128,12 +128,12 @@ impl Pool {
         }
     }
 
-    /// Finds out whose answer it is that came by another connection, `by`.
+    /// Finds the request of an ACK that arrived on another connection, `by`.
     fn claim(&mut self, by: ConnectionId, ack: UnclaimedAck) {
         let now = self.now;
         let mut ack = ack;
-        if let Some(sent) = take(&mut self.adrift, |sent| sent.id.ids() == ack.ids) {
-            self.serves(by);
+        if let Some(sent) = take(&mut self.orphaned, |sent| sent.id.ids() == ack.ids) {
+            self.end_backoff(by);
             self.answer(sent, ack.payload.into());
             return;
         }
@@ -142,7 +142,7 @@ impl Pool {
                 Ok(answer) => {
                     let sent = take(&mut connection.sent, |sent| sent.id == answer.id);
                     let asked_on = connection.reactor.connection();
-                    self.serves(by);
+                    self.end_backoff(by);
                     if let Some(sent) = sent {
                         self.answer(sent, answer.payload);
                     }
@@ -154,11 +154,11 @@ impl Pool {
         }
     }
 
-    /// A session is over: what it has not answered fails, or waits for another connection of the engine.
+    /// A session has ended: its unanswered requests fail, or are orphaned while another connection may answer them (`async`).
     fn ended(&mut self, id: ConnectionId, ended: &Ended) {
         self.count_end(id, &ended.closed.reason);
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.over = true;
+        connection.ended = true;
         let (agent, check, sent) =
             (connection.agent, connection.check, core::mem::take(&mut connection.sent));
         if check {
@@ -182,28 +182,28 @@ impl Pool {
             }
         }
         let another = self.connections.values().any(|connection| {
-            !connection.over
+            !connection.ended
                 && connection
                     .reactor
                     .session()
                     .is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC))
         });
-        if ended.adrift && another {
-            self.adrift.extend(sent);
+        if ended.orphaned && another {
+            self.orphaned.extend(sent);
             return;
         }
         for sent in sent {
             self.fail(sent, ended.error);
         }
-        if ended.adrift {
-            // It was the last that could have brought an answer.
-            for sent in core::mem::take(&mut self.adrift) {
+        if ended.orphaned {
+            // No connection is left that could deliver an answer.
+            for sent in core::mem::take(&mut self.orphaned) {
                 self.fail(sent, ended.error);
             }
         }
     }
 
-    /// Ends what has waited for too long without a connection.
+    /// Fails queued and orphaned requests whose timeout has ended.
     fn expire(&mut self) {
         let now = self.now;
         let timeout = self.engine.timeouts.message;
@@ -212,18 +212,19 @@ impl Pool {
         while self.queue.front().is_some_and(|queued| drained || late(queued))
             && let Some(queued) = self.queue.pop_front()
         {
-            let error = if late(&queued) { self.why_late(&queued) } else { EngineError::Interrupted };
+            let error =
+                if late(&queued) { self.queue_timeout_error(&queued) } else { EngineError::Interrupted };
             self.fail_queued(&queued, error);
         }
         let Some(timeout) = timeout else { return };
-        while let Some(sent) = take(&mut self.adrift, |sent| sent.asked + timeout <= now) {
+        while let Some(sent) = take(&mut self.orphaned, |sent| sent.asked + timeout <= now) {
             self.fail(sent, EngineError::Timeout);
         }
     }
 
-    /// Sends what can be sent, and opens connections for the rest.
+    /// Sends queued requests on connections that accept them, and opens connections for the rest.
     pub(super) fn dispatch(&mut self) {
-        // What is late already is not sent any more.
+        // First, so that a request whose timeout has ended is not sent.
         self.expire();
         let (mut touched, mut held) = (Vec::new(), Vec::new());
         while let Some(queued) = self.queue.pop_front() {
@@ -234,7 +235,7 @@ impl Pool {
             match self.send(id, &queued) {
                 Ok(()) => touched.push(id),
                 Err(NotifyError::TooBig { .. }) => self.fail_queued(&queued, EngineError::TooBig),
-                // The same identifiers wait there: not before they are done.
+                // Its identifiers are in use on that connection: it stays queued until they are free.
                 Err(_) => held.push(queued),
             }
         }
@@ -266,24 +267,25 @@ impl Pool {
         Ok(())
     }
 
-    /// The connection that takes the next request: to an agent that is up, the least busy one.
+    /// The connection for the next request: the one with the fewest requests in flight, of agents that are up; among equals
+    /// the agents take turns.
     fn choose(&mut self) -> Option<ConnectionId> {
         let ready = |c: &&Connection| {
-            // One request is at stake until the agent is known to answer.
+            // During a backoff a new connection carries one request only.
             let waits = !c.sent.is_empty() && c.unproven_since.is_some() && self.failure(c.agent).is_some();
             !c.check && c.open && !waits && self.is_up(c.agent) && c.reactor.is_ready()
         };
-        let (turn, agents) = (self.turn, self.agents.len());
+        let (next, agents) = (self.next_agent, self.agents.len());
         let chosen = self
             .connections
             .values()
             .filter(ready)
-            .min_by_key(|c| (c.sent.len(), (c.agent + agents - turn % agents) % agents))?;
-        self.turn = chosen.agent + 1;
+            .min_by_key(|c| (c.sent.len(), (c.agent + agents - next % agents) % agents))?;
+        self.next_agent = chosen.agent + 1;
         Some(chosen.reactor.connection())
     }
 
-    /// Opens a connection for what no other will take, to the agent that has the fewest.
+    /// Opens connections for the queued requests that those being opened cannot carry, to the agents with the fewest.
     fn open_more(&mut self) {
         loop {
             let opening = self.connections.values().filter(|c| c.is_opening()).count();
@@ -298,7 +300,7 @@ impl Pool {
         }
     }
 
-    /// How many requests a connection will take if its agent can do what this side can.
+    /// The limit of requests in flight on a new connection, if its agent has the capabilities of this side.
     fn window(&self) -> usize {
         let capabilities = self.engine.capabilities;
         let many =
@@ -307,12 +309,12 @@ impl Pool {
     }
 
     fn least_connected(&self) -> Option<usize> {
-        let load = |agent: usize| self.connections.values().filter(|c| !c.check && c.agent == agent).count();
+        let count = |agent: usize| self.connections.values().filter(|c| !c.check && c.agent == agent).count();
         let agents = self.agents.iter().enumerate();
         agents
             .filter(|(_, agent)| agent.up && agent.backoff.retry_at() <= self.now)
-            .map(|(number, _)| (load(number), number))
-            .filter(|(load, _)| *load < self.config.max_connections)
+            .map(|(number, _)| (count(number), number))
+            .filter(|(count, _)| *count < self.config.max_connections)
             .min()
             .map(|(_, number)| number)
     }
@@ -327,7 +329,7 @@ impl Pool {
             agent,
             check,
             open: false,
-            over: false,
+            ended: false,
             unproven_since: (!check).then_some(self.now),
             sent: Vec::new(),
         };
@@ -335,10 +337,10 @@ impl Pool {
         if let Some(agent) = self.agents.get_mut(agent).filter(|_| !check) {
             agent.backoff.opened(self.now);
         }
-        self.ready.push_back(PoolAction::Open { connection: id, agent });
+        self.actions.push_back(PoolAction::Open { connection: id, agent });
     }
 
-    /// When a connection may be opened that was not allowed before.
+    /// When a backoff or the connection rate next allows a connection for the queue.
     pub(super) fn reopen_at(&self) -> Option<Timestamp> {
         if self.queue.is_empty() {
             return None;
@@ -350,13 +352,17 @@ impl Pool {
 
     fn drain_connections(&mut self) {
         let now = self.now;
-        let open: Vec<_> =
-            self.connections.values().filter(|c| c.open && !c.over).map(|c| c.reactor.connection()).collect();
+        let open: Vec<_> = self
+            .connections
+            .values()
+            .filter(|c| c.open && !c.ended)
+            .map(|c| c.reactor.connection())
+            .collect();
         for id in open {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.reactor.drain(now);
             }
-            // Not `collect`, whose dispatch would drain once more.
+            // Not `collect`: its dispatch would recurse into this function.
             if let Some(connection) = self.connections.get_mut(&id)
                 && connection.reactor.interest().resume
                 && let EngineAction::Close(ended) = connection.reactor.on_bytes(now, &[]).action
@@ -367,7 +373,7 @@ impl Pool {
         }
     }
 
-    /// Begins the checks that are due.
+    /// Starts the health checks that are due.
     pub(super) fn check_health(&mut self) {
         let Some(every) = self.config.check_every.filter(|_| !self.is_draining()) else { return };
         let now = self.now;
@@ -385,18 +391,18 @@ impl Pool {
         }
     }
 
-    fn checked(&mut self, number: usize, well: bool) {
+    fn checked(&mut self, number: usize, passed: bool) {
         let Some(agent) = self.agents.get_mut(number) else { return };
-        agent.against = if well == agent.up { 0 } else { agent.against + 1 };
-        if agent.against >= if well { self.config.rise } else { self.config.fall } {
-            agent.up = well;
-            agent.against = 0;
-            self.ready.push_back(PoolAction::Health { agent: number, up: well });
+        agent.contrary = if passed == agent.up { 0 } else { agent.contrary + 1 };
+        if agent.contrary >= if passed { self.config.rise } else { self.config.fall } {
+            agent.up = passed;
+            agent.contrary = 0;
+            self.actions.push_back(PoolAction::Health { agent: number, up: passed });
         }
     }
 }
 
-/// Takes out the first that is wanted.
+/// Removes and returns the first request that matches.
 fn take(list: &mut Vec<Sent>, wanted: impl FnMut(&Sent) -> bool) -> Option<Sent> {
     list.iter().position(wanted).map(|index| list.remove(index))
 }

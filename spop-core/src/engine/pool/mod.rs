@@ -1,4 +1,4 @@
-//! Many connections of one engine: what HAProxy does above a single one.
+//! The connections of one engine: queue, dispatch, backoff, rate limits, health checks.
 
 mod action;
 mod backoff;
@@ -28,18 +28,19 @@ use backoff::Backoff;
 pub use counts::{ConnectionCounts, Times};
 use rate::Rate;
 
-/// The connections of one engine to its agents, and the requests that wait for one.
+/// The connections of one engine to its agents, and the queue of requests.
 ///
-/// It contains the [reactors](EngineReactor) of its connections and has their inputs, with the connection's number before
-/// the others. One input may end many requests: after each, call [`next_action`](Self::next_action) until it returns `None`.
+/// It owns the [reactors](EngineReactor) of its connections and has the same inputs, with the number of the connection. One
+/// input may end many requests, so actions are queued: after each input, call [`next_action`](Self::next_action) until it
+/// returns `None`.
 ///
-/// A request waits in the queue until a connection takes it, and fails with
-/// [`EngineError::Timeout`](crate::engine::EngineError::Timeout) when its time is up. What was sent to an agent once is never sent
-/// again, because the agent may have acted on it.
+/// A request is queued until a connection accepts it, and fails with
+/// [`EngineError::Timeout`](crate::engine::EngineError::Timeout) when its processing timeout ends. A request is sent once: the
+/// agent may have acted on it even if no answer came.
 ///
-/// An agent that ends its connections before it has answered anything, in the handshake or after it, is connected to at
-/// exponentially growing intervals, see [`PoolConfig::retry_after`]. The first ACK on a new connection ends that. A request
-/// whose time is up meanwhile fails with what the agent said, see [`AgentFailure`].
+/// An agent that ends its connections before it has answered a request gets new ones at exponentially growing intervals,
+/// see [`PoolConfig::retry_after`]. The first ACK on a new connection ends this backoff. A request whose processing timeout
+/// ends meanwhile fails with the status that the agent gave, see [`AgentFailure`].
 #[derive(Debug)]
 pub struct Pool {
     config: Checked<PoolConfig>,
@@ -49,9 +50,9 @@ pub struct Pool {
     connections: BTreeMap<ConnectionId, Connection>,
     agents: Vec<Agent>,
     queue: VecDeque<Queued>,
-    /// Requests whose connection is gone, and whose answer may come by another (`async`).
-    adrift: Vec<Sent>,
-    ready: VecDeque<PoolAction>,
+    /// Requests whose connection has ended, and whose answer may arrive on another (`async`).
+    orphaned: Vec<Sent>,
+    actions: VecDeque<PoolAction>,
     opened: Rate,
     failed: Rate,
     errors: u64,
@@ -59,9 +60,9 @@ pub struct Pool {
     next_connection: u64,
     next_request: u64,
     next_stream: u64,
-    /// Whose turn it is among equals.
-    turn: usize,
-    /// When it was drained: until when the queue may take.
+    /// The agent that is preferred among equals (round robin).
+    next_agent: usize,
+    /// While draining: when the queued requests fail.
     drain_by: Option<Timestamp>,
 }
 
@@ -69,24 +70,24 @@ pub struct Pool {
 struct Connection {
     reactor: EngineReactor,
     agent: usize,
+    /// A health check.
     check: bool,
-    /// The transport is there.
+    /// The transport is connected.
     open: bool,
-    /// Its session is over, as far as the requests are concerned.
-    over: bool,
-    /// When it was opened; `None` once nothing more follows from it for the backoff of its agent: it has brought an ACK, or
-    /// its end was counted.
+    /// The session has ended; the transport may still be closing.
+    ended: bool,
+    /// When it was opened; `None` once an ACK arrived on it, or its end was counted for the backoff of its agent.
     unproven_since: Option<Timestamp>,
     sent: Vec<Sent>,
 }
 
 impl Connection {
-    /// Whether it is there for requests.
+    /// Whether it carries requests, now or after its handshake.
     fn serves(&self) -> bool {
-        !self.check && !self.over
+        !self.check && !self.ended
     }
 
-    /// Whether its handshake is still to be done.
+    /// Whether its handshake is not done yet.
     fn is_opening(&self) -> bool {
         self.serves() && self.reactor.phase() < Phase::Established
     }
@@ -94,7 +95,7 @@ impl Connection {
 
 #[derive(Clone, Copy, Debug)]
 struct Sent {
-    /// `None` if nobody wants to hear of it any more.
+    /// `None` if the request was withdrawn.
     request: Option<RequestId>,
     id: NotifyId,
     asked: Timestamp,
@@ -108,7 +109,7 @@ struct Queued {
     asked: Timestamp,
 }
 
-/// The length only of what is asked.
+/// Shows the length of the payload, not its bytes.
 impl fmt::Debug for Queued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { request, ids, payload, asked } = self;
@@ -121,18 +122,18 @@ impl fmt::Debug for Queued {
 #[derive(Debug)]
 struct Agent {
     up: bool,
-    /// Checks in a row that speak against `up`.
-    against: u32,
+    /// The number of consecutive checks whose result differs from `up`.
+    contrary: u32,
     backoff: Backoff,
     check_at: Option<Timestamp>,
 }
 
 /// Decisions of the application.
 impl Pool {
-    /// A pool without a connection.
+    /// A pool without connections.
     pub fn new(config: Checked<PoolConfig>, now: Timestamp) -> Self {
         let check_at = config.check_every.map(|_| now);
-        let agent = || Agent { up: true, against: 0, backoff: Backoff::new(&config, now), check_at };
+        let agent = || Agent { up: true, contrary: 0, backoff: Backoff::new(&config, now), check_at };
         let (engine, checks) = config.engines();
         Self {
             engine: Arc::new(engine),
@@ -141,8 +142,8 @@ impl Pool {
             connections: BTreeMap::new(),
             agents: (0..config.agents).map(|_| agent()).collect(),
             queue: VecDeque::new(),
-            adrift: Vec::new(),
-            ready: VecDeque::new(),
+            orphaned: Vec::new(),
+            actions: VecDeque::new(),
             opened: Rate::default(),
             failed: Rate::default(),
             errors: 0,
@@ -150,17 +151,17 @@ impl Pool {
             next_connection: 0,
             next_request: 0,
             next_stream: 0,
-            turn: 0,
+            next_agent: 0,
             drain_by: None,
             config,
         }
     }
 
-    /// Asks an agent, as soon as there is a connection for it. `ids` are the stream's, where the caller numbers them; a
-    /// stream that has none gets the next of the pool.
+    /// Sends a request, as soon as a connection accepts it. `ids` are the stream's, if the
+    /// [profile](super::Profile::stream_ids) lets the caller number requests; `None` takes the pool's next stream.
     ///
     /// # Errors
-    /// [`AskError`] when the pool does not take it.
+    /// [`AskError`] if the pool refuses it.
     pub fn ask(
         &mut self,
         now: Timestamp,
@@ -187,17 +188,17 @@ impl Pool {
         Ok(request)
     }
 
-    /// Gives a request up: it is not sent any more if it was not yet, and nothing more is said about it. If it was sent,
-    /// its place on the connection is free when its answer comes or its time is up.
+    /// Withdraws a request: no action is returned for it, and it is not sent if it was queued. If it was sent, it counts as
+    /// in flight on its connection until its answer arrives or its processing timeout ends.
     pub fn withdraw(&mut self, now: Timestamp, request: RequestId) {
         self.tick(now);
         let queued = self.queue.len();
         self.queue.retain(|queued| queued.request != request);
         let mut found = self.queue.len() < queued;
-        // It may have ended, and nobody was told yet.
-        self.ready.retain(|action| action.request() != Some(request));
+        // It may have ended, with the action not returned yet.
+        self.actions.retain(|action| action.request() != Some(request));
         let connections = self.connections.values_mut().flat_map(|connection| &mut connection.sent);
-        for sent in connections.chain(&mut self.adrift).filter(|sent| sent.request == Some(request)) {
+        for sent in connections.chain(&mut self.orphaned).filter(|sent| sent.request == Some(request)) {
             sent.request = None;
             found = true;
         }
@@ -205,8 +206,8 @@ impl Pool {
         self.dispatch();
     }
 
-    /// Takes no more requests, and ends each connection once nothing waits on it. What waits longer than the drain timeout
-    /// fails.
+    /// Accepts no more requests, and ends each connection once no request is in flight on it. Requests that are not answered
+    /// within the drain timeout fail.
     pub fn drain(&mut self, now: Timestamp) {
         let now = self.tick(now);
         let by = now + self.engine.timeouts.drain;
@@ -214,45 +215,45 @@ impl Pool {
         self.dispatch();
     }
 
-    /// What is to be done. Call it after each input, until it returns `None`.
+    /// The next action. Call it after each input or decision, until it returns `None`.
     pub fn next_action(&mut self) -> Option<PoolAction> {
-        self.ready.pop_front()
+        self.actions.pop_front()
     }
 }
 
-/// Inputs: something happened. Those of a connection that the pool does not know any more are ignored.
+/// Inputs: something happened. Inputs for a connection that the pool has removed are ignored.
 impl Pool {
-    /// A connection that the pool wanted is there.
+    /// The transport of a connection that [`PoolAction::Open`] asked for is connected.
     pub fn on_open(&mut self, now: Timestamp, connection: ConnectionId) {
         self.on_open_with(now, connection, Layers::Plain);
     }
 
-    /// As [`on_open`](Self::on_open), with layers that are to be shut one after the other.
+    /// As [`on_open`](Self::on_open), with the layers that are shut one after the other.
     pub fn on_open_with(&mut self, now: Timestamp, connection: ConnectionId, layers: Layers) {
         let now = self.tick(now);
         if let Some(found) = self.connections.get_mut(&connection) {
             let config = if found.check { &self.checks } else { &self.engine };
-            // The time to connect is not part of the handshake.
+            // The hello timeout begins now, not when the transport began to connect.
             found.reactor = EngineReactor::new(Arc::clone(config), connection, now).with_layers(layers);
             found.open = true;
-            self.ready.push_back(PoolAction::Attend(connection));
+            self.actions.push_back(PoolAction::Attend(connection));
         }
     }
 
-    /// Bytes arrived. `input` is what was left of earlier input of this connection, followed by what was read since. Returns how
-    /// many bytes were used; the rest is needed again when more has come.
+    /// Processes received bytes. `input` is the unused rest of this connection's earlier input, followed by what was read since.
+    /// Returns the number of bytes that were used; the rest must begin the next input.
     pub fn on_bytes(&mut self, now: Timestamp, connection: ConnectionId, input: &[u8]) -> usize {
         let now = self.tick(now);
         self.input(connection, input, |reactor, input| reactor.on_bytes(now, input))
     }
 
-    /// The agent will send no more. Returns how many bytes were used.
+    /// The input has ended: the agent sends no more. Returns the number of bytes that were used.
     pub fn on_input_eof(&mut self, now: Timestamp, connection: ConnectionId, input: &[u8]) -> usize {
         let now = self.tick(now);
         self.input(connection, input, |reactor, input| reactor.on_input_eof(now, input))
     }
 
-    /// The first `n` of the outgoing bytes have left.
+    /// The transport has accepted the first `n` outgoing bytes.
     ///
     /// # Errors
     /// As [`EngineReactor::on_sent`].
@@ -261,10 +262,10 @@ impl Pool {
         self.try_event(connection, |reactor| reactor.on_sent(now, n))
     }
 
-    /// The write side was shut, as [`EngineReactor::on_write_shut`] has it.
+    /// Reports progress in shutting the write side.
     ///
     /// # Errors
-    /// As there.
+    /// As [`EngineReactor::on_write_shut`].
     pub fn on_write_shut(
         &mut self,
         now: Timestamp,
@@ -275,18 +276,18 @@ impl Pool {
         self.try_event(connection, |reactor| reactor.on_write_shut(now, progress))
     }
 
-    /// The transport failed, or could not be had.
+    /// The transport failed, or could not be connected.
     pub fn on_transport_error(&mut self, now: Timestamp, connection: ConnectionId) {
         let now = self.tick(now);
         self.event(connection, |reactor| reactor.on_transport_error(now));
     }
 
-    /// The transport was closed, as [`Interest::close`] wanted it. The number is not used again.
+    /// The transport was closed, as [`Interest::close`] asked for. The number is not used again.
     pub fn on_closed(&mut self, now: Timestamp, connection: ConnectionId) {
         let now = self.tick(now);
         self.event(connection, |reactor| reactor.on_transport_error(now));
         self.connections.remove(&connection);
-        self.ready.retain(|action| !matches!(action, PoolAction::Attend(gone) if *gone == connection));
+        self.actions.retain(|action| !matches!(action, PoolAction::Attend(gone) if *gone == connection));
         self.dispatch();
     }
 
@@ -305,30 +306,30 @@ impl Pool {
     }
 }
 
-/// What follows from the state.
+/// The state, level-triggered.
 impl Pool {
-    /// Bytes to send on a connection, in order.
+    /// The bytes to write next on a connection.
     pub fn outgoing(&self, connection: ConnectionId) -> &[u8] {
         self.open(connection).map_or(&[], |found| found.reactor.outgoing())
     }
 
-    /// What the driver should do with a connection; close it, if the pool does not know it.
+    /// What the driver should do with a connection. `close`, if the pool has removed it.
     pub fn interest(&self, connection: ConnectionId) -> Interest {
         match self.connections.get(&connection) {
             Some(found) if found.open => found.reactor.interest(),
-            Some(found) if !found.over => Interest::default(),
+            Some(found) if !found.ended => Interest::default(),
             _ => Interest { close: true, ..Interest::default() },
         }
     }
 
-    /// Until when [`on_timeout`](Self::on_timeout) must be called.
+    /// When [`on_timeout`](Self::on_timeout) must be called.
     pub fn deadline(&self) -> Option<Timestamp> {
         let open = self.connections.values().filter(|connection| connection.open);
         let connections = open.filter_map(|connection| connection.reactor.deadline()).map(|(at, _)| at);
         let checks = self.agents.iter().filter_map(|agent| agent.check_at).filter(|_| !self.is_draining());
-        // The queue is in the order of asking.
+        // The queue is ordered by the time of `ask`.
         let queued = self.queue.front().map(|queued| queued.asked);
-        let asked = queued.into_iter().chain(self.adrift.iter().map(|sent| sent.asked));
+        let asked = queued.into_iter().chain(self.orphaned.iter().map(|sent| sent.asked));
         let processing =
             self.engine.timeouts.message.zip(asked.min()).map(|(timeout, asked)| asked + timeout);
         let drain = self.drain_by.filter(|_| !self.queue.is_empty());
@@ -340,29 +341,29 @@ impl Pool {
         self.connections.get(&connection).map(|found| &found.reactor)
     }
 
-    /// How many connections there are, those without a session included.
+    /// The number of connections, those without a session included.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Requests that wait for a connection.
+    /// The number of queued requests.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Requests that wait for their answers.
+    /// The number of requests in flight, orphaned ones included.
     pub fn waiting(&self) -> usize {
-        self.connections.values().map(|connection| connection.sent.len()).sum::<usize>() + self.adrift.len()
+        self.connections.values().map(|connection| connection.sent.len()).sum::<usize>() + self.orphaned.len()
     }
 
-    /// Connections that have a session and no request.
+    /// The number of connections with a session and no request in flight.
     pub fn idles(&self) -> usize {
         let idle = |c: &&Connection| c.reactor.phase() == Phase::Established && c.sent.is_empty();
         self.connections.values().filter(idle).count()
     }
 
-    /// How busy it is, as the log has it.
-    pub fn load(&self) -> ConnectionCounts {
+    /// The counts of connections and requests, as HAProxy logs them.
+    pub fn counts(&self) -> ConnectionCounts {
         ConnectionCounts {
             idles: self.idles(),
             applets: self.connections(),
@@ -378,7 +379,7 @@ impl Pool {
         self.agents.get(agent).is_some_and(|agent| agent.up)
     }
 
-    /// Why connections to an agent are opened with pauses, if they are; `None` once it has answered again.
+    /// The failure that began or extended the backoff of an agent; `None` if it is not in a backoff.
     pub fn failure(&self, agent: usize) -> Option<&AgentFailure> {
         self.agents.get(agent)?.backoff.last()
     }
@@ -387,7 +388,7 @@ impl Pool {
         self.connections.get(&connection).filter(|found| found.open)
     }
 
-    /// Whether it takes no more requests.
+    /// Whether [`drain`](Self::drain) was called.
     pub const fn is_draining(&self) -> bool {
         self.drain_by.is_some()
     }

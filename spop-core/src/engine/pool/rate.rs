@@ -1,4 +1,4 @@
-//! How often something happened within a second.
+//! The rate of an event per second.
 
 use core::time::Duration;
 
@@ -6,7 +6,8 @@ use crate::Timestamp;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Events of the last second: those of the current period, and of the one before in proportion to what is left of it.
+/// A sliding count over one second: the events of the current period, plus those of the previous one in proportion to the
+/// rest of the current.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
     since: Timestamp,
@@ -16,22 +17,22 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn add(&mut self, now: Timestamp) {
-        self.turn(now);
+        self.advance(now);
         self.current += 1;
     }
 
-    /// Whether one more within the second stays within `most`.
+    /// Whether one more event stays within `most` per second.
     pub(super) fn allows(&mut self, now: Timestamp, most: Option<u32>) -> bool {
-        self.turn(now);
+        self.advance(now);
         let Some(most) = most else { return true };
         let left = SECOND.saturating_sub(now.since(self.since)).as_millis() as u64;
         self.current + self.before * left / 1_000 < u64::from(most)
     }
 
-    /// When one more will be allowed at the earliest; `None` is never.
+    /// The earliest time at which one more event is allowed; `None` is never.
     pub(super) fn next(&self, most: u32) -> Option<Timestamp> {
         let most = u64::from(most);
-        // The period that will allow it, and what counts for it of the one before.
+        // The period that will allow it, and the count of the period before that.
         let (since, current, before) = if self.current < most {
             (self.since, self.current, self.before)
         } else {
@@ -41,7 +42,7 @@ impl Rate {
         Some(since + SECOND.saturating_sub(Duration::from_millis(left)))
     }
 
-    fn turn(&mut self, now: Timestamp) {
+    fn advance(&mut self, now: Timestamp) {
         let passed = now.since(self.since);
         if passed >= SECOND {
             self.before = if passed < 2 * SECOND { self.current } else { 0 };

@@ -69,7 +69,7 @@ fn an_agent_that_goes_takes_its_requests_along() {
     let mut engine = Engine::greeted(old(), HELLO_ALL);
     engine.notify(None, 1).unwrap();
     engine.sent();
-    assert_eq!(engine.feed(&[bye]), ["close 260 [0/1] adrift"]);
+    assert_eq!(engine.feed(&[bye]), ["close 260 [0/1] orphaned"]);
 }
 
 /// An engine that drains, and the request for whose answer it waits.

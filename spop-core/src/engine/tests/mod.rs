@@ -82,8 +82,8 @@ impl Engine {
             EngineAction::SendFrames | EngineAction::WantBytes { .. } => return false,
             EngineAction::Close(ended) => {
                 let ids: Vec<_> = ended.unanswered.iter().map(|id| id.ids().to_string()).collect();
-                let adrift = if ended.adrift { " adrift" } else { "" };
-                said.push(format!("close {} [{}]{adrift}", ended.error.code(), ids.join(" ")));
+                let orphaned = if ended.orphaned { " orphaned" } else { "" };
+                said.push(format!("close {} [{}]{orphaned}", ended.error.code(), ids.join(" ")));
                 return false;
             }
         });

@@ -240,7 +240,7 @@ fn what_is_withdrawn_is_not_heard_of_though_it_has_ended() {
     world.pool.withdraw(world.now, request);
     world.work();
     assert_eq!(world.codes(), [0]);
-    assert_eq!((world.pool.load().processed, world.pool.load().errors), (2, 1));
+    assert_eq!((world.pool.counts().processed, world.pool.counts().errors), (2, 1));
     assert!(world.pool.interest(ConnectionId(9)).close, "it knows no such connection");
 }
 

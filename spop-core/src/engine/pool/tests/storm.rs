@@ -151,12 +151,12 @@ proptest! {
                 }
             }
             prop_assert!(each.values().all(|count| *count <= config.max_connections), "{:?}", each);
-            let load = world.pool.load();
+            let load = world.pool.counts();
             let (processed, errors) = (load.processed as usize, load.errors as usize);
             prop_assert_eq!(processed, world.ended.len() + withdrawn.len());
             prop_assert_eq!(errors, world.ended.iter().filter(|(_, code)| *code != 0).count());
             let sent: usize = world.pool.connections.values().map(|c| c.sent.len()).sum();
-            prop_assert_eq!(load.sending + sent + world.pool.adrift.len(), load.sending + load.waiting);
+            prop_assert_eq!(load.sending + sent + world.pool.orphaned.len(), load.sending + load.waiting);
         }
         // Time ends what nobody answers, and a drain the connections.
         world.wait(1_000 + 2_000);

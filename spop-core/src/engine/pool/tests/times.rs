@@ -24,7 +24,7 @@ fn a_request_has_its_time_in_the_queue_and_its_time_on_the_wire() {
     world.answer();
     assert_eq!(world.times[0], times([Some(0), Some(30), Some(30)]));
     assert_eq!(world.times[1], times([Some(30), Some(5), Some(35)]));
-    let load = world.pool.load();
+    let load = world.pool.counts();
     assert_eq!((load.applets, load.idles, load.sending, load.waiting), (1, 0, 0, 1));
     // One is never answered, and what is behind it never sent.
     world.ask().unwrap();
@@ -32,14 +32,14 @@ fn a_request_has_its_time_in_the_queue_and_its_time_on_the_wire() {
     assert_eq!(world.codes(), [0, 0, 1, 1]);
     assert_eq!(world.times[2], times([Some(35), None, Some(1_000)]));
     assert_eq!(world.times[3], times([None, None, Some(1_000)]));
-    let load = world.pool.load();
+    let load = world.pool.counts();
     assert_eq!((load.errors, load.processed, load.sending, load.waiting), (2, 4, 0, 0));
     // What is given up has ended, and is no error; once, whatever comes of it.
     world.pool.withdraw(world.now, world.ended[0].0);
     let request = world.ask().unwrap();
     world.pool.withdraw(world.now, request);
     world.pool.withdraw(world.now, request);
-    assert_eq!((world.pool.load().errors, world.pool.load().processed), (2, 5));
+    assert_eq!((world.pool.counts().errors, world.pool.counts().processed), (2, 5));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn handshakes_that_fail_are_no_errors_of_requests_and_come_again_as_soon_as_want
             world.wait(5);
         }
         assert!(attempts.contains(&world.opened.len()), "{} attempts", world.opened.len());
-        assert_eq!((world.codes(), world.pool.load().errors), (vec![256 + 8], 1));
+        assert_eq!((world.codes(), world.pool.counts().errors), (vec![256 + 8], 1));
     }
 }
 
