@@ -1,4 +1,4 @@
-//! The times of a request, and the line that HAProxy logs about it (section 4 of the specification).
+//! The times of a request, and HAProxy's log line (section 4 of the specification).
 
 use core::{fmt, time::Duration};
 
@@ -7,27 +7,27 @@ use crate::engine::{
     pool::{ConnectionCounts, Times},
 };
 
-/// What `option set-process-time` and `option set-total-time` report; HAProxy's variables have it in milliseconds.
+/// The times of `option set-process-time` and `option set-total-time`, which HAProxy's variables hold in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessTimes {
     /// The processing time of the stream's last event or group.
     pub last: Option<Duration>,
-    /// The processing times of all of them so far.
+    /// The sum over all events and groups so far.
     pub total: Duration,
 }
 
 impl ProcessTimes {
-    /// Adds an event or group. One that was interrupted has no processing time, and adds nothing.
+    /// Adds the time of an event or group. An interrupted one has no processing time, and adds nothing.
     pub fn add(&mut self, times: &Times) {
         self.last = times.processing;
         self.total = self.total.saturating_add(times.processing.unwrap_or_default());
     }
 }
 
-/// What an event or group is called in the log.
+/// The name of an event or group in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // As the sections they come from.
+#[allow(missing_docs)] // The variants are named after their sections in the configuration.
 #[non_exhaustive]
 pub enum EventName<'a> {
     Event(&'a str),
@@ -43,7 +43,10 @@ impl fmt::Display for EventName<'_> {
     }
 }
 
-/// One line of the log, displayed as HAProxy writes it.
+/// A log line, displayed as HAProxy up to 3.0 writes it (section 4). HAProxy 3.1 and later logs only the processing time, and
+/// the errors and processed requests: `SPOE: [agent] <EVENT:name> sid=7 st=0 3 0/42`.
+///
+/// [`explain`](super::explain) explains the number of `st`.
 ///
 /// ```
 /// use core::time::Duration;
@@ -62,21 +65,20 @@ impl fmt::Display for EventName<'_> {
 pub struct LogLine<'a> {
     /// The agent's name in the configuration.
     pub agent: &'a str,
-    /// What was asked about.
+    /// The event or group.
     pub event: EventName<'a>,
-    /// The stream's number.
+    /// The number of the stream.
     pub stream: u64,
-    /// What became of it.
+    /// The error; `None` is logged as `st=0`.
     pub error: Option<EngineError>,
-    /// Where the time went.
+    /// The time of each step.
     pub times: Times,
-    /// How busy the engine was at its end.
+    /// The connections and requests of the engine when the event ended.
     pub load: ConnectionCounts,
 }
 
 impl<'a> LogLine<'a> {
-    /// An event of a stream that went well, in no time and with an engine that does nothing else: what else there is to say
-    /// is in the other fields.
+    /// An event without an error. Times and counts are empty; set them in the fields.
     pub fn new(agent: &'a str, event: EventName<'a>, stream: u64) -> Self {
         let (times, load) = (Times::default(), ConnectionCounts::default());
         Self { agent, event, stream, error: None, times, load }

@@ -1,24 +1,24 @@
-//! What a `spoe-agent` section says about streams, beyond their connections.
+//! The options of a `spoe-agent` section that concern streams.
 
 use alloc::string::String;
 
 use super::{Sample, VarRules, Vars};
 use crate::{Scope, engine::EngineError, frame::AckActions};
 
-/// The options of a `spoe-agent` section (section 2.2) that concern what becomes of an event: which variables are set, and
-/// whether its stream goes on asking. The others are in [`EngineConfig`](crate::EngineConfig) and
-/// [`PoolConfig`](crate::engine::pool::PoolConfig).
+/// The options of a `spoe-agent` section (section 2.2) that apply to the end of an event: which variables are set, whether it
+/// is logged, and whether an error disables the engine for the stream. The others are in
+/// [`EngineConfig`](crate::EngineConfig) and [`PoolConfig`](crate::engine::pool::PoolConfig).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentSection {
     /// The agent's name, for the log.
     pub name: String,
-    /// `option var-prefix`, `register-var-names` and `option force-set-var`. The prefix is the agent's name unless said
-    /// otherwise.
+    /// `option var-prefix`, `register-var-names` and `option force-set-var`. The default prefix is the agent's name.
     pub rules: VarRules,
-    /// `option continue-on-error`: an error ends its event only. Otherwise it ends all events of its stream. Default false.
+    /// `option continue-on-error`: an error ends only its event. Otherwise it disables the engine for the stream. Default
+    /// false.
     pub continue_on_error: bool,
-    /// `option dontlog-normal`: events that went well are not logged. Default false.
+    /// `option dontlog-normal`: events without an error are not logged. Default false.
     pub dontlog_normal: bool,
     on_error: Option<String>,
     process_time: Option<String>,
@@ -26,7 +26,7 @@ pub struct AgentSection {
 }
 
 impl AgentSection {
-    /// The defaults, for an agent of this name.
+    /// The defaults, for an agent with this name.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -39,34 +39,36 @@ impl AgentSection {
         }
     }
 
-    /// `option set-on-error`: the variable of scope `txn` that says what went wrong, by [`EngineError::code`].
+    /// `option set-on-error`: the variable, in scope `txn`, that gets the [`EngineError::code`] of an error.
     #[must_use]
     pub fn set_on_error(mut self, name: &str) -> Self {
         self.on_error = Some(name.into());
         self
     }
 
-    /// `option set-process-time`: the variable of scope `txn` that says how many milliseconds the last event took.
+    /// `option set-process-time`: the variable, in scope `txn`, that gets the processing time of the last event, in
+    /// milliseconds.
     #[must_use]
     pub fn set_process_time(mut self, name: &str) -> Self {
         self.process_time = Some(name.into());
         self
     }
 
-    /// `option set-total-time`: the variable of scope `txn` that says how many milliseconds all events of the stream took.
+    /// `option set-total-time`: the variable, in scope `txn`, that gets the processing time of all events of the stream, in
+    /// milliseconds.
     #[must_use]
     pub fn set_total_time(mut self, name: &str) -> Self {
         self.total_time = Some(name.into());
         self
     }
 
-    /// Whether an event that ended so is logged.
+    /// Whether an event with this outcome is logged.
     pub const fn logs(&self, error: Option<EngineError>) -> bool {
         error.is_some() || !self.dontlog_normal
     }
 
-    /// Sets the variables that an event leaves behind.
-    pub(super) fn leave(
+    /// Sets the variables at the end of an event.
+    pub(super) fn set_vars(
         &self,
         vars: &mut Vars,
         outcome: Result<AckActions<'_>, EngineError>,

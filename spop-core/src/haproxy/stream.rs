@@ -1,4 +1,4 @@
-//! A stream and its events: what HAProxy keeps about it between two of them.
+//! The state that HAProxy keeps for a stream between its events.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ use crate::{
     frame::{AckActions, Ids},
 };
 
-/// One stream (or transaction) of an engine. Its events follow each other: each [begins](Self::begin), is asked about, and
+/// One stream (or transaction) of an engine. Its events are sequential: each [begins](Self::begin), is sent as a request, and
 /// [ends](Self::end).
 ///
 /// ```
@@ -25,7 +25,7 @@ use crate::{
 /// let section = AgentSection::new("iprep").set_on_error("error");
 /// let (mut stream, mut vars) = (SpoeStream::new(7), Vars::default());
 ///
-/// // Ask a pool or a connection under these identifiers; this is what comes of it.
+/// // Send the request with these identifiers, on a pool or a connection. Here is its answer:
 /// let ids = stream.begin(Timestamp::ZERO)?;
 /// assert_eq!((ids.stream, ids.frame), (7, 1));
 /// let mut answer = Actions::new();
@@ -55,13 +55,13 @@ struct Event {
     encoded: Option<Timestamp>,
 }
 
-/// Why an event is not asked about. That is no error: the stream goes on without.
+/// Why an event is skipped. The stream continues without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkippedEvent {
     /// An earlier event failed, and `option continue-on-error` is not set.
     Disabled,
-    /// Another event of this stream has not ended. Try again when it has.
+    /// Another event of this stream has not ended. Retry when it has.
     Busy,
 }
 
@@ -76,21 +76,21 @@ impl fmt::Display for SkippedEvent {
 
 impl core::error::Error for SkippedEvent {}
 
-/// How an event ended.
+/// The end of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventEnd {
-    /// The stream's number.
+    /// The number of the stream.
     pub stream: u64,
-    /// What went wrong.
+    /// The error, if there was one.
     pub error: Option<EngineError>,
-    /// Where the time went.
+    /// The time of each step.
     pub times: Times,
 }
 
 impl EventEnd {
-    /// The line that HAProxy logs about it: a notice, or a warning if there was an error. [`AgentSection::logs`] says
-    /// whether.
+    /// HAProxy's log line for the event: a notice, or a warning if there was an error. Log it if [`AgentSection::logs`] is
+    /// true. `load` are the [counts](crate::engine::pool::Pool::counts) of the pool.
     pub fn log_line<'a>(
         &self,
         section: &'a AgentSection,
@@ -103,16 +103,17 @@ impl EventEnd {
 }
 
 impl SpoeStream {
-    /// A stream that has asked nothing yet, with its number.
+    /// A stream with this number that has had no event.
     pub const fn new(stream: u64) -> Self {
         let times = ProcessTimes { last: None, total: core::time::Duration::ZERO };
         Self { ids: Ids::new(stream, 1), event: None, disabled: false, times }
     }
 
-    /// An event or group occurred. Ask under these identifiers, where the engine leaves them to its caller.
+    /// An event or group occurred. Returns the identifiers of its request, for an engine that takes them from the caller
+    /// ([`StreamIds::Streams`](crate::engine::StreamIds::Streams)).
     ///
     /// # Errors
-    /// [`SkippedEvent`] when it is not to be asked about.
+    /// [`SkippedEvent`] if HAProxy sends no request for it.
     pub fn begin(&mut self, now: Timestamp) -> Result<Ids, SkippedEvent> {
         if self.disabled {
             return Err(SkippedEvent::Disabled);
@@ -124,23 +125,23 @@ impl SpoeStream {
         Ok(self.ids)
     }
 
-    /// The messages are encoded and handed over: `reqT` ends.
+    /// The messages are encoded and the request is queued: `reqT` ends.
     pub fn encoded(&mut self, now: Timestamp) {
         if let Some(event) = &mut self.event {
             event.encoded.get_or_insert(now);
         }
     }
 
-    /// There was nothing to ask, or the engine takes nothing after too many errors (`maxerrrate`): as if the event had not
-    /// occurred.
+    /// The event is skipped as if it had not occurred: it has no message to send, or the engine refuses requests after too
+    /// many errors (`maxerrrate`).
     pub fn skip(&mut self) {
         self.event = None;
     }
 
-    /// The event has ended: sets the variables. `times` are those that the pool gave; a connection alone gives `wait`.
-    /// `None` when no event was begun.
+    /// The event has ended: sets the variables. `times` are the pool's; for a connection without a pool, set `wait` only.
+    /// `None` if no event was begun.
     ///
-    /// The next event has the next FRAME-ID if this one was answered; otherwise it has the same, as with HAProxy.
+    /// FRAME-ID advances only if the request was answered, as in HAProxy: after an error the next event uses the same.
     pub fn end(
         &mut self,
         now: Timestamp,
@@ -162,21 +163,21 @@ impl SpoeStream {
         }
         self.times.add(&times);
         self.disabled = error.is_some() && !section.continue_on_error;
-        section.leave(vars, outcome, all.as_millis(), self.times.total.as_millis());
+        section.set_vars(vars, outcome, all.as_millis(), self.times.total.as_millis());
         Some(EventEnd { stream: self.ids.stream, error, times })
     }
 
-    /// The next transaction of the same stream: it may ask again, and its total time begins from zero.
+    /// Begins the next transaction of the stream: enables the engine again, and resets the total time.
     pub fn next_transaction(&mut self) {
         *self = Self { ids: self.ids, ..Self::new(self.ids.stream) };
     }
 
-    /// Whether an error has ended its events.
+    /// Whether an error has disabled the engine for this stream.
     pub const fn is_disabled(&self) -> bool {
         self.disabled
     }
 
-    /// What `option set-process-time` and `option set-total-time` report.
+    /// The times of `option set-process-time` and `option set-total-time`.
     pub const fn times(&self) -> ProcessTimes {
         self.times
     }

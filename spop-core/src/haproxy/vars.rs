@@ -1,4 +1,4 @@
-//! Variables, as HAProxy sets them by an answer.
+//! The variables that HAProxy sets from an answer.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -16,15 +16,15 @@ use crate::{
 /// Which variables HAProxy sets for an agent: `option var-prefix`, `register-var-names` and `option force-set-var` of its
 /// `spoe-agent` section. The rules are those of HAProxy 2.5 and later:
 ///
-/// - In the scopes `sess`, `txn`, `req` and `res` SET-VAR creates the variable. Neither option matters there.
-/// - In scope `proc` it sets only a variable that exists: one that `register-var-names` names, one that the configuration
-///   refers to (`var(proc.prefix.name)`), or one that was set before. `option force-set-var` creates it there as well.
-/// - UNSET-VAR, and SET-VAR with NULL, unset a variable in any scope. One that does not exist is no error, and nothing is
-///   created. One that the configuration knows can be set again.
-/// - A name is dropped whose full form, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and
-///   `_`. Nobody is told.
+/// - In the scopes `sess`, `txn`, `req` and `res`, SET-VAR creates the variable, whatever the options.
+/// - In scope `proc` it sets only a variable that exists: one that `register-var-names` lists, one that the configuration
+///   refers to (`var(proc.prefix.name)`), or one that was set before. With `option force-set-var` it creates the variable.
+/// - UNSET-VAR, and SET-VAR with NULL, unset a variable in any scope. Unsetting one that does not exist has no effect. One
+///   that the configuration lists can be set again.
+/// - An action is dropped silently if the full name, `scope.prefix.name`, exceeds 63 characters or contains others than
+///   letters, digits, `.` and `_`.
 ///
-/// HAProxy up to 2.4 asked for a known name in every scope, as section 2.2 of the specification has it.
+/// HAProxy up to 2.4 required a known name in every scope, as section 2.2 of the specification describes.
 #[derive(Clone, Debug, Default)]
 pub struct VarRules {
     prefix: String,
@@ -33,12 +33,12 @@ pub struct VarRules {
 }
 
 impl VarRules {
-    /// `option var-prefix`, or the agent's name. No variable of scope `proc` is known yet.
+    /// Rules with this prefix (`option var-prefix`, or the agent's name) and no known variable in scope `proc`.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into(), ..Self::default() }
     }
 
-    /// `register-var-names`: these variables, without scope and prefix, may be set in scope `proc`. Give those as well that the
+    /// `register-var-names`: the variables, without scope and prefix, that may be set in scope `proc`. Add those that the
     /// configuration refers to in this scope.
     #[must_use]
     pub fn register<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
@@ -46,36 +46,36 @@ impl VarRules {
         self
     }
 
-    /// `option force-set-var`: any variable may be set in scope `proc`, too.
+    /// `option force-set-var`: any variable may be set in scope `proc`.
     #[must_use]
     pub fn force(mut self) -> Self {
         self.force = true;
         self
     }
 
-    /// The full name of a variable that HAProxy creates; `None` when it drops it silently: the name is too long, has a
+    /// The full name of a variable that HAProxy creates. `None` if it silently drops it: the name is too long, contains a
     /// character that is not allowed, or is not known in scope `proc`.
     pub fn full_name(&self, scope: Scope, name: &[u8]) -> Option<String> {
         self.prefixed(scope, name).filter(|_| self.creates(scope, name))
     }
 
-    /// The full name, if HAProxy takes it.
+    /// The full name, if HAProxy accepts it.
     fn prefixed(&self, scope: Scope, name: &[u8]) -> Option<String> {
         check_name(scope, &self.prefix, name).ok()?;
         let name = core::str::from_utf8(name).ok()?;
         Some(format!("{scope}.{}.{name}", self.prefix))
     }
 
-    /// Whether setting it needs no variable that exists.
+    /// Whether SET-VAR creates a variable with this name.
     fn creates(&self, scope: Scope, name: &[u8]) -> bool {
         let known = || core::str::from_utf8(name).is_ok_and(|name| self.known.contains(name));
         scope != Scope::Process || self.force || known()
     }
 }
 
-/// A value as HAProxy keeps it: it has one type for integers.
+/// A value as HAProxy stores it: with one type for all integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // As the values they come from.
+#[allow(missing_docs)] // The variants are those of `Value`.
 pub enum Sample {
     Bool(bool),
     Int(i64),
@@ -86,7 +86,7 @@ pub enum Sample {
 }
 
 impl Sample {
-    /// What becomes of a value; `None` for NULL. A UINT64 above the range wraps around.
+    /// The sample that HAProxy stores for a value; `None` for NULL. A UINT64 above `i64::MAX` wraps around.
     pub fn of(value: Value<'_>) -> Option<Self> {
         Some(match value {
             Value::Null => return None,
@@ -105,8 +105,8 @@ impl Sample {
 
 /// Variables and their values, by their full names.
 ///
-/// It does not know which event is answered, and keeps variables of `req` and `res` beside each other. HAProxy has those of
-/// `req` until it looks for a server, and from then on those of `res`: it drops SET-VAR for the other scope silently.
+/// It accepts the scopes `req` and `res` at any time. HAProxy accepts `req` until it looks for a server, and `res` from then
+/// on, and silently drops SET-VAR for the other.
 ///
 /// ```
 /// use spop_core::{Actions, haproxy::{Sample, VarRules, Vars}, Scope, frame::AckActions};
@@ -128,7 +128,7 @@ pub struct Vars {
 }
 
 impl Vars {
-    /// Does what an answer says, in order.
+    /// Applies the actions of an answer, in order.
     pub fn apply(&mut self, rules: &VarRules, actions: AckActions<'_>) {
         for action in &actions {
             let (scope, name, value) = match action {
@@ -159,7 +159,7 @@ impl Vars {
         self.values.get(full_name)
     }
 
-    /// All of them, by name.
+    /// All variables, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Sample)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value))
     }

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-/// Why a side disconnects.
+/// The status code of a DISCONNECT.
 ///
-/// The specification assigns the codes below; an agent may use any other for reasons of its own. HAProxy reports 256 more
-/// than the code in the variable of `option set-on-error`.
+/// The specification assigns the codes below; an agent may use others. HAProxy reports 256 + the code, in its log and in the
+/// variable of `option set-on-error`: see [`haproxy::explain`](crate::haproxy::explain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Status(pub u32);
 
@@ -41,7 +41,7 @@ impl Status {
     /// 99: an unknown error occurred.
     pub const UNKNOWN: Self = Self(99);
 
-    /// What the specification calls this code; `None` for a code it does not assign.
+    /// The specification's text for this code; `None` for a code that it does not assign.
     pub const fn reason(self) -> Option<&'static str> {
         Some(match self {
             Self::NORMAL => "normal",
