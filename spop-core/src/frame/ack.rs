@@ -1,4 +1,4 @@
-//! The payload of an ACK as HAProxy reads it (section 3.4): a list of actions on variables.
+//! Decoding the payload of an ACK (section 3.4): a list of actions on variables.
 
 use core::fmt;
 
@@ -7,27 +7,27 @@ use crate::{
     wire::{Malformed, Piece, Reader, Value},
 };
 
-/// How long a variable lives.
+/// The scope of a variable: its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// `proc`: as long as HAProxy.
+    /// `proc`: the lifetime of the HAProxy process.
     Process = 0,
-    /// `sess`: as long as the client's connection.
+    /// `sess`: the lifetime of the client's connection.
     Session = 1,
     /// `txn`: from the request to the end of its response.
     Transaction = 2,
-    /// `req`: while the request is processed. HAProxy drops one that is set in an event of the response.
+    /// `req`: while the request is processed. HAProxy drops an action on it in an event of the response.
     Request = 3,
-    /// `res`: while the response is processed. HAProxy drops one that is set in an event of the request.
+    /// `res`: while the response is processed. HAProxy drops an action on it in an event of the request.
     Response = 4,
 }
 
 impl Scope {
-    /// All of them, in the order of their numbers.
+    /// All scopes, in the order of their numbers.
     pub const ALL: [Self; 5] =
         [Self::Process, Self::Session, Self::Transaction, Self::Request, Self::Response];
 
-    /// The name that HAProxy's configuration has for it.
+    /// The name in HAProxy's configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Process => "proc",
@@ -38,10 +38,10 @@ impl Scope {
         }
     }
 
-    /// The scope of a number on the wire.
+    /// The scope with this number on the wire.
     ///
     /// # Errors
-    /// [`Malformed::UnknownScope`] above 4.
+    /// [`Malformed::UnknownScope`] for a number above 4.
     pub fn from_byte(byte: u8) -> Result<Self, Malformed> {
         Self::ALL.get(usize::from(byte)).copied().ok_or(Malformed::UnknownScope(byte))
     }
@@ -85,7 +85,7 @@ pub struct AckActions<'a> {
 }
 
 impl<'a> AckActions<'a> {
-    /// Checks that `payload` is a list of actions from its first byte to its last.
+    /// Validates `payload` as a list of actions.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
@@ -94,7 +94,7 @@ impl<'a> AckActions<'a> {
         list.rest.map_or(Ok(list), Err)
     }
 
-    /// Reads the way HAProxy does: the first malformed action ends the list, and those before it apply.
+    /// Decodes as HAProxy does: the first malformed action ends the list, and those before it apply.
     pub fn lenient(payload: &'a [u8]) -> Self {
         let mut reader = Reader::new(payload);
         loop {
@@ -109,7 +109,7 @@ impl<'a> AckActions<'a> {
         }
     }
 
-    /// What ended a list that was read [leniently](Self::lenient) before its end.
+    /// The error at which a [lenient](Self::lenient) decode ended the list.
     pub const fn error(&self) -> Option<DecodeError> {
         self.rest
     }
@@ -129,7 +129,7 @@ impl<'a> IntoIterator for &AckActions<'a> {
     }
 }
 
-/// Goes through a list of actions.
+/// An iterator over [`AckActions`].
 #[derive(Clone, Debug)]
 pub struct AckIter<'a> {
     reader: Reader<'a>,

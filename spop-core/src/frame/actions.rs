@@ -1,4 +1,4 @@
-//! The payload of an ACK as an agent writes it.
+//! Encoding the payload of an ACK.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::wire::{HeaderError, Sink, ToValue, Value, encode_header_names, encode_headers, put_string};
 
-/// What an answer fits in without touching the heap: two or three variables with short names.
+/// The length of an answer that is kept without an allocation: two or three variables with short names.
 const INLINE: usize = 120;
 
-/// The actions of an answer, kept in the form they have on the wire: answering copies them once.
+/// The actions of an answer, in their wire format: acknowledging copies them once.
 ///
-/// HAProxy puts a prefix before each name (`option var-prefix`, else the agent's name) and drops a variable silently whose
-/// full name, `scope.prefix.name`, exceeds 63 characters or has others than letters, digits, `.` and `_`, or that is of scope
-/// `proc` and unknown to it ([`VarRules`](crate::haproxy::VarRules)). [`try_set_var`](Self::try_set_var) checks a name that is
-/// not known before the agent runs; a test finds the others with [`check_names`](Self::check_names). A server looks at
-/// [`dropped_names`](Self::dropped_names) and warns.
+/// HAProxy prefixes each name (`option var-prefix`, by default the agent's name). It silently drops a variable if its full
+/// name, `scope.prefix.name`, exceeds 63 characters or contains others than letters, digits, `.` and `_`, or if it has scope
+/// `proc` and is not known there ([`VarRules`](crate::haproxy::VarRules)). For names from data, use
+/// [`try_set_var`](Self::try_set_var); test literal names with [`check_names`](Self::check_names). The servers log
+/// [`dropped_names`](Self::dropped_names).
 ///
 /// ```
 /// use spop_core::{Actions, Scope};
@@ -32,7 +32,7 @@ const INLINE: usize = 120;
 #[derive(Clone, Default)]
 pub struct Actions {
     bytes: Bytes,
-    /// HAProxy may drop one of the names.
+    /// HAProxy may drop one of the names: see `is_suspect`.
     suspect: bool,
 }
 
@@ -77,14 +77,14 @@ impl Bytes {
 }
 
 impl Actions {
-    /// No action: HAProxy goes on without a variable changed.
+    /// An empty list: the answer changes no variable.
     #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// SET-VAR: sets a variable to a value of any type that [`ToValue`] lists, or to what a reference to one refers to.
-    /// NULL (`None`) unsets it.
+    /// SET-VAR: sets a variable to a value of any type that implements [`ToValue`], or a reference to one. NULL (`None`)
+    /// unsets it.
     ///
     /// ```
     /// use std::{borrow::Cow, net::IpAddr};
@@ -118,7 +118,7 @@ impl Actions {
         self
     }
 
-    /// SET-VAR of a name that HAProxy takes, if its prefix is short enough: for names that come from elsewhere.
+    /// SET-VAR with a check of the name, for names from data. HAProxy accepts the name if the prefix is short enough.
     ///
     /// ```
     /// use spop_core::{Actions, frame::NameError, Scope};
@@ -130,7 +130,7 @@ impl Actions {
     /// ```
     ///
     /// # Errors
-    /// Says why HAProxy would drop the variable, whatever its prefix is. Nothing was added.
+    /// [`NameError`] if HAProxy drops the variable with any prefix. Nothing was added.
     pub fn try_set_var(
         &mut self,
         scope: Scope,
@@ -141,7 +141,8 @@ impl Actions {
         Ok(self.set_var(scope, name, value))
     }
 
-    /// Checks all names, as HAProxy will behind this prefix: `option var-prefix`, else the name of the `spoe-agent`.
+    /// Checks all names as HAProxy does with this prefix: that of `option var-prefix`, by default the name of the
+    /// `spoe-agent`.
     ///
     /// ```
     /// use spop_core::{Actions, Scope};
@@ -153,7 +154,7 @@ impl Actions {
     /// ```
     ///
     /// # Errors
-    /// Says what is the matter with the first that HAProxy would drop.
+    /// [`NameError`] for the first name that HAProxy drops.
     pub fn check_names(&self, prefix: &str) -> Result<(), NameError> {
         self.iter().try_for_each(|action| match action {
             AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
@@ -162,8 +163,8 @@ impl Actions {
         })
     }
 
-    /// The variables that HAProxy drops silently whatever its prefix is, in order. An answer without one, which is nearly each,
-    /// costs a look at a flag: names are judged when they are added, and literal ones when the program is compiled.
+    /// The variables that HAProxy silently drops with any prefix, in order. An answer without any costs one test of a flag:
+    /// names are checked when they are added, and literal ones at compile time.
     ///
     /// ```
     /// use spop_core::{Actions, Scope};
@@ -175,7 +176,7 @@ impl Actions {
     /// ```
     #[inline]
     pub fn dropped_names(&self) -> impl Iterator<Item = DroppedName<'_>> {
-        // `then`: without a suspect name nothing is decoded.
+        // Without a suspect name nothing is decoded.
         let suspects = self.suspect.then(|| self.iter());
         suspects.into_iter().flatten().filter_map(|action| match action {
             AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
@@ -184,15 +185,15 @@ impl Actions {
         })
     }
 
-    /// Sets a BINARY variable to headers for HAProxy 3.4 and later to set, all at once:
+    /// Sets a BINARY variable to a list of headers, which HAProxy 3.4 and later sets with one rule:
     ///
     /// ```text
     /// http-request set-headers-bin var(txn.my_agent.headers)
     /// ```
     ///
-    /// `set-headers-bin` replaces the headers of these names; of one that comes several times only the last stays. `add-headers-bin`
-    /// adds them to those that are there. With `prefix x-`, either takes only names that begin with `x-`, in this letter case.
-    /// HAProxy passes over `connection`, `content-length`, `transfer-encoding`, `upgrade` and other headers that frame the message.
+    /// `set-headers-bin` replaces the headers of these names; of a name that is listed several times only the last value remains.
+    /// `add-headers-bin` adds to the existing headers. With `prefix x-`, both use only names that begin with `x-`, case-sensitive.
+    /// HAProxy skips `connection`, `content-length`, `transfer-encoding`, `upgrade` and other headers that frame the message.
     ///
     /// ```
     /// use spop_core::{Actions, wire::HeaderError, Scope};
@@ -205,7 +206,8 @@ impl Actions {
     /// ```
     ///
     /// # Errors
-    /// Names the first header that HTTP does not allow: HAProxy would pass it on as it is. Nothing was added.
+    /// [`HeaderError`] names the first header that HTTP does not allow, and that HAProxy would forward unchecked. Nothing was
+    /// added.
     pub fn set_headers(
         &mut self,
         scope: Scope,
@@ -215,17 +217,17 @@ impl Actions {
         Ok(self.set_var(scope, name, Value::Binary(&encode_headers(headers)?)))
     }
 
-    /// Sets a BINARY variable to names of headers for HAProxy 3.4 and later to delete:
+    /// Sets a BINARY variable to a list of header names, which HAProxy 3.4 and later deletes with one rule:
     ///
     /// ```text
     /// http-request del-headers-bin var(txn.my_agent.gone)
     /// ```
     ///
     /// It deletes all headers of these names. With `-m beg`, `-m end` or `-m sub` it deletes those whose names begin with, end with
-    /// or contain one of them. The variable is of another form than that of [`set_headers`](Self::set_headers): names alone.
+    /// or contain one of them. The list differs in format from that of [`set_headers`](Self::set_headers): it has names only.
     ///
     /// # Errors
-    /// Names the first that is no name of a header. Nothing was added.
+    /// [`HeaderError`] names the first that is not a header name. Nothing was added.
     pub fn delete_headers(
         &mut self,
         scope: Scope,
@@ -235,14 +237,14 @@ impl Actions {
         Ok(self.set_var(scope, name, Value::Binary(&encode_header_names(headers)?)))
     }
 
-    /// Adds the actions of another list behind these.
+    /// Appends the actions of another list.
     pub fn append(&mut self, other: &Self) -> &mut Self {
         self.suspect |= other.suspect;
         self.bytes.put(other.as_bytes());
         self
     }
 
-    /// Type, number of arguments, scope and name.
+    /// Appends type, number of arguments, scope and name of an action.
     #[expect(clippy::inline_always, reason = "as set_var")]
     #[inline(always)]
     fn put_head(&mut self, [action, args, scope]: [u8; 3], name: &[u8]) {
@@ -256,7 +258,7 @@ impl Actions {
         }
     }
 
-    /// The actions so far, as a peer will read them.
+    /// The actions so far, decoded.
     pub fn iter(&self) -> impl Iterator<Item = AckAction<'_>> {
         AckActions::lenient(self.as_bytes()).iter()
     }
@@ -266,7 +268,7 @@ impl Actions {
         self.as_bytes().is_empty()
     }
 
-    /// Forgets the actions, and keeps their memory.
+    /// Removes all actions, and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.suspect = false;
         match &mut self.bytes {

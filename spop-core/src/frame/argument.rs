@@ -1,4 +1,4 @@
-//! Arguments of a message as the types an application works with.
+//! Arguments of a message, converted to Rust types.
 
 use alloc::{
     borrow::ToOwned,
@@ -9,17 +9,17 @@ use super::{FromValue, Message, Messages, OwnedMessages};
 use crate::{DecodeError, wire::ValueType};
 
 impl ArgError {
-    /// An argument that was looked for in another way than with [`Message::arg`].
+    /// The error of an argument that the application converts itself, without [`Message::arg`].
     pub fn new(message: impl Into<String>, argument: impl Into<String>, why: Unusable) -> Self {
         Self { message: message.into(), argument: argument.into(), why }
     }
 }
 
 impl<'a> Messages<'a> {
-    /// The first argument of this name of the first message, as a `T`: for whoever expects one message.
+    /// The first argument of this name of the first message, converted to `T`: for handlers of a single message.
     ///
     /// # Errors
-    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    /// [`ArgError`] if the argument is missing or does not convert. For an `Option<T>` a missing argument and NULL are `None`.
     pub fn arg<T: FromValue<'a>>(self, name: &str) -> Result<T, ArgError> {
         match self.iter().next() {
             Some(message) => message.arg(name),
@@ -34,14 +34,14 @@ impl OwnedMessages {
     /// As [`Messages::arg`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Messages::arg`].
     pub fn arg<'a, T: FromValue<'a>>(&'a self, name: &str) -> Result<T, ArgError> {
         self.view().arg(name)
     }
 }
 
 impl<'a> Message<'a> {
-    /// The first argument of this name, as a `T`.
+    /// The first argument of this name, converted to `T`.
     ///
     /// ```
     /// use std::net::IpAddr;
@@ -53,7 +53,7 @@ impl<'a> Message<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    /// [`ArgError`] if the argument is missing or does not convert. For an `Option<T>` a missing argument and NULL are `None`.
     #[inline]
     pub fn arg<T: FromValue<'a>>(&self, name: &str) -> Result<T, ArgError> {
         self.get(name).map_or_else(T::absent, T::from_value).map_err(|why| self.error(name, why))
@@ -65,20 +65,20 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An argument that the application cannot work with.
+/// An argument that is missing or does not convert to the requested type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("argument {argument:?} of message \"{message}\" {why}")]
 #[non_exhaustive]
 pub struct ArgError {
     /// The message, escaped where it is not printable ASCII.
     pub message: String,
-    /// The argument that was asked for.
+    /// The requested argument.
     pub argument: String,
-    /// What is the matter with it.
+    /// Why it is unusable.
     pub why: Unusable,
 }
 
-/// Why an argument cannot be taken as the type that was asked for.
+/// Why an argument does not convert to the requested type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unusable {
@@ -96,7 +96,7 @@ pub enum Unusable {
         /// What is there.
         found: ValueType,
     },
-    /// The type that was asked for cannot hold the number.
+    /// The number is out of the range of the requested type.
     #[error("is {value}, which does not fit {expected}")]
     OutOfRange {
         /// What was asked for.
@@ -104,10 +104,10 @@ pub enum Unusable {
         /// What is there.
         value: i128,
     },
-    /// A STRING that is not UTF-8. Where the text comes from HAProxy's client, take it as a `Cow<str>` or as bytes.
+    /// A STRING that is not UTF-8. For text that a client controls, request a `Cow<str>` or bytes.
     #[error("is not UTF-8")]
     NotUtf8,
-    /// A BINARY that is not what `req.hdrs_bin` gives.
+    /// A BINARY that is not a list of headers as `req.hdrs_bin` sends it.
     #[error("is no list of headers: {0}")]
     NotHeaders(DecodeError),
 }

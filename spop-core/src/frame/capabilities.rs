@@ -1,4 +1,4 @@
-//! Capabilities (section 3.2.1): what a side can do beyond one whole NOTIFY and one whole ACK at a time.
+//! Capabilities (section 3.2.1): fragmentation, pipelining, async.
 
 use core::{fmt, ops};
 
@@ -15,31 +15,31 @@ use core::{fmt, ops};
 pub struct Capabilities(u8);
 
 impl Capabilities {
-    /// No capability at all.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// `fragmentation`: this side receives payloads in several frames. It says nothing about the other side.
+    /// `fragmentation`: this side accepts payloads in several frames. It is independent of the other side's.
     pub const FRAGMENTATION: Self = Self(1);
-    /// `pipelining`: several NOTIFYs may wait for their ACKs, which come in any order. Both sides must want it.
+    /// `pipelining`: several NOTIFYs may be in flight, and their ACKs may arrive in any order. Both sides must announce it.
     pub const PIPELINING: Self = Self(2);
-    /// `async`: as pipelining, and an ACK may take any connection of the same engine. Both sides must want it.
+    /// `async`: as pipelining, and an ACK may be sent on any connection of the same engine. Both sides must announce it.
     pub const ASYNC: Self = Self(4);
 
     const NAMES: [(Self, &'static str); 3] =
         [(Self::FRAGMENTATION, "fragmentation"), (Self::PIPELINING, "pipelining"), (Self::ASYNC, "async")];
 
-    /// The capability of a name of the specification.
+    /// The capability with this name; `None` if the specification has none.
     pub fn by_name(name: &[u8]) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| known.as_bytes() == name).map(|(capability, _)| *capability)
     }
 
-    /// Reads a comma-separated list as HELLO frames carry it: spaces and unknown names are ignored.
+    /// Parses the comma-separated list of a HELLO frame. Spaces and unknown names are ignored.
     pub fn parse(list: &[u8]) -> Self {
         list.split(|&byte| byte == b',')
             .filter_map(|name| Self::by_name(name.trim_ascii()))
             .fold(Self::NONE, ops::BitOr::bitor)
     }
 
-    /// Whether all of `other` is in this set.
+    /// Whether this set contains all of `other`.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -67,7 +67,7 @@ impl ops::BitAnd for Capabilities {
     }
 }
 
-/// The list as HELLO frames carry it, without spaces.
+/// The comma-separated list of a HELLO frame, without spaces.
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";

@@ -1,4 +1,4 @@
-//! The two DISCONNECT frames (sections 3.2.8 and 3.2.9), which have one payload.
+//! The payload of the two DISCONNECT frames (sections 3.2.8 and 3.2.9).
 
 use crate::{
     DecodeError,
@@ -8,32 +8,32 @@ use crate::{
 const STATUS_CODE: &str = "status-code";
 const MESSAGE: &str = "message";
 
-/// Why a side ends the session.
+/// The payload of a DISCONNECT: why a side ends the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnect<'a> {
     /// `status-code`.
     pub status: Status,
-    /// `message`: for people.
+    /// `message`: a text for logs.
     pub message: &'a [u8],
 }
 
-/// Why a DISCONNECT cannot be understood.
+/// Why a DISCONNECT does not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DisconnectError {
-    /// The payload is no key/value list.
+    /// The payload is not a key/value list.
     #[error("the payload is malformed {0}")]
     Malformed(#[from] DecodeError),
-    /// There is no `status-code`, or it is no number of 32 bits.
+    /// `status-code` is missing, or is not a 32-bit number.
     #[error("\"status-code\" is missing or not a UINT32")]
     NoStatus,
 }
 
 impl<'a> Disconnect<'a> {
-    /// Reads the payload of a DISCONNECT. A missing `message` is an empty one: the peer has said the essential.
+    /// Decodes the payload of a DISCONNECT. A missing `message` is accepted as an empty one.
     ///
     /// # Errors
-    /// [`DisconnectError`] when the payload is malformed or has no `status-code`.
+    /// [`DisconnectError`] if the payload is malformed or has no `status-code`.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DisconnectError> {
         let list = KvList::decode(payload)?;
         let status = list.get(STATUS_CODE).and_then(|value| u32::try_from(value.as_integer()?).ok());

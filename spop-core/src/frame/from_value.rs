@@ -1,4 +1,4 @@
-//! The types that an argument can be taken as.
+//! Conversion of values to Rust types.
 
 use alloc::{
     borrow::{Cow, ToOwned},
@@ -15,44 +15,43 @@ use bytes::Bytes;
 use super::Unusable;
 use crate::wire::{Headers, Value};
 
-/// What an argument can be taken as.
+/// Conversion from the value of an argument.
 ///
-/// | Rust | takes |
+/// | Rust | accepts |
 /// |---|---|
 /// | `bool` | BOOL |
-/// | any integer type | an integer of any type that it can hold |
+/// | any integer type | an integer of any type, if it is in range |
 /// | `IpAddr` | IPV4 and IPV6; `::ffff:192.0.2.1` becomes `192.0.2.1` |
 /// | `Ipv4Addr` | IPV4, and IPV6 of that form |
 /// | `Ipv6Addr` | IPV6, as it is |
-/// | `Cow<str>` | STRING; what is not UTF-8 is replaced |
+/// | `Cow<str>` | STRING; invalid UTF-8 is replaced |
 /// | `&str`, `String` | STRING, if it is UTF-8 |
 /// | `&[u8]`, `Vec<u8>`, [`Bytes`] | STRING and BINARY |
 /// | [`Headers`] | BINARY, from `req.hdrs_bin` or `res.hdrs_bin` |
 /// | [`Value`] | everything, NULL included |
-/// | `Option` of these | the value, or `None` for NULL and for an argument that is absent |
+/// | `Option` of these | the value, or `None` for NULL and for a missing argument |
 ///
 /// # Text that a client controls
 ///
-/// A path, a query or a header field comes from HAProxy's client, who can send bytes that are not UTF-8. `&str` and `String`
-/// then fail; a handler that passes this error on gives no answer, and HAProxy goes on without one unless its rules say
-/// otherwise. So the client would decide whether a check runs. Take such text as `Cow<str>`, which never fails for a
-/// STRING, or as `&[u8]`.
+/// The client of HAProxy controls paths, queries and header fields, and can send bytes that are not UTF-8. `&str` and
+/// `String` then fail; if the handler returns this error, there is no answer, and by default HAProxy continues without one.
+/// So a client could bypass the check. Use `Cow<str>`, which never fails for a STRING, or `&[u8]`.
 #[diagnostic::on_unimplemented(
     message = "an argument cannot be taken as `{Self}`",
     label = "no type for an argument",
     note = "take it as a boolean, an integer, an IP address, `&str`, `Cow<str>`, `String`, `&[u8]`, `Vec<u8>`, `Headers` or `Value`, or an `Option` of these"
 )]
 pub trait FromValue<'a>: Sized {
-    /// Takes the value.
+    /// Converts the value.
     ///
     /// # Errors
-    /// Says why it cannot be taken.
+    /// [`Unusable`] if it does not convert.
     fn from_value(value: Value<'a>) -> Result<Self, Unusable>;
 
-    /// What stands for an argument that is not there.
+    /// The value for a missing argument.
     ///
     /// # Errors
-    /// [`Unusable::Missing`], except for types that have a value for it.
+    /// [`Unusable::Missing`], except for types with a value for it, such as `Option`.
     fn absent() -> Result<Self, Unusable> {
         Err(Unusable::Missing)
     }
@@ -72,7 +71,7 @@ impl<'a> FromValue<'a> for Value<'a> {
     }
 }
 
-/// `None` for NULL and for an argument that is not there.
+/// `None` for NULL and for a missing argument.
 impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
     fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
         if value.is_null() { Ok(None) } else { T::from_value(value).map(Some) }
@@ -89,8 +88,8 @@ impl FromValue<'_> for bool {
     }
 }
 
-/// An IPv4 address that is mapped to IPv6, as a listener for both families reports it, becomes IPv4: `::ffff:192.0.2.1` is
-/// `192.0.2.1`. A list of IPv4 networks applies to it.
+/// An IPv4-mapped IPv6 address, as a dual-stack listener reports it, becomes IPv4: `::ffff:192.0.2.1` is `192.0.2.1`, so that
+/// lists of IPv4 networks match it.
 impl FromValue<'_> for IpAddr {
     fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
         value.as_ip().ok_or_else(|| wrong("IPV4 or IPV6", value))
@@ -125,17 +124,16 @@ impl FromValue<'_> for Vec<u8> {
     }
 }
 
-/// The bytes of a STRING or a BINARY, copied: a message that is only borrowed has no buffer to share.
+/// The bytes of a STRING or a BINARY, copied: a borrowed message has no buffer to share.
 impl FromValue<'_> for Bytes {
     fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
         <&[u8]>::from_value(value).map(Self::copy_from_slice)
     }
 }
 
-/// The text of a STRING. What is not UTF-8 is replaced by U+FFFD, and only then the text is copied.
+/// The text of a STRING. Invalid UTF-8 is replaced by U+FFFD, in a copy; valid text is borrowed.
 ///
-/// This is the type for header fields, paths and anything else that a client controls: whatever bytes it sends, the
-/// argument is there.
+/// Use this type for header fields, paths and any other text that a client controls: it accepts every STRING.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -144,7 +142,7 @@ impl FromValue<'_> for Bytes {
 /// let mut list = MessageList::new();
 /// list.message("waf").arg("path", Value::String(b"/\xff/../etc/passwd"));
 /// let message = list.iter().next().unwrap();
-/// assert!(message.arg::<&str>("path").is_err(), "a check that passes this error on is one that a client can skip");
+/// assert!(message.arg::<&str>("path").is_err(), "a handler that returns this error lets the client bypass it");
 /// let path: Cow<'_, str> = message.arg("path")?;
 /// assert!(path.contains("/../"));
 /// # Ok::<(), spop_core::frame::ArgError>(())
@@ -158,8 +156,8 @@ impl<'a> FromValue<'a> for Cow<'a, str> {
 
 /// The text of a STRING that is UTF-8.
 ///
-/// HAProxy passes on what its client sent without a check of the encoding: for a header field, a path or a query the client
-/// decides whether this fails. There `Cow<str>` or `&[u8]` is right.
+/// HAProxy forwards a client's bytes without a check of the encoding, so the client decides whether this fails for a header
+/// field, a path or a query. Use `Cow<str>` or `&[u8]` there.
 impl<'a> FromValue<'a> for &'a str {
     fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
         let Value::String(bytes) = value else { return Err(wrong("STRING", value)) };
@@ -167,15 +165,15 @@ impl<'a> FromValue<'a> for &'a str {
     }
 }
 
-/// The text of a STRING that is UTF-8, copied. As with `&str`, the client decides whether this fails where the text is its
-/// own; [`Cow::into_owned`] makes a `String` of any STRING.
+/// The text of a STRING that is UTF-8, copied. As with `&str`, a client decides whether this fails for text that it controls;
+/// [`Cow::into_owned`] makes a `String` of any STRING.
 impl FromValue<'_> for String {
     fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
         <&str>::from_value(value).map(ToOwned::to_owned)
     }
 }
 
-/// The headers that `req.hdrs_bin` or `res.hdrs_bin` has fetched.
+/// The headers of a BINARY from `req.hdrs_bin` or `res.hdrs_bin`.
 impl<'a> FromValue<'a> for Headers<'a> {
     fn from_value(value: Value<'a>) -> Result<Self, Unusable> {
         let Value::Binary(bytes) = value else { return Err(wrong("BINARY", value)) };

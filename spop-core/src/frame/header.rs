@@ -1,4 +1,4 @@
-//! The header that every frame begins with: type, flags and the two identifiers.
+//! The header of a frame: type, flags and the two identifiers.
 
 use core::fmt;
 
@@ -9,33 +9,33 @@ use crate::{
     },
 };
 
-/// The smallest maximum frame size a side may announce (section 3.2).
+/// The lowest `max-frame-size` that a side may announce, in bytes (section 3.2).
 pub const MIN_FRAME_SIZE: u32 = 256;
 
-/// Length prefix, type, flags and identifiers of up to eight bytes together: see [`Header::prefix`].
+/// The length of a prefix with identifiers of up to eight bytes together: see [`Header::prefix`].
 const PREFIX_MAX: usize = 17;
 
 /// The longest header, without the length prefix: type, flags and two varints.
 pub const HEADER_MAX: usize = 1 + 4 + 2 * VARINT_MAX;
 
-/// What a frame is.
+/// FRAME-TYPE: the type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrameType {
-    /// 0: a further fragment of a payload; its identifiers say of which.
+    /// 0: a further fragment of the payload with the same identifiers.
     Unset,
     /// 1: HAProxy opens the session.
     HaproxyHello,
     /// 2: HAProxy ends the session.
     HaproxyDisconnect,
-    /// 3: HAProxy asks.
+    /// 3: HAProxy sends a request.
     Notify,
     /// 101: the agent accepts the session.
     AgentHello,
     /// 102: the agent ends the session.
     AgentDisconnect,
-    /// 103: the agent answers.
+    /// 103: the agent answers a request.
     Ack,
-    /// A type that the specification does not know.
+    /// A type that the specification does not define.
     Unknown(u8),
 }
 
@@ -51,7 +51,7 @@ impl FrameType {
         Self::Ack,
     ];
 
-    /// The type of a frame's first byte.
+    /// The type with this number on the wire.
     pub const fn from_byte(byte: u8) -> Self {
         match byte {
             0 => Self::Unset,
@@ -65,7 +65,7 @@ impl FrameType {
         }
     }
 
-    /// The byte on the wire.
+    /// The number on the wire.
     pub const fn byte(self) -> u8 {
         match self {
             Self::Unset => 0,
@@ -95,19 +95,19 @@ impl fmt::Display for FrameType {
     }
 }
 
-/// The flags of a frame. Bits that the specification reserves are kept but mean nothing.
+/// The flags of a frame. Reserved bits are kept, and have no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(pub u32);
 
 impl Flags {
-    /// No flag: more fragments follow.
+    /// No flag: further fragments follow.
     pub const NONE: Self = Self(0);
     /// FIN: this is the payload's last or only fragment.
     pub const FIN: Self = Self(1);
-    /// ABORT: forget this payload. Sent together with FIN always.
+    /// ABORT with FIN: the payload is cancelled. ABORT is always sent with FIN.
     pub const ABORT: Self = Self(3);
 
-    /// Whether the payload ends here. ABORT without FIN, which the specification forbids, ends it too.
+    /// Whether the payload ends with this frame. ABORT without FIN, which the specification forbids, ends it too.
     pub const fn is_fin(self) -> bool {
         self.0 & 3 != 0
     }
@@ -118,8 +118,8 @@ impl Flags {
     }
 }
 
-/// The identifiers of a frame: of the stream it belongs to, and of the frame within that stream. 0/0 for HELLO and
-/// DISCONNECT; a NOTIFY may use any numbers, and its ACK repeats them.
+/// The identifiers of a frame: STREAM-ID, and FRAME-ID within that stream. They are 0/0 in HELLO and DISCONNECT; a NOTIFY may
+/// use any numbers, and its ACK repeats them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ids {
     /// STREAM-ID.
@@ -144,7 +144,7 @@ impl fmt::Display for Ids {
     }
 }
 
-/// The part of a frame that comes before its payload.
+/// The header of a frame, without the length prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// FRAME-TYPE.
@@ -156,10 +156,10 @@ pub struct Header {
 }
 
 impl Header {
-    /// Takes a header from the front of a frame (which comes after its length prefix).
+    /// Decodes a header from the front of a frame without its length prefix.
     ///
     /// # Errors
-    /// [`Malformed`] when the frame ends in its header.
+    /// [`Malformed`] if the header is truncated.
     #[inline]
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let [frame_type, flags @ ..] = reader.array::<5>(Piece::FrameHeader)?;
@@ -174,7 +174,7 @@ impl Header {
 }
 
 impl Header {
-    /// How many bytes the header takes, without the length prefix.
+    /// The length of the header in bytes, without the length prefix.
     pub const fn encoded_len(&self) -> usize {
         5 + varint_len(self.ids.stream) + varint_len(self.ids.frame)
     }
@@ -186,20 +186,20 @@ impl fmt::Display for Header {
     }
 }
 
-/// A frame as its header and the bytes of its payload.
+/// A frame: its header, and the bytes of its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What comes first.
+    /// The header.
     pub header: Header,
-    /// What comes after it.
+    /// The payload, not validated.
     pub payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Splits a frame, given without its length prefix, into header and payload. The payload is not looked at.
+    /// Splits a frame without its length prefix into header and payload. The payload is not validated.
     ///
     /// # Errors
-    /// [`DecodeError`] when the frame ends in its header.
+    /// [`DecodeError`] if the header is truncated.
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(frame);
         let header = Header::read(&mut reader).map_err(|what| reader.error(frame, what))?;
@@ -212,7 +212,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends a whole frame: length prefix, header and payload.
+/// Appends a frame: length prefix, header and payload.
 #[inline]
 pub fn put_frame(out: &mut (impl Sink + ?Sized), header: Header, payload: &[u8]) {
     let [l0, l1, l2, l3] = ((header.encoded_len() + payload.len()) as u32).to_be_bytes();
@@ -224,7 +224,7 @@ pub fn put_frame(out: &mut (impl Sink + ?Sized), header: Header, payload: &[u8])
 }
 
 impl Ids {
-    /// Takes identifiers from the front of `bytes`, and returns the rest with them.
+    /// Decodes identifiers from the front of `bytes`, and returns them with the rest.
     #[inline]
     pub(crate) fn split_from(bytes: &[u8]) -> Option<(Self, &[u8])> {
         if let Some(front) = bytes.first_chunk() {
@@ -243,7 +243,8 @@ impl Ids {
 }
 
 impl Header {
-    /// What comes before a payload of this length, as so many of these bytes; unless the identifiers are very long.
+    /// The length prefix and the header for a payload of this length, and their length in the array; `None` if the identifiers
+    /// are too long for it.
     #[inline]
     pub(crate) fn prefix(self, payload: usize) -> Option<([u8; PREFIX_MAX], usize)> {
         let (stream, stream_len) = short_varint(self.ids.stream)?;

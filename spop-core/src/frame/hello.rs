@@ -15,75 +15,75 @@ const CAPABILITIES: &str = "capabilities";
 const HEALTHCHECK: &str = "healthcheck";
 const ENGINE_ID: &str = "engine-id";
 
-/// What HAProxy opens a session with.
+/// The payload of a HAPROXY-HELLO, with which HAProxy opens a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HaproxyHello<'a> {
-    /// `supported-versions`, as the comma-separated list that it is.
+    /// `supported-versions`: a comma-separated list.
     pub supported_versions: &'a [u8],
-    /// `max-frame-size`: the longest frame HAProxy accepts, without the length prefix.
+    /// `max-frame-size`: the longest frame that HAProxy accepts, in bytes without the length prefix.
     pub max_frame_size: u32,
     /// `capabilities`.
     pub capabilities: Capabilities,
-    /// `healthcheck`: HAProxy only wants to know whether the agent answers.
+    /// `healthcheck`: the session is a health check, and ends with the AGENT-HELLO.
     pub healthcheck: bool,
     /// `engine-id`.
     pub engine_id: Option<&'a [u8]>,
 }
 
-/// What an agent accepts a session with.
+/// The payload of an AGENT-HELLO, with which the agent accepts a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentHello {
-    /// `version`: the one that both sides will use.
+    /// `version`: the version of the session.
     pub version: Version,
-    /// `max-frame-size`: the lower of both sides'.
+    /// `max-frame-size`: the lower of both sides' limits, in bytes.
     pub max_frame_size: u32,
     /// `capabilities`.
     pub capabilities: Capabilities,
 }
 
-/// Why a HELLO cannot be accepted. Each has its status code.
+/// Why a HELLO was rejected. Each error has a [status code](Self::status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HelloError {
-    /// The payload is no key/value list.
+    /// The payload is not a key/value list.
     #[error("the payload is malformed {0}")]
     Malformed(#[from] DecodeError),
-    /// An item has a type that the specification does not give it.
+    /// An item has a wrong type.
     #[error("\"{key}\" is a {found}, not a {expected}")]
     #[non_exhaustive]
     WrongType {
         /// The item.
         key: &'static str,
-        /// What it should be.
+        /// The type that the specification requires.
         expected: &'static str,
-        /// What it is.
+        /// The type of the received value.
         found: &'static str,
     },
-    /// There is no `supported-versions` or `version`.
+    /// `supported-versions` or `version` is missing.
     #[error("\"{0}\" is missing")]
     NoVersion(&'static str),
-    /// There is no `max-frame-size`.
+    /// `max-frame-size` is missing.
     #[error("\"max-frame-size\" is missing")]
     NoFrameSize,
-    /// There is no `capabilities`.
+    /// `capabilities` is missing.
     #[error("\"capabilities\" is missing")]
     NoCapabilities,
     /// The sides have no version in common.
     #[error("no common version: this side speaks 2.0")]
     UnsupportedVersion,
-    /// `max-frame-size` is below 256, or above what it may be.
+    /// `max-frame-size` is below 256 or above `most`.
     #[error("max-frame-size {found} is outside {MIN_FRAME_SIZE}..={most}")]
     #[non_exhaustive]
     BadFrameSize {
-        /// What the peer said.
+        /// The value that the peer sent.
         found: i128,
-        /// The most that would have been accepted.
+        /// The highest accepted value.
         most: u32,
     },
 }
 
 impl HelloError {
-    /// The code of section 3.5 for it.
+    /// The status code (section 3.5).
     pub const fn status(&self) -> Status {
         match self {
             Self::Malformed(_) | Self::WrongType { .. } => Status::INVALID,
@@ -97,11 +97,11 @@ impl HelloError {
 }
 
 impl<'a> HaproxyHello<'a> {
-    /// Reads the payload of a HAPROXY-HELLO. Unknown items are skipped, and of items given twice the first counts.
+    /// Decodes the payload of a HAPROXY-HELLO. Unknown items are skipped; of repeated items the first counts.
     ///
     /// # Errors
-    /// [`HelloError`] for what is malformed, missing, of a wrong type or out of range; and when 2.0 is not among the
-    /// supported versions.
+    /// [`HelloError`] if an item is malformed, missing, of a wrong type or out of range, or if 2.0 is not among the supported
+    /// versions.
     pub fn decode(payload: &'a [u8]) -> Result<Self, HelloError> {
         let list = KvList::decode(payload)?;
         let supported_versions = string(&list, SUPPORTED_VERSIONS)?;
@@ -138,11 +138,11 @@ impl<'a> HaproxyHello<'a> {
 }
 
 impl AgentHello {
-    /// Reads the payload of an AGENT-HELLO, the way HAProxy does: `announced` is the frame size it announced itself, and
-    /// the agent's must not exceed it.
+    /// Decodes the payload of an AGENT-HELLO as HAProxy does: the agent's `max-frame-size` must not exceed `announced`, the one
+    /// that HAProxy announced.
     ///
     /// # Errors
-    /// [`HelloError`] for what is malformed, missing, of a wrong type or out of range; and when the version is not 2.0.
+    /// [`HelloError`] if an item is malformed, missing, of a wrong type or out of range, or if the version is not 2.0.
     pub fn decode(payload: &[u8], announced: u32) -> Result<Self, HelloError> {
         let list = KvList::decode(payload)?;
         let version = string(&list, VERSION)?;
@@ -182,7 +182,7 @@ fn wrong_type(key: &'static str, expected: &'static str, found: Value<'_>) -> He
     HelloError::WrongType { key, expected, found: found.value_type().name() }
 }
 
-/// Sizes beyond `u32` are as good as its highest where that is allowed: the lower of both sides' counts anyway.
+/// A size above `u32::MAX` saturates where any size is allowed: the lower of both sides' limits applies.
 fn checked_size(found: i128, most: u32) -> Result<u32, HelloError> {
     let bad = HelloError::BadFrameSize { found, most };
     if found < i128::from(MIN_FRAME_SIZE) || (most < u32::MAX && found > i128::from(most)) {

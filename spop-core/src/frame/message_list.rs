@@ -1,4 +1,4 @@
-//! The payload of a NOTIFY as an engine writes it.
+//! Encoding the payload of a NOTIFY.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -6,7 +6,7 @@ use core::fmt;
 use super::MessageIter;
 use crate::wire::{Sink, ToValue, put_string};
 
-/// The messages of a NOTIFY, kept in the form they have on the wire.
+/// The messages of a NOTIFY, in their wire format.
 ///
 /// ```
 /// use std::net::Ipv4Addr;
@@ -23,12 +23,12 @@ pub struct MessageList {
 }
 
 impl MessageList {
-    /// No message.
+    /// An empty list.
     pub const fn new() -> Self {
         Self { bytes: Vec::new() }
     }
 
-    /// Begins a message; its arguments follow.
+    /// Appends a message. Add its arguments to the returned value.
     pub fn message(&mut self, name: &str) -> MessageArgs<'_> {
         put_string(&mut self.bytes, name.as_bytes());
         let count = self.bytes.len();
@@ -36,12 +36,12 @@ impl MessageList {
         MessageArgs { bytes: &mut self.bytes, count }
     }
 
-    /// The messages so far, as a peer will read them.
+    /// The messages so far, decoded.
     pub fn iter(&self) -> MessageIter<'_> {
         MessageIter::partial(&self.bytes)
     }
 
-    /// Forgets the messages, and keeps their memory.
+    /// Removes all messages, and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -67,17 +67,17 @@ impl fmt::Debug for MessageList {
     }
 }
 
-/// Takes the arguments of a message.
+/// The arguments of a message that was appended to a [`MessageList`].
 #[derive(Debug)]
 pub struct MessageArgs<'a> {
     bytes: &'a mut Vec<u8>,
-    /// Where the number of arguments stands.
+    /// The position of the number of arguments.
     count: usize,
 }
 
 impl MessageArgs<'_> {
-    /// Adds an argument: a value of any type that [`ToValue`] lists, or a reference to one. A message has at most 255
-    /// arguments; more are left out.
+    /// Appends an argument: a value of any type that implements [`ToValue`], or a reference to one. A message has at most 255
+    /// arguments; further ones are ignored.
     pub fn arg(&mut self, name: &str, value: impl ToValue) -> &mut Self {
         if let Some(count) = self.bytes.get_mut(self.count)
             && let Some(more) = count.checked_add(1)

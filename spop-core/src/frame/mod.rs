@@ -1,7 +1,7 @@
-//! Whole frames (section 3.2 of the specification): the header that each begins with, and the four kinds of payload.
+//! Frames (section 3.2 of the specification): the header, and the four kinds of payload.
 //!
-//! Decoding borrows and checks everything once; what was decoded is gone through without errors. Nothing here knows which
-//! frame may come when: that is the business of [`link`](crate::link).
+//! Decoding borrows and validates everything once; iteration over a decoded payload cannot fail. Which frame is legal in which
+//! phase is up to [`link`](crate::link).
 
 mod ack;
 mod actions;

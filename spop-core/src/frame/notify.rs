@@ -11,15 +11,15 @@ use crate::{
 
 /// The messages of one NOTIFY: a view of a validated payload.
 ///
-/// Going through them cannot fail and does not allocate. [`to_owned`](Self::to_owned) copies them.
+/// Iteration cannot fail and does not allocate. [`to_owned`](Self::to_owned) copies the payload.
 #[derive(Clone, Copy, Default)]
 pub struct Messages<'a> {
     payload: &'a [u8],
     lengths: Lengths,
 }
 
-/// Lengths of the first messages of a list, 16 bits each, the first lowest; 0 is an unknown length. Iteration needs not step
-/// over the arguments of a message to find the next.
+/// The lengths of the first messages of a list, 16 bits each, the first lowest; 0 is unknown. With them, iteration finds the
+/// next message without skipping over the arguments of the last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lengths(u64);
 
@@ -31,7 +31,7 @@ impl Lengths {
 }
 
 impl<'a> Messages<'a> {
-    /// Checks that `payload` is a list of messages from its first byte to its last.
+    /// Validates `payload` as a list of messages.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
@@ -42,7 +42,7 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// The messages of a payload that [`check_messages`] has checked.
+    /// The messages of a payload that [`check_messages`] has validated.
     #[inline]
     pub(crate) const fn checked(payload: &'a [u8], lengths: Lengths) -> Self {
         Self { payload, lengths }
@@ -69,7 +69,7 @@ impl<'a> Messages<'a> {
         self.iter().find(|message| message.name() == name.as_bytes())
     }
 
-    /// Each message as a list of its own, for handlers that take one message.
+    /// Each message as a list of its own, for handlers of a single message.
     pub fn each(self) -> impl Iterator<Item = Self> {
         let mut start = 0;
         core::iter::from_fn(move || {
@@ -80,17 +80,17 @@ impl<'a> Messages<'a> {
         })
     }
 
-    /// A copy that owns its bytes.
+    /// Copies the payload.
     pub fn to_owned(self) -> OwnedMessages {
         OwnedMessages { payload: Bytes::copy_from_slice(self.payload), lengths: self.lengths }
     }
 
-    /// How many messages there are, counted by going through them.
+    /// The number of messages. Iterates over them.
     pub fn len(self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is none. A reactor never gives out such a list: it answers a NOTIFY without messages itself.
+    /// Whether the list is empty. A reactor never returns an empty list: it answers a NOTIFY without messages itself.
     pub const fn is_empty(self) -> bool {
         self.payload.is_empty()
     }
@@ -131,7 +131,7 @@ pub struct OwnedMessages {
 }
 
 impl OwnedMessages {
-    /// As [`Messages::decode`], for a payload that is kept.
+    /// As [`Messages::decode`], for an owned payload.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
@@ -168,7 +168,7 @@ impl OwnedMessages {
         self.view().get(name)
     }
 
-    /// Each message as a list of its own, in the same buffer.
+    /// Each message as a list of its own, which shares the buffer.
     pub fn each(&self) -> impl Iterator<Item = Self> {
         self.view()
             .each()
@@ -197,7 +197,7 @@ impl fmt::Debug for OwnedMessages {
     }
 }
 
-/// Steps over a list of messages; `None` when it is malformed, and [`fault`] says why.
+/// Validates a list of messages. `None` if it is malformed: [`fault`] finds the reason.
 #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
 #[inline(always)]
 pub(crate) fn check_messages(list: &[u8]) -> Option<Lengths> {
@@ -213,7 +213,7 @@ pub(crate) fn check_messages(list: &[u8]) -> Option<Lengths> {
     (at == list.len()).then_some(Lengths(lengths))
 }
 
-/// Where the message ends that starts `at`.
+/// The end of the message that starts `at`.
 #[expect(clippy::inline_always, reason = "the loop of every check")]
 #[inline(always)]
 fn skip_message(list: &[u8], at: usize) -> Option<usize> {
@@ -221,7 +221,7 @@ fn skip_message(list: &[u8], at: usize) -> Option<usize> {
     skip_args(list, args + 1, *list.get(args)?)
 }
 
-/// Where so many arguments end.
+/// The end of `count` arguments that start `at`.
 #[expect(clippy::inline_always, reason = "the inner loop of every check")]
 #[inline(always)]
 fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
@@ -231,7 +231,7 @@ fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
     Some(at)
 }
 
-/// What is wrong with a malformed list.
+/// The error of a malformed list.
 #[cold]
 fn fault(list: &[u8]) -> DecodeError {
     let mut reader = Reader::new(list);
@@ -250,23 +250,24 @@ fn read_message(reader: &mut Reader<'_>) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Goes through a list of messages.
+/// An iterator over [`Messages`].
 #[derive(Clone, Debug)]
 pub struct MessageIter<'a> {
     rest: &'a [u8],
-    /// Of the messages in `rest`.
+    /// The lengths of the messages in `rest`.
     lengths: Lengths,
-    /// Arguments of the message given out last, to be stepped over before the next, where its length was not known.
+    /// The number of arguments of the previous message to skip, if its length was not known.
     skip: u8,
 }
 
 impl<'a> MessageIter<'a> {
-    /// Goes through the front of a list that has not arrived whole: stops where the data does.
+    /// Iterates over the front of a list that is still arriving, up to the end of the data.
     pub(crate) const fn partial(payload: &'a [u8]) -> Self {
         Self { rest: payload, lengths: Lengths(0), skip: 0 }
     }
 
-    /// Of a partial list that ends behind the name of a message, that message: `next` needs the number of its arguments.
+    /// The last message of a partial list that ends behind its name. `next` returns `None` for it, because the number of its
+    /// arguments has not arrived.
     pub(crate) fn bare_name(&mut self) -> Option<Message<'a>> {
         let mut reader = Reader::new(self.rest.get(skip_args(self.rest, 0, self.skip)?..)?);
         let name = reader.string().ok()?;
@@ -307,7 +308,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// MESSAGE-NAME: that of the `spoe-message` section.
+    /// MESSAGE-NAME: the name of the `spoe-message` section.
     pub const fn name(&self) -> &'a [u8] {
         self.name
     }
@@ -329,7 +330,7 @@ impl fmt::Debug for Message<'_> {
     }
 }
 
-/// Goes through the arguments of a message.
+/// An iterator over the arguments of a message.
 #[derive(Clone)]
 pub struct Args<'a> {
     reader: Reader<'a>,
@@ -337,8 +338,8 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// What comes after the arguments that were gone through: for a payload that has not arrived whole, the bytes of the
-    /// argument that is still arriving.
+    /// The bytes behind the arguments that were returned. In a payload that is still arriving, they are the front of the next
+    /// argument.
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.reader.rest()
     }
@@ -357,12 +358,12 @@ impl<'a> Iterator for Args<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // Of a message that has not arrived whole there are fewer.
+        // The lower bound is 0: a message that is still arriving has fewer.
         (0, Some(usize::from(self.left)))
     }
 }
 
-/// Shows the arguments that are left, and not what is behind them in the payload.
+/// Shows the remaining arguments, not the bytes behind them in the payload.
 impl fmt::Debug for Args<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
@@ -373,7 +374,7 @@ impl fmt::Debug for Args<'_> {
     }
 }
 
-/// Appends one message with its arguments. A message has at most 255; more are left out.
+/// Appends one message with its arguments. A message has at most 255 arguments; further ones are ignored.
 pub fn put_message<'a>(
     out: &mut (impl Sink + ?Sized),
     name: &str,

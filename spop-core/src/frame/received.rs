@@ -1,4 +1,4 @@
-//! Payloads of received frames: borrowed from the input, or owned when they were put together from fragments.
+//! Payloads of received frames: borrowed from the input, or owned if they were reassembled from fragments.
 
 use core::{fmt, ops::Deref};
 
@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::{Messages, OwnedMessages, notify::Lengths};
 use crate::DecodeError;
 
-/// A payload that was received.
+/// A received payload.
 ///
-/// One that came in a single frame borrows the input `'i`; one that came in fragments owns its bytes. Dropping or leaking it
-/// has no effect on the reactor.
+/// The payload of a single frame borrows the input `'i`; a reassembled one owns its bytes. Dropping or leaking it has no effect
+/// on the reactor.
 #[derive(Clone)]
 pub struct Received<'i>(Source<'i>);
 
@@ -26,7 +26,7 @@ impl<'i> Received<'i> {
         Self(Source::Input(payload))
     }
 
-    /// The payload as `Bytes` of its own. A payload that borrows the input is copied; one that came in fragments is moved.
+    /// The payload as `Bytes`. A payload that borrows the input is copied; a reassembled one is moved.
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Source::Input(payload) => Bytes::copy_from_slice(payload),
@@ -34,8 +34,8 @@ impl<'i> Received<'i> {
         }
     }
 
-    /// The payload as `Bytes`, without a copy if `input` is the buffer it borrows from: it then keeps all of `input` alive.
-    /// Otherwise as [`into_bytes`](Self::into_bytes).
+    /// As [`into_bytes`](Self::into_bytes), without a copy if `input` is the buffer that the payload borrows: the result then
+    /// keeps all of `input` alive.
     #[inline]
     pub fn into_bytes_in(self, input: &Bytes) -> Bytes {
         match self.0 {
@@ -45,7 +45,7 @@ impl<'i> Received<'i> {
     }
 }
 
-/// Whether `payload` is a part of `buffer`.
+/// Whether `payload` is a subslice of `buffer`.
 #[inline]
 fn lies_in(payload: &[u8], buffer: &[u8]) -> bool {
     let (payload, buffer) = (payload.as_ptr_range(), buffer.as_ptr_range());
@@ -83,7 +83,7 @@ impl fmt::Debug for Received<'_> {
     }
 }
 
-/// The payload of a NOTIFY, validated.
+/// The validated payload of a NOTIFY.
 #[derive(Clone)]
 pub struct NotifyPayload<'i> {
     received: Received<'i>,
@@ -96,7 +96,7 @@ impl<'i> NotifyPayload<'i> {
         Self { received, lengths }
     }
 
-    /// As [`Messages::decode`], wherever the payload is.
+    /// Validates the payload, as [`Messages::decode`] does.
     pub(crate) fn check(received: Received<'i>) -> Result<Self, DecodeError> {
         let lengths = Messages::decode(&received)?.lengths();
         Ok(Self { received, lengths })
@@ -108,14 +108,14 @@ impl<'i> NotifyPayload<'i> {
         Messages::checked(&self.received, self.lengths)
     }
 
-    /// The messages, for a handler that answers later. They are copied if they borrow the input.
+    /// The messages with their own bytes, for a handler that answers later. A payload that borrows the input is copied.
     #[inline]
     pub fn into_owned(self) -> OwnedMessages {
         OwnedMessages::checked(self.received.into_bytes(), self.lengths)
     }
 
-    /// As [`into_owned`](Self::into_owned), but without a copy if `input` is the buffer they borrow from: they then keep all of
-    /// `input` alive.
+    /// As [`into_owned`](Self::into_owned), without a copy if `input` is the buffer that the payload borrows: the messages then
+    /// keep all of `input` alive.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -128,7 +128,7 @@ impl<'i> NotifyPayload<'i> {
     /// let input: Bytes = notation::parse_bytes("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7")?.into();
     /// let Action::RunMessages(notify) = agent.on_bytes(now, &input).action else { panic!("no NOTIFY") };
     /// let (ticket, messages) = (notify.ticket, notify.payload.into_owned_in(&input));
-    /// // The buffer can be used again once the messages are dropped.
+    /// // The buffer can be reused once the messages are dropped.
     /// assert!(!input.is_unique());
     /// drop(messages);
     /// assert!(input.try_into_mut().is_ok());

@@ -1,42 +1,42 @@
-//! The names of variables, as HAProxy takes them.
+//! Names of variables, checked as HAProxy checks them.
 
 use alloc::string::{String, ToString};
 
 use super::Scope;
 
-/// The most characters of `scope.prefix.name`.
+/// The limit of characters of `scope.prefix.name`.
 const MAX: usize = 63;
-/// The shortest prefix.
+/// The length of the shortest prefix.
 const PREFIX_MIN: usize = 1;
 
-/// A variable's name that HAProxy would drop silently.
+/// Why HAProxy silently drops a variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// It is empty.
+    /// The name is empty.
     #[error("a variable has no name")]
     Empty,
-    /// It has a character that is neither a letter or digit of ASCII, nor `.` or `_`.
+    /// The name has a character other than ASCII letters and digits, `.` and `_`.
     #[error("the name of variable {0:?} has more than letters, digits, `.` and `_`")]
     BadCharacter(String),
-    /// With its scope and its prefix it exceeds 63 characters.
+    /// The full name, `scope.prefix.name`, exceeds 63 characters.
     #[error("the name of variable {name:?} has {len} characters with scope and prefix, more than 63")]
     #[non_exhaustive]
     TooLong {
         /// The name.
         name: String,
-        /// How long `scope.prefix.name` is.
+        /// The length of `scope.prefix.name`.
         len: usize,
     },
 }
 
-/// Checks a name that HAProxy will put behind this scope and this prefix: that of `option var-prefix`, else the name of the
+/// Checks a name as HAProxy does with this scope and prefix: that of `option var-prefix`, by default the name of the
 /// `spoe-agent`.
 ///
-/// HAProxy tells nobody about a name that it does not take: the variable is just not set.
+/// HAProxy silently drops a variable whose name it rejects.
 ///
 /// # Errors
-/// Says what is the matter with it. Whether HAProxy knows a variable of scope `proc` is another question:
+/// [`NameError`] if HAProxy rejects the name. Whether it knows a variable in scope `proc` is not checked: see
 /// [`VarRules`](crate::haproxy::VarRules).
 pub fn check_name(scope: Scope, prefix: &str, name: &[u8]) -> Result<(), NameError> {
     check(scope, prefix.len(), name)
@@ -46,7 +46,7 @@ pub(super) fn check(scope: Scope, prefix: usize, name: &[u8]) -> Result<(), Name
     Fault::of(scope, prefix, name).map_or(Ok(()), |fault| Err(fault.error(name)))
 }
 
-/// A variable that HAProxy drops silently whatever its prefix is: an item of
+/// A variable that HAProxy silently drops with any prefix: an item of
 /// [`Actions::dropped_names`](super::Actions::dropped_names).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppedName<'a> {
@@ -55,7 +55,7 @@ pub struct DroppedName<'a> {
     fault: Fault,
 }
 
-/// How much of a name is shown.
+/// The length at which a name is cut in a message.
 const NAME_SHOWN: usize = 64;
 
 impl<'a> DroppedName<'a> {
@@ -75,7 +75,7 @@ impl<'a> DroppedName<'a> {
 
     /// Why HAProxy drops it.
     pub fn error(&self) -> NameError {
-        // A name may be as long as a frame, and a message must not.
+        // A name may be as long as a frame.
         self.fault.error(self.name.get(..NAME_SHOWN).unwrap_or(self.name))
     }
 }
@@ -109,15 +109,15 @@ impl Fault {
     }
 }
 
-/// Whether HAProxy may drop a variable of this name: surely if a character is bad or none is there; a name of 57 bytes is too
-/// long in some scopes only.
+/// Whether HAProxy may drop a variable with this name. It does if the name is empty or has a bad character; a name of 57 bytes
+/// is too long in some scopes only.
 ///
-/// No loop up to 32 bytes: the compiler knows the answer for a literal, and nothing is left to do. Else about 30 instructions for a
-/// name of 8 bytes.
+/// There is no loop up to 32 bytes, so the check of a literal is evaluated at compile time. Otherwise a name of 8 bytes costs
+/// about 30 instructions.
 #[expect(clippy::inline_always, reason = "as Actions::set_var: most names are literals")]
 #[inline(always)]
 pub(super) fn is_suspect(name: &[u8]) -> bool {
-    // Two parts that overlap cover all lengths between that of one and that of both.
+    // Two overlapping parts of N bytes cover all lengths from N to 2 N.
     match name.len() {
         1 => any_bad::<1>(name.first_chunk()),
         2..=3 => any_bad::<2>(name.first_chunk()) | any_bad::<2>(name.last_chunk()),
@@ -128,13 +128,13 @@ pub(super) fn is_suspect(name: &[u8]) -> bool {
     }
 }
 
-/// For a name that is empty or long.
+/// `is_suspect` for a name that is empty or long.
 #[inline(never)]
 fn is_odd_suspect(name: &[u8]) -> bool {
     Fault::of(Scope::Session, PREFIX_MIN, name).is_some()
 }
 
-/// Whether one of the bytes is bad. Each is looked up, without a branch.
+/// Whether one of the bytes is bad: a table look-up for each, without a branch.
 #[expect(clippy::inline_always, reason = "part of is_suspect")]
 #[inline(always)]
 fn any_bad<const N: usize>(bytes: Option<&[u8; N]>) -> bool {
@@ -142,7 +142,7 @@ fn any_bad<const N: usize>(bytes: Option<&[u8; N]>) -> bool {
     bytes.is_none_or(|bytes| bytes.iter().fold(false, |any, byte| any | bad(byte)))
 }
 
-/// Whether a byte is no letter, digit, `.` or `_`.
+/// Whether a byte is not a letter, digit, `.` or `_`.
 const fn is_bad(byte: u8) -> bool {
     !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'))
 }

@@ -1,21 +1,21 @@
-//! Versions of the protocol and how two sides find one in common (section 3.2.4).
+//! Versions of the protocol, and their negotiation (section 3.2.4).
 
 use core::{fmt, str};
 
 /// A version of SPOP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Incompatible with other majors.
+    /// The major version. Different majors are incompatible.
     pub major: u16,
-    /// Implies all lower minors of its major.
+    /// The minor version. It implies all lower minors of its major.
     pub minor: u16,
 }
 
 impl Version {
-    /// 2.0, which this crate implements, and every HAProxy since 1.8.10 speaks.
+    /// 2.0: the version of this crate, and of every HAProxy since 1.8.10.
     pub const V2_0: Self = Self { major: 2, minor: 0 };
 
-    /// Reads `Major.Minor`; `None` for anything else.
+    /// Parses `Major.Minor`; `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (major, minor) = str::from_utf8(text.trim_ascii()).ok()?.split_once('.')?;
         let number = |digits: &str| {
@@ -25,7 +25,7 @@ impl Version {
         Some(Self { major: number(major)?, minor: number(minor)? })
     }
 
-    /// Whether a side that announced `list` speaks this version: it is on the list, or a higher minor of its major is.
+    /// Whether a side that announced `list` supports this version: the list has it, or a higher minor of its major.
     ///
     /// ```
     /// use spop_core::frame::Version;

@@ -12,10 +12,10 @@ use crate::{
     wire::{Malformed, Piece},
 };
 
-/// The headers of a request or a response, checked, in the order they came.
+/// The validated headers of a request or a response, in the order of arrival.
 ///
-/// The list is a name and a value after the other, each a STRING without its type, and ends with an empty name and an empty
-/// value. An argument is taken as it by its type:
+/// On the wire, each name and each value is a STRING without its type byte; an empty name and an empty value end the list. An
+/// argument converts to it by its type:
 ///
 /// ```
 /// use spop_core::{frame::{ArgError, Message}, wire::Headers};
@@ -28,22 +28,22 @@ use crate::{
 /// }
 /// ```
 ///
-/// HAProxy gives names in lower case. Values are bytes; what a client has sent need not be text.
+/// HAProxy sends names in lower case. Values are bytes: a client may send any.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Headers<'a> {
-    /// Without the end mark.
+    /// The list without its end mark.
     bytes: &'a [u8],
 }
 
 impl<'a> Headers<'a> {
-    /// Checks that `bytes` is a list of headers from its first byte to its end mark, and nothing behind that.
+    /// Validates `bytes`: a list of headers with its end mark, and nothing behind it.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         end(&mut reader).map_err(|what| reader.error(bytes, what))?;
-        // The end mark has a byte for each length.
+        // The end mark is two lengths of one byte each.
         Ok(Self { bytes: bytes.split_last_chunk::<2>().map_or(bytes, |(list, _)| list) })
     }
 
@@ -52,19 +52,19 @@ impl<'a> Headers<'a> {
         HeaderIter { reader: Reader::new(self.bytes) }
     }
 
-    /// The value of the first header of this name, in letters of either case.
+    /// The value of the first header of this name. Case is ignored.
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.get_all(name).next()
     }
 
-    /// The values of all headers of this name, in letters of either case.
+    /// The values of all headers of this name. Case is ignored.
     pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let headers = self.iter();
         headers.filter_map(move |(is, value)| is.eq_ignore_ascii_case(name.as_bytes()).then_some(value))
     }
 }
 
-/// Reads up to the end of a list, which must be the end of the data.
+/// Reads to the end of a list, which must be the end of the data.
 fn end(reader: &mut Reader<'_>) -> Result<(), Malformed> {
     loop {
         if reader.is_empty() {
@@ -105,7 +105,7 @@ impl fmt::Debug for Text<'_> {
     }
 }
 
-/// Goes through [`Headers`].
+/// An iterator over [`Headers`].
 #[derive(Clone, Debug)]
 pub struct HeaderIter<'a> {
     reader: Reader<'a>,
@@ -125,8 +125,8 @@ impl<'a> Iterator for HeaderIter<'a> {
 /// Appends headers in the form of `req.hdrs_bin`, which HAProxy 3.4's `set-headers-bin` and `add-headers-bin` take:
 /// [`Actions::set_headers`](crate::Actions::set_headers) sets a variable for them.
 ///
-/// HAProxy puts such headers into the message as they are. A CR LF in a value would begin a header, or a request, of its own
-/// towards the server, so names and values are checked here.
+/// HAProxy inserts such headers unchecked. A CR LF in a value would inject a header, or a request, so names and values are
+/// validated here.
 ///
 /// ```
 /// use spop_core::wire::{Headers, put_headers};
@@ -141,7 +141,7 @@ impl<'a> Iterator for HeaderIter<'a> {
 /// ```
 ///
 /// # Errors
-/// Names the first header that cannot be, and says why. Nothing is appended.
+/// [`HeaderError`] names the first header that HTTP does not allow. Nothing is appended.
 pub fn put_headers(
     out: &mut (impl Sink + ?Sized),
     headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
@@ -150,7 +150,7 @@ pub fn put_headers(
     Ok(())
 }
 
-/// The list of [`put_headers`], whole, so that an error leaves nothing behind.
+/// The encoded list of [`put_headers`].
 pub(crate) fn encode_headers(
     headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
 ) -> Result<Vec<u8>, HeaderError> {
@@ -169,7 +169,7 @@ pub(crate) fn encode_headers(
     Ok(list)
 }
 
-/// Names of headers alone, and an empty name for the end: what `del-headers-bin` takes.
+/// Encodes names only, ended by an empty one: the form of `del-headers-bin`.
 pub(crate) fn encode_header_names(
     names: impl IntoIterator<Item = impl AsRef<[u8]>>,
 ) -> Result<Vec<u8>, HeaderError> {
@@ -190,25 +190,25 @@ fn check_name(name: &[u8]) -> Result<(), HeaderError> {
     if name.iter().all(token) { Ok(()) } else { Err(HeaderError::Name(name.escape_ascii().to_string())) }
 }
 
-/// A header that HAProxy must not be given: its name or its value is none of HTTP's (RFC 9110, section 5).
+/// A header whose name or value HTTP does not allow (RFC 9110, section 5).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// Its name is empty, which would end the list.
+    /// The name is empty, which would end the list.
     #[error("a header has no name")]
     NoName,
-    /// Its name has a character that no token has.
+    /// The name has a character that is not allowed in a token.
     #[error("header \"{0}\": a name has letters, digits and !#$%&'*+-.^_`|~ only")]
     Name(String),
-    /// Its value has a CR, LF or NUL.
+    /// The value has a CR, LF or NUL.
     #[error("header \"{name}\": byte {at} of its value is {}; CR, LF and NUL are not allowed", byte.escape_ascii())]
     #[non_exhaustive]
     Value {
-        /// The header's name.
+        /// The name of the header.
         name: String,
         /// The byte.
         byte: u8,
-        /// Where it stands in the value, from 0.
+        /// Its position in the value, from 0.
         at: usize,
     },
 }

@@ -3,14 +3,14 @@
 use super::{Reader, Sink, ToValue, Value, put_string};
 use crate::{DecodeError, wire::Malformed};
 
-/// A list of names and values whose encoding was checked, so that going through it cannot fail.
+/// A validated list of names and values. Iteration cannot fail.
 #[derive(Clone, Copy, Debug)]
 pub struct KvList<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> KvList<'a> {
-    /// Checks that `bytes` is a list from its first byte to its last.
+    /// Validates `bytes` as a list.
     ///
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
@@ -42,7 +42,7 @@ impl<'a> IntoIterator for &KvList<'a> {
     }
 }
 
-/// Goes through a [`KvList`].
+/// An iterator over a [`KvList`].
 #[derive(Clone, Debug)]
 pub struct KvIter<'a> {
     reader: Reader<'a>,

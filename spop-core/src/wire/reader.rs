@@ -1,4 +1,4 @@
-//! A cursor over bytes of the peer: every step is checked, nothing is copied.
+//! A cursor over received bytes. Every read is bounds-checked; nothing is copied.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,9 +8,9 @@ use crate::{
     wire::{Malformed, Piece},
 };
 
-/// Takes values from the front of a slice.
+/// Reads values from the front of a slice.
 ///
-/// After an error the reader stands where the fault was noticed.
+/// After an error the position is that of the fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -22,7 +22,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// How many bytes are left.
+    /// The number of unread bytes.
     pub const fn len(&self) -> usize {
         self.rest.len()
     }
@@ -32,12 +32,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// What was not read yet.
+    /// The unread bytes.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Says where in the `whole` data this reader came to a stop, and why.
+    /// The error with its position in the `whole` data.
     pub(crate) fn error(&self, whole: &[u8], what: Malformed) -> DecodeError {
         DecodeError { what, offset: whole.len() - self.rest.len() }
     }
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     /// The next byte.
     ///
     /// # Errors
-    /// [`Malformed::Truncated`] when none is left; `what` names what it belongs to.
+    /// [`Malformed::Truncated`] if none is left; `what` names the item it belongs to.
     #[inline]
     pub fn byte(&mut self, what: Piece) -> Result<u8, Malformed> {
         let (&first, rest) = self.rest.split_first().ok_or(Malformed::Truncated(what))?;
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     /// The next `N` bytes.
     ///
     /// # Errors
-    /// [`Malformed::Truncated`] when fewer are left; `what` names what they belong to.
+    /// [`Malformed::Truncated`] if fewer are left; `what` names the item they belong to.
     #[inline]
     pub fn array<const N: usize>(&mut self, what: Piece) -> Result<[u8; N], Malformed> {
         let (&first, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated(what))?;
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     /// A variable-length integer.
     ///
     /// # Errors
-    /// [`Malformed::Truncated`], or [`Malformed::VarintTooLong`] when it exceeds 64 bits.
+    /// [`Malformed::Truncated`], or [`Malformed::VarintTooLong`] if it exceeds 64 bits.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         match self.rest {
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is wrong with the varint that comes next. The reader moves to where the fault is.
+    /// The fault of the malformed varint that comes next. Moves the position there.
     #[cold]
     fn varint_fault(&mut self) -> Malformed {
         let too_long = self.rest.get(VARINT_MAX..);
@@ -93,10 +93,10 @@ impl<'a> Reader<'a> {
         if too_long.is_some() { Malformed::VarintTooLong } else { Malformed::Truncated(Piece::Varint) }
     }
 
-    /// A STRING: a length and as many bytes, of any content.
+    /// A STRING without its type byte: a length and that many bytes, of any content.
     ///
     /// # Errors
-    /// [`Malformed`] when the length is no varint or exceeds what is left.
+    /// [`Malformed`] if the length is malformed or exceeds the unread bytes.
     #[inline]
     pub fn string(&mut self) -> Result<&'a [u8], Malformed> {
         self.counted(Piece::String)
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     /// A typed value.
     ///
     /// # Errors
-    /// [`Malformed`] when the type is reserved, a 32-bit integer is out of its range, or the data ends in it.
+    /// [`Malformed`] if the type is reserved, a 32-bit integer is out of range, or the value is truncated.
     #[expect(
         clippy::inline_always,
         reason = "a value that passes through memory costs more than taking it apart"
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
             0 => Value::Null,
             1 => Value::Bool(head & 0x10 != 0),
             2 => {
-                // A negative number travels as its 64-bit two's complement.
+                // A negative number is encoded as its 64-bit two's complement.
                 let wide = self.varint()?.cast_signed();
                 Value::Int32(i32::try_from(wide).map_err(|_| Malformed::Int32OutOfRange)?)
             }

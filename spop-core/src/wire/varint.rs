@@ -1,14 +1,14 @@
 //! The variable-length integers of HAProxy's peers protocol.
 //!
-//! Each number has exactly one encoding: every continuation byte counts on from where the shorter forms end, so there is
-//! no longer form of a small number to accept or refuse.
+//! Each number has exactly one encoding: each further byte continues where the range of the shorter forms ends, so there
+//! are no overlong forms.
 
 use super::Sink;
 
-/// The longest encoding, that of `u64::MAX`.
+/// The length of the longest encoding, that of `u64::MAX`, in bytes.
 pub const VARINT_MAX: usize = 10;
 
-/// How many bytes `value` takes.
+/// The length of the encoding of `value`, in bytes.
 pub const fn varint_len(value: u64) -> usize {
     if value < 240 {
         return 1;
@@ -42,9 +42,9 @@ fn put_long_varint(out: &mut (impl Sink + ?Sized), value: u64) {
     out.put(&[rest as u8]);
 }
 
-/// The number at the front of `data` that takes more than one byte, and how many it takes; 0 of them when there is none.
+/// The varint of two or more bytes at the front of `data`, and its length; the length is 0 if it is malformed.
 ///
-/// Identifiers and lengths rarely take more than four, and those are read without a loop.
+/// Varints of up to four bytes, which nearly all identifiers and lengths are, are read without a loop.
 #[inline]
 pub(super) fn long_varint(data: &[u8]) -> (u64, usize) {
     if let [first, second, third, fourth, ..] = *data {
@@ -67,7 +67,7 @@ fn any_long_varint(data: &[u8]) -> (u64, usize) {
     let mut value = u64::from(*first);
     let mut shift = 4;
     for (taken, byte) in rest.iter().take(VARINT_MAX - 1).enumerate() {
-        // The tenth byte lands at bit 60: only its low bits fit, and a continuation bit never does.
+        // The tenth byte adds at bit 60: only its low bits fit in 64 bits, a continuation bit does not.
         let part = u64::from(*byte);
         let Some(sum) = value.checked_add(part << shift) else { break };
         if shift == 60 && part > 15 {
@@ -82,18 +82,18 @@ fn any_long_varint(data: &[u8]) -> (u64, usize) {
     (0, 0)
 }
 
-/// A varint of up to five bytes, the first of them lowest, and how many there are: a HAProxy that counts ten thousand
-/// streams a second comes to five within an hour, and to six after five days.
+/// A varint of up to five bytes, the first one lowest, and its length. With ten thousand streams per second, the stream
+/// number of HAProxy reaches five bytes within an hour, and six after five days.
 #[inline]
 pub(crate) const fn short_varint(value: u64) -> Option<(u64, u32)> {
     if value < 240 {
         return Some((value, 1));
     }
-    // Six bytes begin here.
+    // Larger numbers take six bytes.
     if value >= 4_328_786_160 {
         return None;
     }
-    // Straight on, because a loop costs three times as much.
+    // Unrolled: a loop costs three times as much.
     let first = value & 0xff | 0xf0;
     let second = (value - 240) >> 4;
     if second < 128 {
@@ -112,8 +112,7 @@ pub(crate) const fn short_varint(value: u64) -> Option<(u64, u32)> {
     Some((bytes | (fourth & 0x7f | 0x80) << 24 | ((fourth - 128) >> 7) << 32, 5))
 }
 
-/// The varint whose bytes these begin with, the first of them lowest, and how many there are of it; unless there are more
-/// than five.
+/// The varint at the front of these bytes, the first one lowest, and its length; `None` if it is longer than five bytes.
 #[inline]
 pub(crate) const fn read_short_varint(bytes: u64) -> Option<(u64, u32)> {
     let first = bytes & 0xff;
