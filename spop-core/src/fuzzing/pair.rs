@@ -9,7 +9,7 @@ use crate::{
     engine::{EngineError, NotifyId},
     frame::{Capabilities, Ids},
     link::{CloseReason, Side},
-    testing::{Conditions, Cuts, Outcome, Pair, Reply},
+    testing::{Conditions, Cuts, Decision, Outcome, Pair},
     wire::Reader,
 };
 
@@ -233,20 +233,20 @@ pub fn question(answer: &[u32], size: usize) -> MessageList {
 const GARBLED: Status = Status(900);
 
 /// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
-pub fn handler(notify: &Notify) -> Reply {
+pub fn handler(notify: &Notify) -> Decision {
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
     let args = notify.messages().get("echo").into_iter().flat_map(|message| message.args());
     let numbers: Vec<_> = args.filter_map(|(_, value)| integer(value)).collect();
-    let [kind, size, micros] = numbers[..] else { return Reply::Disconnect(GARBLED) };
+    let [kind, size, micros] = numbers[..] else { return Decision::Disconnect(GARBLED) };
     let mut actions = Actions::new();
     actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; size as usize]));
     match kind {
-        0 => Reply::Now(actions),
-        1 => Reply::After(Duration::from_micros(micros.into()), actions),
-        2 => Reply::Never,
-        3 => Reply::Fail,
-        4 => Reply::Abort,
-        _ => Reply::Disconnect(Status(kind)),
+        0 => Decision::Now(actions),
+        1 => Decision::After(Duration::from_micros(micros.into()), actions),
+        2 => Decision::Never,
+        3 => Decision::Fail,
+        4 => Decision::Abort,
+        _ => Decision::Disconnect(Status(kind)),
     }
 }
 

@@ -1,28 +1,29 @@
-//! What a driver does for a reactor, for both of them.
+//! The drivers of both reactors.
 
 use core::mem;
 
-use super::{End, Outcome, Pair, Reply, wire::Arrival};
+use super::{Decision, End, Outcome, Pair, wire::Arrival};
 use crate::{
     Action, EngineAction, Interest, Notify, Settled, Ticket, Timestamp,
     link::{Progress, Timer},
 };
 
-impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
-    /// Does what can be done now, and lets time pass up to the next event. False when there is none, or none up to `until`.
+impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
+    /// Does all I/O that is possible now, or else advances the time to the next event. False if there is no event (up to
+    /// `until`).
     pub(super) fn advance(&mut self, until: Option<Timestamp>) -> bool {
         let mut worked = false;
         loop {
             let broke = self.break_if_lost();
             let engine = self.engine_turn();
             let agent = self.agent_turn();
-            // A write may have been the one that breaks it.
+            // Again: a write may have broken the connection.
             if !broke && !engine && !agent && !self.break_if_lost() {
                 break;
             }
             worked = true;
             if self.engine.in_flight() == 0 && self.session.is_some() && until.is_none() {
-                // Whoever runs may want to see this moment.
+                // Return to the caller while no request is in flight.
                 break;
             }
         }
@@ -50,14 +51,14 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             timer(&self.agent_end, self.agent.deadline()),
             arrival(&self.engine_end, &self.agent_end, self.engine.interest().read),
             arrival(&self.agent_end, &self.engine_end, self.agent.interest().read),
-            self.replies.keys().next().map(|(at, _)| *at),
+            self.decisions.keys().next().map(|(at, _)| *at),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Serves timers and gives the answers that are due.
+    /// Fires due timers and gives due answers.
     fn fire(&mut self) {
         let due = |deadline: Option<(Timestamp, Timer)>, now| deadline.is_some_and(|(at, _)| at <= now);
         let mut more = !self.engine_end.closed && due(self.engine.deadline(), self.now);
@@ -70,15 +71,15 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             let action = self.agent.on_timeout(self.now);
             more = self.on_agent(action);
         }
-        while let Some(entry) = self.replies.first_entry()
+        while let Some(entry) = self.decisions.first_entry()
             && entry.key().0 <= self.now
         {
-            let (ticket, reply) = entry.remove();
-            self.reply(ticket, reply);
+            let (ticket, decision) = entry.remove();
+            self.decide(ticket, decision);
         }
     }
 
-    /// Tells both sides that the connection broke, once; says whether it did.
+    /// If the connection broke, reports it to both sides, once. True if it did so now.
     fn break_if_lost(&mut self) -> bool {
         if !self.engine_end.out.is_lost() && !self.agent_end.out.is_lost() {
             return false;
@@ -96,7 +97,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         engine || agent
     }
 
-    /// Writes, shuts, closes and reads for the engine; says whether anything was done.
+    /// Writes, shuts, closes and reads for the engine. True if there was anything to do.
     fn engine_turn(&mut self) -> bool {
         if self.engine_end.closed {
             return false;
@@ -120,7 +121,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         worked |= close(&mut self.engine_end, interest, self.now);
         if interest.resume {
             worked = true;
-            self.hear_engine();
+            self.feed_engine();
         }
         if interest.read && !self.engine_end.eof {
             let inbox = &mut self.engine_end.inbox;
@@ -129,7 +130,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
                 arrival => {
                     worked = true;
                     self.engine_end.eof = arrival == Arrival::Eof;
-                    self.hear_engine();
+                    self.feed_engine();
                 }
             }
         }
@@ -160,7 +161,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         worked |= close(&mut self.agent_end, interest, self.now);
         if interest.resume {
             worked = true;
-            self.hear_agent();
+            self.feed_agent();
         }
         if interest.read && !self.agent_end.eof {
             let inbox = &mut self.agent_end.inbox;
@@ -176,24 +177,24 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
                     worked = true;
                     self.agent_end.blocked = false;
                     self.agent_end.eof = arrival == Arrival::Eof;
-                    self.hear_agent();
+                    self.feed_agent();
                 }
             }
         }
         worked
     }
 
-    /// Collects what follows from a decision.
+    /// Collects the actions that follow from a decision.
     pub(super) fn resume(&mut self) {
         if self.engine.interest().resume && !self.engine_end.closed {
-            self.hear_engine();
+            self.feed_engine();
         }
         if self.agent.interest().resume && !self.agent_end.closed {
-            self.hear_agent();
+            self.feed_agent();
         }
     }
 
-    fn hear_engine(&mut self) {
+    fn feed_engine(&mut self) {
         let mut inbox = mem::take(&mut self.engine_end.inbox);
         let (engine, now) = (&mut self.engine, self.now);
         let mut action = if self.engine_end.eof {
@@ -207,7 +208,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         self.engine_end.inbox = inbox;
     }
 
-    fn hear_agent(&mut self) {
+    fn feed_agent(&mut self) {
         let mut inbox = mem::take(&mut self.agent_end.inbox);
         let (agent, now) = (&mut self.agent, self.now);
         let mut action = if self.agent_end.eof {
@@ -221,7 +222,7 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         self.agent_end.inbox = inbox;
     }
 
-    /// Carries out what the engine says; false when there is nothing more to be done with its input.
+    /// Carries out an action of the engine. False if its input needs no more calls.
     pub(super) fn on_engine(&mut self, action: EngineAction<'_>) -> bool {
         match action {
             EngineAction::SendFrames | EngineAction::WantBytes { .. } => return false,
@@ -240,19 +241,19 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         true
     }
 
-    /// Carries out what the agent says; false when there is nothing more to be done with its input.
+    /// Carries out an action of the agent. False if its input needs no more calls.
     pub(super) fn on_agent(&mut self, action: Action<'_>) -> bool {
         match action {
             Action::SendFrames | Action::WantBytes { .. } | Action::Paused => return false,
             Action::RunMessages(notify) => {
                 self.counts.asked += 1;
-                let reply = (self.handler)(&notify);
-                if let Reply::After(time, actions) = reply {
-                    let at = (self.now + time, self.replied);
-                    self.replied += 1;
-                    self.replies.insert(at, (notify.ticket, Reply::Now(actions)));
+                let decision = (self.handler)(&notify);
+                if let Decision::After(time, actions) = decision {
+                    let at = (self.now + time, self.deferred);
+                    self.deferred += 1;
+                    self.decisions.insert(at, (notify.ticket, Decision::Now(actions)));
                 } else {
-                    self.reply(notify.ticket, reply);
+                    self.decide(notify.ticket, decision);
                 }
             }
             Action::AbortFragment(_) => self.counts.aborted += 1,
@@ -274,19 +275,19 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         true
     }
 
-    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+    fn decide(&mut self, ticket: Ticket, decision: Decision) {
         self.agent_end.blocked = false;
-        let settled = match reply {
-            Reply::Now(actions) | Reply::After(_, actions) => {
+        let settled = match decision {
+            Decision::Now(actions) | Decision::After(_, actions) => {
                 self.agent.acknowledge(self.now, ticket, &actions)
             }
-            Reply::Abort => self.agent.abort_answer(self.now, ticket),
-            Reply::Fail => self.agent.fail(self.now, ticket),
-            Reply::Disconnect(status) => {
-                self.agent.disconnect(self.now, status, "as the handler wants it");
+            Decision::Abort => self.agent.abort_answer(self.now, ticket),
+            Decision::Fail => self.agent.fail(self.now, ticket),
+            Decision::Disconnect(status) => {
+                self.agent.disconnect(self.now, status, "the handler disconnects");
                 Ok(Settled::Dropped)
             }
-            Reply::Never => return,
+            Decision::Never => return,
         };
         let settled = settled.or_else(|error| {
             self.counts.refused += 1;
@@ -299,11 +300,11 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
     }
 }
 
-/// What a report amounts to that cannot be wrong: bytes leave and sides are shut as the reactors say.
+/// In place of a `Misuse`, which cannot occur: bytes are sent and sides are shut only as the reactors ask.
 const NO_ACTION: Action<'static> = Action::WantBytes { at_least: 1 };
 const NO_ENGINE_ACTION: EngineAction<'static> = EngineAction::WantBytes { at_least: 1 };
 
-/// Closes an end that is to be closed: its peer sees the end of its input.
+/// Closes an end if its reactor asks for it: its peer reads EOF.
 fn close(end: &mut End, interest: Interest, now: Timestamp) -> bool {
     if interest.close {
         end.closed = true;

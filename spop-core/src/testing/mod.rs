@@ -1,15 +1,15 @@
-//! An engine and an agent, joined by a connection that exists only in memory and in virtual time.
+//! An engine and an agent, connected in memory and in virtual time.
 //!
-//! For the tests of agents: the whole protocol runs, from either generation of HAProxy, over a connection as slow, cut up
-//! and unreliable as wanted, without sockets, threads or waiting: built for release, thousands of exchanges take a
-//! millisecond. The same seed gives the same run. A handler is tested like this:
+//! For tests of handlers and agents: the complete protocol, with the profile of any version of HAProxy, over a connection with
+//! any latency, bandwidth, segmentation and loss. There are no sockets, threads or sleeps: in a release build, thousands of
+//! requests take a millisecond. A run is reproducible: it depends on the seed only. A test of a handler:
 //!
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
 //! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
 //! use spop_core::haproxy::{Sample, VarRules};
 //!
-//! // The handler under test. Any closure that takes a NOTIFY and returns a `Reply` will do.
+//! // The handler under test: any closure from a NOTIFY to a `Decision`.
 //! let routes = Routes::new().on("check-ip", |message, actions| {
 //!     let ip: IpAddr = message.arg("ip")?;
 //!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
@@ -23,7 +23,7 @@
 //! question.message("check-ip").arg("ip", Ipv4Addr::LOCALHOST);
 //! let outcome = pair.ask(&question)?;
 //!
-//! // What the agent answers, and what HAProxy makes of it: `var(sess.iprep.ip_score)` in its rules.
+//! // The agent's answer, and the variable that HAProxy sets: `var(sess.iprep.ip_score)` in its rules.
 //! assert_eq!(outcome.sentence(), "set sess ip_score=int32:100");
 //! let vars = outcome.vars(&VarRules::new("iprep"));
 //! assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(100)));
@@ -58,15 +58,15 @@ use crate::{
     notation::{self, print},
 };
 
-pub use outcome::{Counts, Outcome, Reply};
+pub use outcome::{Counts, Decision, Outcome};
 pub use transcript::Inbox;
 use wire::Wire;
 pub use wire::{Conditions, Cuts};
 
-/// An engine and an agent, and the connection between them.
+/// An engine, an agent, and the connection between them.
 ///
-/// Nothing happens but in [`ask`](Self::ask) and the methods whose names begin with `run_`; they let the virtual time pass
-/// from one event to the next.
+/// Only [`ask`](Self::ask) and the methods that begin with `run_` process events; they advance the virtual time from one event
+/// to the next.
 #[derive(Debug)]
 pub struct Pair<H> {
     now: Timestamp,
@@ -75,9 +75,9 @@ pub struct Pair<H> {
     handler: H,
     engine_end: End,
     agent_end: End,
-    /// Answers that are given later, in the order of their time.
-    replies: BTreeMap<(Timestamp, u64), (Ticket, Reply)>,
-    replied: u64,
+    /// Deferred answers, by the time at which they are due.
+    decisions: BTreeMap<(Timestamp, u64), (Ticket, Decision)>,
+    deferred: u64,
     refuses: Refuses,
     outcomes: Vec<(NotifyId, Outcome)>,
     session: Option<Session>,
@@ -86,7 +86,7 @@ pub struct Pair<H> {
     counts: Counts,
 }
 
-/// Whether the agent refuses a payload by what has arrived of it.
+/// Decides whether the agent refuses a payload, from the part that has arrived.
 #[derive(Default)]
 struct Refuses(Option<Box<Refusal>>);
 
@@ -98,37 +98,37 @@ impl fmt::Debug for Refuses {
     }
 }
 
-/// One end of the connection, and what leaves it.
+/// One end of the connection, and its outgoing direction.
 #[derive(Debug, Default)]
 struct End {
     inbox: Inbox,
     out: Wire,
-    /// The other side's end was noticed.
+    /// EOF was read.
     eof: bool,
-    /// It was noticed that nothing more is there to be read.
+    /// The last read would have blocked, and this was reported.
     blocked: bool,
     /// This side has closed.
     closed: bool,
 }
 
-impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
-    /// An engine and an agent, and what the agent makes of each NOTIFY. The connection is instant and whole.
+impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
+    /// An engine, and an agent with this handler, over a connection without latency, loss or segmentation.
     ///
     /// # Panics
-    /// A configuration that cannot work is the test's mistake: it panics with the [`ConfigError`](crate::config::ConfigError).
+    /// If a configuration is invalid, with the [`ConfigError`](crate::config::ConfigError).
     #[track_caller]
     pub fn new(engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         Self::with(Conditions::default(), engine, agent, handler)
     }
 
-    /// As [`new`](Self::new), over a connection like this in both directions.
+    /// As [`new`](Self::new), with these conditions in both directions.
     ///
     /// # Panics
-    /// As that.
+    /// As [`new`](Self::new).
     #[track_caller]
     pub fn with(conditions: Conditions, engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         let now = Timestamp::ZERO;
-        let (engine, agent) = (can_work("engine", engine.checked()), can_work("agent", agent.checked()));
+        let (engine, agent) = (valid("engine", engine.checked()), valid("agent", agent.checked()));
         Self {
             now,
             engine: EngineReactor::new(Arc::new(engine), ConnectionId(0), now),
@@ -136,8 +136,8 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
             handler,
             engine_end: End { out: Wire::new(conditions.clone(), 0), ..End::default() },
             agent_end: End { out: Wire::new(conditions, 1), ..End::default() },
-            replies: BTreeMap::new(),
-            replied: 0,
+            decisions: BTreeMap::new(),
+            deferred: 0,
             refuses: Refuses::default(),
             outcomes: Vec::new(),
             session: None,
@@ -147,14 +147,14 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         }
     }
 
-    /// What the agent sends goes over a connection like this.
+    /// Sets the conditions of the direction from the agent to the engine.
     #[must_use]
     pub fn with_way_back(mut self, conditions: Conditions) -> Self {
         self.agent_end.out = Wire::new(conditions, 1);
         self
     }
 
-    /// Has the agent look at payloads while they arrive in fragments, and refuse those that `refuses` says. It needs
+    /// Makes the agent refuse fragmented payloads while they arrive, if `refuses` returns true for the part so far. Requires
     /// [`AgentConfig::watch_fragments`].
     #[must_use]
     pub fn refusing(mut self, refuses: impl FnMut(Partial<'_>) -> bool + 'static) -> Self {
@@ -162,10 +162,10 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         self
     }
 
-    /// Asks one thing, and waits for what comes of it.
+    /// Sends one request, and runs until its outcome.
     ///
     /// # Errors
-    /// [`NotifyError`] when it cannot be asked.
+    /// [`NotifyError`] if it cannot be sent.
     pub fn ask(&mut self, messages: &MessageList) -> Result<Outcome, NotifyError> {
         self.run_handshake();
         let id = self.notify(None, messages)?;
@@ -174,81 +174,80 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         Ok(index.map_or(Outcome::Waiting, |index| self.outcomes.remove(index).1))
     }
 
-    /// Has the engine ask, as [`EngineReactor::notify`] does.
+    /// Sends a request, as [`EngineReactor::notify`].
     ///
     /// # Errors
-    /// As that.
+    /// As [`EngineReactor::notify`].
     pub fn notify(&mut self, ids: Option<Ids>, messages: &MessageList) -> Result<NotifyId, NotifyError> {
         self.engine.notify(self.now, ids, messages)
     }
 
-    /// Has the engine send this payload, as [`EngineReactor::notify_raw`] does.
+    /// Sends a request with this payload, as [`EngineReactor::notify_raw`].
     ///
     /// # Errors
-    /// As that.
+    /// As [`EngineReactor::notify_raw`].
     pub fn notify_raw(&mut self, ids: Option<Ids>, payload: &[u8]) -> Result<NotifyId, NotifyError> {
         self.engine.notify_raw(self.now, ids, payload)
     }
 
-    /// Runs until there is a session, or none to be had; says whether there is.
+    /// Runs until the session is established or the connection has ended. True if there is a session.
     pub fn run_handshake(&mut self) -> bool {
         while self.session.is_none() && self.ended.is_none() && self.advance(None) {}
         self.session.is_some()
     }
 
-    /// Runs until every request has ended, or nothing more can happen.
+    /// Runs until no request is in flight, or no event is left.
     pub fn run_until_settled(&mut self) {
         while self.engine.in_flight() > 0 && self.advance(None) {}
     }
 
-    /// Runs for this long.
+    /// Runs for this time.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.now + time;
         while self.advance(Some(until)) {}
         self.now = until;
     }
 
-    /// Runs until nothing more can happen: both sides have closed, or wait for each other without a timeout.
+    /// Runs until no event is left: both sides have closed, or wait for each other without a timeout.
     pub fn run_to_the_end(&mut self) {
         while self.advance(None) {}
     }
 
-    /// Has the agent finish what it owes and disconnect.
+    /// Drains the agent: it answers what is in flight and disconnects.
     pub fn drain_agent(&mut self) {
         self.agent.drain(self.now);
         self.agent_end.blocked = false;
     }
 
-    /// Has the agent disconnect at once.
+    /// Disconnects the agent at once.
     pub fn disconnect_agent(&mut self, status: Status, message: &str) {
         self.agent.disconnect(self.now, status, message);
         self.resume();
     }
 
-    /// Has the engine finish what waits and disconnect.
+    /// Drains the engine: it awaits the answers in flight and disconnects.
     pub fn drain_engine(&mut self) {
         self.engine.drain(self.now);
         self.resume();
     }
 
-    /// Has the engine disconnect at once.
+    /// Disconnects the engine at once.
     pub fn disconnect_engine(&mut self, status: Status) {
         self.engine.disconnect(self.now, status);
         self.resume();
     }
 
-    /// Has a side send what its reactor never would: a frame as the [notation] writes it, behind what the
-    /// reactor has sent so far.
+    /// Injects a frame, in the [notation], behind the bytes that the sender's reactor has sent so far.
     ///
     /// # Errors
-    /// When that is no frame.
+    /// If the line does not parse.
     pub fn say(&mut self, sender: Side, line: &str) -> Result<(), notation::ParseError> {
         let bytes = notation::parse_bytes(line)?;
         self.say_raw(sender, &bytes);
         Ok(())
     }
 
-    /// As [`say`](Self::say), with bytes that need not be a frame.
+    /// As [`say`](Self::say), with any bytes.
     pub fn say_raw(&mut self, sender: Side, bytes: &[u8]) {
         let now = self.now;
         self.end_mut(sender).out.put(now, bytes);
@@ -261,12 +260,12 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
         }
     }
 
-    /// Breaks the connection when this side has sent so many bytes in all.
+    /// Breaks the connection once this side has sent this many bytes in all.
     pub fn lose_after(&mut self, sender: Side, bytes: u64) {
         self.end_mut(sender).out.lose_after(bytes);
     }
 
-    /// Shuts the write side of one end behind the back of its reactor: its peer sees the end of its input.
+    /// Shuts the write side of one end without its reactor: the peer reads EOF.
     pub fn half_close(&mut self, sender: Side) {
         let now = self.now;
         self.end_mut(sender).out.shut(now);
@@ -282,13 +281,13 @@ impl<H: FnMut(&Notify<'_>) -> Reply> Pair<H> {
 
 #[track_caller]
 #[expect(clippy::panic, reason = "a test with a configuration like this has no other way to go on")]
-fn can_work<C>(whose: &str, checked: Result<Checked<C>, ConfigError>) -> Checked<C> {
+fn valid<C>(whose: &str, checked: Result<Checked<C>, ConfigError>) -> Checked<C> {
     checked.unwrap_or_else(|error| panic!("the configuration of the {whose}: {error}"))
 }
 
-/// What has become of it.
+/// The state and the results.
 impl<H> Pair<H> {
-    /// The time it is.
+    /// The virtual time.
     pub const fn now(&self) -> Timestamp {
         self.now
     }
@@ -303,17 +302,17 @@ impl<H> Pair<H> {
         &self.agent
     }
 
-    /// The session, once there is one.
+    /// The session, once it is established.
     pub const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
 
-    /// The end of the session, as the engine saw it.
+    /// The end of the session, as the engine reported it.
     pub const fn engine_ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
     }
 
-    /// The end of the session, as the agent saw it.
+    /// The end of the session, as the agent reported it.
     pub const fn agent_closed(&self) -> Option<&Closed> {
         self.closed.as_ref()
     }
@@ -323,22 +322,22 @@ impl<H> Pair<H> {
         self.engine_end.closed && self.agent_end.closed
     }
 
-    /// The requests that have ended, in that order, and how.
+    /// The requests that have ended, in the order of their ends, with their outcomes.
     pub fn outcomes(&self) -> &[(NotifyId, Outcome)] {
         &self.outcomes
     }
 
-    /// As [`outcomes`](Self::outcomes), and forgets them.
+    /// As [`outcomes`](Self::outcomes), and removes them.
     pub fn take_outcomes(&mut self) -> impl ExactSizeIterator<Item = (NotifyId, Outcome)> + '_ {
         self.outcomes.drain(..)
     }
 
-    /// How often what happened.
+    /// Counts of events.
     pub const fn counts(&self) -> Counts {
         Counts { forgotten: self.agent.dropped_tickets(), ..self.counts }
     }
 
-    /// All bytes that a side has sent. Empty unless [`Conditions::record`] is set.
+    /// The bytes that a side has sent. Empty unless [`Conditions::record`] is set.
     pub fn sent_by(&self, side: Side) -> &[u8] {
         match side {
             Side::Engine => self.engine_end.out.recorded(),
@@ -346,7 +345,7 @@ impl<H> Pair<H> {
         }
     }
 
-    /// The frames that a side has sent whole, as sentences. Empty unless [`Conditions::record`] is set.
+    /// The complete frames that a side has sent, in the notation. Empty unless [`Conditions::record`] is set.
     pub fn sentences_of(&self, side: Side) -> Vec<String> {
         let mut rest = self.sent_by(side);
         let mut sentences = Vec::new();

@@ -1,4 +1,4 @@
-//! What the agent is to do with a NOTIFY, and what becomes of it.
+//! The decision of an agent under test, and the outcome of a request.
 
 use alloc::string::{String, ToString};
 use core::time::Duration;
@@ -11,26 +11,26 @@ use crate::{
     notation::print,
 };
 
-/// What the agent does with a NOTIFY.
+/// The decision of the agent's handler about a NOTIFY.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Reply {
-    /// Answers at once.
+pub enum Decision {
+    /// Acknowledge at once.
     Now(Actions),
-    /// Answers after this time.
+    /// Acknowledge after this time.
     After(Duration, Actions),
-    /// Never answers.
+    /// Never answer: keep the ticket.
     Never,
-    /// Says that it has no answer.
+    /// [`AgentReactor::fail`](crate::AgentReactor::fail): apply the configured `on_failure`.
     Fail,
-    /// Refuses to answer.
+    /// [`AgentReactor::abort_answer`](crate::AgentReactor::abort_answer): answer with ABORT.
     Abort,
-    /// Disconnects.
+    /// Disconnect with this status.
     Disconnect(Status),
 }
 
-/// What a handler of an adapter, or [`Routes`](crate::agent::Routes), says.
-impl<T: Into<crate::agent::Reply>> From<T> for Reply {
+/// The reply of a handler of an adapter, or of [`Routes`](crate::agent::Routes).
+impl<T: Into<crate::agent::Reply>> From<T> for Decision {
     fn from(reply: T) -> Self {
         match reply.into() {
             crate::agent::Reply::Ack(actions) => Self::Now(actions),
@@ -40,15 +40,15 @@ impl<T: Into<crate::agent::Reply>> From<T> for Reply {
     }
 }
 
-/// What has become of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The agent has answered.
+    /// The agent answered.
     Answered(Answer<'static>),
-    /// It failed.
+    /// The request failed.
     Failed(EngineError),
-    /// It waits, and nothing that could end it will happen.
+    /// The request is in flight, and no event is left that could end it.
     Waiting,
 }
 
@@ -66,18 +66,17 @@ impl Outcome {
         }
     }
 
-    /// The variables that HAProxy has after this answer, if it had none before: what production sets. A name that HAProxy drops
-    /// is not there. A request that failed or waits sets nothing (but see
-    /// [`AgentSection::set_on_error`](crate::haproxy::AgentSection::set_on_error)).
+    /// The variables that HAProxy sets from this answer, without those that it drops. A request that failed or is in flight
+    /// sets none (but see [`AgentSection::set_on_error`](crate::haproxy::AgentSection::set_on_error)).
     ///
     /// ```
     /// use spop_core::{Actions, AgentConfig, EngineConfig, MessageList, Scope};
-    /// use spop_core::{haproxy::{Sample, VarRules}, testing::{Pair, Reply}};
+    /// use spop_core::{haproxy::{Sample, VarRules}, testing::{Pair, Decision}};
     ///
     /// let mut pair = Pair::new(EngineConfig::haproxy_3_1(), AgentConfig::default(), |_| {
     ///     let mut actions = Actions::new();
     ///     actions.set_var(Scope::Session, "ip_score", 77).set_var(Scope::Session, "ip-country", "nl");
-    ///     Reply::Now(actions)
+    ///     Decision::Now(actions)
     /// });
     /// let mut question = MessageList::new();
     /// question.message("check-ip");
@@ -85,7 +84,7 @@ impl Outcome {
     /// // `option var-prefix iprep`
     /// let vars = pair.ask(&question)?.vars(&VarRules::new("iprep"));
     /// assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(77)));
-    /// assert_eq!(vars.get("sess.iprep.ip-country"), None, "HAProxy takes no `-` in a name");
+    /// assert_eq!(vars.get("sess.iprep.ip-country"), None, "HAProxy allows no `-` in a name");
     /// # Ok::<(), spop_core::engine::NotifyError>(())
     /// ```
     pub fn vars(&self, rules: &VarRules) -> Vars {
@@ -96,32 +95,32 @@ impl Outcome {
         vars
     }
 
-    /// The error, of a request that failed.
+    /// The error of a request that failed.
     pub const fn error(&self) -> Option<EngineError> {
         if let Self::Failed(error) = self { Some(*error) } else { None }
     }
 }
 
-/// How often what happened.
+/// Counts of events in a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// NOTIFYs that reached the agent whole.
+    /// Complete NOTIFYs that the agent received.
     pub asked: u64,
-    /// Answers that the agent has queued.
+    /// Answers that the agent queued.
     pub queued: u64,
-    /// Answers that nobody waited for any more.
+    /// Answers to requests that had been cancelled or superseded, or whose session had ended.
     pub dropped: u64,
-    /// Answers that could not be sent as they were, and became failures.
+    /// Answers that could not be sent, and became failures.
     pub refused: u64,
-    /// NOTIFYs that needed no answer any more.
+    /// NOTIFYs that were cancelled.
     pub cancelled: u64,
-    /// Payloads in fragments that were dropped by the agent.
+    /// Fragmented payloads that were aborted.
     pub aborted: u64,
-    /// Tickets that the handler's side dropped without an answer, see
+    /// Tickets that were dropped without an answer, see
     /// [`AgentReactor::dropped_tickets`](crate::AgentReactor::dropped_tickets).
     pub forgotten: u64,
-    /// ACKs that answered nothing, with `async`.
+    /// ACKs that matched no request, with `async`.
     pub unclaimed: u64,
 }
 

@@ -6,23 +6,23 @@ use core::time::Duration;
 use super::Inbox;
 use crate::Timestamp;
 
-/// What the connection is like, in one direction or in both.
+/// The conditions of a connection, in one direction or in both.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Conditions {
-    /// How long a byte is under way. Default zero.
+    /// The time from a write to the read. Default zero.
     pub latency: Duration,
-    /// Bytes per second. Default unlimited.
+    /// The bandwidth in bytes per second. Default unlimited.
     pub bandwidth: Option<u64>,
-    /// In which pieces bytes arrive. Default whole.
+    /// How the bytes are cut into reads. Default whole.
     pub cuts: Cuts,
-    /// The connection breaks at some byte up to this one, as chance has it. Default never.
+    /// The connection breaks after a random number of bytes, up to this one. Default never.
     pub lost_within: Option<u64>,
-    /// How many bytes may be under way before a writer has to wait. Default 64 KiB.
+    /// The send buffer: the bytes in transit at which a write blocks. Default 64 KiB.
     pub buffer: usize,
-    /// What decides where chance does. Default 0.
+    /// The seed of all random choices. Default 0.
     pub seed: u64,
-    /// Keeps all bytes that were sent. Default false.
+    /// Records all bytes that were sent. Default false.
     pub record: bool,
 }
 
@@ -40,21 +40,21 @@ impl Default for Conditions {
     }
 }
 
-/// In which pieces bytes arrive.
+/// How bytes are cut into reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cuts {
-    /// All that is there, at once.
+    /// A read returns all bytes that have arrived.
     Whole,
-    /// Byte by byte.
+    /// A read returns one byte.
     Each,
-    /// At random places.
+    /// A read returns a random number of bytes.
     Random,
-    /// In pieces of these lengths, over and over. What has arrived by then may be less.
+    /// Reads return these lengths, in a cycle, or less if less has arrived.
     Lengths(Vec<usize>),
 }
 
-/// Numbers that look random and are the same each time.
+/// A reproducible random number generator.
 #[derive(Clone, Debug, Default)]
 struct Random(u64);
 
@@ -73,29 +73,29 @@ impl Random {
     }
 }
 
-/// What arrives.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// Nothing is there.
+    /// The read would block.
     Nothing,
     /// Bytes were added to the inbox.
     Bytes,
-    /// There are no more.
+    /// The end of the input.
     Eof,
 }
 
-/// Bytes under way in one direction.
+/// Bytes in transit in one direction.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     conditions: Conditions,
     random: Random,
-    /// How many pieces have arrived.
+    /// The number of reads so far.
     pieces: usize,
     bytes: Vec<u8>,
     head: usize,
-    /// How many bytes arrive when.
+    /// The times at which bytes arrive, and their number.
     segments: VecDeque<(Timestamp, usize)>,
-    /// When the last byte so far has left the sender.
+    /// When the sender has sent the last byte, at the given bandwidth.
     left: Timestamp,
     /// When the end arrives.
     end: Option<Timestamp>,
@@ -106,24 +106,24 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// A connection like this. Two directions with the same seed have not the same luck.
+    /// One direction with these conditions. `direction` gives the two directions different random numbers.
     pub(super) fn new(conditions: Conditions, direction: u64) -> Self {
         let mut random = Random(conditions.seed ^ direction << 63);
         let lose_at = conditions.lost_within.map(|most| random.next() % most.max(1));
         Self { conditions, random, lose_at, ..Self::default() }
     }
 
-    /// Takes what there is room for; returns how much.
+    /// Accepts as many bytes as the send buffer has room for, and returns their number.
     pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         if self.end.is_some() || self.lost {
-            // Nobody is there any more.
+            // The connection is closed or lost: the bytes are discarded.
             return bytes.len();
         }
         let room = self.conditions.buffer.max(1).saturating_sub(self.bytes.len() - self.head);
         self.put(now, bytes.get(..room).unwrap_or(bytes))
     }
 
-    /// Takes all of it that is not lost; returns how much.
+    /// Accepts all bytes up to the break of the connection, whatever the buffer, and returns their number.
     pub(super) fn put(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         let mut taken = if self.end.is_some() || self.lost { &[] } else { bytes };
         if let Some(lose_at) = self.lose_at {
@@ -158,7 +158,7 @@ impl Wire {
         taken.len()
     }
 
-    /// The sender will send no more.
+    /// The sender shuts its write side.
     pub(super) fn shut(&mut self, now: Timestamp) {
         let last = self.segments.back().map_or(now, |(at, _)| *at);
         self.end.get_or_insert(last.max(now));
@@ -181,12 +181,12 @@ impl Wire {
         &self.record
     }
 
-    /// When something more arrives.
+    /// The time of the next arrival.
     pub(super) fn next_arrival(&self) -> Option<Timestamp> {
         self.segments.front().map(|(at, _)| *at).or(self.end)
     }
 
-    /// Hands over a piece of what has arrived.
+    /// Reads bytes that have arrived, cut by the conditions.
     pub(super) fn receive(&mut self, now: Timestamp, inbox: &mut Inbox) -> Arrival {
         let there: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, len)| *len).sum();
         if there == 0 {

@@ -147,7 +147,7 @@ mod in_a_pair {
         Actions, AgentConfig, Scope, Value,
         agent::PipeliningPolicy,
         link::Side,
-        testing::{Outcome, Pair, Reply},
+        testing::{Decision, Outcome, Pair},
     };
 
     fn agent(capabilities: Capabilities) -> AgentConfig {
@@ -166,7 +166,7 @@ mod in_a_pair {
             let mut slow = true;
             let mut pair = Pair::new(config, agent(Capabilities::NONE), |_| {
                 let delay = if core::mem::take(&mut slow) { 3_000 } else { 100 };
-                Reply::After(Duration::from_millis(delay), Actions::new())
+                Decision::After(Duration::from_millis(delay), Actions::new())
             });
             assert!(pair.run_handshake());
             pair.notify(None, &question()).unwrap();
@@ -186,7 +186,7 @@ mod in_a_pair {
     fn twenty_wait_with_pipelining_and_one_without() {
         for config in [new(), v3_2()] {
             for (capabilities, most) in [(Capabilities::PIPELINING, 20), (Capabilities::NONE, 1)] {
-                let mut pair = Pair::new(config.clone(), agent(capabilities), |_| Reply::Never);
+                let mut pair = Pair::new(config.clone(), agent(capabilities), |_| Decision::Never);
                 assert!(pair.run_handshake());
                 assert_eq!((0..30).take_while(|_| pair.notify(None, &question()).is_ok()).count(), most);
             }
@@ -196,7 +196,8 @@ mod in_a_pair {
     #[test]
     fn an_agent_that_fills_the_buffer_is_not_heard_any_more() {
         for config in [new(), v3_2()] {
-            let mut pair = Pair::new(config, agent(Capabilities::PIPELINING), |_| Reply::Now(Actions::new()));
+            let mut pair =
+                Pair::new(config, agent(Capabilities::PIPELINING), |_| Decision::Now(Actions::new()));
             assert!(pair.run_handshake());
             pair.notify(None, &question()).unwrap();
             pair.run_until_settled();

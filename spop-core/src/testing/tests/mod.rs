@@ -83,7 +83,7 @@ fn question(answer: &[u32], size: usize) -> MessageList {
 }
 
 /// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
-fn handler(notify: &Notify) -> Reply {
+fn handler(notify: &Notify) -> Decision {
     let message = notify.messages().get("echo").expect("the only message");
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
     let numbers: Vec<_> = message.args().filter_map(|(_, value)| integer(value)).collect();
@@ -91,12 +91,12 @@ fn handler(notify: &Notify) -> Reply {
     let mut actions = Actions::new();
     actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; size as usize]));
     match kind {
-        0 => Reply::Now(actions),
-        1 => Reply::After(Duration::from_micros(micros.into()), actions),
-        2 => Reply::Never,
-        3 => Reply::Fail,
-        4 => Reply::Abort,
-        _ => Reply::Disconnect(Status(kind)),
+        0 => Decision::Now(actions),
+        1 => Decision::After(Duration::from_micros(micros.into()), actions),
+        2 => Decision::Never,
+        3 => Decision::Fail,
+        4 => Decision::Abort,
+        _ => Decision::Disconnect(Status(kind)),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{agent::PipeliningPolicy, engine::EngineError, link::CloseReason};
 
-fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Reply> {
+fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Decision> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
 }
 
@@ -35,7 +35,7 @@ fn what_handlers_of_adapters_say_is_a_reply() {
     actions.set_var(Scope::Request, "a", true);
     let bye = crate::agent::Reply::Disconnect { status: Status(90), message: "bye".into() };
     for (reply, sentence, code) in [
-        (Reply::from(actions.clone()), "set req a=bool:true", None),
+        (Decision::from(actions.clone()), "set req a=bool:true", None),
         (Ok::<_, &str>(actions).into(), "set req a=bool:true", None),
         (Err::<Actions, _>("no such address").into(), "", None),
         (bye.into(), "346 (the session ended with status 90 (a code of the application))", Some(346)),
@@ -312,7 +312,7 @@ fn speed() {
     for profile in [Profile::Old, Profile::New] {
         let mut answer = Actions::new();
         answer.set_var(Scope::Transaction, "score", 42_i32);
-        let mut pair = Pair::new(profile.config(), AgentConfig::default(), |_| Reply::Now(answer.clone()));
+        let mut pair = Pair::new(profile.config(), AgentConfig::default(), |_| Decision::Now(answer.clone()));
         let list = question(&[0, 1, 0], 10);
         pair.run_handshake();
         let start = std::time::Instant::now();
