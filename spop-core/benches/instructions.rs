@@ -1,8 +1,8 @@
-//! How many instructions one NOTIFY takes, counted by valgrind's callgrind, and a check that it takes no more than before.
+//! The instructions per NOTIFY, counted by valgrind's callgrind, and a check against the recorded figures.
 //!
-//! Nothing but the code decides the result, so it can be checked on a busy machine. `instructions.txt` has the figures to
-//! compare with; they hold for the compiler that it names. `cargo bench -p spop-core --bench instructions` checks,
-//! and with `-- --record` writes the file anew.
+//! The result depends only on the code and the compiler, so it can be checked on a busy machine. `instructions.txt` has the
+//! recorded figures and names the compiler. `cargo bench -p spop-core --bench instructions` checks them; `-- --record` writes
+//! the file.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -20,13 +20,13 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use round::{BATCHES, ROADS, SHAPES, roads};
+use round::{BATCHES, SHAPES, VARIANTS, variants};
 
-/// How often each round is repeated while it is counted, and before.
+/// The repetitions of each round while it is counted, and of the warm-up.
 const ROUNDS: usize = 32;
 const WARM_UP: usize = 4;
 
-/// How much more than recorded is too much, in percent.
+/// The tolerated increase over the recorded figures, in percent.
 const TOLERANCE: u64 = 3;
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
@@ -46,28 +46,28 @@ fn main() -> ExitCode {
     compare(&fs::read_to_string(RECORD).unwrap(), &table)
 }
 
-/// Does everything that is counted, in the order of [`cases`]; or only one case on one road, given by their numbers: under
+/// Runs all counted work, in the order of [`cases`]; or only one case of one variant, given by their numbers: under
 /// `valgrind --tool=callgrind --toggle-collect=instructions::counted`, that shows where the instructions are.
 fn rounds(only: &[usize]) {
     for (case, (shape, frames)) in cases().enumerate() {
         let bytes = SHAPES[shape].read(frames);
-        for (number, mut road) in roads().into_iter().enumerate() {
+        for (number, mut variant) in variants().into_iter().enumerate() {
             if !only.is_empty() && only != [case, number] {
                 continue;
             }
             for _ in 0..WARM_UP {
-                road.round(&bytes);
+                variant.round(&bytes);
             }
             counted(&mut || {
                 for _ in 0..ROUNDS {
-                    road.round(&bytes);
+                    variant.round(&bytes);
                 }
             });
         }
     }
 }
 
-/// Callgrind counts inside of this function, and writes a file each time it returns.
+/// Callgrind counts inside this function, and writes a file each time it returns.
 #[inline(never)]
 fn counted(work: &mut dyn FnMut()) {
     work();
@@ -77,8 +77,8 @@ fn cases() -> impl Iterator<Item = (usize, usize)> {
     (0..SHAPES.len()).flat_map(|shape| BATCHES.map(|frames| (shape, frames)))
 }
 
-/// Runs this program under callgrind; returns the instructions per NOTIFY of each case on each road.
-fn counts() -> Vec<[u64; ROADS.len()]> {
+/// Runs this program under callgrind; returns the instructions per NOTIFY of each case on each variant.
+fn counts() -> Vec<[u64; VARIANTS.len()]> {
     let folder = env::temp_dir().join(format!("spop-instructions-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let out = folder.join("counted");
@@ -96,7 +96,9 @@ fn counts() -> Vec<[u64; ROADS.len()]> {
     let counts = cases()
         .enumerate()
         .map(|(case, (_, frames))| {
-            std::array::from_fn(|road| total(case * ROADS.len() + road + 1) / (ROUNDS * frames) as u64)
+            std::array::from_fn(|variant| {
+                total(case * VARIANTS.len() + variant + 1) / (ROUNDS * frames) as u64
+            })
         })
         .collect();
     fs::remove_dir_all(&folder).unwrap();
@@ -109,7 +111,7 @@ fn total(file: &Path) -> u64 {
     total.unwrap().trim().parse().unwrap()
 }
 
-fn table(counts: &[[u64; ROADS.len()]]) -> String {
+fn table(counts: &[[u64; VARIANTS.len()]]) -> String {
     let version =
         Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();

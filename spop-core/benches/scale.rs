@@ -1,4 +1,4 @@
-//! How the cost of a NOTIFY grows: with those that wait beside it, and with its arguments. Both should cost the same each.
+//! The cost of a NOTIFY by the number of requests in flight, and by the number of arguments. Both should be linear.
 //! `cargo bench -p spop-core --bench scale`
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
 
@@ -16,7 +16,7 @@ use spop_core::{
 };
 
 const RUNS: usize = 200;
-/// The pause between two portions of answers.
+/// The pacing interval between two bursts of answers.
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() {
@@ -32,7 +32,7 @@ fn main() {
     }
 }
 
-/// Nanoseconds for a read of so many NOTIFYs that all wait until the last has come, with so many arguments each.
+/// Nanoseconds for a read of `in_flight` NOTIFYs, all answered after the last has arrived, with this many arguments each.
 fn best(in_flight: usize, arguments: usize) -> f64 {
     let mut config = AgentConfig::default();
     config.limits.max_in_flight = in_flight + 1;

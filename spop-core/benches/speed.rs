@@ -1,4 +1,4 @@
-//! Nanoseconds per NOTIFY: the best of many short runs, the roads in turn, so that a busy machine harms all alike.
+//! Nanoseconds per NOTIFY: the best of many short runs. The variants take turns, so that a busy machine affects all alike.
 //! `cargo bench -p spop-core --bench speed`
 #![allow(
     missing_docs,
@@ -13,9 +13,9 @@ mod round;
 
 use std::{hint::black_box, time::Instant};
 
-use round::{BATCHES, ROADS, Road, SHAPES, roads};
+use round::{BATCHES, SHAPES, VARIANTS, Variant, variants};
 
-/// NOTIFYs of one run, and how many runs there are of each road.
+/// The NOTIFYs of one run, and the number of runs of each variant.
 const NOTIFYS: usize = 2_048;
 const RUNS: usize = 300;
 
@@ -25,13 +25,13 @@ fn main() {
     for shape in &SHAPES {
         for frames in BATCHES {
             let bytes = shape.read(frames);
-            let mut roads = roads();
-            let answers = roads.each_mut().map(|road| road.round(&bytes).to_vec());
-            assert!(answers[1] == answers[2] && answers[2] == answers[3], "the roads answer alike");
-            let mut best = [f64::MAX; ROADS.len()];
+            let mut variants = variants();
+            let answers = variants.each_mut().map(|variant| variant.round(&bytes).to_vec());
+            assert!(answers[1] == answers[2] && answers[2] == answers[3], "the variants answer alike");
+            let mut best = [f64::MAX; VARIANTS.len()];
             for _ in 0..RUNS {
-                for (best, road) in best.iter_mut().zip(&mut roads) {
-                    *best = best.min(run(&mut **road, &bytes, NOTIFYS / frames) / NOTIFYS as f64);
+                for (best, variant) in best.iter_mut().zip(&mut variants) {
+                    *best = best.min(run(&mut **variant, &bytes, NOTIFYS / frames) / NOTIFYS as f64);
                 }
             }
             let [read, floor, ours, spop] = best;
@@ -47,11 +47,11 @@ fn main() {
     }
 }
 
-/// How many nanoseconds a number of rounds takes.
-fn run(road: &mut dyn Road, bytes: &[u8], rounds: usize) -> f64 {
+/// The nanoseconds of a number of rounds.
+fn run(variant: &mut dyn Variant, bytes: &[u8], rounds: usize) -> f64 {
     let start = Instant::now();
     for _ in 0..rounds {
-        black_box(road.round(black_box(bytes)));
+        black_box(variant.round(black_box(bytes)));
     }
     start.elapsed().as_nanos() as f64
 }

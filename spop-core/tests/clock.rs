@@ -1,4 +1,4 @@
-//! Clocks that jump: backwards it is as if time stood still, and a jump forwards is only a long time.
+//! Clocks that jump: after a jump backwards time stands still, and a jump forwards is a long pause.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // It is a test.
 
@@ -68,7 +68,7 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// What the clock says, in milliseconds: most of the time a little more than before, or less, or a year.
+/// Times of the clock, in milliseconds: most are a little later than the last, some earlier, some a year later.
 fn times() -> impl Strategy<Value = Vec<u64>> {
     let step = prop_oneof![
         20 => (0_i64..300).boxed(),
@@ -224,7 +224,7 @@ impl Reactor for Engine {
     }
 }
 
-/// Runs the inputs at these times; returns all that was said and sent.
+/// Runs the inputs at these times. Returns the actions and the sent bytes.
 fn run<R: Reactor>(mut reactor: R, hello: &str, inputs: &[Input], times: &[u64]) -> Vec<String> {
     let mut log = Vec::new();
     let mut inbox = Inbox::from(&notation::parse_bytes(hello).unwrap()[..]);
@@ -244,7 +244,7 @@ fn run<R: Reactor>(mut reactor: R, hello: &str, inputs: &[Input], times: &[u64])
             assert!(at > latest, "{timer:?} comes again at {at}, and it is {latest}");
         }
     }
-    // A year later all is over, or waits for a driver that shuts and closes.
+    // A year later the connection has ended, or awaits the driver's shut and close.
     for _ in 0..20 {
         latest = latest + Duration::from_secs(365 * 86_400);
         let sent = reactor.outgoing().len();

@@ -1,4 +1,4 @@
-//! What a transcript cannot say: drivers and applications that err, and numbers that are exact.
+//! Cases that a transcript cannot express: misuse by drivers and applications, and exact figures.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
@@ -96,7 +96,7 @@ fn an_answer_that_is_released_after_a_part_of_it_holds_up_no_other() {
         assert_eq!(reactor.acknowledge(NOW, second, &long), Ok(Settled::Queued));
         let out = reactor.outgoing().to_vec();
         let _ = reactor.on_sent(NOW, out.len());
-        // The peer learns that the rest does not come, if it has got a part.
+        // A peer that has received a part gets an ABORT.
         assert_eq!(out.starts_with(&frame("UNSET fin,abort 5 1")), begun);
         assert!(!reactor.is_waiting(first.id()) && reactor.outgoing_bytes() == 0);
         assert!(matches!(reactor.deadline(), Some((_, Timer::Idle | Timer::Memory))));
@@ -178,12 +178,12 @@ fn a_drain_does_not_end_what_a_limit_left_in_the_inbox() {
     assert!(matches!(inbox.feed(|input| reactor.on_bytes(NOW, input)), Action::Paused));
     reactor.drain(NOW);
     let _ = reactor.acknowledge(NOW, first, &Actions::new());
-    // A drain holds answers back, but not when reading waits for them to leave.
+    // A drain holds answers back, but not while backpressure waits for them to be sent.
     assert_eq!(reactor.deadline(), Some((NOW, Timer::Drain)));
     assert!(matches!(reactor.on_timeout(NOW), Action::SendFrames));
     let n = reactor.outgoing().len();
     let _ = reactor.on_sent(NOW, n);
-    // The driver has not obeyed `resume` yet.
+    // The driver has not acted on `resume` yet.
     assert!(reactor.interest().resume);
     let _ = reactor.on_read_blocked(NOW);
     assert_eq!(reactor.phase(), Phase::Established);
@@ -282,7 +282,7 @@ fn reports_of_what_cannot_have_happened_are_misuses_and_change_nothing() {
     assert_eq!(reactor.on_write_shut(NOW, Progress::Done).unwrap_err(), Misuse::ShutNotAsked);
     assert_eq!((reactor.interest(), reactor.deadline()), before);
     assert!(matches!(reactor.on_sent(NOW, outgoing), Ok(Action::WantBytes { .. })));
-    // A shutdown that was asked for and comes too late is none.
+    // A shut that was asked for and is reported too late has no effect.
     reactor.disconnect(NOW, Status::NORMAL, "");
     let _ = reactor.on_bytes(NOW, &[]);
     let bye = reactor.outgoing().len();

@@ -1,9 +1,9 @@
 //! Every interleaving of an engine and an agent, within bounds: no state is stuck, no answer is lost or given twice, every
 //! close is reached, every limit holds.
 //!
-//! The search goes depth first over what may happen next and stops where it has been before: a state is known by all that
-//! the reactors hold, not only by what they show. It goes back by doing the whole path again. `SPOP_EXPLORE=2` adds a
-//! request and an early timer to each scenario, and takes long.
+//! The search is depth-first over the events that may happen next, and stops at states that it has visited: a state is the
+//! complete `Debug` output of the reactors. It backtracks by replaying the path. `SPOP_EXPLORE=2` adds a request and an early
+//! timer to each scenario, and takes long.
 
 #![allow(clippy::panic, clippy::indexing_slicing, clippy::unwrap_used)] // It is a test.
 
@@ -31,18 +31,18 @@ use spop_core::{
     link::{Phase, Progress},
 };
 
-/// Something that may happen next.
+/// An event that may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Ask(Size),
     EngineSends,
     AgentSends,
     /// One frame arrives, or the end of the input.
-    EngineHears,
-    AgentHears,
-    /// The application answers the ticket at this place.
+    EngineReceives,
+    AgentReceives,
+    /// The application answers the ticket at this index.
     Answer(usize, Reply),
-    /// The application refuses what is arriving.
+    /// The application refuses a payload that is arriving.
     Refuse(Ids),
     ReadBlocked,
     DrainAgent,
@@ -50,7 +50,7 @@ enum Op {
     DisconnectAgent,
     DisconnectEngine,
     Lose,
-    /// Time goes on to the next deadline.
+    /// The time advances to the next deadline.
     Time,
 }
 
@@ -65,13 +65,13 @@ enum Size {
 enum Reply {
     Short,
     Long,
-    /// A part, with more to come.
+    /// A part; more follow.
     Part,
     Abort,
     Fail,
 }
 
-/// What may happen, and how often.
+/// The events of a scenario, and how often each may happen.
 #[derive(Clone)]
 struct Scenario {
     name: &'static str,
@@ -80,9 +80,9 @@ struct Scenario {
     asks: Vec<Size>,
     replies: &'static [Reply],
     refusals: usize,
-    /// Deadlines that pass while something else could happen.
+    /// Timers that fire while another event could happen.
     early: usize,
-    /// What happens at most once.
+    /// Events that happen at most once.
     once: &'static [Op],
 }
 
@@ -110,7 +110,7 @@ struct World<'a> {
     early: usize,
     once: Vec<Op>,
     blocked: bool,
-    /// Nothing has happened that may cost an answer.
+    /// No event has happened that may lose an answer.
     calm: bool,
 }
 
@@ -120,22 +120,22 @@ enum Outcome {
     Failed,
 }
 
-/// One end, and what it has sent that has not arrived.
+/// One end, and its bytes in transit.
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Independent facts.
 struct End {
     inbox: Inbox,
     sent: VecDeque<u8>,
-    /// It sends no more.
+    /// Its write side is shut.
     shut: bool,
-    /// It has seen the other's end.
+    /// It has read EOF.
     eof: bool,
     closed: bool,
     told: bool,
 }
 
 impl End {
-    /// One frame, or what there is of it.
+    /// One frame, or the part of it that was sent.
     fn piece(&mut self) -> Vec<u8> {
         let mut prefix = [0; 4];
         for (byte, sent) in prefix.iter_mut().zip(&self.sent) {
@@ -181,14 +181,14 @@ impl<'a> World<'a> {
             blocked: false,
             calm: true,
         };
-        for op in [Op::EngineSends, Op::AgentHears, Op::AgentSends, Op::EngineHears] {
+        for op in [Op::EngineSends, Op::AgentReceives, Op::AgentSends, Op::EngineReceives] {
             world.apply(op);
         }
         assert_eq!((world.engine.phase(), world.agent.phase()), (Phase::Established, Phase::Established));
         world
     }
 
-    /// What leads on by itself: not what an application may begin.
+    /// The events that happen without a decision of an application.
     fn progress(&self) -> Vec<Op> {
         let mut ops = Vec::new();
         if !self.engine_end.closed {
@@ -197,7 +197,7 @@ impl<'a> World<'a> {
                 ops.push(Op::EngineSends);
             }
             if interest.read && !self.engine_end.eof && self.agent_end.arrives() {
-                ops.push(Op::EngineHears);
+                ops.push(Op::EngineReceives);
             }
         }
         if !self.agent_end.closed {
@@ -206,7 +206,7 @@ impl<'a> World<'a> {
                 ops.push(Op::AgentSends);
             }
             if interest.read && !self.agent_end.eof && self.engine_end.arrives() {
-                ops.push(Op::AgentHears);
+                ops.push(Op::AgentReceives);
             } else if interest.read && !self.blocked && self.agent.is_draining() {
                 ops.push(Op::ReadBlocked);
             }
@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         ops
     }
 
-    /// All that may happen, the time aside.
+    /// All possible events except the time.
     fn ops(&self) -> Vec<Op> {
         let mut ops = self.progress();
         if self.engine.is_ready() && !self.engine_end.closed && self.asked.len() < self.scenario.asks.len() {
@@ -262,8 +262,8 @@ impl<'a> World<'a> {
                 let action = self.agent.on_sent(self.now, bytes.len()).unwrap();
                 self.agent_says(action);
             }
-            Op::EngineHears => self.engine_hears(),
-            Op::AgentHears => self.agent_hears(),
+            Op::EngineReceives => self.engine_hears(),
+            Op::AgentReceives => self.agent_hears(),
             Op::Answer(place, reply) => self.answer(place, reply),
             Op::Refuse(ids) => {
                 self.refusals -= 1;
@@ -343,7 +343,7 @@ impl<'a> World<'a> {
                     settled == Settled::Queued && matches!(reply, Reply::Short | Reply::Long);
             }
             Err(error) => {
-                // What does not fit is a failure.
+                // An answer that does not fit is a failure.
                 let ticket = error.into_ticket();
                 self.queued[number] |= self.agent.is_waiting(ticket.id());
                 self.agent.fail(self.now, ticket).unwrap();
@@ -351,7 +351,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The agent says that there will be no answer, which an engine takes for one when it has sent all of its request.
+    /// The agent sends an ABORT, which an engine treats as an answer once it has sent all of its request.
     fn refused(&mut self, ids: Ids) {
         let number = self.asked.iter().position(|asked| asked.ids() == ids).unwrap();
         self.queued[number] = true;
@@ -498,7 +498,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a driver does at once.
+    /// The work that a driver does at once.
     fn obey(&mut self) {
         while !self.engine_end.closed {
             let interest = self.engine.interest();
@@ -532,7 +532,7 @@ impl<'a> World<'a> {
         let limits = &self.scenario.agent.limits;
         assert!(self.agent.in_flight() <= limits.max_in_flight);
         assert!(self.agent.arriving_bytes() <= limits.max_payload_bytes);
-        // An answer may be let in below the limit and leave in fragments; ABORTs and the DISCONNECT are short.
+        // An answer that is accepted below the limit may be sent in fragments beyond it; ABORTs and the DISCONNECT are short.
         assert!(self.agent.outgoing_bytes() <= limits.max_outgoing + 2 * LONG + 400);
         assert!(self.engine.in_flight() <= self.scenario.engine.max_waiting_frames);
         assert_eq!(self.ends.iter().filter(|end| end.is_none()).count(), self.engine.in_flight());
@@ -544,7 +544,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What must hold where nothing happens any more but the time, and then where nothing happens at all.
+    /// The invariants of a state where only time can pass, and then of one where no event is left.
     fn check_rest(&self) {
         if self.calm && self.agent.phase() == Phase::Established {
             assert_eq!(self.engine.in_flight(), 0, "a request waits for nothing but its timer");
@@ -580,7 +580,7 @@ impl fmt::Write for Digest {
     }
 }
 
-/// A state on the path, and what may happen in it.
+/// A state on the path, and its possible events.
 struct Place {
     digest: u64,
     ops: Vec<Op>,
@@ -599,7 +599,7 @@ fn place(world: &World<'_>) -> Place {
     Place { digest: world.digest(), ops, next: 0 }
 }
 
-/// Says on which path a check has failed.
+/// Reports the path on which a check failed.
 struct Path<'a>(&'a str, Vec<Op>);
 
 impl Drop for Path<'_> {
@@ -615,7 +615,7 @@ fn explore(scenario: &Scenario) {
     let mut path = Path(scenario.name, Vec::new());
     let mut world = World::new(scenario);
     let mut stack = vec![place(&world)];
-    // Whether a state that was seen is on the path still.
+    // Whether a visited state is still on the path.
     let mut seen = HashMap::from([(stack[0].digest, true)]);
     let (mut steps, mut deepest, mut ends) = (0_u64, 0, 0_u64);
     let mut fresh = true;
@@ -672,9 +672,9 @@ fn scenario(name: &'static str, mut engine: EngineConfig) -> Scenario {
     engine.timeouts.write = Some(Duration::from_secs(9));
     let mut agent = AgentConfig::default();
     agent.max_frame_size = 256;
-    // It holds answers back for some milliseconds, and here all waiting that is not for a peer is too much.
+    // Off: it holds answers back for some milliseconds, which would add states.
     agent.drain_timing = None;
-    // A deadline more would double the states, and nothing depends on it.
+    // Off: another deadline would double the states, and nothing depends on it.
     agent.timeouts.memory = None;
     agent.limits.max_payload = PAYLOAD;
     agent.limits.max_payload_bytes = 2 * PAYLOAD;

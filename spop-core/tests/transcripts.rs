@@ -1,12 +1,12 @@
-//! Every scenario of `transcripts/` as a test of its own, each way its bytes can be cut. A name is that of the file and the
-//! title in lower case, as in `ends::a_drain_waits_for_answers`; `cargo test -p spop-core drain` runs what has the word in it.
+//! Every scenario of `transcripts/` as a test, with every way to cut its bytes. Its name is that of the file and the title in
+//! lower case, as in `ends::a_drain_waits_for_answers`; `cargo test -p spop-core drain` runs those whose names contain `drain`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::indexing_slicing)] // It is a test.
 
 extern crate alloc;
 
-// The same sources as `spop_core::testing::transcript`: a test of the crate has its features only when they are asked for.
+// The sources of `spop_core::testing::transcript`, so that this test does not require the feature `testing`.
 #[allow(dead_code, unused_imports, unreachable_pub)] // The fuzz targets need more of it.
 #[path = "../src/testing/transcript/mod.rs"]
 mod transcript;
@@ -54,7 +54,7 @@ fn each_way(file: &str, scenario: &Scenario) -> Result<(), Failed> {
     let mut whole = None;
     for way in Way::all() {
         let at = |line: usize| format!("{file}:{line}: \"{title}\", {way}");
-        // What panics is a promise of the reactor that the driver checks.
+        // The driver panics if the reactor violates an invariant.
         let trace = match panic::catch_unwind(AssertUnwindSafe(|| run(scenario, way))) {
             Ok(Ok(trace)) => trace,
             Ok(Err(failure)) => return Err(format!("{}: {}", at(failure.line), failure.message).into()),

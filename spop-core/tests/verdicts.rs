@@ -1,4 +1,4 @@
-//! The table of what is legal when, as a snapshot, and held against what the documentation says.
+//! The table of legal frames per phase: as a snapshot, and compared with the documentation.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
@@ -36,7 +36,7 @@ fn source(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Compares with `snapshots/NAME`, or writes it when the variable UPDATE is set.
+/// Compares with `snapshots/NAME`, or writes it if the variable UPDATE is set.
 fn snapshot(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
     if env::var_os("UPDATE").is_some() {
@@ -95,7 +95,7 @@ fn flags_that_are_reserved_change_no_verdict() {
     }
 }
 
-/// A cell of the table in the documentation of `judge`: frames, and the phase that some lead to.
+/// A cell of the table in the documentation of `judge`: frames, and the phase that a frame leads to.
 fn cell(cell: &str) -> BTreeSet<(FrameType, Option<String>)> {
     cell.split(", ")
         .map(|item| {
@@ -248,7 +248,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
     machine.reactor.disconnect(machine.now, Status::NORMAL, "");
     assert_eq!(machine.reactor.phase(), Phase::Closing);
 
-    // Established stays so with NOTIFY, ACK, UNSET.
+    // NOTIFY, ACK and UNSET do not leave Established.
     assert!(line("NOTIFY, ACK, UNSET").contains("└──┘"));
     let mut machine = Machine::new(Phase::Established);
     for frame in ["NOTIFY fin 5 1 m", "NOTIFY - 7 1", "UNSET fin 7 1", "TYPE:42 fin 0 0"] {
@@ -256,7 +256,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
         assert_eq!(machine.reactor.phase(), Phase::Established, "{frame}");
     }
 
-    // Each of the three can end without ever seeing a DISCONNECT of the peer.
+    // Each of the three can end without a DISCONNECT of the peer.
     assert!(line("violation, timeout, end of input, failure").contains("┴"));
     for phase in [Phase::Connected, Phase::Established] {
         let mut machine = Machine::new(phase);
@@ -264,7 +264,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
         assert_eq!(machine.reactor.phase(), Phase::Closing);
 
         let mut machine = Machine::new(phase);
-        // An idle session has a last look for input first.
+        // An idle session reads once more before it closes.
         let times_out = |_: u8| {
             let at = machine.reactor.deadline().unwrap().0;
             matches!(machine.reactor.on_timeout(at), Action::Close(_))
@@ -281,7 +281,7 @@ fn the_diagram_on_the_reactor_is_what_the_code_does() {
         assert!(matches!(machine.reactor.on_transport_error(machine.now), Action::Close(_)));
         assert_eq!(machine.reactor.phase(), Phase::Closing);
 
-        // Nothing leads back, whatever comes.
+        // No frame leads back to an earlier phase.
         for frame in [HELLO, "NOTIFY fin 5 1 m", "HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0"] {
             assert_eq!(machine.receive(frame), None);
             assert_eq!(machine.reactor.phase(), Phase::Closing);

@@ -1,8 +1,8 @@
-//! The work that is measured: the bytes of one read in, every argument looked at, one variable set, the answers out.
+//! The measured work: the bytes of one read in, every argument decoded, one variable set, the answers out.
 //!
-//! Four roads do it. `Read` only takes the bytes in, which is what the kernel would do; the figures of the others are net
-//! of it. `Floor` walks over the arguments with every step checked and answers with a patched copy of one answer: less
-//! is not possible without skipping work. `Reactor` is this crate, `Spop` the `spop` crate behind its codec.
+//! There are four variants. `Read` only copies the bytes in, as the kernel would; the figures of the others are net of it.
+//! `Floor` is the lower bound: a bounds-checked walk over the arguments, and a patched copy of a finished answer. `Reactor` is
+//! this crate, `Spop` the `spop` crate behind its codec.
 
 mod walk;
 
@@ -18,10 +18,10 @@ use spop_core::{
 };
 use tokio_util::codec::{Decoder, Encoder};
 
-/// How many frames one read brings.
+/// The numbers of frames per read.
 pub const BATCHES: [usize; 2] = [1, 32];
 
-/// What is asked.
+/// The shape of a request.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub name: &'static str,
@@ -88,13 +88,13 @@ fn three_messages(out: &mut Vec<u8>) {
 }
 
 impl Shape {
-    /// The bytes of a read that brings `frames` NOTIFYs.
+    /// The bytes of a read with `frames` NOTIFYs.
     pub fn read(&self, frames: usize) -> Vec<u8> {
         let mut payload = Vec::new();
         (self.messages)(&mut payload);
         let mut bytes = Vec::new();
         for frame in 0..frames as u64 {
-            // HAProxy counts its streams from its start.
+            // HAProxy numbers streams from its start, so identifiers of a busy process are long.
             put_frame(&mut bytes, header(FrameType::Notify, Ids::new(70_000 + frame, 1)), &payload);
         }
         bytes
@@ -105,17 +105,17 @@ fn header(frame_type: FrameType, ids: Ids) -> Header {
     Header { frame_type, flags: Flags::FIN, ids }
 }
 
-/// One way of doing the work.
-pub trait Road {
-    /// Takes the bytes of a read; returns those of the answers.
+/// A variant of the work.
+pub trait Variant {
+    /// Processes the bytes of a read. Returns the bytes of the answers.
     fn round(&mut self, bytes: &[u8]) -> &[u8];
 }
 
-/// The names of the roads, in the order of [`roads`].
-pub const ROADS: [&str; 4] = ["read", "floor", "spop-core", "spop"];
+/// The names of the variants, in the order of [`variants`].
+pub const VARIANTS: [&str; 4] = ["read", "floor", "spop-core", "spop"];
 
-/// All roads, ready for their first read.
-pub fn roads() -> [Box<dyn Road>; 4] {
+/// All variants, ready for their first read.
+pub fn variants() -> [Box<dyn Variant>; 4] {
     [Box::new(Read::default()), Box::new(Floor::new()), Box::new(Reactor::new()), Box::new(Spop::default())]
 }
 
@@ -124,7 +124,7 @@ struct Read {
     inbox: BytesMut,
 }
 
-impl Road for Read {
+impl Variant for Read {
     fn round(&mut self, bytes: &[u8]) -> &[u8] {
         self.inbox.clear();
         self.inbox.extend_from_slice(bytes);
@@ -146,7 +146,7 @@ impl Floor {
     }
 }
 
-impl Road for Floor {
+impl Variant for Floor {
     fn round(&mut self, bytes: &[u8]) -> &[u8] {
         self.inbox.clear();
         self.inbox.extend_from_slice(bytes);
@@ -179,7 +179,7 @@ impl Reactor {
     }
 }
 
-impl Road for Reactor {
+impl Variant for Reactor {
     fn round(&mut self, bytes: &[u8]) -> &[u8] {
         self.inbox.clear();
         self.inbox.extend_from_slice(bytes);
@@ -203,7 +203,7 @@ impl Road for Reactor {
                 other => panic!("{other:?}"),
             }
         }
-        // What a transport would do, and the other roads do as well: nothing but look at the bytes.
+        // The copy that a transport makes, and that the other variants include.
         self.out.clear();
         self.out.extend_from_slice(self.agent.outgoing());
         let _ = self.agent.on_sent(self.now, self.out.len()).unwrap();
@@ -218,7 +218,7 @@ struct Spop {
     out: BytesMut,
 }
 
-impl Road for Spop {
+impl Variant for Spop {
     fn round(&mut self, bytes: &[u8]) -> &[u8] {
         self.inbox.extend_from_slice(bytes);
         self.out.clear();

@@ -15,7 +15,7 @@ use crate::{
 
 /// Decisions of the application. Each returns success or a misuse, never an action. If one ends the session,
 /// [`Interest::resume`](crate::Interest::resume) is set, and the next [`on_bytes`](Self::on_bytes) returns the
-/// [`Close`](EngineAction::Close).
+/// [`Close`](super::EngineAction::Close).
 impl EngineReactor {
     /// Sends a request: a NOTIFY with these messages. `ids` are the stream's, if the
     /// [profile](super::Profile::stream_ids) lets the caller number requests; `None` takes the connection's next stream.

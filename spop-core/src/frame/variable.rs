@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// What `is_suspect` says must be what `check` says, but for the length that depends on the scope.
+    /// `is_suspect` agrees with `check`, except for lengths whose limit depends on the scope.
     fn same(name: &[u8]) {
         let dropped = Scope::ALL.map(|scope| check(scope, PREFIX_MIN, name).is_err());
         let expected = if name.len() == 57 { dropped.contains(&true) } else { dropped[0] };

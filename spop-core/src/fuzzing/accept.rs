@@ -1,4 +1,4 @@
-//! What comes before the first frame.
+//! The accept stage, before the first frame.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
@@ -17,8 +17,8 @@ use crate::{
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
-/// A connection goes through its handlers the same way however its bytes are cut; any order of inputs is survived; and the
-/// PROXY header of an origin that was accepted can be written and read again.
+/// The handlers do the same however the bytes are cut; no order of inputs panics; and the PROXY header of an accepted origin
+/// round-trips.
 pub fn accept(data: &[u8]) {
     let mut input = Input::new(data);
     let mut config = AcceptConfig::new();
@@ -31,7 +31,7 @@ pub fn accept(data: &[u8]) {
             4 => Step::from(SourceRules::new(Policy::Allow).deny("10.0.0.0/9".parse().expect("a network"))),
             _ => Step::from(Monitor::new("PROXY TCP4 1", "no")),
         };
-        // A step that may not come twice, or not here, is left out.
+        // A handler that may not come twice, or not here, is left out.
         config = config.clone().with(step).unwrap_or(config);
     }
     let config = Arc::new(config.checked().expect("a configuration that can work"));
@@ -59,19 +59,19 @@ pub fn accept(data: &[u8]) {
     }
 }
 
-/// Everything that one connection came to.
+/// The results of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Story {
-    /// The actions, but for those that ask for more bytes or to go on sending.
+    /// The actions, without those that ask for more bytes or for a write.
     actions: Vec<Accept>,
-    /// What a monitor was answered.
+    /// The response to a monitor.
     sent: Vec<u8>,
-    /// What is left for the session, with all that the handlers did not want to see.
+    /// The bytes that are left for the session, those that the handlers did not read included.
     rest: Vec<u8>,
 }
 
-/// Drives a connection whose bytes come in `pieces`. TLS is done as soon as it starts and leaves the bytes as they are; of
-/// an answer one byte leaves at a time.
+/// Drives a connection whose bytes arrive in `pieces`. TLS is done as soon as it starts and does not change the bytes; a
+/// response is sent byte by byte.
 fn drive<'a>(
     config: &Arc<Checked<AcceptConfig>>,
     from: &Peer,
@@ -115,7 +115,7 @@ fn drive<'a>(
             }
         };
     }
-    // What a refused connection held is nobody's.
+    // The unread bytes of a refused connection do not count.
     if matches!(story.actions.last(), Some(Accept::Ready(_))) {
         story.rest.extend_from_slice(&inbox);
         story.rest.extend(pieces.flatten());
@@ -157,7 +157,7 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
     }
 }
 
-/// Passes an origin on, as the other side would, and reads it.
+/// Encodes the PROXY header of an origin, as the other side would, and decodes it.
 fn write_again(origin: &Origin) {
     let addresses = origin.announced();
     for version in [ProxyVersion::V1, ProxyVersion::V2] {

@@ -1,4 +1,4 @@
-//! An agent's connection under any events, against its promises.
+//! An agent's connection under any events, against its invariants.
 
 use alloc::{format, string::String, vec, vec::Vec};
 use core::time::Duration;
@@ -18,7 +18,7 @@ use crate::{
     notation,
 };
 
-/// The bounds of the connections here, low enough to be reached.
+/// The limits of the connections here, low enough to be reached.
 pub const BOUNDS: Bounds = Bounds {
     frame: 256,
     payload: 300,
@@ -30,7 +30,7 @@ pub const BOUNDS: Bounds = Bounds {
     fragmentation: true,
 };
 
-/// Something that happens to a connection. Tickets are told by a number, modulo how many there are.
+/// An event of a connection. A ticket is selected by a number, modulo the number of tickets.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// These frames arrive together.
@@ -39,37 +39,37 @@ pub enum Event {
     Bytes(Vec<u8>),
     /// The application answers with actions of about this length.
     Answer(usize, usize),
-    /// The application answers in part.
+    /// The application passes a part of an answer.
     AnswerPart(usize, usize),
     /// The application aborts its answer.
     AbortAnswer(usize),
-    /// The application has no answer.
+    /// The application fails a request.
     Fail(usize),
-    /// Another connection carries the answer.
+    /// The application releases a ticket: another connection sends the answer.
     Release(usize),
-    /// The application refuses what is arriving.
+    /// The application refuses a payload that is arriving.
     Refuse(Ids),
-    /// The peer takes all there is.
+    /// The peer reads all bytes.
     Take,
-    /// The peer takes so many bytes.
+    /// The peer reads this many bytes.
     TakeSome(usize),
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Wait(u64),
     /// The application drains.
     Drain,
-    /// A read finds nothing.
+    /// A read would block.
     ReadBlocked,
     /// The driver shuts the write side.
     Shut(Progress),
     /// The application disconnects.
     Disconnect(u8),
-    /// The peer ends its side.
+    /// The peer shuts its write side.
     Eof,
     /// The transport fails.
     Reset,
 }
 
-/// Any events keep the promises of the reactor, and lead to the same however the bytes are cut.
+/// Any events keep the invariants of the reactor, and have the same results however the bytes are cut.
 pub fn agent(data: &[u8]) {
     let mut input = Input::new(data);
     let switches = input.byte();
@@ -150,7 +150,7 @@ fn read_frame(input: &mut Input<'_>) -> PeerFrame {
     PeerFrame { frame_type, fin: byte & 0x40 == 0, abort: byte & 0xc0 == 0xc0, ids, payload }
 }
 
-/// Appends a frame as it is on the wire. The payload of a DISCONNECT is its status.
+/// Appends a frame in its wire format. The payload of a DISCONNECT is its status.
 pub fn encode(frame: &PeerFrame, out: &mut Vec<u8>) {
     let flags = Flags(u32::from(frame.fin) | u32::from(frame.abort) << 1);
     let header = Header { frame_type: frame.frame_type, flags, ids: frame.ids };
@@ -170,7 +170,7 @@ pub(super) fn send(driver: &mut Driver, frame: &PeerFrame) {
     driver.send(&bytes);
 }
 
-/// Actions that take so many bytes, or two where that is too few.
+/// Actions of this encoded length, or of two bytes if it is too short.
 pub(super) fn actions(len: usize) -> Actions {
     let mut actions = Actions::new();
     match len.checked_sub(7) {
@@ -183,7 +183,7 @@ pub(super) fn actions(len: usize) -> Actions {
     actions
 }
 
-/// A configuration with these bounds.
+/// A configuration with these limits.
 pub fn config(bounds: Bounds) -> AgentConfig {
     let mut config =
         AgentConfig { max_frame_size: 256, drain_timing: None, processing: None, ..AgentConfig::default() };
@@ -210,12 +210,12 @@ pub(super) fn hello(driver: &mut Driver, capabilities: &str) {
     driver.wait(Duration::from_millis(2));
 }
 
-/// The ways to cut what arrives.
+/// The ways to cut the received bytes.
 pub fn ways(seed: u64) -> [Cuts; 4] {
     [Cuts::AsSent, Cuts::Joined, Cuts::Bytes, Cuts::Random(Random::seeded(seed))]
 }
 
-/// Runs events every way, and ends what is open in the way that `how` says.
+/// Runs the events with every way to cut, and ends the connection as `how` selects.
 pub fn check(
     events: &[Event],
     config: &AgentConfig,
@@ -226,19 +226,19 @@ pub fn check(
 ) {
     let whole = run(events, config, greeting, layers, Cuts::AsSent);
     for cuts in ways(seed).into_iter().skip(1) {
-        // What is held back until the end of the input makes room when the end is known.
+        // Frames held back by a limit are processed differently once EOF is known.
         if config.defer_output && matches!(cuts, Cuts::Joined) {
             continue;
         }
         let cut = run(events, config, greeting, layers, cuts.clone());
-        // How long answers are held back in a drain depends on what has come.
+        // How long a drain holds answers back depends on the bytes that have arrived.
         if config.drain_timing.is_some() {
             close(cut, how);
             continue;
         }
         assert_eq!(cut.log, whole.log, "{cuts:?}");
         assert_eq!(cut.sent, whole.sent, "{cuts:?}");
-        // When memory is given back depends on how often bytes were sent.
+        // When memory is released depends on the number of writes.
         let deadlines = [&cut, &whole].map(|driver| driver.reactor.deadline());
         if !deadlines.iter().flatten().any(|(_, timer)| *timer == Timer::Memory) {
             assert_eq!(deadlines[0], deadlines[1], "{cuts:?}");
@@ -351,7 +351,7 @@ fn promises(driver: &Driver, config: &AgentConfig) {
     if reactor.outgoing_bytes() >= limits.max_outgoing && !config.defer_output {
         assert!(!interest.read);
     }
-    // Only an application may be waited for without a deadline.
+    // Only the application may be awaited without a deadline.
     if reactor.in_flight() == 0 {
         assert!(deadline.is_some(), "nothing ends this: {interest:?}");
     }
@@ -363,7 +363,7 @@ fn promises(driver: &Driver, config: &AgentConfig) {
     }
 }
 
-/// Ends what is still open, and takes every step of closing in one of several ways.
+/// Ends the connection in one of several ways, with every step of closing.
 fn close(mut driver: Driver, how: u8) {
     driver.disconnect(Status::NORMAL, "the end");
     match how % 3 {

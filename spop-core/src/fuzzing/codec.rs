@@ -1,4 +1,4 @@
-//! Bytes to values, frames and sentences, and back.
+//! Round trips of bytes, values, frames and notation.
 
 use alloc::{string::ToString, vec::Vec};
 use core::str;
@@ -15,7 +15,7 @@ use crate::{
     wire::{Headers, KvList, Reader, put_headers, put_varint, skip_string, skip_value, varint_len},
 };
 
-/// Varints, strings, values and lists of them: what is read is written the same way, and stepping over is reading.
+/// Varints, strings, values and lists: decoded items encode to the same bytes, and skipping agrees with decoding.
 pub fn wire(data: &[u8]) {
     let mut reader = Reader::new(data);
     if let Ok(value) = reader.varint() {
@@ -42,7 +42,7 @@ pub fn wire(data: &[u8]) {
 
     if let Ok(headers) = Headers::decode(data) {
         let mut out = Vec::new();
-        // Lengths have one encoding. What HTTP does not allow is refused whole.
+        // Lengths have one encoding. Headers that HTTP does not allow are rejected.
         let good = put_headers(&mut out, headers.iter()).is_ok();
         assert_eq!(out, if good { data } else { &[] });
         assert!(headers.iter().all(|(name, _)| !name.is_empty()));
@@ -56,7 +56,7 @@ pub fn wire(data: &[u8]) {
     }
 }
 
-/// A value is written as it was read, but for the flag bits that mean nothing.
+/// A value encodes to the bytes it was decoded from, except for reserved flag bits.
 fn same_value(value: Value<'_>, bytes: &[u8]) {
     let mut out = Vec::new();
     value.encode(&mut out);
@@ -66,7 +66,7 @@ fn same_value(value: Value<'_>, bytes: &[u8]) {
     assert_eq!(Reader::new(&out).value(), Ok(value));
 }
 
-/// Frames and their payloads: what was read, written and read again is the same.
+/// Frames and their payloads: decoding, encoding and decoding again gives the same.
 pub fn frames(data: &[u8]) {
     let Ok(frame) = Frame::decode(data) else { return };
     let mut out = Vec::new();
@@ -75,7 +75,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(out[..4], u32::try_from(data.len()).unwrap().to_be_bytes());
     assert_eq!(out[4..], *data);
 
-    // Whatever the type says, a payload can be anything.
+    // Every decoder must accept any payload, whatever the type.
     hellos(frame.payload);
     disconnect(frame.payload);
     messages(frame.payload);
@@ -109,12 +109,12 @@ fn messages(payload: &[u8]) {
     let whole = Messages::decode(payload);
     let owned = OwnedMessages::decode(Bytes::copy_from_slice(payload));
     assert_eq!(whole.as_ref().err(), owned.as_ref().err());
-    // What has arrived of a payload can be looked at, be it well-formed or not.
+    // The part of a payload that has arrived can be iterated, well-formed or not.
     let begun =
         MessageIter::partial(payload).map(|message| message.args().count()).fold(0, |begun, _| begun + 1);
     let Ok(messages) = whole else { return };
     assert!(begun >= messages.len());
-    // Whether it is known how long they are or not.
+    // With and without known lengths.
     assert!(messages.iter().map(|one| one.name()).eq(MessageIter::partial(payload).map(|one| one.name())));
     for (one, two) in messages.iter().zip(MessageIter::partial(payload)) {
         assert!(one.args().eq(two.args()));
@@ -155,7 +155,7 @@ fn actions(payload: &[u8]) {
     }
 }
 
-/// Sentences: every frame has one, and it gives the frame back; every text gives an error or a frame.
+/// The notation: every frame prints and parses back to itself; every text parses to an error or a frame.
 pub fn notation(data: &[u8]) {
     if let Ok(frame) = Frame::decode(data) {
         let sentence = notation::print(frame).to_string();

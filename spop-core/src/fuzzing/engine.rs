@@ -27,7 +27,7 @@ enum Event {
     ReadBlocked,
 }
 
-/// Every request ends once, deadlines move on, limits hold; and bytes lead to the same however they are cut.
+/// Every request ends once, deadlines advance, limits hold; and the results do not depend on how the bytes are cut.
 pub fn engine(data: &[u8]) {
     let mut input = Input::new(data);
     let switches = input.byte();
@@ -65,7 +65,7 @@ pub fn engine(data: &[u8]) {
         events.push(Event::read(&mut input));
     }
     let whole = run(&events, &config, layers, Cuts::AsSent);
-    // Some engines make a difference of how bytes arrive.
+    // Some profiles depend on how bytes arrive.
     if !config.profile.splits_break
         && !config.profile.fin_hides_disconnect
         && config.profile.stalls_at.is_none()
@@ -140,12 +140,12 @@ struct Driver<'a> {
     eof: bool,
     log: Vec<String>,
     sent: Vec<u8>,
-    /// Every request, and how often it has ended.
+    /// Every request, and the number of its outcomes.
     asked: BTreeMap<NotifyId, usize>,
     closed: bool,
 }
 
-/// Runs events, and what time makes of them at last; returns what was said and sent.
+/// Runs the events, then all timers. Returns the actions and the sent bytes.
 fn run(events: &[Event], config: &EngineConfig, layers: Layers, cuts: Cuts) -> (Vec<String>, Vec<u8>) {
     let now = Timestamp::from_millis(1_000);
     let reactor = EngineReactor::new(
@@ -338,7 +338,7 @@ impl Driver<'_> {
         let (interest, deadline, limits) = (reactor.interest(), reactor.deadline(), &self.config.limits);
         assert_eq!(self.asked.values().filter(|ends| **ends == 0).count(), reactor.in_flight());
         assert!(reactor.in_flight() <= self.config.max_waiting_frames);
-        // What was let in below the limit may be one payload above it, and is followed by a DISCONNECT at most.
+        // A payload that is accepted below the limit may exceed it, and only a DISCONNECT may follow.
         assert!(reactor.outgoing_bytes() <= limits.max_outgoing + 3_100 + 300);
         if interest.write {
             assert!(!reactor.outgoing().is_empty());
@@ -349,7 +349,7 @@ impl Driver<'_> {
         assert!(deadline.is_some() || interest.close, "nothing ends this: {interest:?}");
     }
 
-    /// Time ends everything, if the agent reads.
+    /// The timeouts end everything, if the agent reads.
     fn run_to_the_end(&mut self) {
         for _ in 0..10_000 {
             self.take(usize::MAX);

@@ -1,4 +1,4 @@
-//! Many connections of several engines, whose answers take whichever they may.
+//! Many connections of several engines, whose answers may be sent on any connection of their engine.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -22,17 +22,17 @@ const MAX_ORPHANS: usize = 3;
 
 struct Net {
     reactors: BTreeMap<ConnectionId, AgentReactor>,
-    /// Which engine a connection is of.
+    /// The engine of a connection.
     engines: BTreeMap<ConnectionId, usize>,
     hub: Hub,
     tickets: Vec<(Ticket, usize)>,
-    /// The question that counts under each engine's identifiers: the last.
+    /// The current request of each engine and identifiers: the last.
     newest: BTreeMap<(usize, Ids), usize>,
-    /// The engine of each question, and its identifiers.
+    /// The engine of each request, and its identifiers.
     asked: Vec<(usize, Ids)>,
-    /// Questions that were given up, and must not be answered any more.
+    /// Requests that were cancelled, and must not be answered any more.
     cancelled: BTreeSet<usize>,
-    /// Answers that were queued and not sent, on each connection.
+    /// The queued answers of each connection.
     queued: BTreeMap<ConnectionId, BTreeSet<usize>>,
     answered: BTreeSet<usize>,
 }
@@ -43,8 +43,8 @@ impl Connections for BTreeMap<ConnectionId, AgentReactor> {
     }
 }
 
-/// No answer crosses engines, none is given twice or after its question was superseded, all of those that were queued are
-/// sent, and what the hub remembers is bounded.
+/// No answer goes to another engine, none is given twice or after its request was superseded, all queued answers are sent, and
+/// the memory of the hub is bounded.
 pub fn hub(data: &[u8]) {
     let mut input = Input::new(data);
     let mut net = Net {
@@ -102,7 +102,7 @@ impl Net {
             return;
         }
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        // Whole frames leave: `send` looks at them.
+        // Complete frames are sent: `send` decodes them.
         let config = AgentConfig { capabilities, max_frame_size: 256, ..AgentConfig::default() };
         let mut reactor =
             AgentReactor::new(Arc::new(config.checked().expect("a configuration that can work")), id, NOW);
@@ -182,7 +182,7 @@ impl Net {
         }
     }
 
-    /// A ticket is answered. One that does not fit is a failure.
+    /// A ticket is answered. An answer that does not fit is a failure.
     fn answer(&mut self, target: u8, len: usize) {
         if self.tickets.is_empty() {
             return;
@@ -212,7 +212,7 @@ impl Net {
         }
     }
 
-    /// A connection sends what it has.
+    /// A connection sends its outgoing bytes.
     fn send(&mut self, target: u8) {
         let Some(id) = self.pick(target) else { return };
         let reactor = self.reactors.get_mut(&id).expect("it lives");

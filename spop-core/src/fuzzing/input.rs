@@ -1,6 +1,6 @@
-//! Decisions out of bytes.
+//! Choices from the bytes of a fuzzer.
 
-/// Reads decisions from the bytes of a fuzzer. Where they end, every decision is the first of its choices.
+/// Reads choices from the bytes of a fuzzer. At the end of the bytes, every choice is the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     rest: &'a [u8],
@@ -12,12 +12,12 @@ impl<'a> Input<'a> {
         Self { rest: bytes }
     }
 
-    /// Whether there are no more.
+    /// Whether all bytes were read.
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// What has not been read.
+    /// The unread bytes.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -29,12 +29,12 @@ impl<'a> Input<'a> {
         first
     }
 
-    /// The next two bytes as a number, little end first.
+    /// The next two bytes as a number, little-endian.
     pub fn number(&mut self) -> usize {
         usize::from(self.byte()) | usize::from(self.byte()) << 8
     }
 
-    /// Yes or no.
+    /// True or false.
     pub fn flag(&mut self) -> bool {
         self.byte() & 1 == 1
     }
@@ -44,7 +44,7 @@ impl<'a> Input<'a> {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// Bytes, behind a number that says how many.
+    /// Bytes, after their number.
     pub fn bytes(&mut self) -> &'a [u8] {
         let len = self.number().min(self.rest.len());
         let (bytes, rest) = self.rest.split_at(len);

@@ -1,7 +1,7 @@
-//! What is tried with whatever a fuzzer makes up, and must hold: one function for each target of `fuzz/`.
+//! The bodies of the fuzz targets: one function for each target of `fuzz/`.
 //!
-//! Each takes any bytes and panics when a promise is broken. They are here, and not in the fuzzer's crate, so that the
-//! corpora run as an ordinary test, and so that the tests with random events share them.
+//! Each takes any bytes and panics if an invariant is violated. They are in this crate so that the corpora run as an ordinary
+//! test, and so that the property tests share them.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ pub use input::Input;
 pub use pair::pair;
 pub use reference::reference;
 
-/// A target's body.
+/// The body of a target.
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.

@@ -1,12 +1,12 @@
-//! A connection of an agent, told again in the fewest words: whole frames, no time, no bytes. It shares no code with the
-//! reactor, and random sequences of events must lead to the same in both.
+//! A minimal reference model of an agent's connection: complete frames, no time, no bytes. It shares no code with the reactor,
+//! and random sequences of events must have the same results in both.
 
 use alloc::{borrow::ToOwned, collections::VecDeque, format, string::String, vec::Vec};
 use core::fmt::Write as _;
 
 use crate::frame::{FrameType, Ids, Messages};
 
-/// What bounds the model's connection.
+/// The limits of the model's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// `max_frame_size` of the session.
@@ -19,7 +19,7 @@ pub struct Bounds {
     pub refused: usize,
     /// `Limits::max_in_flight`.
     pub in_flight: usize,
-    /// How many requests the peer waits for: all, or one as HAProxy 3.1 and later without pipelining.
+    /// The requests in flight whose answers the peer awaits: all, or one as HAProxy 3.1 and later without pipelining.
     pub window: usize,
     /// `Limits::max_outgoing`.
     pub outgoing: usize,
@@ -46,19 +46,19 @@ pub struct PeerFrame {
 #[derive(Clone, Debug)]
 pub struct Model {
     bounds: Bounds,
-    /// What happens, in the words of the driver's log.
+    /// The actions, in the format of the driver's log.
     pub events: Vec<String>,
-    /// What is sent: type, identifiers, flags and length of the payload, or status.
+    /// The sent frames: type, identifiers, flags and length of the payload, or status.
     pub frames: Vec<String>,
-    /// The NOTIFYs that wait, each with the number of its ticket.
+    /// The unanswered NOTIFYs, each with the number of its ticket.
     waiting: Vec<(Ids, usize)>,
     tickets: usize,
     arriving: Vec<(Ids, Vec<u8>)>,
     refused: VecDeque<Ids>,
-    /// Sent by the peer and not yet read.
+    /// Frames that the peer has sent and the agent has not read.
     unread: VecDeque<PeerFrame>,
     ended: bool,
-    /// Answers whose bytes have not all left, and these bytes.
+    /// Answers that are not fully sent, and the number of their outgoing bytes.
     unsent: usize,
     bytes: usize,
     closed: bool,
@@ -83,14 +83,14 @@ impl Model {
         }
     }
 
-    /// The peer sends a frame, unless it has ended its side.
+    /// The peer sends a frame, unless it has shut its write side.
     pub fn send(&mut self, frame: PeerFrame) {
         if !self.ended {
             self.unread.push_back(frame);
         }
     }
 
-    /// The peer ends its side.
+    /// The peer shuts its write side.
     pub fn end(&mut self) {
         self.ended = true;
     }
@@ -108,14 +108,14 @@ impl Model {
         }
     }
 
-    /// The peer takes all that there is.
+    /// The peer reads all bytes.
     pub fn take(&mut self) {
         self.unsent = 0;
         self.bytes = 0;
         self.read();
     }
 
-    /// The application answers with a payload of this length; whether the ticket is used up.
+    /// The application answers with a payload of this length. True if the ticket is used up.
     pub fn answer(&mut self, ticket: usize, len: usize) -> bool {
         let Some(index) = self.waiting.iter().position(|(_, number)| *number == ticket) else {
             self.events.push("Dropped".to_owned());
@@ -132,7 +132,7 @@ impl Model {
         true
     }
 
-    /// The application refuses to answer.
+    /// The application aborts its answer.
     pub fn abort_answer(&mut self, ticket: usize) {
         match self.waiting.iter().position(|(_, number)| *number == ticket) {
             Some(index) => {

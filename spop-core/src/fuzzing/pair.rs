@@ -1,4 +1,4 @@
-//! The two reactors against each other, over any connection, with anything happening at any time.
+//! The two reactors against each other, over any connection, with any events at any time.
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
@@ -13,23 +13,23 @@ use crate::{
     wire::Reader,
 };
 
-/// Something that happens to a pair.
+/// An event of a pair.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// The engine asks with a body of this size for an answer of a kind, a size and a delay.
+    /// The engine sends a request of this size, which selects the kind, the size and the delay of its answer.
     Ask {
         /// See [`handler`].
         kind: u32,
-        /// How long the answer is.
+        /// The length of the answer, in bytes.
         answer: u32,
-        /// When it is given.
+        /// The delay of the answer, in microseconds.
         micros: u32,
-        /// How long the question is.
+        /// The length of the request, in bytes.
         body: usize,
     },
-    /// The engine asks again under the identifiers of its last request.
+    /// The engine sends a request with the identifiers of its last one.
     Again,
-    /// So many microseconds pass.
+    /// This many microseconds pass.
     Pass(u64),
     /// The agent drains.
     DrainAgent,
@@ -39,18 +39,18 @@ pub enum Step {
     DisconnectAgent,
     /// The engine disconnects.
     DisconnectEngine,
-    /// One side of the connection ends behind the back of its reactor.
+    /// One side of the connection is shut without its reactor.
     HalfClose(Side),
     /// The connection breaks.
     Lose,
-    /// The connection breaks after so many bytes.
+    /// The connection breaks after this many bytes.
     LoseAfter(Side, u64),
-    /// A side sends one of [`SAID`] that its reactor did not mean.
+    /// A side sends one of [`INJECTED`], which its reactor did not send.
     Say(Side, usize),
 }
 
-/// Frames out of turn, and what is none.
-pub const SAID: [&str; 10] = [
+/// Frames that are not legal, and data that is not a frame.
+pub const INJECTED: [&str; 10] = [
     "ACK fin 0 1",
     "ACK fin,abort 1 1 set txn x=int32:1",
     "ACK - 1 1 hex:01",
@@ -63,20 +63,20 @@ pub const SAID: [&str; 10] = [
     "",
 ];
 
-/// What a storm goes over.
+/// The setting of a run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The engine.
     pub engine: EngineConfig,
-    /// What the agent announces.
+    /// The capabilities of the agent.
     pub agent_can: Capabilities,
     /// The agent's frame size.
     pub size: u32,
     /// The connection.
     pub conditions: Conditions,
-    /// What the agent sends over.
+    /// The connection from the agent to the engine.
     pub way_back: Conditions,
-    /// The agent refuses a payload once so much of it has arrived.
+    /// The agent refuses a payload once this many bytes of it have arrived.
     pub refuse_at: usize,
     /// The agent's limits.
     pub max_in_flight: usize,
@@ -84,7 +84,7 @@ pub struct Setup {
     pub max_outgoing: usize,
 }
 
-/// Every request ends once, every connection ends, limits hold, and no frame is too long.
+/// Every request ends once, every connection ends, limits hold, and no frame exceeds the negotiated size.
 pub fn pair(data: &[u8]) {
     let mut input = Input::new(data);
     let mut engine = match input.byte() % 3 {
@@ -144,21 +144,21 @@ pub fn pair(data: &[u8]) {
             28 => Step::DisconnectEngine,
             29 => Step::HalfClose(side(&mut input)),
             30 if input.byte() < 128 => Step::Lose,
-            30 => Step::Say(side(&mut input), usize::from(input.byte()) % SAID.len()),
+            30 => Step::Say(side(&mut input), usize::from(input.byte()) % INJECTED.len()),
             _ => Step::LoseAfter(side(&mut input), input.number() as u64),
         });
     }
     storm(setup, &steps);
 }
 
-/// Runs steps, and all that comes of them.
+/// Runs the steps, and then until no event is left.
 pub fn storm(setup: Setup, steps: &[Step]) {
     let Setup { engine, agent_can, size, conditions, way_back, refuse_at, max_in_flight, max_outgoing } =
         setup;
     let agreed = engine.max_frame_size.min(size);
     let window = engine.max_waiting_frames;
     let mut agent = AgentConfig { max_frame_size: size, capabilities: agent_can, ..AgentConfig::default() };
-    // Without it, an agent whose every request is forgotten by its application would read no more, and never end.
+    // Without it, an agent whose application drops every ticket would stop reading, and never end.
     agent.timeouts.message = Some(Duration::from_secs(20));
     agent.limits.max_in_flight = max_in_flight;
     agent.limits.max_outgoing = max_outgoing;
@@ -188,10 +188,10 @@ pub fn storm(setup: Setup, steps: &[Step]) {
             Step::HalfClose(side) => pair.half_close(side),
             Step::Lose => pair.lose(),
             Step::LoseAfter(side, bytes) => pair.lose_after(side, bytes),
-            Step::Say(side, what) if SAID[what].is_empty() => pair.say_raw(side, &[0xff; 9]),
-            Step::Say(side, what) => pair.say(side, SAID[what]).unwrap(),
+            Step::Say(side, what) if INJECTED[what].is_empty() => pair.say_raw(side, &[0xff; 9]),
+            Step::Say(side, what) => pair.say(side, INJECTED[what]).unwrap(),
         }
-        // One frame may pass the limit, and one answer may leave in fragments beyond it.
+        // One frame may exceed the limit, and one answer may be sent in fragments beyond it.
         assert!(pair.agent().outgoing_bytes() <= 2 * max_outgoing + 3_000 + max_in_flight * 3_100);
         assert!(pair.agent().in_flight() <= max_in_flight);
         assert!(pair.engine().in_flight() <= window && pair.engine().outgoing_bytes() <= window * 16_384);
@@ -201,14 +201,14 @@ pub fn storm(setup: Setup, steps: &[Step]) {
     settled.sort_unstable();
     assert_eq!(settled, asked);
     for (_, outcome) in pair.outcomes() {
-        // Answered, or failed for a reason that has a name.
+        // Answered, or failed for a specific reason.
         let named = !matches!(outcome, Outcome::Waiting | Outcome::Failed(EngineError::Unknown));
         assert!(named, "{}", outcome.sentence());
     }
     pair.run_to_the_end();
     assert!(pair.is_over(), "engine {:?}, agent {:?}", pair.engine(), pair.agent());
     assert!(pair.engine_ended().is_some() && pair.agent_closed().is_some());
-    // What is said out of turn can lie in the midst of a frame, and make another question of it.
+    // An injected frame can lie in the middle of a frame, and change its request.
     if !steps.iter().any(|step| matches!(step, Step::Say(..))) {
         let closed = pair.agent_closed().map(|closed| &closed.reason);
         assert!(!matches!(closed, Some(CloseReason::Disconnect(GARBLED))), "a question was garbled");
@@ -218,7 +218,7 @@ pub fn storm(setup: Setup, steps: &[Step]) {
     }
 }
 
-/// A question of about `size` bytes that wants the answer `answer`, which says what is to be done with it.
+/// A request of about `size` bytes. `answer` selects the decision of the handler.
 pub fn question(answer: &[u32], size: usize) -> MessageList {
     let mut list = MessageList::new();
     let mut message = list.message("echo");
@@ -229,10 +229,10 @@ pub fn question(answer: &[u32], size: usize) -> MessageList {
     list
 }
 
-/// What the agent says to a question that nobody asked.
+/// The agent's answer to a request that the engine did not send.
 const GARBLED: Status = Status(900);
 
-/// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
+/// The handler: an answer of a given size after a given number of microseconds, or another decision.
 pub fn handler(notify: &Notify) -> Decision {
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
     let args = notify.messages().get("echo").into_iter().flat_map(|message| message.args());
@@ -250,7 +250,7 @@ pub fn handler(notify: &Notify) -> Decision {
     }
 }
 
-/// No frame is longer than was agreed, but for the HELLO that was sent before.
+/// No frame exceeds the negotiated size, except for the HELLO, which is sent before.
 pub fn check_frames<H>(pair: &Pair<H>, most: u32) {
     for side in [Side::Engine, Side::Agent] {
         let mut reader = Reader::new(pair.sent_by(side));

@@ -1,4 +1,4 @@
-//! An agent's connection under plain events, against the model.
+//! An agent's connection against the reference model.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -14,7 +14,7 @@ use crate::{
     link::Layers,
 };
 
-/// Plain events lead to what the model says.
+/// The events that the model supports have the same results in the reactor and the model.
 pub fn reference(data: &[u8]) {
     let mut input = Input::new(data);
     let switches = input.byte();
@@ -34,7 +34,7 @@ pub fn reference(data: &[u8]) {
     }
 }
 
-/// The words of an event that the model has too.
+/// An event in the format of the model's log, if the model supports it.
 fn words(line: &str) -> String {
     let count = match line.split(' ').next() {
         Some("RunMessages") => 2,
@@ -66,20 +66,20 @@ fn sent(driver: &Driver, from: usize) -> Vec<String> {
     found
 }
 
-/// Runs the events that the model knows, and compares what happens and what is sent.
+/// Runs the events that the model supports, and compares actions and sent frames.
 pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts) {
     let config = config(bounds);
     let mut driver = Driver::new(config, Layers::Plain, cuts);
     hello(&mut driver, if bounds.window == usize::MAX { "pipelining,async" } else { "pipelining" });
     let (log, out) = (driver.log.len(), driver.sent.len());
     let mut model = Model::new(bounds);
-    // The model's numbers of the tickets that the driver has, in the driver's order.
+    // The model's numbers of the driver's tickets, in the driver's order.
     let (mut numbers, mut next) = (Vec::new(), 0);
     let mut events = events.to_vec();
     if end {
         events.push(Event::Eof);
     }
-    // Whatever waits is answered at last.
+    // Finally all unanswered requests are answered.
     events.extend((0..40).flat_map(|_| [Event::Answer(0, 0), Event::Take]));
     for event in &events {
         match event {
@@ -132,7 +132,7 @@ pub fn against_the_model(bounds: Bounds, events: &[Event], end: bool, cuts: Cuts
     }
     driver.take(usize::MAX);
     let mut found = sent(&driver, out);
-    // Payloads that an end drops are told of in any order.
+    // Payloads dropped at the end are reported in any order.
     found.sort();
     model.frames.sort();
     assert_eq!(found, model.frames);

@@ -1,4 +1,4 @@
-//! Each target with bytes that nobody chose. The corpora of `fuzz/` hold better ones.
+//! Each target with random bytes. The corpora of `fuzz/` are better.
 
 use proptest::{collection, prelude::*};
 

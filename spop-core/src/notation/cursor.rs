@@ -1,20 +1,20 @@
-//! A place in a line, and the words that can be taken from there.
+//! A position in a line, and the tokens that can be read there.
 
 use alloc::vec::Vec;
 use core::str;
 
 use super::{MAX_REPEATED, ParseError};
 
-/// How much of what was found an error shows.
+/// The length at which an error cuts the text that was found.
 const FOUND_MAX: usize = 32;
 
-/// Takes words from the front of a line.
+/// Reads tokens from the front of a line.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
     line: &'a str,
     number: Option<usize>,
     rest: &'a str,
-    /// What repetitions may still add.
+    /// The number of bytes that repetitions may still add.
     room: usize,
 }
 
@@ -30,27 +30,27 @@ impl<'a> Cursor<'a> {
         Self { number: Some(number), ..Self::new(line) }
     }
 
-    /// What was not taken yet: a place that [`error_at`](Self::error_at) understands.
+    /// The unread text, which is also a position for [`error_at`](Self::error_at).
     pub(super) const fn rest(&self) -> &'a str {
         self.rest
     }
 
-    /// Nothing that makes sense comes next.
+    /// The error that the next token is not what was expected.
     pub(super) fn error(&self, expected: &'static str) -> ParseError {
         self.error_at(self.rest, expected)
     }
 
-    /// What was taken from `place` on makes no sense.
+    /// The error that the text from `place` on is not what was expected.
     pub(super) fn error_at(&self, place: &str, expected: &'static str) -> ParseError {
         let before = self.line.strip_suffix(place).unwrap_or_default();
         let word = place.split(|ch| is_space(ch) || ch == ';').next().unwrap_or_default();
-        // A separator was found where something should follow without one.
+        // A separator stands where the token should continue.
         let found =
             word.chars().take(FOUND_MAX).chain(place.chars().take(usize::from(word.is_empty()))).collect();
         ParseError { line: self.number, column: before.chars().count() + 1, expected, found }
     }
 
-    /// Passes over spaces; whether anything comes after them.
+    /// Skips spaces. True unless the line ends there.
     pub(super) fn more(&mut self) -> bool {
         self.rest = self.rest.trim_start_matches(is_space);
         !self.rest.is_empty()
@@ -60,14 +60,14 @@ impl<'a> Cursor<'a> {
         self.rest.chars().next()
     }
 
-    /// Takes `prefix` if it comes next.
+    /// Reads `prefix` if it comes next.
     pub(super) fn take(&mut self, prefix: &str) -> bool {
         let rest = self.rest.strip_prefix(prefix);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    /// Takes characters as long as they are of a kind.
+    /// Reads the longest run of characters of one kind.
     pub(super) fn span(&mut self, kind: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|ch| !kind(ch)).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at_checked(end).unwrap_or_default();
@@ -75,13 +75,13 @@ impl<'a> Cursor<'a> {
         taken
     }
 
-    /// Takes the next word, whatever it is, as a `T`.
+    /// Reads the next token as a `T`.
     pub(super) fn parsed<T: str::FromStr>(&mut self, expected: &'static str) -> Parsed<T> {
         let place = self.rest;
         self.span(|ch| !is_space(ch) && ch != ';').parse().map_err(|_| self.error_at(place, expected))
     }
 
-    /// Checks that a word ends here.
+    /// Checks that a token ends here.
     pub(super) fn gap(&self) -> Parsed<()> {
         match self.peek() {
             Some(ch) if !is_space(ch) && ch != ';' => Err(self.error("a space")),
@@ -89,7 +89,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes a name: plain, or in quotes.
+    /// Reads a name: plain, or in quotes.
     pub(super) fn name(&mut self, out: &mut Vec<u8>, expected: &'static str) -> Parsed<()> {
         if self.peek() == Some('"') {
             return self.quoted(out);
@@ -102,7 +102,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Takes a text: plain, or in quotes.
+    /// Reads a text: plain, or in quotes.
     pub(super) fn text(&mut self, out: &mut Vec<u8>) -> Parsed<()> {
         if self.peek() == Some('"') {
             return self.quoted(out);
@@ -141,7 +141,7 @@ impl<'a> Cursor<'a> {
         byte.ok_or_else(|| self.error_at(place, r#"one of \" \\ \n \r \t \xNN"#))
     }
 
-    /// Takes bytes in hexadecimal digits.
+    /// Reads bytes in hexadecimal digits.
     pub(super) fn hex(&mut self, out: &mut Vec<u8>) -> Parsed<()> {
         let start = out.len();
         while let Some(byte) = self.hex_byte() {
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
         Some((high << 4 | low) as u8)
     }
 
-    /// Repeats what `out` has from `start` on as often as comes next.
+    /// Reads a repetition (`*5`), and repeats the bytes of `out` from `start` on.
     fn repeated(&mut self, out: &mut Vec<u8>, start: usize) -> Parsed<()> {
         if !self.take("*") {
             return Ok(());
@@ -174,7 +174,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Takes a plain number if one comes next.
+    /// Reads a plain number if one comes next.
     pub(super) fn digits(&mut self) -> Parsed<Option<usize>> {
         let place = self.rest;
         let digits = self.span(|ch| ch.is_ascii_digit());
@@ -185,7 +185,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Whether a character separates words.
+/// Whether a character separates tokens.
 pub(super) const fn is_space(ch: char) -> bool {
     matches!(ch, ' ' | '\t')
 }

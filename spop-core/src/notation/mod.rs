@@ -1,4 +1,4 @@
-//! Frames as sentences: one line that a person can type and read, for tests, fixtures and logs.
+//! A text notation for frames: one readable line each, for tests, fixtures and logs.
 //!
 //! ```text
 //! HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:""
@@ -7,7 +7,7 @@
 //! AGENT-DISCONNECT fin 0 0 status-code=uint32:2 message=string:"a timeout occurred"
 //! ```
 //!
-//! Any frame has a sentence, well-formed or not, and reading the sentence gives the same bytes again.
+//! Every frame, well-formed or not, can be printed, and parsing the line gives the same bytes again.
 //!
 //! ```
 //! use spop_core::notation;
@@ -24,7 +24,7 @@
 //!
 //! # Grammar
 //!
-//! Spaces and tabs separate words; `{…}` may come any number of times, `[…]` at most once.
+//! Spaces and tabs separate tokens; `{…}` is repeated any number of times, `[…]` is optional.
 //!
 //! ```text
 //! frame    = TYPE flags stream-id frame-id payload
@@ -35,7 +35,7 @@
 //!          | messages                           of a NOTIFY
 //!          | actions                            of an ACK
 //!          | {raw}                              of any other
-//!          | "items["    range "]" items        of any frame: a part of what follows
+//!          | "items["    range "]" items        of any frame: a byte range of what follows
 //!          | "messages[" range "]" messages
 //!          | "actions["  range "]" actions
 //! range    = [first byte] ".." [byte after the last]
@@ -52,20 +52,20 @@
 //! value    = "null"          | "bool:" true or false
 //!          | "int32:" number | "uint32:" number | "int64:" number | "uint64:" number
 //!          | "ipv4:" address | "ipv6:" address  | "string:" text  | "binary:" bytes
-//! raw      = "raw:" text     | "hex:" bytes     data that is put there as it is
+//! raw      = "raw:" text     | "hex:" bytes     bytes that are inserted verbatim
 //!
 //! text     = quoted, or printable ASCII without spaces, quotes, backslashes and semicolons
 //! quoted   = '"' anything '"' ["*" times]       escapes: \" \\ \n \r \t and \x with two digits
 //! bytes    = {two hexadecimal digits} ["*" times]
 //! ```
 //!
-//! `fin` and `abort` are one bit each: what the specification wants of an aborted payload is `fin,abort`. All of the
-//! repetitions (`string:"x"*5000`) in a line may amount to [`MAX_REPEATED`] bytes.
+//! `fin` and `abort` are one bit each: the specification requires `fin,abort` for an aborted payload. The repetitions
+//! (`string:"x"*5000`) of a line may add up to [`MAX_REPEATED`] bytes.
 //!
-//! # Data that is not well-formed
+//! # Malformed data
 //!
-//! Raw data may stand wherever an item, a message or an action may. Printing uses it for what is left where a payload
-//! ceases to be well-formed, which is the way to read a first fragment too.
+//! Raw data is allowed in place of an item, a message or an action. A malformed payload is printed as raw data from the first
+//! malformed byte on, and so is the cut end of a first fragment.
 //!
 //! ```
 //! # use spop_core::notation;
@@ -77,7 +77,7 @@
 //!
 //! # Fragments
 //!
-//! A range before a payload takes a part of it, so that fragments can be written without counting lengths by hand.
+//! A range before a payload selects a part of it, so that fragments can be written without counting bytes.
 //!
 //! ```
 //! # use spop_core::notation;
@@ -90,14 +90,14 @@
 //!
 //! # Transcripts
 //!
-//! [`transcript()`] reads what two sides say to each other.
+//! [`transcript()`] parses the frames that two sides send to each other.
 //!
 //! ```
 //! use spop_core::notation::{self, Direction};
 //!
 //! let steps = notation::transcript(
 //!     "
-//!     ## An agent that knows nothing of addresses.
+//!     ## An agent without a handler for addresses.
 //!     > NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7
 //!     < ACK fin 5 1
 //!     ",
@@ -122,18 +122,18 @@ use crate::frame::{Frame, Header};
 pub use print::{Sentence, print};
 pub use transcript::{Direction, Step, transcript};
 
-/// How many bytes the repetitions (`"x"*5000`) of one line may amount to: a short line must not take all memory.
+/// The limit of bytes that the repetitions (`"x"*5000`) of one line add up to, so that a short line cannot exhaust memory.
 pub const MAX_REPEATED: usize = 16 << 20;
 
-/// Reads one sentence.
+/// Parses one line.
 ///
 /// # Errors
-/// [`ParseError`] says where the line ceases to make sense.
+/// [`ParseError`] names the position of the first error.
 pub fn parse(line: &str) -> Result<OwnedFrame, ParseError> {
     parse::frame(&mut cursor::Cursor::new(line))
 }
 
-/// Reads one sentence, and gives the frame as it is on the wire, length prefix included.
+/// Parses one line, and returns the frame in its wire format, length prefix included.
 ///
 /// ```
 /// # use spop_core::notation;
@@ -149,9 +149,9 @@ pub fn parse_bytes(line: &str) -> Result<Vec<u8>, ParseError> {
 /// A frame that owns its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedFrame {
-    /// What comes first.
+    /// The header.
     pub header: Header,
-    /// What comes after it.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
@@ -161,7 +161,7 @@ impl OwnedFrame {
         Frame { header: self.header, payload: &self.payload }
     }
 
-    /// The frame as it is on the wire, length prefix included.
+    /// The frame in its wire format, length prefix included.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.as_frame().encode(&mut bytes);
@@ -177,24 +177,24 @@ impl str::FromStr for OwnedFrame {
     }
 }
 
-/// The frame's sentence.
+/// Prints the frame in the notation.
 impl fmt::Display for OwnedFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         print(self.as_frame()).fmt(f)
     }
 }
 
-/// Where a line ceases to make sense.
+/// A syntax error, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseError {
-    /// Which line of a transcript, from 1.
+    /// The line of the transcript, from 1.
     pub line: Option<usize>,
-    /// Which character of the line, from 1.
+    /// The character of the line, from 1.
     pub column: usize,
-    /// What would have made sense there.
+    /// What was expected there.
     pub expected: &'static str,
-    /// The start of what is there; empty at the end of the line.
+    /// The start of the text that was found; empty at the end of the line.
     pub found: String,
 }
 

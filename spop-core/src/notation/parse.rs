@@ -1,4 +1,4 @@
-//! Sentences to frames.
+//! Parsing the notation.
 
 use alloc::{string::ToString, vec::Vec};
 
@@ -16,7 +16,7 @@ const FRAME_TYPE: &str = "a frame type, such as NOTIFY or TYPE:42";
 const FLAGS: &str = "flags: `-`, or `fin`, `abort` and 0x… joined by commas";
 const VALUE: &str = "a value: null or one of bool: int32: uint32: int64: uint64: ipv4: ipv6: string: binary:";
 
-/// What a payload is a list of.
+/// The kind of list in a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Items,
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What the payload of a frame is, going by the frame alone.
+    /// The kind of list in the payload of this type of frame.
     pub(super) const fn of(frame_type: FrameType) -> Self {
         match frame_type {
             FrameType::Notify => Self::Messages,
@@ -75,7 +75,7 @@ fn flags(cursor: &mut Cursor<'_>) -> Parsed<Flags> {
         "abort" => Some(0b10),
         number => number
             .strip_prefix("0x")
-            // `from_str_radix` would let a sign pass.
+            // `from_str_radix` accepts a sign.
             .filter(|digits| digits.starts_with(|ch: char| ch.is_ascii_hexdigit()))
             .and_then(|digits| u32::from_str_radix(digits, 16).ok()),
     };
@@ -129,7 +129,7 @@ fn list(cursor: &mut Cursor<'_>, kind: Kind, out: &mut Vec<u8>) -> Parsed<()> {
     }
 }
 
-/// Reads what semicolons separate: raw data, or what `one` reads.
+/// Reads a list separated by semicolons, whose elements are raw data or read by `one`.
 fn clauses(
     cursor: &mut Cursor<'_>,
     out: &mut Vec<u8>,
@@ -152,7 +152,7 @@ fn clauses(
     }
 }
 
-/// Reads raw data as long as it comes; whether there was any.
+/// Reads any number of raw data. True if there was any.
 fn raw(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Parsed<bool> {
     let mut any = false;
     while cursor.more() {
@@ -208,7 +208,7 @@ fn action(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Parsed<()> {
     Ok(())
 }
 
-/// Reads a scope and goes to what follows it.
+/// Reads a scope and the space behind it.
 fn scope(cursor: &mut Cursor<'_>) -> Parsed<Scope> {
     cursor.more();
     let place = cursor.rest();

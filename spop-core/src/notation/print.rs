@@ -1,4 +1,4 @@
-//! Frames to sentences.
+//! Printing frames in the notation.
 
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -13,10 +13,10 @@ use crate::{
     wire::{Reader, kv_pair, put_string},
 };
 
-/// From how many equal bytes on a repetition reads better than the bytes.
+/// The least number of equal bytes that is printed as a repetition.
 const RUN: usize = 32;
 
-/// The sentence of a frame, to be displayed.
+/// Displays a frame in the notation.
 pub const fn print(frame: Frame<'_>) -> Sentence<'_> {
     Sentence(frame)
 }
@@ -28,7 +28,7 @@ pub struct Sentence<'a>(Frame<'a>);
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Frame { header, payload } = self.0;
-        // An unknown type made of a known number is, on the wire, that known type.
+        // An unknown type with the number of a known type is that type on the wire.
         let frame_type = FrameType::from_byte(header.frame_type.byte());
         match frame_type {
             FrameType::Unknown(byte) => write!(f, "TYPE:{byte}")?,
@@ -51,8 +51,8 @@ impl fmt::Display for Sentence<'_> {
     }
 }
 
-// Each of the lists below is printed as far as it encodes to the very bytes that it was decoded from: what is malformed is
-// raw data, and so is what has flag bits without a meaning.
+// Each of the lists below is printed as far as it encodes to exactly the bytes that it was decoded from. The rest is raw data:
+// malformed items, and values with reserved flag bits.
 
 fn items(f: &mut fmt::Formatter<'_>, mut rest: &[u8]) -> fmt::Result {
     let mut reader = Reader::new(rest);
@@ -86,7 +86,7 @@ fn messages(f: &mut fmt::Formatter<'_>, mut rest: &[u8]) -> fmt::Result {
     clause_of_raw(f, separator, rest)
 }
 
-/// Encodes a message with the arguments that have arrived, which need not be as many as it says.
+/// Encodes a message with the arguments that have arrived, which may be fewer than it announces.
 fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
     put_string(out, message.name());
     let count = out.len();
@@ -135,7 +135,7 @@ fn clause_of_raw(f: &mut fmt::Formatter<'_>, separator: &str, rest: &[u8]) -> fm
     raw(f, rest)
 }
 
-/// Writes any bytes, long runs of one byte as such.
+/// Writes any bytes; a long run of one byte as a repetition.
 fn raw(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     let (mut start, mut end) = (0, 0);
     for run in bytes.chunk_by(|a, b| a == b) {
@@ -221,7 +221,7 @@ fn quoted_char(f: &mut fmt::Formatter<'_>, ch: char) -> fmt::Result {
         '\r' => f.write_str("\\r"),
         '\t' => f.write_str("\\t"),
         ' '..='~' => f.write_char(ch),
-        // What cannot be seen, or hides what stands beside it, is escaped by `escape_debug`.
+        // `escape_debug` escapes invisible and combining characters.
         '\u{80}'.. if ch.escape_debug().count() == 1 => f.write_char(ch),
         _ => escaped(f, ch.encode_utf8(&mut [0; 4]).as_bytes()),
     }
@@ -237,7 +237,7 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     repeated(f, times)
 }
 
-/// What to write how many times: one byte where `bytes` is a long run of it, else all of them once.
+/// The bytes to write, and how many times: one byte if `bytes` is a long run of it, else all of them once.
 fn run(bytes: &[u8]) -> (&[u8], usize) {
     match bytes {
         [first, rest @ ..] if bytes.len() >= RUN && rest.iter().all(|byte| byte == first) => {

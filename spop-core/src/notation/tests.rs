@@ -40,14 +40,14 @@ fn these_lines_print_as_they_were_typed() {
         "UNSET - 5 1 hex:00ff00ff78",
         "TYPE:42 fin 0 0 raw:\"a text\"",
         "TYPE:255 - 0 0",
-        // What is good, and a tail that is not.
+        // A well-formed front and a malformed tail.
         "HAPROXY-HELLO fin 0 0 a=null hex:0562",
         "NOTIFY - 5 1 a b=null ; hex:0163",
         "ACK fin 5 1 unset txn a ; hex:0900",
         "ACK fin 5 1 hex:0900",
-        // Flag bits without a meaning.
+        // Reserved flag bits.
         "NOTIFY fin 5 1 raw:\"\\x05hello\\x01\\x01b\\xf0\"",
-        // What is too long to read.
+        // A long run.
         "NOTIFY fin 5 1 m s=string:\"x\"*5000 b=binary:00*32 short=string:xxxxxxxxxx",
         "UNSET fin 5 1 hex:0001 raw:\"x\"*5000 raw:end",
         "NOTIFY fin 5 1 m s=string:\"\\n\\r\\t\\\\\\x00\\x7f\\xff é\"",
@@ -233,7 +233,7 @@ fn encoded(value: Value<'_>) -> Vec<u8> {
     out
 }
 
-/// Encoded items, and how many.
+/// Encoded items, and their number.
 fn items() -> impl Strategy<Value = (u8, Vec<u8>)> {
     collection::vec((bytes(), value()), 0..5).prop_map(|items| {
         let mut out = Vec::new();
@@ -264,7 +264,7 @@ fn action() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A payload of its type.
+/// A payload for this type of frame.
 fn good_frame() -> impl Strategy<Value = (FrameType, Vec<u8>)> {
     let hello = [
         FrameType::HaproxyHello,
@@ -309,7 +309,7 @@ proptest! {
     #[test]
     fn a_good_payload_prints_without_raw_data(frame in with_header(good_frame())) {
         let line = round_trip(&frame);
-        // Texts may contain anything; what is outside their quotes tells.
+        // Quoted texts may contain anything, so they are removed before the comparison.
         let unescaped = line.replace("\\\\", "").replace("\\\"", "");
         let outside: String = unescaped.split('"').step_by(2).collect();
         prop_assert!(!outside.contains(" raw:") && !outside.contains(" hex:"), "{}", line);
@@ -364,7 +364,7 @@ proptest! {
     }
 }
 
-/// Parses any text; what is understood prints, and the line printed means the same.
+/// Parses any text. What parses can be printed, and the printed line parses to the same frame.
 fn check(text: &str) {
     if let Ok(frame) = parse(text) {
         round_trip(&frame);

@@ -1,4 +1,4 @@
-//! What two sides say to each other, line by line.
+//! Transcripts: the frames that two sides send to each other, one per line.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -9,7 +9,7 @@ use super::{
     parse,
 };
 
-/// Which way a frame goes.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// `>`: HAProxy sends it to the agent.
@@ -30,9 +30,9 @@ impl fmt::Display for Direction {
 /// One line of a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Which line it is, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// Which way the frame goes.
+    /// The direction of the frame.
     pub direction: Direction,
     /// The frame.
     pub frame: OwnedFrame,
@@ -44,11 +44,11 @@ impl fmt::Display for Step {
     }
 }
 
-/// Reads a transcript: sentences after a `>` or `<` that says which way they go. Blank lines and those that begin with `#`
-/// mean nothing.
+/// Parses a transcript: each line is a direction, `>` or `<`, and a frame. Blank lines and lines that begin with `#` are
+/// ignored.
 ///
 /// # Errors
-/// [`ParseError`] for the first line that makes no sense.
+/// [`ParseError`] for the first line that does not parse.
 pub fn transcript(text: &str) -> Result<Vec<Step>, ParseError> {
     let meaning = |(_, line): &(usize, &str)| !line.trim_start_matches(is_space).starts_with('#');
     let mut steps = Vec::new();

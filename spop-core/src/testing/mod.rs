@@ -115,7 +115,7 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     /// An engine, and an agent with this handler, over a connection without latency, loss or segmentation.
     ///
     /// # Panics
-    /// If a configuration is invalid, with the [`ConfigError`](crate::config::ConfigError).
+    /// If a configuration is invalid, with the [`ConfigError`].
     #[track_caller]
     pub fn new(engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
         Self::with(Conditions::default(), engine, agent, handler)

@@ -1,4 +1,4 @@
-//! Whatever an agent may send.
+//! Random frames and events from an agent.
 
 use proptest::{collection, prelude::*, sample::select};
 
@@ -87,19 +87,19 @@ proptest! {
                 Step::Sent(n) => {
                     let n = n.min(engine.reactor.outgoing().len());
                     let action = engine.reactor.on_sent(engine.now, n).unwrap();
-                    Engine::note(&mut said, action);
+                    Engine::log_action(&mut said, action);
                 }
             }
             if engine.reactor.interest().resume {
                 said.extend(engine.bytes(&[]));
             }
         }
-        // Time ends it all, if the agent reads.
+        // The timeouts end everything, if the agent reads.
         loop {
             while !engine.reactor.outgoing().is_empty() {
                 let n = engine.reactor.outgoing().len();
                 let action = engine.reactor.on_sent(engine.now, n).unwrap();
-                Engine::note(&mut said, action);
+                Engine::log_action(&mut said, action);
             }
             if engine.reactor.deadline().is_none() {
                 break;

@@ -1,4 +1,4 @@
-//! How a session ends.
+//! The end of a session.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn an_agent_that_goes_takes_its_requests_along() {
     assert_eq!(engine.feed(&[bye]), ["close 260 [0/1] orphaned"]);
 }
 
-/// An engine that drains, and the request for whose answer it waits.
+/// A draining engine, and its request in flight.
 fn draining(config: EngineConfig) -> (Engine, Ids) {
     let mut engine = Engine::greeted(config, HELLO);
     let ids = engine.notify(None, 1).unwrap();
@@ -131,7 +131,7 @@ fn a_failed_transport_fails_what_waits() {
     engine.notify(None, 1).unwrap();
     let mut said = vec![];
     let action = engine.reactor.on_transport_error(engine.now);
-    Engine::note(&mut said, action);
+    Engine::log_action(&mut said, action);
     assert_eq!(said, ["close 257 [0/1]"]);
     assert!(engine.reactor.interest().close && engine.reactor.deadline().is_none());
     assert_eq!(engine.notify(None, 1), Err(NotifyError::NoSession));

@@ -1,4 +1,4 @@
-//! How a session begins, or does not.
+//! The handshake, and its failures.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the engine says and does, in sentences.
+//! The engine's reactor, its actions and frames as text.
 
 use alloc::{
     format,
@@ -32,7 +32,7 @@ const HELLO_ALL: &str = "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=u
 const HELLO_NONE: &str =
     "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:256 capabilities=string:\"\"";
 
-/// An engine, and all that it has said.
+/// An engine under test.
 struct Engine {
     reactor: EngineReactor,
     inbox: Inbox,
@@ -46,7 +46,7 @@ impl Engine {
         Self { reactor, inbox: Inbox::new(), now }
     }
 
-    /// An engine that has seen this HELLO.
+    /// An engine that has received this AGENT-HELLO.
     fn greeted(config: EngineConfig, hello: &str) -> Self {
         let mut engine = Self::new(config);
         engine.sent();
@@ -54,7 +54,7 @@ impl Engine {
         engine
     }
 
-    /// Hears these frames in one piece; returns what follows, one word each.
+    /// Receives these frames in one read. Returns the actions as text.
     fn feed(&mut self, lines: &[&str]) -> Vec<String> {
         for line in lines {
             self.inbox.extend_from_slice(&notation::parse_bytes(line).unwrap());
@@ -67,13 +67,13 @@ impl Engine {
         let mut said = vec![];
         loop {
             let action = self.inbox.feed(|input| self.reactor.on_bytes(self.now, input));
-            if !Self::note(&mut said, action) {
+            if !Self::log_action(&mut said, action) {
                 return said;
             }
         }
     }
 
-    fn note(said: &mut Vec<String>, action: EngineAction<'_>) -> bool {
+    fn log_action(said: &mut Vec<String>, action: EngineAction<'_>) -> bool {
         said.push(match action {
             EngineAction::Established(_) => "established".into(),
             EngineAction::Answered(answer) => format!("{} answered", answer.id.ids()),
@@ -94,24 +94,24 @@ impl Engine {
         let mut said = vec![];
         while {
             let action = self.inbox.feed(|input| self.reactor.on_input_eof(self.now, input));
-            Self::note(&mut said, action)
+            Self::log_action(&mut said, action)
         } {}
         said
     }
 
-    /// Lets time pass up to the next deadline and past it.
+    /// Advances the time to the next deadline, and fires it.
     fn timeout(&mut self) -> Vec<String> {
         let mut said = vec![];
         while let Some((at, Timer::Memory)) = self.reactor.deadline() {
             self.now = at;
             let action = self.reactor.on_timeout(at);
-            assert!(!Self::note(&mut said, action) && said.is_empty());
+            assert!(!Self::log_action(&mut said, action) && said.is_empty());
         }
         let Some((at, _)) = self.reactor.deadline() else { return said };
         self.now = at;
         while {
             let action = self.reactor.on_timeout(self.now);
-            Self::note(&mut said, action)
+            Self::log_action(&mut said, action)
         } {}
         said
     }
@@ -122,7 +122,7 @@ impl Engine {
         self.reactor.notify(self.now, ids, &list).map(NotifyId::ids)
     }
 
-    /// The frames that leave, without their payloads.
+    /// Sends all outgoing bytes. Returns the frames without their payloads.
     fn sent(&mut self) -> Vec<String> {
         let mut heads = vec![];
         while !self.reactor.outgoing().is_empty() {

@@ -1,4 +1,4 @@
-//! What the versions of HAProxy do differently, as measured with 2.6.12, 3.0.11, 3.2.26, 3.4.7 and 3.5-dev5.
+//! The profiles of HAProxy's versions, as measured with 2.6.12, 3.0.11, 3.2.26, 3.4.7 and 3.5-dev5.
 
 use super::*;
 use crate::{CloseReason, Interest, Timer};
@@ -35,7 +35,7 @@ fn a_bad_hello_is_told_from_3_2_on_and_the_reply_is_not_awaited() {
     assert_eq!(engine.feed(&[bad]), ["close 264 []"]);
     assert!(!engine.reactor.interest().close, "the DISCONNECT comes first");
     assert_eq!(engine.sent(), ["HAPROXY-DISCONNECT fin 0 0 status-code=uint32:8"]);
-    // Other faults of the handshake, and health checks, are closed without a word.
+    // After other faults of the handshake, and in health checks, it closes without a DISCONNECT.
     let mut engine = Engine::new(v3_2());
     engine.sent();
     assert_eq!(engine.feed(&["ACK fin 1 1"]), ["close 260 []"]);
@@ -69,7 +69,7 @@ fn frames_out_of_place_are_skipped_by_all_of_them() {
             assert_eq!(said, [format!("{ids} answered")]);
         }
     }
-    // An engine by the specification refuses them.
+    // An engine as specified rejects them.
     for line in [HELLO, "NOTIFY fin 0 1", "UNSET fin 0 1"] {
         let mut engine = Engine::greeted(quick(EngineConfig::default()), HELLO);
         engine.notify(None, 1).unwrap();
@@ -87,7 +87,7 @@ fn a_full_buffer_makes_a_connection_deaf_and_it_stays_in_use() {
         engine.sent();
         assert!(engine.feed(&["ACK fin 1 1 hex:00*16373"]).is_empty());
         assert_eq!(engine.reactor.interest(), Interest::default());
-        // Others follow, and none is answered.
+        // Further requests are sent, and none is answered.
         assert_eq!(engine.notify(None, 1), Ok(Ids::new(3, 1)));
         assert_eq!(engine.sent(), ["NOTIFY fin 3 1"]);
         assert!(engine.feed(&["ACK fin 3 1"]).is_empty() && engine.eof().is_empty());
@@ -131,7 +131,7 @@ fn the_end_of_input_behind_a_disconnect_hides_it_from_requests() {
             assert_eq!(engine.timeout(), [format!("{ids} failed 1"), "close 257 []".into()]);
         }
     }
-    // A moment later it is too late to hide anything; and without a request there is nothing to hide.
+    // A FIN that arrives later has no effect; and without a request in flight the DISCONNECT is processed.
     let mut engine = Engine::greeted(v3_2(), HELLO);
     engine.notify(None, 1).unwrap();
     assert_eq!(engine.feed(&[BYE]), ["close 298 [1/1]"]);
@@ -140,7 +140,7 @@ fn the_end_of_input_behind_a_disconnect_hides_it_from_requests() {
     assert_eq!(engine.eof(), ["close 298 []"]);
 }
 
-/// What a user of `Pair` sees of these profiles.
+/// The profiles in a `Pair`.
 mod in_a_pair {
     use super::*;
     use crate::{

@@ -1,4 +1,4 @@
-//! Requests, fragments, answers and what is none.
+//! Requests, fragments, answers, and ACKs that match no request.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn a_request_that_times_out_leaves_the_connection_well() {
     let mut engine = Engine::greeted(old(), HELLO);
     engine.notify(Some(Ids::new(1, 1)), 1).unwrap();
     assert_eq!(engine.timeout(), ["1/1 failed 1"]);
-    // The same identifiers come again, and the late answer is taken for theirs.
+    // The same identifiers are used again, and the late answer matches them.
     engine.notify(Some(Ids::new(1, 1)), 1).unwrap();
     assert_eq!(engine.feed(&["ACK fin 1 1", "ACK fin 1 1"]), ["1/1 answered"]);
     assert_eq!(engine.sent(), ["NOTIFY fin 1 1", "NOTIFY fin 1 1"]);
@@ -119,7 +119,7 @@ fn a_refused_payload_is_error_4_and_its_rest_is_not_sent() {
     assert_eq!(engine.reactor.outgoing().len(), queued, "no FIN and no ABORT closes it");
     engine.sent();
     assert!(engine.feed(&["ACK fin 0 1"]).is_empty());
-    // After the last fragment, ABORT means nothing.
+    // After the last fragment, ABORT is ignored.
     engine.notify(None, 300).unwrap();
     assert_eq!(engine.feed(&["ACK fin,abort 1 1 set txn a=int32:1"]), ["1/1 answered"]);
 }
@@ -196,7 +196,7 @@ fn what_is_asked_and_answered_is_not_in_the_debug_output_of_an_engine() {
     for _ in 0..3 {
         engine.reactor.notify_raw(engine.now, None, &secret).unwrap();
     }
-    // In fragments, of which some are queued.
+    // In fragments, some of them queued.
     engine.reactor.notify_raw(engine.now, None, &[0x5e; 4_000]).unwrap();
     assert!(engine.reactor.outgoing_bytes() > engine.reactor.outgoing().len());
     assert!(engine.feed(&["ACK - 0 1 hex:5e5e5e5e5e5e"]).is_empty());

@@ -47,7 +47,7 @@ fn an_error_ends_the_events_of_its_stream_unless_told_otherwise() {
             (stream.times().last, stream.times().total.as_millis()),
             (Some(Duration::from_millis(1)), 1)
         );
-        // The next transaction of the session may ask again.
+        // The next transaction of the session enables the engine again.
         stream.skip();
         stream.next_transaction();
         assert_eq!(stream.begin(at(3)), Ok(Ids::new(3, 1)));
@@ -101,16 +101,16 @@ fn the_variables_of_the_section_say_what_happened() {
     stream.end(at(27), &section, &mut vars, Err(EngineError::Spop(Status(13))), Times::default());
     assert_eq!((int(&vars, "txn.eng.p"), int(&vars, "txn.eng.t")), (Some(7), Some(11)));
     assert_eq!(int(&vars, "txn.eng.error"), Some(256 + 13));
-    // It stays until it is set again.
+    // The variable keeps its value until it is set again.
     stream.begin(at(30)).unwrap();
     stream.end(at(30), &section, &mut vars, Ok(AckActions::lenient(&[])), Times::default());
     assert_eq!((int(&vars, "txn.eng.p"), int(&vars, "txn.eng.error")), (Some(0), Some(269)));
-    // The agent may unset what the configuration names.
+    // The agent may unset a variable that the configuration names.
     let answer = actions(|actions| _ = actions.unset_var(Scope::Transaction, "error"));
     stream.begin(at(31)).unwrap();
     stream.end(at(31), &section, &mut vars, Ok(AckActions::lenient(&answer)), Times::default());
     assert_eq!(int(&vars, "txn.eng.error"), None);
-    // Nothing is set for what did not occur.
+    // A skipped event sets nothing.
     stream.begin(at(50)).unwrap();
     stream.skip();
     assert_eq!((stream.begin(at(60)).is_ok(), int(&vars, "txn.eng.t")), (true, Some(11)));

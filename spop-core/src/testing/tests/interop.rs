@@ -1,4 +1,4 @@
-//! Every combination of what two sides may agree on.
+//! Every combination of negotiable capabilities and frame sizes.
 
 use super::*;
 use crate::engine::EngineError;
@@ -19,10 +19,10 @@ proptest! {
     ) {
         let mut config = profile.config();
         config.max_frame_size = engine_size;
-        // HAProxy's can be switched off, but it accepts no fragments.
+        // HAProxy's capabilities can be switched off; it never accepts fragments.
         config.capabilities = if profile == Profile::Spec { engine_can } else { config.capabilities & engine_can };
         if way_back.cuts != Cuts::Whole || way_back.buffer < 1_000 || way_back.bandwidth.is_some() {
-            // A HELLO that arrives in pieces is the death of this one.
+            // This profile rejects a HELLO that arrives in pieces.
             config.profile.splits_break = false;
         }
         let pipelined = config.capabilities & agent_can;
@@ -48,7 +48,7 @@ proptest! {
                         let fragments = agent_can.contains(Capabilities::FRAGMENTATION);
                         prop_assert!(!fragments || profile == Profile::New);
                     }
-                    // An old engine without pipelining waited for a late answer until it was idle for too long.
+                    // The 2.6 profile without pipelining awaits a late answer until its idle timeout.
                     Err(NotifyError::NoSession) => {
                         prop_assert!(pair.now() >= Timestamp::from_millis(60_000) && profile == Profile::Old);
                         prop_assert_eq!(pipelined, Capabilities::NONE);
@@ -70,7 +70,7 @@ proptest! {
                     let mut actions = Actions::new();
                     actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; answer as usize]));
                     let whole = &got.payload[..] == actions.as_bytes();
-                    // What does not fit is a failure of the application, and an empty answer.
+                    // An answer that does not fit counts as failed, and an empty ACK is sent.
                     prop_assert!(whole || got.payload.is_empty() && actions.as_bytes().len() + 9 > size as usize);
                 }
                 Outcome::Answered(got) => prop_assert!(kind > 2 && got.payload.is_empty()),

@@ -14,7 +14,7 @@ use proptest::{prelude::*, sample::select};
 use super::*;
 use crate::{Actions, Scope, Value, frame::Capabilities, wire::Reader};
 
-/// The engines that there are.
+/// All profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
     Spec,
@@ -71,7 +71,7 @@ prop_compose! {
     }
 }
 
-/// A question of about `size` bytes that wants the answer `answer`, which says what is to be done with it.
+/// A request of about `size` bytes. `answer` selects the decision of the handler.
 fn question(answer: &[u32], size: usize) -> MessageList {
     let mut list = MessageList::new();
     let mut message = list.message("echo");
@@ -82,7 +82,7 @@ fn question(answer: &[u32], size: usize) -> MessageList {
     list
 }
 
-/// What the agent does with a question: an answer of so many bytes, after so many microseconds, or something else.
+/// The handler: an answer of a given size after a given number of microseconds, or another decision.
 fn handler(notify: &Notify) -> Decision {
     let message = notify.messages().get("echo").expect("the only message");
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
@@ -100,7 +100,7 @@ fn handler(notify: &Notify) -> Decision {
     }
 }
 
-/// No frame is longer than was agreed.
+/// No frame exceeds the negotiated size.
 fn check_frames<H>(pair: &Pair<H>, most: u32) {
     for side in [Side::Engine, Side::Agent] {
         let mut reader = Reader::new(pair.sent_by(side));

@@ -1,4 +1,4 @@
-//! One thing at a time.
+//! Scenarios of single features.
 
 use super::*;
 use crate::{agent::PipeliningPolicy, engine::EngineError, link::CloseReason};
@@ -53,7 +53,7 @@ fn late_answers_do_not_fill_the_buffer_of_a_haproxy() {
     let agent = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
     let mut pair = Pair::new(config, agent, handler);
     assert!(pair.run_handshake());
-    // Sixty answers at one time, for which nobody waits any more; the next request must be answered all the same.
+    // Sixty late answers at once; the next request must still be answered.
     for late in [60_000, 49_000, 38_000] {
         for _ in 0..20 {
             pair.notify(None, &question(&[1, 690, late], 9)).unwrap();
@@ -184,11 +184,11 @@ fn answers_never_fill_the_buffer_of_a_haproxy_that_would_stall() {
             assert!(one.ask(&question(&[0, size, 0], 1)).unwrap().error().is_none(), "{size}");
         }
     }
-    // Twenty at a time, up to the bound for each; a longer one is the handler's error.
+    // Twenty at a time, up to the limit for each; a longer one is the handler's error.
     let config = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
     let mut twenty = Pair::new(Profile::New.config(), config, handler);
     twenty.run_handshake();
-    // What a blob takes besides its bytes: the action, and the header of the frame.
+    // The overhead of a blob: the action, and the header of the frame.
     let bound = 16_384 / 21 - 4 - 7 - 11;
     for (size, sentence) in [(bound, "set"), (bound + 1, "")] {
         for _ in 0..20 {
@@ -264,7 +264,7 @@ fn a_side_can_be_made_to_say_what_it_never_would() {
 
 #[test]
 fn bytes_arrive_in_the_pieces_that_are_wanted() {
-    // HAProxy 3.1 and later takes a HELLO in one piece, or is that far with it that it does not look.
+    // HAProxy 3.1 and later rejects a HELLO that is split behind the frame type.
     for (lengths, well) in [(vec![500], true), (vec![10, 500], true), (vec![11, 500], false), (vec![], true)]
     {
         let way_back = Conditions { cuts: Cuts::Lengths(lengths.clone()), ..Conditions::default() };
@@ -304,7 +304,7 @@ fn chance_finds_the_byte_at_which_a_connection_breaks() {
     assert!(survived.iter().all(|count| *count > 40), "{survived:?}");
 }
 
-/// Says how fast it is; run it by name, built for release.
+/// Prints the throughput. Run it by name, in a release build.
 #[test]
 #[ignore = "a measurement"]
 fn speed() {

@@ -1,7 +1,7 @@
-//! Anything, at any time.
+//! Random sequences of events.
 
 use super::*;
-use crate::fuzzing::pair::{SAID, Setup, Step, storm};
+use crate::fuzzing::pair::{INJECTED, Setup, Step, storm};
 
 fn step() -> impl Strategy<Value = Step> {
     let side = || select(vec![Side::Engine, Side::Agent]);
@@ -18,7 +18,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => side().prop_map(Step::HalfClose),
         1 => Just(Step::Lose),
         1 => (side(), 0_u64..20_000).prop_map(|(side, bytes)| Step::LoseAfter(side, bytes)),
-        2 => (side(), 0..SAID.len()).prop_map(|(side, what)| Step::Say(side, what)),
+        2 => (side(), 0..INJECTED.len()).prop_map(|(side, what)| Step::Say(side, what)),
     ]
 }
 
@@ -42,7 +42,7 @@ proptest! {
         let mut conditions = conditions;
         conditions.lost_within = lost_within;
         if slow {
-            // Requests time out amid their fragments.
+            // Requests time out while they are sent in fragments.
             conditions.bandwidth = Some(2_000);
         }
         storm(

@@ -1,4 +1,4 @@
-//! A transcript that is wrong names its line.
+//! Errors of transcripts name the line.
 
 use alloc::string::ToString;
 

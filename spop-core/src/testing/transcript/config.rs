@@ -15,7 +15,7 @@ use super::{
     parse::{duration, number},
 };
 
-/// Applies `key=value`; the keys are those of the configuration, with dashes.
+/// Applies `key=value`. The keys are the fields of the configuration, with dashes.
 pub(super) fn set(scenario: &mut Scenario, setting: &str) -> Result<(), String> {
     let (key, value) = setting.split_once('=').ok_or("a setting is key=value")?;
     let config: &mut AgentConfig = &mut scenario.config;
@@ -57,7 +57,7 @@ fn perhaps(value: &str) -> Result<Option<Duration>, String> {
     if value == "none" { Ok(None) } else { duration(value).map(Some) }
 }
 
-/// `set:NAME` answers with a variable of that name; a number disconnects with it.
+/// `set:NAME` answers with a variable of that name; a number disconnects with that status.
 fn on_failure(value: &str) -> Result<OnFailure, String> {
     if let Some(name) = value.strip_prefix("set:") {
         let mut actions = Actions::new();

@@ -1,4 +1,4 @@
-//! An agent's reactor with a network and a clock that the test controls. All calls of a transcript to the reactor are here.
+//! A driver for an agent's reactor, with a network and a clock that the test controls.
 
 use alloc::{
     borrow::ToOwned,
@@ -23,41 +23,41 @@ use super::{
     random::Random,
 };
 
-/// How what the peer sends is cut into reads.
+/// How the peer's bytes are cut into reads.
 #[derive(Clone, Debug)]
 pub enum Cuts {
-    /// As it was put in: a frame with each read.
+    /// A frame per read.
     AsSent,
-    /// Everything that is there with one read.
+    /// All bytes in one read.
     Joined,
-    /// One byte with each read.
+    /// One byte per read.
     Bytes,
     /// At random places.
     Random(Random),
 }
 
-/// A driver that does what the reactor's documentation says, and keeps a log of all that the reactor says.
+/// A driver that follows the run loop of the reactor's documentation, and logs every action.
 #[derive(Debug)]
 pub struct Driver {
-    /// What is driven.
+    /// The reactor under test.
     pub reactor: AgentReactor,
-    /// The time it is.
+    /// The current time.
     pub now: Timestamp,
     /// All actions and errors, as text.
     pub log: Vec<String>,
-    /// All bytes that left.
+    /// All bytes that were sent.
     pub sent: Vec<u8>,
-    /// All tickets that were handed out and not used up, in order.
+    /// The unsettled tickets, in order.
     pub tickets: Vec<Ticket>,
-    /// Every NOTIFY is answered with this as soon as it comes.
+    /// Actions with which every NOTIFY is answered at once.
     pub at_once: Option<Actions>,
     cuts: Cuts,
     inbox: Inbox,
-    /// Sent by the peer, and not yet read.
+    /// Bytes that the peer has sent and the driver has not read, per read.
     network: VecDeque<Vec<u8>>,
-    /// The peer's end of input is behind what the network holds.
+    /// The peer has shut its write side: EOF follows the bytes of the network.
     eof: Eof,
-    /// The write side was to be shut at some time.
+    /// The reactor has asked for a shut of the write side.
     shut_asked: bool,
 }
 
@@ -69,7 +69,7 @@ enum Eof {
 }
 
 impl Driver {
-    /// A new connection, the first moment of which is a second after the epoch.
+    /// A new connection, opened one second after the epoch.
     pub fn new(config: AgentConfig, layers: Layers, cuts: Cuts) -> Self {
         let now = Timestamp::from_millis(1_000);
         let reactor = AgentReactor::new(
@@ -93,23 +93,23 @@ impl Driver {
         }
     }
 
-    // ---- what the peer does ----
+    // ---- the peer ----
 
-    /// The peer sends these bytes, unless it has ended its side.
+    /// The peer sends these bytes, unless it has shut its write side.
     pub fn send(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() && self.eof == Eof::No {
             self.network.push_back(bytes.to_vec());
         }
     }
 
-    /// The peer ends its side.
+    /// The peer shuts its write side.
     pub fn end(&mut self) {
         if self.eof == Eof::No {
             self.eof = Eof::Sent;
         }
     }
 
-    /// Reads as long as there is something to read and the reactor wants it.
+    /// Reads while there are bytes to read and the reactor's interest includes `read`.
     pub fn read(&mut self) {
         loop {
             self.obey_resume();
@@ -117,7 +117,7 @@ impl Driver {
                 return;
             }
             if self.fill_inbox() {
-                // A reader that finds the end at once tells of the bytes before it together with it.
+                // EOF is reported together with the bytes before it.
                 let at_end = self.network.is_empty() && self.eof == Eof::Sent;
                 if !(at_end && matches!(self.cuts, Cuts::Joined)) {
                     self.input(false);
@@ -132,7 +132,7 @@ impl Driver {
         }
     }
 
-    /// Moves what one read finds into the inbox; false when it finds nothing.
+    /// Moves the bytes of one read into the inbox. False if there are none.
     fn fill_inbox(&mut self) -> bool {
         let Some(mut piece) = self.network.pop_front() else { return false };
         if matches!(self.cuts, Cuts::Joined | Cuts::Random(_)) {
@@ -151,7 +151,7 @@ impl Driver {
         true
     }
 
-    /// The peer takes at most `n` bytes, in one piece or in several; returns how many it got.
+    /// The peer reads at most `n` bytes, in one piece or several. Returns their number.
     pub fn take(&mut self, n: usize) -> usize {
         let mut left = n;
         while left > 0 && self.reactor.interest().write {
@@ -171,7 +171,7 @@ impl Driver {
         n - left
     }
 
-    // ---- what the driver reports ----
+    // ---- reports of the driver ----
 
     /// A read would block.
     pub fn read_blocked(&mut self) {
@@ -187,7 +187,7 @@ impl Driver {
         self.check();
     }
 
-    /// The write side was shut, or not yet.
+    /// Reports progress in shutting the write side.
     pub fn shut(&mut self, progress: Progress) {
         match self.reactor.on_write_shut(self.now, progress) {
             Ok(action) => drop(self.note(action)),
@@ -196,12 +196,12 @@ impl Driver {
         self.check();
     }
 
-    /// Time passes, and every deadline on the way is served.
+    /// Advances the time, and fires every timer that is due on the way.
     pub fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         if matches!(self.cuts, Cuts::Random(_)) && self.reactor.deadline().is_none_or(|(at, _)| at > self.now)
         {
-            // To be called too early is harmless.
+            // A call before the deadline does nothing.
             while self.timeout() {}
         }
         while let Some((at, timer)) = self.reactor.deadline().filter(|(at, _)| *at <= until) {
@@ -222,16 +222,16 @@ impl Driver {
         again
     }
 
-    // ---- what the application decides ----
+    // ---- decisions of the application ----
 
-    /// Answers the ticket at this index. With an error the ticket is back at the end.
+    /// Answers the ticket at this index. On an error the ticket moves to the end.
     pub fn answer(&mut self, index: usize, actions: &Actions) {
         let ticket = self.tickets.remove(index);
         let settled = self.reactor.acknowledge(self.now, ticket, actions);
         self.settled(settled);
     }
 
-    /// Hands in a part of an answer. The ticket stays where it is, or moves to the end with an error.
+    /// Passes a part of an answer. The ticket keeps its index, or moves to the end on an error.
     pub fn answer_part(&mut self, index: usize, actions: &Actions) {
         let ticket = self.tickets.remove(index);
         match self.reactor.acknowledge_part(self.now, ticket, actions) {
@@ -248,7 +248,7 @@ impl Driver {
         self.settled(settled);
     }
 
-    /// There is no answer.
+    /// Fails the request of a ticket.
     pub fn fail(&mut self, index: usize) {
         let ticket = self.tickets.remove(index);
         if let Err(error) = self.reactor.fail(self.now, ticket) {
@@ -257,14 +257,14 @@ impl Driver {
         self.check();
     }
 
-    /// The session is to end.
+    /// Disconnects.
     pub fn disconnect(&mut self, status: Status, message: &str) {
         self.reactor.disconnect(self.now, status, message);
         self.obey_resume();
         self.check();
     }
 
-    /// Another connection carries the answer: what becomes of the ticket here is nothing.
+    /// Releases a ticket whose answer is sent on another connection.
     pub fn release(&mut self, index: usize) {
         let ticket = self.tickets.remove(index);
         let waited = self.reactor.is_waiting(ticket.id());
@@ -273,12 +273,12 @@ impl Driver {
         self.check();
     }
 
-    /// The agent finishes what it owes and disconnects.
+    /// Drains.
     pub fn drain(&mut self) {
         self.reactor.drain(self.now);
     }
 
-    /// Health checks are refused from now on.
+    /// Refuses health checks from now on.
     pub fn lame_duck(&mut self) {
         self.reactor.set_lame_duck(true);
     }
@@ -297,7 +297,7 @@ impl Driver {
             Ok(Settled::Late { age }) => self.log.push(format!("Late {age:?}")),
             Ok(Settled::Dropped) => self.log.push("Dropped".to_owned()),
             Err(error) => self.refused(error),
-            #[allow(unreachable_patterns)] // Only where the crate compiles this itself.
+            #[allow(unreachable_patterns)] // Within the crate `non_exhaustive` has no effect.
             Ok(other) => panic!("the log has no words for {other:?}"),
         }
         self.check();
@@ -336,7 +336,7 @@ impl Driver {
         self.check();
     }
 
-    /// Carries out an action; whether the input goes on after it.
+    /// Carries out an action. True if the input needs another call.
     fn note(&mut self, action: Action<'_>) -> bool {
         let (line, again) = match action {
             Action::Established(session) => {
@@ -397,7 +397,7 @@ impl Driver {
         again
     }
 
-    /// What holds at any time.
+    /// Checks the invariants.
     fn check(&mut self) {
         let reactor = &self.reactor;
         let interest = reactor.interest();

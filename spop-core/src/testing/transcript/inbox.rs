@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use spop_core::Step;
 
-/// Received bytes, and how many of them a reactor has used.
+/// Received bytes, and the position up to which a reactor has used them.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -23,40 +23,40 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// No bytes.
+    /// An empty inbox.
     pub const fn new() -> Self {
         Self { bytes: Vec::new(), used: 0 }
     }
 
-    /// More bytes arrive.
+    /// Appends received bytes.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.used);
         self.used = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// What was not used.
+    /// The unused bytes.
     pub fn unused(&self) -> &[u8] {
         self.bytes.get(self.used..).unwrap_or_default()
     }
 
-    /// Whether all was used.
+    /// Whether all bytes were used.
     pub fn is_empty(&self) -> bool {
         self.unused().is_empty()
     }
 
-    /// How many bytes were not used.
+    /// The number of unused bytes.
     pub fn len(&self) -> usize {
         self.unused().len()
     }
 
-    /// Discards what was not used.
+    /// Discards the unused bytes.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.used = 0;
     }
 
-    /// Gives what was not used to an input such as `on_bytes`, and returns the action.
+    /// Passes the unused bytes to an input such as `on_bytes`, and returns the action.
     pub fn feed<'a, A>(&'a mut self, input: impl FnOnce(&'a [u8]) -> Step<A>) -> A {
         let Self { bytes, used } = self;
         let Step { consumed, action } = input(bytes.get(*used..).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! A reactor's actions and state as the words of a transcript.
+//! A reactor's actions and state as text for transcripts.
 
 use alloc::{
     borrow::ToOwned,
@@ -15,7 +15,7 @@ use spop_core::{
     notation,
 };
 
-/// The payload of a NOTIFY as a sentence has it, after a space.
+/// The payload of a NOTIFY in the notation, after a space.
 pub(super) fn sentence(payload: &[u8]) -> String {
     let header = Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids: Ids::ZERO };
     let line = notation::print(Frame { header, payload }).to_string();
@@ -47,7 +47,7 @@ pub(super) fn lost(lost: Lost) -> String {
     line
 }
 
-/// What the reactor is interested in.
+/// The interest of the reactor.
 pub(super) fn wants(interest: Interest) -> String {
     let words: Vec<_> = [
         (interest.read, "read"),
@@ -64,14 +64,14 @@ pub(super) fn wants(interest: Interest) -> String {
     if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
 }
 
-/// The next deadline, and how far away it is.
+/// The next deadline, and the time until then.
 pub(super) fn timer(reactor: &AgentReactor, now: Timestamp) -> String {
     reactor.deadline().map_or("none".to_owned(), |(at, timer)| {
         format!("{} {:?}", format!("{timer:?}").to_lowercase(), at.since(now))
     })
 }
 
-/// A number or a word of the reactor's state; none where no state has that name.
+/// The reactor's state with this name; `None` if there is none.
 pub(super) fn state(reactor: &AgentReactor, name: &str) -> Option<String> {
     Some(match name {
         "in-flight" => reactor.in_flight().to_string(),

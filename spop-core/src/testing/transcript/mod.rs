@@ -1,23 +1,23 @@
-//! Transcripts: what HAProxy and an agent say to each other, line by line, and what follows from it.
+//! Transcripts: test scenarios of the frames that HAProxy and an agent exchange, with the actions and the state expected.
 //!
 //! ```text
 //! ## A title begins a scenario, on a connection of its own.
 //! # A comment.
-//! * config max-frame-size=1024 capabilities=pipelining     a setting; see `config.rs`
-//! * hello                                                  the usual handshake, done before the rest
+//! * config max-frame-size=1024 capabilities=pipelining     the configuration; see `config.rs`
+//! * hello                                                  the usual handshake, before the rest
 //! > NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7            HAProxy sends this frame
 //! > raw 47455420                                           HAProxy sends these bytes
-//! * expect RunMessages 5/1                                 the next action, or the front of its words
-//! * answer 5/1 set sess score=int32:77                     the application decides
-//! < ACK fin 5 1 set sess score=int32:77                    this frame leaves next
-//! < AGENT-DISCONNECT fin 0 0 status-code=uint32:4 *        this frame, with any rest
-//! * wait 5s                                                time passes, and timers are served
+//! * expect RunMessages 5/1                                 the next action, or the front of its text
+//! * answer 5/1 set sess score=int32:77                     a decision of the application
+//! < ACK fin 5 1 set sess score=int32:77                    the next frame that the agent sends
+//! < AGENT-DISCONNECT fin 0 0 status-code=uint32:4 *        this frame, with any further payload
+//! * wait 5s                                                advances the time and fires timers
 //! ```
 //!
-//! Every action must be expected, every byte that leaves must be written down, and nothing may be left at the end. Sentences
-//! follow the grammar of [`notation`](spop_core::notation). What else can be said after a `*` is at [`Directive`].
+//! Every action and every sent byte must be listed, and nothing may be left at the end. Frames follow the grammar of
+//! [`notation`](spop_core::notation). [`Directive`] lists all lines with a `*`.
 
-// `tests/transcripts.rs` compiles this module once more, so that it needs no feature: no path begins with `crate`.
+// `tests/transcripts.rs` also compiles this module, so that it needs no feature: no path may begin with `crate`.
 
 #![allow(
     clippy::expect_used,
@@ -51,62 +51,62 @@ pub use inbox::Inbox;
 pub use parse::parse;
 pub use run::{Trace, Way, run};
 
-/// One connection.
+/// A scenario of one connection.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Its title.
+    /// The title.
     pub title: String,
     /// The line of the title.
     pub line: usize,
     /// The agent's configuration.
     pub config: AgentConfig,
-    /// What lies above the socket.
+    /// The layers above the socket.
     pub layers: Layers,
-    /// What happens, with the line where it is written.
+    /// The lines, with their numbers.
     pub steps: Vec<(usize, Line)>,
 }
 
-/// What a line says.
+/// A line of a scenario.
 #[derive(Clone, Debug)]
 pub enum Line {
     /// `>`: the peer sends these bytes.
     ToAgent(Vec<u8>),
-    /// `<`: this frame leaves next.
+    /// `<`: the agent sends this frame next.
     ToHaproxy {
         /// The frame.
         frame: OwnedFrame,
-        /// Its payload may go on.
+        /// The payload may continue.
         open: bool,
     },
-    /// `< raw 0102`: these bytes leave next.
+    /// `< raw 0102`: the agent sends these bytes next.
     Raw(Vec<u8>),
     /// `*`.
     Directive(Directive),
 }
 
-/// A NOTIFY of the peer: the identifiers, and which of several that came with them (the last where it is not said).
+/// A NOTIFY of the peer: its identifiers, and its index among those with the same identifiers (default the last).
 #[derive(Clone, Copy, Debug)]
 pub struct Which {
     /// The identifiers.
     pub ids: Ids,
-    /// `5/1#2` is the second that came as 5/1 and is not settled.
+    /// `5/1#2` is the second unsettled NOTIFY with the identifiers 5/1.
     pub number: Option<usize>,
 }
 
-/// What a line after a `*` says.
+/// A line that begins with `*`.
 #[derive(Clone, Debug)]
 pub enum Directive {
-    /// `expect WORDS`: the next action; or an error of the application's last decision.
+    /// `expect TEXT`: the next action, or the error of the application's last decision.
     Expect(String),
     /// `answer 5/1 ACTIONS`.
     Answer(Which, Vec<u8>),
-    /// `answer-part 5/1 ACTIONS`: more is to come.
+    /// `answer-part 5/1 ACTIONS`: a part of an answer; more follow.
     AnswerPart(Which, Vec<u8>),
     /// `abort-answer 5/1`.
     AbortAnswer(Which),
-    /// `fail 5/1`: the handler has failed.
+    /// `fail 5/1`: the handler fails.
     Fail(Which),
-    /// `refuse 5/1`: the rest of what is arriving is not wanted.
+    /// `refuse 5/1`: refuses a payload that is arriving.
     Refuse(Ids),
     /// `lame-duck`: health checks are refused from now on.
     LameDuck,
@@ -114,37 +114,37 @@ pub enum Directive {
     Drain,
     /// `disconnect 99 the message`.
     Disconnect(u32, String),
-    /// `eof`: the peer ends its side.
+    /// `eof`: the peer shuts its write side.
     Eof,
     /// `reset`: the transport fails.
     Reset,
-    /// `read-blocked`: nothing more is there to be read now.
+    /// `read-blocked`: a read would block.
     ReadBlocked,
     /// `wait 5s`; units are ns, ms, s and m.
     Wait(Duration),
-    /// `back 5s`: the clock goes backwards.
+    /// `back 5s`: sets the clock back.
     Back(Duration),
-    /// `ready 1000`: so many bytes may leave now.
+    /// `ready 1000`: this many bytes may be sent now.
     Ready(usize),
-    /// `take 1000`: the peer takes so many bytes; the `<` lines that follow say what they were.
+    /// `take 1000`: the peer reads this many bytes; the `<` lines that follow list them.
     Take(usize),
-    /// `shut done`, `shut started`, `shut wanted`: what became of shutting the write side.
+    /// `shut done`, `shut started`, `shut wanted`: the progress in shutting the write side.
     Shut(Progress),
-    /// `wants read write`: what the reactor is interested in, in the order read, write, read-now, resume, shut-data,
-    /// shut-transport, close; or `wants nothing`.
+    /// `wants read write`: the interest of the reactor, in the order read, write, read-now, resume, shut-data, shut-transport,
+    /// close; or `wants nothing`.
     Wants(String),
-    /// `timer idle 600s`: the next deadline and how far away it is; or `timer none`.
+    /// `timer idle 600s`: the next deadline and the time until then; or `timer none`.
     Timer(String),
     /// `state in-flight=1 arriving=300 outgoing=0 skipped=2 phase=established`: any of these.
     State(Vec<(String, String)>),
 }
 
-/// What differs from what is written, or makes no sense, and where.
+/// A mismatch or a syntax error, and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The error.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Reads transcripts.
+//! Parses transcripts.
 
 use alloc::{
     borrow::ToOwned,
@@ -17,10 +17,10 @@ use spop_core::{
 
 use super::{Directive, Failure, Line, Scenario, Which, config};
 
-/// Reads the scenarios of a file.
+/// Parses the scenarios of a file.
 ///
 /// # Errors
-/// A line that makes no sense.
+/// The first line that does not parse.
 pub fn parse(text: &str) -> Result<Vec<Scenario>, Failure> {
     let mut scenarios: Vec<Scenario> = Vec::new();
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -73,7 +73,7 @@ fn one(scenario: &mut Scenario, number: usize, line: &str) -> Result<(), String>
     Ok(())
 }
 
-/// A sentence of the [notation].
+/// A frame in the [notation].
 fn frame(sentence: &str) -> Result<OwnedFrame, String> {
     notation::parse(sentence).map_err(|error| error.to_string())
 }
@@ -82,7 +82,7 @@ fn bytes(hex: &str) -> Result<Vec<u8>, String> {
     Ok(frame(&format!("UNSET - 0 0 hex:{hex}"))?.payload)
 }
 
-/// The usual handshake. Items given replace the usual ones.
+/// The usual handshake, with these items in place of the usual ones.
 fn hello(items: &str) -> Result<[Line; 3], String> {
     let mut line = "HAPROXY-HELLO fin 0 0".to_owned();
     for (key, value) in [
@@ -158,7 +158,7 @@ fn ids(word: &str) -> Result<Ids, String> {
     Ok(Ids::new(number(stream)?, number(frame)?))
 }
 
-/// A number, or another word that has a fixed form.
+/// A number, or another token with a fixed form.
 pub(super) fn number<T: FromStr<Err: Display>>(word: &str) -> Result<T, String> {
     word.parse().map_err(|error| format!("{word}: {error}"))
 }
@@ -177,10 +177,10 @@ pub(super) fn duration(word: &str) -> Result<Duration, String> {
     })
 }
 
-/// The defaults, but no time limits for answers: a scenario about answers that come late says so itself.
+/// The defaults without a timeout for answers: scenarios of late answers set it.
 fn config() -> AgentConfig {
     let mut config = AgentConfig::default();
-    // Scenarios whose deadlines count are about others.
+    // Off, so that the deadlines in scenarios are those of other timers.
     config.timeouts.memory = None;
     config.timeouts.message = None;
     config.processing = None;

@@ -1,16 +1,16 @@
-//! Numbers that look random and are the same in every run.
+//! Reproducible random numbers.
 
-/// A source of numbers (`SplitMix64`).
+/// A random number generator (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The source that this seed gives.
+    /// A generator with this seed.
     pub const fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `end`; zero when that is zero.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -20,7 +20,7 @@ impl Random {
         usize::try_from(mixed % (end.max(1) as u64)).unwrap_or_default()
     }
 
-    /// How much of `len` bytes comes next: often a few, sometimes all.
+    /// The length of the next piece of `len` bytes: often a few, sometimes all.
     pub fn piece(&mut self, len: usize) -> usize {
         let most = match self.below(4) {
             0 => 1,

@@ -31,18 +31,18 @@ macro_rules! ensure {
 /// How a scenario is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// A frame with each read.
+    /// A frame per read.
     Whole,
-    /// All frames up to the next thing that happens with one read.
+    /// All frames up to the next event in one read.
     Joined,
-    /// One byte with each read and each write.
+    /// One byte per read and per write.
     Bytes,
-    /// Cut at random, by this seed, with the front of the next frame behind where that must make no difference.
+    /// Cut at random, by this seed, with the front of the next frame in the same read where it must make no difference.
     Random(u64),
 }
 
 impl Way {
-    /// The ways that every scenario is run; the first is the one the others are compared with.
+    /// All ways to run a scenario. The others must give the results of the first.
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::Whole, Self::Joined, Self::Bytes].into_iter().chain((0..8).map(Self::Random))
     }
@@ -59,19 +59,19 @@ impl fmt::Display for Way {
     }
 }
 
-/// All that happened and was sent: must be the same whichever way.
+/// The actions and the sent bytes, which must not depend on the cuts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// Actions and errors.
     pub log: Vec<String>,
-    /// The bytes that left.
+    /// The bytes that were sent.
     pub sent: Vec<u8>,
 }
 
 /// Runs a scenario one way.
 ///
 /// # Errors
-/// What differs from what is written, and the line.
+/// The first mismatch, and its line.
 pub fn run(scenario: &Scenario, way: Way) -> Result<Trace, Failure> {
     let cuts = match way {
         Way::Whole => Cuts::AsSent,
@@ -106,16 +106,16 @@ pub fn run(scenario: &Scenario, way: Way) -> Result<Trace, Failure> {
 struct Run {
     driver: Driver,
     random: Random,
-    /// How many of the driver's log were expected already.
+    /// The number of entries of the driver's log that were compared.
     expected: usize,
-    /// How many of the bytes that left were compared already.
+    /// The number of sent bytes that were compared.
     checked: usize,
-    /// How many bytes of the next frame the peer has sent already.
+    /// The number of bytes of the next frame that the peer has sent.
     early: usize,
 }
 
 impl Run {
-    /// Sends what stands before the next thing that is no expectation; returns the steps after it.
+    /// Sends the peer's frames up to the next line that is not an expectation, and returns the steps after them.
     fn batch<'a>(&mut self, steps: &'a [(usize, Line)], way: Way) -> Result<&'a [(usize, Line)], Failure> {
         let end = if way == Way::Whole {
             1
@@ -143,7 +143,7 @@ impl Run {
         Ok(rest)
     }
 
-    /// Sends the front of the next frame now, where whatever is written before it cannot tell the difference.
+    /// Sends the front of the next frame now, if the lines before it cannot observe it.
     fn look_ahead(&mut self, steps: &[(usize, Line)], way: Way) {
         if !matches!(way, Way::Random(_)) || self.early > 0 || self.random.below(2) == 0 {
             return;
@@ -151,7 +151,7 @@ impl Run {
         for (_, step) in steps {
             match step {
                 Line::ToAgent(bytes) => {
-                    // A length that cannot be accepted is noticed as soon as it is there.
+                    // A frame that is too long is rejected as soon as its length has arrived.
                     let most = if (11..=200).contains(&bytes.len()) && bytes.starts_with(&[0, 0, 0]) {
                         bytes.len() - 1
                     } else {
@@ -182,7 +182,7 @@ impl Run {
             }
             Line::Directive(Directive::Expect(words)) => self.expect(words),
             Line::Directive(directive) => {
-                // The end of the input may have been read already, together with what came before it.
+                // EOF may have been read already, together with the bytes before it.
                 if !matches!(directive, Directive::Eof) {
                     self.all_expected()?;
                 }
@@ -282,7 +282,7 @@ impl Run {
         Ok(())
     }
 
-    /// The next bytes that leave.
+    /// The next sent bytes.
     fn bytes(&mut self, n: usize) -> Result<Vec<u8>, String> {
         let missing = (self.checked + n).saturating_sub(self.driver.sent.len());
         self.driver.take(missing);

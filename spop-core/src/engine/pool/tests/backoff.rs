@@ -1,4 +1,4 @@
-//! Agents that end their connections without having answered anything.
+//! Backoff: agents that end their connections before they answer a request.
 
 use super::*;
 use crate::CloseReason;
@@ -8,7 +8,7 @@ const HELLO: &str =
 const GONE: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye";
 const BROKEN: &str = "AGENT-DISCONNECT fin 0 0 status-code=uint32:13 message=string:broken";
 
-/// The ways of an agent to be of no use after its handshake, and what requests fail with that it left waiting.
+/// The ways of an agent to fail after its handshake, and the errors of the requests that it did not answer.
 fn refusals(profile: &EngineConfig) -> Vec<(&'static str, Refusal, u32)> {
     let (twice, code) = if profile.profile.skips_other_frames {
         ("closes after a second HELLO", 256 + 1)
@@ -34,7 +34,7 @@ fn profiles() -> [EngineConfig; 4] {
     [EngineConfig::default(), old, new, EngineConfig::haproxy_3_2()]
 }
 
-/// Keeps `callers` requests waiting for three seconds; a caller whose request has ended asks again a millisecond later.
+/// Keeps `callers` requests in the pool for three seconds: a millisecond after one has ended, the next is sent.
 fn press(world: &mut World, callers: usize) {
     for _ in 0..3_000 {
         while world.pool.queued() + world.pool.waiting() < callers {
@@ -60,7 +60,7 @@ fn an_agent_that_answers_nothing_is_connected_to_at_a_bounded_rate() {
                 press(&mut world, callers);
                 let opened = world.opened.len();
                 assert!((3..=20).contains(&opened), "{name}, {callers} callers: {opened} connections in 3 s");
-                // Once the agent behaves, all are answered within the longest pause.
+                // Once the agent serves, all are answered within the longest pause.
                 world.refusal = None;
                 let from = world.ended.len();
                 let requests: Vec<_> = (0..30).map(|_| world.ask().unwrap()).collect();
@@ -73,7 +73,7 @@ fn an_agent_that_answers_nothing_is_connected_to_at_a_bounded_rate() {
     }
 }
 
-/// An engine without pipelining whose requests have a second, and whose agent does this.
+/// A pool without pipelining, with a processing timeout of one second, and an agent that ends like this.
 fn world(refusal: impl Into<Option<Refusal>>) -> World {
     let mut pool = config(1);
     pool.engine.capabilities = Capabilities::NONE;
@@ -95,7 +95,7 @@ fn a_request_that_waits_in_vain_fails_with_what_the_agent_said() {
             world.refusal = Some(refusal);
             world.ask().unwrap();
             world.wait(999);
-            // What was sent before the agent closed fails at once; what waits, when its time is up.
+            // Requests in flight fail at once; queued ones with the processing timeout.
             assert_eq!(world.codes().is_empty(), !name.starts_with("closes"), "{name}");
             world.wait(1);
             assert_eq!(world.codes(), [code], "{name}");
@@ -103,7 +103,7 @@ fn a_request_that_waits_in_vain_fails_with_what_the_agent_said() {
             assert_eq!((failure.error.code(), failure.attempts), (code, world.opened.len() as u32), "{name}");
         }
     }
-    // The words are there too.
+    // The message of the DISCONNECT is reported too.
     let mut world = world(Refusal::with(HELLO, BROKEN));
     world.ask().unwrap();
     let CloseReason::PeerDisconnect { status, message } = &world.failures[0].reason else { panic!() };
@@ -112,7 +112,7 @@ fn a_request_that_waits_in_vain_fails_with_what_the_agent_said() {
 
 #[test]
 fn what_an_agent_said_is_forgotten_when_another_serves_and_when_time_has_passed() {
-    // One agent of two is well, and busy.
+    // One agent of two serves, and is busy.
     let mut pool = config(2);
     pool.engine.capabilities = Capabilities::NONE;
     pool.max_connections = 1;
@@ -123,7 +123,7 @@ fn what_an_agent_said_is_forgotten_when_another_serves_and_when_time_has_passed(
     world.ask().unwrap();
     world.wait(1_000);
     assert_eq!((world.codes(), world.opened[..2].to_vec()), (vec![1, 1], vec![0, 1]));
-    // Long after the pause, a request that waits for other reasons does not blame the agent.
+    // Long after the pause, a request that is queued for other reasons fails with `Timeout`.
     let mut pool = config(1);
     pool.max_connections = 1;
     let mut world = World::new(pool);
@@ -144,13 +144,13 @@ fn an_ack_on_a_new_connection_ends_the_backoff_and_one_on_an_old_connection_does
     let mut world = world(None);
     world.answers = false;
     world.ask().unwrap();
-    // An agent at its limit of one connection: the first serves on, each new one is refused.
+    // An agent at its limit of one connection: it serves the first, and refuses each new one.
     world.refusal = Some(Refusal::with(HELLO, BROKEN));
     for _ in 0..3_000 {
         if world.pool.queued() == 0 {
             world.ask().unwrap();
         }
-        // The refusal is for connections; the first is served as ever.
+        // Only new connections are refused; the first is served.
         let refusal = world.refusal.take();
         world.answer();
         world.refusal = refusal;
@@ -181,7 +181,7 @@ fn connections_that_fail_together_are_one_attempt_and_new_ones_are_tried_one_by_
         world.disconnect(ConnectionId(id));
     }
     assert_eq!((world.codes(), world.pool.failure(0).unwrap().attempts), (vec![256 + 7; 30], 1));
-    // The agent is slow: it gets one request until it has answered, and another connection after each pause.
+    // A slow agent: one request per connection until it has answered, and another connection after each pause.
     world.tickets.clear();
     for _ in 0..30 {
         world.ask().unwrap();
@@ -212,14 +212,14 @@ fn connections_that_fail_together_are_one_attempt_and_new_ones_are_tried_one_by_
 
 #[test]
 fn an_agent_that_restarts_gracefully_is_not_waited_for() {
-    // It drains: DISCONNECT 0 right after the handshake; its successor listens already.
+    // A drain: DISCONNECT 0 right after the handshake; the successor listens already.
     let mut world = world(Refusal::with(HELLO, GONE));
     world.ask().unwrap();
     assert_eq!((world.opened.len(), world.pool.queued()), (2, 1), "the first new attempt begins at once");
     world.refusal = None;
     world.wait(100);
     assert_eq!(world.codes(), [0]);
-    // An agent that served and then drains is not in question at all.
+    // An agent that served and then drains has no backoff.
     for _ in 0..5 {
         let id = *world.connections.keys().next_back().unwrap();
         let (_, agent, _) = world.connections.get_mut(&id).unwrap();
@@ -259,7 +259,7 @@ fn an_agent_that_breaks_the_protocol_and_does_not_close_holds_nothing() {
     let mut world = world(None);
     world.answers = false;
     world.ask().unwrap();
-    // The engine waits for the DISCONNECT that would answer its own.
+    // The engine awaits the agent's DISCONNECT.
     let bytes = [0, 0, 0, 1, 0xff];
     world.pool.on_bytes(world.now, ConnectionId(0), &bytes);
     assert!(world.pool.interest(ConnectionId(0)).write && !world.pool.interest(ConnectionId(0)).close);

@@ -1,4 +1,4 @@
-//! A pool and its agents, over connections that are instant.
+//! A pool and its agents, over connections without latency.
 
 use alloc::vec;
 use core::time::Duration;
@@ -14,14 +14,14 @@ mod scenes;
 mod storm;
 mod times;
 
-/// An agent that ends each connection before it has answered anything.
+/// An agent that ends each connection before it answers a request.
 #[derive(Clone)]
 struct Refusal {
-    /// What answers the HAPROXY-HELLO.
+    /// The answer to the HAPROXY-HELLO.
     hello: Vec<u8>,
-    /// What comes next; then the agent closes.
+    /// The bytes behind it; then the agent closes.
     ending: Vec<u8>,
-    /// The ending comes with the first NOTIFY instead of with the AGENT-HELLO.
+    /// The end follows the first NOTIFY instead of the AGENT-HELLO.
     after_notify: bool,
 }
 
@@ -39,7 +39,7 @@ impl Refusal {
     }
 }
 
-/// A pool, its agents, and what it has said.
+/// A pool, its agents, and the actions of the pool.
 struct World {
     pool: Pool,
     /// `None` cannot be reached.
@@ -47,7 +47,7 @@ struct World {
     connections: BTreeMap<ConnectionId, (usize, AgentReactor, Inbox)>,
     tickets: Vec<Ticket>,
     answers: bool,
-    /// No agent answers anything.
+    /// No agent answers a request.
     refusal: Option<Refusal>,
     opened: Vec<usize>,
     ended: Vec<(RequestId, u32)>,
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// Passes on what an agent has to send.
+    /// Delivers the outgoing bytes of an agent.
     fn flush(&mut self, id: ConnectionId) {
         let Some((_, agent, _)) = self.connections.get_mut(&id) else { return };
         let bytes = agent.outgoing().to_vec();
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Answers the oldest request that an agent has.
+    /// Answers the oldest request of an agent.
     fn answer(&mut self) {
         let ticket = self.tickets.remove(0);
         let id = ticket.connection();
@@ -188,7 +188,7 @@ impl World {
         self.work();
     }
 
-    /// Answers one of those that an agent has, if it can, whatever has become of the connection.
+    /// Answers one request of an agent, if possible, even if its connection has ended.
     fn answer_any(&mut self, index: usize) {
         if index >= self.tickets.len() {
             return;

@@ -1,4 +1,4 @@
-//! One thing at a time.
+//! Scenarios of single features.
 
 use super::*;
 
@@ -179,7 +179,7 @@ fn a_drain_ends_in_time_whatever_waits() {
     assert_eq!(world.codes(), []);
     world.wait(drain.as_millis() as u64);
     assert_eq!((world.codes(), world.pool.connections()), (vec![256], 0));
-    // Nobody is there to take it.
+    // No agent is up.
     let mut pool = config(1);
     pool.engine.timeouts.message = None;
     let mut world = World::new(pool);

@@ -1,4 +1,4 @@
-//! Anything, at any time, to a pool and its agents.
+//! Random events of a pool and its agents.
 
 use alloc::collections::BTreeSet;
 
@@ -9,22 +9,22 @@ use super::*;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Ask,
-    /// Asks under identifiers that may wait already.
+    /// Sends a request with identifiers that may be in flight.
     AskAs(u64, u64),
     AskTooMuch,
-    /// Answers one of those that an agent has.
+    /// An agent answers one of its requests.
     Answer(usize),
-    /// An agent forgets one of those it has.
+    /// An agent drops one of its requests.
     Forget(usize),
     Withdraw(usize),
     Wait(u64),
     /// The agent at the other end of a connection disconnects, or its connection breaks.
     Disconnect(usize),
     Lose(usize),
-    /// An agent goes, comes, or comes with other capabilities.
+    /// An agent stops, starts, or starts with other capabilities.
     Reach(usize, Option<bool>),
     Refuse(bool),
-    /// The clock jumps, and is back for the next step.
+    /// The clock jumps, and jumps back before the next step.
     Jump(u64),
     Drain,
 }
@@ -158,7 +158,7 @@ proptest! {
             let sent: usize = world.pool.connections.values().map(|c| c.sent.len()).sum();
             prop_assert_eq!(load.sending + sent + world.pool.orphaned.len(), load.sending + load.waiting);
         }
-        // Time ends what nobody answers, and a drain the connections.
+        // The timeouts end unanswered requests, and a drain ends the connections.
         world.wait(1_000 + 2_000);
         prop_assert_eq!((world.pool.queued(), world.pool.waiting()), (0, 0));
         world.pool.drain(world.now);

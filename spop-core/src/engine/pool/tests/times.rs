@@ -1,8 +1,8 @@
-//! What a pool counts and measures, and how it keeps to its rates.
+//! Counts, times and rates of a pool.
 
 use super::*;
 
-/// Time in the queue, on the wire, and both.
+/// The time in the queue, the time to the answer, and the sum.
 fn times(millis: [Option<u64>; 3]) -> Times {
     let [queue, wait, processing] = millis.map(|millis| millis.map(Duration::from_millis));
     Times { queue, wait, processing, ..Times::default() }
@@ -26,7 +26,7 @@ fn a_request_has_its_time_in_the_queue_and_its_time_on_the_wire() {
     assert_eq!(world.times[1], times([Some(30), Some(5), Some(35)]));
     let load = world.pool.counts();
     assert_eq!((load.applets, load.idles, load.sending, load.waiting), (1, 0, 0, 1));
-    // One is never answered, and what is behind it never sent.
+    // One request is never answered, and the one behind it never sent.
     world.ask().unwrap();
     world.wait(1_000);
     assert_eq!(world.codes(), [0, 0, 1, 1]);
@@ -34,7 +34,7 @@ fn a_request_has_its_time_in_the_queue_and_its_time_on_the_wire() {
     assert_eq!(world.times[3], times([None, None, Some(1_000)]));
     let load = world.pool.counts();
     assert_eq!((load.errors, load.processed, load.sending, load.waiting), (2, 4, 0, 0));
-    // What is given up has ended, and is no error; once, whatever comes of it.
+    // A withdrawn request counts as processed, once, and not as an error.
     world.pool.withdraw(world.now, world.ended[0].0);
     let request = world.ask().unwrap();
     world.pool.withdraw(world.now, request);
@@ -72,7 +72,7 @@ fn without_an_agent_nothing_waits() {
     world.agents[0] = None;
     world.wait(400);
     assert_eq!((world.codes(), world.pool.is_up(0)), (vec![0], false));
-    // HAProxy fails at once with 2 only where no connection is left.
+    // HAProxy reports error 2 at once only if no connection is open.
     let waits = world.ask().unwrap();
     world.pool.withdraw(world.now, waits);
     world.disconnect(ConnectionId(0));
