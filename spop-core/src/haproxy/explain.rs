@@ -167,6 +167,7 @@ const INTERRUPTED: Explanation = explanation(
     )],
 );
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 const fn status(code: u32) -> Explanation {
     let Some(name) = crate::Status(code).reason() else {
         return explanation(
