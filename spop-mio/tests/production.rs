@@ -410,7 +410,8 @@ mod metrics {
             let mut config = AgentConfig::default();
             config.on_failure =
                 OnFailure::Disconnect { status: Status::RESOURCE, message: "it failed".into() };
-            let server = Server::with_config(handler, config).workers(1).max_unfinished_bytes(64 << 10);
+            let server =
+                Server::with_config(handler, config).unwrap().workers(1).max_unfinished_bytes(64 << 10);
             let server = server.bind("127.0.0.1:0").unwrap();
             let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
             let thread =
