@@ -7,7 +7,7 @@ use crate::Timestamp;
 
 /// The state of one connection, for either role.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
+#[allow(clippy::struct_excessive_bools)] // Independent conditions, not states.
 pub(crate) struct Link {
     pub(super) side: Side,
     pub(crate) phase: Phase,
