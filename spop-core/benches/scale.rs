@@ -1,6 +1,12 @@
 //! The cost of a NOTIFY by the number of requests in flight, and by the number of arguments. Both should be linear.
 //! `cargo bench -p spop-core --bench scale`
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss
+)]
 
 use std::{
     hint::black_box,
