@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{Shutdown, TcpListener, TcpStream},
+    os::fd::AsFd,
     sync::Arc,
     time::Duration,
 };
@@ -33,18 +34,21 @@ mod ring;
 /// After an accept has failed, because descriptors are exhausted for instance, the next one waits for this long.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Serves for ever.
+/// Serves until there is something to read from `drain`, and then until every connection is drained.
 ///
 /// # Errors
 /// When there is no `io_uring`, or it fails as a whole; nothing that a connection does.
 pub(crate) fn serve(
-    listener: &TcpListener,
+    listener: TcpListener,
+    drain: &impl AsFd,
     config: AgentConfig,
     answer: impl FnMut(MessageIter<'_>) -> Actions,
 ) -> io::Result<()> {
     let clock = Clock::start();
     let mut agent = Agent {
         ring: Ring::new()?,
+        listener: Some(listener),
+        draining: false,
         config: Arc::new(config.checked()?),
         now: clock.now(),
         answer,
@@ -56,13 +60,14 @@ pub(crate) fn serve(
         accept_at: None,
         out_of_buffers: false,
     };
-    agent.ring.accept(listener)?;
+    agent.ring.wait_for_drain(drain)?;
+    agent.accept()?;
     let mut completions = Vec::new();
-    loop {
+    while agent.listener.is_some() || !agent.conns.is_empty() {
         agent.ring.wait(agent.timeout(clock.now()), &mut completions)?;
         agent.now = clock.now();
         for completion in completions.drain(..) {
-            agent.complete(listener, &completion)?;
+            agent.complete(&completion)?;
         }
         if std::mem::take(&mut agent.out_of_buffers) {
             agent.ring.buffers.grow();
@@ -74,13 +79,17 @@ pub(crate) fn serve(
         }
         if agent.accept_at.is_some_and(|at| at <= agent.now) {
             agent.accept_at = None;
-            agent.ring.accept(listener)?;
+            agent.accept()?;
         }
     }
+    Ok(())
 }
 
 struct Agent<F> {
     ring: Ring,
+    /// Until a drain has begun and the accept has ended.
+    listener: Option<TcpListener>,
+    draining: bool,
     config: Arc<Checked<AgentConfig>>,
     now: Timestamp,
     answer: F,
@@ -131,17 +140,35 @@ impl<F: FnMut(MessageIter<'_>) -> Actions> Agent<F> {
         Some(timer.into_iter().chain(self.accept_at).min()?.since(now))
     }
 
-    fn complete(&mut self, listener: &TcpListener, completion: &Completion) -> io::Result<()> {
+    fn complete(&mut self, completion: &Completion) -> io::Result<()> {
         match completion.operation {
-            Operation::Accept => self.accepted(listener, completion)?,
+            Operation::Accept => self.accepted(completion)?,
             Operation::Receive(key) => self.received(key, completion),
             Operation::Send(key) => self.sent(key, completion.result),
+            Operation::Drain => self.drain()?,
             Operation::Other => {}
         }
         Ok(())
     }
 
-    fn accepted(&mut self, listener: &TcpListener, completion: &Completion) -> io::Result<()> {
+    fn accept(&mut self) -> io::Result<()> {
+        self.listener.as_ref().map_or(Ok(()), |listener| self.ring.accept(listener))
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        self.draining = true;
+        for (key, conn) in &mut self.conns {
+            conn.reactor.drain(self.now);
+            mark_changed(conn, key, &mut self.changed);
+        }
+        if self.accept_at.take().is_some() {
+            // There is no accept to end.
+            self.listener = None;
+        }
+        self.ring.stop_accepting()
+    }
+
+    fn accepted(&mut self, completion: &Completion) -> io::Result<()> {
         let accepted = Ring::stream(completion);
         let failed = accepted.is_none();
         if let Some(stream) = accepted {
@@ -149,9 +176,13 @@ impl<F: FnMut(MessageIter<'_>) -> Actions> Agent<F> {
             let _ = stream.set_nodelay(true);
             self.opened += 1;
             let config = Arc::clone(&self.config);
+            let mut reactor = AgentReactor::new(config, ConnectionId(self.opened), self.now);
+            if self.draining {
+                reactor.drain(self.now);
+            }
             let key = self.conns.insert(Conn {
                 stream,
-                reactor: AgentReactor::new(config, ConnectionId(self.opened), self.now),
+                reactor,
                 leftover: Vec::new(),
                 out: Vec::new(),
                 sending: false,
@@ -162,12 +193,17 @@ impl<F: FnMut(MessageIter<'_>) -> Actions> Agent<F> {
             });
             self.changed.push(key);
         }
-        if failed {
+        if cqueue::more(completion.flags) {
+            Ok(())
+        } else if self.draining {
+            self.listener = None;
+            Ok(())
+        } else if failed {
             self.accept_at = Some(self.now + BACK_OFF);
-        } else if !cqueue::more(completion.flags) {
-            self.ring.accept(listener)?;
+            Ok(())
+        } else {
+            self.accept()
         }
-        Ok(())
     }
 
     fn received(&mut self, key: usize, completion: &Completion) {

@@ -7,7 +7,7 @@
 use std::{
     io,
     net::{TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, FromRawFd as _},
     time::Duration,
 };
 
@@ -20,6 +20,8 @@ const ENTRIES: u32 = 1024;
 /// Buffers kept for sends to come.
 const SPARE: usize = 256;
 
+/// There is something to read.
+const POLLIN: u32 = 1;
 /// Errors that are no failure of a connection.
 const ENOBUFS: i32 = 105;
 const ECANCELED: i32 = 125;
@@ -33,6 +35,7 @@ pub(super) enum Operation {
     Accept,
     Receive(usize),
     Send(usize),
+    Drain,
     Other,
 }
 
@@ -43,13 +46,15 @@ impl Operation {
             Self::Receive(key) => (key as u64) << 2 | 1,
             Self::Send(key) => (key as u64) << 2 | 2,
             Self::Other => 3,
+            Self::Drain => 4,
         }
     }
 
     const fn of(user_data: u64) -> Self {
         let key = (user_data >> 2) as usize;
         match user_data & 3 {
-            0 => Self::Accept,
+            0 if key == 0 => Self::Accept,
+            0 => Self::Drain,
             1 => Self::Receive(key),
             2 => Self::Send(key),
             _ => Self::Other,
@@ -98,6 +103,17 @@ impl Ring {
     pub(super) fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
         let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build();
         self.push(&accept, Operation::Accept)
+    }
+
+    pub(super) fn stop_accepting(&mut self) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel::new(Operation::Accept.user_data()).build();
+        self.push(&cancel, Operation::Other)
+    }
+
+    /// Completes when there is something to read.
+    pub(super) fn wait_for_drain(&mut self, drain: &impl AsFd) -> io::Result<()> {
+        let fd = types::Fd(drain.as_fd().as_raw_fd());
+        self.push(&opcode::PollAdd::new(fd, POLLIN).build(), Operation::Drain)
     }
 
     /// Receives until it is stopped or runs out of buffers.

@@ -82,7 +82,9 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
                 bail!("the server has ended")
             })
         }
-        Agent::Uring => Ok(uring::serve(&listen()?, AgentConfig::default(), question::answer)?),
+        Agent::Uring => {
+            Ok(uring::serve(listen()?, &std::io::stdin(), AgentConfig::default(), question::answer)?)
+        }
         Agent::Spop => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
             let listener = listen()?;
