@@ -18,6 +18,9 @@ use crate::wait::{PATIENCE, until};
 /// The agents that every scenario must pass with; each is an example of the workspace with the same command line.
 pub const AGENTS: &[&str] = &["echo-tokio", "echo-mio"];
 
+/// The examples that drive the core without a server.
+pub const DRIVERS: &[&str] = &["blocking", "foreign-poll", "io-uring", "threads"];
+
 /// `cargo test` makes only the examples of the package that is tested.
 const BUILD: &str = "run cargo build --workspace --all-features --examples";
 
@@ -47,6 +50,25 @@ impl Agent {
         log: &Path,
         variables: [(&str, &OsStr); N],
     ) -> Result<Self> {
+        let listeners = args.iter().filter(|arg| **arg == "--listen").count();
+        Self::launch(name, args, log, variables, listeners)
+    }
+
+    /// Starts an example that takes nothing but addresses, on free ports, and waits until it listens on the first.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_driver(name: &str, log: &Path) -> Result<Self> {
+        Self::launch(name, &["127.0.0.1:0"; 2], log, [], 1)
+    }
+
+    fn launch<const N: usize>(
+        name: &str,
+        args: &[&str],
+        log: &Path,
+        variables: [(&str, &OsStr); N],
+        listeners: usize,
+    ) -> Result<Self> {
         let program = example(name)?;
         let mut child = Command::new(&program)
             .args(args)
@@ -65,7 +87,7 @@ impl Agent {
             BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(said.send(line)));
         });
         let end = Instant::now() + PATIENCE;
-        while agent.addresses.len() < args.iter().filter(|arg| **arg == "--listen").count() {
+        while agent.addresses.len() < listeners {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = heard.recv_timeout(left) else {
                 bail!("{name} {args:?} does not listen: {}", fs::read_to_string(log)?);

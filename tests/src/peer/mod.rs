@@ -242,6 +242,11 @@ impl Peer {
         }
     }
 
+    /// Whether more has come with what was received last.
+    pub fn has_more(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     /// Receives nothing for this long.
     ///
     /// # Errors
