@@ -1,13 +1,13 @@
-//! What a connection passes before its session: the core says what, this moves its bytes.
+//! The I/O of a pending connection: what an [`Acceptor`] asks for before the session begins.
 
 use std::{
     io::{self, Read as _, Write as _},
     sync::Arc,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use spop_core::{
-    Timestamp,
+    Step, Timestamp,
     accept::{Accept, Acceptor, Origin, Peer},
     link::Layer,
 };
@@ -22,10 +22,10 @@ use crate::{
     stream::{Plain, Socket},
 };
 
-/// What a read takes at most here; a PROXY header, a probe and the beginning of a session are short.
+/// The size of a read. A PROXY header, a probe and the beginning of a session are short.
 const READ: usize = 2_048;
 
-/// Steps in one turn. A peer that keeps the socket full waits for the others after that.
+/// Actions in one turn. A peer that keeps the socket full then waits for the other connections.
 const TURN: usize = 16;
 
 /// A connection on its way to its session.
@@ -94,9 +94,8 @@ impl Passing {
     ) -> Self {
         let mut acceptor = Acceptor::new(Arc::clone(&entrance.config), peer, now);
         acceptor.set_lame_duck(lame_duck);
-        let mut inbox = BytesMut::new();
-        let next = acceptor.on_bytes(now, &mut inbox);
-        Self { socket: Some(Socket::Plain(socket)), acceptor, entrance, inbox, next }
+        let next = acceptor.on_bytes(now, &[]).action;
+        Self { socket: Some(Socket::Plain(socket)), acceptor, entrance, inbox: BytesMut::new(), next }
     }
 
     /// When the next turn is due, whatever happens.
@@ -144,17 +143,17 @@ impl Passing {
         let Some(socket) = &mut self.socket else { return Ok(Some(Passage::Probe)) };
         self.next = match &self.next {
             Accept::WantBytes { .. } => {
-                let mut room = [0; READ];
-                let n = match socket.read(&mut room) {
-                    // Inside TLS: a monitor that has its answer may close without a word.
+                let mut bytes = [0; READ];
+                let n = match socket.read(&mut bytes) {
+                    // TLS: a monitor that has its answer may close without a `close_notify`.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
                     read => read?,
                 };
-                self.inbox.extend_from_slice(room.get(..n).unwrap_or_default());
+                self.inbox.extend_from_slice(bytes.get(..n).unwrap_or_default());
                 if n == 0 {
-                    self.acceptor.on_input_eof(now, &mut self.inbox)
+                    advance(&mut self.inbox, |input| self.acceptor.on_input_eof(now, input))
                 } else {
-                    self.acceptor.on_bytes(now, &mut self.inbox)
+                    advance(&mut self.inbox, |input| self.acceptor.on_bytes(now, input))
                 }
             }
             Accept::SendReply => {
@@ -162,17 +161,17 @@ impl Passing {
                 if n == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
-                self.acceptor.on_sent(now, n)
+                self.acceptor.on_sent(now, n).map_err(io::Error::other)?
             }
             Accept::ShutWrite => {
                 if socket.layers() == spop_core::link::Layers::Data {
                     socket.shut_write(Layer::Data)?;
                 }
                 socket.shut_write(Layer::Transport)?;
-                self.acceptor.on_bytes(now, &mut self.inbox)
+                advance(&mut self.inbox, |input| self.acceptor.on_bytes(now, input))
             }
             #[cfg(feature = "tls")]
-            Accept::StartTls => return Ok(self.shake(now)),
+            Accept::StartTls => return self.shake(now),
             Accept::Refuse(refusal) => return Ok(Some(Passage::Refused("refused", refusal.to_string()))),
             Accept::Ready(origin) => {
                 return Ok(Some(arrive(self.socket.take(), origin.clone(), &mut self.inbox)));
@@ -185,7 +184,7 @@ impl Passing {
 
     /// Goes on with the handshake.
     #[cfg(feature = "tls")]
-    fn shake(&mut self, now: Timestamp) -> Option<Passage> {
+    fn shake(&mut self, now: Timestamp) -> io::Result<Option<Passage>> {
         let peer = &self.acceptor.origin().transport;
         let failed = |error: &dyn std::fmt::Display| {
             Passage::Refused("tls_failed", format!("TLS with {peer} failed: {error}"))
@@ -195,24 +194,34 @@ impl Passing {
             (Some(Socket::Plain(plain)), Some(tls)) => {
                 match TlsStream::new(tls, plain, &std::mem::take(&mut self.inbox)) {
                     Ok(stream) => Box::new(stream),
-                    Err(error) => return Some(failed(&error)),
+                    Err(error) => return Ok(Some(failed(&error))),
                 }
             }
-            _ => return Some(failed(&"there is no certificate")),
+            _ => return Ok(Some(failed(&"there is no certificate"))),
         };
         let done = stream.handshake();
         let refused = done.as_ref().err().map(|error| (error.kind(), failed(error)));
         self.socket = Some(Socket::Tls(stream));
         match refused {
             Some((io::ErrorKind::UnexpectedEof, _)) => {
-                self.next = self.acceptor.on_input_eof(now, &mut self.inbox);
+                self.next = self.acceptor.on_input_eof(now, &[]).action;
             }
-            Some((_, refused)) => return Some(refused),
-            None if matches!(done, Ok(true)) => self.next = self.acceptor.on_tls_done(now, &mut self.inbox),
-            None => return Some(Passage::Waits(false)),
+            Some((_, refused)) => return Ok(Some(refused)),
+            None if matches!(done, Ok(true)) => {
+                self.acceptor.on_tls_done(now).map_err(io::Error::other)?;
+                self.next = self.acceptor.on_bytes(now, &[]).action;
+            }
+            None => return Ok(Some(Passage::Waits(false))),
         }
-        None
+        Ok(None)
     }
+}
+
+/// Gives an input what the inbox holds. What is used of it leaves the inbox.
+fn advance(inbox: &mut BytesMut, input: impl FnOnce(&[u8]) -> Step<Accept>) -> Accept {
+    let Step { consumed, action } = input(inbox);
+    inbox.advance(consumed);
+    action
 }
 
 fn arrive(socket: Option<Socket>, origin: Origin, inbox: &mut BytesMut) -> Passage {

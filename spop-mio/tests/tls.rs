@@ -327,7 +327,7 @@ fn a_probe_inside_tls_is_answered() {
     within(|| {
         let setting = Setting::new();
         let config = AcceptConfig::new()
-            .with(spop_mio::accept::Step::Tls)
+            .with(spop_mio::accept::AcceptHandler::Tls)
             .unwrap()
             .with(Monitor::new("ping\n", "pong\n"))
             .unwrap();
@@ -464,7 +464,7 @@ fn a_rotation_under_load_loses_nothing() {
 
 #[test]
 fn a_list_that_asks_for_tls_needs_a_certificate() {
-    let config = AcceptConfig::new().with(spop_mio::accept::Step::Tls).unwrap();
+    let config = AcceptConfig::new().with(spop_mio::accept::AcceptHandler::Tls).unwrap();
     let endpoint = Endpoint::from("127.0.0.1:0").accept(config);
     let error = spop_mio::Server::new(whom).bind(endpoint).unwrap_err().to_string();
     assert!(error.contains("it asks for TLS, and has no certificate"), "{error}");

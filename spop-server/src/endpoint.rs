@@ -146,7 +146,7 @@ impl Endpoint {
         self
     }
 
-    /// The certificates for the step [`Tls`](spop_core::accept::Step::Tls), which is added to the end of the list if it is
+    /// The certificates for the handler [`Tls`](spop_core::accept::AcceptHandler::Tls), which is added to the end of the list if it is
     /// not there.
     #[cfg(feature = "tls")]
     #[must_use]

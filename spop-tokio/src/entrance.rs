@@ -1,10 +1,10 @@
-//! What a connection passes before its session: the core says what, this moves its bytes.
+//! The I/O of a pending connection: what an [`Acceptor`] asks for before the session begins.
 
 use std::{io, sync::Arc};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use spop_core::{
-    Clock, Timestamp,
+    Clock, Step, Timestamp,
     accept::{Accept, Acceptor, Origin, Peer},
     link::Layers,
 };
@@ -18,7 +18,7 @@ use tokio::{
 use crate::tls::{self, TlsPeer, TlsStream};
 use crate::{control::Control, stream::Stream};
 
-/// What a read takes at most here; a PROXY header, a probe and the beginning of a session are short.
+/// The size of a read. A PROXY header, a probe and the beginning of a session are short.
 const READ: usize = 2_048;
 
 /// A connection whose session begins.
@@ -73,7 +73,7 @@ macro_rules! io {
     };
 }
 
-/// Takes a connection through.
+/// Drives a pending connection until its session begins or it ends.
 pub(crate) async fn pass(
     entrance: &Entrance,
     stream: Stream,
@@ -86,7 +86,7 @@ pub(crate) async fn pass(
     let mut inbox = BytesMut::new();
     let mut passing = Passing::Plain(stream);
     acceptor.set_lame_duck(control.is_ending());
-    let mut accept = acceptor.on_bytes(now(), &mut inbox);
+    let mut accept = acceptor.on_bytes(now(), &[]).action;
     loop {
         accept = match accept {
             Accept::WantBytes { .. } => {
@@ -95,11 +95,11 @@ pub(crate) async fn pass(
                 let read = in_time(clock, acceptor.deadline(), read).await;
                 acceptor.set_lame_duck(control.is_ending());
                 match read {
-                    Some(Ok(0)) => acceptor.on_input_eof(now(), &mut inbox),
-                    Some(Ok(_)) => acceptor.on_bytes(now(), &mut inbox),
-                    // Inside TLS: a monitor that has its answer may close without a word.
+                    Some(Ok(0)) => advance(&mut inbox, |input| acceptor.on_input_eof(now(), input)),
+                    Some(Ok(_)) => advance(&mut inbox, |input| acceptor.on_bytes(now(), input)),
+                    // TLS: a monitor that has its answer may close without a `close_notify`.
                     Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        acceptor.on_input_eof(now(), &mut inbox)
+                        advance(&mut inbox, |input| acceptor.on_input_eof(now(), input))
                     }
                     Some(Err(error)) => return Passage::lost(&peer, &error),
                     None => acceptor.on_timeout(now()),
@@ -108,7 +108,10 @@ pub(crate) async fn pass(
             Accept::SendReply => {
                 let write = async { io!(&mut passing, io => io.write(acceptor.outgoing()).await) };
                 match in_time(clock, acceptor.deadline(), write).await {
-                    Some(Ok(n)) => acceptor.on_sent(now(), n),
+                    Some(Ok(n)) => match acceptor.on_sent(now(), n) {
+                        Ok(accept) => accept,
+                        Err(misuse) => return Passage::lost(&peer, &io::Error::other(misuse)),
+                    },
                     Some(Err(error)) => return Passage::lost(&peer, &error),
                     None => acceptor.on_timeout(now()),
                 }
@@ -116,7 +119,7 @@ pub(crate) async fn pass(
             Accept::ShutWrite => {
                 let shut = async { io!(&mut passing, io => io.shutdown().await) };
                 match in_time(clock, acceptor.deadline(), shut).await {
-                    Some(Ok(())) => acceptor.on_bytes(now(), &mut inbox),
+                    Some(Ok(())) => advance(&mut inbox, |input| acceptor.on_bytes(now(), input)),
                     Some(Err(error)) => return Passage::lost(&peer, &error),
                     None => acceptor.on_timeout(now()),
                 }
@@ -130,7 +133,10 @@ pub(crate) async fn pass(
                 match in_time(clock, acceptor.deadline(), shake).await {
                     Some(Ok(stream)) => {
                         passing = Passing::Tls(Box::new(stream));
-                        acceptor.on_tls_done(now(), &mut inbox)
+                        if let Err(misuse) = acceptor.on_tls_done(now()) {
+                            return Passage::lost(&peer, &io::Error::other(misuse));
+                        }
+                        acceptor.on_bytes(now(), &[]).action
                     }
                     Some(Err(error)) => {
                         let error = format!("TLS with {peer} failed: {error}");
@@ -183,6 +189,13 @@ impl Passage {
     fn lost(peer: &Peer, error: &io::Error) -> Self {
         Self::Refused("lost", format!("{peer} was lost before its session: {error}"))
     }
+}
+
+/// Gives an input what the inbox holds. What is used of it leaves the inbox.
+fn advance(inbox: &mut BytesMut, input: impl FnOnce(&[u8]) -> Step<Accept>) -> Accept {
+    let Step { consumed, action } = input(inbox);
+    inbox.advance(consumed);
+    action
 }
 
 /// `None` when the deadline comes first.

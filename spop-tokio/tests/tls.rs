@@ -8,7 +8,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use spop_tokio::{
     Actions, AgentConfig, Endpoint, Request, Scope,
-    accept::{AcceptConfig, Monitor, Step},
+    accept::{AcceptConfig, AcceptHandler, Monitor},
     tls::{Tls, TlsFiles},
 };
 use support::{
@@ -241,8 +241,11 @@ async fn a_rotation_under_load_loses_nothing() {
 async fn a_probe_inside_tls_may_end_without_a_word() {
     within(async {
         let setting = Setting::new();
-        let config =
-            AcceptConfig::new().with(Step::Tls).unwrap().with(Monitor::new("ping\n", "pong\n")).unwrap();
+        let config = AcceptConfig::new()
+            .with(AcceptHandler::Tls)
+            .unwrap()
+            .with(Monitor::new("ping\n", "pong\n"))
+            .unwrap();
         let tls = Tls::from_files(setting.files()).unwrap();
         let endpoint = Endpoint::from("127.0.0.1:0").accept(config).tls(&tls);
         let server = Running::on(whom, AgentConfig::default(), endpoint).await;

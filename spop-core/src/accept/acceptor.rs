@@ -1,13 +1,21 @@
 //! The state machine that takes a connection through its handlers.
 
 use alloc::sync::Arc;
+use core::ops::ControlFlow::{self, Break, Continue};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 
 #[cfg(feature = "proxy")]
 use super::proxy::Read;
-use super::{AcceptConfig, Origin, Peer, Policy, Refusal, RefuseReason, Step, Waiting, monitor::Probe};
-use crate::{Timestamp, config::Checked};
+use super::{
+    AcceptConfig, AcceptHandler as Handler, Origin, Peer, Policy, Refusal, RefuseReason, Waiting,
+    monitor::Probe,
+};
+use crate::{
+    Timestamp,
+    config::Checked,
+    link::{Misuse, Step},
+};
 
 /// What is to be done with a connection next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,30 +113,28 @@ impl Acceptor {
         self.lame_duck = lame_duck;
     }
 
-    /// The inbox may hold more bytes than before. Those that a handler takes leave it; the others stay. Call this first of
-    /// all, whether or not there are any.
-    pub fn on_bytes(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Accept {
+    /// The input is the unused rest of the input before, followed by what was read since. Call it once at the beginning as
+    /// well, with no bytes if none have come.
+    pub fn on_bytes(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         match self.state {
-            State::Bytes { .. } => self.run(now, inbox),
-            State::Answer { .. } | State::Linger => {
-                inbox.clear();
-                self.standing()
-            }
-            State::Tls | State::Over => Accept::Paused,
+            State::Bytes { .. } => self.run(now, input),
+            State::Answer { .. } | State::Linger => Step { consumed: input.len(), action: self.standing() },
+            State::Tls | State::Over => Step { consumed: 0, action: Accept::Paused },
         }
     }
 
-    /// The peer closed its side; the inbox holds what it sent before.
-    pub fn on_input_eof(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Accept {
+    /// The peer closed its side. The input is what [`on_bytes`](Self::on_bytes) did not use of what it sent before.
+    pub fn on_input_eof(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         self.eof = true;
-        match self.state {
-            State::Bytes { .. } if inbox.is_empty() && self.origin.proxy.is_none() && !self.origin.tls => {
+        let action = match self.state {
+            State::Bytes { .. } if input.is_empty() && self.origin.proxy.is_none() && !self.origin.tls => {
                 self.close(Closing::Silent)
             }
             State::Tls => self.refuse(RefuseReason::Eof { during: Waiting::Tls, got: 0 }),
             State::Linger => self.close(Closing::Answered),
-            State::Bytes { .. } | State::Answer { .. } | State::Over => self.on_bytes(now, inbox),
-        }
+            State::Bytes { .. } | State::Answer { .. } | State::Over => return self.on_bytes(now, input),
+        };
+        Step { consumed: 0, action }
     }
 
     /// It is `now`. Before the deadline this changes nothing.
@@ -137,9 +143,9 @@ impl Acceptor {
             return self.standing();
         }
         let during = match self.state {
-            State::Bytes { .. } => match self.config.steps().get(self.at) {
+            State::Bytes { .. } => match self.config.handlers().get(self.at) {
                 #[cfg(feature = "proxy")]
-                Some(Step::ExpectProxy(_)) => Waiting::ProxyHeader,
+                Some(Handler::ExpectProxy(_)) => Waiting::ProxyHeader,
                 _ => Waiting::FirstBytes,
             },
             State::Tls => Waiting::Tls,
@@ -149,25 +155,31 @@ impl Acceptor {
         self.refuse(RefuseReason::Timeout { during, limit: self.config.timeout })
     }
 
-    /// The TLS handshake was done. From here on the inbox is one of decrypted bytes.
-    pub fn on_tls_done(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Accept {
+    /// The TLS handshake is done. Call [`on_bytes`](Self::on_bytes) next with the decrypted bytes, or with none: they are the
+    /// input from here on.
+    ///
+    /// # Errors
+    /// [`Misuse::TlsNotAsked`] unless [`Accept::StartTls`] asked for it. Nothing has changed then.
+    pub fn on_tls_done(&mut self, _now: Timestamp) -> Result<(), Misuse> {
         if self.state != State::Tls {
-            return self.standing();
+            return Err(Misuse::TlsNotAsked);
         }
         self.origin.tls = true;
         self.at += 1;
-        self.run(now, inbox)
+        self.state = State::Bytes { wanted: 0 };
+        Ok(())
     }
 
-    /// The first `n` outgoing bytes have left.
-    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Accept {
-        if let State::Answer { rest } = &mut self.state {
-            rest.advance(n.min(rest.len()));
-            if rest.is_empty() {
-                return self.linger(now);
-            }
+    /// The first `n` bytes of [`outgoing`](Self::outgoing) were written.
+    ///
+    /// # Errors
+    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<Accept, Misuse> {
+        let outgoing = self.outgoing().len();
+        if n > outgoing {
+            return Err(Misuse::SentTooMuch { sent: n, outgoing });
         }
-        self.standing()
+        Ok(self.sent(now, n))
     }
 
     /// The bytes to send: what is left of a monitor's answer.
@@ -188,55 +200,82 @@ impl Acceptor {
         &self.origin
     }
 
-    /// Goes on with the handler whose turn it is.
-    fn run(&mut self, now: Timestamp, inbox: &mut BytesMut) -> Accept {
+    /// Continues with the current handler, and with the next ones as far as the input goes.
+    fn run(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         let config = Arc::clone(&self.config);
-        while let Some(step) = config.steps().get(self.at) {
-            match step {
-                Step::Source(rules) => {
-                    if let (Policy::Deny, network) = rules.judge(self.origin.client()) {
-                        let announced = self.origin.announced().map(|addresses| addresses.source.clone());
-                        return self.refuse(RefuseReason::Denied { announced, network });
-                    }
-                }
-                #[cfg(feature = "proxy")]
-                Step::ExpectProxy(expect) => {
-                    if !expect.trusts(&self.origin.transport) {
-                        return self.refuse(RefuseReason::Untrusted);
-                    }
-                    match expect.read(inbox, self.eof) {
-                        Read::Header(header) => self.origin.proxy = Some(header),
-                        Read::Incomplete { .. } if self.eof => {
-                            let (during, got) = (Waiting::ProxyHeader, inbox.len());
-                            return self.refuse(RefuseReason::Eof { during, got });
-                        }
-                        Read::Incomplete { missing } => return self.want(missing),
-                        Read::Spop => return self.refuse(RefuseReason::SpopWithoutProxyHeader),
-                        Read::Other(began) => return self.refuse(RefuseReason::NoProxyHeader(began)),
-                        Read::Bad(error) => return self.refuse(RefuseReason::BadProxyHeader(error)),
-                    }
-                }
-                Step::Monitor(monitor) => match monitor.probe(inbox) {
-                    Probe::Yes => {
-                        inbox.clear();
-                        self.state = State::Answer { rest: monitor.answer(self.lame_duck) };
-                        return self.on_sent(now, 0);
-                    }
-                    Probe::Perhaps if !self.eof => return self.want(1),
-                    Probe::Perhaps | Probe::No => {}
-                },
-                Step::Tls if self.eof => {
-                    return self.refuse(RefuseReason::Eof { during: Waiting::Tls, got: inbox.len() });
-                }
-                Step::Tls => {
-                    self.state = State::Tls;
-                    return Accept::StartTls;
+        let mut rest = input;
+        let action = loop {
+            let Some(handler) = config.handlers().get(self.at) else {
+                self.state = State::Over;
+                break Accept::Ready(self.origin.clone());
+            };
+            match self.handle(now, handler, &mut rest) {
+                Continue(()) => self.at += 1,
+                Break(action) => break action,
+            }
+        };
+        Step { consumed: input.len() - rest.len(), action }
+    }
+
+    /// Runs one handler. It takes its bytes from the front of `rest`, and continues with the next handler or breaks with what
+    /// is to be done first.
+    fn handle(&mut self, now: Timestamp, handler: &Handler, rest: &mut &[u8]) -> ControlFlow<Accept> {
+        match handler {
+            Handler::SourceRules(rules) => {
+                if let (Policy::Deny, network) = rules.judge(self.origin.client()) {
+                    let announced = self.origin.announced().map(|addresses| addresses.source.clone());
+                    return Break(self.refuse(RefuseReason::Denied { announced, network }));
                 }
             }
-            self.at += 1;
+            #[cfg(feature = "proxy")]
+            Handler::ExpectProxy(expect) => {
+                if !expect.trusts(&self.origin.transport) {
+                    return Break(self.refuse(RefuseReason::Untrusted));
+                }
+                let reason = match expect.read(rest, self.eof) {
+                    Read::Header(header, len) => {
+                        self.origin.proxy = Some(header);
+                        *rest = rest.get(len..).unwrap_or_default();
+                        return Continue(());
+                    }
+                    Read::Incomplete { .. } if self.eof => {
+                        RefuseReason::Eof { during: Waiting::ProxyHeader, got: rest.len() }
+                    }
+                    Read::Incomplete { missing } => return Break(self.want(missing)),
+                    Read::Spop => RefuseReason::SpopWithoutProxyHeader,
+                    Read::Other(began) => RefuseReason::NoProxyHeader(began),
+                    Read::Bad(error) => RefuseReason::BadProxyHeader(error),
+                };
+                return Break(self.refuse(reason));
+            }
+            Handler::Monitor(monitor) => match monitor.probe(rest) {
+                Probe::Yes => {
+                    *rest = &[];
+                    self.state = State::Answer { rest: monitor.answer(self.lame_duck) };
+                    return Break(self.sent(now, 0));
+                }
+                Probe::Perhaps if !self.eof => return Break(self.want(1)),
+                Probe::Perhaps | Probe::No => {}
+            },
+            Handler::Tls if self.eof => {
+                return Break(self.refuse(RefuseReason::Eof { during: Waiting::Tls, got: rest.len() }));
+            }
+            Handler::Tls => {
+                self.state = State::Tls;
+                return Break(Accept::StartTls);
+            }
         }
-        self.state = State::Over;
-        Accept::Ready(self.origin.clone())
+        Continue(())
+    }
+
+    fn sent(&mut self, now: Timestamp, n: usize) -> Accept {
+        if let State::Answer { rest } = &mut self.state {
+            rest.advance(n);
+            if rest.is_empty() {
+                return self.linger(now);
+            }
+        }
+        self.standing()
     }
 
     fn want(&mut self, wanted: usize) -> Accept {

@@ -10,14 +10,14 @@ use super::{Monitor, SourceRules};
 use crate::config::{Checked, ConfigError, lasts};
 
 /// How many handlers a list has room for.
-pub const MAX_STEPS: usize = 8;
+pub const MAX_HANDLERS: usize = 8;
 
 /// One handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Step {
+pub enum AcceptHandler {
     /// Go on only if the source address may.
-    Source(SourceRules),
+    SourceRules(SourceRules),
     /// Take the PROXY header from the front of the connection.
     #[cfg(feature = "proxy")]
     ExpectProxy(ExpectProxy),
@@ -27,20 +27,20 @@ pub enum Step {
     Tls,
 }
 
-impl From<SourceRules> for Step {
+impl From<SourceRules> for AcceptHandler {
     fn from(rules: SourceRules) -> Self {
-        Self::Source(rules)
+        Self::SourceRules(rules)
     }
 }
 
 #[cfg(feature = "proxy")]
-impl From<ExpectProxy> for Step {
+impl From<ExpectProxy> for AcceptHandler {
     fn from(expect: ExpectProxy) -> Self {
         Self::ExpectProxy(expect)
     }
 }
 
-impl From<Monitor> for Step {
+impl From<Monitor> for AcceptHandler {
     fn from(monitor: Monitor) -> Self {
         Self::Monitor(monitor)
     }
@@ -50,7 +50,7 @@ impl From<Monitor> for Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcceptConfig {
-    steps: ArrayVec<Step, MAX_STEPS>,
+    handlers: ArrayVec<AcceptHandler, MAX_HANDLERS>,
     /// How long all of it may take, from the connection to the session (or to a monitor's answer); not zero. Default: 5 s.
     pub timeout: Duration,
     /// How long a monitor that has its answer may take to close. Closing before it does could destroy the answer on its
@@ -62,30 +62,38 @@ impl AcceptConfig {
     /// No handlers: each connection is a session at once.
     #[must_use]
     pub const fn new() -> Self {
-        Self { steps: ArrayVec::new_const(), timeout: Duration::from_secs(5), linger: Duration::from_secs(1) }
+        Self {
+            handlers: ArrayVec::new_const(),
+            timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(1),
+        }
     }
 
     /// Adds a handler to the end of the list.
     ///
     /// # Errors
-    /// [`StepError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
+    /// [`AcceptHandlerError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
     /// [`Monitor::for_all`].
-    pub fn with(mut self, step: impl Into<Step>) -> Result<Self, StepError> {
-        let step = step.into();
-        if let Some(Step::Monitor(monitor)) = self.steps.last()
+    pub fn with(mut self, handler: impl Into<AcceptHandler>) -> Result<Self, AcceptHandlerError> {
+        let handler = handler.into();
+        if let Some(AcceptHandler::Monitor(monitor)) = self.handlers.last()
             && monitor.is_for_all()
         {
-            return Err(StepError::AfterMonitorForAll);
+            return Err(AcceptHandlerError::AfterMonitorForAll);
         }
-        match &step {
+        match &handler {
             #[cfg(feature = "proxy")]
-            Step::ExpectProxy(_) if self.steps.iter().any(|step| matches!(step, Step::ExpectProxy(_))) => {
-                return Err(StepError::SecondProxyHeader);
+            AcceptHandler::ExpectProxy(_)
+                if self.handlers.iter().any(|handler| matches!(handler, AcceptHandler::ExpectProxy(_))) =>
+            {
+                return Err(AcceptHandlerError::SecondProxyHeader);
             }
-            Step::Tls if self.steps.contains(&Step::Tls) => return Err(StepError::SecondTls),
+            AcceptHandler::Tls if self.handlers.contains(&AcceptHandler::Tls) => {
+                return Err(AcceptHandlerError::SecondTls);
+            }
             _ => {}
         }
-        self.steps.try_push(step).map_err(|_| StepError::TooManySteps)?;
+        self.handlers.try_push(handler).map_err(|_| AcceptHandlerError::TooMany)?;
         Ok(self)
     }
 
@@ -100,8 +108,8 @@ impl AcceptConfig {
     }
 
     /// The handlers, in order.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn handlers(&self) -> &[AcceptHandler] {
+        &self.handlers
     }
 }
 
@@ -120,10 +128,10 @@ impl Default for Checked<AcceptConfig> {
 /// A handler that cannot be added to the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StepError {
-    /// It is longer than [`MAX_STEPS`].
-    #[error("a connection passes at most {MAX_STEPS} handlers")]
-    TooManySteps,
+pub enum AcceptHandlerError {
+    /// It is longer than [`MAX_HANDLERS`].
+    #[error("a connection passes at most {MAX_HANDLERS} handlers")]
+    TooMany,
     /// A connection has one PROXY header.
     #[error("a PROXY header is expected twice")]
     SecondProxyHeader,
@@ -141,24 +149,25 @@ mod tests {
 
     #[test]
     fn the_list_has_an_end_and_no_handler_that_cannot_come_twice() {
-        let tls = AcceptConfig::new().with(Step::Tls).unwrap();
-        assert_eq!(tls.clone().with(Step::Tls), Err(StepError::SecondTls));
-        let full = (1..MAX_STEPS).fold(tls, |config, _| config.with(Monitor::new("?", "!")).unwrap());
-        assert_eq!(full.steps().len(), MAX_STEPS);
-        assert_eq!(full.with(Monitor::new("?", "!")), Err(StepError::TooManySteps));
+        let tls = AcceptConfig::new().with(AcceptHandler::Tls).unwrap();
+        assert_eq!(tls.clone().with(AcceptHandler::Tls), Err(AcceptHandlerError::SecondTls));
+        let full = (1..MAX_HANDLERS).fold(tls, |config, _| config.with(Monitor::new("?", "!")).unwrap());
+        assert_eq!(full.handlers().len(), MAX_HANDLERS);
+        assert_eq!(full.with(Monitor::new("?", "!")), Err(AcceptHandlerError::TooMany));
     }
 
     #[test]
     fn nothing_follows_a_monitor_that_answers_every_connection() {
-        let config = AcceptConfig::new().with(Step::Tls).unwrap().with(Monitor::for_all("up\n")).unwrap();
-        assert_eq!(config.clone().with(Step::Tls), Err(StepError::AfterMonitorForAll));
-        assert_eq!(config.with(Monitor::new("?", "!")), Err(StepError::AfterMonitorForAll));
+        let config =
+            AcceptConfig::new().with(AcceptHandler::Tls).unwrap().with(Monitor::for_all("up\n")).unwrap();
+        assert_eq!(config.clone().with(AcceptHandler::Tls), Err(AcceptHandlerError::AfterMonitorForAll));
+        assert_eq!(config.with(Monitor::new("?", "!")), Err(AcceptHandlerError::AfterMonitorForAll));
     }
 
     #[cfg(feature = "proxy")]
     #[test]
     fn a_connection_has_one_proxy_header() {
-        let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap().with(Step::Tls).unwrap();
-        assert_eq!(config.with(ExpectProxy::new()), Err(StepError::SecondProxyHeader));
+        let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap().with(AcceptHandler::Tls).unwrap();
+        assert_eq!(config.with(ExpectProxy::new()), Err(AcceptHandlerError::SecondProxyHeader));
     }
 }

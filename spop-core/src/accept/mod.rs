@@ -84,10 +84,10 @@ mod rules;
 mod tests;
 
 pub use acceptor::{Accept, Acceptor, Closing};
-pub use config::{AcceptConfig, MAX_STEPS, Step, StepError};
+pub use config::{AcceptConfig, AcceptHandler, AcceptHandlerError, MAX_HANDLERS};
 pub use monitor::Monitor;
 pub use network::{Network, NetworkError};
-pub use opening::{Open, OpenConfig, OpenError, OpenStep, Opening};
+pub use opening::{Open, OpenConfig, OpenError, OpenPhase, Opening};
 pub use origin::{Addresses, Origin, Peer, ProxyHeader, ProxyVersion};
 #[cfg(feature = "proxy")]
 pub use proxy::ExpectProxy;

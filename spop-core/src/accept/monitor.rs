@@ -35,7 +35,7 @@ use super::Response;
 /// let agent_check = AcceptConfig::new().with(Monitor::for_all(&weight).lame_duck("drain\n"))?;
 ///
 /// weight.set("up ready 50%\n"); // at any time, from any thread
-/// # Ok::<(), spop_core::accept::StepError>(())
+/// # Ok::<(), spop_core::accept::AcceptHandlerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {

@@ -7,6 +7,7 @@ use super::{Addresses, ProxyVersion, encode_proxy_header};
 use crate::{
     Timestamp,
     config::{Checked, ConfigError, lasts},
+    link::Misuse,
 };
 
 /// What comes before the sessions that this side opens.
@@ -67,23 +68,23 @@ pub enum Open {
 pub enum OpenError {
     /// The peer closed its side.
     #[error("the peer closed the connection before {0} was done")]
-    Eof(OpenStep),
+    Eof(OpenPhase),
     /// The time for all of it ran out.
     #[error("{0} was not done within {1:?}")]
-    Timeout(OpenStep, Duration),
+    Timeout(OpenPhase, Duration),
 }
 
 /// What an opening can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum OpenStep {
+pub enum OpenPhase {
     /// The PROXY header to leave.
     ProxyHeader,
     /// The end of the TLS handshake.
     Tls,
 }
 
-impl fmt::Display for OpenStep {
+impl fmt::Display for OpenPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ProxyHeader => "sending the PROXY header",
@@ -107,9 +108,9 @@ impl fmt::Display for OpenStep {
 /// let mut opening = Opening::new(&config, None, now);
 /// assert_eq!(opening.on_connected(now), Open::SendHeader);
 /// assert_eq!(opening.outgoing(), b"PROXY UNKNOWN\r\n");
-/// assert_eq!(opening.on_sent(now, 15), Open::StartTls);
-/// assert_eq!(opening.on_tls_done(now), Open::Ready);
-/// # Ok::<(), spop_core::config::ConfigError>(())
+/// assert_eq!(opening.on_sent(now, 15)?, Open::StartTls);
+/// assert_eq!(opening.on_tls_done(now)?, Open::Ready);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -146,16 +147,27 @@ impl Opening {
     }
 
     /// The transport is connected.
-    pub fn on_connected(&mut self, now: Timestamp) -> Open {
-        self.on_sent(now, 0)
+    pub fn on_connected(&mut self, _now: Timestamp) -> Open {
+        self.sent(0)
     }
 
-    /// The first `n` outgoing bytes have left.
-    pub fn on_sent(&mut self, _now: Timestamp, n: usize) -> Open {
+    /// The first `n` bytes of [`outgoing`](Self::outgoing) were written.
+    ///
+    /// # Errors
+    /// [`Misuse::SentTooMuch`] when there are fewer. Nothing has changed then.
+    pub fn on_sent(&mut self, _now: Timestamp, n: usize) -> Result<Open, Misuse> {
+        let outgoing = self.outgoing().len();
+        if n > outgoing {
+            return Err(Misuse::SentTooMuch { sent: n, outgoing });
+        }
+        Ok(self.sent(n))
+    }
+
+    fn sent(&mut self, n: usize) -> Open {
         if self.state != State::Header {
             return Open::Paused;
         }
-        self.sent = self.sent.saturating_add(n);
+        self.sent += n;
         if !self.outgoing().is_empty() {
             return Open::SendHeader;
         }
@@ -166,15 +178,21 @@ impl Opening {
         self.end(Open::Ready)
     }
 
-    /// The TLS handshake was done.
-    pub fn on_tls_done(&mut self, _now: Timestamp) -> Open {
-        if self.state == State::Tls { self.end(Open::Ready) } else { self.standing() }
+    /// The TLS handshake is done.
+    ///
+    /// # Errors
+    /// [`Misuse::TlsNotAsked`] unless [`Open::StartTls`] asked for it. Nothing has changed then.
+    pub fn on_tls_done(&mut self, _now: Timestamp) -> Result<Open, Misuse> {
+        if self.state != State::Tls {
+            return Err(Misuse::TlsNotAsked);
+        }
+        Ok(self.end(Open::Ready))
     }
 
     /// The peer closed its side.
     pub fn on_input_eof(&mut self, _now: Timestamp) -> Open {
         match self.waits_for() {
-            Some(step) => self.end(Open::Fail(OpenError::Eof(step))),
+            Some(phase) => self.end(Open::Fail(OpenError::Eof(phase))),
             None => Open::Paused,
         }
     }
@@ -182,8 +200,8 @@ impl Opening {
     /// It is `now`. Before the deadline this changes nothing.
     pub fn on_timeout(&mut self, now: Timestamp) -> Open {
         match self.waits_for() {
-            Some(step) if now >= self.deadline => {
-                self.end(Open::Fail(OpenError::Timeout(step, self.timeout)))
+            Some(phase) if now >= self.deadline => {
+                self.end(Open::Fail(OpenError::Timeout(phase, self.timeout)))
             }
             _ => self.standing(),
         }
@@ -202,10 +220,10 @@ impl Opening {
         self.waits_for().map(|_| self.deadline)
     }
 
-    fn waits_for(&self) -> Option<OpenStep> {
+    fn waits_for(&self) -> Option<OpenPhase> {
         match self.state {
-            State::Header => Some(OpenStep::ProxyHeader),
-            State::Tls => Some(OpenStep::Tls),
+            State::Header => Some(OpenPhase::ProxyHeader),
+            State::Tls => Some(OpenPhase::Tls),
             State::Over => None,
         }
     }

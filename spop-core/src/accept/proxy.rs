@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::{net::SocketAddr, ops::RangeInclusive};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ppp::{v1, v2};
 
 use super::{Addresses, Began, Network, Peer, ProxyError, ProxyHeader, ProxyVersion, origin::split_tlv};
@@ -41,12 +41,12 @@ const HELLO_LEN: RangeInclusive<u32> = HELLO.len() as u32..=0x4000;
 /// on health checks alone.
 ///
 /// ```
-/// use spop_core::accept::{AcceptConfig, ExpectProxy, Policy, SourceRules, Step};
+/// use spop_core::accept::{AcceptConfig, AcceptHandler, ExpectProxy, Policy, SourceRules};
 ///
 /// let config = AcceptConfig::new()
 ///     .with(ExpectProxy::new().trust("10.0.0.0/8".parse()?))?
 ///     .with(SourceRules::new(Policy::Allow).deny("203.0.113.0/24".parse()?))? // whom the proxy announces
-///     .with(Step::Tls)?;
+///     .with(AcceptHandler::Tls)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ pub struct ExpectProxy {
 
 /// What the front of a connection holds.
 pub(super) enum Read {
-    /// A header, which has left the inbox.
-    Header(ProxyHeader),
+    /// A header, and how many bytes of the input it takes.
+    Header(ProxyHeader, usize),
     /// The beginning of one, or too little to tell.
     Incomplete {
         /// Fewer bytes more than this decide nothing.
@@ -99,16 +99,16 @@ impl ExpectProxy {
     }
 
     /// Reads the front of a connection. After `eof` nothing is waited for that can be no header any more.
-    pub(super) fn read(&self, inbox: &mut BytesMut, eof: bool) -> Read {
-        let (v1, v2) = (common(inbox, V1), common(inbox, V2));
+    pub(super) fn read(&self, input: &[u8], eof: bool) -> Read {
+        let (v1, v2) = (common(input, V1), common(input, V2));
         if v1 == V1.len() {
-            return read_v1(inbox);
+            return read_v1(input);
         }
         if v2 == V2.len() {
-            return self.read_v2(inbox);
+            return self.read_v2(input);
         }
-        let (good, len) = (v1.max(v2), inbox.len());
-        let hello = match inbox.split_first_chunk::<4>() {
+        let (good, len) = (v1.max(v2), input.len());
+        let hello = match input.split_first_chunk::<4>() {
             Some((length, rest)) if HELLO_LEN.contains(&u32::from_be_bytes(*length)) => {
                 4 + common(rest, &HELLO)
             }
@@ -117,30 +117,29 @@ impl ExpectProxy {
         if hello == 4 + HELLO.len() {
             return Read::Spop;
         }
-        match inbox.get(..BEGAN.max(good.max(hello) + 1)) {
+        match input.get(..BEGAN.max(good.max(hello) + 1)) {
             Some(began) => Read::Other(Began::new(began)),
-            None if eof && len > good => Read::Other(Began::new(inbox)),
+            None if eof && len > good => Read::Other(Began::new(input)),
             None => Read::Incomplete { missing: BEGAN.saturating_sub(len).max(1) },
         }
     }
 
-    fn read_v2(&self, inbox: &mut BytesMut) -> Read {
-        let Some(&[.., command, _, high, low]) = inbox.first_chunk::<V2_FIXED>() else {
-            return Read::Incomplete { missing: V2_FIXED.saturating_sub(inbox.len()) };
+    fn read_v2(&self, input: &[u8]) -> Read {
+        let Some(&[.., command, _, high, low]) = input.first_chunk::<V2_FIXED>() else {
+            return Read::Incomplete { missing: V2_FIXED.saturating_sub(input.len()) };
         };
         let length = V2_FIXED + usize::from(u16::from_be_bytes([high, low]));
         if length > self.max_len {
             return Read::Bad(ProxyError::TooLong { length, limit: self.max_len });
         }
-        if inbox.len() < length {
-            return Read::Incomplete { missing: length - inbox.len() };
-        }
-        let header = inbox.split_to(length);
+        let Some(header) = input.get(..length) else {
+            return Read::Incomplete { missing: length.saturating_sub(input.len()) };
+        };
         // LOCAL: whatever comes with it is to be ignored, the address family included.
         if command == 0x20 {
-            return Read::Header(header_of(ProxyVersion::V2, true, None));
+            return Read::Header(header_of(ProxyVersion::V2, true, None), length);
         }
-        parse_v2(&header).map_or_else(Read::Bad, Read::Header)
+        parse_v2(header).map_or_else(Read::Bad, |header| Read::Header(header, length))
     }
 }
 
@@ -150,18 +149,18 @@ impl Default for ExpectProxy {
     }
 }
 
-fn read_v1(inbox: &mut BytesMut) -> Read {
-    let Some(end) = inbox.windows(2).take(V1_MAX - 1).position(|pair| pair == b"\r\n") else {
-        return match inbox.last() {
-            _ if inbox.len() >= V1_MAX => Read::Bad(ProxyError::LineTooLong),
+fn read_v1(input: &[u8]) -> Read {
+    let Some(end) = input.windows(2).take(V1_MAX - 1).position(|pair| pair == b"\r\n") else {
+        return match input.last() {
+            _ if input.len() >= V1_MAX => Read::Bad(ProxyError::LineTooLong),
             Some(b'\r') => Read::Incomplete { missing: 1 },
             _ => Read::Incomplete { missing: 2 },
         };
     };
-    let line = inbox.split_to(end + 2);
-    match parse_v1(&line) {
-        Some(header) => Read::Header(header),
-        None => Read::Bad(ProxyError::Line(line.get(..end).unwrap_or_default().to_vec())),
+    let (line, len) = (input.get(..end).unwrap_or_default(), end + 2);
+    match parse_v1(input.get(..len).unwrap_or_default()) {
+        Some(header) => Read::Header(header, len),
+        None => Read::Bad(ProxyError::Line(line.to_vec())),
     }
 }
 

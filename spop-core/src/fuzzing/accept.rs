@@ -1,38 +1,39 @@
-//! The accept stage, before the first frame.
+//! The accept stage: what comes before the first frame.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
-
-use bytes::BytesMut;
 
 use super::{input::Input, random::Random};
 use crate::{
     Timestamp,
     accept::{
-        Accept, AcceptConfig, Acceptor, Addresses, ExpectProxy, MAX_STEPS, Monitor, Origin, Peer, Policy,
-        ProxyVersion, SourceRules, Step, encode_proxy_header,
+        Accept, AcceptConfig, AcceptHandler, Acceptor, Addresses, ExpectProxy, MAX_HANDLERS, Monitor, Origin,
+        Peer, Policy, ProxyVersion, SourceRules, encode_proxy_header,
     },
     config::Checked,
+    testing::Inbox,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
-/// The handlers do the same however the bytes are cut; no order of inputs panics; and the PROXY header of an accepted origin
-/// round-trips.
+/// The result does not depend on how the bytes are cut; no order of events panics; and the PROXY header of an accepted
+/// origin can be written and read again.
 pub fn accept(data: &[u8]) {
     let mut input = Input::new(data);
     let mut config = AcceptConfig::new();
-    for _ in 0..usize::from(input.byte()) % (MAX_STEPS + 1) {
-        let step = match input.byte() % 7 {
-            0 | 1 => Step::from(ExpectProxy { max_len: 200, ..ExpectProxy::new() }),
-            2 => Step::from(Monitor::new("ping\n", "pong\n")),
-            3 => Step::Tls,
-            5 => Step::from(Monitor::for_all("up\n").lame_duck("drain\n")),
-            4 => Step::from(SourceRules::new(Policy::Allow).deny("10.0.0.0/9".parse().expect("a network"))),
-            _ => Step::from(Monitor::new("PROXY TCP4 1", "no")),
+    for _ in 0..usize::from(input.byte()) % (MAX_HANDLERS + 1) {
+        let handler = match input.byte() % 7 {
+            0 | 1 => AcceptHandler::from(ExpectProxy { max_len: 200, ..ExpectProxy::new() }),
+            2 => AcceptHandler::from(Monitor::new("ping\n", "pong\n")),
+            3 => AcceptHandler::Tls,
+            5 => AcceptHandler::from(Monitor::for_all("up\n").lame_duck("drain\n")),
+            4 => AcceptHandler::from(
+                SourceRules::new(Policy::Allow).deny("10.0.0.0/9".parse().expect("a network")),
+            ),
+            _ => AcceptHandler::from(Monitor::new("PROXY TCP4 1", "no")),
         };
         // A handler that may not come twice, or not here, is left out.
-        config = config.clone().with(step).unwrap_or(config);
+        config = config.clone().with(handler).unwrap_or(config);
     }
     let config = Arc::new(config.checked().expect("a configuration that can work"));
     let mode = input.byte();
@@ -59,73 +60,75 @@ pub fn accept(data: &[u8]) {
     }
 }
 
-/// The results of one connection.
+/// What happened on one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Story {
-    /// The actions, without those that ask for more bytes or for a write.
+struct Trace {
+    /// The actions, without `WantBytes` and `SendReply`.
     actions: Vec<Accept>,
-    /// The response to a monitor.
+    /// What was written: a monitor's answer.
     sent: Vec<u8>,
-    /// The bytes that are left for the session, those that the handlers did not read included.
+    /// The input of the session: what the handlers did not use or never saw.
     rest: Vec<u8>,
 }
 
-/// Drives a connection whose bytes arrive in `pieces`. TLS is done as soon as it starts and does not change the bytes; a
-/// response is sent byte by byte.
+/// Drives a connection whose bytes come in `pieces`. TLS is done at once and changes no byte; each write takes one byte of
+/// an answer.
 fn drive<'a>(
     config: &Arc<Checked<AcceptConfig>>,
     from: &Peer,
     pieces: impl IntoIterator<Item = &'a [u8]>,
     eof: bool,
-) -> Story {
+) -> Trace {
     let mut acceptor = Acceptor::new(config.clone(), from.clone(), NOW);
-    let mut story = Story { actions: Vec::new(), sent: Vec::new(), rest: Vec::new() };
+    let mut trace = Trace { actions: Vec::new(), sent: Vec::new(), rest: Vec::new() };
     let mut pieces = pieces.into_iter();
-    let mut inbox = BytesMut::from(pieces.next().unwrap_or_default());
+    let mut inbox = Inbox::from(pieces.next().unwrap_or_default());
     let mut ended = false;
-    let mut action = acceptor.on_bytes(NOW, &mut inbox);
+    let mut action = inbox.feed(|input| acceptor.on_bytes(NOW, input));
     loop {
         match &action {
             Accept::WantBytes { at_least } => assert!(*at_least > 0, "asks for nothing"),
             Accept::SendReply => {}
-            other => story.actions.push(other.clone()),
+            other => trace.actions.push(other.clone()),
         }
         assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
         action = match action {
-            Accept::StartTls => acceptor.on_tls_done(NOW, &mut inbox),
+            Accept::StartTls => {
+                acceptor.on_tls_done(NOW).expect("TLS was asked for");
+                inbox.feed(|input| acceptor.on_bytes(NOW, input))
+            }
             Accept::SendReply => {
-                story.sent.push(acceptor.outgoing()[0]);
-                acceptor.on_sent(NOW, 1)
+                trace.sent.push(acceptor.outgoing()[0]);
+                acceptor.on_sent(NOW, 1).expect("a byte is outgoing")
             }
             Accept::WantBytes { .. } | Accept::ShutWrite => match pieces.next() {
                 Some(piece) => {
                     inbox.extend_from_slice(piece);
-                    acceptor.on_bytes(NOW, &mut inbox)
+                    inbox.feed(|input| acceptor.on_bytes(NOW, input))
                 }
                 None if eof && !ended => {
                     ended = true;
-                    acceptor.on_input_eof(NOW, &mut inbox)
+                    inbox.feed(|input| acceptor.on_input_eof(NOW, input))
                 }
                 None => break,
             },
             Accept::Paused | Accept::Refuse(_) | Accept::Close(_) | Accept::Ready(_) => {
                 assert_eq!(acceptor.deadline(), None);
-                assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::Paused);
+                assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Paused);
                 break;
             }
         };
     }
-    // The unread bytes of a refused connection do not count.
-    if matches!(story.actions.last(), Some(Accept::Ready(_))) {
-        story.rest.extend_from_slice(&inbox);
-        story.rest.extend(pieces.flatten());
+    if matches!(trace.actions.last(), Some(Accept::Ready(_))) {
+        trace.rest.extend_from_slice(inbox.unused());
+        trace.rest.extend(pieces.flatten());
     }
-    story
+    trace
 }
 
 fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'_>) {
     let mut acceptor = Acceptor::new(config, peer, NOW);
-    let mut inbox = BytesMut::new();
+    let mut inbox = Inbox::new();
     let mut over = false;
     while !input.is_empty() {
         let what = input.byte();
@@ -133,9 +136,9 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
         let action = match what & 7 {
             0..=2 => {
                 inbox.extend_from_slice(input.bytes());
-                acceptor.on_bytes(now, &mut inbox)
+                inbox.feed(|input| acceptor.on_bytes(now, input))
             }
-            3 => acceptor.on_input_eof(now, &mut inbox),
+            3 => inbox.feed(|input| acceptor.on_input_eof(now, input)),
             4 => {
                 let action = acceptor.on_timeout(now);
                 assert!(acceptor.deadline().is_none_or(|deadline| deadline > now));
@@ -143,9 +146,18 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
             }
             5 => {
                 acceptor.set_lame_duck(what & 8 == 8);
-                acceptor.on_tls_done(now, &mut inbox)
+                if acceptor.on_tls_done(now).is_err() {
+                    continue;
+                }
+                inbox.feed(|input| acceptor.on_bytes(now, input))
             }
-            _ => acceptor.on_sent(now, input.byte().into()),
+            _ => {
+                let (outgoing, n) = (acceptor.outgoing().len(), input.byte().into());
+                let sent = acceptor.on_sent(now, n);
+                assert_eq!(sent.is_err(), n > outgoing, "{n} of {outgoing}");
+                let Ok(action) = sent else { continue };
+                action
+            }
         };
         assert!(!over || action == Accept::Paused, "{action:?} after the end");
         over |= matches!(action, Accept::Ready(_) | Accept::Refuse(_) | Accept::Close(_));
@@ -157,20 +169,20 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
     }
 }
 
-/// Encodes the PROXY header of an origin, as the other side would, and decodes it.
+/// Writes the PROXY header of an origin, as a proxy would, and reads it.
 fn write_again(origin: &Origin) {
     let addresses = origin.announced();
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let mut bytes = Vec::new();
         encode_proxy_header(version, addresses, &mut bytes);
-        let config = AcceptConfig::new().with(ExpectProxy::new()).expect("one step");
+        let config = AcceptConfig::new().with(ExpectProxy::new()).expect("one handler");
         let mut acceptor = Acceptor::new(
             Arc::new(config.checked().expect("a configuration that can work")),
             Peer::unnamed(),
             NOW,
         );
-        let mut inbox = BytesMut::from(&bytes[..]);
-        let action = acceptor.on_bytes(NOW, &mut inbox);
+        let mut inbox = Inbox::from(&bytes[..]);
+        let action = inbox.feed(|input| acceptor.on_bytes(NOW, input));
         let Accept::Ready(again) = action else { panic!("{action:?} of {}", bytes.escape_ascii()) };
         assert!(inbox.is_empty());
         if let Some(Addresses { source, destination }) = addresses

@@ -72,7 +72,7 @@ async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
         if sent == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        next = opening.on_sent(now(), sent);
+        next = opening.on_sent(now(), sent).map_err(io::Error::other)?;
     }
     #[cfg(feature = "tls")]
     if next == Open::StartTls
@@ -80,7 +80,7 @@ async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
     {
         let name = tls.name_of(target.host().as_deref())?;
         let stream = crate::tls::connect(tls, name, socket).await?;
-        if opening.on_tls_done(now()) == Open::Ready {
+        if opening.on_tls_done(now()).map_err(io::Error::other)? == Open::Ready {
             return Ok(Opened::Tls(Box::new(stream)));
         }
         return Err(io::Error::other("TLS was done, and no session can begin"));

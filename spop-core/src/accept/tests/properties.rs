@@ -1,4 +1,4 @@
-//! Whatever comes, however it is cut.
+//! Random input, cut at random.
 
 use alloc::string::String;
 
@@ -45,19 +45,19 @@ fn traffic() -> impl Strategy<Value = Vec<u8>> {
 
 fn configs() -> impl Strategy<Value = Arc<Checked<AcceptConfig>>> {
     let expect = ExpectProxy { max_len: 200, ..ExpectProxy::new() };
-    let step = prop_oneof![
-        Just(Step::from(expect)),
+    let handler = prop_oneof![
+        Just(AcceptHandler::from(expect)),
         Just(ping()),
-        Just(Step::Tls),
+        Just(AcceptHandler::Tls),
         Just(deny("10.0.0.0/9")),
-        Just(Step::from(Monitor::new("PROXY TCP4 1", "no"))),
-        Just(Step::from(Monitor::for_all("up\n").lame_duck("drain\n"))),
+        Just(AcceptHandler::from(Monitor::new("PROXY TCP4 1", "no"))),
+        Just(AcceptHandler::from(Monitor::for_all("up\n").lame_duck("drain\n"))),
     ];
-    // A step that may not come twice, or not there, is left out.
-    vec(step, 0..=MAX_STEPS).prop_map(|steps| {
-        let config = steps
+    // A handler that may not come twice, or not there, is left out.
+    vec(handler, 0..=MAX_HANDLERS).prop_map(|handlers| {
+        let config = handlers
             .into_iter()
-            .fold(AcceptConfig::new(), |config, step| config.clone().with(step).unwrap_or(config));
+            .fold(AcceptConfig::new(), |config, handler| config.clone().with(handler).unwrap_or(config));
         Arc::new(config.checked().unwrap())
     })
 }
@@ -90,27 +90,34 @@ proptest! {
         inputs in vec((0_u8..6, 0_u64..8, traffic()), 0..20),
     ) {
         let mut acceptor = Acceptor::new(config, Peer::unnamed(), NOW);
-        let mut inbox = BytesMut::new();
+        let mut inbox = Inbox::new();
         let mut over = false;
         for (input, seconds, bytes) in inputs {
             let now = Timestamp::ZERO + Duration::from_secs(seconds);
             let action = match input {
                 0 => {
                     inbox.extend_from_slice(&bytes);
-                    acceptor.on_bytes(now, &mut inbox)
+                    inbox.feed(|input| acceptor.on_bytes(now, input))
                 }
-                1 => acceptor.on_input_eof(now, &mut inbox),
+                1 => inbox.feed(|input| acceptor.on_input_eof(now, input)),
                 2 => {
                     let action = acceptor.on_timeout(now);
                     prop_assert!(acceptor.deadline().is_none_or(|deadline| deadline > now));
                     action
                 }
-                3 => acceptor.on_tls_done(now, &mut inbox),
+                3 if acceptor.on_tls_done(now).is_err() => continue,
+                3 => inbox.feed(|input| acceptor.on_bytes(now, input)),
                 4 => {
                     acceptor.set_lame_duck(bytes.len() % 2 == 1);
-                    acceptor.on_bytes(now, &mut inbox)
+                    inbox.feed(|input| acceptor.on_bytes(now, input))
                 }
-                _ => acceptor.on_sent(now, bytes.len()),
+                _ => {
+                    let outgoing = acceptor.outgoing().len();
+                    let sent = acceptor.on_sent(now, bytes.len());
+                    prop_assert_eq!(sent.is_err(), bytes.len() > outgoing);
+                    let Ok(action) = sent else { continue };
+                    action
+                }
             };
             prop_assert!(!over || action == Accept::Paused);
             over |= matches!(action, Accept::Ready(_) | Accept::Refuse(_) | Accept::Close(_));

@@ -8,7 +8,7 @@ use super::*;
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-fn expect() -> Step {
+fn expect() -> AcceptHandler {
     ExpectProxy::new().into()
 }
 
@@ -22,16 +22,16 @@ fn v4(tlvs: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a header that comes from a proxy at 10.0.0.1, with a frame behind it.
-fn read(header: &[u8]) -> Story {
-    let story = tell(&list([expect()]), &peer("10.0.0.1"), &[header, FRAME].concat(), false);
-    if matches!(story.end(), Accept::Ready(_)) {
-        assert_eq!(story.rest, FRAME);
+fn read(header: &[u8]) -> Trace {
+    let trace = drive_cut(&list([expect()]), &peer("10.0.0.1"), &[header, FRAME].concat(), false);
+    if matches!(trace.end(), Accept::Ready(_)) {
+        assert_eq!(trace.rest, FRAME);
     }
-    story
+    trace
 }
 
-fn announced(story: &Story) -> Option<(String, String)> {
-    let addresses = story.origin().announced()?;
+fn announced(trace: &Trace) -> Option<(String, String)> {
+    let addresses = trace.origin().announced()?;
     Some((addresses.source.to_string(), addresses.destination.to_string()))
 }
 
@@ -46,10 +46,10 @@ fn version_1_announces_tcp() {
         ),
         ("TCP6 2001:db8::9 2001:db8::1 4711 0", "[2001:db8::9]:4711", "[2001:db8::1]:0"),
     ] {
-        let story = read(format!("PROXY {line}\r\n").as_bytes());
-        assert_eq!(announced(&story), Some((source.into(), destination.into())));
-        assert_eq!(story.origin().to_string(), format!("{source} via 10.0.0.1:4711"));
-        assert_eq!(story.origin().proxy.as_ref().unwrap().version, ProxyVersion::V1);
+        let trace = read(format!("PROXY {line}\r\n").as_bytes());
+        assert_eq!(announced(&trace), Some((source.into(), destination.into())));
+        assert_eq!(trace.origin().to_string(), format!("{source} via 10.0.0.1:4711"));
+        assert_eq!(trace.origin().proxy.as_ref().unwrap().version, ProxyVersion::V1);
     }
 }
 
@@ -58,10 +58,10 @@ fn version_1_may_not_know() {
     let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(107 - 16));
     assert_eq!(longest.len(), 107);
     for line in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN a b c d e f \u{e9} \r g\r\n", &longest] {
-        let story = read(line.as_bytes());
-        assert_eq!(announced(&story), None);
-        assert_eq!(story.origin().client(), &peer("10.0.0.1"));
-        assert!(!story.origin().proxy.as_ref().unwrap().local);
+        let trace = read(line.as_bytes());
+        assert_eq!(announced(&trace), None);
+        assert_eq!(trace.origin().client(), &peer("10.0.0.1"));
+        assert!(!trace.origin().proxy.as_ref().unwrap().local);
     }
 }
 
@@ -72,10 +72,13 @@ fn version_1_ends_within_107_bytes() {
         assert_eq!(read(header).refusal(), &RefuseReason::BadProxyHeader(ProxyError::LineTooLong));
     }
     let mut acceptor = Acceptor::new(list([expect()]), peer("10.0.0.1"), NOW);
-    let mut inbox = BytesMut::from(&long.as_bytes()[..106]);
-    assert!(matches!(acceptor.on_bytes(NOW, &mut inbox), Accept::WantBytes { .. }));
+    let mut inbox = Inbox::from(&long.as_bytes()[..106]);
+    assert!(matches!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::WantBytes { .. }));
     inbox.extend_from_slice(b"\r");
-    assert!(matches!(acceptor.on_bytes(NOW, &mut inbox), Accept::Refuse(_)), "107 bytes are enough to tell");
+    assert!(
+        matches!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Refuse(_)),
+        "107 bytes are enough to tell"
+    );
 }
 
 #[test]
@@ -97,23 +100,23 @@ fn a_line_that_does_not_parse_is_shown() {
         "tcp4 1.1.1.1 2.2.2.2 1 2",
         "TCP4 1.1.1.1 2.2.2.2 1 2\n",
     ] {
-        let says = read(format!("PROXY {line}\r\n").as_bytes()).says();
+        let message = read(format!("PROXY {line}\r\n").as_bytes()).message();
         let shown = line.escape_default();
-        assert_eq!(says, format!("bad PROXY header from 10.0.0.1: \"PROXY {shown}\" does not parse"));
+        assert_eq!(message, format!("bad PROXY header from 10.0.0.1: \"PROXY {shown}\" does not parse"));
     }
-    assert!(read(b"PROXY TCP4 \xff\xfe\r\n").says().contains(r"\xff\xfe"));
+    assert!(read(b"PROXY TCP4 \xff\xfe\r\n").message().contains(r"\xff\xfe"));
 }
 
 #[test]
 fn version_2_announces_tcp_and_unix_sockets() {
-    let story = read(&v4(b""));
-    assert_eq!(announced(&story), Some(("203.0.113.9:4711".into(), "192.0.2.1:12345".into())));
-    assert_eq!(story.origin().destination().unwrap().to_string(), "192.0.2.1:12345");
+    let trace = read(&v4(b""));
+    assert_eq!(announced(&trace), Some(("203.0.113.9:4711".into(), "192.0.2.1:12345".into())));
+    assert_eq!(trace.origin().destination().unwrap().to_string(), "192.0.2.1:12345");
     let mut paths = vec![0; 216];
     paths[..7].copy_from_slice(b"/run/me");
     paths[108..112].copy_from_slice(b"\0abs");
-    let story = read(&v2(0x21, 0x31, &paths));
-    assert_eq!(announced(&story), Some(("unix:/run/me".into(), "unix:\\x00abs".into())));
+    let trace = read(&v2(0x21, 0x31, &paths));
+    assert_eq!(announced(&trace), Some(("unix:/run/me".into(), "unix:\\x00abs".into())));
 }
 
 #[test]
@@ -126,17 +129,17 @@ fn a_proxy_that_speaks_for_itself_keeps_its_address() {
         v2(0x21, 0, b""),
         v2(0x21, 0, b"whatever"),
     ] {
-        let story = read(&header);
-        assert_eq!(announced(&story), None);
-        assert_eq!(story.origin().client(), &peer("10.0.0.1"));
-        assert_eq!(story.origin().proxy.as_ref().unwrap().local, header[12] == 0x20);
+        let trace = read(&header);
+        assert_eq!(announced(&trace), None);
+        assert_eq!(trace.origin().client(), &peer("10.0.0.1"));
+        assert_eq!(trace.origin().proxy.as_ref().unwrap().local, header[12] == 0x20);
     }
 }
 
 #[test]
 fn tlvs_are_kept() {
-    let story = read(&v4(b"\x05\0\x03abc\x02\0\x0bexample.com\x04\0\0\x05\0\x01z"));
-    let header = story.origin().proxy.as_ref().unwrap();
+    let trace = read(&v4(b"\x05\0\x03abc\x02\0\x0bexample.com\x04\0\0\x05\0\x01z"));
+    let header = trace.origin().proxy.as_ref().unwrap();
     assert_eq!(header.unique_id(), Some(&b"abc"[..]));
     assert_eq!(header.authority(), Some(&b"example.com"[..]));
     assert_eq!(header.tlv(4), Some(&b""[..]));
@@ -152,27 +155,27 @@ fn tlvs_are_kept() {
 fn version_2_is_as_long_as_its_first_16_bytes_say() {
     let config = list([ExpectProxy { max_len: 50, ..ExpectProxy::new() }.into()]);
     let from = peer("10.0.0.1");
-    assert!(matches!(tell(&config, &from, &v2(0x20, 0, &[7; 34]), false).end(), Accept::Ready(_)));
+    assert!(matches!(drive_cut(&config, &from, &v2(0x20, 0, &[7; 34]), false).end(), Accept::Ready(_)));
     for body in [35, 65_535] {
         let header = v2(0x20, 0, &vec![7; body]);
         let error = ProxyError::TooLong { length: 16 + body, limit: 50 };
         for seen in [16, 20] {
-            let story = tell(&config, &from, &header[..seen], false);
+            let trace = drive_cut(&config, &from, &header[..seen], false);
             assert_eq!(
-                story.refusal(),
+                trace.refusal(),
                 &RefuseReason::BadProxyHeader(error.clone()),
                 "before the rest comes"
             );
         }
     }
     let mut acceptor = Acceptor::new(config, from, NOW);
-    let mut inbox = BytesMut::from(&v4(b"")[..20]);
-    assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::WantBytes { at_least: 8 });
+    let mut inbox = Inbox::from(&v4(b"")[..20]);
+    assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::WantBytes { at_least: 8 });
 }
 
 #[test]
 fn a_wrong_version_2_says_what_is_wrong() {
-    for (header, says) in [
+    for (header, message) in [
         (v2(0x31, 0x11, &[0; 12]), "its version is 3, not 2"),
         (v2(0x22, 0x11, &[0; 12]), "the command 2 is unknown"),
         (v2(0x21, 0x41, &[0; 12]), "the address family and transport 0x41 are unknown"),
@@ -181,7 +184,7 @@ fn a_wrong_version_2_says_what_is_wrong() {
         (v2(0x21, 0x21, &[0; 12]), "its addresses take 36 bytes, but it has 12"),
         (v2(0x21, 0x31, &[0; 36]), "its addresses take 216 bytes, but it has 36"),
     ] {
-        assert_eq!(read(&header).says(), format!("bad PROXY header from 10.0.0.1: {says}"));
+        assert_eq!(read(&header).message(), format!("bad PROXY header from 10.0.0.1: {message}"));
     }
 }
 
@@ -200,9 +203,9 @@ fn what_is_no_header_is_shown() {
         (b"PROXIES", "50 52 4f 58 49"),
         (b"\r\n\r\n\0\r\nQUIT\r\n", "0d 0a 0d 0a 00 0d 0a 51 55 49 54 0d"),
     ] {
-        let story = tell(&list([expect()]), &from, bytes, false);
+        let trace = drive_cut(&list([expect()]), &from, bytes, false);
         assert_eq!(
-            story.says(),
+            trace.message(),
             format!("no PROXY header from 203.0.113.9: the connection began with {began}")
         );
     }
@@ -212,21 +215,21 @@ fn what_is_no_header_is_shown() {
 fn spop_without_a_header_is_named_with_its_first_11_bytes() {
     let from = peer("203.0.113.9");
     for hello in [FRAME, b"\0\0\0\x07\x01\0\0\0\x01\0\0", b"\0\0\x40\0\x01\0\0\0\x01\0\0and what follows"] {
-        let story = tell(&list([expect()]), &from, hello, false);
-        assert_eq!(story.refusal(), &RefuseReason::SpopWithoutProxyHeader);
-        let says = story.says();
+        let trace = drive_cut(&list([expect()]), &from, hello, false);
+        assert_eq!(trace.refusal(), &RefuseReason::SpopWithoutProxyHeader);
+        let message = trace.message();
         assert!(
-            says.starts_with("203.0.113.9 began with SPOP, and this listener expects a PROXY header"),
-            "{says}"
+            message.starts_with("203.0.113.9 began with SPOP, and this listener expects a PROXY header"),
+            "{message}"
         );
-        assert!(says.contains("HAProxy 3.3 and later ignore send-proxy"), "{says}");
+        assert!(message.contains("HAProxy 3.3 and later ignore send-proxy"), "{message}");
     }
     // Not one byte later.
     let mut acceptor = Acceptor::new(list([expect()]), from.clone(), NOW);
-    let mut inbox = BytesMut::from(&FRAME[..10]);
-    assert_eq!(acceptor.on_bytes(NOW, &mut inbox), Accept::WantBytes { at_least: 1 });
+    let mut inbox = Inbox::from(&FRAME[..10]);
+    assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::WantBytes { at_least: 1 });
     inbox.extend_from_slice(&FRAME[10..11]);
-    assert!(matches!(acceptor.on_bytes(NOW, &mut inbox), Accept::Refuse(_)));
+    assert!(matches!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Refuse(_)));
     // With the header it is a session.
     assert_eq!(read(&v4(b"")).rest, FRAME);
 }
@@ -240,9 +243,9 @@ fn bytes_that_are_no_header_are_shown_at_the_end_of_the_input() {
         (b"\0\0\0\x81\x01\0", "00 00 00 81 01 00"),
         (b"PRO-", "50 52 4f 2d (it looks like text)"),
     ] {
-        let story = tell(&list([expect()]), &from, bytes, true);
+        let trace = drive_cut(&list([expect()]), &from, bytes, true);
         assert_eq!(
-            story.says(),
+            trace.message(),
             format!("no PROXY header from 203.0.113.9: the connection began with {began}")
         );
     }
@@ -253,29 +256,29 @@ fn a_header_that_never_comes_whole_is_given_up() {
     let from = peer("10.0.0.1");
     for header in [b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n".to_vec(), v4(b"\x04\0\0")] {
         for cut in 1..header.len() {
-            let story = tell(&list([expect()]), &from, &header[..cut], true);
+            let trace = drive_cut(&list([expect()]), &from, &header[..cut], true);
             assert_eq!(
-                story.says(),
+                trace.message(),
                 format!("10.0.0.1 closed the connection {cut} bytes into its PROXY header")
             );
             let mut acceptor = Acceptor::new(list([expect()]), from.clone(), NOW);
-            let _ = acceptor.on_bytes(NOW, &mut BytesMut::from(&header[..cut]));
+            let _ = acceptor.on_bytes(NOW, &header[..cut]).action;
             let Accept::Refuse(refusal) = acceptor.on_timeout(NOW + Duration::from_secs(5)) else { panic!() };
             assert_eq!(refusal.to_string(), "no whole PROXY header from 10.0.0.1 within 5s");
         }
     }
-    assert_eq!(tell(&list([expect()]), &from, b"", true).end(), &Accept::Close(Closing::Silent));
+    assert_eq!(drive_cut(&list([expect()]), &from, b"", true).end(), &Accept::Close(Closing::Silent));
 }
 
 #[test]
 fn only_trusted_peers_may_send_one() {
     let config = list([ExpectProxy::new().trust("10.0.0.0/8".parse().unwrap()).into()]);
     let header = v4(b"");
-    assert!(matches!(tell(&config, &peer("10.0.0.1"), &header, false).end(), Accept::Ready(_)));
-    assert!(matches!(tell(&config, &peer("::ffff:10.0.0.1"), &header, false).end(), Accept::Ready(_)));
-    assert!(matches!(tell(&config, &Peer::unnamed(), &header, false).end(), Accept::Ready(_)));
+    assert!(matches!(drive_cut(&config, &peer("10.0.0.1"), &header, false).end(), Accept::Ready(_)));
+    assert!(matches!(drive_cut(&config, &peer("::ffff:10.0.0.1"), &header, false).end(), Accept::Ready(_)));
+    assert!(matches!(drive_cut(&config, &Peer::unnamed(), &header, false).end(), Accept::Ready(_)));
     assert_eq!(
-        tell(&config, &peer("192.0.2.66"), &header, false).says(),
+        drive_cut(&config, &peer("192.0.2.66"), &header, false).message(),
         "192.0.2.66 is not trusted to send a PROXY header"
     );
 }
@@ -285,17 +288,17 @@ fn rules_judge_what_is_known_at_their_place() {
     let config = list([deny("192.0.2.0/24"), expect(), deny("203.0.113.0/24")]);
     let header = v4(b"");
     assert_eq!(
-        tell(&config, &peer("10.0.0.1"), &header, false).says(),
+        drive_cut(&config, &peer("10.0.0.1"), &header, false).message(),
         "203.0.113.9, announced by 10.0.0.1, is denied by the rule for 203.0.113.0/24"
     );
     assert_eq!(
-        tell(&config, &peer("192.0.2.1"), &header, false).says(),
+        drive_cut(&config, &peer("192.0.2.1"), &header, false).message(),
         "192.0.2.1 is denied by the rule for 192.0.2.0/24"
     );
     let local = v2(0x20, 0, b"");
-    assert!(matches!(tell(&config, &peer("10.0.0.1"), &local, false).end(), Accept::Ready(_)));
+    assert!(matches!(drive_cut(&config, &peer("10.0.0.1"), &local, false).end(), Accept::Ready(_)));
     assert_eq!(
-        tell(&config, &peer("203.0.113.1"), &local, false).says(),
+        drive_cut(&config, &peer("203.0.113.1"), &local, false).message(),
         "203.0.113.1 is denied by the rule for 203.0.113.0/24"
     );
 }
@@ -306,24 +309,32 @@ fn handlers_pass_a_connection_on_in_any_order() {
     let from = peer("10.0.0.1");
     let whole = [&header[..], FRAME].concat();
     for config in [
-        list([expect(), Step::Tls]),
-        list([Step::Tls, expect()]),
-        list([ping(), expect(), Step::Tls, ping()]),
-        list([deny("192.0.2.0/24"), ping(), Step::Tls, ping(), expect(), deny("192.0.2.0/24"), ping()]),
+        list([expect(), AcceptHandler::Tls]),
+        list([AcceptHandler::Tls, expect()]),
+        list([ping(), expect(), AcceptHandler::Tls, ping()]),
+        list([
+            deny("192.0.2.0/24"),
+            ping(),
+            AcceptHandler::Tls,
+            ping(),
+            expect(),
+            deny("192.0.2.0/24"),
+            ping(),
+        ]),
     ] {
-        let story = tell(&config, &from, &whole, false);
-        assert_eq!(story.actions.len(), 2);
-        assert_eq!(story.origin().to_string(), "203.0.113.9:4711 via 10.0.0.1:4711 over TLS");
-        assert_eq!(story.rest, FRAME);
+        let trace = drive_cut(&config, &from, &whole, false);
+        assert_eq!(trace.actions.len(), 2);
+        assert_eq!(trace.origin().to_string(), "203.0.113.9:4711 via 10.0.0.1:4711 over TLS");
+        assert_eq!(trace.rest, FRAME);
     }
     // A probe is answered only where the list has it.
     let probe = [&header[..], b"ping\n"].concat();
-    assert_eq!(tell(&list([expect(), ping()]), &from, &probe, true).sent, b"pong\n");
-    assert_eq!(tell(&list([ping(), expect()]), &from, &probe, false).rest, b"ping\n");
-    assert_eq!(tell(&list([ping(), expect()]), &from, b"ping\n", true).sent, b"pong\n");
-    assert!(matches!(tell(&list([expect(), ping()]), &from, b"ping\n", true).end(), Accept::Refuse(_)));
+    assert_eq!(drive_cut(&list([expect(), ping()]), &from, &probe, true).sent, b"pong\n");
+    assert_eq!(drive_cut(&list([ping(), expect()]), &from, &probe, false).rest, b"ping\n");
+    assert_eq!(drive_cut(&list([ping(), expect()]), &from, b"ping\n", true).sent, b"pong\n");
+    assert!(matches!(drive_cut(&list([expect(), ping()]), &from, b"ping\n", true).end(), Accept::Refuse(_)));
     // A proxy that checks no more than that a header is taken.
-    assert_eq!(tell(&list([expect(), ping()]), &from, &v2(0x20, 0, b""), true).rest, b"");
+    assert_eq!(drive_cut(&list([expect(), ping()]), &from, &v2(0x20, 0, b""), true).rest, b"");
 }
 
 #[test]
@@ -349,8 +360,8 @@ fn what_is_written_is_read() {
         for (version, expected) in [(ProxyVersion::V1, v1), (ProxyVersion::V2, v2)] {
             let mut bytes = Vec::new();
             encode_proxy_header(version, written.as_ref(), &mut bytes);
-            let story = read(&bytes);
-            let header = story.origin().proxy.as_ref().unwrap();
+            let trace = read(&bytes);
+            let header = trace.origin().proxy.as_ref().unwrap();
             assert_eq!((header.version, &header.addresses), (version, &expected));
             assert_eq!(header.local, version == ProxyVersion::V2 && written.is_none());
         }
