@@ -1,4 +1,4 @@
-//! The state machine that takes a connection through its handlers.
+//! The state machine that runs the handlers of a connection.
 
 use alloc::sync::Arc;
 use core::ops::ControlFlow::{self, Break, Continue};
@@ -17,43 +17,44 @@ use crate::{
     link::{Misuse, Step},
 };
 
-/// What is to be done with a connection next.
+/// What the driver does next with a pending connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "this is what the connection waits for"]
 #[non_exhaustive]
 pub enum Accept {
-    /// Read: nothing can be decided before `at_least` bytes more are in the inbox.
+    /// Read, and call [`Acceptor::on_bytes`]. Fewer than `at_least` bytes more decide nothing.
     WantBytes {
-        /// How many bytes more than the inbox holds.
+        /// How many bytes are missing behind the rest of the input.
         at_least: usize,
     },
-    /// Start TLS, with the bytes that the inbox holds for a beginning; then call [`Acceptor::on_tls_done`].
+    /// Start TLS. The rest of the input belongs to it. Then call [`Acceptor::on_tls_done`].
     StartTls,
-    /// Write [`Acceptor::outgoing`] and report [`Acceptor::on_sent`].
+    /// Write [`Acceptor::outgoing`] and call [`Acceptor::on_sent`].
     SendReply,
-    /// Shut the write side and go on reading: the peer has its answer and closes now.
+    /// Shut the write side and continue to read until the peer closes: a monitor's answer was sent.
     ShutWrite,
-    /// Nothing: either TLS is under way, or the connection was handed over or ended before.
+    /// Nothing: the TLS handshake is not done, or the accept stage is over.
     Paused,
-    /// Close the connection: it may not have a session.
+    /// Close the connection: it gets no session, for this reason.
     Refuse(Refusal),
-    /// Close the connection: all was well, and there is no session.
+    /// Close the connection: it ended as expected, without a session.
     Close(Closing),
-    /// The session begins. What is left in the inbox belongs to it.
+    /// The session begins. The rest of the input belongs to it.
     Ready(Origin),
 }
 
-/// Why a connection ends well before its session.
+/// Why a connection ends without a session and without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Closing {
-    /// It was a monitor's probe, and has been answered; or the server is in lame duck, and there is no answer for that.
+    /// It was a monitor's probe and was answered, or closed without an answer as the [`Monitor`](super::Monitor) is configured
+    /// to do in lame duck.
     Answered,
-    /// The peer connected and closed without a byte, as monitors do that look no further than the port.
+    /// The peer connected and closed without sending a byte, as a TCP check does.
     Silent,
 }
 
-/// Takes one connection through the handlers of an [`AcceptConfig`]. The [module](super) shows how to drive it.
+/// Runs the handlers of an [`AcceptConfig`] for one connection. The [module](super) shows how to drive it.
 ///
 /// ```text
 ///              ┌─────────────────────────── handlers, in order ────────────────────────────┐
@@ -62,16 +63,16 @@ pub enum Closing {
 ///              └────▶ Answer ──all sent─▶ Linger ──end of input, timer─▶ Over (Close)
 /// ```
 ///
-/// The outcome does not depend on how the bytes are cut.
+/// The result does not depend on how the input is cut.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<Checked<AcceptConfig>>,
-    /// The handler whose turn it is, as its place in the list.
+    /// The index of the current handler.
     at: usize,
     state: State,
     origin: Origin,
     deadline: Timestamp,
-    /// The peer has closed its side.
+    /// The end of the input was reported.
     eof: bool,
     /// The server is in lame duck.
     lame_duck: bool,
@@ -79,20 +80,20 @@ pub struct Acceptor {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// The handler waits for so many bytes more.
+    /// The current handler waits for bytes.
     Bytes { wanted: usize },
-    /// The handler is TLS, and its handshake is under way.
+    /// The current handler is TLS, and the handshake is not done.
     Tls,
-    /// The handler is a monitor, and this is what is left of its answer.
+    /// The current handler is a monitor, and `rest` of its answer is not sent.
     Answer { rest: Bytes },
-    /// A monitor has its answer and may close.
+    /// A monitor's answer was sent, and its close is awaited.
     Linger,
-    /// The connection belongs to its session, or to nobody.
+    /// The session began, or the connection ended.
     Over,
 }
 
 impl Acceptor {
-    /// A connection whose transport has `peer` at its other end, and which is there since `now`.
+    /// A connection from `peer` that was accepted at `now`.
     pub fn new(config: Arc<Checked<AcceptConfig>>, peer: Peer, now: Timestamp) -> Self {
         let deadline = now + config.timeout;
         Self {
@@ -106,15 +107,15 @@ impl Acceptor {
         }
     }
 
-    /// Whether the server is in lame duck, the first stage of a shutdown: a probe that is recognized from now on gets
-    /// [`Monitor::lame_duck`](super::Monitor::lame_duck)'s response. All else is served as before. Call it before
-    /// [`on_bytes`](Self::on_bytes), for a connection that is under way as for a new one; false at the beginning.
+    /// Whether the server is in lame duck, the first stage of a shutdown. Default: false. A probe that is recognized while it is
+    /// gets the response of [`Monitor::lame_duck`](super::Monitor::lame_duck). Nothing else changes. Call it before
+    /// [`on_bytes`](Self::on_bytes), for new and for pending connections.
     pub const fn set_lame_duck(&mut self, lame_duck: bool) {
         self.lame_duck = lame_duck;
     }
 
-    /// The input is the unused rest of the input before, followed by what was read since. Call it once at the beginning as
-    /// well, with no bytes if none have come.
+    /// Runs the handlers on the input: the unused rest of earlier input, followed by what was read since. The first call may
+    /// have no bytes: some handlers need none.
     pub fn on_bytes(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         match self.state {
             State::Bytes { .. } => self.run(now, input),
@@ -123,7 +124,7 @@ impl Acceptor {
         }
     }
 
-    /// The peer closed its side. The input is what [`on_bytes`](Self::on_bytes) did not use of what it sent before.
+    /// The peer has shut its write side. The input is the unused rest of earlier input.
     pub fn on_input_eof(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         self.eof = true;
         let action = match self.state {
@@ -137,7 +138,7 @@ impl Acceptor {
         Step { consumed: 0, action }
     }
 
-    /// It is `now`. Before the deadline this changes nothing.
+    /// The [`deadline`](Self::deadline) may have come. Before it, nothing changes.
     pub fn on_timeout(&mut self, now: Timestamp) -> Accept {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return self.standing();
@@ -182,7 +183,7 @@ impl Acceptor {
         Ok(self.sent(now, n))
     }
 
-    /// The bytes to send: what is left of a monitor's answer.
+    /// The bytes to write: the rest of a monitor's answer.
     pub fn outgoing(&self) -> &[u8] {
         match &self.state {
             State::Answer { rest } => rest,
@@ -190,17 +191,17 @@ impl Acceptor {
         }
     }
 
-    /// When to call [`on_timeout`](Self::on_timeout); `None` once the connection is handed over or ended.
+    /// When to call [`on_timeout`](Self::on_timeout); `None` when the accept stage is over.
     pub fn deadline(&self) -> Option<Timestamp> {
         (self.state != State::Over).then_some(self.deadline)
     }
 
-    /// What is known so far.
+    /// What is known of the connection so far.
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Continues with the current handler, and with the next ones as far as the input goes.
+    /// Runs the current handler and those behind it until one needs more than the input.
     fn run(&mut self, now: Timestamp, input: &[u8]) -> Step<Accept> {
         let config = Arc::clone(&self.config);
         let mut rest = input;
@@ -217,12 +218,11 @@ impl Acceptor {
         Step { consumed: input.len() - rest.len(), action }
     }
 
-    /// Runs one handler. It takes its bytes from the front of `rest`, and continues with the next handler or breaks with what
-    /// is to be done first.
+    /// Runs one handler, which advances `rest` past the bytes that it used. `Continue` passes the connection on to the next.
     fn handle(&mut self, now: Timestamp, handler: &Handler, rest: &mut &[u8]) -> ControlFlow<Accept> {
         match handler {
             Handler::SourceRules(rules) => {
-                if let (Policy::Deny, network) = rules.judge(self.origin.client()) {
+                if let (Policy::Deny, network) = rules.evaluate(self.origin.client()) {
                     let announced = self.origin.announced().map(|addresses| addresses.source.clone());
                     return Break(self.refuse(RefuseReason::Denied { announced, network }));
                 }
@@ -243,7 +243,7 @@ impl Acceptor {
                     }
                     Read::Incomplete { missing } => return Break(self.want(missing)),
                     Read::Spop => RefuseReason::SpopWithoutProxyHeader,
-                    Read::Other(began) => RefuseReason::NoProxyHeader(began),
+                    Read::Other(first) => RefuseReason::NoProxyHeader(first),
                     Read::Bad(error) => RefuseReason::BadProxyHeader(error),
                 };
                 return Break(self.refuse(reason));
@@ -283,8 +283,8 @@ impl Acceptor {
         self.standing()
     }
 
-    /// The answer has left. To close now, with input unread or still on its way, would make TCP reset the connection and
-    /// could destroy it.
+    /// The answer was sent. A close with unread input makes TCP reset the connection, and the peer may lose the answer: so the
+    /// write side is shut, and the peer's close awaited.
     fn linger(&mut self, now: Timestamp) -> Accept {
         if self.eof {
             return self.close(Closing::Answered);
@@ -304,7 +304,7 @@ impl Acceptor {
         Accept::Close(closing)
     }
 
-    /// What is still to be done when an input changed nothing.
+    /// What remains to be done after an input that changed nothing.
     fn standing(&self) -> Accept {
         match &self.state {
             State::Bytes { wanted } => Accept::WantBytes { at_least: *wanted },

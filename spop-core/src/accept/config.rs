@@ -1,4 +1,4 @@
-//! Which handlers a connection passes, and how long it may take.
+//! The handlers of a listener's connections, and their timeouts.
 
 use core::time::Duration;
 
@@ -9,21 +9,21 @@ use super::ExpectProxy;
 use super::{Monitor, SourceRules};
 use crate::config::{Checked, ConfigError, lasts};
 
-/// How many handlers a list has room for.
+/// The maximum number of handlers.
 pub const MAX_HANDLERS: usize = 8;
 
-/// One handler.
+/// One handler of the accept stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcceptHandler {
-    /// Go on only if the source address may.
+    /// Allow or deny the connection by its source address.
     SourceRules(SourceRules),
-    /// Take the PROXY header from the front of the connection.
+    /// Read the PROXY header.
     #[cfg(feature = "proxy")]
     ExpectProxy(ExpectProxy),
-    /// Answer and close a monitor's probe.
+    /// Answer a monitor's probe and close its connection.
     Monitor(Monitor),
-    /// Go on inside TLS.
+    /// Start TLS. What follows is inside it.
     Tls,
 }
 
@@ -46,20 +46,20 @@ impl From<Monitor> for AcceptHandler {
     }
 }
 
-/// What the connections of a listener pass before their sessions. Plain data: share one in an `Arc`.
+/// The accept stage of a listener's connections: handlers in order, and timeouts. Plain data: share one in an `Arc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcceptConfig {
     handlers: ArrayVec<AcceptHandler, MAX_HANDLERS>,
-    /// How long all of it may take, from the connection to the session (or to a monitor's answer); not zero. Default: 5 s.
+    /// The time limit from accepting the connection to its session, or until a monitor's answer is sent. Not zero. Default: 5 s.
     pub timeout: Duration,
-    /// How long a monitor that has its answer may take to close. Closing before it does could destroy the answer on its
-    /// way. Not zero. Default: 1 s.
+    /// How long to await a monitor's close after its answer was sent. An earlier close could make TCP reset the connection, and
+    /// the monitor would lose the answer. Not zero. Default: 1 s.
     pub linger: Duration,
 }
 
 impl AcceptConfig {
-    /// No handlers: each connection is a session at once.
+    /// No handlers: the session of each connection begins at once.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -72,7 +72,7 @@ impl AcceptConfig {
     /// Adds a handler to the end of the list.
     ///
     /// # Errors
-    /// [`AcceptHandlerError`] when the list is full, has a PROXY header or TLS for the second time, or ends with a
+    /// [`AcceptHandlerError`] when the list is full, has a second PROXY header or a second TLS, or ends with a
     /// [`Monitor::for_all`].
     pub fn with(mut self, handler: impl Into<AcceptHandler>) -> Result<Self, AcceptHandlerError> {
         let handler = handler.into();
@@ -97,10 +97,10 @@ impl AcceptConfig {
         Ok(self)
     }
 
-    /// Checks that it can work.
+    /// Checks the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] when a time is zero.
+    /// [`ConfigError`] when a timeout is zero.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         lasts("timeout", self.timeout, Duration::ZERO)?;
         lasts("linger", self.linger, Duration::ZERO)?;
@@ -129,7 +129,7 @@ impl Default for Checked<AcceptConfig> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptHandlerError {
-    /// It is longer than [`MAX_HANDLERS`].
+    /// The list has [`MAX_HANDLERS`] handlers already.
     #[error("a connection passes at most {MAX_HANDLERS} handlers")]
     TooMany,
     /// A connection has one PROXY header.
@@ -138,7 +138,7 @@ pub enum AcceptHandlerError {
     /// A connection has one TLS layer.
     #[error("TLS is started twice")]
     SecondTls,
-    /// No connection would come to it.
+    /// No connection would reach it.
     #[error("no handler can follow a monitor that answers every connection")]
     AfterMonitorForAll,
 }

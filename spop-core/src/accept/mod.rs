@@ -1,37 +1,37 @@
-//! What happens on a connection before its first SPOP frame.
+//! The accept stage: what happens on a connection before its first SPOP frame.
 //!
-//! A connection may have to pass handlers before it becomes a session, in an order that the configuration gives:
+//! A pending connection passes handlers before its session begins, in the order of the configuration:
 //!
-//! * [`SourceRules`] refuse it for where it comes from;
-//! * `ExpectProxy` (with the feature `proxy`) takes the PROXY header from its beginning, which says whom it is passed on for;
-//! * a [`Monitor`] answers a health check, or HAProxy's `agent-check`, and closes it;
-//! * [`Tls`](Step::Tls) hands it to whoever does TLS;
+//! * [`SourceRules`] allow or deny it by its source address;
+//! * `ExpectProxy` (with the feature `proxy`) reads the PROXY header, which announces the client's address;
+//! * a [`Monitor`] answers a health check, or HAProxy's `agent-check`, and closes the connection;
+//! * [`Tls`](AcceptHandler::Tls) starts TLS, which the driver does.
 //!
-//! and when it has passed them all its session begins. Each handler succeeds and makes room for the next, or ends the
-//! connection, or waits for more bytes under one timer for them all. [`Acceptor`] goes through them; like the reactors it
-//! reads no socket and no clock.
+//! A handler passes the connection on to the next one, ends it, or waits for more bytes. One timeout covers all of them. After
+//! the last handler the session begins. [`Acceptor`] runs the handlers. Like the reactors it opens no socket and reads no clock.
 //!
 //! # The run loop
 //!
-//! 1. Make an [`Acceptor`] when the connection is there, tell it if the server is in
-//!    [lame duck](Acceptor::set_lame_duck), and call [`on_bytes`](Acceptor::on_bytes) at once: the inbox may be empty.
-//! 2. Do what the [`Accept`] says. Each input returns exactly one.
-//!    * `WantBytes`: read into the inbox, then call `on_bytes`, or [`on_input_eof`](Acceptor::on_input_eof) at its end.
-//!    * `StartTls`: give the TLS engine all that the inbox holds and the socket; call
-//!      [`on_tls_done`](Acceptor::on_tls_done) with an inbox of decrypted bytes. When TLS fails, close: there is nothing
-//!      to say that TLS has not said.
-//!    * `SendReply`: write [`outgoing`](Acceptor::outgoing) and report [`on_sent`](Acceptor::on_sent).
-//!    * `ShutWrite`: shut the write side; go on reading.
-//!    * `Refuse`, `Close`: close the connection; the value says why.
-//!    * `Ready`: the session begins. What the inbox holds belongs to it, and so does an end of input that came already.
-//! 3. Meanwhile, call [`on_timeout`](Acceptor::on_timeout) when the [`deadline`](Acceptor::deadline) has come.
+//! 1. When a connection is accepted, make an [`Acceptor`] and, if the server is in lame duck, call
+//!    [`set_lame_duck`](Acceptor::set_lame_duck). Then call [`on_bytes`](Acceptor::on_bytes) with no bytes.
+//! 2. Carry out the [`Accept`]. An input that takes bytes returns it in a [`Step`](crate::Step): drop the bytes that were
+//!    used, and keep the rest as the beginning of the next input.
+//!    * `WantBytes`: read, then call `on_bytes`, or [`on_input_eof`](Acceptor::on_input_eof) at the end of the input.
+//!    * `StartTls`: give the rest of the input and the socket to TLS. When the handshake is done, call
+//!      [`on_tls_done`](Acceptor::on_tls_done), then `on_bytes` with the decrypted bytes or none. If TLS fails, close the
+//!      connection: TLS has sent its alert.
+//!    * `SendReply`: write [`outgoing`](Acceptor::outgoing), then call [`on_sent`](Acceptor::on_sent).
+//!    * `ShutWrite`: shut the write side, then call `on_bytes` with no bytes.
+//!    * `Refuse`, `Close`: close the connection. The value says why.
+//!    * `Ready`: the session begins. The rest of the input is the beginning of the session's input. If the end of the input
+//!      has come already, report it to the session as well.
+//! 3. Call [`on_timeout`](Acceptor::on_timeout) when the [`deadline`](Acceptor::deadline) has come.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use bytes::BytesMut;
-//! use spop_core::Timestamp;
-//! use spop_core::accept::{Accept, AcceptConfig, Acceptor, Closing, Monitor, Peer, Policy, SourceRules, Step};
+//! use spop_core::{Step, Timestamp};
+//! use spop_core::accept::{Accept, AcceptConfig, Acceptor, Closing, Monitor, Peer, Policy, SourceRules};
 //!
 //! let rules = SourceRules::new(Policy::Deny).allow("203.0.113.0/24".parse()?);
 //! let config = AcceptConfig::new().with(rules)?.with(Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n"))?;
@@ -40,32 +40,30 @@
 //! let peer = |text: &str| text.parse::<std::net::SocketAddr>().map(Peer::from);
 //! let now = Timestamp::ZERO;
 //!
-//! // A session: its first frame stays in the inbox.
+//! // A session: nothing of its first frame is used here.
 //! let mut acceptor = Acceptor::new(config.clone(), peer("203.0.113.9:4711")?, now);
-//! let mut inbox = BytesMut::new();
-//! assert_eq!(acceptor.on_bytes(now, &mut inbox), Accept::WantBytes { at_least: 1 });
-//! inbox.extend_from_slice(b"\0\0\0\x81");
-//! assert!(matches!(acceptor.on_bytes(now, &mut inbox), Accept::Ready(_)));
-//! assert_eq!(inbox, b"\0\0\0\x81"[..]);
+//! assert_eq!(acceptor.on_bytes(now, &[]).action, Accept::WantBytes { at_least: 1 });
+//! let step = acceptor.on_bytes(now, b"\0\0\0\x81");
+//! assert!(matches!(step, Step { consumed: 0, action: Accept::Ready(_) }));
 //!
 //! // A health check.
 //! let mut acceptor = Acceptor::new(config.clone(), peer("203.0.113.9:4712")?, now);
-//! let mut inbox = BytesMut::from("GET /health HTTP/1.0\r\n\r\n");
-//! assert_eq!(acceptor.on_bytes(now, &mut inbox), Accept::SendReply);
+//! let step = acceptor.on_bytes(now, b"GET /health HTTP/1.0\r\n\r\n");
+//! assert_eq!(step, Step { consumed: 24, action: Accept::SendReply });
 //! let sent = acceptor.outgoing().len();
-//! assert_eq!(acceptor.on_sent(now, sent), Accept::ShutWrite);
-//! assert_eq!(acceptor.on_input_eof(now, &mut inbox), Accept::Close(Closing::Answered));
+//! assert_eq!(acceptor.on_sent(now, sent)?, Accept::ShutWrite);
+//! assert_eq!(acceptor.on_input_eof(now, &[]).action, Accept::Close(Closing::Answered));
 //!
-//! // Somebody else.
+//! // A source address that no rule allows.
 //! let mut acceptor = Acceptor::new(config, peer("198.51.100.7:4713")?, now);
-//! let Accept::Refuse(refusal) = acceptor.on_bytes(now, &mut inbox) else { panic!() };
+//! let Accept::Refuse(refusal) = acceptor.on_bytes(now, &[]).action else { panic!() };
 //! assert_eq!(refusal.to_string(), "198.51.100.7 is denied: no rule allows it");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The other side
+//! # The connecting side
 //!
-//! [`Opening`] is the same for the side that connects: it sends a PROXY header, has TLS started, and then the session
+//! [`Opening`] is the counterpart for the side that connects: it sends a PROXY header and has TLS started before the session
 //! begins.
 
 mod acceptor;
@@ -92,7 +90,7 @@ pub use origin::{Addresses, Origin, Peer, ProxyHeader, ProxyVersion};
 #[cfg(feature = "proxy")]
 pub use proxy::ExpectProxy;
 pub use proxy_encode::encode_proxy_header;
-pub use refusal::{Began, ProxyError, Refusal, RefuseReason, Waiting};
+pub use refusal::{FirstBytes, ProxyError, Refusal, RefuseReason, Waiting};
 pub use response::Response;
 #[cfg(feature = "std")]
 pub use response::SharedResponse;

@@ -1,10 +1,10 @@
-//! Monitor probes: a load balancer asks how the agent is, in a language of its own.
+//! Monitors: health checks that do not speak SPOP.
 
 use bytes::Bytes;
 
 use super::Response;
 
-/// A probe that is answered and closed instead of becoming a session.
+/// Answers the probe of a health check and closes the connection, instead of starting a session.
 ///
 /// ```
 /// use spop_core::accept::Monitor;
@@ -15,16 +15,16 @@ use super::Response;
 /// ```
 ///
 /// # The lame duck stage of a shutdown
-/// While the server is in lame duck, a probe gets the response of [`lame_duck`](Self::lame_duck). Without one, its connection
-/// is closed without an answer. That fails an HTTP check and a `tcp-check` with an `expect` rule; it neither fails a check that
-/// only connects nor changes anything for HAProxy's `agent-check`.
+/// While the server is in lame duck, a probe gets the response of [`lame_duck`](Self::lame_duck). Without one, the connection
+/// is closed without an answer. That fails an HTTP check and a `tcp-check` with an `expect` rule. It does not fail a check that
+/// only connects, and it changes nothing for HAProxy's `agent-check`.
 ///
 /// # HAProxy's `agent-check`
-/// HAProxy connects to a port of its own (`agent-port`) and reads one line without sending anything, or after sending the text of
-/// `agent-send`. [`Monitor::for_all`] serves it on a listener of its own. The words of the line (`up`, `down`, `ready`,
+/// HAProxy connects to a separate port (`agent-port`) and reads one line, after sending the text of `agent-send` if there is
+/// one. [`Monitor::for_all`] serves it on a separate listener. The keywords of the line (`up`, `down`, `ready`,
 /// `drain`, `maint`, `50%`, `maxconn:30`) change the server in HAProxy, and what they do not mention stays as it is: an agent that
-/// answered `drain` or `down` must answer `ready` or `up` later. An answer that does not come changes nothing, so the lame duck
-/// stage needs a response here. The line ends with `\n`. Give HAProxy an `agent-inter` of a second or more, or an `agent-send`: it
+/// answered `drain` or `down` must answer `ready` or `up` later. A missing answer changes nothing, so the lame duck stage needs a
+/// response here. The line ends with `\n`. Give HAProxy an `agent-inter` of a second or more, or an `agent-send`: it
 /// acknowledges a connection on which it sends nothing late, and with 200 ms its check times out.
 ///
 /// ```
@@ -51,31 +51,32 @@ enum Request {
     Begins(Bytes),
 }
 
-/// What the first bytes tell.
+/// Whether a connection is a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// It is one.
+    /// It is.
     Yes,
-    /// It is none.
+    /// It is not.
     No,
-    /// It may be one, when more have come.
+    /// More bytes are needed to decide.
     Perhaps,
 }
 
 impl Monitor {
-    /// Answers connections that begin with `request`. Any other connection goes on with the next handler and keeps its bytes.
-    /// With an empty `request` no connection is a probe; see [`for_all`](Self::for_all). The response may be empty: the
-    /// connection is just closed.
+    /// Answers connections that begin with `request`. Other connections go to the next handler with all their bytes. With an
+    /// empty `request` no connection is a probe; see [`for_all`](Self::for_all). With an empty response the connection is closed
+    /// without an answer.
     pub fn new(request: impl Into<Bytes>, response: impl Into<Response>) -> Self {
         Self { request: Request::Begins(request.into()), response: response.into(), lame_duck: None }
     }
 
-    /// Answers every connection at once, before a byte has come. The listener has no sessions then: no handler can follow.
+    /// Answers every connection at once, before a byte is received. The listener has no sessions then, and no handler can
+    /// follow.
     pub fn for_all(response: impl Into<Response>) -> Self {
         Self { request: Request::All, response: response.into(), lame_duck: None }
     }
 
-    /// What a probe is answered while the server is in lame duck.
+    /// Sets the response while the server is in lame duck.
     #[must_use]
     pub fn lame_duck(mut self, response: impl Into<Response>) -> Self {
         self.lame_duck = Some(response.into());
@@ -96,7 +97,7 @@ impl Monitor {
         }
     }
 
-    /// What a probe is answered now; empty if it is closed without an answer.
+    /// The current response; empty if the probe is closed without an answer.
     pub(super) fn answer(&self, lame_duck: bool) -> Bytes {
         if lame_duck {
             self.lame_duck.as_ref().map(Response::bytes).unwrap_or_default()

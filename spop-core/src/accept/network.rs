@@ -1,4 +1,4 @@
-//! Networks: an address and how many of its bits count.
+//! Networks in CIDR notation.
 
 use alloc::string::String;
 use core::{fmt, net::IpAddr, str::FromStr};
@@ -7,10 +7,10 @@ use ipnet::IpNet;
 
 /// A network of IPv4 or IPv6 addresses, such as `10.0.0.0/8`.
 ///
-/// An address without a prefix is a network of one. Bits after the prefix are cleared. A socket that serves both families
-/// reports IPv4 peers as `::ffff:10.1.2.3`; such an address counts as the IPv4 address that it stands for, here and in
-/// [`contains`](Self::contains), so that a rule for an IPv4 network cannot be walked around. `0.0.0.0/0` and `::/0` hold
-/// the addresses of one family each.
+/// An address without a prefix length is a network of one address. Bits after the prefix are cleared. A dual-stack socket
+/// reports IPv4 peers as IPv4-mapped addresses (`::ffff:10.1.2.3`); they count as IPv4 addresses, here and in
+/// [`contains`](Self::contains), so that they cannot bypass a rule for an IPv4 network. `0.0.0.0/0` and `::/0` contain the
+/// addresses of one family each.
 ///
 /// ```
 /// use spop_core::accept::Network;
@@ -35,17 +35,17 @@ impl Network {
         net.ok().map(|net| Self(net.trunc()))
     }
 
-    /// The network's first address.
+    /// The first address.
     pub fn address(&self) -> IpAddr {
         self.0.addr()
     }
 
-    /// How many bits all its addresses have in common.
+    /// The prefix length: the number of bits that all addresses have in common.
     pub fn prefix(&self) -> u8 {
         self.0.prefix_len()
     }
 
-    /// Whether `address` belongs to it.
+    /// Whether the network contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -85,7 +85,7 @@ impl fmt::Debug for Network {
     }
 }
 
-/// A text that names no network.
+/// A text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no network: it takes an address such as 10.1.2.3, or one with a prefix such as 10.0.0.0/8")]
 pub struct NetworkError(String);

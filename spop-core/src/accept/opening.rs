@@ -1,4 +1,4 @@
-//! The side that connects: what goes over a connection before its session.
+//! The connecting side: what it sends before a session.
 
 use alloc::vec::Vec;
 use core::{fmt, time::Duration};
@@ -10,7 +10,7 @@ use crate::{
     link::Misuse,
 };
 
-/// What comes before the sessions that this side opens.
+/// What the connecting side does before a session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenConfig {
@@ -18,7 +18,7 @@ pub struct OpenConfig {
     pub proxy: Option<ProxyVersion>,
     /// Start TLS, after the header. Default: no.
     pub tls: bool,
-    /// How long both together may take; not zero. Default: 5 s.
+    /// The time limit for both together; not zero. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -29,10 +29,10 @@ impl Default for OpenConfig {
 }
 
 impl OpenConfig {
-    /// Checks that it can work.
+    /// Checks the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] when the time is zero.
+    /// [`ConfigError`] when the timeout is zero.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         lasts("timeout", self.timeout, Duration::ZERO)?;
         Ok(Checked::new(self))
@@ -45,16 +45,16 @@ impl Default for Checked<OpenConfig> {
     }
 }
 
-/// What is to be done next with a connection that this side opened.
+/// What the driver does next with a connection that it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "this is what the connection waits for"]
 #[non_exhaustive]
 pub enum Open {
-    /// Write [`Opening::outgoing`] and report [`Opening::on_sent`].
+    /// Write [`Opening::outgoing`] and call [`Opening::on_sent`].
     SendHeader,
     /// Start TLS, then call [`Opening::on_tls_done`].
     StartTls,
-    /// Nothing: either TLS is under way, or the session began or the opening failed before.
+    /// Nothing: the TLS handshake is not done, or the session began or the opening failed before.
     Paused,
     /// The session begins.
     Ready,
@@ -62,25 +62,25 @@ pub enum Open {
     Fail(OpenError),
 }
 
-/// Why no session begins on a connection that this side opened.
+/// Why no session begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The peer closed its side.
+    /// The peer closed the connection.
     #[error("the peer closed the connection before {0} was done")]
     Eof(OpenPhase),
-    /// The time for all of it ran out.
+    /// [`OpenConfig::timeout`] has passed.
     #[error("{0} was not done within {1:?}")]
     Timeout(OpenPhase, Duration),
 }
 
-/// What an opening can wait for.
+/// What an opening waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpenPhase {
-    /// The PROXY header to leave.
+    /// The PROXY header is not sent.
     ProxyHeader,
-    /// The end of the TLS handshake.
+    /// The TLS handshake is not done.
     Tls,
 }
 
@@ -93,7 +93,8 @@ impl fmt::Display for OpenPhase {
     }
 }
 
-/// Takes a connection that this side opened to where its session begins: sends the PROXY header, has TLS started.
+/// Opens a connection: sends the PROXY header, then has TLS started, until the session begins. The counterpart of
+/// [`Acceptor`](super::Acceptor).
 ///
 /// ```
 /// use spop_core::Timestamp;
@@ -130,7 +131,7 @@ enum State {
 }
 
 impl Opening {
-    /// A connection that is being passed on for someone (`addresses`), or is this side's own.
+    /// A connection that a proxy passes on for a client (`addresses`), or its own (`None`); the PROXY header says which.
     pub fn new(config: &Checked<OpenConfig>, addresses: Option<&Addresses>, now: Timestamp) -> Self {
         let mut header = Vec::new();
         if let Some(version) = config.proxy {
@@ -189,7 +190,7 @@ impl Opening {
         Ok(self.end(Open::Ready))
     }
 
-    /// The peer closed its side.
+    /// The peer has shut its write side.
     pub fn on_input_eof(&mut self, _now: Timestamp) -> Open {
         match self.waits_for() {
             Some(phase) => self.end(Open::Fail(OpenError::Eof(phase))),
@@ -197,7 +198,7 @@ impl Opening {
         }
     }
 
-    /// It is `now`. Before the deadline this changes nothing.
+    /// The [`deadline`](Self::deadline) may have come. Before it, nothing changes.
     pub fn on_timeout(&mut self, now: Timestamp) -> Open {
         match self.waits_for() {
             Some(phase) if now >= self.deadline => {
@@ -207,7 +208,7 @@ impl Opening {
         }
     }
 
-    /// The bytes to send: what is left of the PROXY header.
+    /// The bytes to write: the rest of the PROXY header.
     pub fn outgoing(&self) -> &[u8] {
         match self.state {
             State::Header => self.header.get(self.sent..).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Where a connection comes from: what the socket says, and what was learned before the session.
+//! The origin of a connection: its peer's address, and what the accept stage adds.
 
 use alloc::borrow::Cow;
 use core::{
@@ -8,25 +8,25 @@ use core::{
 
 use bytes::Bytes;
 
-/// One end of a connection.
+/// The address of one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
     /// An address and a port.
     Ip(SocketAddr),
-    /// The path of a unix socket. A client's is empty as a rule; an abstract one begins with a zero byte.
+    /// The path of a unix socket. A client's is empty unless it was bound; an abstract one begins with a zero byte.
     Unix(Bytes),
-    /// Something else, under a name for the log.
+    /// Another transport, with a name for the log.
     Other(Cow<'static, str>),
 }
 
 impl Peer {
-    /// The end of a unix socket that has no path.
+    /// A unix socket without a path.
     pub const fn unnamed() -> Self {
         Self::Unix(Bytes::new())
     }
 
-    /// The address; `None` for a unix socket.
+    /// The IP address; `None` for other transports.
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
@@ -34,7 +34,7 @@ impl Peer {
         }
     }
 
-    /// The address and the port; `None` for a unix socket.
+    /// The IP address and the port; `None` for other transports.
     pub const fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
@@ -60,38 +60,36 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What is known about where a connection comes from when its session begins.
-///
-/// An [`Acceptor`](super::Acceptor) hands it over with [`Accept::Ready`](super::Accept::Ready).
+/// What is known of a connection when its session begins. [`Accept::Ready`](super::Accept::Ready) has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Origin {
-    /// The other end of the transport: the client itself, or the proxy that it came through.
+    /// The peer's address: the client, or the proxy in front of it.
     pub transport: Peer,
-    /// The PROXY header, if one was asked for.
+    /// The PROXY header, if `ExpectProxy` is among the handlers.
     pub proxy: Option<ProxyHeader>,
-    /// Whether TLS was done.
+    /// Whether the connection is inside TLS.
     pub tls: bool,
 }
 
 impl Origin {
-    /// A connection of which nothing is known but the other end of its transport.
+    /// A connection of which only the peer's address is known.
     pub const fn new(transport: Peer) -> Self {
         Self { transport, proxy: None, tls: false }
     }
 
-    /// Who is asking: the source that the PROXY header announced, and otherwise the transport's. A proxy that speaks for
-    /// itself (LOCAL) or does not know its client (UNKNOWN, UNSPEC) announces nobody.
+    /// The client's address: the source address of the PROXY header, or the peer's address if there is no header or it announces
+    /// none (LOCAL, UNKNOWN, UNSPEC).
     pub fn client(&self) -> &Peer {
         self.announced().map_or(&self.transport, |addresses| &addresses.source)
     }
 
-    /// Whom the client connected to, if a PROXY header announced it.
+    /// The destination address of the PROXY header, if it announces one.
     pub fn destination(&self) -> Option<&Peer> {
         self.announced().map(|addresses| &addresses.destination)
     }
 
-    /// Both, if a PROXY header announced them.
+    /// The addresses of the PROXY header, if it announces any.
     pub fn announced(&self) -> Option<&Addresses> {
         self.proxy.as_ref()?.addresses.as_ref()
     }
@@ -107,35 +105,35 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The two ends of a connection that is passed on.
+/// The source and destination addresses of a proxied connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Addresses {
-    /// Who connected.
+    /// The client.
     pub source: Peer,
-    /// To whom.
+    /// The address that it connected to.
     pub destination: Peer,
 }
 
-/// The two forms of a PROXY header.
+/// The version of a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyVersion {
-    /// A line of text.
+    /// Text: one line.
     V1,
     /// Binary.
     V2,
 }
 
-/// What a PROXY header says.
+/// A parsed PROXY header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxyHeader {
-    /// The form it had.
+    /// Its version.
     pub version: ProxyVersion,
-    /// Whether the proxy connected on its own behalf (version 2's LOCAL), to check our health for instance.
+    /// Whether it is LOCAL (version 2): the proxy connected on its own behalf, for a health check for instance.
     pub local: bool,
-    /// For whom it connected; `None` when it is local, and when the proxy does not know.
+    /// The addresses of the proxied connection; `None` for LOCAL, UNKNOWN and UNSPEC.
     pub addresses: Option<Addresses>,
-    /// The type-length-values of version 2, found to be whole.
+    /// The TLVs of version 2. None is cut off.
     pub(super) tlvs: Bytes,
 }
 
@@ -145,8 +143,8 @@ const AUTHORITY: u8 = 0x02;
 const UNIQUE_ID: u8 = 0x05;
 
 impl ProxyHeader {
-    /// The type-length-values of version 2: type and value of each, in order. What the types mean is for the reader; a
-    /// checksum (`PP2_TYPE_CRC32C`) among them has not been verified.
+    /// The TLVs of version 2 in order: type and value. They are not interpreted; a checksum (`PP2_TYPE_CRC32C`) was not
+    /// verified.
     pub fn tlvs(&self) -> impl Iterator<Item = (u8, &[u8])> {
         let mut rest = &self.tlvs[..];
         core::iter::from_fn(move || {
@@ -156,23 +154,23 @@ impl ProxyHeader {
         })
     }
 
-    /// The first value of a type.
+    /// The value of the first TLV of this type.
     pub fn tlv(&self, kind: u8) -> Option<&[u8]> {
         self.tlvs().find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// The id by which the proxy knows the connection (HAProxy's `proxy-v2-options unique-id`).
+    /// The proxy's unique id of the connection (HAProxy's `proxy-v2-options unique-id`).
     pub fn unique_id(&self) -> Option<&[u8]> {
         self.tlv(UNIQUE_ID)
     }
 
-    /// The host name that the client asked for, from its TLS SNI for instance (HAProxy's `proxy-v2-options authority`).
+    /// The host name that the client requested, such as its TLS SNI (HAProxy's `proxy-v2-options authority`).
     pub fn authority(&self) -> Option<&[u8]> {
         self.tlv(AUTHORITY)
     }
 }
 
-/// Splits the first type-length-value off: type, value, and what comes after.
+/// Splits the first TLV off: type, value, and the bytes behind it.
 pub(super) fn split_tlv(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let ([kind, high, low], rest) = bytes.split_first_chunk::<3>()?;
     let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;

@@ -1,9 +1,9 @@
-//! Reading the PROXY header.
+//! Parses the PROXY header.
 //!
-//! Where a header ends is found here, before a byte is waited for that no header may have: version 1 is a line of at most
-//! 107 bytes, and version 2 says its length in its first 16. What a whole header says is `ppp`'s to find out, which is
-//! strict, names what is wrong, and reads addresses of unix sockets. It is given whole headers only, because on parts of
-//! one it errs: it takes a version 1 line that was cut before its last port for a wrong one.
+//! This module finds the end of a header and never waits for more bytes than a header can have: version 1 is a line of at most
+//! 107 bytes, version 2 has its length in the first 16. The crate `ppp` parses the header: it is strict, its errors are
+//! specific, and it knows unix sockets. It gets complete headers only: of a version 1 line that is cut before the last port it
+//! reports an error instead of an incomplete header.
 
 use alloc::vec::Vec;
 use core::{net::SocketAddr, ops::RangeInclusive};
@@ -11,80 +11,80 @@ use core::{net::SocketAddr, ops::RangeInclusive};
 use bytes::Bytes;
 use ppp::{v1, v2};
 
-use super::{Addresses, Began, Network, Peer, ProxyError, ProxyHeader, ProxyVersion, origin::split_tlv};
+use super::{Addresses, FirstBytes, Network, Peer, ProxyError, ProxyHeader, ProxyVersion, origin::split_tlv};
 
-/// How version 1 begins.
+/// The first bytes of version 1.
 const V1: &[u8] = b"PROXY ";
-/// How version 2 begins.
+/// The signature of version 2.
 const V2: &[u8] = v2::PROTOCOL_PREFIX;
-/// The longest line of version 1, its end included.
+/// The maximum length of a version 1 line, with its CRLF.
 const V1_MAX: usize = 107;
-/// What comes before the addresses of version 2.
+/// The length of a version 2 header before its addresses.
 const V2_FIXED: usize = 16;
-/// How many bytes are waited for before anything is called no header: as many as tell what it is instead.
-const BEGAN: usize = 4;
-/// How a HAPROXY-HELLO goes on after its length: the frame type, the flags FIN, the identifiers 0/0.
+/// Bytes to receive before a connection is refused for its first bytes: enough to recognize another protocol.
+const FIRST: usize = 4;
+/// The header of a HAPROXY-HELLO behind the length prefix: frame type, flags (FIN), stream-id 0, frame-id 0.
 const HELLO: [u8; 7] = [1, 0, 0, 0, 1, 0, 0];
-/// The lengths that a HAPROXY-HELLO can have: a header at least, and no more than is accepted before the handshake.
+/// The lengths of a HAPROXY-HELLO: at least its header, at most the frame size that is accepted before the handshake.
 const HELLO_LEN: RangeInclusive<u32> = HELLO.len() as u32..=0x4000;
 
-/// A PROXY header is due: who may send it, and how long it may be.
+/// Expects a PROXY header: from which peers, and up to which size.
 ///
-/// A connection without the header is refused, since it would pass for one from the proxy itself. The header names the
-/// client only if the proxy does: with LOCAL, UNKNOWN and UNSPEC the transport's address stays.
+/// A connection without the header is refused. With LOCAL, UNKNOWN and UNSPEC the header announces no client, and
+/// [`Origin::client`](super::Origin::client) is the peer's address.
 ///
 /// HAProxy up to 3.2 sends the header to agents whose `server` line has `send-proxy` or `send-proxy-v2`. **HAProxy 3.3 and
 /// later ignore both on the servers of an SPOP backend** (`mode spop`, or `mode tcp` and used by an agent) and warn so when they start:
 /// `'send-proxy*' server option is unsupported there, ignoring it`. Their connections begin with SPOP and are refused, with a
 /// [reason](super::RefuseReason::SpopWithoutProxyHeader) of its own. A listener for them must not expect the header;
-/// what it was to prove, [`SourceRules`](super::SourceRules) or certificates of TLS can. `check-send-proxy` still has effect,
-/// on health checks alone.
+/// restrict its peers by [`SourceRules`](super::SourceRules) or client certificates instead. `check-send-proxy` still has an
+/// effect, on health checks only.
 ///
 /// ```
 /// use spop_core::accept::{AcceptConfig, AcceptHandler, ExpectProxy, Policy, SourceRules};
 ///
 /// let config = AcceptConfig::new()
 ///     .with(ExpectProxy::new().trust("10.0.0.0/8".parse()?))?
-///     .with(SourceRules::new(Policy::Allow).deny("203.0.113.0/24".parse()?))? // whom the proxy announces
+///     .with(SourceRules::new(Policy::Allow).deny("203.0.113.0/24".parse()?))? // the client that the proxy announces
 ///     .with(AcceptHandler::Tls)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExpectProxy {
-    /// Who may connect at all; `None` for everybody. It is the transport's address that counts. The peer of a unix socket
-    /// is trusted always: the socket's file has its own permissions.
+    /// The networks whose peers may connect; `None` for all. The peer of a unix socket is always trusted: the permissions of the
+    /// socket file apply.
     pub trusted: Option<Vec<Network>>,
-    /// The longest header of version 2, with its first 16 bytes and its TLVs. Default: 2048. A longer one is refused as
-    /// soon as its first 16 bytes are there. (Version 1 has a limit of its own, 107.)
+    /// The maximum size of a version 2 header in bytes, TLVs included. Default: 2048. A longer one is refused when its first 16
+    /// bytes have arrived. Version 1 has at most 107 bytes.
     pub max_len: usize,
 }
 
-/// What the front of a connection holds.
+/// The result of parsing the first bytes of a connection.
 pub(super) enum Read {
-    /// A header, and how many bytes of the input it takes.
+    /// A header, and its length.
     Header(ProxyHeader, usize),
-    /// The beginning of one, or too little to tell.
+    /// Part of a header, or too few bytes to recognize anything.
     Incomplete {
-        /// Fewer bytes more than this decide nothing.
+        /// Fewer bytes than this decide nothing.
         missing: usize,
     },
     /// A HAPROXY-HELLO.
     Spop,
     /// Something else.
-    Other(Began),
-    /// A header that is wrong.
+    Other(FirstBytes),
+    /// An invalid header.
     Bad(ProxyError),
 }
 
 impl ExpectProxy {
-    /// A header from anybody.
+    /// A header from any peer.
     #[must_use]
     pub const fn new() -> Self {
         Self { trusted: None, max_len: 2048 }
     }
 
-    /// Trusts a network; those that no call names are trusted no more.
+    /// Trusts a network. After the first call, only the peers of trusted networks may connect.
     #[must_use]
     pub fn trust(mut self, network: Network) -> Self {
         self.trusted.get_or_insert_default().push(network);
@@ -98,7 +98,7 @@ impl ExpectProxy {
         }
     }
 
-    /// Reads the front of a connection. After `eof` nothing is waited for that can be no header any more.
+    /// Parses the first bytes of a connection. With `eof` no more bytes come.
     pub(super) fn read(&self, input: &[u8], eof: bool) -> Read {
         let (v1, v2) = (common(input, V1), common(input, V2));
         if v1 == V1.len() {
@@ -117,10 +117,10 @@ impl ExpectProxy {
         if hello == 4 + HELLO.len() {
             return Read::Spop;
         }
-        match input.get(..BEGAN.max(good.max(hello) + 1)) {
-            Some(began) => Read::Other(Began::new(began)),
-            None if eof && len > good => Read::Other(Began::new(input)),
-            None => Read::Incomplete { missing: BEGAN.saturating_sub(len).max(1) },
+        match input.get(..FIRST.max(good.max(hello) + 1)) {
+            Some(first) => Read::Other(FirstBytes::new(first)),
+            None if eof && len > good => Read::Other(FirstBytes::new(input)),
+            None => Read::Incomplete { missing: FIRST.saturating_sub(len).max(1) },
         }
     }
 
@@ -135,7 +135,7 @@ impl ExpectProxy {
         let Some(header) = input.get(..length) else {
             return Read::Incomplete { missing: length.saturating_sub(input.len()) };
         };
-        // LOCAL: whatever comes with it is to be ignored, the address family included.
+        // LOCAL: addresses, their family and TLVs are to be ignored.
         if command == 0x20 {
             return Read::Header(header_of(ProxyVersion::V2, true, None), length);
         }
@@ -165,12 +165,12 @@ fn read_v1(input: &[u8]) -> Read {
 }
 
 fn parse_v1(line: &[u8]) -> Option<ProxyHeader> {
-    // Whatever stands between UNKNOWN and the end of the line is to be ignored.
+    // Text between UNKNOWN and the end of the line is to be ignored.
     let rest = line.strip_prefix(b"PROXY UNKNOWN");
     if rest.is_some_and(|rest| rest.starts_with(b" ") || rest.starts_with(b"\r")) {
         return Some(header_of(ProxyVersion::V1, false, None));
     }
-    // Numbers have no sign; the parser lets a plus pass.
+    // Numbers have no sign, but `ppp` accepts a plus.
     if line.contains(&b'+') {
         return None;
     }
@@ -193,7 +193,7 @@ fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
         v2::ParseError::Version(version) => ProxyError::Version(version >> 4),
         v2::ParseError::Command(command) => ProxyError::Command(command),
         v2::ParseError::InvalidAddresses(found, needed) => ProxyError::Addresses { found, needed },
-        // What remains is the 14th byte: prefix and length were right before.
+        // The remaining errors are about the 14th byte: signature and length were checked before.
         _ => ProxyError::Family(bytes.get(13).copied().unwrap_or_default()),
     })?;
     let addresses = match &header.addresses {
@@ -215,7 +215,7 @@ fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyError> {
     while !rest.is_empty() {
         match split_tlv(rest) {
             Some((_, _, after)) => rest = after,
-            // Where addresses are unspecified, what comes after them may be anything.
+            // UNSPEC: the bytes behind the header's first 16 may be anything.
             None if addresses.is_none() => return Ok(header_of(ProxyVersion::V2, false, None)),
             None => return Err(ProxyError::Tlv),
         }
@@ -227,13 +227,13 @@ fn header_of(version: ProxyVersion, local: bool, addresses: Option<Addresses>) -
     ProxyHeader { version, local, addresses, tlvs: Bytes::new() }
 }
 
-/// The path is padded with zeros; an abstract one begins with a zero as well.
+/// A path is padded with zeros. An abstract one begins with a zero.
 fn unix_path(padded: &[u8]) -> Peer {
     let len = padded.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     Peer::Unix(Bytes::copy_from_slice(padded.get(..len).unwrap_or_default()))
 }
 
-/// How many bytes `bytes` and `prefix` have in common.
+/// The length of the common prefix of `bytes` and `prefix`.
 fn common(bytes: &[u8], prefix: &[u8]) -> usize {
     bytes.iter().zip(prefix).take_while(|(byte, wanted)| byte == wanted).count()
 }

@@ -1,4 +1,4 @@
-//! Writing the PROXY header.
+//! Encodes the PROXY header.
 
 use alloc::format;
 use core::net::{IpAddr, SocketAddr};
@@ -6,16 +6,16 @@ use core::net::{IpAddr, SocketAddr};
 use super::{Addresses, Peer, ProxyVersion};
 use crate::wire::Sink;
 
-/// How version 2 begins.
+/// The signature of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The size of a unix socket's path in version 2.
+/// The length of a unix socket's path in version 2.
 const PATH_LEN: usize = 108;
 
-/// Appends the PROXY header of a connection that is passed on for someone, or of the proxy's own (`None`).
+/// Appends the PROXY header of a proxied connection, or of one on the proxy's own behalf (`None`).
 ///
-/// Version 1 knows TCP over IPv4 and IPv6 only and says UNKNOWN for the rest; version 2 has LOCAL for the proxy's own
-/// connections, unix sockets too, and UNSPEC for what is left: a unix socket on one side only, or a path over 108 bytes. An
-/// IPv4 address beside an IPv6 address is written as the IPv6 address that stands for it.
+/// Version 1 has TCP over IPv4 and IPv6, and UNKNOWN for the rest. Version 2 also has unix sockets, LOCAL for the proxy's own
+/// connections, and UNSPEC for the rest: a unix socket at one end only, or a path of more than 108 bytes. If only one address is
+/// IPv6, the other is written as an IPv4-mapped address.
 ///
 /// ```
 /// use spop_core::accept::{Addresses, ProxyVersion, encode_proxy_header};
@@ -38,7 +38,7 @@ pub fn encode_proxy_header(
     }
 }
 
-/// Two ends of the same kind.
+/// The addresses of both ends in one address family.
 enum Family<'a> {
     Inet([IpAddr; 2], [u16; 2]),
     Inet6([IpAddr; 2], [u16; 2]),
@@ -79,7 +79,7 @@ fn put_v1(family: &Family<'_>, out: &mut (impl Sink + ?Sized)) {
 }
 
 fn put_v2(local: bool, family: &Family<'_>, out: &mut (impl Sink + ?Sized)) {
-    // Family in the high half, and in the low one the transport: 1 is a stream.
+    // The address family in the high nibble, the transport in the low one (1: stream).
     let (family_byte, len) = match family {
         Family::Unspecified => (0, 0_u16),
         Family::Inet(..) => (0x11, 2 * (4 + 2)),

@@ -1,4 +1,4 @@
-//! Why a connection is refused, for people.
+//! Why a connection is refused.
 
 use alloc::vec::Vec;
 use core::{fmt, time::Duration};
@@ -8,11 +8,11 @@ use arrayvec::ArrayVec;
 use super::{Network, Peer};
 use crate::foreign;
 
-/// A connection that is refused: whose, and why.
+/// A refused connection: its peer, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// The other end of the transport.
+    /// The peer's address.
     pub peer: Peer,
     /// Why.
     pub reason: RefuseReason,
@@ -22,102 +22,103 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefuseReason {
-    /// A rule on the source address denies it.
+    /// [`SourceRules`](super::SourceRules) deny the source address.
     #[non_exhaustive]
     Denied {
-        /// Whom the rule judged, when that is the client of a PROXY header and not the peer.
+        /// The client that a PROXY header announced, if the rules were evaluated for it and not for the peer.
         announced: Option<Peer>,
-        /// The network of the rule; `None` when no rule names the address.
+        /// The network of the rule; `None` when no rule matched and the default policy applies.
         network: Option<Network>,
     },
-    /// A PROXY header is due, and this peer is not trusted to send one.
+    /// A PROXY header is expected, and this peer is not trusted to send one.
     Untrusted,
-    /// The connection begins with something that is no PROXY header.
-    NoProxyHeader(Began),
-    /// The connection begins with a HAPROXY-HELLO, and a PROXY header is due. HAProxy 3.3 and later ignore `send-proxy` and
+    /// The connection does not begin with a PROXY header.
+    NoProxyHeader(FirstBytes),
+    /// The connection begins with a HAPROXY-HELLO instead of a PROXY header. HAProxy 3.3 and later ignore `send-proxy` and
     /// `send-proxy-v2` on the servers of SPOP backends.
     SpopWithoutProxyHeader,
-    /// The connection begins with a PROXY header that is wrong.
+    /// The connection begins with an invalid PROXY header.
     BadProxyHeader(ProxyError),
-    /// The peer closed its side.
+    /// The peer shut its write side.
     #[non_exhaustive]
     Eof {
-        /// What it should have sent first.
+        /// What the connection was waiting for.
         during: Waiting,
-        /// How many bytes of that it had sent.
+        /// How many bytes of that were received.
         got: usize,
     },
-    /// The time for all of it ran out.
+    /// The accept timeout has passed.
     #[non_exhaustive]
     Timeout {
-        /// What there was to wait for.
+        /// What the connection was waiting for.
         during: Waiting,
-        /// How long it was.
+        /// [`AcceptConfig::timeout`](super::AcceptConfig::timeout).
         limit: Duration,
     },
 }
 
-/// What a connection can wait for before its session.
+/// What a pending connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Waiting {
-    /// A whole PROXY header.
+    /// A complete PROXY header.
     ProxyHeader,
-    /// Bytes that tell a monitor's probe from a session.
+    /// Bytes that distinguish a monitor's probe from a session.
     FirstBytes,
     /// The end of the TLS handshake.
     Tls,
-    /// The peer to take a monitor's answer.
+    /// The peer's reading of a monitor's answer.
     Answer,
 }
 
-/// The first bytes of something else than a PROXY header: four, or all up to the first that is wrong where that is more.
+/// The first bytes of a connection that does not begin with a PROXY header: four, or more, up to the first byte that no header
+/// has there.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Began(ArrayVec<u8, 12>);
+pub struct FirstBytes(ArrayVec<u8, 12>);
 
-/// What is wrong with a PROXY header.
+/// Why a PROXY header is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// Version 1: 107 bytes have come and no end of line is among them.
+    /// Version 1: the first 107 bytes have no CRLF.
     #[error("its line does not end within 107 bytes")]
     LineTooLong,
-    /// Version 1: a line that does not parse, given here without its end.
+    /// Version 1: a line that does not parse, without its CRLF.
     #[error("\"{}\" does not parse", .0.escape_ascii())]
     Line(Vec<u8>),
     /// Version 2: it announces more bytes than the configuration allows.
     #[error("it announces {length} bytes, above the limit of {limit}")]
     #[non_exhaustive]
     TooLong {
-        /// The size of the whole header.
+        /// The size of the header in bytes.
         length: usize,
         /// `ExpectProxy::max_len`.
         limit: usize,
     },
-    /// Version 2: the version in the 13th byte is another.
+    /// Version 2: the 13th byte has another version.
     #[error("its version is {0}, not 2")]
     Version(u8),
-    /// Version 2: neither LOCAL nor PROXY.
+    /// Version 2: a command other than LOCAL and PROXY.
     #[error("the command {0} is unknown")]
     Command(u8),
     /// Version 2: the address family or transport in the 14th byte is unassigned.
     #[error("the address family and transport {0:#04x} are unknown")]
     Family(u8),
-    /// Version 2: it ends before its addresses do.
+    /// Version 2: the header ends before its addresses do.
     #[error("its addresses take {needed} bytes, but it has {found}")]
     #[non_exhaustive]
     Addresses {
-        /// How many bytes come after the first 16.
+        /// How many bytes the header has after its first 16.
         found: usize,
-        /// How many bytes addresses of this family take.
+        /// How many bytes the addresses of this family take.
         needed: usize,
     },
-    /// Version 2: the type-length-values after the addresses do not end where the header does.
+    /// Version 2: the TLVs do not end where the header does.
     #[error("its last TLV is cut off")]
     Tlv,
 }
 
-impl Began {
+impl FirstBytes {
     #[cfg(feature = "proxy")]
     pub(super) fn new(bytes: &[u8]) -> Self {
         Self(bytes.iter().copied().take(12).collect())
@@ -128,14 +129,14 @@ impl Began {
         &self.0
     }
 
-    /// What the peer speaks instead, such as `an HTTP request`, if that can be told.
+    /// Another protocol that they belong to, such as `an HTTP request`, if it is recognized.
     pub fn foreign(&self) -> Option<&'static str> {
         let first = self.0.first_chunk::<4>()?;
         foreign::recognize(*first).filter(|what| *what != foreign::PROXY_HEADER)
     }
 }
 
-impl fmt::Display for Began {
+impl fmt::Display for FirstBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, byte) in self.0.iter().enumerate() {
             write!(f, "{}{byte:02x}", if position == 0 { "" } else { " " })?;
@@ -144,9 +145,9 @@ impl fmt::Display for Began {
     }
 }
 
-impl fmt::Debug for Began {
+impl fmt::Debug for FirstBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Began({self})")
+        write!(f, "FirstBytes({self})")
     }
 }
 
@@ -168,9 +169,9 @@ impl fmt::Display for Refusal {
                 }
             }
             RefuseReason::Untrusted => write!(f, "{peer} is not trusted to send a PROXY header"),
-            RefuseReason::NoProxyHeader(began) => {
-                write!(f, "no PROXY header from {peer}: the connection began with {began}")?;
-                began.foreign().map_or(Ok(()), |what| write!(f, " (it looks like {what})"))
+            RefuseReason::NoProxyHeader(first) => {
+                write!(f, "no PROXY header from {peer}: the connection began with {first}")?;
+                first.foreign().map_or(Ok(()), |what| write!(f, " (it looks like {what})"))
             }
             RefuseReason::SpopWithoutProxyHeader => write!(
                 f,
@@ -200,7 +201,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Shows a peer without its port: rules judge addresses, and a port does not help to find anyone.
+/// Shows a peer without its port: rules are about addresses, and an ephemeral port identifies nothing.
 struct Host<'a>(&'a Peer);
 
 impl fmt::Display for Host<'_> {

@@ -1,11 +1,11 @@
-//! What a monitor answers: bytes, or what makes them when a probe comes.
+//! The response of a monitor: constant, or made for each probe.
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 use bytes::Bytes;
 
-/// What a [`Monitor`](super::Monitor) answers: the same bytes each time, or what a function returns for each probe.
+/// The response of a [`Monitor`](super::Monitor): constant bytes, or what a function returns for each probe.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU8, Ordering}};
@@ -28,7 +28,7 @@ enum Kind {
 }
 
 impl Response {
-    /// Calls `make` for each probe, on the thread that serves its connection: it must not block.
+    /// Calls `make` for each probe, on the thread that drives its connection. It must not block.
     pub fn from_fn(make: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
         Self(Kind::Made(Arc::new(make)))
     }
@@ -101,8 +101,8 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The response of a [`Monitor`](super::Monitor) that can be replaced while the server runs: give the monitor a reference, keep
-/// the handle. Its clones are handles of the same response.
+/// The response of a [`Monitor`](super::Monitor) that can be replaced while the server runs: give the monitor a reference and
+/// keep the handle. Clones share the response.
 ///
 /// [`Monitor`](super::Monitor) has an example.
 #[cfg(feature = "std")]
@@ -111,18 +111,18 @@ pub struct SharedResponse(Arc<std::sync::Mutex<Bytes>>);
 
 #[cfg(feature = "std")]
 impl SharedResponse {
-    /// A response, for now.
+    /// A handle with a first response.
     pub fn new(response: impl Into<Bytes>) -> Self {
         Self(Arc::new(response.into().into()))
     }
 
-    /// Replaces the response. Probes that come from now on get it; one that is being answered gets the old one whole.
+    /// Replaces the response. Later probes get it; a probe that is being answered gets all of the old one.
     pub fn set(&self, response: impl Into<Bytes>) {
         let response = response.into();
         *self.lock() = response;
     }
 
-    /// The response of now.
+    /// The current response.
     pub fn get(&self) -> Bytes {
         self.lock().clone()
     }

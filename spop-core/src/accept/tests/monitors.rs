@@ -1,4 +1,4 @@
-//! Monitors: probes, their answers, and what they are told while the server is in lame duck.
+//! Monitors: probes and their answers, also in lame duck.
 
 use bytes::Bytes;
 
