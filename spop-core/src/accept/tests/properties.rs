@@ -64,7 +64,7 @@ fn configs() -> impl Strategy<Value = Arc<Checked<AcceptConfig>>> {
 
 proptest! {
     #[test]
-    fn the_story_is_one_for_every_cut(
+    fn the_result_does_not_depend_on_the_cuts(
         config in configs(),
         bytes in traffic(),
         cuts in vec(any::<Index>(), 0..6),
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_inputs_is_survived(
+    fn no_order_of_events_panics(
         config in configs(),
         inputs in vec((0_u8..6, 0_u64..8, traffic()), 0..20),
     ) {
