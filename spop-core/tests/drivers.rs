@@ -279,7 +279,7 @@ fn reports_of_what_cannot_have_happened_are_misuses_and_change_nothing() {
         misuse.to_string(),
         format!("{} bytes were reported as sent, but {outgoing} were outgoing", outgoing + 1)
     );
-    assert_eq!(reactor.on_write_shut(NOW, Progress::Done).unwrap_err(), Misuse::ShutNotAsked);
+    assert_eq!(reactor.on_write_shut(NOW, Progress::Done).unwrap_err(), Misuse::ShutNotRequested);
     assert_eq!((reactor.interest(), reactor.deadline()), before);
     assert!(matches!(reactor.on_sent(NOW, outgoing), Ok(Action::WantBytes { .. })));
     // A shut that was asked for and is reported too late has no effect.
@@ -289,7 +289,7 @@ fn reports_of_what_cannot_have_happened_are_misuses_and_change_nothing() {
     let _ = reactor.on_sent(NOW, bye).unwrap();
     assert_eq!(
         reactor.on_write_shut(NOW, Progress::Done).unwrap_err(),
-        Misuse::ShutNotAsked,
+        Misuse::ShutNotRequested,
         "the close is awaited"
     );
     let _ = reactor.on_input_eof(NOW, &[]);

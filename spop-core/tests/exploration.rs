@@ -531,7 +531,7 @@ impl<'a> World<'a> {
     fn check(&self) {
         let limits = &self.scenario.agent.limits;
         assert!(self.agent.in_flight() <= limits.max_in_flight);
-        assert!(self.agent.arriving_bytes() <= limits.max_payload_bytes);
+        assert!(self.agent.reassembly_bytes() <= limits.max_payload_bytes);
         // An answer that is accepted below the limit may be sent in fragments beyond it; ABORTs and the DISCONNECT are short.
         assert!(self.agent.outgoing_bytes() <= limits.max_outgoing + 2 * LONG + 400);
         assert!(self.engine.in_flight() <= self.scenario.engine.max_waiting_frames);

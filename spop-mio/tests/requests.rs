@@ -418,7 +418,7 @@ fn fragments_are_put_together_and_may_be_refused() {
         let mut config = AgentConfig::default();
         config.watch_fragments = true;
         // However long this thread is held up after a refusal.
-        config.quiet_after_refusal = None;
+        config.drain_after_refusal = None;
         let server = Running::with(Picky, config, |server| server.workers(1));
         let mut client = server.session();
         for (id, name, answer) in [

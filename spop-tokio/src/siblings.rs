@@ -110,7 +110,7 @@ impl State {
         match if again { hub.route_again(ticket, backlog) } else { hub.route(ticket, backlog) } {
             Route::Home(ticket) => Some((ticket.connection(), ticket)),
             Route::Sibling(sibling, ticket) => Some((sibling, ticket)),
-            Route::Nowhere(_) => None,
+            Route::Dropped(_) => None,
         }
     }
 }

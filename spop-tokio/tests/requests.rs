@@ -235,7 +235,7 @@ async fn what_is_still_arriving_can_be_refused() {
         let mut config = AgentConfig::default();
         config.watch_fragments = true;
         // However long this task is held up after a refusal.
-        config.quiet_after_refusal = None;
+        config.drain_after_refusal = None;
         let server = Running::with(Watcher, config, |server| server).await;
         let mut client = server.session().await;
         let part = |range: &str, name: &str| format!(r#"messages[{range}] {name} body=string:"x"*600"#);

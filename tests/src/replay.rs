@@ -365,7 +365,7 @@ fn config(
     config.timeouts.idle = circumstances.idle.map(Duration::from_millis);
     if !matches!(cuts, Cuts::AsSent) {
         // What kills it is how bytes arrive, not what they say.
-        config.profile.splits_break = false;
+        config.profile.rejects_split_frames = false;
         config.profile.strict_healthcheck = false;
         config.profile.stalls_at = None;
     }

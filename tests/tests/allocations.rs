@@ -186,7 +186,7 @@ fn a_peer_that_opens_payloads_and_leaves_them_holds_the_limit() {
         }
         for bytes in (0..100).flat_map(|_| &mores) {
             agent.receive(bytes, true);
-            assert!(agent.reactor.arriving_bytes() <= 256 << 10);
+            assert!(agent.reactor.reassembly_bytes() <= 256 << 10);
         }
         assert!(!agent.closed);
     });
@@ -204,7 +204,7 @@ fn a_peer_that_aborts_and_starts_again_holds_nothing() {
             for bytes in [&start, &more, &more, &abort] {
                 agent.receive(bytes, true);
             }
-            assert_eq!(agent.reactor.arriving_bytes(), 0);
+            assert_eq!(agent.reactor.reassembly_bytes(), 0);
         }
         assert!(!agent.closed);
     });

@@ -124,7 +124,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         40 => prop_oneof![0..2_u64, 0..2_000_u64, 0..20_000_u64].prop_map(Event::Wait),
         1 => Just(Event::Drain),
         20 => Just(Event::ReadBlocked),
-        1 => sample::select(vec![Progress::Done, Progress::Started, Progress::Wanted]).prop_map(Event::Shut),
+        1 => sample::select(vec![Progress::Done, Progress::Started, Progress::Requested]).prop_map(Event::Shut),
         1 => Just(Event::Eof),
         1 => Just(Event::Reset),
     ]

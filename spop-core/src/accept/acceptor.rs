@@ -160,10 +160,10 @@ impl Acceptor {
     /// input from here on.
     ///
     /// # Errors
-    /// [`Misuse::TlsNotAsked`] unless [`Accept::StartTls`] asked for it. Nothing has changed then.
+    /// [`Misuse::TlsNotRequested`] unless [`Accept::StartTls`] asked for it. Nothing has changed then.
     pub fn on_tls_done(&mut self, _now: Timestamp) -> Result<(), Misuse> {
         if self.state != State::Tls {
-            return Err(Misuse::TlsNotAsked);
+            return Err(Misuse::TlsNotRequested);
         }
         self.origin.tls = true;
         self.at += 1;

@@ -182,10 +182,10 @@ impl Opening {
     /// The TLS handshake is done.
     ///
     /// # Errors
-    /// [`Misuse::TlsNotAsked`] unless [`Open::StartTls`] asked for it. Nothing has changed then.
+    /// [`Misuse::TlsNotRequested`] unless [`Open::StartTls`] asked for it. Nothing has changed then.
     pub fn on_tls_done(&mut self, _now: Timestamp) -> Result<Open, Misuse> {
         if self.state != State::Tls {
-            return Err(Misuse::TlsNotAsked);
+            return Err(Misuse::TlsNotRequested);
         }
         Ok(self.end(Open::Ready))
     }

@@ -74,7 +74,7 @@ pub struct AgentConfig {
     ///
     /// HAProxy 2.6 and 3.0 send nothing more on such a connection: their count of frames in flight is wrong, and requests
     /// assigned to it time out. After a close they open another.
-    pub quiet_after_refusal: Option<Duration>,
+    pub drain_after_refusal: Option<Duration>,
     /// When a drain sends its DISCONNECT, see [`DrainTiming`]. With `None`, as soon as no answer is outstanding and a read
     /// would block. Default on.
     pub drain_timing: Option<DrainTiming>,
@@ -95,7 +95,7 @@ impl Default for AgentConfig {
             timeouts: Timeouts::default(),
             on_failure: OnFailure::default(),
             watch_fragments: false,
-            quiet_after_refusal: Some(Duration::from_millis(50)),
+            drain_after_refusal: Some(Duration::from_millis(50)),
             drain_timing: Some(DrainTiming::default()),
             defer_output: false,
         }
@@ -110,7 +110,7 @@ impl AgentConfig {
     ///
     /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
     /// - a limit or `max_waiting_frames` of 0, or `limits.max_payload` above `limits.max_payload_bytes`;
-    /// - a duration of zero, other than `timeouts.drain`, `quiet_after_refusal` and those of [`DrainTiming`];
+    /// - a duration of zero, other than `timeouts.drain`, `drain_after_refusal` and those of [`DrainTiming`];
     /// - `max_age` with a `timeouts.drain` of zero, with which `max_age` has no effect;
     /// - an `on_failure` whose answer does not fit `max_frame_size`, or whose message exceeds 180 bytes.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {

@@ -249,11 +249,11 @@ impl AgentReactor {
     }
 
     /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its
-    /// write side is shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Wanted`]
+    /// write side is shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Requested`]
     /// if it could not begin.
     ///
     /// # Errors
-    /// [`Misuse::ShutNotAsked`] if `shut` was never set. The reactor is unchanged.
+    /// [`Misuse::ShutNotRequested`] if `shut` was never set. The reactor is unchanged.
     pub fn on_write_shut(&mut self, now: Timestamp, progress: Progress) -> Result<Action<'static>, Misuse> {
         self.tick(now);
         self.link.write_shut(progress)?;

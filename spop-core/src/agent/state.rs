@@ -67,7 +67,7 @@ impl AgentReactor {
     }
 
     /// Allocated bytes of unfinished payloads.
-    pub fn arriving_bytes(&self) -> usize {
+    pub fn reassembly_bytes(&self) -> usize {
         self.link.reassembly.bytes()
     }
 

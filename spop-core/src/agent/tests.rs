@@ -85,7 +85,7 @@ prop_compose! {
         let mut config = AgentConfig {
             processing: timeouts[0],
             max_age: timeouts[1],
-            quiet_after_refusal: timeouts[2].and(Some(times[1])),
+            drain_after_refusal: timeouts[2].and(Some(times[1])),
             max_waiting_frames: counts[0],
             drain_timing: timed.then_some(DrainTiming { hold: times[2], silence: times[3], idle: times[4] }),
             ..AgentConfig::default()
@@ -212,7 +212,7 @@ fn what_is_asked_and_answered_is_not_in_its_debug_output() {
         actions.set_var(Scope::Session, "v", &secret[..]);
     }
     reactor.acknowledge(START, second, &actions).unwrap();
-    assert!(reactor.arriving_bytes() > 0 && reactor.outgoing_bytes() > reactor.outgoing().len());
+    assert!(reactor.reassembly_bytes() > 0 && reactor.outgoing_bytes() > reactor.outgoing().len());
     for shown in [format!("{reactor:?}"), format!("{reactor:#?}").replace(char::is_whitespace, " ")] {
         assert!(hidden(&shown), "{shown}");
         assert!(hidden(&shown.replace(' ', "").replace(',', ", ")), "{shown}");

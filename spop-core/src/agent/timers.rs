@@ -28,7 +28,7 @@ impl AgentReactor {
         }
         next.offer(self.drain_deadline(), Timer::Drain);
         if self.payload_refused && !self.link.is_draining() && !self.link.is_closing() {
-            let quiet = self.config.quiet_after_refusal.map(|quiet| self.link.last_active() + quiet);
+            let quiet = self.config.drain_after_refusal.map(|quiet| self.link.last_active() + quiet);
             next.offer(quiet, Timer::Refused);
         }
         next.0

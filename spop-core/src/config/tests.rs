@@ -162,7 +162,7 @@ fn the_bounds_of_an_agent() {
         drain.to_string(),
         "`timeouts.drain` is zero, and must be longer for `max_age` to have an effect"
     );
-    assert_eq!(agent(|config| config.quiet_after_refusal = Some(ZERO)), None);
+    assert_eq!(agent(|config| config.drain_after_refusal = Some(ZERO)), None);
     let timing = DrainTiming { hold: ZERO, silence: ZERO, idle: ZERO };
     assert_eq!(agent(|config| config.drain_timing = Some(timing)), None);
     // A setting without effect is valid.

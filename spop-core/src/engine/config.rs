@@ -75,7 +75,7 @@ pub struct Profile {
     pub on_error: OnError,
     /// Sends a DISCONNECT before closing: after the idle timeout, when the agent shuts its write side, and after a drain.
     /// Otherwise the connection closes without one.
-    pub says_goodbye: bool,
+    pub sends_disconnect: bool,
     /// An ACK with identifiers that were never used is a violation: a stream above the highest used, a frame above 1 of a
     /// stream in flight, or a zero in either. So is a frame of unknown type with 0/0. Otherwise they are ignored.
     pub strict_ids: bool,
@@ -86,18 +86,18 @@ pub struct Profile {
     /// A health check requires all three items, FIN as the only flag, and nothing after the AGENT-HELLO.
     pub strict_healthcheck: bool,
     /// An AGENT-HELLO or AGENT-DISCONNECT that does not arrive in one read is a violation.
-    pub splits_break: bool,
+    pub rejects_split_frames: bool,
     /// A frame that is not allowed in this phase is skipped: a NOTIFY, an unfragmented UNSET, a second AGENT-HELLO.
     /// Otherwise it is a violation.
     pub skips_other_frames: bool,
     /// With [`OnError::Silence`]: a bad AGENT-HELLO is answered with a DISCONNECT that names the fault, and the connection
     /// is closed without awaiting the agent's DISCONNECT.
-    pub tells_bad_hello: bool,
+    pub reports_bad_hello: bool,
     /// The idle timeout also runs while requests are in flight.
     pub idle_while_waiting: bool,
     /// Without pipelining, a request that timed out blocks the next one until its late ACK has come; an ACK that matches no
     /// request while another is in flight is status 12.
-    pub awaits_late_ack: bool,
+    pub late_ack_blocks: bool,
     /// Stops reading for good once this many bytes (HAProxy's receive buffer) are unread at once. The connection stays in
     /// use: requests are sent on it, and each fails with its processing timeout.
     pub stalls_at: Option<usize>,
@@ -106,7 +106,7 @@ pub struct Profile {
     /// are in flight when it sees both at once.
     pub fin_hides_disconnect: bool,
     /// A frame of length zero stops reading for good. Otherwise it is a violation.
-    pub stalls_on_nothing: bool,
+    pub stalls_on_empty_frame: bool,
     /// When a connection is closed before its session is established, or cannot be opened, the queued requests that it would
     /// have carried fail. Otherwise they stay queued, as they always do after an AGENT-DISCONNECT.
     pub close_fails_queue: bool,
@@ -152,19 +152,19 @@ impl Default for EngineConfig {
             profile: Profile {
                 stream_ids: StreamIds::Streams,
                 on_error: OnError::Disconnect,
-                says_goodbye: true,
+                sends_disconnect: true,
                 strict_ids: false,
                 needs_frame_size: true,
                 needs_capabilities: true,
                 strict_healthcheck: false,
-                splits_break: false,
+                rejects_split_frames: false,
                 skips_other_frames: false,
-                tells_bad_hello: false,
+                reports_bad_hello: false,
                 idle_while_waiting: false,
-                awaits_late_ack: false,
+                late_ack_blocks: false,
                 stalls_at: None,
                 fin_hides_disconnect: false,
-                stalls_on_nothing: false,
+                stalls_on_empty_frame: false,
                 close_fails_queue: false,
             },
         }
@@ -223,8 +223,8 @@ impl EngineConfig {
         config.profile.needs_capabilities = false;
         config.profile.skips_other_frames = true;
         config.profile.idle_while_waiting = true;
-        config.profile.awaits_late_ack = true;
-        config.profile.stalls_on_nothing = true;
+        config.profile.late_ack_blocks = true;
+        config.profile.stalls_on_empty_frame = true;
         config
     }
 
@@ -244,19 +244,19 @@ impl EngineConfig {
             profile: Profile {
                 stream_ids: StreamIds::Odd,
                 on_error: OnError::Silence,
-                says_goodbye: false,
+                sends_disconnect: false,
                 strict_ids: true,
                 needs_frame_size: false,
                 needs_capabilities: false,
                 strict_healthcheck: true,
-                splits_break: true,
+                rejects_split_frames: true,
                 skips_other_frames: true,
-                tells_bad_hello: false,
+                reports_bad_hello: false,
                 idle_while_waiting: false,
-                awaits_late_ack: false,
+                late_ack_blocks: false,
                 stalls_at: Some(16_384),
                 fin_hides_disconnect: false,
-                stalls_on_nothing: false,
+                stalls_on_empty_frame: false,
                 close_fails_queue: true,
             },
             ..Self::default()
@@ -270,8 +270,8 @@ impl EngineConfig {
     /// right behind it, requests in flight end with their processing timeouts.
     pub fn haproxy_3_2() -> Self {
         let mut config = Self::haproxy_3_1();
-        config.profile.splits_break = false;
-        config.profile.tells_bad_hello = true;
+        config.profile.rejects_split_frames = false;
+        config.profile.reports_bad_hello = true;
         config.profile.fin_hides_disconnect = true;
         config
     }

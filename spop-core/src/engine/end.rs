@@ -26,7 +26,7 @@ impl EngineReactor {
                 if self.link.reassembly.drop_set(id.ids()).is_some() {
                     self.link.reassembly.refuse(id.ids(), &self.config.limits);
                 }
-                if self.config.profile.awaits_late_ack && self.window() == 1 {
+                if self.config.profile.late_ack_blocks && self.window() == 1 {
                     self.late_ack = true;
                 }
                 return self.fail(id, EngineError::Timeout).map(EngineAction::Failed);
@@ -69,7 +69,7 @@ impl EngineReactor {
             self.finish_ending(violation.status());
             return;
         }
-        if self.config.profile.stalls_on_nothing && matches!(violation, Violation::BadHeader { len: 0, .. }) {
+        if self.config.profile.stalls_on_empty_frame && matches!(violation, Violation::BadHeader { len: 0, .. }) {
             self.go_silent(CloseReason::Violation(violation));
             return;
         }
@@ -82,7 +82,7 @@ impl EngineReactor {
             OnError::Disconnect if !self.config.healthcheck => self.disconnect_for(reason, status),
             OnError::Silence if established && !bad_disconnect => self.go_silent(reason),
             OnError::Silence
-                if bad_hello && self.config.profile.tells_bad_hello && !self.config.healthcheck =>
+                if bad_hello && self.config.profile.reports_bad_hello && !self.config.healthcheck =>
             {
                 self.finish(reason, status);
                 self.link.push_disconnect(FrameType::HaproxyDisconnect, status, disconnect_message(status));
@@ -110,7 +110,7 @@ impl EngineReactor {
         }
         self.drop_fragments();
         let reason = if self.stalled { CloseReason::Stalled } else { reason };
-        if !self.config.profile.says_goodbye {
+        if !self.config.profile.sends_disconnect {
             self.finish(reason, status);
             self.close_after_flush();
             return;
@@ -132,7 +132,7 @@ impl EngineReactor {
         if self.ending.is_some() {
             self.finish_ending(Status::IO);
         } else if !self.link.is_closing() {
-            let disconnects = self.config.profile.says_goodbye && self.link.phase == Phase::Established;
+            let disconnects = self.config.profile.sends_disconnect && self.link.phase == Phase::Established;
             self.drop_fragments();
             self.finish(CloseReason::Eof, Status::IO);
             if disconnects {

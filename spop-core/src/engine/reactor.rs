@@ -186,10 +186,10 @@ impl EngineReactor {
     }
 
     /// Reports progress in shutting the write side of the layer that [`Interest::shut`] names: done,
-    /// [`Progress::Started`] if it must be retried, or [`Progress::Wanted`] if it could not begin.
+    /// [`Progress::Started`] if it must be retried, or [`Progress::Requested`] if it could not begin.
     ///
     /// # Errors
-    /// [`Misuse::ShutNotAsked`] if no layer was named so far; the state is unchanged.
+    /// [`Misuse::ShutNotRequested`] if no layer was named so far; the state is unchanged.
     pub fn on_write_shut(
         &mut self,
         now: Timestamp,

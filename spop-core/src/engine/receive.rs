@@ -166,7 +166,7 @@ impl EngineReactor {
         }
         self.link.skip(input, next.len);
         self.ignored += 1;
-        if self.config.profile.awaits_late_ack && self.window() == 1 {
+        if self.config.profile.late_ack_blocks && self.window() == 1 {
             if !self.pending.is_empty() {
                 return Err(Violation::NoSuchNotify(ids));
             }
@@ -273,12 +273,12 @@ impl EngineReactor {
 
     /// Rejects an incomplete AGENT-HELLO or AGENT-DISCONNECT, if the profile does.
     fn check_split(&self, input: &[u8]) -> Result<(), Violation> {
-        if !self.config.profile.splits_break || self.link.is_closing() || input.len() < HELLO_HEADER {
+        if !self.config.profile.rejects_split_frames || self.link.is_closing() || input.len() < HELLO_HEADER {
             return Ok(());
         }
         match input.get(4).copied().map(FrameType::from_byte) {
             Some(split @ (FrameType::AgentHello | FrameType::AgentDisconnect)) => {
-                Err(Violation::Split(split))
+                Err(Violation::NotWhole(split))
             }
             _ => Ok(()),
         }

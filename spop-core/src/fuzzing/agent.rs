@@ -121,7 +121,7 @@ impl Event {
             24 => Self::Wait(100 * u64::from(input.byte())),
             25 => Self::Drain,
             26 => Self::ReadBlocked,
-            27 => Self::Shut(input.pick(&[Progress::Done, Progress::Started, Progress::Wanted])),
+            27 => Self::Shut(input.pick(&[Progress::Done, Progress::Started, Progress::Requested])),
             28 => Self::Disconnect(input.byte()),
             29 => Self::Eof,
             30 => Self::Reset,
@@ -336,11 +336,11 @@ fn promises(driver: &Driver, config: &AgentConfig) {
     let (interest, deadline) = (reactor.interest(), reactor.deadline());
     let limits = &config.limits;
     assert!(reactor.in_flight() <= limits.max_in_flight);
-    assert!(reactor.arriving_bytes() <= limits.max_payload_bytes);
+    assert!(reactor.reassembly_bytes() <= limits.max_payload_bytes);
     assert_ne!(reactor.phase(), Phase::Greeted, "an agent answers at once");
     if reactor.phase() == Phase::Closing {
         assert_eq!(reactor.in_flight(), 0);
-        assert_eq!(reactor.arriving_bytes(), 0);
+        assert_eq!(reactor.reassembly_bytes(), 0);
         assert!(interest.close || deadline.is_some());
         return;
     }

@@ -66,7 +66,7 @@ pub fn engine(data: &[u8]) {
     }
     let whole = run(&events, &config, layers, Cuts::AsSent);
     // Some profiles depend on how bytes arrive.
-    if !config.profile.splits_break
+    if !config.profile.rejects_split_frames
         && !config.profile.fin_hides_disconnect
         && config.profile.stalls_at.is_none()
         && !config.healthcheck
@@ -96,7 +96,7 @@ impl Event {
                 0 => Self::Eof,
                 1 => Self::Reset,
                 2 => Self::ReadBlocked,
-                _ => Self::Shut(input.pick(&[Progress::Done, Progress::Started, Progress::Wanted])),
+                _ => Self::Shut(input.pick(&[Progress::Done, Progress::Started, Progress::Requested])),
             },
             _ => Self::Bytes(input.bytes().to_vec()),
         }
@@ -170,7 +170,7 @@ fn run(events: &[Event], config: &EngineConfig, layers: Layers, cuts: Cuts) -> (
         driver.event(event);
         driver.promises();
     }
-    driver.run_to_the_end();
+    driver.run_to_end();
     (driver.log, driver.sent)
 }
 
@@ -350,7 +350,7 @@ impl Driver<'_> {
     }
 
     /// The timeouts end everything, if the agent reads.
-    fn run_to_the_end(&mut self) {
+    fn run_to_end(&mut self) {
         for _ in 0..10_000 {
             self.take(usize::MAX);
             let interest = self.reactor.interest();

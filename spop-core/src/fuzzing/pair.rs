@@ -187,8 +187,8 @@ pub fn storm(setup: Setup, steps: &[Step]) {
             Step::DisconnectEngine => pair.disconnect_engine(Status::NORMAL),
             Step::HalfClose(side) => pair.half_close(side),
             Step::Lose => pair.lose(),
-            Step::LoseAfter(side, bytes) => pair.lose_after(side, bytes),
-            Step::Say(side, what) if INJECTED[what].is_empty() => pair.say_raw(side, &[0xff; 9]),
+            Step::LoseAfter(side, bytes) => pair.break_after(side, bytes),
+            Step::Say(side, what) if INJECTED[what].is_empty() => pair.inject_raw(side, &[0xff; 9]),
             Step::Say(side, what) => pair.say(side, INJECTED[what]).unwrap(),
         }
         // One frame may exceed the limit, and one answer may be sent in fragments beyond it.
@@ -205,7 +205,7 @@ pub fn storm(setup: Setup, steps: &[Step]) {
         let named = !matches!(outcome, Outcome::Waiting | Outcome::Failed(EngineError::Unknown));
         assert!(named, "{}", outcome.sentence());
     }
-    pair.run_to_the_end();
+    pair.run_to_end();
     assert!(pair.is_over(), "engine {:?}, agent {:?}", pair.engine(), pair.agent());
     assert!(pair.engine_ended().is_some() && pair.agent_closed().is_some());
     // An injected frame can lie in the middle of a frame, and change its request.

@@ -58,7 +58,7 @@ impl Engine {
         match free.min() {
             Some((_, false, _)) => Route::Home(ticket),
             Some((_, true, sibling)) => Route::Sibling(sibling, ticket),
-            None => Route::Nowhere(ticket),
+            None => Route::Dropped(ticket),
         }
     }
 }
@@ -78,7 +78,7 @@ pub enum Route {
     Sibling(ConnectionId, Ticket),
     /// None: the NOTIFY was cancelled, or no connection of the engine can send an answer. If home is still open,
     /// [`release`](AgentReactor::release) the ticket there.
-    Nowhere(Ticket),
+    Dropped(Ticket),
 }
 
 /// Access to the connections, for [`Hub::settle`].
@@ -186,13 +186,13 @@ impl Hub {
             self.cancel(ticket.connection(), ticket.ids(), ticket.id());
             return match backlog(ticket.connection()) {
                 Some(_) if ticket.engine_id().is_none() => Route::Home(ticket),
-                _ => Route::Nowhere(ticket),
+                _ => Route::Dropped(ticket),
             };
         };
         let home = ticket.connection();
         let waiting = Waiting { home, ticket: ticket.id() };
         if engine.waiting.get(&ticket.ids()) != Some(&waiting) {
-            return Route::Nowhere(ticket);
+            return Route::Dropped(ticket);
         }
         engine.waiting.remove(&ticket.ids());
         if !engine.members.contains(&home) {
@@ -202,11 +202,11 @@ impl Hub {
     }
 
     /// Chooses another connection for an answer whose connection has left since [`route`](Self::route).
-    /// [`Nowhere`](Route::Nowhere) if a new NOTIFY has the same identifiers.
+    /// [`Dropped`](Route::Dropped) if a new NOTIFY has the same identifiers.
     pub fn route_again(&self, ticket: Ticket, backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         match ticket.engine_id().and_then(|id| self.engines.get(id)) {
             Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => engine.choose(ticket, backlog),
-            _ => Route::Nowhere(ticket),
+            _ => Route::Dropped(ticket),
         }
     }
 
@@ -233,7 +233,7 @@ impl Hub {
                 }
                 (sibling, ticket)
             }
-            Route::Nowhere(_) => {
+            Route::Dropped(_) => {
                 if let Some(home) = connections.get(home) {
                     // It may have been cancelled there.
                     let _ = home.release(now, id);

@@ -241,7 +241,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
     assert_eq!(net.sent(2), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
     // Answers of their handlers are dropped; the sibling's own request is answered.
     for ticket in tickets {
-        assert!(matches!(hub.route(ticket, |_| Some(0)), Route::Nowhere(_)));
+        assert!(matches!(hub.route(ticket, |_| Some(0)), Route::Dropped(_)));
     }
     assert!(matches!(hub.route(other, |_| Some(0)), Route::Home(_)));
 }

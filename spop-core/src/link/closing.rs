@@ -48,9 +48,9 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
     /// Not requested.
-    NotWanted = 0b00,
+    NotRequested = 0b00,
     /// Requested, and not begun. As a report: the attempt could not begin.
-    Wanted = 0b10,
+    Requested = 0b10,
     /// Begun, and to be tried again.
     Started = 0b11,
     /// Done.
@@ -75,8 +75,8 @@ impl Closing {
     /// The progress of a stage.
     pub(crate) const fn progress(self, stage: Stage) -> Progress {
         match self.0 >> (2 * stage as u32) & 0b11 {
-            0b00 => Progress::NotWanted,
-            0b10 => Progress::Wanted,
+            0b00 => Progress::NotRequested,
+            0b10 => Progress::Requested,
             0b11 => Progress::Started,
             _ => Progress::Done,
         }
@@ -86,7 +86,7 @@ impl Closing {
     pub(crate) fn current(self) -> Option<Stage> {
         Stage::ALL
             .into_iter()
-            .find(|stage| matches!(self.progress(*stage), Progress::Wanted | Progress::Started))
+            .find(|stage| matches!(self.progress(*stage), Progress::Requested | Progress::Started))
     }
 
     pub(super) const fn set(&mut self, stage: Stage, progress: Progress) {
@@ -96,8 +96,8 @@ impl Closing {
 
     /// Requests a stage that has no progress yet.
     pub(super) fn request(&mut self, stage: Stage) {
-        if self.progress(stage) == Progress::NotWanted {
-            self.set(stage, Progress::Wanted);
+        if self.progress(stage) == Progress::NotRequested {
+            self.set(stage, Progress::Requested);
         }
     }
 
@@ -114,7 +114,7 @@ impl Closing {
     /// Skips all stages before the close.
     pub(super) fn only_close(&mut self) {
         *self = Self::default();
-        self.set(Stage::Close, Progress::Wanted);
+        self.set(Stage::Close, Progress::Requested);
     }
 }
 
@@ -128,10 +128,10 @@ mod tests {
         assert_eq!(closing.current(), None);
         closing.request_close(Layers::Data);
         for stage in [Stage::Flush, Stage::ShutData, Stage::ShutTransport, Stage::Linger, Stage::Close] {
-            assert_eq!((closing.current(), closing.progress(stage)), (Some(stage), Progress::Wanted));
+            assert_eq!((closing.current(), closing.progress(stage)), (Some(stage), Progress::Requested));
             closing.set(stage, Progress::Started);
             assert_eq!((closing.current(), closing.progress(stage)), (Some(stage), Progress::Started));
-            closing.set(stage, Progress::Wanted);
+            closing.set(stage, Progress::Requested);
             assert_eq!(closing.current(), Some(stage), "a failed stage is tried again");
             closing.set(stage, Progress::Done);
             closing.request(stage);
@@ -142,6 +142,6 @@ mod tests {
             );
         }
         assert_eq!(closing.current(), None);
-        assert_eq!(closing.progress(Stage::Disconnect), Progress::NotWanted);
+        assert_eq!(closing.progress(Stage::Disconnect), Progress::NotRequested);
     }
 }

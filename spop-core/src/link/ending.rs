@@ -23,7 +23,7 @@ impl Link {
     /// Cancels a drain.
     pub(crate) fn stop_draining(&mut self) {
         if !self.is_closing() {
-            self.closing.set(Stage::Drain, Progress::NotWanted);
+            self.closing.set(Stage::Drain, Progress::NotRequested);
             self.drain_by = None;
             self.out.held = false;
         }
@@ -50,7 +50,7 @@ impl Link {
     pub(crate) fn disconnect_and_await(&mut self, status: Status, message: &str) {
         self.push_disconnect(FrameType::HaproxyDisconnect, status, message);
         self.phase = Phase::Closing;
-        self.closing.set(Stage::Drain, Progress::NotWanted);
+        self.closing.set(Stage::Drain, Progress::NotRequested);
         self.closing.set(Stage::Disconnect, Progress::Done);
         self.closing.set(Stage::AwaitDisconnect, Progress::Started);
         self.stage_since = self.now;
@@ -86,7 +86,7 @@ impl Link {
         }
         self.phase = Phase::Closing;
         self.mute = false;
-        self.closing.set(Stage::AwaitDisconnect, Progress::NotWanted);
+        self.closing.set(Stage::AwaitDisconnect, Progress::NotRequested);
         self.out.deferred = false;
         self.out.held = false;
         self.partial = None;
@@ -113,10 +113,10 @@ impl Link {
     /// A report that arrives after the stage has timed out is ignored.
     ///
     /// # Errors
-    /// [`Misuse::ShutNotAsked`] if no shutdown was ever asked for.
+    /// [`Misuse::ShutNotRequested`] if no shutdown was ever asked for.
     pub(crate) fn write_shut(&mut self, progress: Progress) -> Result<(), Misuse> {
-        if !self.shut_asked {
-            return Err(Misuse::ShutNotAsked);
+        if !self.shut_requested {
+            return Err(Misuse::ShutNotRequested);
         }
         if let Some(stage @ (Stage::ShutData | Stage::ShutTransport)) = self.closing.current() {
             if progress == Progress::Done {
@@ -144,7 +144,7 @@ impl Link {
                 Stage::Flush => self.nothing_to_send(),
                 Stage::AwaitClose | Stage::Linger => self.eof,
                 Stage::ShutData | Stage::ShutTransport => {
-                    self.shut_asked = true;
+                    self.shut_requested = true;
                     return;
                 }
                 _ => return,

@@ -56,7 +56,7 @@ pub enum Timer {
     Frame,
     /// `frame`: the next fragment of a payload has not arrived.
     Fragment,
-    /// [`AgentConfig::quiet_after_refusal`](crate::AgentConfig::quiet_after_refusal): a payload was refused, and no frame
+    /// [`AgentConfig::drain_after_refusal`](crate::AgentConfig::drain_after_refusal): a payload was refused, and no frame
     /// has arrived since.
     Refused,
     /// `idle`: no frame was sent or received, and no answer is outstanding.

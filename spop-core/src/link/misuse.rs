@@ -17,8 +17,8 @@ pub enum Misuse {
     },
     /// `on_write_shut` was called although [`Interest::shut`](super::Interest::shut) was never set.
     #[error("the write side was reported as shut, which was not asked for")]
-    ShutNotAsked,
+    ShutNotRequested,
     /// `on_tls_done` reports a TLS handshake that has not been asked for.
     #[error("the TLS handshake was reported as done, which was not asked for")]
-    TlsNotAsked,
+    TlsNotRequested,
 }

@@ -40,7 +40,7 @@ pub(crate) struct Link {
     /// Engine only: the connection stalls. It no longer reads or writes, and does not close.
     pub(super) mute: bool,
     /// [`Interest::shut`](super::Interest::shut) was set at least once.
-    pub(super) shut_asked: bool,
+    pub(super) shut_requested: bool,
     pub(crate) memory: Memory,
     /// Frames of unknown type.
     pub(super) skipped: u64,
@@ -68,7 +68,7 @@ impl Link {
             eof: false,
             paused: false,
             mute: false,
-            shut_asked: false,
+            shut_requested: false,
             memory: Memory::default(),
             skipped: 0,
         }

@@ -96,7 +96,7 @@ pub enum Violation {
     NoSuchPayload(Header),
     /// A frame that must arrive in one read arrived in several. Engine only, where it models an HAProxy that requires this.
     #[error("{0}: did not arrive in one piece")]
-    Split(FrameType),
+    NotWhole(FrameType),
     /// Bytes followed the AGENT-HELLO of a health check. Engine only.
     #[error("{0} bytes follow the answer to a health check")]
     AfterHealthCheck(usize),
@@ -119,7 +119,7 @@ impl Violation {
             | Self::EngineIdTooLong { .. }
             | Self::Disconnect { .. }
             | Self::Payload { .. }
-            | Self::Split(_)
+            | Self::NotWhole(_)
             | Self::AfterHealthCheck(_) => Status::INVALID,
             Self::Hello { error, .. } => error.status(),
             Self::TooManyPayloads { .. } => Status::INTERLACED,

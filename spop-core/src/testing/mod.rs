@@ -209,7 +209,7 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     }
 
     /// Runs until no event is left: both sides have closed, or wait for each other without a timeout.
-    pub fn run_to_the_end(&mut self) {
+    pub fn run_to_end(&mut self) {
         while self.advance(None) {}
     }
 
@@ -243,12 +243,12 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     /// If the line does not parse.
     pub fn say(&mut self, sender: Side, line: &str) -> Result<(), notation::ParseError> {
         let bytes = notation::parse_bytes(line)?;
-        self.say_raw(sender, &bytes);
+        self.inject_raw(sender, &bytes);
         Ok(())
     }
 
     /// As [`say`](Self::say), with any bytes.
-    pub fn say_raw(&mut self, sender: Side, bytes: &[u8]) {
+    pub fn inject_raw(&mut self, sender: Side, bytes: &[u8]) {
         let now = self.now;
         self.end_mut(sender).out.put(now, bytes);
     }
@@ -261,8 +261,8 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     }
 
     /// Breaks the connection once this side has sent this many bytes in all.
-    pub fn lose_after(&mut self, sender: Side, bytes: u64) {
-        self.end_mut(sender).out.lose_after(bytes);
+    pub fn break_after(&mut self, sender: Side, bytes: u64) {
+        self.end_mut(sender).out.break_after(bytes);
     }
 
     /// Shuts the write side of one end without its reactor: the peer reads EOF.
@@ -334,7 +334,7 @@ impl<H> Pair<H> {
 
     /// Counts of events.
     pub const fn counts(&self) -> Counts {
-        Counts { forgotten: self.agent.dropped_tickets(), ..self.counts }
+        Counts { dropped_tickets: self.agent.dropped_tickets(), ..self.counts }
     }
 
     /// The bytes that a side has sent. Empty unless [`Conditions::record`] is set.
@@ -346,7 +346,7 @@ impl<H> Pair<H> {
     }
 
     /// The complete frames that a side has sent, in the notation. Empty unless [`Conditions::record`] is set.
-    pub fn sentences_of(&self, side: Side) -> Vec<String> {
+    pub fn notation_of(&self, side: Side) -> Vec<String> {
         let mut rest = self.sent_by(side);
         let mut sentences = Vec::new();
         while let Some((prefix, more)) = rest.split_first_chunk::<4>()

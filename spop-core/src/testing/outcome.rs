@@ -119,7 +119,7 @@ pub struct Counts {
     pub aborted: u64,
     /// Tickets that were dropped without an answer, see
     /// [`AgentReactor::dropped_tickets`](crate::AgentReactor::dropped_tickets).
-    pub forgotten: u64,
+    pub dropped_tickets: u64,
     /// ACKs that matched no request, with `async`.
     pub unclaimed: u64,
 }

@@ -168,7 +168,7 @@ impl Wire {
         self.lost = true;
     }
 
-    pub(super) fn lose_after(&mut self, bytes: u64) {
+    pub(super) fn break_after(&mut self, bytes: u64) {
         self.lose_at = Some(bytes);
         self.lost |= self.sent >= bytes;
     }

@@ -140,7 +140,7 @@ impl Shared {
                 state.settle(request, Ok(Answer { payload, took }));
             }
             PoolAction::Failed { request, error, .. } => state.settle(request, Err(error)),
-            PoolAction::Attend(connection) => {
+            PoolAction::Drive(connection) => {
                 if let Some(task) = state.connections.get(&connection) {
                     task.waker.wake();
                 }

@@ -98,7 +98,7 @@ pub(super) fn the_peer_aborts_what_it_sends(stage: &Stage<'_>) -> Result<()> {
 
 /// Lets a peer be quiet after a refusal: this one is not HAProxy, and may be slow.
 fn patient(plan: &mut Plan) {
-    plan.config.quiet_after_refusal = None;
+    plan.config.drain_after_refusal = None;
 }
 
 pub(super) fn the_agent_refuses_what_arrives(stage: &Stage<'_>) -> Result<()> {

@@ -148,7 +148,7 @@ pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) 
     let server = stage.serve_with(|plan| {
         plan.max_unfinished_bytes = Some(512 << 10);
         plan.config.timeouts.frame = Some(Duration::from_millis(300));
-        plan.config.quiet_after_refusal = None;
+        plan.config.drain_after_refusal = None;
     })?;
     let (request, _) = long_request(400);
     let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);

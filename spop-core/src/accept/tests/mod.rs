@@ -267,29 +267,29 @@ fn misuse_is_an_error_and_changes_nothing() {
     let too_much = |sent, outgoing| Err::<Accept, _>(Misuse::SentTooMuch { sent, outgoing });
     let mut acceptor = Acceptor::new(list([ping(), AcceptHandler::Tls]), peer("192.0.2.1"), NOW);
     assert_eq!(acceptor.on_sent(NOW, 1), too_much(1, 0));
-    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
     let mut probe = acceptor.clone();
     assert_eq!(probe.on_bytes(NOW, b"ping\n"), Step { consumed: 5, action: Accept::SendReply });
     assert_eq!(probe.on_sent(NOW, 6), too_much(6, 5));
-    assert_eq!(probe.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(probe.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
     assert_eq!(probe.outgoing(), b"pong\n");
     assert_eq!(probe.on_sent(NOW, 5), Ok(Accept::ShutWrite));
     assert_eq!(acceptor.on_bytes(NOW, FRAME).action, Accept::StartTls);
     assert_eq!(acceptor.on_sent(NOW, 1), too_much(1, 0));
     assert_eq!(acceptor.on_tls_done(NOW), Ok(()));
-    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
     assert!(matches!(acceptor.on_bytes(NOW, b"").action, Accept::Ready(_)));
-    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(acceptor.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
 
     let config =
         OpenConfig { proxy: Some(ProxyVersion::V1), tls: true, ..OpenConfig::default() }.checked().unwrap();
     let mut opening = Opening::new(&config, None, NOW);
     assert_eq!(opening.on_sent(NOW, 16), Err(Misuse::SentTooMuch { sent: 16, outgoing: 15 }));
-    assert_eq!(opening.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(opening.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
     assert_eq!((opening.outgoing().len(), opening.on_sent(NOW, 15)), (15, Ok(Open::StartTls)));
     assert_eq!(opening.on_sent(NOW, 1), Err(Misuse::SentTooMuch { sent: 1, outgoing: 0 }));
     assert_eq!(opening.on_tls_done(NOW), Ok(Open::Ready));
-    assert_eq!(opening.on_tls_done(NOW), Err(Misuse::TlsNotAsked));
+    assert_eq!(opening.on_tls_done(NOW), Err(Misuse::TlsNotRequested));
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub enum PoolAction {
         times: Times,
     },
     /// The [`interest`](super::Pool::interest) of this connection has changed: write, shut or close it.
-    Attend(ConnectionId),
+    Drive(ConnectionId),
     /// A connection to an agent ended before it answered a request: no other is opened before the failure's `retry_at`.
     /// Log it at a bounded rate.
     Backoff {
@@ -199,7 +199,7 @@ impl fmt::Debug for PoolAction {
                 let mut failed = f.debug_struct("Failed");
                 failed.field("request", request).field("error", error).field("times", times).finish()
             }
-            Self::Attend(connection) => f.debug_tuple("Attend").field(connection).finish(),
+            Self::Drive(connection) => f.debug_tuple("Drive").field(connection).finish(),
             Self::Backoff { agent, failure } => {
                 f.debug_struct("Backoff").field("agent", agent).field("failure", failure).finish()
             }

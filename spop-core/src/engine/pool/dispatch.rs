@@ -86,11 +86,11 @@ impl Pool {
         }
     }
 
-    /// Queues [`PoolAction::Attend`] for a connection that must be written to, shut or closed.
+    /// Queues [`PoolAction::Drive`] for a connection that must be written to, shut or closed.
     fn attend(&mut self, id: ConnectionId) {
         let interest = self.interest(id);
         if interest.write || interest.shut.is_some() || interest.close {
-            self.actions.push_back(PoolAction::Attend(id));
+            self.actions.push_back(PoolAction::Drive(id));
         }
     }
 
@@ -170,7 +170,7 @@ impl Pool {
         if connection.reactor.session().is_none() {
             let refused = match &ended.closed.reason {
                 CloseReason::PeerDisconnect { .. } => true,
-                CloseReason::Violation(Violation::Hello { .. }) => self.engine.profile.tells_bad_hello,
+                CloseReason::Violation(Violation::Hello { .. }) => self.engine.profile.reports_bad_hello,
                 _ => false,
             };
             if self.engine.profile.close_fails_queue && !refused {

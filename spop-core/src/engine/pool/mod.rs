@@ -236,7 +236,7 @@ impl Pool {
             // The hello timeout begins now, not when the transport began to connect.
             found.reactor = EngineReactor::new(Arc::clone(config), connection, now).with_layers(layers);
             found.open = true;
-            self.actions.push_back(PoolAction::Attend(connection));
+            self.actions.push_back(PoolAction::Drive(connection));
         }
     }
 
@@ -287,7 +287,7 @@ impl Pool {
         let now = self.tick(now);
         self.event(connection, |reactor| reactor.on_transport_error(now));
         self.connections.remove(&connection);
-        self.actions.retain(|action| !matches!(action, PoolAction::Attend(gone) if *gone == connection));
+        self.actions.retain(|action| !matches!(action, PoolAction::Drive(gone) if *gone == connection));
         self.dispatch();
     }
 

@@ -62,7 +62,7 @@ fn an_agent_that_goes_takes_its_requests_along() {
         let mut engine = Engine::greeted(config, HELLO);
         let ids = engine.notify(None, 1).unwrap();
         engine.sent();
-        let goodbye = engine.reactor.config.profile.says_goodbye;
+        let goodbye = engine.reactor.config.profile.sends_disconnect;
         assert_eq!(engine.eof(), [format!("close 257 [{ids}]")]);
         assert_eq!(engine.sent().len(), usize::from(goodbye));
     }

@@ -64,7 +64,7 @@ fn frames_out_of_place_are_skipped_by_all_of_them() {
         let ack = format!("ACK fin {} {}", ids.stream, ids.frame);
         let bytes: Vec<_> =
             [HELLO, &unset, &ack].iter().flat_map(|line| notation::parse_bytes(line).unwrap()).collect();
-        if !engine.reactor.config.profile.splits_break {
+        if !engine.reactor.config.profile.rejects_split_frames {
             let said: Vec<_> = bytes.iter().flat_map(|byte| engine.bytes(&[*byte])).collect();
             assert_eq!(said, [format!("{ids} answered")]);
         }
@@ -215,7 +215,7 @@ mod in_a_pair {
             }
             pair.notify(None, &question()).unwrap();
             pair.run_until_settled();
-            pair.say_raw(Side::Agent, &bytes);
+            pair.inject_raw(Side::Agent, &bytes);
             pair.run_for(Duration::from_millis(1));
             for _ in 0..3 {
                 let asked = pair.notify(None, &question()).unwrap();

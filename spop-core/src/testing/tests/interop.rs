@@ -23,7 +23,7 @@ proptest! {
         config.capabilities = if profile == Profile::Spec { engine_can } else { config.capabilities & engine_can };
         if way_back.cuts != Cuts::Whole || way_back.buffer < 1_000 || way_back.bandwidth.is_some() {
             // This profile rejects a HELLO that arrives in pieces.
-            config.profile.splits_break = false;
+            config.profile.rejects_split_frames = false;
         }
         let pipelined = config.capabilities & agent_can;
         let agent = AgentConfig { max_frame_size: agent_size, capabilities: agent_can, ..AgentConfig::default() };
@@ -81,7 +81,7 @@ proptest! {
             }
         }
         pair.drain_agent();
-        pair.run_to_the_end();
+        pair.run_to_end();
         prop_assert!(pair.is_over());
         check_frames(&pair, size.max(if size < engine_size { 160 } else { 0 }));
     }

@@ -24,7 +24,7 @@ fn each_reply_has_its_outcome() {
         assert_eq!(said(pair.ask(&question(&[4, 1, 0], 9)).unwrap()), "");
         let last = pair.ask(&question(&[77, 1, 0], 9)).unwrap();
         assert_eq!(last.error().map(EngineError::code), Some(333), "{profile:?}");
-        pair.run_to_the_end();
+        pair.run_to_end();
         assert!(pair.is_over());
     }
 }
@@ -136,7 +136,7 @@ fn a_drained_agent_serves_what_has_arrived() {
         }
         pair.run_for(Duration::from_micros(10));
         pair.drain_agent();
-        pair.run_to_the_end();
+        pair.run_to_end();
         assert_eq!(codes(&pair), [0; 20]);
         assert!(pair.is_over());
         assert_eq!(pair.agent_closed().unwrap().reason, CloseReason::Drained);
@@ -147,12 +147,12 @@ fn a_drained_agent_serves_what_has_arrived() {
 fn a_lost_connection_fails_what_waits() {
     for bytes in [0, 1, 120, 150, 400] {
         let mut pair = pair(Profile::Old);
-        pair.lose_after(Side::Engine, bytes);
+        pair.break_after(Side::Engine, bytes);
         if pair.run_handshake() {
             for _ in 0..20 {
                 pair.notify(None, &question(&[2, 1, 0], 1)).unwrap();
             }
-            pair.run_to_the_end();
+            pair.run_to_end();
             assert_eq!(codes(&pair), [257; 20]);
         }
         assert_eq!(pair.engine_ended().unwrap().closed.reason, CloseReason::Transport);
@@ -168,7 +168,7 @@ fn a_half_closed_connection_ends() {
         pair.notify(None, &question(&[1, 1, 1_000], 1)).unwrap();
         pair.run_for(Duration::from_micros(10));
         pair.half_close(Side::Agent);
-        pair.run_to_the_end();
+        pair.run_to_end();
         assert_eq!(codes(&pair), [257]);
         assert!(pair.is_over());
     }
@@ -221,7 +221,7 @@ fn a_health_check_finds_the_agent_well() {
         let mut pair = Pair::new(config, AgentConfig::default(), handler);
         assert!(!pair.run_handshake());
         assert!(pair.engine_ended().unwrap().is_healthy());
-        pair.run_to_the_end();
+        pair.run_to_end();
         assert!(pair.is_over());
     }
 }
@@ -238,7 +238,7 @@ fn the_same_seed_is_the_same_run() {
             pair.notify(None, &question(&[1, 10, micros * 7 % 5], 1)).unwrap();
         }
         pair.run_until_settled();
-        (pair.now(), pair.sentences_of(Side::Agent))
+        (pair.now(), pair.notation_of(Side::Agent))
     };
     assert_eq!(run(1), run(1));
 }
@@ -252,8 +252,8 @@ fn a_side_can_be_made_to_say_what_it_never_would() {
     pair.run_until_settled();
     assert_eq!(pair.take_outcomes().next().unwrap().1.sentence(), "set txn forged=bool:true");
     assert!(pair.say(Side::Engine, "no such frame").is_err());
-    pair.say_raw(Side::Engine, &[0xff; 4]);
-    pair.run_to_the_end();
+    pair.inject_raw(Side::Engine, &[0xff; 4]);
+    pair.run_to_end();
     let reason = pair.agent_closed().unwrap().reason.clone();
     assert!(
         matches!(reason, CloseReason::Violation(ref breach) if breach.status() == Status::TOO_BIG),
@@ -297,7 +297,7 @@ fn chance_finds_the_byte_at_which_a_connection_breaks() {
         for _ in 0..9 {
             let _ = pair.notify(None, &question(&[0, 1, 0], 9));
         }
-        pair.run_to_the_end();
+        pair.run_to_end();
         assert!(pair.is_over());
         assert_eq!(pair.engine_ended().unwrap().closed.reason, CloseReason::Transport, "{seed}");
     }

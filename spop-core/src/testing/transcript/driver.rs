@@ -58,7 +58,7 @@ pub struct Driver {
     /// The peer has shut its write side: EOF follows the bytes of the network.
     eof: Eof,
     /// The reactor has asked for a shut of the write side.
-    shut_asked: bool,
+    shut_requested: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Driver {
             inbox: Inbox::new(),
             network: VecDeque::new(),
             eof: Eof::No,
-            shut_asked: false,
+            shut_requested: false,
         }
     }
 
@@ -191,7 +191,7 @@ impl Driver {
     pub fn shut(&mut self, progress: Progress) {
         match self.reactor.on_write_shut(self.now, progress) {
             Ok(action) => drop(self.note(action)),
-            Err(misuse) => assert_eq!((misuse, self.shut_asked), (Misuse::ShutNotAsked, false)),
+            Err(misuse) => assert_eq!((misuse, self.shut_requested), (Misuse::ShutNotRequested, false)),
         }
         self.check();
     }
@@ -406,7 +406,7 @@ impl Driver {
         if interest.write {
             assert!(!reactor.outgoing().is_empty(), "writes nothing");
         }
-        self.shut_asked |= interest.shut.is_some();
+        self.shut_requested |= interest.shut.is_some();
         assert!(interest.read || !interest.read_now, "{interest:?}");
         if interest.close {
             assert!(

@@ -125,7 +125,7 @@ fn directive(verb: &str, words: &str) -> Result<Directive, String> {
         "shut" => Directive::Shut(match words {
             "done" => Progress::Done,
             "started" => Progress::Started,
-            "wanted" => Progress::Wanted,
+            "wanted" => Progress::Requested,
             _ => return Err("done, started or wanted".to_owned()),
         }),
         "wants" => Directive::Wants(words.to_owned()),

@@ -109,7 +109,7 @@ impl World {
                         self.pool.on_transport_error(self.now, connection);
                     }
                 }
-                PoolAction::Attend(connection) => self.attend(connection),
+                PoolAction::Drive(connection) => self.attend(connection),
                 PoolAction::Answered { request, times, .. } => self.end(request, 0, times),
                 PoolAction::Failed { request, error, times } => self.end(request, error.code(), times),
                 PoolAction::Backoff { failure, .. } => self.failures.push(failure),

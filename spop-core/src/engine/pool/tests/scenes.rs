@@ -210,7 +210,7 @@ fn a_drain_waits_for_no_handshake() {
     assert!(opened.iter().all(|id| !pool.interest(*id).close));
     pool.drain(Timestamp::ZERO);
     assert!(opened.iter().all(|id| pool.interest(*id).close));
-    let ended = |action: &PoolAction| !matches!(action, PoolAction::Attend(_));
+    let ended = |action: &PoolAction| !matches!(action, PoolAction::Drive(_));
     assert_eq!(core::iter::from_fn(|| pool.next_action()).filter(ended).count(), 0);
 }
 
