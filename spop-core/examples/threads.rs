@@ -86,8 +86,28 @@ fn main() -> io::Result<()> {
         // One that is over needs no drain.
         let _ = events.send(Event::Drain);
     }
-    connections.into_iter().for_each(|(thread, _)| drop(thread.join()));
+    for (thread, _) in connections {
+        let _ = thread.join();
+    }
     Ok(())
+}
+
+/// Starts a thread that reads into each buffer it is sent, or writes from it.
+fn perform(
+    stream: &TcpStream,
+    done: &Sender<Event>,
+    act: impl Fn(&TcpStream, Vec<u8>) -> Event + Send + 'static,
+) -> io::Result<Sender<Vec<u8>>> {
+    let (buffers, to_do) = channel();
+    let (stream, done) = (stream.try_clone()?, done.clone());
+    thread::spawn(move || {
+        for buffer in to_do {
+            if done.send(act(&stream, buffer)).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(buffers)
 }
 
 struct Driver {
@@ -102,21 +122,14 @@ impl Driver {
     /// Serves a connection until it is closed.
     fn serve(mut self, stream: &TcpStream, events: &Receiver<Event>) -> io::Result<Option<Closed>> {
         stream.set_nodelay(true)?;
-        let (reads, writes) = (channel::<Vec<u8>>(), channel::<Vec<u8>>());
-        let (mut reader, done) = (stream.try_clone()?, self.sender.clone());
-        thread::spawn(move || {
-            reads.1.into_iter().try_for_each(|mut buffer| {
-                let read = reader.read(&mut buffer);
-                done.send(Event::Read(buffer, read))
-            })
-        });
-        let (mut writer, done) = (stream.try_clone()?, self.sender.clone());
-        thread::spawn(move || {
-            writes.1.into_iter().try_for_each(|buffer| {
-                let written = writer.write(&buffer);
-                done.send(Event::Written(buffer, written))
-            })
-        });
+        let reads = perform(stream, &self.sender, |mut stream, mut buffer| {
+            let read = stream.read(&mut buffer);
+            Event::Read(buffer, read)
+        })?;
+        let writes = perform(stream, &self.sender, |mut stream, buffer| {
+            let written = stream.write(&buffer);
+            Event::Written(buffer, written)
+        })?;
         // A buffer is here, or with the thread that reads into it or writes from it.
         let (mut to_read, mut to_write) = (Some(vec![0; CHUNK]), Some(Vec::new()));
         let mut input = Vec::new();
@@ -140,12 +153,12 @@ impl Driver {
             {
                 buffer.clear();
                 buffer.extend(self.reactor.outgoing().iter().take(CHUNK));
-                let _ = writes.0.send(buffer);
+                let _ = writes.send(buffer);
             }
             if interest.read
                 && let Some(buffer) = to_read.take()
             {
-                let _ = reads.0.send(buffer);
+                let _ = reads.send(buffer);
             }
             let deadline = self.reactor.deadline().map(|(at, _)| at.since(self.clock.now()));
             let time = if interest.read_now { READ } else { deadline.unwrap_or(Duration::MAX) };

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use spop_tests::agent::{AGENTS, Agent, DRIVERS};
 use spop_tests::peer::{Peer, bytes};
 use spop_tests::stage::Failures;
+use spop_tests::wait::until_true;
 
 /// What happens at once, on a busy machine; far below the drain timeout of ten seconds.
 const SOON: Duration = Duration::from_secs(3);
@@ -31,9 +32,9 @@ fn with_each(scenario: fn(&mut Agent) -> Result<()>) -> Result<(), Failures> {
                 } else {
                     Agent::start_driver(name, &log)
                 }?;
-                scenario(&mut agent)
-                    .and_then(|()| expect_alive_or_ended(&mut agent))
-                    .with_context(|| format!("log: {}", fs::read_to_string(log).unwrap_or_default()))
+                scenario(&mut agent).map_err(|error| {
+                    anyhow!("{error:#}\n-- log\n{}", fs::read_to_string(log).unwrap_or_default())
+                })
             };
             (name, thread::spawn(play))
         })
@@ -49,11 +50,9 @@ fn with_each(scenario: fn(&mut Agent) -> Result<()>) -> Result<(), Failures> {
     if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures).into()) }
 }
 
-fn expect_alive_or_ended(agent: &mut Agent) -> Result<()> {
-    match agent.ended()? {
-        Some(status) => ensure!(status.success(), "it has ended with {status}"),
-        None => session(agent)?.ask("NOTIFY fin 0 1 m a=int32:1", "ACK fin 0 1 set txn m.a=int32:1")?,
-    }
+fn expect_ended(agent: &mut Agent) -> Result<()> {
+    let status = agent.wait_for_end(SOON)?;
+    ensure!(status.success(), "it has ended with {status}");
     Ok(())
 }
 
@@ -121,9 +120,35 @@ fn a_drain_finishes_what_is_under_way_and_disconnects_at_once() -> Result<(), Fa
             peer.shut()?;
             peer.expect_end()?;
         }
-        let status = agent.wait_for_end(SOON)?;
-        ensure!(status.success(), "{status}");
-        Ok(())
+        expect_ended(agent)
+    })
+}
+
+#[test]
+fn a_drain_disconnects_as_soon_as_a_read_finds_nothing() -> Result<(), Failures> {
+    /// Answers wait for 5 ms of silence. A driver that does not read then is waited for another 20 ms.
+    const LIMIT: Duration = Duration::from_millis(20);
+    with_each(|agent| {
+        let mut peers = (0..16).map(|_| session(agent)).collect::<Result<Vec<_>>>()?;
+        for peer in &mut peers {
+            peer.send("NOTIFY - 5 1 messages[..2] m a=int32:5")?;
+            peer.ask("NOTIFY fin 7 1 m a=int32:7", "ACK fin 7 1 set txn m.a=int32:7")?;
+        }
+        agent.terminate()?;
+        until_true("it no longer listens", SOON, || Ok(Peer::connect(agent.address()).is_err()))?;
+        // A busy machine may be late for some of them.
+        let mut fastest = Duration::MAX;
+        for mut peer in peers {
+            let start = Instant::now();
+            peer.send("UNSET fin 5 1 messages[2..] m a=int32:5")?;
+            peer.expect("ACK fin 5 1 set txn m.a=int32:5")?;
+            peer.expect_disconnect(0)?;
+            fastest = fastest.min(start.elapsed());
+            peer.shut()?;
+            peer.expect_eof()?;
+        }
+        ensure!(fastest < LIMIT, "the fastest DISCONNECT took {fastest:?}");
+        expect_ended(agent)
     })
 }
 
@@ -140,18 +165,18 @@ fn a_peer_that_shuts_its_side_gets_what_it_is_owed() -> Result<(), Failures> {
             peer.send(&format!("{asked}NOTIFY - 5000 1 messages[..2] m a=int32:5"))?;
             peer.send_bytes(&[0, 0, 0])?;
             peer.shut()?;
-            expect_answers(&mut peer, count, |id| format!("ACK fin {id} 1 set txn m.a=int32:{id}"))?;
+            let answer = |id| format!("ACK fin {id} 1 set txn m.a=int32:{id}");
+            receive_owed(&mut peer, &mut (1..=count).map(answer).collect(), count)?;
             within(SOON, "the end", || peer.expect_eof())?;
         }
         Ok(())
     })
 }
 
-/// Receives so many answers, in any order and each once.
-fn expect_answers(peer: &mut Peer, count: usize, answer: impl Fn(usize) -> String) -> Result<()> {
-    let mut owed: HashSet<_> = (1..=count).map(answer).collect();
-    while !owed.is_empty() {
-        let answer = peer.receive().with_context(|| format!("{} of {count} are missing", owed.len()))?;
+/// Receives so many of the answers that are owed, in any order and each once.
+fn receive_owed(peer: &mut Peer, owed: &mut HashSet<String>, count: usize) -> Result<()> {
+    for _ in 0..count {
+        let answer = peer.receive().with_context(|| format!("{} answers are missing", owed.len()))?;
         ensure!(owed.remove(&answer), "not asked for, or answered before: {answer}");
     }
     Ok(())
@@ -216,17 +241,11 @@ fn a_peer_that_reads_nothing_is_not_read_from_and_gets_all_answers_later() -> Re
         ensure!(count > 256, "only {count} requests were sent");
         // What could not be sent is sent once answers are read.
         let answer = |id| format!(r#"ACK fin {id} 1 set txn m.a=string:"x"*8000"#);
-        let first = count / 2;
-        let mut owed: HashSet<_> = (1..=count).map(answer).collect();
-        for _ in 0..first {
-            ensure!(owed.remove(&peer.receive()?), "not asked for, or answered before");
-        }
+        let mut owed = (1..=count).map(answer).collect();
+        receive_owed(&mut peer, &mut owed, count / 2)?;
         peer.send_bytes(&rest)?;
         peer.shut()?;
-        while !owed.is_empty() {
-            let answer = peer.receive().with_context(|| format!("{} of {count} are missing", owed.len()))?;
-            ensure!(owed.remove(&answer), "not asked for, or answered before");
-        }
+        receive_owed(&mut peer, &mut owed, count - count / 2)?;
         peer.expect_eof()
     })
 }
