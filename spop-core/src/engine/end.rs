@@ -69,7 +69,9 @@ impl EngineReactor {
             self.finish_ending(violation.status());
             return;
         }
-        if self.config.profile.stalls_on_empty_frame && matches!(violation, Violation::BadHeader { len: 0, .. }) {
+        if self.config.profile.stalls_on_empty_frame
+            && matches!(violation, Violation::BadHeader { len: 0, .. })
+        {
             self.go_silent(CloseReason::Violation(violation));
             return;
         }
