@@ -4,12 +4,14 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
@@ -212,13 +214,17 @@ fn as_nobody(folder: &Path, test: &str, run: impl FnOnce()) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
     let copy = folder.join("test");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    let status = Command::new(&copy)
-        .args(["--exact", test])
-        .env(FOLDER, folder)
-        .env("TMPDIR", folder)
-        .uid(65_534)
-        .gid(65_534)
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut command = Command::new(&copy);
+    command.args(["--exact", test]).env(FOLDER, folder).env("TMPDIR", folder).uid(65_534).gid(65_534);
+    // A child of another test that was forked during the copy holds it open for writing until its exec.
+    let busy = |error: &io::Error| error.kind() == ErrorKind::ExecutableFileBusy;
+    let mut status = command.status();
+    for _ in 0..100 {
+        if !status.as_ref().is_err_and(busy) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+        status = command.status();
+    }
+    assert!(status.unwrap().success());
 }
