@@ -34,7 +34,10 @@
 //!             assert_eq!(ip, Some([203, 0, 113, 7].into()));
 //!             let mut actions = Actions::new();
 //!             actions.set_var(Scope::Session, "ip_score", 77_i32);
-//!             agent.acknowledge(now, notify.ticket, &actions)?;
+//!             if let Err(error) = agent.acknowledge(now, notify.ticket, &actions) {
+//!                 // The ticket comes back: without an answer, HAProxy would wait for its timeout.
+//!                 agent.fail(now, error.into_ticket())?;
+//!             }
 //!         }
 //!         other => panic!("unexpected: {other:?}"),
 //!     }
@@ -49,24 +52,46 @@
 //! One [`AgentReactor`] is one connection. Its driver performs these steps, and no others:
 //!
 //! 1. **Input.** Call [`on_bytes`](AgentReactor::on_bytes) with the bytes that were read. The returned [`Step`] says how
-//!    many were used and which [`Action`] to carry out. Repeat with the rest until it is empty, or the action is
-//!    `SendFrames`, `WantBytes`, `Paused` or `Close`. Keep the rest: the next input begins with it. At the end of the
-//!    input, call [`on_input_eof`](AgentReactor::on_input_eof) in the same way until it returns one of those four.
+//!    many were used and which [`Action`] to carry out. Repeat with the rest until it is empty, or the action
+//!    [ends the input](Action::ends_input). Keep the rest: the next input begins with it. At the end of the input, call
+//!    [`on_input_eof`](AgentReactor::on_input_eof) with the rest, even if it is empty, and repeat until an action ends the
+//!    input. The reactor remembers the end: later calls of `on_bytes` count as after it.
 //! 2. **Output.** Write [`outgoing`](AgentReactor::outgoing), in one write if possible, and report the number of bytes
-//!    written to [`on_sent`](AgentReactor::on_sent). One write answers all frames of one read.
-//! 3. **Interest.** Apply [`interest`](AgentReactor::interest), which is level-triggered. `resume`: step 1 with the rest,
-//!    even if it is empty. `write`: step 2. `read`: when the transport is readable, read, then step 1. `read_now`: read
+//!    that the transport accepted to [`on_sent`](AgentReactor::on_sent). One write answers all frames of one read.
+//! 3. **Interest.** Apply [`interest`](AgentReactor::interest), which is level-triggered. Several fields can be set; read it
+//!    again after each event and decision, until nothing is left to do but to wait. `resume`: step 1 with the rest, even if
+//!    it is empty. `write`: step 2. `read`: when the transport is readable, read, then step 1. `read_now`: read
 //!    without waiting for readiness. `shut`: shut the write side of that layer, and report it to
-//!    [`on_write_shut`](AgentReactor::on_write_shut). `close`: close the transport; the connection is over.
+//!    [`on_write_shut`](AgentReactor::on_write_shut); where that would block, try again when the transport is writable.
+//!    `close`: close the transport; the connection is over, and the reactor can be dropped.
 //! 4. **Blocked read.** If the read for `read_now` would block, call [`on_read_blocked`](AgentReactor::on_read_blocked).
 //!    The call is harmless after any other read.
 //! 5. **Time.** Wait for readiness, for an answer, or until [`deadline`](AgentReactor::deadline). When the deadline has
-//!    passed, first process the bytes that have arrived, then call [`on_timeout`](AgentReactor::on_timeout) until it
-//!    returns one of the four. A deadline that moves later needs no new timer: an early `on_timeout` does nothing.
+//!    passed, first process the bytes that have arrived, so that a late driver does not end a punctual peer; then call
+//!    [`on_timeout`](AgentReactor::on_timeout) until an action ends the input. A deadline that moves later needs no new timer:
+//!    an early `on_timeout` does nothing.
 //! 6. **Answers.** Return each ticket at any time and in any order with [`acknowledge`](AgentReactor::acknowledge) or, if
 //!    there is no answer, [`fail`](AgentReactor::fail). Then step 3.
 //! 7. **Errors.** Report an error of the transport, or a [`Misuse`], to
 //!    [`on_transport_error`](AgentReactor::on_transport_error).
+//!
+//! Events other than input (`on_sent`, `on_write_shut`, `on_read_blocked`, `on_transport_error`) return an action that ends
+//! the input; of these, only `Close` needs to be carried out, because `interest` says the rest.
+//!
+//! **Buffer.** The input of one call is contiguous, and a frame is processed when it is whole. So the driver's buffer must be
+//! able to hold a length prefix and the longest frame: 4 bytes and 16 KiB before the handshake, then 4 bytes and
+//! [`Session::max_frame_size`]. The reactor keeps no input. A read into a full buffer would look like the end of the input: at
+//! that size it cannot happen, because the reactor uses a whole frame, refuses a longer one, and uses all input once the
+//! session is over; under backpressure, `interest` has no `read`.
+//!
+//! **Time** is a [`Timestamp`], a duration since an epoch of the caller's choice; `Clock` makes it of
+//! `std::time::Instant`. The timeout of the handshake starts with [`new`](AgentReactor::new).
+//!
+//! **TLS** is the driver's. Create the reactor when the TLS handshake is complete, with
+//! [`Layers::Data`](link::Layers::Data), so that `shut` asks for `close_notify` before the FIN of the transport. A
+//! `close_notify` of the peer is the end of the input. `on_sent` counts bytes that TLS accepted; flushing them to the socket
+//! is up to the driver, also while `write` is not set. Bytes that TLS has decrypted and the driver has not read make the
+//! transport readable.
 //!
 //! Each event returns at most one action, and the reactor queues no events: the driver need not poll in a certain order,
 //! and there is no queue to limit. Decisions, such as `acknowledge`, `fail`, [`drain`](AgentReactor::drain) and
@@ -97,7 +122,7 @@
 //! once; iterating over it cannot fail afterwards. Everything that a peer can make grow has a limit in [`config::Limits`],
 //! and everything that it can delay has a timer in [`config::Timeouts`]. An error of the peer is a [`Violation`], and ends
 //! its connection with a status of section 3.5. An error of the caller is the `Err` of a method, and leaves the reactor
-//! unchanged.
+//! unchanged apart from its time.
 //!
 //! # Exhaustive types
 //!

@@ -299,6 +299,15 @@ fn reports_of_what_cannot_have_happened_are_misuses_and_change_nothing() {
 }
 
 #[test]
+fn the_end_of_a_session_uses_all_input() {
+    let (mut reactor, _) = established(AgentConfig::default(), 1);
+    let bytes = [frame("UNSET fin 5 1"), frame("NOTIFY fin 7 1 m"), vec![1]].concat();
+    let step = reactor.on_bytes(NOW, &bytes);
+    assert!(matches!(step.action, Action::Close(_)) && step.action.ends_input());
+    assert_eq!(step.consumed, bytes.len(), "a driver with a full buffer could not read on");
+}
+
+#[test]
 fn the_end_is_told_once_and_what_comes_after_it_is_thrown_away() {
     let (mut reactor, mut inbox) = established(AgentConfig::default(), 1);
     inbox.extend_from_slice(&frame("UNSET fin 5 1"));

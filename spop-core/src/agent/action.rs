@@ -12,8 +12,8 @@ use crate::{
 
 /// The result of an input: what the caller has to do next.
 ///
-/// It may borrow the input `'i`; it never borrows the reactor. After one of the first five
-/// variants, repeat the call that returned it, with the rest of the input.
+/// It may borrow the input `'i`; it never borrows the reactor. Unless it [ends the input](Self::ends_input), repeat the call
+/// that returned it, with the rest of the input.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves HAProxy waiting"]
 #[non_exhaustive]
@@ -29,19 +29,28 @@ pub enum Action<'i> {
     AbortFragment(Aborted),
     /// A NOTIFY needs no answer any more: stop the work. Its ticket is void.
     CancelMessages(Cancelled),
-    /// The input is exhausted, and bytes are queued: write [`outgoing`](super::AgentReactor::outgoing).
+    /// No more input can be processed now, and bytes are queued: write [`outgoing`](super::AgentReactor::outgoing).
     SendFrames,
-    /// The input is exhausted, and nothing is queued: read more.
+    /// There is nothing more to do with this input, and nothing to send; [`interest`](super::AgentReactor::interest) says what
+    /// is next.
     WantBytes {
-        /// At least this many bytes are missing for the next action.
+        /// At least this many further bytes complete the next frame. A hint for the next read: allocate nothing because of it.
         at_least: usize,
     },
     /// Backpressure: a limit is reached. The rest of the input stays unused until
     /// [`Interest::resume`](crate::Interest::resume) is set.
     Paused,
-    /// The session is over, and all tickets are void. Apply [`interest`](super::AgentReactor::interest) until it says `close`.
-    /// Returned once.
+    /// The session is over. Its tickets are void, unless another connection of the engine can answer them (async, see
+    /// [`hub`](crate::hub)). Apply [`interest`](super::AgentReactor::interest) until it says `close`. Returned once.
     Close(Closed),
+}
+
+impl Action<'_> {
+    /// Whether this is one of the four actions after which there is nothing more to do with the input: `SendFrames`,
+    /// `WantBytes`, `Paused` and `Close`. After any other, repeat the call with the rest of the input.
+    pub const fn ends_input(&self) -> bool {
+        matches!(self, Self::SendFrames | Self::WantBytes { .. } | Self::Paused | Self::Close(_))
+    }
 }
 
 /// The parameters of a session, as agreed in the handshake.

@@ -149,6 +149,10 @@ impl AgentReactor {
     fn on_any_bytes<'i>(&mut self, bytes: &'i [u8]) -> Step<Action<'i>> {
         let mut input = Input::new(bytes);
         let action = self.on_frames(&mut input);
+        if self.link.is_closing() {
+            // The end of the session may leave a driver with a full buffer: it must be able to read on.
+            input.clear();
+        }
         Step { consumed: input.consumed(), action }
     }
 
@@ -218,7 +222,7 @@ impl AgentReactor {
         self.on_bytes(now, input)
     }
 
-    /// A read would block: all bytes received so far were passed on. A drain that is due disconnects now.
+    /// A read would block: all bytes received so far were passed on. If a drain is due, this queues the DISCONNECT.
     ///
     /// Needed only after [`Interest::read_now`](crate::Interest::read_now), and harmless at any time.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> Action<'static> {

@@ -51,7 +51,8 @@ impl AgentReactor {
         self.connection
     }
 
-    /// The number of unanswered NOTIFYs.
+    /// The number of unanswered NOTIFYs. [`Limits::max_in_flight`](crate::config::Limits::max_in_flight) also counts those whose
+    /// answer is not sent.
     pub fn in_flight(&self) -> usize {
         self.flight.waiting()
     }

@@ -41,6 +41,14 @@ pub enum EngineAction<'i> {
     Close(Ended),
 }
 
+impl EngineAction<'_> {
+    /// Whether this is one of the three actions after which there is nothing more to do with the input: `SendFrames`,
+    /// `WantBytes` and `Close`. After any other, repeat the call with the rest of the input.
+    pub const fn ends_input(&self) -> bool {
+        matches!(self, Self::SendFrames | Self::WantBytes { .. } | Self::Close(_))
+    }
+}
+
 /// The agent's answer to a request.
 #[derive(Clone)]
 #[non_exhaustive]

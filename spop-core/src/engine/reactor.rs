@@ -105,6 +105,10 @@ impl EngineReactor {
         self.link.tick(now);
         let mut input = Input::new(input);
         let action = self.on_frames(&mut input);
+        if !self.is_reading() {
+            // The end of the session may leave a driver with a full buffer: it must be able to read on.
+            input.clear();
+        }
         Step { consumed: input.consumed(), action }
     }
 

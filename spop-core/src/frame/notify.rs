@@ -168,6 +168,16 @@ impl OwnedMessages {
         self.view().get(name)
     }
 
+    /// How many messages there are, counted by going through them.
+    pub fn len(&self) -> usize {
+        self.view().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
     /// Each message as a list of its own, which shares the buffer.
     pub fn each(&self) -> impl Iterator<Item = Self> {
         self.view()

@@ -119,10 +119,11 @@ impl Link {
             return Err(Misuse::ShutNotRequested);
         }
         if let Some(stage @ (Stage::ShutData | Stage::ShutTransport)) = self.closing.current() {
-            if progress == Progress::Done {
-                self.stage_done(stage);
-            } else {
-                self.closing.set(stage, progress);
+            match progress {
+                Progress::Done => self.stage_done(stage),
+                Progress::Started => self.closing.set(stage, progress),
+                // It is requested as before.
+                Progress::Requested | Progress::NotRequested => self.closing.set(stage, Progress::Requested),
             }
         }
         Ok(())
