@@ -125,8 +125,7 @@ impl<H: Handler> Worker<H> {
             Err(whose) => {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 self.shared.metrics.refused(1);
-                let words = format_args!("{peer}: too many connections{whose}");
-                return self.warn("connection_refused", &words);
+                return self.warn("connection_refused", &format_args!("{peer}: too many connections{whose}"));
             }
         };
         counters.accepted.fetch_add(1, Ordering::Relaxed);
