@@ -299,6 +299,42 @@ fn reports_of_what_cannot_have_happened_are_misuses_and_change_nothing() {
 }
 
 #[test]
+fn a_drain_does_not_cut_an_answer_in_fragments_short() {
+    for capabilities in ["fragmentation", "fragmentation,pipelining,async"] {
+        let mut now = NOW;
+        let mut reactor = AgentReactor::new(Arc::default(), ConnectionId(1), now);
+        let hello = format!(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:256 \
+             capabilities=string:\"{capabilities}\""
+        );
+        let _ = reactor.on_bytes(now, &frame(&hello));
+        let hello = reactor.outgoing().len();
+        let _ = reactor.on_sent(now, hello);
+        reactor.drain(now);
+        let notify = frame("NOTIFY fin 5 1 m");
+        let Action::RunMessages(notify) = reactor.on_bytes(now, &notify).action else { panic!() };
+        let mut long = Actions::new();
+        long.set_var(Scope::Request, "y", Value::Binary(&[7; 5_000]));
+        assert_eq!(reactor.acknowledge(now, notify.ticket, &long), Ok(Settled::Queued));
+        let mut sent = Vec::new();
+        let closed = loop {
+            if let Action::Close(closed) = reactor.on_read_blocked(now) {
+                break closed;
+            }
+            sent.extend_from_slice(reactor.outgoing());
+            let n = reactor.outgoing().len();
+            let _ = reactor.on_sent(now, n).unwrap();
+            if reactor.outgoing().is_empty() {
+                now = reactor.deadline().unwrap().0;
+                while !reactor.on_timeout(now).ends_input() {}
+            }
+        };
+        assert_eq!(closed.to_string(), "drained", "{capabilities}");
+        assert_eq!(sent.split(|byte| *byte == 7).count(), 5_001, "{capabilities}");
+    }
+}
+
+#[test]
 fn the_end_of_a_session_uses_all_input() {
     let (mut reactor, _) = established(AgentConfig::default(), 1);
     let bytes = [frame("UNSET fin 5 1"), frame("NOTIFY fin 7 1 m"), vec![1]].concat();

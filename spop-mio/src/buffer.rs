@@ -146,7 +146,10 @@ impl Leftover {
         let unused = self.unused();
         if unused.is_empty() {
             *self = Self::default();
-        } else if unused.len() <= SMALL && self.bytes.capacity() > 2 * SMALL {
+        } else if (unused.len() <= SMALL || unused.len() <= self.used)
+            && self.bytes.capacity() > 2 * unused.len().max(SMALL)
+        {
+            // A long leftover is copied only if as much was used before it.
             *self = Self::from(unused.to_vec());
         }
     }
@@ -244,6 +247,10 @@ mod tests {
         rest.consume(100);
         rest.trim();
         assert_eq!(rest.bytes.capacity(), 0);
+        let mut rest = Leftover::from(vec![1; 1 << 20]);
+        rest.consume((1 << 20) - SMALL - 100);
+        rest.trim();
+        assert_eq!((rest.unused().len(), rest.bytes.capacity()), (SMALL + 100, SMALL + 100));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Connection<S> {
     wake: Option<Timestamp>,
     readable: bool,
     writable: bool,
+    /// A shutdown would have blocked, and the stream was not reported writable since.
+    shut_blocked: bool,
     /// The peer has closed its side. What it sent before may still be there, and its end has not been read.
     closed: bool,
 }
@@ -86,6 +88,7 @@ impl<S: Stream> Connection<S> {
             wake,
             readable: true,
             writable: true,
+            shut_blocked: false,
             closed: false,
         }
     }
@@ -104,6 +107,7 @@ impl<S: Stream> Connection<S> {
     pub fn ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.writable |= writable;
+        self.shut_blocked &= !writable;
     }
 
     /// The peer has shut its side, as readiness tells: reading goes on until that is seen.
@@ -200,6 +204,7 @@ impl<S: Stream> Connection<S> {
             if interest.write && self.writable {
                 self.write(now, buffer, act);
             } else if let Some(layer) = interest.shut
+                && !self.shut_blocked
                 && (self.writable || layer == Layer::Transport)
             {
                 self.shut(now, layer, act);
@@ -277,6 +282,7 @@ impl<S: Stream> Connection<S> {
         let blocks =
             self.stream.shut_write(layer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.writable = !blocks;
+        self.shut_blocked = blocks;
         // What cannot be shut is gone already.
         let progress = if blocks { Progress::Started } else { Progress::Done };
         match self.reactor.on_write_shut(now, progress) {

@@ -110,8 +110,8 @@ impl Inbox {
             return;
         }
         let rest = input.split_off(used);
-        // A short rest does not keep the memory of a long frame before it.
-        let copied = self.in_scratch || rest.len() <= SMALL;
+        // A rest does not keep the memory of a longer frame before it.
+        let copied = self.in_scratch || rest.len() <= SMALL || rest.len() <= used;
         self.rest = if copied { Bytes::copy_from_slice(&rest) } else { rest };
     }
 }
@@ -211,5 +211,10 @@ mod tests {
         let place = input[2 * SMALL..].as_ptr();
         inbox.keep(input, 2 * SMALL);
         assert_ne!(inbox.take().as_ptr(), place);
+        let mut inbox = Inbox::from(BytesMut::from(&vec![b'x'; 10 * SMALL][..]));
+        let input = inbox.take();
+        let place = input[8 * SMALL..].as_ptr();
+        inbox.keep(input, 8 * SMALL);
+        assert_ne!(inbox.take().as_ptr(), place, "a rest that is not short either");
     }
 }

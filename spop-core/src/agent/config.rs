@@ -187,7 +187,7 @@ impl OnFailure {
         if len <= most {
             return Ok(());
         }
-        let value = format_args!("{what} of {len} bytes");
+        let value = format!("{what} of {len} bytes");
         Err(ConfigError::new("on_failure", value, format!("at most {most} bytes long")))
     }
 }

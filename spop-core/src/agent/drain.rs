@@ -161,10 +161,12 @@ impl AgentReactor {
         self.drained_by == Some(Timer::Idle) && self.link.is_deferred()
     }
 
-    /// Until when answers are held. Under backpressure they are released at once, because reading waits for them to be sent.
+    /// Until when answers are held. Under backpressure they are released at once, because reading waits for them to be sent;
+    /// likewise while an answer is sent in fragments, of which the next is made when those before it are sent.
     fn held_until(&self) -> Option<Timestamp> {
         let held = self.link.held_since()?;
-        Some(if self.is_full() { self.link.now() } else { held + self.config.drain_timing?.hold })
+        let released = self.is_full() || self.link.is_fragmenting();
+        Some(if released { self.link.now() } else { held + self.config.drain_timing?.hold })
     }
 
     /// Whether it is time to disconnect, unless input has arrived.
@@ -176,7 +178,8 @@ impl AgentReactor {
     /// The time of the DISCONNECT, if the connection is draining and no request, fragment, partial frame or queued byte is
     /// outstanding.
     fn disconnect_at(&self) -> Option<Timestamp> {
-        let held = self.link.held_since().is_some();
+        // What is still to become fragments cannot leave together with the DISCONNECT.
+        let held = self.link.held_since().is_some() && !self.link.is_fragmenting();
         let ready = self.link.is_draining()
             && !self.link.is_closing()
             && self.flight.waiting() == 0

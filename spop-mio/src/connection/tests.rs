@@ -193,6 +193,18 @@ fn a_shut_that_would_block_is_tried_again_when_the_stream_is_writable() {
 }
 
 #[test]
+fn a_shut_of_the_transport_that_would_block_does_not_hold_the_thread() {
+    let mut bench = Bench::new(usize::MAX);
+    bench.connection.stream_mut().blocks = usize::MAX;
+    bench.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:x");
+    assert_eq!(bench.turn(0), Turn::Wait);
+    assert_eq!(bench.turn(1_000), Turn::Wait, "the peer has not closed");
+    assert!(bench.connection.wants_write());
+    while bench.turn(10_000) == Turn::Again {}
+    assert!(usize::MAX - bench.connection.stream().blocks < 10);
+}
+
+#[test]
 fn an_ended_session_waits_for_the_peer_before_it_shuts() {
     for closes in [true, false] {
         let mut bench = Bench::new(usize::MAX);
