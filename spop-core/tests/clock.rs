@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use inbox::Inbox;
 use proptest::{collection, prelude::*, sample::select};
 use spop_core::{
-    Action, Actions, AgentReactor, ConnectionId, EngineAction, EngineConfig, EngineReactor, Interest,
-    MessageList, Scope, Status, Ticket, Timestamp,
+    Action, Actions, AgentReactor, ConnectionId, EngineConfig, EngineReactor, Interest, MessageList, Scope,
+    Status, Ticket, Timestamp,
     link::{Progress, Timer},
     notation,
 };
@@ -110,15 +110,12 @@ struct Agent(AgentReactor, Vec<Ticket>);
 
 impl Agent {
     fn note(&mut self, action: Action, log: &mut Vec<String>) -> bool {
-        let rests = matches!(
-            action,
-            Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_)
-        );
+        let ends_input = action.ends_input();
         log.push(format!("{action:?}"));
         if let Action::RunMessages(notify) = action {
             self.1.push(notify.ticket);
         }
-        !rests
+        !ends_input
     }
 }
 
@@ -203,8 +200,7 @@ impl Reactor for Engine {
         };
         loop {
             log.push(format!("{action:?}"));
-            if let EngineAction::SendFrames | EngineAction::WantBytes { .. } | EngineAction::Close(_) = action
-            {
+            if action.ends_input() {
                 return;
             }
             action = if let Input::Timeout = input {

@@ -240,7 +240,7 @@ fn the_end_is_counted_once_and_each_request_has_one_end() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // The second would fail in the same poll, and nobody would be told.
+    // The second would fail in the same poll, and no event would report it.
     let run = within(decided("NOTIFY fin 1 1 m\n NOTIFY fin 2 1 m"));
     ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));
     let counted: Vec<_> = snapshotter.snapshot().into_vec();

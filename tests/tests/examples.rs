@@ -229,7 +229,7 @@ fn a_peer_that_reads_nothing_is_not_read_from_and_gets_all_answers_later() -> Re
             let taken = peer.send_some(&rest)?;
             rest.drain(..taken);
             sent += taken;
-            ensure!(sent < MOST, "it reads on, and nobody reads its answers");
+            ensure!(sent < MOST, "it reads on although the peer reads no answer");
             if taken > 0 {
                 stuck = Instant::now();
             } else {

@@ -257,7 +257,7 @@ impl<F: FnMut(MessageIter<'_>) -> Actions> Agent<F> {
             conn.timer = None;
             // The deadline may have moved on since the timer was set.
             if conn.reactor.deadline().is_some_and(|(at, _)| at <= self.now) {
-                while goes_on(&conn.reactor.on_timeout(self.now)) {}
+                while !conn.reactor.on_timeout(self.now).ends_input() {}
             }
             mark_changed(conn, key, &mut self.changed);
         }
@@ -339,11 +339,6 @@ fn mark_changed(conn: &mut Conn, key: usize, changed: &mut Vec<usize>) {
     }
 }
 
-/// Whether there is more to do with the input that an action follows from.
-fn goes_on(action: &Action<'_>) -> bool {
-    !matches!(action, Action::SendFrames | Action::WantBytes { .. } | Action::Paused | Action::Close(_))
-}
-
 impl Conn {
     /// Handles `len` bytes that lie behind the headroom of a buffer, and what was left before them. The shorter of the two is
     /// copied: what was left to the headroom, or, when a long frame arrives in small pieces, the piece behind what was left.
@@ -412,7 +407,7 @@ impl Conn {
                         let _ = self.reactor.fail(now, error.into_ticket());
                     }
                 }
-                action if goes_on(&action) => {}
+                action if !action.ends_input() => {}
                 _ => return used,
             }
             if used == input.len() && !ended {
