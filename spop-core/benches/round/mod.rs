@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use bytes::{Buf, BytesMut};
 use spop::{SpopCodec, actions::VarScope, frame::FramePayload, frames::Ack};
 use spop_core::{
-    Action, Actions, AgentReactor, ConnectionId, Notify, Scope, Step, Timestamp,
+    Action, Actions, AgentReactor, ConnectionId, Scope, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame, put_message},
     notation,
     wire::Value,
@@ -186,11 +186,11 @@ impl Variant for Reactor {
         self.now = Timestamp::from_nanos(self.now.as_nanos() + 50_000);
         let mut input = &self.inbox[..];
         while !input.is_empty() {
-            let Step { consumed, action } = self.agent.on_bytes(self.now, input);
-            input = &input[consumed..];
-            match action {
-                Action::RunMessages(Notify { ticket, payload }) => {
-                    for message in payload.messages() {
+            let step = self.agent.on_bytes(self.now, input);
+            input = &input[step.consumed..];
+            match step.action {
+                Action::RunMessages(notify) => {
+                    for message in notify.payload.messages() {
                         black_box(message.name());
                         for argument in message.args() {
                             black_box(argument);
@@ -198,7 +198,7 @@ impl Variant for Reactor {
                     }
                     let mut actions = Actions::new();
                     actions.set_var(Scope::Session, "ip_score", black_box(42_i32));
-                    self.agent.acknowledge(self.now, ticket, &actions).unwrap();
+                    self.agent.acknowledge(self.now, notify.ticket, &actions).unwrap();
                 }
                 other => panic!("{other:?}"),
             }
@@ -206,7 +206,7 @@ impl Variant for Reactor {
         // The copy that a transport makes, and that the other variants include.
         self.out.clear();
         self.out.extend_from_slice(self.agent.outgoing());
-        let _ = self.agent.on_sent(self.now, self.out.len()).unwrap();
+        assert!(self.agent.on_sent(self.now, self.out.len()).is_ok());
         &self.out
     }
 }
