@@ -55,48 +55,50 @@
 //!    many were used and which [`Action`] to carry out. Repeat with the rest until it is empty, or the action
 //!    [ends the input](Action::ends_input). Keep the rest: the next input begins with it. At the end of the input, call
 //!    [`on_input_eof`](AgentReactor::on_input_eof) with the rest, even if it is empty, and repeat until an action ends the
-//!    input. The reactor remembers the end: later calls of `on_bytes` count as after it.
+//!    input. The reactor remembers the end; after it, both methods do the same.
 //! 2. **Output.** Write [`outgoing`](AgentReactor::outgoing), in one write if possible, and report the number of bytes
 //!    that the transport accepted to [`on_sent`](AgentReactor::on_sent). One write answers all frames of one read.
-//! 3. **Interest.** Apply [`interest`](AgentReactor::interest), which is level-triggered. Several fields can be set; read it
-//!    again after each event and decision, until nothing is left to do but to wait. `resume`: step 1 with the rest, even if
-//!    it is empty. `write`: step 2. `read`: when the transport is readable, read, then step 1. `read_now`: read
-//!    without waiting for readiness. `shut`: shut the write side of that layer, and report it to
-//!    [`on_write_shut`](AgentReactor::on_write_shut); where that would block, try again when the transport is writable.
-//!    `close`: close the transport; the connection is over, and the reactor can be dropped.
+//! 3. **Interest.** Apply [`interest`](AgentReactor::interest). It is level-triggered: read it again after each event and
+//!    decision, until nothing is left to do but to wait. Several fields can be set:
+//!    - `resume`: step 1 with the rest, even if it is empty. This precedes `read`, because the rest can fill the buffer.
+//!    - `write`: step 2; where that would block, again when the transport is writable.
+//!    - `read`: when the transport is readable, read, then step 1. With `read_now`, do not wait for readiness.
+//!    - `shut`: shut the write side of that layer, and report [`Progress::Done`](link::Progress::Done) to
+//!      [`on_write_shut`](AgentReactor::on_write_shut), also if the shutdown fails. Where it would block, try again when the
+//!      transport is writable.
+//!    - `close`: close the transport; the connection is over, and the reactor can be dropped.
 //! 4. **Blocked read.** If the read for `read_now` would block, call [`on_read_blocked`](AgentReactor::on_read_blocked).
-//!    The call is harmless after any other read.
+//!    The call is harmless after any other read that would block.
 //! 5. **Time.** Wait for readiness, for an answer, or until [`deadline`](AgentReactor::deadline). When the deadline has
-//!    passed, first process the bytes that have arrived, so that a late driver does not end a punctual peer; then call
-//!    [`on_timeout`](AgentReactor::on_timeout) until an action ends the input. A deadline that moves later needs no new timer:
-//!    an early `on_timeout` does nothing.
-//! 6. **Answers.** Return each ticket at any time and in any order with [`acknowledge`](AgentReactor::acknowledge) or, if
-//!    there is no answer, [`fail`](AgentReactor::fail). Then step 3.
+//!    passed, first process the bytes that have arrived, so that the peer does not time out because the driver is late; then
+//!    call [`on_timeout`](AgentReactor::on_timeout) until an action ends the input. A deadline that moves later needs no new
+//!    timer: an early `on_timeout` does nothing.
+//! 6. **Answers.** Return each ticket at any time and in any order with [`acknowledge`](AgentReactor::acknowledge). If there
+//!    is no answer, or `acknowledge` returns the ticket in its error, [`fail`](AgentReactor::fail) it. Then step 3.
 //! 7. **Errors.** Report an error of the transport, or a [`Misuse`], to
 //!    [`on_transport_error`](AgentReactor::on_transport_error).
 //!
-//! Events other than input (`on_sent`, `on_write_shut`, `on_read_blocked`, `on_transport_error`) return an action that ends
-//! the input; of these, only `Close` needs to be carried out, because `interest` says the rest.
+//! `on_sent`, `on_write_shut`, `on_read_blocked` and `on_transport_error` always return an action that ends the input. Of the
+//! four actions that do, only `Close` needs to be carried out: `interest` says the rest.
 //!
 //! **Buffer.** The input of one call is contiguous, and a frame is processed when it is whole. So the driver's buffer must be
 //! able to hold a length prefix and the longest frame: 4 bytes and 16 KiB before the handshake, then 4 bytes and
-//! [`Session::max_frame_size`]. The reactor keeps no input. A read into a full buffer would look like the end of the input: at
-//! that size it cannot happen, because the reactor uses a whole frame, refuses a longer one, and uses all input once the
-//! session is over; under backpressure, `interest` has no `read`.
+//! [`Session::max_frame_size`]. The reactor keeps no unused input. A read into a full buffer would look like the end of the
+//! input. If `resume` precedes `read`, and the rest is discarded at `Close`, a buffer of this size is never full when it is
+//! read into: the reactor uses whole frames and refuses longer ones, and under backpressure `interest` has no `read`.
 //!
-//! **Time** is a [`Timestamp`], a duration since an epoch of the caller's choice; `Clock` makes it of
-//! `std::time::Instant`. The timeout of the handshake starts with [`new`](AgentReactor::new).
+//! **Time** is a [`Timestamp`], a duration since an epoch of the caller's choice; `Clock` (feature `std`) converts
+//! `std::time::Instant` to it. The timeout of the handshake starts with [`new`](AgentReactor::new).
 //!
-//! **TLS** is the driver's. Create the reactor when the TLS handshake is complete, with
-//! [`Layers::Data`](link::Layers::Data), so that `shut` asks for `close_notify` before the FIN of the transport. A
-//! `close_notify` of the peer is the end of the input. `on_sent` counts bytes that TLS accepted; flushing them to the socket
-//! is up to the driver, also while `write` is not set. Bytes that TLS has decrypted and the driver has not read make the
-//! transport readable.
+//! **TLS** is the driver's. Create the reactor when the TLS handshake is complete,
+//! [with](AgentReactor::with_layers) [`Layers::Data`](link::Layers::Data), so that `shut` asks for `close_notify` before the
+//! FIN of the transport. A `close_notify` of the peer is the end of the input. `on_sent` counts bytes that TLS accepted;
+//! flushing them to the socket is up to the driver, also while `write` is not set. While TLS holds decrypted bytes, the
+//! transport counts as readable.
 //!
-//! Each event returns at most one action, and the reactor queues no events: the driver need not poll in a certain order,
-//! and there is no queue to limit. Decisions, such as `acknowledge`, `fail`, [`drain`](AgentReactor::drain) and
-//! [`disconnect`](AgentReactor::disconnect), return success or an error, never an action; their consequences appear in
-//! `interest`. Draining, orderly close and the release of idle memory need no further steps.
+//! Each event returns one action, and the reactor queues none. Decisions, such as `acknowledge`, `fail`,
+//! [`drain`](AgentReactor::drain) and [`disconnect`](AgentReactor::disconnect), return success or an error, never an action;
+//! their consequences appear in `interest`. Draining, orderly close and the release of idle memory need no further steps.
 //!
 //! # Modules
 //!
@@ -106,10 +108,10 @@
 //! - `testing` (feature `testing`): an engine and an agent connected in virtual time. For tests of handlers and of agents.
 //! - [`haproxy`]: HAProxy's behavior around an engine: the events of a stream, variables, timeouts, log lines. For tests
 //!   and tools that need HAProxy's reaction to an answer.
+//! - [`hub`]: routing of answers over other connections of the same engine (`async`). For servers with many connections.
 //! - [`agent`], [`engine`]: the two reactors with their configuration, actions and errors. `agent` is the side that
 //!   answers; `engine` is HAProxy's side, and [`engine::pool`] a pool of its connections, for load generators, health
 //!   checks and proxies.
-//! - [`hub`]: routing of answers over other connections of the same engine (`async`). For servers with many connections.
 //! - [`accept`]: everything before the first SPOP frame: source rules, the PROXY header, probes of monitors, TLS. For servers.
 //! - [`link`]: the interface of both reactors to their drivers: interest, timers, phases, close reasons, violations.
 //! - [`notation`]: a text form of frames. For tests and logs.
@@ -126,12 +128,11 @@
 //!
 //! # Exhaustive types
 //!
-//! Types that may get more fields or variants are `non_exhaustive`: configurations, reports (actions, close reasons,
-//! timers, counts, phases, verdicts), and errors with those of their variants that have fields. The other types are
-//! exhaustive on purpose:
+//! Types that may get more fields or variants are `non_exhaustive`: configurations, errors, and reports (actions, close
+//! reasons, timers, counts, phases, verdicts). The other types are exhaustive on purpose:
 //!
 //! - types that the wire format fixes: values, frames and their parts, scopes, the two [`Side`](link::Side)s, PROXY versions;
-//! - types that a driver or server must handle completely: [`Interest`], its [`Layer`](link::Layer) and
+//! - types that a driver or server must handle completely: [`Step`], [`Interest`], its [`Layer`](link::Layer) and
 //!   [`Progress`](link::Progress), [`Notify`], [`hub::Route`];
 //! - decisions of an application that a server must carry out: [`agent::Reply`], [`agent::Watch`], [`agent::Unknown`], and the
 //!   fields of [`frame::Unusable`], which a [`frame::FromValue`] returns.

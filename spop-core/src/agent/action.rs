@@ -13,7 +13,7 @@ use crate::{
 /// The result of an input: what the caller has to do next.
 ///
 /// It may borrow the input `'i`; it never borrows the reactor. Unless it [ends the input](Self::ends_input), repeat the call
-/// that returned it, with the rest of the input.
+/// that returned it, with the rest of the input; `on_bytes` need not be repeated with an empty rest.
 #[derive(Debug)]
 #[must_use = "an action that is not carried out leaves HAProxy waiting"]
 #[non_exhaustive]
@@ -34,20 +34,21 @@ pub enum Action<'i> {
     /// There is nothing more to do with this input, and nothing to send; [`interest`](super::AgentReactor::interest) says what
     /// is next.
     WantBytes {
-        /// At least this many further bytes complete the next frame. A hint for the next read: allocate nothing because of it.
+        /// The next frame needs at least this many further bytes. A hint for the next read: allocate nothing because of it.
         at_least: usize,
     },
     /// Backpressure: a limit is reached. The rest of the input stays unused until
     /// [`Interest::resume`](crate::Interest::resume) is set.
     Paused,
     /// The session is over. Its tickets are void, unless another connection of the engine can answer them (async, see
-    /// [`hub`](crate::hub)). Apply [`interest`](super::AgentReactor::interest) until it says `close`. Returned once.
+    /// [`hub`](crate::hub)). Discard the rest of the input, and apply [`interest`](super::AgentReactor::interest) until it
+    /// says `close`. Returned once.
     Close(Closed),
 }
 
 impl Action<'_> {
     /// Whether this is one of the four actions after which there is nothing more to do with the input: `SendFrames`,
-    /// `WantBytes`, `Paused` and `Close`. After any other, repeat the call with the rest of the input.
+    /// `WantBytes`, `Paused` and `Close`.
     pub const fn ends_input(&self) -> bool {
         matches!(self, Self::SendFrames | Self::WantBytes { .. } | Self::Paused | Self::Close(_))
     }
@@ -78,8 +79,8 @@ impl Session {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
 
-    /// Whether HAProxy fails long requests because of this side's frame size: the peer announced a larger one and does not send
-    /// fragments. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy disconnects with status 10. The
+    /// Whether HAProxy fails long requests because of this side's frame size: the peer announced a larger one, and sends no
+    /// fragments or this side accepts none. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy disconnects with status 10. The
     /// agent never sees the request.
     pub fn loses_long_requests(&self) -> bool {
         let fragments =

@@ -24,7 +24,7 @@ use crate::{
 /// The state machine of one agent connection.
 ///
 /// Inputs are events of the transport and the clock (the methods named `on_…`) and decisions of the application (such as
-/// [`acknowledge`](Self::acknowledge)). Outputs are at most one [`Action`] per event, the [bytes to send](Self::outgoing),
+/// [`acknowledge`](Self::acknowledge)). Outputs are one [`Action`] per event, the [bytes to send](Self::outgoing),
 /// the [interest](Self::interest) and the next [deadline](Self::deadline). The [crate's front page](crate#the-loop)
 /// describes the loop that drives it.
 ///
@@ -116,8 +116,8 @@ impl AgentReactor {
         self.lame_duck = lame_duck;
     }
 
-    /// Bytes were received. `input` is the unused rest of earlier input followed by the bytes read since. The reactor does
-    /// not keep the slice: it copies fragments, and nothing else.
+    /// Bytes were received. `input` is the unused rest of earlier input followed by the bytes read since. The reactor copies
+    /// what it keeps, such as fragments.
     ///
     /// Call it again with the rest after [`Step::consumed`] until the rest is empty or it returns
     /// [`SendFrames`](Action::SendFrames), [`WantBytes`](Action::WantBytes), [`Paused`](Action::Paused) or
@@ -224,7 +224,7 @@ impl AgentReactor {
 
     /// A read would block: all bytes received so far were passed on. If a drain is due, this queues the DISCONNECT.
     ///
-    /// Needed only after [`Interest::read_now`](crate::Interest::read_now), and harmless at any time.
+    /// Needed only after [`Interest::read_now`](crate::Interest::read_now), and harmless after any other read that would block.
     pub fn on_read_blocked(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         self.advance_drain();
@@ -253,8 +253,8 @@ impl AgentReactor {
     }
 
     /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its
-    /// write side is shut, [`Progress::Started`] if the shutdown has begun and is to be tried again, [`Progress::Requested`]
-    /// if it could not begin.
+    /// write side is shut, or cannot be; [`Progress::Started`] if the shutdown is to be tried again, which need not be
+    /// reported.
     ///
     /// # Errors
     /// [`Misuse::ShutNotRequested`] if `shut` was never set. The reactor is unchanged.
@@ -264,7 +264,7 @@ impl AgentReactor {
         Ok(self.at_rest(1))
     }
 
-    /// The transport failed in either direction. Nothing more is read or sent. Returns `Close` if the session was not over.
+    /// The transport failed in either direction. Nothing more is read or sent. Returns `Close`, unless it was returned before.
     pub fn on_transport_error(&mut self, now: Timestamp) -> Action<'static> {
         self.tick(now);
         if !self.link.is_closing() {

@@ -33,7 +33,7 @@ pub enum EngineAction<'i> {
     SendFrames,
     /// The input needs no more calls, and there is nothing to write.
     WantBytes {
-        /// The least number of further bytes that complete the next frame.
+        /// The next frame needs at least this many further bytes.
         at_least: usize,
     },
     /// The session has ended, and with it every unanswered request. Apply [`interest`](super::EngineReactor::interest)
@@ -43,7 +43,7 @@ pub enum EngineAction<'i> {
 
 impl EngineAction<'_> {
     /// Whether this is one of the three actions after which there is nothing more to do with the input: `SendFrames`,
-    /// `WantBytes` and `Close`. After any other, repeat the call with the rest of the input.
+    /// `WantBytes` and `Close`.
     pub const fn ends_input(&self) -> bool {
         matches!(self, Self::SendFrames | Self::WantBytes { .. } | Self::Close(_))
     }

@@ -43,17 +43,16 @@ impl Stage {
 }
 
 /// The progress of a stage of closing, reported to `on_write_shut`.
-///
-/// The values are two bits, as in HAProxy's connection flags: the high bit means requested, the low bit begun or done.
+// The values are two bits, as in HAProxy's connection flags: the high bit means requested, the low bit begun or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
-    /// Not requested.
+    /// Not requested. As a report: as `Requested`.
     NotRequested = 0b00,
     /// Requested, and not begun. As a report: the attempt could not begin.
     Requested = 0b10,
     /// Begun, and to be tried again.
     Started = 0b11,
-    /// Done.
+    /// Done, or not possible.
     Done = 0b01,
 }
 

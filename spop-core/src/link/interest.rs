@@ -26,8 +26,8 @@ pub struct Interest {
     pub read_now: bool,
     /// Write the bytes that [`outgoing`](crate::AgentReactor::outgoing) returns.
     pub write: bool,
-    /// Call `on_bytes` now with the unused rest of the input, even if it is empty: backpressure has ended, or a decision
-    /// has led to an action, such as `Close`. In the second case no other field is set.
+    /// Call `on_bytes` now, before any read, with the unused rest of the input, even if it is empty: backpressure has ended,
+    /// or a decision has ended the session and `on_bytes` returns `Close`. In the second case no other field is set.
     pub resume: bool,
     /// Shut the write side of this layer, and report it to `on_write_shut`.
     pub shut: Option<Layer>,
