@@ -52,7 +52,8 @@ impl AgentReactor {
     /// Queues a part of an answer, and returns the ticket for the next part. [`acknowledge`](Self::acknowledge) takes the
     /// last part.
     ///
-    /// The peer must accept fragments. Even with async, the whole answer then takes this connection.
+    /// The peer must accept fragments. Even with async, the whole answer then takes this connection. If the NOTIFY was
+    /// cancelled, nothing is queued.
     ///
     /// # Errors
     /// [`AckError::WrongConnection`] if the ticket is another connection's, [`AckError::NoFragmentation`] if the peer
@@ -87,7 +88,7 @@ impl AgentReactor {
     /// treats as an answer without actions.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
+    /// [`AckError::WrongConnection`] or [`AckError::Closing`], only for a ticket of another connection.
     pub fn abort_answer(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.check_owner(ticket)?;
@@ -102,7 +103,7 @@ impl AgentReactor {
     /// An answer sent in part is aborted instead.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] or [`AckError::Closing`] with the ticket.
+    /// [`AckError::WrongConnection`] or [`AckError::Closing`], only for a ticket of another connection.
     pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.check_owner(ticket)?;

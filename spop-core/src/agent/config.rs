@@ -35,7 +35,8 @@ pub struct AgentConfig {
     /// HAProxy 3.1 and later never send fragments: a request that exceeds the session's frame size fails there with error
     /// 259, and the agent never sees it.
     pub max_frame_size: u32,
-    /// The capabilities of this side (section 3.2.1). Default fragmentation and pipelining.
+    /// The capabilities of this side (section 3.2.1). Default fragmentation and pipelining. Async is for servers that route
+    /// answers with a [`Hub`](crate::hub::Hub).
     ///
     /// HAProxy 2.6 and 3.0 need fragmentation for requests that exceed the frame size; without it, each such request makes them
     /// reconnect.
@@ -110,7 +111,8 @@ impl AgentConfig {
     ///
     /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
     /// - a limit or `max_waiting_frames` of 0, or `limits.max_payload` above `limits.max_payload_bytes`;
-    /// - a duration of zero, other than `timeouts.drain`, `drain_after_refusal` and those of [`DrainTiming`];
+    /// - a duration of zero, other than `timeouts.drain`, `timeouts.memory`, `drain_after_refusal` and those of
+    ///   [`DrainTiming`];
     /// - `max_age` with a `timeouts.drain` of zero, with which `max_age` has no effect;
     /// - an `on_failure` whose answer does not fit `max_frame_size`, or whose message exceeds 180 bytes.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
@@ -135,10 +137,10 @@ impl Default for Checked<AgentConfig> {
 
 /// The peers to which pipelining is announced.
 ///
-/// HAProxy 3.1 and later announce pipelining without async. With pipelining, unread answers that fill their receive buffer
-/// (`tune.bufsize`) stall the connection for good, and they keep using a connection whose requests they have abandoned. Without
-/// it, at most one answer is unread, and a new NOTIFY means that the previous one was abandoned; HAProxy then opens one
-/// connection per concurrent request, up to `maxconn` of the server line.
+/// HAProxy 3.1 and later announce pipelining without async. With pipelining, answers that fill HAProxy's receive buffer
+/// (`tune.bufsize`) stall the connection for good, and HAProxy continues to use a connection whose requests it has abandoned.
+/// Without pipelining, at most one answer is unread, and a new NOTIFY means that the previous one was abandoned; HAProxy then
+/// opens one connection per concurrent request, up to `maxconn` of the server line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PipeliningPolicy {

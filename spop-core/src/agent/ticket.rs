@@ -23,8 +23,8 @@ pub struct TicketId(pub(super) u64);
 /// It cannot be cloned, and answering consumes it: a NOTIFY cannot be answered twice. It is valid for the connection that
 /// received the NOTIFY (with async, for every connection of the same engine) until the NOTIFY is cancelled.
 ///
-/// If a ticket is dropped unanswered, HAProxy waits until [`Timeouts::message`](crate::config::Timeouts::message) has
-/// passed. Debug builds count such tickets: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
+/// If a ticket is dropped unanswered, HAProxy waits for its own timeout, and the NOTIFY stays in flight until
+/// [`Timeouts::message`](crate::config::Timeouts::message) has passed. Debug builds count such tickets: [`dropped_tickets`](super::AgentReactor::dropped_tickets).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "HAProxy waits for an answer: `acknowledge` it, or `fail` it"]
 pub struct Ticket {
@@ -107,7 +107,7 @@ pub enum AckError {
         /// The connection that was to send the answer.
         connection: ConnectionId,
     },
-    /// The connection is closing, and the NOTIFY was received by another. Use a third connection of the engine.
+    /// The connection is closing, and the NOTIFY was received by another. Use another connection of the engine.
     #[error("the answer to {ticket} was given to a connection that is closing")]
     #[non_exhaustive]
     Closing {

@@ -87,18 +87,18 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// From the last frame of a connection to the release of unused memory ([`Timer::Memory`](crate::Timer::Memory)).
     /// Default 1 s, so that a busy connection does not reallocate it for each request. The first two sends of a connection,
-    /// and after each release, free memory at once.
+    /// and the first two after each release, free memory at once. `None` keeps it.
     pub memory: Option<Duration>,
     /// While bytes are queued and the transport accepts none. Default 30 s.
     pub write: Option<Duration>,
     /// From a NOTIFY to its answer. Default 30 s, well above HAProxy's `timeout processing`: it limits how long a handler
     /// that never answers occupies its connection.
     pub message: Option<Duration>,
-    /// From [`drain`](crate::AgentReactor::drain) to a DISCONNECT even if answers are outstanding; zero disconnects at
-    /// once. Default 10 s.
+    /// The longest time from [`drain`](crate::AgentReactor::drain) to the DISCONNECT, which is then sent even if answers are
+    /// outstanding; zero disconnects at once. Default 10 s.
     pub drain: Duration,
-    /// For each stage of closing, while it makes no progress. The flush of queued bytes takes at most ten times as long in
-    /// total. Default 1 s.
+    /// For each stage of closing while it makes no progress: the flush of queued bytes, the wait for the peer's close, and the
+    /// shutdown of each layer. The flush takes at most ten times as long in total. Default 1 s.
     pub linger: Duration,
 }
 

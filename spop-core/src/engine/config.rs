@@ -180,7 +180,7 @@ impl EngineConfig {
     /// - `max_frame_size` below 256, or above `limits.max_payload_bytes`;
     /// - a limit, `max_waiting_frames` or `profile.stalls_at` of 0, or `limits.max_payload` above
     ///   `limits.max_payload_bytes`;
-    /// - a timeout of zero, other than `timeouts.drain`;
+    /// - a timeout of zero, other than `timeouts.drain` and `timeouts.memory`;
     /// - an `engine_id` that is empty, or does not fit the HELLO.
     pub fn checked(self) -> Result<Checked<Self>, ConfigError> {
         self.check()?;
