@@ -22,9 +22,9 @@ use crate::{
 #[must_use = "this is what the connection waits for"]
 #[non_exhaustive]
 pub enum Accept {
-    /// Read, and call [`Acceptor::on_bytes`]. Fewer than `at_least` bytes more decide nothing.
+    /// Read, and call [`Acceptor::on_bytes`]. The current handler needs at least `at_least` further bytes.
     WantBytes {
-        /// How many bytes are missing behind the rest of the input.
+        /// The number of bytes, those of the rest of the input not counted.
         at_least: usize,
     },
     /// Start TLS. The rest of the input belongs to it. Then call [`Acceptor::on_tls_done`].
@@ -48,7 +48,7 @@ pub enum Accept {
 #[non_exhaustive]
 pub enum Closing {
     /// It was a monitor's probe and was answered, or closed without an answer as the [`Monitor`](super::Monitor) is configured
-    /// to do in lame duck.
+    /// to do in lame-duck mode.
     Answered,
     /// The peer connected and closed without sending a byte, as a TCP check does.
     Silent,
@@ -74,7 +74,7 @@ pub struct Acceptor {
     deadline: Timestamp,
     /// The end of the input was reported.
     eof: bool,
-    /// The server is in lame duck.
+    /// The server is in lame-duck mode.
     lame_duck: bool,
 }
 
@@ -107,7 +107,7 @@ impl Acceptor {
         }
     }
 
-    /// Whether the server is in lame duck, the first stage of a shutdown. Default: false. A probe that is recognized while it is
+    /// Whether the server is in lame-duck mode, the first stage of a shutdown. Default: false. A probe that is recognized in it
     /// gets the response of [`Monitor::lame_duck`](super::Monitor::lame_duck). Nothing else changes. Call it before
     /// [`on_bytes`](Self::on_bytes), for new and for pending connections.
     pub const fn set_lame_duck(&mut self, lame_duck: bool) {

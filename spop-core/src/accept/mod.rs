@@ -12,11 +12,12 @@
 //!
 //! # The run loop
 //!
-//! 1. When a connection is accepted, make an [`Acceptor`] and, if the server is in lame duck, call
+//! 1. When a connection is accepted, make an [`Acceptor`] and, if the server is in lame-duck mode, call
 //!    [`set_lame_duck`](Acceptor::set_lame_duck). Then call [`on_bytes`](Acceptor::on_bytes) with no bytes.
 //! 2. Carry out the [`Accept`]. An input that takes bytes returns it in a [`Step`](crate::Step): drop the bytes that were
 //!    used, and keep the rest as the beginning of the next input.
-//!    * `WantBytes`: read, then call `on_bytes`, or [`on_input_eof`](Acceptor::on_input_eof) at the end of the input.
+//!    * `WantBytes`: read, then call `on_bytes`, or [`on_input_eof`](Acceptor::on_input_eof) at the end of the input. The
+//!      buffer must be able to hold the longest PROXY header and the longest request of a monitor.
 //!    * `StartTls`: give the rest of the input and the socket to TLS. When the handshake is done, call
 //!      [`on_tls_done`](Acceptor::on_tls_done), then `on_bytes` with the decrypted bytes or none. If TLS fails, close the
 //!      connection: TLS has sent its alert.
@@ -25,6 +26,7 @@
 //!    * `Refuse`, `Close`: close the connection. The value says why.
 //!    * `Ready`: the session begins. The rest of the input is the beginning of the session's input. If the end of the input
 //!      has come already, report it to the session as well.
+//!    * `Paused`: nothing.
 //! 3. Call [`on_timeout`](Acceptor::on_timeout) when the [`deadline`](Acceptor::deadline) has come.
 //!
 //! ```

@@ -14,18 +14,19 @@ use super::Response;
 /// let line = Monitor::new("ping\n", "pong\n");
 /// ```
 ///
-/// # The lame duck stage of a shutdown
-/// While the server is in lame duck, a probe gets the response of [`lame_duck`](Self::lame_duck). Without one, the connection
-/// is closed without an answer. That fails an HTTP check and a `tcp-check` with an `expect` rule. It does not fail a check that
-/// only connects, and it changes nothing for HAProxy's `agent-check`.
+/// # Lame-duck mode
+/// While the server is in lame-duck mode, the first stage of a shutdown, a probe gets the response of
+/// [`lame_duck`](Self::lame_duck). Without one, the connection is closed without an answer. That fails an HTTP check and a
+/// `tcp-check` with an `expect` rule. It does not fail a check that only connects, and it changes nothing for HAProxy's
+/// `agent-check`.
 ///
 /// # HAProxy's `agent-check`
 /// HAProxy connects to a separate port (`agent-port`) and reads one line, after sending the text of `agent-send` if there is
 /// one. [`Monitor::for_all`] serves it on a separate listener. The keywords of the line (`up`, `down`, `ready`,
 /// `drain`, `maint`, `50%`, `maxconn:30`) change the server in HAProxy, and what they do not mention stays as it is: an agent that
-/// answered `drain` or `down` must answer `ready` or `up` later. A missing answer changes nothing, so the lame duck stage needs a
-/// response here. The line ends with `\n`. Give HAProxy an `agent-inter` of a second or more, or an `agent-send`: it
-/// acknowledges a connection on which it sends nothing late, and with 200 ms its check times out.
+/// answered `drain` or `down` must answer `ready` or `up` later. A missing answer changes nothing, so lame-duck mode needs a
+/// response here. The line ends with `\n`. Give HAProxy an `agent-inter` of a second or more, or an `agent-send`: without
+/// `agent-send`, the ACK of its TCP handshake is delayed, and with an `agent-inter` of 200 ms the check times out.
 ///
 /// ```
 /// use spop_core::accept::{AcceptConfig, Monitor, SharedResponse};
@@ -76,7 +77,7 @@ impl Monitor {
         Self { request: Request::All, response: response.into(), lame_duck: None }
     }
 
-    /// Sets the response while the server is in lame duck.
+    /// Sets the response while the server is in lame-duck mode.
     #[must_use]
     pub fn lame_duck(mut self, response: impl Into<Response>) -> Self {
         self.lame_duck = Some(response.into());

@@ -28,8 +28,8 @@ pub(super) const NOTIFY_HEADER: usize = 32;
 /// It has the contract of the [agent's reactor](crate::AgentReactor). Methods that begin with `on_` are inputs and return an
 /// [`EngineAction`]; [`interest`](Self::interest), [`outgoing`](Self::outgoing) and [`deadline`](Self::deadline) describe
 /// the state; the other mutating methods are decisions. Every request that [`notify`](Self::notify) accepts ends exactly
-/// once: in [`Answered`](EngineAction::Answered), in [`Failed`](EngineAction::Failed), or among the
-/// [`unanswered`](Ended::unanswered) of [`Close`](EngineAction::Close).
+/// once: in [`Answered`](EngineAction::Answered), in [`Failed`](EngineAction::Failed), in the answer that
+/// [`claim`](Self::claim) returns, or among the [`unanswered`](Ended::unanswered) of [`Close`](EngineAction::Close).
 ///
 /// ```text
 ///   Greeted ──AGENT-HELLO──▶ Established ──AGENT-DISCONNECT──────────────────────────────▶ Closing

@@ -163,7 +163,7 @@ impl Actions {
         })
     }
 
-    /// The variables that HAProxy silently drops with any prefix, in order. An answer without any costs one test of a flag:
+    /// The variables that HAProxy silently drops with any prefix, in order. Without any, the call costs one test of a flag:
     /// names are checked when they are added, and literal ones at compile time.
     ///
     /// ```

@@ -55,13 +55,13 @@ struct Event {
     encoded: Option<Timestamp>,
 }
 
-/// Why an event is skipped. The stream continues without it.
+/// Why no request is sent for an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkippedEvent {
-    /// An earlier event failed, and `option continue-on-error` is not set.
+    /// An earlier event failed, and `option continue-on-error` is not set. The stream continues without this one.
     Disabled,
-    /// Another event of this stream has not ended. Retry when it has.
+    /// Another event of this stream has not ended. Begin this one again when it has.
     Busy,
 }
 

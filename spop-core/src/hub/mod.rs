@@ -6,9 +6,11 @@
 //!
 //! The caller does the following:
 //!
-//! 1. When a session is established, [`join`](Hub::join) its connection; when it is over, [`leave`](Hub::leave).
+//! 1. When a session is established, [`join`](Hub::join) its connection; when it is over, [`leave`](Hub::leave). If siblings
+//!    can still answer its NOTIFYs, call [`expire`](Hub::expire) when the message timeout has passed.
 //! 2. For each NOTIFY, [`hold`](Hub::hold) its ticket. That may supersede a NOTIFY with the same identifiers on another
-//!    connection: HAProxy would take the older answer for an answer to the newer NOTIFY.
+//!    connection: HAProxy would take the older answer for an answer to the newer NOTIFY. Stop its handler, and
+//!    [`release`](AgentReactor::release) it there.
 //! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it.
 //! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another
 //!    one of the engine (a sibling) if home is gone or has a larger send backlog.
@@ -133,9 +135,9 @@ impl Hub {
         true
     }
 
-    /// The message timeout expired for the NOTIFYs of a connection that has left, whose reactor runs no timers any more.
-    /// Returns new tickets to fail them with, over the connection that [`route_again`](Self::route_again) chooses; the
-    /// tickets that handlers hold are void from now on.
+    /// Removes the NOTIFYs of a connection that has left, because the message timeout has passed: its reactor, which had the
+    /// timer, is gone. Returns new tickets: [fail](AgentReactor::fail) each on the connection that
+    /// [`route_again`](Self::route_again) chooses. The tickets that handlers hold are void from now on.
     pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for (id, engine) in &mut self.engines {

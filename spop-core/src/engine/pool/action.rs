@@ -165,7 +165,8 @@ pub enum PoolAction {
         /// The time in the queue, if it was sent, and the sum since [`ask`](super::Pool::ask).
         times: Times,
     },
-    /// The [`interest`](super::Pool::interest) of this connection has changed: write, shut or close it.
+    /// The [`interest`](super::Pool::interest) of this connection has changed: write, shut or close it. A connection that
+    /// could not be opened is closed too.
     Drive(ConnectionId),
     /// A connection to an agent ended before it answered a request: no other is opened before the failure's `retry_at`.
     /// Log it at a bounded rate.

@@ -30,9 +30,10 @@ use rate::Rate;
 
 /// The connections of one engine to its agents, and the queue of requests.
 ///
-/// It owns the [reactors](EngineReactor) of its connections and has the same inputs, with the number of the connection. One
-/// input may end many requests, so actions are queued: after each input, call [`next_action`](Self::next_action) until it
-/// returns `None`.
+/// It owns the [reactors](EngineReactor) of its connections and has the same inputs, with the number of the connection. From
+/// [`on_open`](Self::on_open) on, the driver applies the [`interest`](Self::interest) of each connection as that of a reactor;
+/// when it has closed one, it calls [`on_closed`](Self::on_closed). One input may end many requests, so actions are queued:
+/// after each input or decision, call [`next_action`](Self::next_action) until it returns `None`.
 ///
 /// A request is queued until a connection accepts it, and fails with
 /// [`EngineError::Timeout`](crate::engine::EngineError::Timeout) when its processing timeout ends. A request is sent once: the
