@@ -1,5 +1,6 @@
 //! Actions of the agent's reactor, and the data they carry.
 
+use alloc::sync::Arc;
 use core::{fmt, time::Duration};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Action<'i> {
     /// The handshake is complete.
-    Established(Session),
+    Established(Arc<Session>),
     /// A NOTIFY arrived: run its messages and answer with the ticket, now or later.
     RunMessages(Notify<'i>),
     /// A fragment of this NOTIFY arrived, and it is not the last; [`arriving`](super::AgentReactor::arriving) returns what

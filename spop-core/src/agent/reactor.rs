@@ -44,7 +44,7 @@ pub struct AgentReactor {
     pub(super) config: Arc<Checked<AgentConfig>>,
     pub(super) link: Link,
     pub(super) flight: Flight,
-    pub(super) session: Option<Box<Session>>,
+    pub(super) session: Option<Arc<Session>>,
     /// With async: the engine-id. Answers may take any connection that has it.
     pub(super) shared_engine: Option<Arc<Bytes>>,
     /// A payload was refused before its last fragment arrived, and no NOTIFY has begun since.

@@ -1,6 +1,6 @@
 //! Processing of received frames.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 
@@ -80,7 +80,8 @@ impl AgentReactor {
             }
         }
         self.shared_engine = session.shared_engine().cloned().map(Arc::new);
-        self.session = Some(Box::new(session.clone()));
+        let session = Arc::new(session);
+        self.session = Some(Arc::clone(&session));
         Ok(Action::Established(session))
     }
 

@@ -15,6 +15,9 @@ pub enum Reply {
     Ack(Actions),
     /// The reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. The server logs this reason.
     Fail(String),
+    /// No answer: the peer receives an ACK with ABORT, which HAProxy treats as an answer without actions. An answer that was
+    /// sent in part is aborted.
+    Abort,
     /// A DISCONNECT. The other requests in flight on the connection are lost.
     Disconnect {
         /// The status code. HAProxy reports it plus 256.

@@ -35,6 +35,7 @@ impl<T: Into<crate::agent::Reply>> From<T> for Decision {
         match reply.into() {
             crate::agent::Reply::Ack(actions) => Self::Now(actions),
             crate::agent::Reply::Fail(_) => Self::Fail,
+            crate::agent::Reply::Abort => Self::Abort,
             crate::agent::Reply::Disconnect { status, .. } => Self::Disconnect(status),
         }
     }

@@ -344,7 +344,7 @@ impl Driver {
                 if let Some(id) = &session.engine_id {
                     let _ = write!(line, " engine-id={}", id.escape_ascii());
                 }
-                assert_eq!(self.reactor.session(), Some(&session));
+                assert_eq!(self.reactor.session(), Some(&*session));
                 (line, true)
             }
             Action::RunMessages(notify) => {

@@ -1,0 +1,363 @@
+//! What the connections of a server share.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use spop_core::{AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked};
+use tracing::{debug, warn};
+
+use crate::{
+    Conn, ConnectionInfo, Connection, Counters, Entrance, InFlight, LogLimit, Metrics, NameWarnings, Place, Seat,
+    ServerConfig, Sources, Stage, Stats, Unfinished, engines::Engines, remote::Remote, stage::AtomicStage,
+};
+
+/// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
+///
+/// An adapter makes one, and a [`Conn`] for each connection that a listener accepts. It opens no socket and starts no thread;
+/// its clock converts times, and is read only where a status page asks.
+pub struct Agent {
+    pub(crate) config: Arc<Checked<AgentConfig>>,
+    max_connections: usize,
+    lame_duck: Duration,
+    pub(crate) clock: Clock,
+    sources: Sources,
+    pub(crate) in_flight: InFlight,
+    pub(crate) unfinished: Unfinished,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: Metrics,
+    pub(crate) logs: Logs,
+    pub(crate) names: NameWarnings,
+    pub(crate) engines: Arc<Engines>,
+    stage: AtomicStage,
+    /// When the lame duck stage ends.
+    drain_at: Mutex<Option<Timestamp>>,
+    /// The service manager knows of the shutdown.
+    told: AtomicBool,
+    next: AtomicU64,
+    /// Accessed when a connection begins or ends, and when the stage changes; never for a request.
+    connections: Mutex<HashMap<ConnectionId, Entry>>,
+    subscribers: Mutex<HashMap<u64, Waker>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    remote: Arc<Remote>,
+    /// With a session.
+    connection: Weak<Connection>,
+}
+
+/// The limits of log events, one for each kind, so that none can hide another. For all threads of a server together.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    /// Handlers that failed.
+    pub(crate) handler: Limit,
+    /// Answers that came too late.
+    pub(crate) late: Limit,
+    /// Sessions whose terms lose requests.
+    pub(crate) session: Limit,
+    /// Connections that ended with a fault.
+    pub(crate) closed: Limit,
+    /// Connections that were refused, or could not be accepted.
+    pub(crate) accept: Limit,
+    /// Clients of another protocol: a scanner or a health check on the wrong port would hide the connections of `closed`.
+    pub(crate) foreign: Limit,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            handler: Limit::default(),
+            late: Limit::default(),
+            session: Limit::default(),
+            closed: Limit::default(),
+            accept: Limit::default(),
+            foreign: Limit(Mutex::new(LogLimit::one_a_minute())),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Limit(Mutex<LogLimit>);
+
+impl Limit {
+    /// Whether an event may be logged; if so, how many were suppressed since the last.
+    pub(crate) fn pass(&self, now: Timestamp) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pass(now)
+    }
+}
+
+/// What a connection occupies under the limits of the server, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    #[allow(dead_code)] // Held for its drop.
+    seat: Seat,
+    #[allow(dead_code)] // Held for its drop.
+    place: Place,
+}
+
+impl Agent {
+    /// The shared state of a server that has no connection yet. Timestamps are those of `clock`.
+    ///
+    /// # Errors
+    /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
+    /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
+    pub fn new(config: impl Into<ServerConfig>, clock: Clock) -> io::Result<Arc<Self>> {
+        let config = config.into();
+        let mut sources = Sources::default();
+        if let Some(max) = config.max_connections_per_source {
+            sources.limit(max);
+        }
+        let in_flight = InFlight::default();
+        if let Some(max) = config.max_in_flight {
+            in_flight.limit(max);
+        }
+        let unfinished = Unfinished::default();
+        unfinished.limit(config.max_unfinished_bytes);
+        Ok(Arc::new(Self {
+            config: Arc::new(config.agent.checked()?),
+            max_connections: config.max_connections,
+            lame_duck: config.lame_duck,
+            clock,
+            sources,
+            in_flight,
+            unfinished,
+            counters: Arc::default(),
+            metrics: Metrics::new(),
+            logs: Logs::default(),
+            names: NameWarnings::default(),
+            engines: Arc::default(),
+            stage: AtomicStage::default(),
+            drain_at: Mutex::default(),
+            told: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            connections: Mutex::default(),
+            subscribers: Mutex::default(),
+        }))
+    }
+
+    /// The configuration of the sessions.
+    pub fn config(&self) -> &AgentConfig {
+        &self.config
+    }
+
+    /// The clock of its timestamps.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Ends the server from outside, and returns its counters.
+    pub fn handle(self: &Arc<Self>) -> ServerHandle {
+        ServerHandle { agent: Arc::clone(self) }
+    }
+
+    /// A connection that a listener has accepted. `None` if it exceeds a limit: it was counted and logged, and is to be closed.
+    pub fn accept(
+        self: &Arc<Self>,
+        now: Timestamp,
+        peer: Peer,
+        entrance: Option<&Arc<Entrance>>,
+    ) -> Option<Conn> {
+        let Some(seat) = self.counters.seat(self.max_connections) else {
+            self.refuse(now, &format_args!("{peer}: too many connections"));
+            return None;
+        };
+        let Some(place) = self.sources.enter(&peer) else {
+            self.refuse(now, &format_args!("{peer}: too many connections from its address"));
+            return None;
+        };
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        Some(Conn::new(self, now, peer, entrance, Some(Admission { seat, place })))
+    }
+
+    /// A connection that came in another way. It ends with the server, but is in no limit and no count.
+    pub fn connection(self: &Arc<Self>, now: Timestamp, peer: Peer) -> Conn {
+        Conn::new(self, now, peer, None, None)
+    }
+
+    #[cold]
+    fn refuse(&self, now: Timestamp, error: &dyn fmt::Display) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.metrics.refused(1);
+        self.log_not_accepted(now, "connection_refused", error);
+    }
+
+    /// An accept has failed, for want of file descriptors for instance.
+    #[cold]
+    pub fn accept_failed(&self, now: Timestamp, error: &io::Error) {
+        self.counters.failed_accepts.fetch_add(1, Ordering::Relaxed);
+        self.log_not_accepted(now, "accept_failed", error);
+    }
+
+    #[cold]
+    pub(crate) fn log_not_accepted(&self, now: Timestamp, what: &'static str, error: &dyn fmt::Display) {
+        if let Some(suppressed) = self.logs.accept.pass(now) {
+            warn!(name: "not_accepted", what, %error, suppressed, "not accepted");
+        } else {
+            debug!(name: "not_accepted", what, %error, "not accepted");
+        }
+    }
+
+    // ---- shutdown ----
+
+    /// The server listens, on so many listeners: tells the service manager.
+    pub fn ready(&self, listeners: usize) {
+        log_service_manager(crate::tell_ready(listeners));
+    }
+
+    /// The stage of the shutdown. Adapters call it when they are woken, or when [`shutdown_deadline`](Self::shutdown_deadline)
+    /// has come: the lame duck stage ends by it.
+    pub fn poll_shutdown(&self, now: Timestamp) -> Stage {
+        let stage = self.stage.get();
+        if stage > Stage::Serve && !self.told.swap(true, Ordering::AcqRel) {
+            log_service_manager(crate::tell_stopping(self.counters.stats().open));
+        }
+        if stage == Stage::LameDuck {
+            let mut drain_at = self.drain_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if *drain_at.get_or_insert(now + self.lame_duck) <= now {
+                drop(drain_at);
+                self.advance(Stage::Drain);
+            }
+        }
+        self.stage.get()
+    }
+
+    /// When to call [`poll_shutdown`](Self::poll_shutdown) next.
+    pub fn shutdown_deadline(&self) -> Option<Timestamp> {
+        (self.stage() == Stage::LameDuck)
+            .then(|| *self.drain_at.lock().unwrap_or_else(PoisonError::into_inner))
+            .flatten()
+    }
+
+    #[inline]
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Advances the shutdown, and wakes all connections and subscribers.
+    fn advance(&self, stage: Stage) {
+        if self.stage.advance(stage) {
+            let remotes: Vec<_> = self.connections().values().map(|entry| Arc::clone(&entry.remote)).collect();
+            remotes.iter().for_each(|remote| remote.wake());
+            let wakers: Vec<_> = self.subscribers().values().cloned().collect();
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Has a task woken when the stage of the shutdown changes, as long as the subscription lives.
+    pub fn subscribe(self: &Arc<Self>, waker: &Waker) -> Subscription {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.subscribers().insert(key, waker.clone());
+        Subscription { agent: Arc::clone(self), key }
+    }
+
+    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- connections ----
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, Entry>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> Arc<Remote> {
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let remote = Arc::new(Remote::new(id, peer, now));
+        self.connections().insert(id, Entry { remote: Arc::clone(&remote), connection: Weak::new() });
+        remote
+    }
+
+    pub(crate) fn established(&self, connection: &Arc<Connection>) {
+        if let Some(entry) = self.connections().get_mut(&connection.id()) {
+            entry.connection = Arc::downgrade(connection);
+        }
+    }
+
+    pub(crate) fn deregister(&self, id: ConnectionId) {
+        self.connections().remove(&id);
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.counters.stats()
+    }
+
+    /// The open connections.
+    pub fn open_connections(&self, now: Timestamp) -> Vec<ConnectionInfo> {
+        let connections = self.connections();
+        let info = |entry: &Entry| {
+            let connection = entry.connection.upgrade();
+            entry.remote.info(now, connection.and_then(|connection| connection.session.engine_id.clone()))
+        };
+        connections.values().map(info).collect()
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("config", &self.config)
+            .field("max_connections", &self.max_connections)
+            .field("stage", &self.stage)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn log_service_manager(sent: io::Result<()>) {
+    if let Err(error) = sent {
+        warn!(name: "service_manager", %error, "the service manager was not told");
+    }
+}
+
+/// Has a task woken when the stage of a shutdown changes.
+#[derive(Debug)]
+pub struct Subscription {
+    agent: Arc<Agent>,
+    key: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.agent.subscribers().remove(&self.key);
+    }
+}
+
+/// Ends a server from outside, and returns its counters.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    agent: Arc<Agent>,
+}
+
+impl ServerHandle {
+    /// Ends the server gracefully. First health checks and monitors are refused, for
+    /// [`ServerConfig::lame_duck`]. Then the listeners close, and each connection is served until nothing is owed on it, for
+    /// [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. A second call ends the lame duck stage.
+    pub fn drain(&self) {
+        let lame_duck = !self.agent.lame_duck.is_zero() && self.agent.stage() == Stage::Serve;
+        self.agent.advance(if lame_duck { Stage::LameDuck } else { Stage::Drain });
+    }
+
+    /// Ends the server at once: queued answers are sent if that needs no waiting, and unanswered requests are lost.
+    pub fn stop(&self) {
+        self.agent.advance(Stage::Stop);
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.agent.stats()
+    }
+
+    /// The open connections, for a status page. Each shows what it was when it last came to rest.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.agent.open_connections(self.agent.clock.now())
+    }
+}

@@ -1,0 +1,167 @@
+//! Answers that take another connection of the same engine (the `async` capability). Only connections with async in effect
+//! are here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use spop_core::{
+    ConnectionId, Session, Ticket,
+    agent::TicketId,
+    frame::Ids,
+    hub::{Hub, Route},
+};
+
+use crate::{
+    Answer,
+    remote::{Message, Remote},
+};
+
+/// The engines of a server. The lock is held when a connection joins or leaves, never for a request.
+#[derive(Debug, Default)]
+pub(crate) struct Engines(Mutex<HashMap<Bytes, Arc<Engine>>>);
+
+/// The connections of an engine. Requests of one engine do not wait for those of another.
+#[derive(Debug, Default)]
+struct Engine(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    hub: Hub,
+    members: HashMap<ConnectionId, Arc<Remote>>,
+    /// Connections that have ended while their handlers continue.
+    orphans: HashMap<ConnectionId, Arc<Remote>>,
+}
+
+/// The membership of a connection in its engine.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    engines: Arc<Engines>,
+    engine: Arc<Engine>,
+    id: Bytes,
+    remote: Arc<Remote>,
+}
+
+/// What becomes of an answer.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    /// The connection itself sends it.
+    Here(Ticket, Answer),
+    /// A sibling sends it.
+    Sent,
+    /// It is not needed any more, or no connection can send it.
+    Dropped,
+}
+
+impl Engines {
+    /// Joins a connection to its engine; `None` if async is not in effect.
+    pub(crate) fn join(self: &Arc<Self>, remote: &Arc<Remote>, session: &Session) -> Option<Membership> {
+        let id = session.shared_engine()?.clone();
+        remote.set_backlog(Some(0));
+        let mut engines = self.lock();
+        let engine = Arc::clone(engines.entry(id.clone()).or_default());
+        let mut state = engine.lock();
+        state.hub.join(remote.id, session);
+        state.members.insert(remote.id, Arc::clone(remote));
+        drop((state, engines));
+        Some(Membership { engines: Arc::clone(self), engine, id, remote: Arc::clone(remote) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Engine>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Routes an answer for the connection `own`; `again` if it was routed before, to a connection that cannot send it.
+    fn route(&mut self, own: ConnectionId, ticket: Ticket, answer: Answer, mut again: bool) -> Routed {
+        let (mut ticket, mut answer) = (ticket, answer);
+        loop {
+            let Self { hub, members, .. } = self;
+            let backlog = |connection| members.get(&connection).and_then(|remote| remote.backlog());
+            let route = if again { hub.route_again(ticket, backlog) } else { hub.route(ticket, backlog) };
+            let (to, routed) = match route {
+                Route::Home(ticket) => (ticket.connection(), ticket),
+                Route::Sibling(sibling, ticket) => (sibling, ticket),
+                Route::Dropped(_) => return Routed::Dropped,
+            };
+            if to == own {
+                return Routed::Here(routed, answer);
+            }
+            let Some(remote) = members.get(&to) else { return Routed::Dropped };
+            match remote.send(Message::Send(routed, answer)) {
+                // It is about to leave.
+                Err(Message::Send(returned, unsent)) => {
+                    remote.set_backlog(None);
+                    (ticket, answer, again) = (returned, unsent, true);
+                }
+                _ => return Routed::Sent,
+            }
+        }
+    }
+}
+
+impl Membership {
+    /// Records an unanswered request. One with the same identifiers on another connection is superseded there.
+    pub(crate) fn hold(&self, ticket: &Ticket) {
+        let mut state = self.engine.lock();
+        if let Some((older, id)) = state.hub.hold(ticket)
+            && let Some(remote) = state.members.get(&older).or_else(|| state.orphans.get(&older))
+        {
+            // If it has ended, so have its requests.
+            let _ = remote.send(Message::Supersede(id));
+        }
+    }
+
+    /// A request of this connection was cancelled, or is answered here whatever the backlog.
+    pub(crate) fn cancel(&self, ids: Ids, ticket: TicketId) {
+        self.engine.lock().hub.cancel(self.remote.id, ids, ticket);
+    }
+
+    /// An answer is ready.
+    pub(crate) fn route(&self, ticket: Ticket, answer: Answer) -> Routed {
+        self.engine.lock().route(self.remote.id, ticket, answer, false)
+    }
+
+    /// This connection cannot send an answer that was routed to it.
+    pub(crate) fn route_again(&self, ticket: Ticket, answer: Answer) -> Routed {
+        self.remote.set_backlog(None);
+        self.engine.lock().route(self.remote.id, ticket, answer, true)
+    }
+
+    /// The session is over. True if a sibling can send its answers.
+    pub(crate) fn leave(&self) -> bool {
+        self.remote.set_backlog(None);
+        let mut engines = self.engines.lock();
+        let mut state = self.engine.lock();
+        if state.members.remove(&self.remote.id).is_none() {
+            return state.orphans.contains_key(&self.remote.id);
+        }
+        let siblings = state.hub.leave(self.remote.id);
+        if siblings {
+            state.orphans.insert(self.remote.id, Arc::clone(&self.remote));
+        } else {
+            for orphan in state.orphans.values() {
+                // One that has ended waits for no answers.
+                let _ = orphan.send(Message::Abandon);
+            }
+            engines.remove(&self.id);
+        }
+        siblings
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.leave();
+        self.engine.lock().orphans.remove(&self.remote.id);
+    }
+}

@@ -1,0 +1,124 @@
+//! What the application does with requests.
+
+use std::fmt;
+
+use spop_core::{
+    Actions,
+    agent::{Partial, Reply, Routes, TicketId, Watch},
+};
+
+use crate::{Answer, Cancelled, Request};
+
+/// Answers requests, now or later: what a [`Conn`](crate::Conn) calls.
+///
+/// A function or closure from [`Request`] to anything that is [`Into<Outcome>`] is a handler: `Actions`, a `Reply`, or a
+/// `Result` of them with any error that can be displayed.
+///
+/// ```
+/// use std::net::IpAddr;
+/// use spop_core::{Actions, Scope, frame::ArgError};
+/// use spop_server::Request;
+///
+/// fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
+///     let mut actions = Actions::new();
+///     if let Some(message) = request.message("get-ip-reputation") {
+///         let ip: IpAddr = message.arg("ip")?;
+///         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
+///     }
+///     Ok(actions)
+/// }
+/// # fn is_handler(_: impl spop_server::Handler) {}
+/// # is_handler(reputation);
+/// ```
+///
+/// [`Routes`] call a function for each message, by name.
+///
+/// A handler runs where its connection is driven: while it runs, the connection waits, and with an event loop all connections
+/// of the thread. What takes longer continues elsewhere, with [`Request::defer`].
+pub trait Handler {
+    /// Answers a request, or keeps it and answers later.
+    fn handle(&mut self, request: Request<'_>) -> Outcome;
+
+    /// Decides on a request of which a part has arrived, in fragments: whether to receive the rest. Called only with
+    /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments).
+    fn watch(&mut self, arriving: Partial<'_>) -> Watch {
+        let _ = arriving;
+        Watch::Continue
+    }
+
+    /// A request that was to be answered later needs no answer any more: stop the work.
+    fn cancel(&mut self, request: TicketId, why: Cancelled) {
+        let _ = (request, why);
+    }
+
+    /// The connection is idle: free memory that is kept for further requests.
+    fn release_memory(&mut self) {}
+}
+
+impl<F, R> Handler for F
+where
+    F: FnMut(Request<'_>) -> R,
+    R: Into<Outcome>,
+{
+    #[inline]
+    fn handle(&mut self, request: Request<'_>) -> Outcome {
+        self(request).into()
+    }
+}
+
+/// A handler that is chosen at run time.
+impl Handler for Box<dyn Handler + Send> {
+    fn handle(&mut self, request: Request<'_>) -> Outcome {
+        (**self).handle(request)
+    }
+
+    fn watch(&mut self, arriving: Partial<'_>) -> Watch {
+        (**self).watch(arriving)
+    }
+
+    fn cancel(&mut self, request: TicketId, why: Cancelled) {
+        (**self).cancel(request, why);
+    }
+
+    fn release_memory(&mut self) {
+        (**self).release_memory();
+    }
+}
+
+impl Handler for Routes {
+    fn handle(&mut self, request: Request<'_>) -> Outcome {
+        self.answer(request.messages()).into()
+    }
+}
+
+/// What a [`Handler`] did with a request.
+#[derive(Debug)]
+#[must_use = "the connection applies it"]
+pub enum Outcome {
+    /// It answered, or failed.
+    Now(Answer),
+    /// It keeps the request, and the answer follows: [`Request::defer`] returns this.
+    Later,
+}
+
+impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Outcome {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(outcome) => outcome.into(),
+            Err(error) => Self::Now(Ok(Reply::Fail(error.to_string()))),
+        }
+    }
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Now(Ok(reply))
+    }
+}
+
+impl From<Actions> for Outcome {
+    #[inline]
+    fn from(actions: Actions) -> Self {
+        Self::Now(Ok(Reply::Ack(actions)))
+    }
+}

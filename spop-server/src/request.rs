@@ -1,0 +1,279 @@
+//! Requests.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use spop_core::{
+    Session, Timestamp, Actions,
+    accept::{Peer, ProxyHeader},
+    agent::TicketId,
+    frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
+};
+
+use crate::{
+    Began, Cancellation, Connection, Metrics, Outcome, Permit, Responder, Work, remote::Message as Sent,
+};
+
+/// One NOTIFY: the messages of one event, to be answered together.
+///
+/// It borrows the input, unless it is `'static`: [`into_owned`](Self::into_owned) makes it so.
+pub struct Request<'a> {
+    messages: Payload<'a>,
+    id: TicketId,
+    ids: Ids,
+    deadline: Option<Timestamp>,
+    connection: ConnectionRef<'a>,
+    call: Call<'a>,
+}
+
+enum Payload<'a> {
+    Received(NotifyPayload<'a>),
+    Owned(OwnedMessages),
+}
+
+enum ConnectionRef<'a> {
+    Borrowed(&'a Arc<Connection>),
+    Owned(Arc<Connection>),
+}
+
+/// What is counted while a request is worked on.
+enum Call<'a> {
+    /// The handler runs, and the connection has the guard.
+    Running(&'a mut Option<Unclaimed>, &'a Metrics),
+    /// The request has it.
+    Claimed(RequestGuard),
+    /// Nothing: it is a part of another request, or the guard was taken.
+    None,
+}
+
+/// The guard of a request whose handler runs, before anybody has taken it.
+#[derive(Debug)]
+pub(crate) struct Unclaimed {
+    pub(crate) permit: Permit,
+    pub(crate) began: Began,
+}
+
+/// Counts a request as in progress until it is dropped: for
+/// [`ServerConfig::max_in_flight`](crate::ServerConfig::max_in_flight) and the metrics.
+#[derive(Debug, Default)]
+#[must_use = "the request is in progress as long as the guard lives"]
+pub struct RequestGuard {
+    #[allow(dead_code)] // Held for its drop.
+    permit: Permit,
+    #[allow(dead_code)] // Held for its drop.
+    work: Work,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(
+        payload: NotifyPayload<'a>,
+        id: TicketId,
+        ids: Ids,
+        deadline: Option<Timestamp>,
+        connection: &'a Arc<Connection>,
+        unclaimed: &'a mut Option<Unclaimed>,
+        metrics: &'a Metrics,
+    ) -> Self {
+        Self {
+            messages: Payload::Received(payload),
+            id,
+            ids,
+            deadline,
+            connection: ConnectionRef::Borrowed(connection),
+            call: Call::Running(unclaimed, metrics),
+        }
+    }
+
+    /// The messages, in order.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        match &self.messages {
+            Payload::Received(payload) => payload.messages(),
+            Payload::Owned(messages) => messages.view(),
+        }
+    }
+
+    /// The first message of this name.
+    pub fn message(&self, name: &str) -> Option<Message<'_>> {
+        self.messages().get(name)
+    }
+
+    /// The first argument of this name of the first message, as a `T`: for handlers that expect one message.
+    ///
+    /// # Errors
+    /// [`ArgError`] names the message and the argument. An `Option<T>` takes an absent argument and NULL for `None`.
+    pub fn arg<'r, T: FromValue<'r>>(&'r self, name: &str) -> Result<T, ArgError> {
+        self.messages().arg(name)
+    }
+
+    /// Identifies the request among those of its connection. Never reused.
+    #[inline]
+    pub const fn id(&self) -> TicketId {
+        self.id
+    }
+
+    /// STREAM-ID and FRAME-ID. HAProxy may reuse them.
+    pub const fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.
+    pub const fn stream_id(&self) -> u64 {
+        self.ids.stream
+    }
+
+    /// FRAME-ID: counts the requests of a stream.
+    pub const fn frame_id(&self) -> u64 {
+        self.ids.frame
+    }
+
+    /// When the request will time out, if [`Timeouts::message`](spop_core::config::Timeouts::message) is set. HAProxy does not
+    /// announce its own `timeout processing`.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.connection().clock.instant(self.deadline?)
+    }
+
+    /// The connection that the request arrived on.
+    #[inline]
+    pub fn connection(&self) -> &Connection {
+        match &self.connection {
+            ConnectionRef::Borrowed(connection) => connection,
+            ConnectionRef::Owned(connection) => connection,
+        }
+    }
+
+    /// As [`Connection::session`].
+    pub fn session(&self) -> &Session {
+        self.connection().session()
+    }
+
+    /// As [`Connection::engine_id`].
+    pub fn engine_id(&self) -> Option<&[u8]> {
+        self.connection().engine_id()
+    }
+
+    /// As [`Connection::peer`].
+    pub fn peer(&self) -> &Peer {
+        self.connection().peer()
+    }
+
+    /// As [`Connection::source`].
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.connection().source()
+    }
+
+    /// As [`Connection::destination`].
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.connection().destination()
+    }
+
+    /// As [`Connection::proxy_header`].
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.connection().proxy_header()
+    }
+
+    /// As [`Connection::tls`].
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&crate::tls::TlsPeer> {
+        self.connection().tls()
+    }
+
+    /// Tells work outside of the handler when the answer is not needed any more.
+    pub fn cancellation(&self) -> Cancellation {
+        self.connection().watched.watch(self.id)
+    }
+
+    /// Sends a part of the answer now. The handler's answer is the last part.
+    ///
+    /// The peer must accept fragments (HAProxy 2.6 and 3.0); otherwise, or if its queue is full, the request fails. Parts bind
+    /// the answer to the connection that the request arrived on, even with `async`.
+    pub fn send_part(&self, actions: Actions) {
+        // A connection that has ended needs no answer.
+        let _ = self.connection().remote.send(Sent::Part(self.id, actions));
+    }
+
+    /// The request with its own bytes: a payload that borrows the input is copied.
+    ///
+    /// Whoever has it owes the answer: a handler that keeps it returns [`Outcome::Later`].
+    pub fn into_owned(self) -> Request<'static> {
+        let Self { messages, id, ids, deadline, connection, call } = self;
+        let messages = match messages {
+            Payload::Received(payload) => payload.into_owned(),
+            Payload::Owned(messages) => messages,
+        };
+        let connection = match connection {
+            ConnectionRef::Borrowed(connection) => Arc::clone(connection),
+            ConnectionRef::Owned(connection) => connection,
+        };
+        let call = match call {
+            Call::Running(unclaimed, metrics) => unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
+                Call::Claimed(RequestGuard { permit, work: metrics.work_since(began) })
+            }),
+            Call::Claimed(guard) => Call::Claimed(guard),
+            Call::None => Call::None,
+        };
+        let (messages, connection) = (Payload::Owned(messages), ConnectionRef::Owned(connection));
+        Request { messages, id, ids, deadline, connection, call }
+    }
+
+    /// Answers later, from any thread: `keep` stores the responder, which has the request.
+    ///
+    /// ```
+    /// use std::sync::mpsc::Sender;
+    /// use spop_server::{Outcome, Request, Responder};
+    ///
+    /// fn lookup(request: Request<'_>, pool: &Sender<Responder>) -> Outcome {
+    ///     // If the pool is gone, the responder is dropped here, and the request fails.
+    ///     request.defer(|responder| drop(pool.send(responder)))
+    /// }
+    /// ```
+    pub fn defer(self, keep: impl FnOnce(Responder)) -> Outcome {
+        keep(Responder::new(self.into_owned()));
+        Outcome::Later
+    }
+}
+
+impl Request<'static> {
+    /// Takes the guard that counts the request as in progress, for an adapter whose handler may drop the request early.
+    pub fn take_guard(&mut self) -> RequestGuard {
+        match std::mem::replace(&mut self.call, Call::None) {
+            Call::Claimed(guard) => guard,
+            Call::Running(..) | Call::None => RequestGuard::default(),
+        }
+    }
+
+    /// A request for each message, for handlers by name.
+    pub fn each(&self) -> impl Iterator<Item = Self> + use<'_> {
+        let messages = match &self.messages {
+            Payload::Owned(messages) => messages.clone(),
+            Payload::Received(payload) => payload.clone().into_owned(),
+        };
+        let connection = match &self.connection {
+            ConnectionRef::Owned(connection) => Arc::clone(connection),
+            ConnectionRef::Borrowed(connection) => Arc::clone(connection),
+        };
+        let each: Vec<_> = messages.each().collect();
+        each.into_iter().map(move |one| Self {
+            messages: Payload::Owned(one),
+            id: self.id,
+            ids: self.ids,
+            deadline: self.deadline,
+            connection: ConnectionRef::Owned(Arc::clone(&connection)),
+            call: Call::None,
+        })
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("ids", &self.ids)
+            .field("messages", &self.messages())
+            .field("peer", self.peer())
+            .finish_non_exhaustive()
+    }
+}

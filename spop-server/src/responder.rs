@@ -1,0 +1,77 @@
+//! Answers that are given later.
+
+use std::{fmt, ops::Deref, thread};
+
+use spop_core::agent::Reply;
+
+use crate::{Answer, Cancellation, Cancelled, Failure, FailureKind, Request, remote::Message};
+
+/// A request, and the obligation to answer it, which can be handed to another thread.
+///
+/// If it is dropped without an answer, by a thread that panics for instance, the request fails: HAProxy gets what
+/// [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) names, at once.
+#[must_use = "HAProxy waits for an answer"]
+pub struct Responder {
+    request: Request<'static>,
+    cancellation: Cancellation,
+    answered: bool,
+}
+
+impl Responder {
+    pub(crate) fn new(request: Request<'static>) -> Self {
+        let cancellation = request.cancellation();
+        Self { request, cancellation, answered: false }
+    }
+
+    /// Answers. If the answer is not needed any more, it is dropped.
+    pub fn reply(mut self, reply: impl Into<Reply>) {
+        self.send(Ok(reply.into()));
+    }
+
+    /// Whether the answer is not needed any more: HAProxy aborted the request, sent another with the same identifiers or gave
+    /// it up, it timed out, or its connection ended. Ask before long work, and in its course.
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+
+    /// Why the answer is not needed any more, if so.
+    pub fn cancelled(&self) -> Option<Cancelled> {
+        self.cancellation.reason()
+    }
+
+    fn send(&mut self, answer: Answer) {
+        self.answered = true;
+        // A connection that has ended needs no answer.
+        let _ = self.request.connection().remote.send(Message::Answer(self.request.id(), answer));
+    }
+}
+
+impl Deref for Responder {
+    type Target = Request<'static>;
+
+    fn deref(&self) -> &Request<'static> {
+        &self.request
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.send(Err(if thread::panicking() {
+                Failure::new(FailureKind::HandlerPanicked, "the thread that had the responder panicked")
+            } else {
+                Failure::new(FailureKind::ResponderDropped, "the responder was dropped")
+            }));
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder")
+            .field("request", &self.request)
+            .field("cancelled", &self.cancelled())
+            .finish_non_exhaustive()
+    }
+}
