@@ -15,8 +15,9 @@ use spop_core::{AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, confi
 use tracing::{debug, warn};
 
 use crate::{
-    Conn, ConnectionInfo, Connection, Counters, Entrance, InFlight, LogLimit, Metrics, NameWarnings, Place, Seat,
-    ServerConfig, Sources, Stage, Stats, Unfinished, engines::Engines, remote::Remote, stage::AtomicStage,
+    Conn, Connection, ConnectionInfo, Counters, Entrance, InFlight, LogLimit, Metrics, NameWarnings, Place,
+    Seat, ServerConfig, Sources, Stage, Stats, Unfinished, engines::Engines, remote::Remote,
+    stage::AtomicStage,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -244,8 +245,11 @@ impl Agent {
     /// Advances the shutdown, and wakes all connections and subscribers.
     fn advance(&self, stage: Stage) {
         if self.stage.advance(stage) {
-            let remotes: Vec<_> = self.connections().values().map(|entry| Arc::clone(&entry.remote)).collect();
-            remotes.iter().for_each(|remote| remote.wake());
+            let remotes: Vec<_> =
+                self.connections().values().map(|entry| Arc::clone(&entry.remote)).collect();
+            for remote in remotes {
+                remote.wake();
+            }
             let wakers: Vec<_> = self.subscribers().values().cloned().collect();
             wakers.into_iter().for_each(Waker::wake);
         }

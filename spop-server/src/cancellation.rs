@@ -1,7 +1,7 @@
 //! How work outside of a handler learns that an answer is not needed any more.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -90,7 +90,7 @@ pub(crate) struct Watched {
 
 #[derive(Debug, Default)]
 struct Requests {
-    flags: Option<Box<HashMap<TicketId, Arc<Flag>>>>,
+    flags: BTreeMap<TicketId, Arc<Flag>>,
     /// The connection has ended.
     over: bool,
 }
@@ -109,7 +109,7 @@ impl Watched {
             return Cancellation(Arc::new(flag));
         }
         self.any.store(true, Ordering::Release);
-        Cancellation(Arc::clone(requests.flags.get_or_insert_default().entry(request).or_default()))
+        Cancellation(Arc::clone(requests.flags.entry(request).or_default()))
     }
 
     /// A request needs no answer any more.
@@ -123,10 +123,8 @@ impl Watched {
     #[cold]
     fn end_watched(&self, request: TicketId, why: Cancelled) {
         let mut requests = self.requests();
-        let Some(flags) = &mut requests.flags else { return };
-        let flag = flags.remove(&request);
-        if flags.is_empty() {
-            requests.flags = None;
+        let flag = requests.flags.remove(&request);
+        if requests.flags.is_empty() {
             self.any.store(false, Ordering::Release);
         }
         drop(requests);
@@ -139,9 +137,9 @@ impl Watched {
     pub(crate) fn end_all(&self) {
         let mut requests = self.requests();
         requests.over = true;
-        let flags = requests.flags.take();
+        let flags = std::mem::take(&mut requests.flags);
         drop(requests);
-        for flag in flags.into_iter().flat_map(|flags| flags.into_values()) {
+        for flag in flags.into_values() {
             flag.cancel(Cancelled::Disconnected);
         }
     }
@@ -165,12 +163,15 @@ mod tests {
         watched.end(ticket(1), Cancelled::Superseded);
         watched.end(ticket(1), Cancelled::Aborted);
         assert_eq!(poll(&mut one), Poll::Ready(Cancelled::Superseded));
-        assert_eq!((again.reason(), poll(&mut again)), (Some(Cancelled::Superseded), Poll::Ready(Cancelled::Superseded)));
+        assert_eq!(
+            (again.reason(), poll(&mut again)),
+            (Some(Cancelled::Superseded), Poll::Ready(Cancelled::Superseded))
+        );
         assert!(!other.is_cancelled());
         watched.end_all();
         assert_eq!(poll(&mut other), Poll::Ready(Cancelled::Disconnected));
         assert!(watched.watch(ticket(3)).is_cancelled(), "after the end");
-        assert!(!watched.any.load(Ordering::Acquire) || watched.requests().flags.is_none());
+        assert!(!watched.any.load(Ordering::Acquire) || watched.requests().flags.is_empty());
     }
 
     /// The identifier of the `n`-th request of a connection.

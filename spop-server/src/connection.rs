@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use spop_core::{
-    ConnectionId, Session,
+    Clock, ConnectionId, Session,
     accept::{Addresses, Origin, Peer, ProxyHeader},
 };
 
@@ -16,6 +16,7 @@ pub struct Connection {
     pub(crate) accepted: Option<Box<Accepted>>,
     pub(crate) session: Arc<Session>,
     pub(crate) watched: Watched,
+    pub(crate) clock: Clock,
 }
 
 /// What the accept stage found out about a connection.

@@ -1,6 +1,6 @@
 //! Why a request has no answer of its handler.
 
-use std::{any::Any, fmt};
+use std::any::Any;
 
 use spop_core::agent::Reply;
 
@@ -41,9 +41,10 @@ pub enum FailureKind {
     AlreadyDisconnected,
 }
 
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl FailureKind {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::HandlerFailed => "handler_failed",
             Self::HandlerPanicked => "handler_panicked",
             Self::ResponderDropped => "responder_dropped",
@@ -52,7 +53,7 @@ impl fmt::Display for FailureKind {
             Self::AnswerUnsendable => "answer_unsendable",
             Self::Overloaded => "overloaded",
             Self::AlreadyDisconnected => "already_disconnected",
-        })
+        }
     }
 }
 

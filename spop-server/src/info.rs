@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use spop_core::{AgentReactor, accept::Peer, link::Phase};
+use spop_core::{accept::Peer, link::Phase};
 
 /// A connection that is open, as the `connections` of a server's handle found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,19 +22,4 @@ pub struct ConnectionInfo {
     pub outgoing: usize,
     /// How long it has been open.
     pub age: Duration,
-}
-
-impl ConnectionInfo {
-    /// How a connection is now.
-    pub fn of(reactor: &AgentReactor, peer: Peer, age: Duration) -> Self {
-        Self {
-            id: reactor.connection().0,
-            peer,
-            engine_id: reactor.session().and_then(|session| session.engine_id.clone()),
-            phase: reactor.phase(),
-            in_flight: reactor.in_flight(),
-            outgoing: reactor.outgoing_bytes(),
-            age,
-        }
-    }
 }

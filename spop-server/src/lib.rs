@@ -1,30 +1,52 @@
-//! What servers have in common, whatever moves their bytes: listeners, limits, numbers, TLS certificates, a log that a peer
-//! cannot fill.
+//! SPOP servers without I/O: one connection of an agent from its first byte to its last, and what the operating system gives
+//! every server.
 //!
-//! It is what `spop-tokio` and `spop-mio` are made of besides `spop-core`, for them and for adapters like them: the
-//! protocol's own crate opens no file and asks the system for nothing.
+//! `spop-core` is the protocol. This crate is the server around it, whatever moves its bytes: [`Conn`] is one accepted
+//! connection with every policy of a server, and [`Agent`] is what the connections of a server share. It is what `spop-tokio`
+//! and `spop-mio` are made of, and what another adapter needs.
+//!
+//! - [`Agent`], [`ServerConfig`], [`ServerHandle`]: the shared state, its configuration, and its control from outside.
+//! - [`Conn`]: a connection, driven like a reactor. [`Driver`] drives it over a [`Stream`] that does not block.
+//! - [`Handler`], [`Request`], [`Responder`]: the application.
+//! - [`Endpoint`], [`Listening`], [`Entrance`]: sockets that listen, and what their connections pass before a session.
 
 #![forbid(unsafe_code)]
 
 mod account;
 mod address;
+mod agent;
+mod buffer;
+mod cancellation;
 mod cancelled;
+mod config;
+mod conn;
+mod connection;
+mod driver;
 mod endpoint;
+mod engines;
 mod entrance;
+mod failure;
 #[cfg(unix)]
 mod file_access;
+mod handler;
 mod info;
-mod level;
 mod limits;
 mod listening;
 mod log;
 mod message;
 mod metrics;
 mod name_warnings;
+mod remote;
+mod request;
+mod responder;
 mod service_manager;
 #[cfg(unix)]
 mod socket_file;
+pub mod spans;
+mod stage;
 mod stats;
+mod stream;
+mod swap;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
 #[cfg(feature = "tls")]
@@ -32,18 +54,32 @@ pub mod tls;
 
 pub use account::NameOrId;
 pub use address::{AbstractName, Address, Family, ParsedAddress};
+pub use agent::{Agent, ServerHandle, Subscription};
+pub use buffer::{Leftover, ReadBuffer};
+pub use cancellation::Cancellation;
 pub use cancelled::Cancelled;
+pub use config::ServerConfig;
+pub use conn::Conn;
+pub use connection::Connection;
+pub use driver::{Driver, Protocol, Turn};
 pub use endpoint::Endpoint;
 pub use entrance::Entrance;
+pub use failure::{Answer, Failure, FailureKind};
+pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
-pub use level::{AtomicLevel, Level};
-pub use limits::{InFlight, Permit, Place, Sources, Unfinished, UnfinishedBytes};
+pub(crate) use limits::{InFlight, Permit, Place, Sources, Unfinished, UnfinishedBytes};
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
-pub use log::{LogLimit, LogLimits};
-pub use message::{TOO_MUCH_UNFINISHED, overdue};
-pub use metrics::{Began, Metrics, Open, Work};
+pub(crate) use log::LogLimit;
+pub(crate) use message::{TOO_MUCH_UNFINISHED, overdue};
+pub(crate) use metrics::{Began, Metrics, Open, Work};
 pub use name_warnings::NameWarnings;
-pub use service_manager::{tell_ready, tell_stopping};
+pub use request::{Request, RequestGuard};
+pub use responder::Responder;
+pub(crate) use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
-pub use stats::{Counters, Seat, Stats};
+pub use stage::Stage;
+pub use stats::Stats;
+pub(crate) use stats::{Counters, Seat};
+pub use stream::Stream;
+pub use swap::Swap;

@@ -13,7 +13,7 @@ use spop_core::accept::Peer;
 
 /// How many connections each address has, if those are limited.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Option<Arc<Counts>>);
+pub(crate) struct Sources(Option<Arc<Counts>>);
 
 #[derive(Debug)]
 struct Counts {
@@ -23,16 +23,16 @@ struct Counts {
 
 /// One connection of an address, if those are counted; dropped with it.
 #[derive(Debug)]
-pub struct Place(Option<(Arc<Counts>, IpAddr)>);
+pub(crate) struct Place(Option<(Arc<Counts>, IpAddr)>);
 
 impl Sources {
     /// At most so many of one address.
-    pub fn limit(&mut self, max: usize) {
+    pub(crate) fn limit(&mut self, max: usize) {
         self.0 = Some(Arc::new(Counts { max, open: Mutex::default() }));
     }
 
     /// A place for a connection; `None` when its address has too many. Peers without an address are not counted.
-    pub fn enter(&self, peer: &Peer) -> Option<Place> {
+    pub(crate) fn enter(&self, peer: &Peer) -> Option<Place> {
         let (Some(counts), Some(address)) = (&self.0, peer.ip()) else { return Some(Place(None)) };
         let address = address.to_canonical();
         let mut open = counts.open();
@@ -69,14 +69,14 @@ impl Drop for Place {
 
 /// How many requests are worked on in all. Counted only where there is a limit.
 #[derive(Debug)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     max: AtomicUsize,
     now: Arc<AtomicUsize>,
 }
 
 /// A place among all requests, if those are counted; dropped with the request.
 #[derive(Debug, Default)]
-pub struct Permit(Option<Arc<AtomicUsize>>);
+pub(crate) struct Permit(Option<Arc<AtomicUsize>>);
 
 impl Default for InFlight {
     fn default() -> Self {
@@ -86,13 +86,13 @@ impl Default for InFlight {
 
 impl InFlight {
     /// At most so many.
-    pub fn limit(&self, max: usize) {
+    pub(crate) fn limit(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
     /// A permit; `None` when there are too many.
     #[inline]
-    pub fn enter(&self) -> Option<Permit> {
+    pub(crate) fn enter(&self) -> Option<Permit> {
         match self.max.load(Ordering::Relaxed) {
             usize::MAX => Some(Permit(None)),
             max => self.count(max),
@@ -117,14 +117,14 @@ impl Drop for Permit {
 /// How many bytes of unfinished requests all connections together may hold: fragments whose last is still to come, and frames
 /// under way.
 #[derive(Debug)]
-pub struct Unfinished {
+pub(crate) struct Unfinished {
     max: AtomicUsize,
     now: Arc<AtomicUsize>,
 }
 
 /// The unfinished bytes of one connection, counted in steps of 16 KiB; given back when it is dropped.
 #[derive(Debug)]
-pub struct UnfinishedBytes {
+pub(crate) struct UnfinishedBytes {
     counted: usize,
     now: Arc<AtomicUsize>,
 }
@@ -145,12 +145,12 @@ impl Default for Unfinished {
 
 impl Unfinished {
     /// At most so many bytes.
-    pub fn limit(&self, max: usize) {
+    pub(crate) fn limit(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
     /// The count of a connection that has none yet.
-    pub fn connection(&self) -> UnfinishedBytes {
+    pub(crate) fn connection(&self) -> UnfinishedBytes {
         UnfinishedBytes { counted: 0, now: Arc::clone(&self.now) }
     }
 
@@ -158,7 +158,7 @@ impl Unfinished {
     /// 64 KiB.
     #[inline]
     #[must_use]
-    pub fn count(&self, connection: &mut UnfinishedBytes, bytes: usize) -> bool {
+    pub(crate) fn count(&self, connection: &mut UnfinishedBytes, bytes: usize) -> bool {
         let counted = bytes / STEP * STEP;
         counted == connection.counted || self.recount(connection, counted)
     }

@@ -4,40 +4,9 @@ use std::time::Duration;
 
 use spop_core::Timestamp;
 
-/// A limit for each kind of event, so that none can hide another.
-#[derive(Debug)]
-pub struct LogLimits {
-    /// Handlers that failed.
-    pub handler: LogLimit,
-    /// Answers that came too late.
-    pub late: LogLimit,
-    /// Sessions whose terms lose requests.
-    pub session: LogLimit,
-    /// Connections that ended as they should not.
-    pub closed: LogLimit,
-    /// Connections that were refused, or could not be accepted.
-    pub accept: LogLimit,
-    /// Clients of another protocol ([`Violation::foreign`](spop_core::Violation::foreign)): a scanner, a browser or a health
-    /// check on the wrong port would hide the connections of [`closed`](Self::closed) that HAProxy lost.
-    pub foreign: LogLimit,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        Self {
-            handler: LogLimit::default(),
-            late: LogLimit::default(),
-            session: LogLimit::default(),
-            closed: LogLimit::default(),
-            accept: LogLimit::default(),
-            foreign: LogLimit::one_a_minute(),
-        }
-    }
-}
-
 /// A limit on how often events of a kind are logged. By default ten at once, then one a second.
 #[derive(Debug)]
-pub struct LogLimit {
+pub(crate) struct LogLimit {
     burst: u32,
     period: Duration,
     tokens: u32,
@@ -54,18 +23,18 @@ impl Default for LogLimit {
 impl LogLimit {
     /// `burst` events at once, then one per `period`.
     #[must_use]
-    pub const fn new(burst: u32, period: Duration) -> Self {
+    pub(crate) const fn new(burst: u32, period: Duration) -> Self {
         Self { burst, period, tokens: burst, filled: Timestamp::ZERO, suppressed: 0 }
     }
 
     /// The first event at once, then one a minute, with the number of those left out.
     #[must_use]
-    pub const fn one_a_minute() -> Self {
+    pub(crate) const fn one_a_minute() -> Self {
         Self::new(1, Duration::from_secs(60))
     }
 
     /// Whether an event may be logged; if so, how many were not since the last.
-    pub fn pass(&mut self, now: Timestamp) -> Option<u64> {
+    pub(crate) fn pass(&mut self, now: Timestamp) -> Option<u64> {
         let periods = now.since(self.filled).as_nanos().checked_div(self.period.as_nanos());
         let periods = periods.map_or(self.burst, |periods| u32::try_from(periods).unwrap_or(self.burst));
         if periods > 0 {
@@ -104,7 +73,7 @@ mod tests {
     #[test]
     fn one_a_minute_is_the_first_at_once_and_then_a_count() {
         let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
-        let mut limit = LogLimits::default().foreign;
+        let mut limit = LogLimit::one_a_minute();
         assert_eq!(limit.pass(at(59)), Some(0));
         assert_eq!(
             (60..119).filter_map(|second| limit.pass(at(second))).count(),

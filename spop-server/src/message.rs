@@ -5,10 +5,10 @@ use std::time::Duration;
 use spop_core::AgentConfig;
 
 /// To the peer whose connection made the limit on unfinished bytes strike.
-pub const TOO_MUCH_UNFINISHED: &str = "the agent holds too many bytes of unfinished requests";
+pub(crate) const TOO_MUCH_UNFINISHED: &str = "the agent holds too many bytes of unfinished requests";
 
 /// Why a request gave way that had waited for `age`, the oldest of so many.
-pub fn overdue(config: &AgentConfig, in_flight: usize, age: Duration) -> String {
+pub(crate) fn overdue(config: &AgentConfig, in_flight: usize, age: Duration) -> String {
     let AgentConfig { limits, max_waiting_frames, processing, .. } = config;
     format!(
         "no answer after {age:?}, longer than `processing` ({:?}), and it was the oldest of {in_flight} in flight on its \

@@ -14,7 +14,7 @@ use spop_core::{CloseReason, Status, link::Initiator};
 macro_rules! counters {
     ($($name:ident: $key:literal, $about:literal;)*) => {
         /// What a server counts for the recorder that was installed when it was made.
-        pub struct Metrics {
+        pub(crate) struct Metrics {
             $(#[cfg(feature = "metrics")] $name: Counter,)*
             #[cfg(feature = "metrics")]
             open: Gauge,
@@ -27,7 +27,7 @@ macro_rules! counters {
         impl Metrics {
             /// The metrics of the recorder that is installed now.
             #[must_use]
-            pub fn new() -> Self {
+            pub(crate) fn new() -> Self {
                 $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
                 Self {
                     $(#[cfg(feature = "metrics")] $name: counter!($key),)*
@@ -44,7 +44,7 @@ macro_rules! counters {
                 #[doc = $about]
                 #[inline]
                 #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-                pub fn $name(&self, n: usize) {
+                pub(crate) fn $name(&self, n: usize) {
                     #[cfg(feature = "metrics")]
                     self.$name.increment(n as u64);
                     let _ = n;
@@ -85,7 +85,7 @@ counters! {
 impl Metrics {
     /// A connection, until that is dropped.
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub fn open(&self) -> Open {
+    pub(crate) fn open(&self) -> Open {
         self.connections(1);
         #[cfg(feature = "metrics")]
         self.open.increment(1);
@@ -95,16 +95,10 @@ impl Metrics {
         }
     }
 
-    /// A request that is worked on, until that is dropped.
-    #[inline]
-    pub fn work(&self) -> Work {
-        self.work_since(self.begin())
-    }
-
     /// A handler begins.
     #[inline]
     #[allow(clippy::unused_self)]
-    pub fn begin(&self) -> Began {
+    pub(crate) fn begin(&self) -> Began {
         Began {
             #[cfg(feature = "metrics")]
             at: Instant::now(),
@@ -114,7 +108,7 @@ impl Metrics {
     /// A request that was worked on while its handler ran, and is answered: it was never in flight to anybody else.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub fn worked(&self, began: Began) {
+    pub(crate) fn worked(&self, began: Began) {
         #[cfg(feature = "metrics")]
         self.seconds.record(began.at.elapsed());
         let _ = began;
@@ -123,7 +117,7 @@ impl Metrics {
     /// A request that was begun, and is worked on until that is dropped.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub fn work_since(&self, began: Began) -> Work {
+    pub(crate) fn work_since(&self, began: Began) -> Work {
         #[cfg(feature = "metrics")]
         self.in_flight.increment(1);
         let _ = began;
@@ -135,7 +129,7 @@ impl Metrics {
 
     /// A session has ended. What a peer may choose freely makes no labels without end.
     #[allow(clippy::unused_self)]
-    pub fn closed(&self, closed: &Closed) {
+    pub(crate) fn closed(&self, closed: &Closed) {
         let _ = closed;
         #[cfg(feature = "metrics")]
         {
@@ -160,7 +154,7 @@ impl Metrics {
 
 /// A connection that is open.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     #[cfg(feature = "metrics")]
     open: Gauge,
 }
@@ -174,14 +168,14 @@ impl Drop for Open {
 
 /// When a handler began, where that is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Began {
+pub(crate) struct Began {
     #[cfg(feature = "metrics")]
     at: Instant,
 }
 
 /// A request that is worked on.
 #[derive(Default)]
-pub struct Work {
+pub(crate) struct Work {
     #[cfg(feature = "metrics")]
     timed: Option<(Instant, Gauge, Histogram)>,
 }

@@ -80,6 +80,7 @@ impl Remote {
     ///
     /// # Errors
     /// The message, if the connection has ended.
+    #[expect(clippy::result_large_err, reason = "the message is moved in either case")]
     pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
         let mut inbox = self.inbox();
         if inbox.closed {

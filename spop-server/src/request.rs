@@ -1,14 +1,10 @@
 //! Requests.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
+use bytes::BytesMut;
 use spop_core::{
-    Session, Timestamp, Actions,
+    Actions, Session, Timestamp,
     accept::{Peer, ProxyHeader},
     agent::TicketId,
     frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
@@ -200,9 +196,20 @@ impl<'a> Request<'a> {
     ///
     /// Whoever has it owes the answer: a handler that keeps it returns [`Outcome::Later`].
     pub fn into_owned(self) -> Request<'static> {
+        self.owned_by(NotifyPayload::into_owned)
+    }
+
+    /// As [`into_owned`](Self::into_owned), with memory that is used again: see [`NotifyPayload::into_owned_with`].
+    #[inline]
+    pub fn into_owned_with(self, buffer: &mut BytesMut) -> Request<'static> {
+        self.owned_by(|payload| payload.into_owned_with(buffer))
+    }
+
+    #[inline]
+    fn owned_by(self, copy: impl FnOnce(NotifyPayload<'a>) -> OwnedMessages) -> Request<'static> {
         let Self { messages, id, ids, deadline, connection, call } = self;
         let messages = match messages {
-            Payload::Received(payload) => payload.into_owned(),
+            Payload::Received(payload) => copy(payload),
             Payload::Owned(messages) => messages,
         };
         let connection = match connection {
@@ -210,9 +217,11 @@ impl<'a> Request<'a> {
             ConnectionRef::Owned(connection) => connection,
         };
         let call = match call {
-            Call::Running(unclaimed, metrics) => unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
-                Call::Claimed(RequestGuard { permit, work: metrics.work_since(began) })
-            }),
+            Call::Running(unclaimed, metrics) => {
+                unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
+                    Call::Claimed(RequestGuard { permit, work: metrics.work_since(began) })
+                })
+            }
             Call::Claimed(guard) => Call::Claimed(guard),
             Call::None => Call::None,
         };

@@ -6,7 +6,7 @@ use std::io;
 ///
 /// # Errors
 /// The message cannot be sent. The server goes on: log it.
-pub fn tell_ready(listeners: usize) -> io::Result<()> {
+pub(crate) fn tell_ready(listeners: usize) -> io::Result<()> {
     let _ = listeners;
     #[cfg(all(feature = "systemd", unix))]
     crate::systemd::ready(&format!("serving, {listeners} listener(s)"))?;
@@ -17,7 +17,7 @@ pub fn tell_ready(listeners: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`tell_ready`].
-pub fn tell_stopping(connections: u64) -> io::Result<()> {
+pub(crate) fn tell_stopping(connections: u64) -> io::Result<()> {
     let _ = connections;
     #[cfg(all(feature = "systemd", unix))]
     crate::systemd::stopping(&format!("shutting down, {connections} connection(s) open"))?;

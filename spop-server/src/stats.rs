@@ -7,7 +7,7 @@ use std::sync::{
 
 /// The counters of a server. A connection touches them when it comes and when it ends, a request that is answered never.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     open: AtomicUsize,
     /// See [`Stats::accepted`].
     pub accepted: AtomicU64,
@@ -31,18 +31,18 @@ pub struct Counters {
 
 /// One of the connections that may be open; dropped with it.
 #[derive(Debug)]
-pub struct Seat(Arc<Counters>);
+pub(crate) struct Seat(Arc<Counters>);
 
 impl Counters {
     /// Room for one more connection, if there are fewer than `max`.
-    pub fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
+    pub(crate) fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
         let seat = Seat(Arc::clone(self));
         // One that is too many is taken back by its drop.
         (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
 
     /// The numbers so far.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             accepted: get(&self.accepted),

@@ -1,6 +1,7 @@
 //! TLS, by rustls: certificates from files, and what becomes known of a peer.
 
 mod client;
+mod session;
 
 use std::{
     fmt, io,
@@ -15,6 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+pub(crate) use session::TlsSession;
 
 /// Where certificates and keys are, all as PEM.
 ///

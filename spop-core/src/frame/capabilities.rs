@@ -59,6 +59,12 @@ impl ops::BitOr for Capabilities {
     }
 }
 
+impl ops::BitOrAssign for Capabilities {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
+}
+
 impl ops::BitAnd for Capabilities {
     type Output = Self;
 

@@ -2,7 +2,7 @@
 
 use core::{fmt, ops::Deref};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{Messages, OwnedMessages, notify::Lengths};
 use crate::DecodeError;
@@ -43,6 +43,25 @@ impl<'i> Received<'i> {
             source => Self(source).into_bytes(),
         }
     }
+}
+
+/// A payload up to this length is copied to memory that later ones use again.
+const REUSED: usize = 4 * 1024;
+
+/// The least capacity of such memory.
+const CHUNK: usize = 512;
+
+/// Copies a payload. A short one goes to `buffer`, whose memory is used again once nothing refers to it.
+#[inline]
+fn copy_with(buffer: &mut BytesMut, payload: &[u8]) -> Bytes {
+    if payload.len() > REUSED {
+        return Bytes::copy_from_slice(payload);
+    }
+    if !buffer.try_reclaim(payload.len()) {
+        *buffer = BytesMut::with_capacity(payload.len().max(CHUNK));
+    }
+    buffer.extend_from_slice(payload);
+    buffer.split().freeze()
 }
 
 /// Whether `payload` is a subslice of `buffer`.
@@ -114,12 +133,25 @@ impl<'i> NotifyPayload<'i> {
         OwnedMessages::checked(self.received.into_bytes(), self.lengths)
     }
 
+    /// As [`into_owned`](Self::into_owned), for many payloads of which most are dropped soon: a copy of up to 4 KiB goes to
+    /// `buffer`, whose memory is used again when the messages of earlier calls are dropped. So it does not allocate as long as
+    /// they are dropped before the next call. Messages that are kept keep a chunk of 512 bytes or of the longest payload so
+    /// far.
+    #[inline]
+    pub fn into_owned_with(self, buffer: &mut BytesMut) -> OwnedMessages {
+        let payload = match self.received.0 {
+            Source::Input(payload) => copy_with(buffer, payload),
+            Source::Fragments(payload) => payload,
+        };
+        OwnedMessages::checked(payload, self.lengths)
+    }
+
     /// As [`into_owned`](Self::into_owned), without a copy if `input` is the buffer that the payload borrows: the messages then
     /// keep all of `input` alive.
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// use bytes::Bytes;
+    /// use bytes::{Bytes, BytesMut};
     /// # use spop_core::{Action, AgentReactor, ConnectionId, Timestamp, notation};
     /// # let now = Timestamp::ZERO;
     /// # let mut agent = AgentReactor::new(Arc::default(), ConnectionId(1), now);

@@ -13,16 +13,13 @@ use spop_core::{
     AgentReactor, Closed, Interest, Misuse, Timestamp,
     accept::Peer,
     agent::TicketId,
-    link::{Layers, Phase, Progress},
+    link::{Layers, Progress},
 };
 use tracing::debug;
 
 use self::{accepting::Accepting, session::Session};
 use crate::{
-    Agent, Answer, Entrance, Handler, Stage,
-    agent::Admission,
-    connection::Accepted,
-    remote::Remote,
+    Agent, Answer, Entrance, Handler, Stage, agent::Admission, connection::Accepted, remote::Remote,
 };
 
 /// One connection of a server: the accept stage, the session, the failure policy, limits, counters, log events, answers that
@@ -84,7 +81,8 @@ impl Conn {
         };
         match entrance {
             Some(entrance) => {
-                conn.state = State::Accepting(Box::new(Accepting::new(entrance, conn.remote.peer.clone(), now)));
+                conn.state =
+                    State::Accepting(Box::new(Accepting::new(entrance, conn.remote.peer.clone(), now)));
                 conn.apply_stage(now);
                 conn.accept(now, |accepting| accepting.start(now));
             }
@@ -116,7 +114,9 @@ impl Conn {
         match &self.state {
             State::Session(session) if self.stage == Stage::Stop => session.last_interest(),
             State::Session(session) => session.reactor.interest(),
-            State::Accepting(_) if self.stage == Stage::Stop => Interest { close: true, ..Interest::default() },
+            State::Accepting(_) if self.stage == Stage::Stop => {
+                Interest { close: true, ..Interest::default() }
+            }
             State::Accepting(accepting) => accepting.interest(),
             State::Over => Interest { close: true, ..Interest::default() },
         }
@@ -260,7 +260,13 @@ impl Conn {
 
     /// Input of the accept stage, and what follows it in the session.
     #[cold]
-    fn on_first_input(&mut self, now: Timestamp, handler: &mut impl Handler, input: &[u8], eof: bool) -> usize {
+    fn on_first_input(
+        &mut self,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        input: &[u8],
+        eof: bool,
+    ) -> usize {
         let mut used = 0;
         self.accept(now, |accepting| accepting.on_input(now, input, eof, &mut used));
         let rest = input.get(used..).unwrap_or_default();
@@ -336,6 +342,10 @@ impl Conn {
                 session.carry_out(&self.agent, now, handler, action);
                 session.at_rest(&self.agent);
             }
+            // A monitor that has its answer may close without a `close_notify`.
+            State::Accepting(_) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.on_first_input(now, handler, &[], true);
+            }
             State::Accepting(_) => {
                 let error = format!("{} was lost before its session: {error}", self.remote.peer);
                 self.reject(now, "lost", &error);
@@ -356,7 +366,13 @@ impl Conn {
     }
 
     /// The answer to a request that the handler [kept](crate::Outcome::Later).
-    pub fn on_answer(&mut self, now: Timestamp, handler: &mut impl Handler, request: TicketId, answer: Answer) {
+    pub fn on_answer(
+        &mut self,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        request: TicketId,
+        answer: Answer,
+    ) {
         if let State::Session(session) = &mut self.state {
             session.take_messages(&self.agent, now, handler);
             session.answer(&self.agent, now, handler, request, answer);

@@ -8,16 +8,17 @@ use std::{
     },
 };
 
-use spop_core::agent::{Partial, Watch};
+use spop_core::agent::{Partial, TicketId, Watch};
 
-use crate::{Handler, Outcome, Request};
+use crate::{Cancelled, Handler, Outcome, Request};
 
 /// A handler that can be replaced at run time, without a lock for requests and without waiting for those under way. Clones
 /// are the same handler: each worker has a clone of its own of what is current, and takes the new one with the first
 /// request after it was replaced.
 ///
 /// ```
-/// use spop_mio::{Actions, Request, Scope, Server, Swap};
+/// use spop_core::{Actions, Scope};
+/// use spop_server::{Request, Swap};
 ///
 /// fn score(value: i32) -> impl FnMut(Request<'_>) -> Actions + Clone {
 ///     move |_: Request<'_>| {
@@ -28,10 +29,10 @@ use crate::{Handler, Outcome, Request};
 /// }
 ///
 /// let current = Swap::new(score(50));
-/// let server = Server::new(current.clone());
+/// let handler = current.clone();
 /// // Later, anywhere:
 /// current.replace(score(60));
-/// # drop(server);
+/// # drop(handler);
 /// ```
 ///
 /// A request costs one look at a number that does not change.
@@ -113,5 +114,13 @@ impl<H: Handler + Clone> Handler for Swap<H> {
 
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {
         self.refresh().watch(arriving)
+    }
+
+    fn cancel(&mut self, request: TicketId, why: Cancelled) {
+        self.refresh().cancel(request, why);
+    }
+
+    fn release_memory(&mut self) {
+        self.refresh().release_memory();
     }
 }

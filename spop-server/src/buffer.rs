@@ -1,12 +1,12 @@
 //! The memory that input is read into, and what is left of it.
 
-use std::io::{self, Read};
+use std::io;
 
 /// The size of a buffer, and so of the longest read.
 const SIZE: usize = 128 * 1024;
 
-/// A read has room for this much at least.
-const ROOM: usize = 16 * 1024;
+/// A read has space for this much at least.
+const SPACE: usize = 16 * 1024;
 
 /// A leftover that is no longer than this gives back the memory of a longer one.
 const SMALL: usize = 4 * 1024;
@@ -19,14 +19,12 @@ const SMALL: usize = 4 * 1024;
 pub struct ReadBuffer {
     /// Empty before the first read, and then of the same length for ever: zeros are written once.
     bytes: Vec<u8>,
-    received: usize,
-    sent: usize,
 }
 
 /// Received bytes that a reactor has not used: the beginning of a frame, or frames that wait for a limit. Empty as a rule, and
 /// without memory then.
 #[derive(Debug, Default)]
-pub(crate) struct Leftover {
+pub struct Leftover {
     bytes: Vec<u8>,
     /// How many of them were used.
     used: usize,
@@ -46,7 +44,7 @@ pub(crate) enum Input {
 pub(crate) struct Got {
     /// How many bytes; none at the end of the input.
     pub(crate) bytes: usize,
-    /// Whether there was room for more.
+    /// Whether there was space for more.
     pub(crate) short: bool,
     pub(crate) input: Input,
 }
@@ -58,36 +56,28 @@ impl ReadBuffer {
         Self::default()
     }
 
-    /// How many bytes were received and sent since this was last asked.
-    pub(crate) const fn take_moved(&mut self) -> (usize, usize) {
-        (std::mem::replace(&mut self.received, 0), std::mem::replace(&mut self.sent, 0))
-    }
-
-    /// So many bytes were written.
-    #[inline]
-    pub(crate) const fn note_sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-    }
-
     /// Reads once, and joins the leftover and what was read. The shorter of the two is copied: a leftover to the front of the
     /// buffer, or, when a long frame arrives in small pieces, the piece behind the leftover.
     #[inline]
-    pub(crate) fn read(&mut self, stream: &mut impl Read, leftover: &mut Leftover) -> io::Result<Got> {
+    pub(crate) fn read(
+        &mut self,
+        leftover: &mut Leftover,
+        mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Got> {
         if self.bytes.is_empty() {
             self.bytes.resize(SIZE, 0);
         }
         let kept = leftover.unused().len();
-        let start = if kept <= SIZE - ROOM { kept } else { 0 };
-        let (front, room) = self.bytes.split_at_mut(start);
-        let bytes = read(stream, room)?;
-        self.received += bytes;
-        let short = bytes < room.len();
+        let start = if kept <= SIZE - SPACE { kept } else { 0 };
+        let (front, space) = self.bytes.split_at_mut(start);
+        let bytes = uninterrupted(space, &mut read)?;
+        let short = bytes < space.len();
         let input = if kept == start && kept <= bytes {
             front.copy_from_slice(leftover.unused());
             leftover.clear();
             Input::InBuffer(kept + bytes)
         } else {
-            leftover.append(room.get(..bytes).unwrap_or_default());
+            leftover.append(space.get(..bytes).unwrap_or_default());
             Input::InLeftover
         };
         Ok(Got { bytes, short, input })
@@ -101,13 +91,14 @@ impl ReadBuffer {
 }
 
 impl Leftover {
+    /// The bytes that were not used.
     #[inline]
-    pub(crate) fn unused(&self) -> &[u8] {
+    pub fn unused(&self) -> &[u8] {
         self.bytes.get(self.used..).unwrap_or_default()
     }
 
     /// So many more bytes of it were used.
-    pub(crate) fn consume(&mut self, bytes: usize) {
+    pub fn consume(&mut self, bytes: usize) {
         self.used += bytes;
         if self.used >= self.bytes.len() {
             self.clear();
@@ -115,7 +106,7 @@ impl Leftover {
     }
 
     /// Appends bytes. What was used is removed when that is the greater part: each byte is moved a constant number of times.
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
+    pub fn append(&mut self, bytes: &[u8]) {
         if self.used >= self.bytes.len() - self.used {
             self.bytes.drain(..self.used);
             self.used = 0;
@@ -127,11 +118,6 @@ impl Leftover {
     fn clear(&mut self) {
         self.bytes.clear();
         self.used = 0;
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn capacity(&self) -> usize {
-        self.bytes.capacity()
     }
 
     /// Gives back memory that it does not need, at the end of a turn.
@@ -162,11 +148,14 @@ impl From<Vec<u8>> for Leftover {
 }
 
 #[inline]
-fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+fn uninterrupted(
+    space: &mut [u8],
+    read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
     loop {
-        match stream.read(room) {
+        match read(space) {
             // A stream may claim what it likes.
-            Ok(bytes) => return Ok(bytes.min(room.len())),
+            Ok(bytes) => return Ok(bytes.min(space.len())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -175,11 +164,13 @@ fn read(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     /// Reads once, uses all of the input but `leave` bytes at most, and returns what was used.
     fn step(buffer: &mut ReadBuffer, stream: &mut impl Read, rest: &mut Leftover, leave: usize) -> Vec<u8> {
-        let got = buffer.read(stream, rest).unwrap();
+        let got = buffer.read(rest, |space| stream.read(space)).unwrap();
         if let Input::InBuffer(len) = got.input {
             assert_eq!(rest.unused(), []);
             let input = buffer.front(len);
@@ -202,7 +193,7 @@ mod tests {
             let (mut buffer, mut rest) = (ReadBuffer::new(), Leftover::default());
             let mut taken = Vec::new();
             for leave in
-                [0, 1, 4_096, 20_000, 100, SIZE - ROOM, SIZE - ROOM + 1, 300_000, 0].into_iter().cycle()
+                [0, 1, 4_096, 20_000, 100, SIZE - SPACE, SIZE - SPACE + 1, 300_000, 0].into_iter().cycle()
             {
                 let (next, later) = stream.split_at(piece.min(stream.len()));
                 let mut next = next;
@@ -225,7 +216,7 @@ mod tests {
         let mut moved = 0;
         for piece in 0..1 << 20 {
             let start = rest.bytes.as_ptr();
-            let got = buffer.read(&mut &[1][..], &mut rest).unwrap();
+            let got = buffer.read(&mut rest, |space| (&[1][..]).read(space)).unwrap();
             if let Input::InBuffer(len) = got.input {
                 assert!(piece < 2, "{piece}: the leftover was copied");
                 rest.append(buffer.front(len));

@@ -1,0 +1,232 @@
+//! Answers, and what happens when there is none.
+
+use std::mem;
+
+use spop_core::{
+    AckError, Actions, Settled, Ticket, Timestamp,
+    agent::{Reply, TicketId},
+};
+
+use super::session::Session;
+use crate::{
+    Agent, Answer, Cancelled, Failure, FailureKind, Handler,
+    engines::{Membership, Routed},
+    remote::Message,
+};
+
+impl Session {
+    /// Answers a request whose handler has answered at once.
+    #[inline]
+    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+        self.end_watched(ticket.id(), Cancelled::Answered);
+        if self.held_up && !is_disconnect(&answer) {
+            // A sibling may be faster.
+            if let Some(membership) = &self.membership {
+                membership.hold(&ticket);
+            }
+            return self.route(agent, now, ticket, answer);
+        }
+        self.send(agent, now, ticket, answer);
+    }
+
+    /// Answers a request whose answer was to follow.
+    pub(super) fn answer(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        request: TicketId,
+        answer: Answer,
+    ) {
+        self.collect_end(agent, now, handler);
+        // Otherwise it needs no answer any more.
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        self.end_watched(request, Cancelled::Answered);
+        match &self.membership {
+            None => self.send(agent, now, ticket, answer),
+            Some(membership) if is_disconnect(&answer) && self.closed.is_none() => {
+                membership.cancel(ticket.ids(), request);
+                self.send(agent, now, ticket, answer);
+            }
+            Some(_) => self.route(agent, now, ticket, answer),
+        }
+    }
+
+    /// Answers on the connection of the engine that is the fastest.
+    #[cold]
+    fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+        let Some(membership) = &self.membership else { return self.send(agent, now, ticket, answer) };
+        let request = ticket.id();
+        match membership.route(ticket, already_disconnected(answer, self.closed.is_some())) {
+            Routed::Here(ticket, answer) => self.send(agent, now, ticket, answer),
+            Routed::Sent => self.release(now, request),
+            Routed::Dropped => {
+                self.tally.cancelled += 1;
+                self.release(now, request);
+            }
+        }
+    }
+
+    /// A request of this connection is answered on another, or needs no answer any more.
+    pub(super) fn release(&mut self, now: Timestamp, request: TicketId) {
+        // An error says that it was answered or cancelled meanwhile.
+        let _ = self.reactor.release(now, request);
+    }
+
+    /// An answer of a sibling.
+    #[cold]
+    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+        if self.closed.is_some() {
+            self.send_back(ticket, answer);
+        } else {
+            self.send(agent, now, ticket, already_disconnected(answer, true));
+        }
+    }
+
+    /// An answer was given to this connection, which cannot send it: another one may.
+    #[cold]
+    fn send_back(&mut self, ticket: Ticket, answer: Answer) {
+        let routed = self.membership.as_ref().map(|membership| membership.route_again(ticket, answer));
+        if !matches!(routed, Some(Routed::Sent)) {
+            self.tally.cancelled += 1;
+        }
+    }
+
+    /// The session is over: its siblings send what was given to it, and its own requests keep waiting.
+    pub(super) fn forward_messages(&mut self) {
+        if self.membership.is_none() {
+            return;
+        }
+        for message in self.remote.take_messages() {
+            match message {
+                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                // For later, or for nobody.
+                message => _ = self.remote.send(message),
+            }
+        }
+    }
+
+    /// Queues an answer on this connection.
+    #[inline]
+    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+        match answer {
+            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, actions),
+            Ok(Reply::Fail(error)) => {
+                self.fail(agent, now, ticket, Failure::new(FailureKind::HandlerFailed, error));
+            }
+            Err(failure) => self.fail(agent, now, ticket, failure),
+            Ok(Reply::Abort) => match self.reactor.abort_answer(now, ticket) {
+                Ok(_) => self.tally.acks += 1,
+                Err(error) => self.send_back(error.into_ticket(), Ok(Reply::Abort)),
+            },
+            Ok(Reply::Disconnect { status, message }) => {
+                self.tally.cancelled += 1;
+                self.reactor.disconnect(now, status, &message);
+            }
+        }
+    }
+
+    #[inline]
+    fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: Actions) {
+        Self::warn_of_names(agent, &actions);
+        let ids = ticket.ids();
+        match self.reactor.acknowledge(now, ticket, &actions) {
+            Ok(Settled::Queued) => self.tally.acks += 1,
+            Ok(Settled::Late { age }) => self.late(agent, now, ids, age),
+            Ok(_) => self.tally.cancelled += 1,
+            Err(AckError::Closing { ticket, .. }) => self.send_back(ticket, Ok(Reply::Ack(actions))),
+            Err(error) => {
+                let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
+                self.fail(agent, now, error.into_ticket(), failure);
+            }
+        }
+    }
+
+    /// Queues a part of an answer.
+    #[cold]
+    pub(super) fn send_part(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        request: TicketId,
+        actions: &Actions,
+    ) {
+        // A session that is over sends nothing; the last part may go to a sibling, and is the whole answer then.
+        if self.closed.is_some() {
+            return;
+        }
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        Self::warn_of_names(agent, actions);
+        match self.reactor.acknowledge_part(now, ticket, actions) {
+            Ok(ticket) => _ = self.waiting.insert(request, ticket),
+            Err(error) => {
+                handler.cancel(request, Cancelled::Answered);
+                self.end_watched(request, Cancelled::Answered);
+                let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
+                let ticket = error.into_ticket();
+                if let Some(membership) = &self.membership {
+                    membership.cancel(ticket.ids(), request);
+                }
+                self.fail(agent, now, ticket, failure);
+            }
+        }
+    }
+
+    /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
+    #[cold]
+    fn fail(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, failure: Failure) {
+        let ids = ticket.ids();
+        match self.reactor.fail(now, ticket) {
+            Ok(Settled::Dropped) => self.tally.cancelled += 1,
+            Ok(_) => self.failed(agent, now, ids, &failure),
+            Err(error) => self.send_back(error.into_ticket(), Err(failure)),
+        }
+    }
+
+    #[cold]
+    pub(super) fn overloaded(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket) {
+        self.tally.overloaded += 1;
+        agent.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.log_failure(
+            agent,
+            now,
+            ticket.ids(),
+            &Failure::new(FailureKind::Overloaded, "too many requests"),
+        );
+        // The ticket is this connection's.
+        let _ = self.reactor.fail(now, ticket);
+    }
+
+    /// The time of the requests that siblings could answer is over.
+    #[cold]
+    pub(super) fn fail_orphans(&mut self, agent: &Agent, handler: &mut impl Handler) {
+        let _ = agent;
+        for (id, ticket) in mem::take(&mut self.waiting) {
+            handler.cancel(id, Cancelled::TimedOut);
+            self.end_watched(id, Cancelled::TimedOut);
+            let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
+            let routed = self
+                .membership
+                .as_ref()
+                .map(|membership: &Membership| membership.route(ticket, Err(failure)));
+            if !matches!(routed, Some(Routed::Sent)) {
+                self.tally.cancelled += 1;
+            }
+        }
+    }
+}
+
+fn is_disconnect(answer: &Answer) -> bool {
+    matches!(answer, Ok(Reply::Disconnect { .. }))
+}
+
+/// A disconnect is for the connection that the request arrived on. If that has ended, the request fails.
+fn already_disconnected(answer: Answer, elsewhere: bool) -> Answer {
+    match answer {
+        Ok(Reply::Disconnect { message, .. }) if elsewhere => {
+            Err(Failure::new(FailureKind::AlreadyDisconnected, message))
+        }
+        answer => answer,
+    }
+}

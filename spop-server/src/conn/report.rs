@@ -1,0 +1,147 @@
+//! What a session counts and logs.
+
+use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
+
+use spop_core::{Actions, CloseReason, Closed, Timestamp, frame::Ids};
+use tracing::{debug, warn};
+
+use super::session::Session;
+use crate::{Agent, Failure, Metrics};
+
+/// What a session has counted since it last came to rest. The recorder of the metrics is shared: it is called once for many
+/// requests.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) notifies: usize,
+    pub(super) acks: usize,
+    pub(super) failures: usize,
+    pub(super) overloaded: usize,
+    pub(super) cancelled: usize,
+    pub(super) aborted: usize,
+    pub(super) received: usize,
+    pub(super) sent: usize,
+}
+
+impl Tally {
+    #[inline]
+    pub(super) fn report(&mut self, metrics: &Metrics) {
+        let Self { notifies, acks, failures, overloaded, cancelled, aborted, received, sent } = self;
+        report(notifies, |n| metrics.notifies(n));
+        report(acks, |n| metrics.acks(n));
+        report(failures, |n| metrics.failures(n));
+        report(overloaded, |n| metrics.overloaded(n));
+        report(cancelled, |n| metrics.cancelled(n));
+        report(aborted, |n| metrics.aborted(n));
+        report(received, |n| metrics.received(n));
+        report(sent, |n| metrics.sent(n));
+    }
+}
+
+#[inline]
+fn report(count: &mut usize, to: impl FnOnce(usize)) {
+    if *count > 0 {
+        to(take(count));
+    }
+}
+
+impl Session {
+    /// HAProxy drops variables silently whose names it does not accept.
+    #[inline]
+    pub(super) fn warn_of_names(agent: &Agent, actions: &Actions) {
+        for dropped in actions.dropped_names().filter(|dropped| agent.names.is_new(dropped.name())) {
+            warn!(name: "variable_dropped", error = %dropped.error(), "HAProxy ignores this variable: change its name in the handler");
+        }
+    }
+
+    pub(super) fn warn_of_frame_size(&self, agent: &Agent, now: Timestamp, session: &spop_core::Session) {
+        if session.loses_long_requests()
+            && let Some(suppressed) = agent.logs.session.pass(now)
+        {
+            warn!(
+                name: "frame_size_reduced",
+                peer = %self.remote.peer,
+                offered = session.peer_max_frame_size,
+                agreed = session.max_frame_size,
+                suppressed,
+                "requests longer than the agreed frame size fail in HAProxy (259 since 3.1): raise max_frame_size"
+            );
+        }
+    }
+
+    /// HAProxy abandoned a request whose handler still runs.
+    #[cold]
+    pub(super) fn abandoned(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+        self.tally.cancelled += 1;
+        agent.counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = agent.logs.late.pass(now) {
+            warn!(
+                name: "request_abandoned", peer = %self.remote.peer, %ids, ?age, suppressed,
+                "HAProxy gave the request up: its handler takes longer than `timeout processing`"
+            );
+        }
+    }
+
+    /// HAProxy has continued without this answer.
+    #[cold]
+    pub(super) fn late(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+        self.tally.acks += 1;
+        agent.metrics.late(1);
+        agent.counters.late.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = agent.logs.late.pass(now) {
+            let processing = agent.config.processing;
+            warn!(
+                name: "answered_late", peer = %self.remote.peer, %ids, ?age, ?processing, suppressed,
+                "answered later than `processing`: HAProxy has probably given the request up"
+            );
+        }
+    }
+
+    /// A request has no answer of its handler.
+    #[cold]
+    pub(super) fn failed(&mut self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+        self.tally.failures += 1;
+        self.log_failure(agent, now, ids, failure);
+    }
+
+    #[cold]
+    pub(super) fn log_failure(&self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+        if let Some(suppressed) = agent.logs.handler.pass(now) {
+            let (what, error) = (failure.kind.as_str(), &failure.error);
+            warn!(name: "request_failed", peer = %self.remote.peer, %ids, what, error, suppressed, "request failed");
+        }
+    }
+
+    #[cold]
+    pub(super) fn log_watch_panicked(&self, agent: &Agent, now: Timestamp, ids: Ids, error: &str) {
+        if let Some(suppressed) = agent.logs.handler.pass(now) {
+            warn!(name: "watch_panicked", peer = %self.remote.peer, %ids, error, suppressed, "watch panicked");
+        }
+    }
+
+    /// Logs why a session ended.
+    pub(super) fn report(&self, agent: &Agent, now: Timestamp, closed: &Closed) {
+        let (peer, connection) = (&self.remote.peer, self.remote.id.0);
+        let faulty = !closed.reason.is_normal()
+            && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
+        if let CloseReason::Violation(violation) = &closed.reason
+            && self.reactor.session().is_none()
+            && let Some(what) = violation.foreign()
+        {
+            if let Some(suppressed) = agent.logs.foreign.pass(now) {
+                warn!(name: "not_spop", %peer, connection, suppressed, "{what} arrived instead of a HAPROXY-HELLO");
+            }
+        } else if faulty {
+            self.log_failed(agent, now, closed);
+        } else {
+            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
+        }
+    }
+
+    /// A session ended by a fault or a timeout.
+    pub(super) fn log_failed(&self, agent: &Agent, now: Timestamp, reason: &impl fmt::Display) {
+        if let Some(suppressed) = agent.logs.closed.pass(now) {
+            let (peer, connection) = (&self.remote.peer, self.remote.id.0);
+            warn!(name: "connection_failed", %peer, connection, %reason, suppressed, "connection failed");
+        }
+    }
+}

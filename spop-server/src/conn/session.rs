@@ -1,0 +1,463 @@
+//! The session of a connection: carries out the actions of its reactor.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+};
+
+use spop_core::{
+    Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
+    agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
+    frame::Ids,
+    link::Phase,
+};
+use tracing::debug;
+
+use super::report::Tally;
+use crate::{
+    Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, Stage,
+    TOO_MUCH_UNFINISHED, UnfinishedBytes,
+    connection::Accepted,
+    engines::Membership,
+    failure::panic_message,
+    overdue,
+    remote::{Message, Remote},
+    request::Unclaimed,
+    spans,
+};
+
+/// After how many sends the handler's memory is freed at once. A connection is often opened for one request: after the
+/// handshake and the first answer nothing may follow for long.
+const EARLY: u8 = 2;
+
+/// A connection with its session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) reactor: AgentReactor,
+    pub(super) remote: Arc<Remote>,
+    /// What the accept stage found out, until the session is established.
+    accepted: Option<Box<Accepted>>,
+    /// Set with the handshake.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// With async.
+    pub(super) membership: Option<Membership>,
+    /// The requests whose answers follow.
+    pub(super) waiting: BTreeMap<TicketId, Ticket>,
+    /// The peer has not read all answers of earlier inputs: then a sibling may be faster. Only with async.
+    pub(super) held_up: bool,
+    /// Why the session is over.
+    pub(super) closed: Option<Closed>,
+    /// When the requests that siblings can still answer time out.
+    orphan_deadline: Option<Timestamp>,
+    /// Sends since memory was freed, up to [`EARLY`].
+    sends: u8,
+    /// What it holds of requests that have not arrived in full.
+    unfinished: UnfinishedBytes,
+    pub(super) tally: Tally,
+    #[allow(dead_code)] // Held for its drop.
+    open: Open,
+}
+
+impl Session {
+    pub(super) fn new(
+        agent: &Agent,
+        remote: &Arc<Remote>,
+        reactor: AgentReactor,
+        accepted: Option<Box<Accepted>>,
+    ) -> Self {
+        Self {
+            reactor,
+            remote: Arc::clone(remote),
+            accepted,
+            connection: None,
+            membership: None,
+            waiting: BTreeMap::new(),
+            held_up: false,
+            closed: None,
+            orphan_deadline: None,
+            sends: 0,
+            unfinished: agent.unfinished.connection(),
+            tally: Tally::default(),
+            open: agent.metrics.open(),
+        }
+    }
+
+    // ---- state ----
+
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        if self.orphan_deadline.is_some() {
+            return self.reactor.deadline().map(|(at, _)| at).into_iter().chain(self.orphan_deadline).min();
+        }
+        self.reactor.deadline().map(|(at, _)| at)
+    }
+
+    /// What a connection does when the server stops: it writes what is queued, and closes.
+    pub(super) fn last_interest(&self) -> Interest {
+        let write = !self.reactor.outgoing().is_empty();
+        Interest { write, close: !write, ..Interest::default() }
+    }
+
+    /// Whether siblings can still send answers of this session, which is over.
+    pub(super) fn has_orphans(&self) -> bool {
+        self.closed.is_some() && !self.waiting.is_empty()
+    }
+
+    pub(super) fn set_stage(&mut self, now: Timestamp, stage: Stage) {
+        self.reactor.set_lame_duck(stage > Stage::Serve);
+        if stage >= Stage::Drain {
+            self.reactor.drain(now);
+        }
+    }
+
+    /// Publishes and counts what has changed.
+    #[inline]
+    pub(super) fn at_rest(&mut self, agent: &Agent) {
+        self.remote.publish(&self.reactor);
+        self.tally.report(&agent.metrics);
+    }
+
+    // ---- inputs ----
+
+    /// Processes input until there is no more to do with it; returns how many bytes were used.
+    #[inline]
+    pub(super) fn on_input(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        input: &[u8],
+        eof: bool,
+    ) -> usize {
+        if self.membership.is_some() {
+            self.publish_backlog();
+        }
+        let mut used = self.feed(agent, now, handler, input, eof);
+        if !agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
+            self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
+            self.log_failed(agent, now, &TOO_MUCH_UNFINISHED);
+            used += self.feed(agent, now, handler, input.get(used..).unwrap_or_default(), eof);
+            // What it held is freed now, and not when the peer has closed.
+            let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
+        }
+        self.tally.received += used;
+        self.at_rest(agent);
+        used
+    }
+
+    #[inline]
+    fn feed(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        input: &[u8],
+        eof: bool,
+    ) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let step =
+                if eof { self.reactor.on_input_eof(now, rest) } else { self.reactor.on_bytes(now, rest) };
+            used += step.consumed;
+            if !self.carry_out(agent, now, handler, step.action) || used == input.len() && !eof {
+                return used;
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn on_sent(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        n: usize,
+    ) -> Result<(), Misuse> {
+        let action = self.reactor.on_sent(now, n)?;
+        self.carry_out(agent, now, handler, action);
+        self.tally.sent += n;
+        if self.sends < EARLY {
+            self.sends += 1;
+            handler.release_memory();
+        }
+        self.at_rest(agent);
+        Ok(())
+    }
+
+    pub(super) fn on_timeout(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        loop {
+            if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
+                self.sends = 0;
+                handler.release_memory();
+            }
+            let action = self.reactor.on_timeout(now);
+            if !self.carry_out(agent, now, handler, action) {
+                break;
+            }
+        }
+        if self.orphan_deadline.is_some_and(|at| at <= now) {
+            self.fail_orphans(agent, handler);
+        }
+        // A payload that timed out is gone. It cannot be more than before.
+        let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
+    }
+
+    /// The server stops.
+    pub(super) fn stop(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        self.reactor.disconnect(now, Status::NORMAL, "the agent is shutting down");
+        self.collect_end(agent, now, handler);
+        self.give_up(handler);
+    }
+
+    // ---- actions ----
+
+    /// Carries out an action. False if there is no more to do with the input that it follows from.
+    #[inline]
+    pub(super) fn carry_out(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        action: Action<'_>,
+    ) -> bool {
+        match action {
+            Action::RunMessages(notify) => self.run(agent, now, handler, notify),
+            Action::Established(session) => self.established(agent, now, session),
+            Action::FragmentArrived(ids) => self.watch(agent, now, handler, ids),
+            Action::AbortFragment(aborted) => {
+                let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
+                debug!(name: "payload_dropped", peer = %self.remote.peer, %ids, received, ?why, "payload dropped");
+                self.tally.aborted += 1;
+            }
+            Action::CancelMessages(cancelled) => self.cancelled(agent, now, handler, cancelled),
+            Action::Close(closed) => {
+                self.close(agent, now, handler, closed);
+                return false;
+            }
+            // `SendFrames`, `WantBytes`, `Paused`: the driver reads the interest.
+            _ => return false,
+        }
+        true
+    }
+
+    #[inline]
+    fn run(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, notify: Notify<'_>) {
+        let Notify { ticket, payload } = notify;
+        let Some(connection) = &self.connection else { return };
+        self.tally.notifies += 1;
+        let Some(permit) = agent.in_flight.enter() else {
+            return self.overloaded(agent, now, ticket);
+        };
+        let mut unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
+        let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
+        let (id, ids) = (ticket.id(), ticket.ids());
+        let request = Request::new(payload, id, ids, deadline, connection, &mut unclaimed, &agent.metrics);
+        let span = spans::request(connection, ids).entered();
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
+        drop(span);
+        let answer = match outcome {
+            Ok(Outcome::Now(answer)) => answer,
+            Ok(Outcome::Later) if unclaimed.is_none() => return self.wait(ticket),
+            Ok(Outcome::Later) => Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing")),
+            Err(panic) => Err(Failure::panicked(panic.as_ref())),
+        };
+        if let Some(Unclaimed { began, .. }) = unclaimed {
+            agent.metrics.worked(began);
+        }
+        if self.remote.has_messages() {
+            // Parts of this answer may be among them.
+            self.waiting.insert(id, ticket);
+            self.take_messages(agent, now, handler);
+            return self.answer(agent, now, handler, id, answer);
+        }
+        self.answer_at_once(agent, now, ticket, answer);
+    }
+
+    /// The answer follows.
+    fn wait(&mut self, ticket: Ticket) {
+        if let Some(membership) = &self.membership {
+            membership.hold(&ticket);
+        }
+        self.waiting.insert(ticket.id(), ticket);
+    }
+
+    fn established(&mut self, agent: &Agent, now: Timestamp, session: Arc<spop_core::Session>) {
+        debug!(
+            name: "session_established",
+            peer = %self.remote.peer,
+            connection = self.remote.id.0,
+            capabilities = %session.capabilities,
+            max_frame_size = session.max_frame_size,
+            "session established"
+        );
+        self.warn_of_frame_size(agent, now, &session);
+        self.membership = agent.engines.join(&self.remote, &session);
+        let connection = Arc::new(Connection {
+            remote: Arc::clone(&self.remote),
+            accepted: self.accepted.take(),
+            session,
+            watched: crate::cancellation::Watched::default(),
+            clock: agent.clock,
+        });
+        agent.established(&connection);
+        self.connection = Some(connection);
+    }
+
+    fn watch(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, ids: Ids) {
+        let Some(arriving) = self.reactor.arriving(ids) else { return };
+        match catch_unwind(AssertUnwindSafe(|| handler.watch(arriving))) {
+            Ok(Watch::Continue) => {}
+            // An error would say that it is not arriving any more.
+            Ok(Watch::Refuse) => _ = self.reactor.abort(now, ids),
+            Err(panic) => self.log_watch_panicked(agent, now, ids, panic_message(panic.as_ref())),
+        }
+    }
+
+    #[cold]
+    fn cancelled(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        cancelled: CancelledNotify,
+    ) {
+        let (ids, why, age) = (cancelled.ids, cancelled.why, cancelled.age);
+        debug!(name: "request_cancelled", peer = %self.remote.peer, %ids, ?why, "request cancelled");
+        match why {
+            Cancel::TimedOut => {
+                self.failed(agent, now, ids, &Failure::new(FailureKind::TimedOut, "no answer in time"));
+            }
+            Cancel::Overdue => {
+                agent.counters.overdue.fetch_add(1, Ordering::Relaxed);
+                let error = overdue(&agent.config, self.reactor.in_flight() + 1, age);
+                self.failed(agent, now, ids, &Failure::new(FailureKind::Overdue, error));
+            }
+            Cancel::Abandoned => self.abandoned(agent, now, ids, age),
+            _ => self.tally.cancelled += 1,
+        }
+        self.end_waiting(handler, cancelled.ticket, why.into());
+        if let Some(membership) = &self.membership {
+            membership.cancel(ids, cancelled.ticket);
+        }
+    }
+
+    /// Ends a request whose answer is not needed any more. True if its answer was to follow.
+    pub(super) fn end_waiting(
+        &mut self,
+        handler: &mut impl Handler,
+        request: TicketId,
+        why: Cancelled,
+    ) -> bool {
+        let waited = self.waiting.remove(&request).is_some();
+        if waited {
+            handler.cancel(request, why);
+        }
+        self.end_watched(request, why);
+        waited
+    }
+
+    /// Tells the cancellations of a request that it has ended.
+    #[inline]
+    pub(super) fn end_watched(&self, request: TicketId, why: Cancelled) {
+        if let Some(connection) = &self.connection {
+            connection.watched.end(request, why);
+        }
+    }
+
+    // ---- the end ----
+
+    /// Whether a decision has ended the session, and its `Close` was not collected. Answers would be dropped until then.
+    pub(super) fn is_ending(&self) -> bool {
+        self.closed.is_none() && self.reactor.phase() == Phase::Closing
+    }
+
+    /// Collects the end of the session, if a decision has led to it.
+    pub(super) fn collect_end(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        if self.is_ending() {
+            self.feed(agent, now, handler, &[], false);
+        }
+    }
+
+    #[cold]
+    fn close(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, mut closed: Closed) {
+        if self.membership.as_ref().is_some_and(Membership::leave) {
+            // Siblings send the answers.
+            closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
+            if !self.waiting.is_empty() {
+                self.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
+            }
+        } else {
+            self.give_up(handler);
+        }
+        self.report(agent, now, &closed);
+        agent.metrics.closed(&closed);
+        self.closed = Some(closed);
+        self.forward_messages();
+    }
+
+    /// Stops the handlers whose answers nobody can send.
+    pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
+        self.tally.cancelled += self.waiting.len();
+        for (id, _) in mem::take(&mut self.waiting) {
+            handler.cancel(id, Cancelled::Disconnected);
+        }
+        self.orphan_deadline = None;
+        if let Some(connection) = &self.connection {
+            connection.watched.end_all();
+        }
+    }
+
+    /// The connection is dropped, in whatever state.
+    pub(super) fn abandon(mut self, agent: &Agent) {
+        if let Some(membership) = &self.membership {
+            membership.leave();
+        }
+        self.forward_messages();
+        self.tally.cancelled += self.waiting.len();
+        if let Some(connection) = &self.connection {
+            connection.watched.end_all();
+        }
+        self.tally.report(&agent.metrics);
+    }
+
+    /// Applies the messages of other threads and connections.
+    #[inline]
+    pub(super) fn take_messages(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        if self.membership.is_some() {
+            self.publish_backlog();
+        }
+        while self.remote.has_messages() {
+            for message in self.remote.take_messages() {
+                self.collect_end(agent, now, handler);
+                self.apply(agent, now, handler, message);
+            }
+        }
+        self.collect_end(agent, now, handler);
+    }
+
+    fn apply(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, message: Message) {
+        match message {
+            Message::Part(request, actions) => self.send_part(agent, now, handler, request, &actions),
+            Message::Answer(request, answer) => self.answer(agent, now, handler, request, answer),
+            Message::Send(ticket, answer) => self.send_for_sibling(agent, now, ticket, answer),
+            Message::Supersede(request) => {
+                if self.end_waiting(handler, request, Cancelled::Superseded) {
+                    self.tally.cancelled += 1;
+                }
+                self.release(now, request);
+            }
+            Message::Abandon => self.give_up(handler),
+        }
+    }
+
+    /// What other threads see of the backlog. What is queued at this time is held up by the peer.
+    #[inline]
+    fn publish_backlog(&mut self) {
+        let backlog = if self.closed.is_some() { None } else { self.reactor.send_backlog() };
+        self.held_up = backlog != Some(0);
+        self.remote.set_backlog(backlog);
+    }
+}

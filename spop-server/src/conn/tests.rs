@@ -1,0 +1,124 @@
+//! Connections in virtual time, without sockets.
+
+use std::sync::Arc;
+
+use spop_core::{
+    Actions, AgentConfig, Clock, Scope, Status, Timestamp,
+    accept::Peer,
+    agent::{Reply, TicketId},
+    frame::{Capabilities, Frame},
+    notation,
+};
+
+use crate::{Agent, Cancelled, Conn, Handler, Outcome, Request, Responder, ServerConfig};
+
+/// A server without sockets, and its handler.
+struct Server {
+    agent: Arc<Agent>,
+    app: App,
+    now: Timestamp,
+}
+
+#[derive(Default)]
+struct App {
+    deferred: Vec<Responder>,
+    cancelled: Vec<(TicketId, Cancelled)>,
+    called: usize,
+}
+
+impl Handler for App {
+    fn handle(&mut self, request: Request<'_>) -> Outcome {
+        self.called += 1;
+        let name = request.messages().iter().next().unwrap().name().to_vec();
+        match name.as_slice() {
+            b"later" => request.defer(|responder| self.deferred.push(responder)),
+            b"panic" => panic!("boom"),
+            b"fail" => Err::<Actions, _>("no").into(),
+            b"disconnect" => Reply::Disconnect { status: Status(42), message: "go".into() }.into(),
+            _ => score().into(),
+        }
+    }
+
+    fn cancel(&mut self, request: TicketId, why: Cancelled) {
+        self.cancelled.push((request, why));
+    }
+}
+
+fn score() -> Actions {
+    let mut actions = Actions::new();
+    actions.set_var(Scope::Transaction, "score", 42_i32);
+    actions
+}
+
+impl Server {
+    fn new(config: impl Into<ServerConfig>) -> Self {
+        let agent = Agent::new(config, Clock::start()).unwrap();
+        Self { agent, app: App::default(), now: Timestamp::from_millis(1) }
+    }
+
+    fn connect(&mut self) -> Conn {
+        self.agent.accept(self.now, Peer::unnamed(), None).unwrap()
+    }
+
+    fn say(&mut self, conn: &mut Conn, line: &str) {
+        let bytes = notation::parse_bytes(line).unwrap();
+        assert_eq!(conn.on_bytes(self.now, &mut self.app, &bytes), bytes.len());
+    }
+
+    /// What the connection sends, as sentences.
+    fn hear(&mut self, conn: &mut Conn) -> Vec<String> {
+        let bytes = conn.outgoing().to_vec();
+        conn.on_sent(self.now, &mut self.app, bytes.len()).unwrap();
+        let mut frames = &bytes[..];
+        let mut sentences = Vec::new();
+        while let Some((length, rest)) = frames.split_first_chunk::<4>() {
+            let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+            sentences.push(notation::print(Frame::decode(frame).unwrap()).to_string());
+            frames = rest;
+        }
+        sentences
+    }
+
+    fn greet(&mut self, conn: &mut Conn, engine: &str) {
+        self.say(
+            conn,
+            &format!(
+                r#"HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:"pipelining,async" engine-id=string:{engine}"#
+            ),
+        );
+        assert!(self.hear(conn)[0].starts_with("AGENT-HELLO"));
+    }
+
+    fn wake(&mut self, conn: &mut Conn) {
+        if conn.is_woken() {
+            conn.on_wake(self.now, &mut self.app);
+        }
+    }
+}
+
+#[allow(dead_code)]
+fn asynchronous() -> AgentConfig {
+    let mut config = AgentConfig::default();
+    config.capabilities |= Capabilities::ASYNC;
+    config
+}
+
+#[test]
+fn requests_are_answered_at_once_or_later() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut conn = server.connect();
+    server.greet(&mut conn, "e");
+    for line in ["NOTIFY fin 1 1 now", "NOTIFY fin 2 1 later", "NOTIFY fin 3 1 fail", "NOTIFY fin 4 1 panic"]
+    {
+        server.say(&mut conn, line);
+    }
+    assert_eq!(
+        server.hear(&mut conn),
+        ["ACK fin 1 1 set txn score=int32:42", "ACK fin 3 1", "ACK fin 4 1"]
+    );
+    let responder = server.app.deferred.pop().unwrap();
+    assert!(!conn.is_woken() && !responder.is_cancelled());
+    responder.reply(score());
+    server.wake(&mut conn);
+    assert_eq!(server.hear(&mut conn), ["ACK fin 2 1 set txn score=int32:42"]);
+}

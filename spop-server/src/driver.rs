@@ -1,0 +1,520 @@
+//! Drives a connection over a transport that does not block.
+
+use std::{io, task::Waker};
+
+use spop_core::{
+    Interest, Misuse, Timestamp,
+    link::{Layer, Progress},
+};
+
+#[cfg(feature = "tls")]
+use crate::tls::{Tls, TlsPeer, TlsSession};
+use crate::{Conn, Handler, Leftover, ReadBuffer, Stream, buffer::Input};
+
+/// Reads, or inputs resumed after backpressure, in one turn. A peer that keeps the socket full waits for the others then.
+const BUDGET: usize = 4;
+
+/// A side of the protocol that a [`Driver`] drives: [`Conn`], or an engine's connection. `H` is what its inputs need: of
+/// `Conn`, a [`Handler`].
+#[allow(missing_docs, clippy::missing_errors_doc)] // As the methods of the reactors, and of `Conn`.
+pub trait Protocol<H: ?Sized> {
+    fn interest(&self) -> Interest;
+    fn deadline(&self) -> Option<Timestamp>;
+    fn outgoing(&mut self) -> &[u8];
+    fn on_bytes(&mut self, now: Timestamp, handler: &mut H, input: &[u8], eof: bool) -> usize;
+    fn on_read_blocked(&mut self, now: Timestamp, handler: &mut H);
+    fn on_sent(&mut self, now: Timestamp, handler: &mut H, n: usize) -> Result<(), Misuse>;
+    fn on_write_shut(&mut self, now: Timestamp, handler: &mut H, progress: Progress) -> Result<(), Misuse>;
+    fn on_transport_error(&mut self, now: Timestamp, handler: &mut H, error: &io::Error);
+    fn on_timeout(&mut self, now: Timestamp, handler: &mut H);
+    /// Applies what other threads have sent.
+    fn on_wake(&mut self, now: Timestamp, handler: &mut H) {
+        let _ = (now, handler);
+    }
+    fn is_woken(&self) -> bool {
+        false
+    }
+    fn set_waker(&mut self, waker: &Waker) {
+        let _ = waker;
+    }
+    fn is_stopping(&self) -> bool {
+        false
+    }
+    fn is_over(&self) -> bool {
+        self.interest().close
+    }
+    fn wants_tls(&self) -> bool {
+        false
+    }
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<&Tls> {
+        None
+    }
+    #[cfg(feature = "tls")]
+    fn on_tls_done(&mut self, now: Timestamp, peer: TlsPeer) -> Result<(), Misuse> {
+        let _ = (now, peer);
+        Err(Misuse::TlsNotRequested)
+    }
+    fn on_tls_failed(&mut self, now: Timestamp, error: &io::Error) {
+        let _ = (now, error);
+    }
+}
+
+impl<H: Handler> Protocol<H> for Conn {
+    #[inline]
+    fn interest(&self) -> Interest {
+        self.interest()
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Timestamp> {
+        self.deadline()
+    }
+
+    #[inline]
+    fn outgoing(&mut self) -> &[u8] {
+        Self::outgoing(self)
+    }
+
+    #[inline]
+    fn on_bytes(&mut self, now: Timestamp, handler: &mut H, input: &[u8], eof: bool) -> usize {
+        if eof { self.on_input_eof(now, handler, input) } else { Self::on_bytes(self, now, handler, input) }
+    }
+
+    fn on_read_blocked(&mut self, now: Timestamp, handler: &mut H) {
+        self.on_read_blocked(now, handler);
+    }
+
+    #[inline]
+    fn on_sent(&mut self, now: Timestamp, handler: &mut H, n: usize) -> Result<(), Misuse> {
+        self.on_sent(now, handler, n)
+    }
+
+    fn on_write_shut(&mut self, now: Timestamp, handler: &mut H, progress: Progress) -> Result<(), Misuse> {
+        self.on_write_shut(now, handler, progress)
+    }
+
+    fn on_transport_error(&mut self, now: Timestamp, handler: &mut H, error: &io::Error) {
+        self.on_transport_error(now, handler, error);
+    }
+
+    fn on_timeout(&mut self, now: Timestamp, handler: &mut H) {
+        self.on_timeout(now, handler);
+    }
+
+    fn on_wake(&mut self, now: Timestamp, handler: &mut H) {
+        self.on_wake(now, handler);
+    }
+
+    #[inline]
+    fn is_woken(&self) -> bool {
+        self.is_woken()
+    }
+
+    #[inline]
+    fn set_waker(&mut self, waker: &Waker) {
+        self.set_waker(waker);
+    }
+
+    #[inline]
+    fn is_stopping(&self) -> bool {
+        self.is_stopping()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
+    #[inline]
+    fn wants_tls(&self) -> bool {
+        self.wants_tls()
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<&Tls> {
+        self.tls()
+    }
+
+    #[cfg(feature = "tls")]
+    fn on_tls_done(&mut self, now: Timestamp, peer: TlsPeer) -> Result<(), Misuse> {
+        self.on_tls_done(now, peer)
+    }
+
+    fn on_tls_failed(&mut self, now: Timestamp, error: &io::Error) {
+        self.on_tls_failed(now, error);
+    }
+}
+
+/// A connection with what it needs to be driven: the unused input, the TLS session, the readiness of its transport.
+///
+/// Its loop reports readiness ([`ready`](Self::ready)) and calls [`turn`](Self::turn) when the transport is ready, when the
+/// [`deadline`](Self::deadline) has come, and when the connection was woken.
+///
+/// ```
+/// use std::net::TcpStream;
+/// use spop_core::Timestamp;
+/// use spop_server::{Conn, Driver, Handler, ReadBuffer, Turn};
+///
+/// /// To be called when the stream may be ready. True until the connection is over.
+/// fn drive(
+///     now: Timestamp,
+///     driver: &mut Driver<Conn>,
+///     stream: &mut Option<TcpStream>,
+///     buffer: &mut ReadBuffer,
+///     handler: &mut impl Handler,
+/// ) -> bool {
+///     driver.ready(true, true);
+///     loop {
+///         match driver.turn(now, stream.as_mut(), buffer, handler) {
+///             Turn::Again => {}
+///             Turn::Wait => return true,
+///             Turn::Closed => {
+///                 // Answers are still to come, for other connections of its engine.
+///                 *stream = None;
+///                 return true;
+///             }
+///             Turn::Over => return false,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
+pub struct Driver<P> {
+    protocol: P,
+    leftover: Leftover,
+    #[cfg(feature = "tls")]
+    tls: Option<Box<TlsSession>>,
+    /// The leftover was read before the driver was made, and was not processed yet.
+    fresh: bool,
+    readable: bool,
+    writable: bool,
+    /// A shutdown would have blocked, and the stream was not reported writable since.
+    shut_blocked: bool,
+    /// The peer has shut its write side. What it sent before may still be unread.
+    peer_closed: bool,
+}
+
+/// What follows from a [`turn`](Driver::turn).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Turn {
+    /// Wait until the transport is ready, the deadline has come, or the connection is woken.
+    Wait,
+    /// The budget of the turn is exhausted: give it another turn, after other connections.
+    Again,
+    /// Close the transport. Then wait for the deadline or a wake-up, with turns without a stream.
+    Closed,
+    /// Close the transport, and drop the connection.
+    Over,
+}
+
+impl<P> Driver<P> {
+    /// A connection that was just opened. Its transport counts as ready until a call would block, so it can have a turn at
+    /// once.
+    pub fn new(protocol: P) -> Self {
+        Self {
+            protocol,
+            leftover: Leftover::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            fresh: false,
+            readable: true,
+            writable: true,
+            shut_blocked: false,
+            peer_closed: false,
+        }
+    }
+
+    /// The peer has sent this already: it was read before the driver was made.
+    #[must_use]
+    pub fn with_input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        let input = input.into();
+        self.fresh = !input.is_empty();
+        self.leftover = input.into();
+        self
+    }
+
+    /// The stream may be readable, or writable, again.
+    #[inline]
+    pub fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+        self.shut_blocked &= !writable;
+    }
+
+    /// The peer has shut its write side, as readiness tells: reading continues until the end of the input is read.
+    #[inline]
+    pub fn ready_closed(&mut self) {
+        self.readable = true;
+        self.peer_closed = true;
+    }
+
+    /// The connection.
+    #[inline]
+    pub const fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The connection: give it a turn after a decision.
+    #[inline]
+    pub const fn protocol_mut(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    /// Whether something waits for the stream to be writable. Otherwise a loop need not care whether it is.
+    #[inline]
+    pub fn wants_write<H: ?Sized>(&self) -> bool
+    where
+        P: Protocol<H>,
+    {
+        !self.writable && {
+            let interest = self.protocol.interest();
+            interest.write || interest.shut.is_some() || self.protocol.wants_tls()
+        }
+    }
+
+    /// Goes on as far as it gets without waiting: messages of other threads, reads, writes, timers, shutdowns. After
+    /// [`Turn::Closed`] there is no stream.
+    pub fn turn<H: ?Sized, S: Stream>(
+        &mut self,
+        now: Timestamp,
+        stream: Option<&mut S>,
+        buffer: &mut ReadBuffer,
+        handler: &mut H,
+    ) -> Turn
+    where
+        P: Protocol<H>,
+    {
+        if self.protocol.is_woken() {
+            self.protocol.on_wake(now, handler);
+        }
+        let Some(stream) = stream else {
+            if self.is_due(now) {
+                self.protocol.on_timeout(now, handler);
+            }
+            return if self.protocol.is_over() { Turn::Over } else { Turn::Wait };
+        };
+        let mut turn = self.drive(now, stream, buffer, handler);
+        // Timers come after what has arrived in time, however late this turn is.
+        if self.is_due(now) {
+            self.protocol.on_timeout(now, handler);
+            if turn == Turn::Wait || self.protocol.interest().close {
+                turn = self.drive(now, stream, buffer, handler);
+            }
+        }
+        self.leftover.trim();
+        turn
+    }
+
+    fn is_due<H: ?Sized>(&self, now: Timestamp) -> bool
+    where
+        P: Protocol<H>,
+    {
+        self.protocol.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Applies the interest of the connection until it waits.
+    fn drive<H: ?Sized, S: Stream>(
+        &mut self,
+        now: Timestamp,
+        stream: &mut S,
+        buffer: &mut ReadBuffer,
+        handler: &mut H,
+    ) -> Turn
+    where
+        P: Protocol<H>,
+    {
+        let mut budget = BUDGET;
+        loop {
+            let interest = self.protocol.interest();
+            if interest.close {
+                return if self.protocol.is_over() { Turn::Over } else { Turn::Closed };
+            }
+            let reads = interest.read && self.readable || interest.read_now;
+            if interest.write && self.writable {
+                self.write(now, stream, handler);
+            } else if self.protocol.is_stopping() {
+                // What cannot be written at once is lost.
+                return Turn::Over;
+            } else if let Some(layer) = interest.shut
+                && !self.shut_blocked
+                && (self.writable || layer == Layer::Transport)
+            {
+                self.shut(now, stream, layer, handler);
+            } else if self.protocol.wants_tls() {
+                if !self.handshake(now, stream) {
+                    return Turn::Wait;
+                }
+            } else if budget == 0 && (interest.resume || reads || self.fresh) {
+                return Turn::Again;
+            } else if interest.resume || self.fresh {
+                budget -= 1;
+                self.feed_leftover(now, false, handler);
+            } else if reads {
+                budget -= 1;
+                if !self.read(now, stream, buffer, handler, interest.read_now) {
+                    return Turn::Wait;
+                }
+            } else {
+                return Turn::Wait;
+            }
+        }
+    }
+
+    /// Reads once. False if the read would block, and the stream has yet to ask the system.
+    #[inline]
+    fn read<H: ?Sized, S: Stream>(
+        &mut self,
+        now: Timestamp,
+        stream: &mut S,
+        buffer: &mut ReadBuffer,
+        handler: &mut H,
+        read_now: bool,
+    ) -> bool
+    where
+        P: Protocol<H>,
+    {
+        #[cfg(feature = "tls")]
+        let (got, short_is_all) = match &mut self.tls {
+            Some(tls) => (buffer.read(&mut self.leftover, |space| tls.read(stream, space)), false),
+            None => (buffer.read(&mut self.leftover, |space| stream.read(space)), stream.short_read_is_all()),
+        };
+        #[cfg(not(feature = "tls"))]
+        let (got, short_is_all) =
+            (buffer.read(&mut self.leftover, |space| stream.read(space)), stream.short_read_is_all());
+        match got {
+            Ok(got) => {
+                let ended = got.bytes == 0;
+                let was_all = got.short && short_is_all && !self.peer_closed;
+                self.readable = !ended && !was_all;
+                match got.input {
+                    Input::InBuffer(len) => {
+                        let input = buffer.front(len);
+                        let used = self.protocol.on_bytes(now, handler, input, ended);
+                        if used < len {
+                            self.leftover.append(input.get(used..).unwrap_or_default());
+                        }
+                    }
+                    Input::InLeftover => self.feed_leftover(now, ended, handler),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                if read_now {
+                    if !stream.is_drained() {
+                        return false;
+                    }
+                    self.protocol.on_read_blocked(now, handler);
+                }
+            }
+            Err(error) => self.protocol.on_transport_error(now, handler, &error),
+        }
+        true
+    }
+
+    #[inline]
+    fn write<H: ?Sized, S: Stream>(&mut self, now: Timestamp, stream: &mut S, handler: &mut H)
+    where
+        P: Protocol<H>,
+    {
+        let outgoing = self.protocol.outgoing();
+        #[cfg(feature = "tls")]
+        let written = match &mut self.tls {
+            Some(tls) => tls.write(stream, outgoing),
+            None => stream.write(outgoing),
+        };
+        #[cfg(not(feature = "tls"))]
+        let written = stream.write(outgoing);
+        match written {
+            Ok(0) => self.protocol.on_transport_error(now, handler, &io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                // A stream may claim to have written more than there was.
+                if let Err(misuse) = self.protocol.on_sent(now, handler, n) {
+                    self.protocol.on_transport_error(now, handler, &io::Error::other(misuse));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.protocol.on_transport_error(now, handler, &error),
+        }
+    }
+
+    #[cold]
+    fn shut<H: ?Sized, S: Stream>(&mut self, now: Timestamp, stream: &mut S, layer: Layer, handler: &mut H)
+    where
+        P: Protocol<H>,
+    {
+        #[cfg(feature = "tls")]
+        let shut = match (&mut self.tls, layer) {
+            (Some(tls), Layer::Data) => tls.close(stream),
+            _ => stream.shut_write(),
+        };
+        #[cfg(not(feature = "tls"))]
+        let shut = if layer == Layer::Transport { stream.shut_write() } else { Ok(()) };
+        let blocks = shut.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.writable = !blocks;
+        self.shut_blocked = blocks;
+        // What cannot be shut is gone already.
+        let progress = if blocks { Progress::Started } else { Progress::Done };
+        if let Err(misuse) = self.protocol.on_write_shut(now, handler, progress) {
+            self.protocol.on_transport_error(now, handler, &io::Error::other(misuse));
+        }
+    }
+
+    /// Continues the TLS handshake; false if it waits for the peer.
+    #[cold]
+    fn handshake<H: ?Sized, S: Stream>(&mut self, now: Timestamp, stream: &mut S) -> bool
+    where
+        P: Protocol<H>,
+    {
+        #[cfg(feature = "tls")]
+        {
+            if self.tls.is_none() {
+                let received = std::mem::take(&mut self.leftover);
+                let session = match self.protocol.tls() {
+                    Some(tls) => TlsSession::new(tls, stream, received.unused()),
+                    None => Err(io::Error::other("the listener has no certificate")),
+                };
+                match session {
+                    Ok(session) => self.tls = Some(Box::new(session)),
+                    Err(error) => {
+                        self.protocol.on_tls_failed(now, &error);
+                        return true;
+                    }
+                }
+            }
+            let Some(tls) = &mut self.tls else { return true };
+            match tls.handshake(stream) {
+                Ok(true) => {
+                    let peer = tls.peer();
+                    // It was asked for.
+                    let _ = self.protocol.on_tls_done(now, peer);
+                }
+                Ok(false) => {
+                    self.writable = !tls.wants_write();
+                    return false;
+                }
+                Err(error) => self.protocol.on_tls_failed(now, &error),
+            }
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            let _ = stream;
+            self.protocol.on_tls_failed(now, &io::Error::other("built without TLS"));
+        }
+        true
+    }
+
+    /// Processes the leftover, perhaps nothing.
+    fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H)
+    where
+        P: Protocol<H>,
+    {
+        self.fresh = false;
+        let mut leftover = std::mem::take(&mut self.leftover);
+        let used = self.protocol.on_bytes(now, handler, leftover.unused(), ended);
+        leftover.consume(used);
+        self.leftover = leftover;
+    }
+}
