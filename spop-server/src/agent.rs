@@ -7,7 +7,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Waker,
+    task::{Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -353,6 +354,24 @@ impl ServerHandle {
     /// Ends the server at once: queued answers are sent if that needs no waiting, and unanswered requests are lost.
     pub fn stop(&self) {
         self.agent.advance(Stage::Stop);
+    }
+
+    /// Blocks the thread until the shutdown has reached a stage: for servers whose `accept` blocks.
+    pub fn wait_for(&self, stage: Stage) {
+        struct Unpark(Thread);
+
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+
+        let _subscription = self.agent.subscribe(&Arc::new(Unpark(thread::current())).into());
+        let clock = &self.agent.clock;
+        while self.agent.poll_shutdown(clock.now()) < stage {
+            let deadline = self.agent.shutdown_deadline();
+            thread::park_timeout(deadline.map_or(Duration::MAX, |at| at.since(clock.now())));
+        }
     }
 
     /// The counters.

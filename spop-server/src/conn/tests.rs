@@ -112,10 +112,7 @@ fn requests_are_answered_at_once_or_later() {
     {
         server.say(&mut conn, line);
     }
-    assert_eq!(
-        server.hear(&mut conn),
-        ["ACK fin 1 1 set txn score=int32:42", "ACK fin 3 1", "ACK fin 4 1"]
-    );
+    assert_eq!(server.hear(&mut conn), ["ACK fin 1 1 set txn score=int32:42", "ACK fin 3 1", "ACK fin 4 1"]);
     let responder = server.app.deferred.pop().unwrap();
     assert!(!conn.is_woken() && !responder.is_cancelled());
     responder.reply(score());

@@ -1,0 +1,161 @@
+//! A server with blocking sockets of `std`: for each connection a thread reads, one writes, and one drives it. Every policy is in
+//! `Conn`: limits, failures, metrics, the accept stage, `async`, shutdown. `threads 127.0.0.1:12345` echoes each argument
+//! as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
+
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, mpsc},
+    task::Wake,
+    thread,
+    time::Duration,
+};
+
+use signal_hook::{consts::SIGTERM, iterator::Signals};
+use spop_core::{Actions, Clock, Scope, accept::Peer, link::Progress};
+use spop_server::{Agent, Conn, Entrance, Handler, Request, ServerConfig, Stage};
+
+/// How much is read or written at once, and how long a read that is under way may take to return what has arrived.
+const CHUNK: usize = 64 * 1024;
+const READ: Duration = Duration::from_millis(1);
+
+fn main() -> io::Result<()> {
+    let listener = TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:12345"))?;
+    println!("listening on {}", listener.local_addr()?);
+    let agent = Agent::new(ServerConfig::default(), Clock::start())?;
+    let (handle, mut signals) = (agent.handle(), Signals::new([SIGTERM])?);
+    thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
+    serve(&listener, &agent, None, &|request: Request<'_>| {
+        let mut actions = Actions::new();
+        for message in request.messages() {
+            for (name, value) in message.args() {
+                actions.set_var(Scope::Transaction, [message.name(), b".", name].concat(), value);
+            }
+        }
+        actions
+    })
+}
+
+/// Serves until the agent has shut down, and its last connection has ended.
+pub(crate) fn serve<H: Handler + Clone + Send>(
+    listener: &TcpListener,
+    agent: &Arc<Agent>,
+    entrance: Option<&Arc<Entrance>>,
+    handler: &H,
+) -> io::Result<()> {
+    let (address, stop, handle) = (listener.local_addr()?, listener.try_clone()?, agent.handle());
+    thread::spawn(move || {
+        handle.wait_for(Stage::Drain);
+        // Only a connection ends an `accept`; those after it do not wait for one.
+        stop.set_nonblocking(true).and_then(|()| TcpStream::connect(address))
+    });
+    thread::scope(|scope| {
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    if let Some(conn) = agent.accept(agent.clock().now(), Peer::Ip(peer), entrance) {
+                        let (clock, mut handler) = (*agent.clock(), handler.clone());
+                        scope.spawn(move || drive(&stream, conn, clock, &mut handler));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    agent.accept_failed(agent.clock().now(), &error);
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    })
+}
+
+enum Event {
+    Read(Vec<u8>, io::Result<usize>),
+    Written(Vec<u8>, io::Result<usize>),
+    Wake,
+}
+
+struct Notify(mpsc::Sender<Event>);
+
+impl Wake for Notify {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(Event::Wake);
+    }
+}
+
+/// Starts a thread that reads into each buffer it is sent, or writes from it.
+fn perform(
+    (stream, done): (&TcpStream, &mpsc::Sender<Event>),
+    event: fn(Vec<u8>, io::Result<usize>) -> Event,
+    act: fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<mpsc::Sender<Vec<u8>>> {
+    let ((buffers, to_do), stream, done) = (mpsc::channel::<Vec<u8>>(), stream.try_clone()?, done.clone());
+    thread::spawn(move || {
+        to_do.into_iter().try_for_each(|mut buffer| {
+            let result = act(&stream, &mut buffer);
+            done.send(event(buffer, result))
+        })
+    });
+    Ok(buffers)
+}
+
+/// Drives a connection to its end.
+fn drive(stream: &TcpStream, mut conn: Conn, clock: Clock, handler: &mut impl Handler) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (sender, events) = mpsc::channel();
+    conn.set_waker(&Arc::new(Notify(sender.clone())).into());
+    let reads = perform((stream, &sender), Event::Read, |mut stream, buffer| stream.read(buffer))?;
+    let writes = perform((stream, &sender), Event::Written, |mut stream, buffer| stream.write(buffer))?;
+    // A buffer is here, or with the thread that reads into it or writes from it.
+    let (mut to_read, mut to_write, mut input) = (Some(vec![0; CHUNK]), Some(Vec::new()), Vec::new());
+    while !conn.is_over() {
+        let (now, interest) = (clock.now(), conn.interest());
+        if interest.resume {
+            input.drain(..conn.on_bytes(now, handler, &input));
+            continue;
+        } else if interest.shut.is_some() && to_write.is_some() {
+            // What cannot be shut is gone already.
+            let _ = stream.shutdown(Shutdown::Write);
+            conn.on_write_shut(now, handler, Progress::Done).map_err(io::Error::other)?;
+            continue;
+        } else if interest.close {
+            // Siblings send the answers that are still to come.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if let Some(mut buffer) = to_write.take_if(|_| interest.write) {
+            buffer.clear();
+            buffer.extend(conn.outgoing().iter().take(CHUNK));
+            let _ = writes.send(buffer);
+        }
+        if let Some(buffer) = to_read.take_if(|_| interest.read) {
+            let _ = reads.send(buffer);
+        }
+        let deadline = conn.deadline().map_or(Duration::MAX, |at| at.since(now));
+        let event = events.recv_timeout(if interest.read_now { READ } else { deadline });
+        let now = clock.now();
+        match event {
+            Ok(Event::Read(buffer, Ok(n))) => {
+                input.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                let eof = n == 0;
+                input.drain(
+                    ..if eof {
+                        conn.on_input_eof(now, handler, &input)
+                    } else {
+                        conn.on_bytes(now, handler, &input)
+                    },
+                );
+                to_read = Some(buffer);
+            }
+            Ok(Event::Written(buffer, Ok(n))) => {
+                conn.on_sent(now, handler, n).map_err(io::Error::other)?;
+                to_write = Some(buffer);
+            }
+            Ok(Event::Read(_, Err(error)) | Event::Written(_, Err(error))) => {
+                conn.on_transport_error(now, handler, &error);
+            }
+            Ok(Event::Wake) => conn.on_wake(now, handler),
+            Err(_) if interest.read_now => conn.on_read_blocked(now, handler),
+            Err(_) => conn.on_timeout(now, handler),
+        }
+    }
+    stream.shutdown(Shutdown::Both)
+}
