@@ -5,6 +5,7 @@
 mod adapters {
     mod log;
     mod on_mio;
+    mod on_threads;
     mod on_tokio;
     mod script;
     mod stage;
@@ -28,6 +29,7 @@ mod adapters {
         ($($module:ident { $($scenario:ident)* })*) => {
             scenarios! { spop_tokio on_tokio::OnTokio $($module { $($scenario)* })* }
             scenarios! { spop_mio on_mio::OnMio $($module { $($scenario)* })* }
+            scenarios! { threads on_threads::OnThreads $($module { $($scenario)* })* }
         };
         ($adapter:ident $file:ident::$start:ident $($module:ident { $($scenario:ident)* })*) => {
             mod $adapter {

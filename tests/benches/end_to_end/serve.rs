@@ -62,7 +62,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
         Agent::Floor => floor::serve(listen()?),
         Agent::Mio => {
             let answer = |request: spop_mio::Request<'_>| question::answer(request.messages().iter());
-            let server = spop_mio::Server::new(answer).workers(workers).max_connections(CONNECTIONS);
+            let server = spop_mio::Server::with_config(answer, config())?.workers(workers);
             let server = server.bind("127.0.0.1:0")?;
             announce(server.addresses()?.first())?;
             Ok(server.serve()?)
@@ -73,17 +73,16 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
                 _ => Builder::new_current_thread().enable_all().build()?,
             };
             runtime.block_on(async {
-                let server = spop_tokio::Server::new(async |request: spop_tokio::Request| {
-                    question::answer(request.messages().iter())
-                });
-                let server = server.max_connections(CONNECTIONS).bind("127.0.0.1:0").await?;
+                let answer = async |request: spop_tokio::Request| question::answer(request.messages().iter());
+                let server = spop_tokio::Server::with_config(answer, config())?;
+                let server = server.bind("127.0.0.1:0").await?;
                 announce(server.addresses()?.first())?;
                 server.serve().await;
                 bail!("the server has ended")
             })
         }
         Agent::Uring => {
-            Ok(uring::serve(listen()?, &std::io::stdin(), AgentConfig::default(), question::answer)?)
+            Ok(uring::serve(listen()?, &spop_server::Agent::new(config(), Clock::start())?, None, &mut answer)?)
         }
         Agent::Spop => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
@@ -91,6 +90,12 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
             runtime.block_on(foreign::serve(listener))
         }
     }
+}
+
+fn config() -> ServerConfig {
+    let mut config = ServerConfig::default();
+    config.max_connections = CONNECTIONS;
+    config
 }
 
 fn listen() -> Result<TcpListener> {

@@ -33,7 +33,7 @@ pub(super) fn a_drain_finishes_what_is_owed(stage: &Stage<'_>) -> Result<()> {
 
 pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Result<()> {
     for _ in 0..5 {
-        let mut server = stage.serve_with(|plan| plan.config.drain_timing = Some(idle_for(10)))?;
+        let mut server = stage.serve_with(|plan| plan.config.agent.drain_timing = Some(idle_for(10)))?;
         // Some of them nobody has accepted yet.
         let mut peers = (0..50).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
         server.running.drain();
@@ -48,7 +48,7 @@ pub(super) fn who_has_connected_before_a_drain_is_told(stage: &Stage<'_>) -> Res
 
 pub(super) fn who_has_connected_before_a_drain_and_speaks_is_served(stage: &Stage<'_>) -> Result<()> {
     // A machine may take its time to come from one line to the next.
-    let mut server = stage.serve_with(|plan| plan.config.drain_timing = Some(idle_for(2_000)))?;
+    let mut server = stage.serve_with(|plan| plan.config.agent.drain_timing = Some(idle_for(2_000)))?;
     let mut peers = (0..5).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
     let mut busy = server.session()?;
     busy.send("NOTIFY fin 1 1 hold key=string:a")?;
@@ -74,7 +74,7 @@ fn idle_for(idle: u64) -> DrainTiming {
 
 pub(super) fn a_drain_has_an_end(stage: &Stage<'_>) -> Result<()> {
     let time = Duration::from_millis(150);
-    let mut server = stage.serve_with(|plan| plan.config.timeouts.drain = time)?;
+    let mut server = stage.serve_with(|plan| plan.config.agent.timeouts.drain = time)?;
     let mut peer = server.session()?;
     peer.send("NOTIFY fin 1 1 hold key=string:a\nNOTIFY fin 3 1 m")?;
     peer.expect("ACK fin 3 1")?;
@@ -192,7 +192,7 @@ pub(super) fn bad_input_has_its_status_and_costs_one_connection(stage: &Stage<'_
 }
 
 pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.timeouts.frame = Some(Duration::from_millis(100)))?;
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.frame = Some(Duration::from_millis(100)))?;
     let mut peer = server.session()?;
     peer.send_bytes(&[0, 0, 0, 20, 3])?;
     peer.expect_status(2)?;
@@ -200,7 +200,7 @@ pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Resu
 }
 
 pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.timeouts.idle = Some(Duration::from_millis(600)))?;
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.idle = Some(Duration::from_millis(600)))?;
     let mut owed = server.session()?;
     owed.send("NOTIFY fin 1 1 hold key=string:a")?;
     server.gate.wait("a")?;
@@ -215,7 +215,7 @@ pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
 pub(super) fn a_request_that_comes_at_the_end_of_the_idle_time_is_served(stage: &Stage<'_>) -> Result<()> {
     let idle = Duration::from_millis(600);
     let server = stage.serve_with(|plan| {
-        plan.config.timeouts.idle = Some(idle);
+        plan.config.agent.timeouts.idle = Some(idle);
         plan.workers = Some(1);
     })?;
     let (mut blocker, mut peer) = (server.session()?, server.session()?);
@@ -233,7 +233,7 @@ pub(super) fn a_request_that_comes_at_the_end_of_the_idle_time_is_served(stage: 
 
 pub(super) fn a_connection_that_is_old_enough_is_drained(stage: &Stage<'_>) -> Result<()> {
     let age = Duration::from_millis(300);
-    let server = stage.serve_with(|plan| plan.config.max_age = Some(age))?;
+    let server = stage.serve_with(|plan| plan.config.agent.max_age = Some(age))?;
     let start = Instant::now();
     let (mut busy, mut idle, mut owed) = (server.session()?, server.session()?, server.session()?);
     owed.send("NOTIFY fin 1 1 hold key=string:a")?;
@@ -258,7 +258,7 @@ pub(super) fn a_connection_that_is_old_enough_is_drained(stage: &Stage<'_>) -> R
 }
 
 pub(super) fn after_a_disconnect_the_peer_closes_first(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.timeouts.linger = PATIENCE)?;
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.linger = PATIENCE)?;
     for ending in ["NOTIFY fin 1 1 disconnect code=int32:4", "ACK fin 1 1"] {
         let mut peer = server.session()?;
         peer.send(ending)?;
@@ -273,7 +273,7 @@ pub(super) fn after_a_disconnect_the_peer_closes_first(stage: &Stage<'_>) -> Res
 
 pub(super) fn or_does_not_and_is_not_waited_for(stage: &Stage<'_>) -> Result<()> {
     let linger = Duration::from_millis(300);
-    let server = stage.serve_with(|plan| plan.config.timeouts.linger = linger)?;
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.linger = linger)?;
     let mut peer = server.session()?;
     peer.send("NOTIFY fin 1 1 disconnect code=int32:42")?;
     peer.expect_disconnect(42)?;

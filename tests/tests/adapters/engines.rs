@@ -17,9 +17,9 @@ const LOSS: Duration = Duration::from_millis(400);
 
 fn serve(stage: &Stage<'_>) -> Result<Server> {
     stage.serve_with(|plan| {
-        plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        plan.config.agent.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         // Twenty requests that are held are as many as HAProxy sends: none is to give way.
-        plan.config.processing = None;
+        plan.config.agent.processing = None;
     })
 }
 
@@ -169,8 +169,8 @@ pub(super) fn a_disconnect_leaves_what_is_owed_to_a_sibling(stage: &Stage<'_>) -
 
 pub(super) fn what_a_lost_connection_asked_has_a_deadline_too(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        plan.config.timeouts.message = Some(Duration::from_secs(2));
+        plan.config.agent.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+        plan.config.agent.timeouts.message = Some(Duration::from_secs(2));
     })?;
     let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
     for id in 1..=3 {

@@ -60,7 +60,7 @@ pub(super) fn a_probe_has_another_answer_in_lame_duck(stage: &Stage<'_>) -> Resu
         .with(Monitor::new("check\n", "fine\n"))?;
     let mut server = stage.serve_with(|plan| {
         plan.accept = accept;
-        plan.lame_duck = Some(Duration::from_secs(60));
+        plan.config.lame_duck = Duration::from_secs(60);
     })?;
     let answer = |mut probe: Peer, request: &[u8]| {
         probe.send_bytes(request)?;

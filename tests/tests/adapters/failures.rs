@@ -30,14 +30,14 @@ pub(super) fn or_sets_a_variable(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
         let mut actions = Actions::new();
         actions.set_var(Scope::Transaction, "failed", true);
-        plan.config.on_failure = OnFailure::Answer(actions);
+        plan.config.agent.on_failure = OnFailure::Answer(actions);
     })?;
     expect_each(&server, " set txn failed=bool:true")
 }
 
 pub(super) fn or_disconnects(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.on_failure = OnFailure::Disconnect { status: Status(99), message: "sorry".into() };
+        plan.config.agent.on_failure = OnFailure::Disconnect { status: Status(99), message: "sorry".into() };
     })?;
     let mut bystander = server.session()?;
     for message in FAILING {
@@ -59,7 +59,7 @@ pub(super) fn a_handler_disconnects_with_its_status(stage: &Stage<'_>) -> Result
 }
 
 fn with_deadline(plan: &mut Plan) {
-    plan.config.timeouts.message = Some(Duration::from_secs(2));
+    plan.config.agent.timeouts.message = Some(Duration::from_secs(2));
 }
 
 pub(super) fn a_handler_that_takes_too_long_is_given_up(stage: &Stage<'_>) -> Result<()> {

@@ -98,12 +98,12 @@ pub(super) fn the_peer_aborts_what_it_sends(stage: &Stage<'_>) -> Result<()> {
 
 /// Lets a peer be quiet after a refusal: this one is not HAProxy, and may be slow.
 fn patient(plan: &mut Plan) {
-    plan.config.drain_after_refusal = None;
+    plan.config.agent.drain_after_refusal = None;
 }
 
 pub(super) fn the_agent_refuses_what_arrives(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.watch_fragments = true;
+        plan.config.agent.watch_fragments = true;
         patient(plan);
     })?;
     let mut peer = server.session()?;
@@ -128,7 +128,7 @@ pub(super) fn the_agent_refuses_what_arrives(stage: &Stage<'_>) -> Result<()> {
 }
 
 pub(super) fn a_refused_connection_that_falls_silent_is_drained(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.watch_fragments = true)?;
+    let server = stage.serve_with(|plan| plan.config.agent.watch_fragments = true)?;
     let mut peer = server.session()?;
     peer.send("NOTIFY - 5 1 messages[..8] refuse a=int32:1")?;
     peer.expect("ACK fin,abort 5 1")?;
@@ -137,7 +137,7 @@ pub(super) fn a_refused_connection_that_falls_silent_is_drained(stage: &Stage<'_
 
 pub(super) fn a_payload_over_the_limit_is_refused(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.limits.max_payload = 300;
+        plan.config.agent.limits.max_payload = 300;
         patient(plan);
     })?;
     let mut peer = server.session()?;
@@ -148,7 +148,7 @@ pub(super) fn a_payload_over_the_limit_is_refused(stage: &Stage<'_>) -> Result<(
 
 pub(super) fn a_payload_that_does_not_go_on_is_refused(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.timeouts.frame = Some(Duration::from_millis(100));
+        plan.config.agent.timeouts.frame = Some(Duration::from_millis(100));
         patient(plan);
     })?;
     let mut peer = server.session()?;
@@ -171,7 +171,7 @@ pub(super) fn breaches_have_their_status(stage: &Stage<'_>) -> Result<()> {
         peer.expect_status(status).with_context(|| sentences.clone())?;
     }
     let plain =
-        stage.serve_with(|plan| plan.config.capabilities = spop_core::frame::Capabilities::PIPELINING)?;
+        stage.serve_with(|plan| plan.config.agent.capabilities = spop_core::frame::Capabilities::PIPELINING)?;
     let mut peer = plain.session()?;
     peer.send("NOTIFY - 5 1 messages[..1] m")?;
     peer.expect_status(10)?;

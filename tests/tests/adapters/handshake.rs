@@ -74,7 +74,7 @@ pub(super) fn a_health_check_is_answered_and_closed(stage: &Stage<'_>) -> Result
 
 pub(super) fn a_handshake_has_a_deadline(stage: &Stage<'_>) -> Result<()> {
     let time = Duration::from_millis(150);
-    let server = stage.serve_with(|plan| plan.config.timeouts.hello = Some(time))?;
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.hello = Some(time))?;
     for first in [&[][..], &[0, 0, 0]] {
         let start = Instant::now();
         let mut peer = server.connect()?;

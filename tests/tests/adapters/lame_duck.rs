@@ -41,7 +41,7 @@ fn wait_for_lame_duck(server: &Server) -> Result<()> {
 }
 
 pub(super) fn health_checks_are_refused_and_sessions_served(stage: &Stage<'_>) -> Result<()> {
-    let mut server = stage.serve_with(|plan| plan.lame_duck = Some(LONG))?;
+    let mut server = stage.serve_with(|plan| plan.config.lame_duck = LONG)?;
     let (mut old, mut silent) = (server.session()?, server.connect()?);
     server.wait_for("both are there", |stats| stats.open == 2)?;
     ensure!(!is_refused(&mut server.connect()?)?, "refused while it serves");
@@ -73,7 +73,7 @@ pub(super) fn health_checks_are_refused_and_sessions_served(stage: &Stage<'_>) -
 
 pub(super) fn when_it_is_over_the_server_drains(stage: &Stage<'_>) -> Result<()> {
     let time = Duration::from_millis(400);
-    let mut server = stage.serve_with(|plan| plan.lame_duck = Some(time))?;
+    let mut server = stage.serve_with(|plan| plan.config.lame_duck = time)?;
     let (mut busy, mut idle) = (server.session()?, server.session()?);
     busy.send("NOTIFY fin 1 1 hold key=string:a")?;
     server.gate.wait("a")?;

@@ -13,7 +13,7 @@ use super::stage::{Over, Server, Stage};
 pub(super) const OVER: &[Over] = &[Over::Tcp];
 
 pub(super) fn requests_in_flight_on_a_connection(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.limits.max_in_flight = 2)?;
+    let server = stage.serve_with(|plan| plan.config.agent.limits.max_in_flight = 2)?;
     let mut peer = server.session()?;
     let lines: Vec<_> = (0..5).map(|id| format!("NOTIFY fin {id} 1 hold key=string:{id}")).collect();
     peer.send(&lines.join("\n"))?;
@@ -30,7 +30,7 @@ pub(super) fn requests_in_flight_on_a_connection(stage: &Stage<'_>) -> Result<()
 }
 
 pub(super) fn requests_in_flight_in_all(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.max_in_flight = Some(2))?;
+    let server = stage.serve_with(|plan| plan.config.max_in_flight = Some(2))?;
     let (mut one, mut other) = (server.session()?, server.session()?);
     one.send("NOTIFY fin 1 1 hold key=string:a ; m v=int32:1")?;
     other.send("NOTIFY fin 1 1 hold key=string:b ; m v=int32:2")?;
@@ -70,8 +70,8 @@ fn hold_fragment(peer: &mut Peer, request: &str, kib: usize) -> Result<()> {
 pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
     let log = Log::start();
     let server = stage.serve_with(|plan| {
-        plan.max_unfinished_bytes = Some(512 << 10);
-        plan.config.timeouts.linger = Duration::from_millis(100);
+        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.agent.timeouts.linger = Duration::from_millis(100);
     })?;
     let mut bystander = server.session()?;
     let (fragmented, answer) = long_request(250);
@@ -123,8 +123,8 @@ pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
 
 pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.max_unfinished_bytes = Some(512 << 10);
-        plan.config.timeouts.linger = PATIENCE;
+        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.agent.timeouts.linger = PATIENCE;
     })?;
     let (request, answer) = long_request(400);
     let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);
@@ -146,9 +146,9 @@ pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) 
 
 pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.max_unfinished_bytes = Some(512 << 10);
-        plan.config.timeouts.frame = Some(Duration::from_millis(300));
-        plan.config.drain_after_refusal = None;
+        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.agent.timeouts.frame = Some(Duration::from_millis(300));
+        plan.config.agent.drain_after_refusal = None;
     })?;
     let (request, _) = long_request(400);
     let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);
@@ -161,7 +161,7 @@ pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) 
 }
 
 pub(super) fn connections_in_all(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.max_connections = Some(2))?;
+    let server = stage.serve_with(|plan| plan.config.max_connections = 2)?;
     let (mut first, second) = (server.session()?, server.session()?);
     for _ in 0..10 {
         server.connect()?.expect_end()?;
@@ -177,7 +177,7 @@ pub(super) fn connections_in_all(stage: &Stage<'_>) -> Result<()> {
 }
 
 pub(super) fn connections_of_a_source(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.max_connections_per_source = Some(2))?;
+    let server = stage.serve_with(|plan| plan.config.max_connections_per_source = Some(2))?;
     let address = server.running.address().parse()?;
     let from = |last: u8| Peer::tcp_from([127, 0, 0, last], address);
     let mut open = Vec::new();
@@ -212,7 +212,7 @@ pub(super) fn the_length_of_an_engine_id(stage: &Stage<'_>) -> Result<()> {
 }
 
 pub(super) fn a_frame_longer_than_agreed(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.max_frame_size = 300)?;
+    let server = stage.serve_with(|plan| plan.config.agent.max_frame_size = 300)?;
     // The lower of both.
     for (keys, agreed) in [("", 300), ("max-frame-size=uint32:256", 256)] {
         let session = || server.session_with(&format!("capabilities=string:pipelining,async {keys}"));

@@ -15,10 +15,11 @@ use super::stage::{Adapter, Plan, Running};
 
 pub(crate) struct OnMio;
 
+/// The handler, for each adapter that calls plain functions.
 #[derive(Clone)]
-struct Play {
-    gate: Gate,
-    generation: u64,
+pub(crate) struct Play {
+    pub(crate) gate: Gate,
+    pub(crate) generation: u64,
 }
 
 impl Handler for Play {
@@ -79,22 +80,7 @@ impl Adapter for OnMio {
         if let Some(tls) = &plan.tls {
             endpoint = endpoint.tls(tls);
         }
-        let mut server = Server::with_config(swap.clone(), plan.config)?.workers(plan.workers.unwrap_or(2));
-        if let Some(max) = plan.max_connections {
-            server = server.max_connections(max);
-        }
-        if let Some(max) = plan.max_connections_per_source {
-            server = server.max_connections_per_source(max);
-        }
-        if let Some(max) = plan.max_in_flight {
-            server = server.max_in_flight(max);
-        }
-        if let Some(max) = plan.max_unfinished_bytes {
-            server = server.max_unfinished_bytes(max);
-        }
-        if let Some(time) = plan.lame_duck {
-            server = server.lame_duck(time);
-        }
+        let server = Server::with_config(swap.clone(), plan.config)?.workers(plan.workers.unwrap_or(2));
         let server = server.bind(endpoint)?;
         let address = server.addresses()?.first().context("no address")?.to_string();
         let handle = server.handle();

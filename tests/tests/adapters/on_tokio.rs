@@ -98,22 +98,7 @@ impl Adapter for OnTokio {
         if let Some(tls) = &plan.tls {
             endpoint = endpoint.tls(tls);
         }
-        let mut server = Server::with_config(swap.clone(), plan.config)?;
-        if let Some(max) = plan.max_connections {
-            server = server.max_connections(max);
-        }
-        if let Some(max) = plan.max_connections_per_source {
-            server = server.max_connections_per_source(max);
-        }
-        if let Some(max) = plan.max_in_flight {
-            server = server.max_in_flight(max);
-        }
-        if let Some(max) = plan.max_unfinished_bytes {
-            server = server.max_unfinished_bytes(max);
-        }
-        if let Some(time) = plan.lame_duck {
-            server = server.lame_duck(time);
-        }
+        let server = Server::with_config(swap.clone(), plan.config)?;
         let server = runtime.block_on(server.bind(endpoint))?;
         let address = server.addresses()?.first().context("no address")?.to_string();
         let handle = server.handle();

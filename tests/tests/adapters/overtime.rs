@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_millis(60);
 
 pub(super) fn a_late_answer_is_sent_and_counted(stage: &Stage<'_>) -> Result<()> {
     let (log, processing) = (Log::start(), Duration::from_millis(300));
-    let server = stage.serve_with(|plan| plan.config.processing = Some(processing))?;
+    let server = stage.serve_with(|plan| plan.config.agent.processing = Some(processing))?;
     let mut peer = server.session()?;
     peer.ask("NOTIFY fin 1 1 m a=int32:1", "ACK fin 1 1 set txn a=int32:1")?;
     peer.send("NOTIFY fin 3 1 hold key=string:a ; m a=int32:3")?;
@@ -34,8 +34,8 @@ pub(super) fn a_late_answer_is_sent_and_counted(stage: &Stage<'_>) -> Result<()>
 pub(super) fn at_the_limit_in_flight_the_oldest_gives_way(stage: &Stage<'_>) -> Result<()> {
     let (log, processing) = (Log::start(), Duration::from_millis(400));
     let server = stage.serve_with(|plan| {
-        plan.config.limits.max_in_flight = 2;
-        plan.config.processing = Some(processing);
+        plan.config.agent.limits.max_in_flight = 2;
+        plan.config.agent.processing = Some(processing);
     })?;
     let mut peer = server.session()?;
     let start = Instant::now();
@@ -80,7 +80,7 @@ pub(super) fn haproxy_3_1_has_one_request_at_a_time(stage: &Stage<'_>) -> Result
 
 pub(super) fn haproxy_3_1_with_pipelining_takes_short_answers(stage: &Stage<'_>) -> Result<()> {
     let log = Log::start();
-    let server = stage.serve_with(|plan| plan.config.pipelining = PipeliningPolicy::Always)?;
+    let server = stage.serve_with(|plan| plan.config.agent.pipelining = PipeliningPolicy::Always)?;
     let mut peer = server.connect()?;
     peer.ask(
         "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining",

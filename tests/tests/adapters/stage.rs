@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use spop_core::AgentConfig;
 use spop_core::accept::AcceptConfig;
-use spop_server::Stats;
+use spop_server::{ServerConfig, Stats};
 use spop_server::tls::{Tls, TlsFiles};
 use spop_tests::peer::{Authority, Identity, Peer, trusting};
 use spop_tests::stage::{Failures, Verdict};
@@ -18,6 +17,11 @@ use super::script::Gate;
 
 /// A crate that makes servers.
 pub(crate) trait Adapter: Sync {
+    /// The kinds of connections that its servers have.
+    fn over(&self) -> &'static [Over] {
+        ALL
+    }
+
     /// Starts a server in this process.
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>>;
 }
@@ -38,16 +42,11 @@ pub(crate) trait Running {
 /// What a server is to be.
 #[derive(Default)]
 pub(crate) struct Plan {
-    pub(crate) config: AgentConfig,
+    pub(crate) config: ServerConfig,
     pub(crate) accept: AcceptConfig,
     /// A unix socket, instead of a TCP port.
     pub(crate) path: Option<PathBuf>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) max_connections: Option<usize>,
-    pub(crate) max_connections_per_source: Option<usize>,
-    pub(crate) max_in_flight: Option<usize>,
-    pub(crate) max_unfinished_bytes: Option<usize>,
-    pub(crate) lame_duck: Option<Duration>,
     /// Threads; two unless given.
     pub(crate) workers: Option<usize>,
     pub(crate) gate: Gate,
@@ -83,7 +82,7 @@ pub(crate) fn certificates() -> &'static Certificates {
 
 /// Plays a scenario over each kind of connection.
 pub(crate) fn play(adapter: &dyn Adapter, kinds: &[Over], scenario: fn(&Stage<'_>) -> Result<()>) -> Verdict {
-    for over in kinds {
+    for over in kinds.iter().filter(|kind| adapter.over().contains(kind)) {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stage = Stage { adapter, over: *over, dir, sockets: AtomicUsize::new(0) };
         scenario(&stage).map_err(|error| Failures::from(anyhow!("over {over:?}: {error:#}")))?;

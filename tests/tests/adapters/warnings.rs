@@ -9,7 +9,7 @@ pub(super) const OVER: &[Over] = &[Over::Tcp];
 
 pub(super) fn requests_longer_than_the_agent_takes(stage: &Stage<'_>) -> Result<()> {
     let log = Log::start();
-    let mut server = stage.serve_with(|plan| plan.config.max_frame_size = 1024)?;
+    let mut server = stage.serve_with(|plan| plan.config.agent.max_frame_size = 1024)?;
     let session = |size: u32, capabilities: &str| {
         server.session_with(&format!("max-frame-size=uint32:{size} capabilities=string:{capabilities}"))
     };
