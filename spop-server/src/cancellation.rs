@@ -14,9 +14,8 @@ use spop_core::agent::TicketId;
 
 use crate::Cancelled;
 
-/// Whether the answer to a request is still needed, for work that continues outside of its handler.
-///
-/// It can be asked from any thread, or awaited in any runtime: as a future it is ready when the answer is not needed.
+/// Whether the answer to a request is still needed, for work that continues outside of its handler. It can be asked from any
+/// thread, and awaited in any runtime.
 #[derive(Clone, Debug)]
 pub struct Cancellation(Arc<Flag>);
 
@@ -29,7 +28,8 @@ struct Flag {
 #[derive(Debug, Default)]
 struct State {
     reason: Option<Cancelled>,
-    wakers: Vec<Waker>,
+    wakers: BTreeMap<u64, Waker>,
+    next: u64,
 }
 
 impl Cancellation {
@@ -45,23 +45,41 @@ impl Cancellation {
     }
 
     /// Waits until the answer is not needed any more.
-    pub async fn cancelled(&self) -> Cancelled {
-        self.clone().await
+    pub fn cancelled(&self) -> impl Future<Output = Cancelled> + Send + use<> {
+        Waiting { flag: Arc::clone(&self.0), key: None }
     }
 }
 
-impl Future for Cancellation {
+/// Waits for a cancellation.
+struct Waiting {
+    flag: Arc<Flag>,
+    /// Of its waker.
+    key: Option<u64>,
+}
+
+impl Future for Waiting {
     type Output = Cancelled;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cancelled> {
-        let mut state = self.0.state();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cancelled> {
+        let flag = Arc::clone(&self.flag);
+        let mut state = flag.state();
         if let Some(reason) = state.reason {
             return Poll::Ready(reason);
         }
-        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.wakers.push(cx.waker().clone());
-        }
+        let key = *self.key.get_or_insert_with(|| {
+            state.next += 1;
+            state.next
+        });
+        state.wakers.insert(key, cx.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.flag.state().wakers.remove(&key);
+        }
     }
 }
 
@@ -77,7 +95,7 @@ impl Flag {
         self.cancelled.store(true, Ordering::Release);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 }
 
@@ -147,31 +165,30 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
-    fn poll(cancellation: &mut Cancellation) -> Poll<Cancelled> {
-        Pin::new(cancellation).poll(&mut Context::from_waker(Waker::noop()))
+    fn poll(future: impl Future<Output = Cancelled>) -> Poll<Cancelled> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn each_request_ends_for_its_own_reason() {
         let watched = Watched::default();
-        let mut one = watched.watch(ticket(1));
-        let mut again = watched.watch(ticket(1));
-        let mut other = watched.watch(ticket(2));
-        assert!(!one.is_cancelled() && poll(&mut one).is_pending());
+        let (one, again, other) =
+            (watched.watch(ticket(1)), watched.watch(ticket(1)), watched.watch(ticket(2)));
+        assert!(!one.is_cancelled() && poll(one.cancelled()).is_pending());
+        assert!(one.0.state().wakers.is_empty(), "a future that was dropped leaves no waker");
         watched.end(ticket(1), Cancelled::Superseded);
         watched.end(ticket(1), Cancelled::Aborted);
-        assert_eq!(poll(&mut one), Poll::Ready(Cancelled::Superseded));
-        assert_eq!(
-            (again.reason(), poll(&mut again)),
-            (Some(Cancelled::Superseded), Poll::Ready(Cancelled::Superseded))
-        );
+        assert_eq!(poll(one.cancelled()), Poll::Ready(Cancelled::Superseded));
+        assert_eq!(again.reason(), Some(Cancelled::Superseded));
         assert!(!other.is_cancelled());
         watched.end_all();
-        assert_eq!(poll(&mut other), Poll::Ready(Cancelled::Disconnected));
+        assert_eq!(poll(other.cancelled()), Poll::Ready(Cancelled::Disconnected));
         assert!(watched.watch(ticket(3)).is_cancelled(), "after the end");
-        assert!(!watched.any.load(Ordering::Acquire) || watched.requests().flags.is_empty());
+        assert!(watched.requests().flags.is_empty());
     }
 
     /// The identifier of the `n`-th request of a connection.

@@ -7,7 +7,7 @@ use spop_core::{
     agent::{Reply, TicketId},
 };
 
-use super::session::Session;
+use super::session::{Session, cancel};
 use crate::{
     Agent, Answer, Cancelled, Failure, FailureKind, Handler,
     engines::{Membership, Routed},
@@ -161,7 +161,7 @@ impl Session {
         match self.reactor.acknowledge_part(now, ticket, actions) {
             Ok(ticket) => _ = self.waiting.insert(request, ticket),
             Err(error) => {
-                handler.cancel(request, Cancelled::Answered);
+                cancel(handler, request, Cancelled::Answered);
                 self.end_watched(request, Cancelled::Answered);
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
                 let ticket = error.into_ticket();
@@ -203,7 +203,7 @@ impl Session {
     pub(super) fn fail_orphans(&mut self, agent: &Agent, handler: &mut impl Handler) {
         let _ = agent;
         for (id, ticket) in mem::take(&mut self.waiting) {
-            handler.cancel(id, Cancelled::TimedOut);
+            cancel(handler, id, Cancelled::TimedOut);
             self.end_watched(id, Cancelled::TimedOut);
             let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
             let routed = self

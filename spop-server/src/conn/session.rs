@@ -181,7 +181,7 @@ impl Session {
         self.tally.sent += n;
         if self.sends < EARLY {
             self.sends += 1;
-            handler.release_memory();
+            release_memory(handler);
         }
         self.at_rest(agent);
         Ok(())
@@ -191,7 +191,7 @@ impl Session {
         loop {
             if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
                 self.sends = 0;
-                handler.release_memory();
+                release_memory(handler);
             }
             let action = self.reactor.on_timeout(now);
             if !self.carry_out(agent, now, handler, action) {
@@ -353,7 +353,7 @@ impl Session {
     ) -> bool {
         let waited = self.waiting.remove(&request).is_some();
         if waited {
-            handler.cancel(request, why);
+            cancel(handler, request, why);
         }
         self.end_watched(request, why);
         waited
@@ -402,7 +402,7 @@ impl Session {
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         self.tally.cancelled += self.waiting.len();
         for (id, _) in mem::take(&mut self.waiting) {
-            handler.cancel(id, Cancelled::Disconnected);
+            cancel(handler, id, Cancelled::Disconnected);
         }
         self.orphan_deadline = None;
         if let Some(connection) = &self.connection {
@@ -460,4 +460,14 @@ impl Session {
         self.held_up = backlog != Some(0);
         self.remote.set_backlog(backlog);
     }
+}
+
+/// Stops a call. A panic is the handler's, and its request has ended.
+pub(super) fn cancel(handler: &mut impl Handler, request: TicketId, why: Cancelled) {
+    let _ = catch_unwind(AssertUnwindSafe(|| handler.cancel(request, why)));
+}
+
+/// A panic here costs no request.
+fn release_memory(handler: &mut impl Handler) {
+    let _ = catch_unwind(AssertUnwindSafe(|| handler.release_memory()));
 }
