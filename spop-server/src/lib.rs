@@ -28,6 +28,7 @@ mod entrance;
 mod failure;
 #[cfg(unix)]
 mod file_access;
+pub mod guide;
 mod handler;
 mod info;
 mod limits;

@@ -1,0 +1,179 @@
+//! The guide to servers: what `spop-tokio` and `spop-mio` have in common. What differs is marked.
+//!
+//! # When a handler fails
+//!
+//! A handler that returns an error, panics, drops its responder, takes longer than
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its
+//! request only. HAProxy gets a reply at once: an empty answer, or one that sets a variable, or a disconnect, which also costs
+//! the other requests in flight on the connection. The event `request_failed` names the [kind](crate::FailureKind) and the error.
+//!
+//! ```
+//! use std::time::Duration;
+//! use spop_core::{Actions, AgentConfig, Scope, agent::OnFailure};
+//!
+//! let mut failed = Actions::new();
+//! failed.set_var(Scope::Session, "failed", true);
+//! let mut config = AgentConfig::default();
+//! config.on_failure = OnFailure::Answer(failed);
+//! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
+//! config.timeouts.message = Some(Duration::from_millis(80));
+//! // spop_tokio::Server::with_config(handler, config)?, or that of spop_mio.
+//! ```
+//!
+//! **spop-mio**: the timeout ends requests that were deferred. A handler that blocks its worker's thread also blocks the timers
+//! of the connections on it, until it returns.
+//!
+//! # Listeners
+//!
+//! `Server::bind` takes addresses, paths of unix sockets, and open listeners. An [`Endpoint`](crate::Endpoint) says more about
+//! one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
+//! `systemd`, `Endpoint::from_systemd` returns the sockets that a supervisor has opened.
+//!
+//! Before its session a connection passes the accept stage of its listener: handlers in the order of your choice. They are
+//! rules on source addresses, a PROXY header (feature `proxy`), a monitor that answers probes, and TLS (feature `tls`). One
+//! timeout covers all of them. A connection that does not pass is closed, counted ([`Stats::rejected`](crate::Stats::rejected))
+//! and logged.
+//!
+//! ```
+//! use spop_core::accept::{AcceptConfig, Monitor, Policy, SourceRules};
+//! use spop_server::Endpoint;
+//!
+//! let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
+//! let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
+//! let config = AcceptConfig::new().with(inside)?.with(health)?;
+//! let public = Endpoint::from("0.0.0.0:12345").accept(config);
+//! let local = Endpoint::from("/run/agent.sock").mode(0o660);
+//! # drop((public, local));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! With `.with(ExpectProxy::new())` HAProxy's `send-proxy-v2` announces the client's address:
+//! [`Request::source`](crate::Request::source) returns it, and [`Request::peer`](crate::Request::peer) still the peer of
+//! the connection. HAProxy 3.3 and later ignore `send-proxy` for agents, and such a listener refuses them.
+//!
+//! # TLS
+//!
+//! With the feature `tls`, for HAProxy's `server … ssl verify required ca-file … crt …`:
+//!
+#![cfg_attr(feature = "tls", doc = "```no_run")]
+#![cfg_attr(not(feature = "tls"), doc = "```ignore")]
+//! use spop_server::{Endpoint, tls::{Tls, TlsFiles}};
+//!
+//! # fn serve() -> std::io::Result<()> {
+//! let tls = Tls::from_files(TlsFiles::new("agent.crt", "agent.key").require_clients_of("haproxy-ca.crt"))?;
+//! let endpoint = Endpoint::from("0.0.0.0:12345").tls(&tls);
+//! # drop(endpoint);
+//! // When the files have changed. Open connections continue.
+//! tls.reload()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! [`AgentConfig::limits`](spop_core::config::Limits) bounds one connection, and [`AgentConfig::timeouts`](spop_core::config::Timeouts)
+//! how long things may take. [`ServerConfig`](crate::ServerConfig) bounds all connections together. What exceeds a limit is
+//! refused at once and counted.
+//!
+//! # HAProxy's settings and the agent's
+//!
+//! | HAProxy | agent | how they go together |
+//! |---|---|---|
+//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request: the agent counts an answer that comes later ([`Stats::late`]) and warns, and on a connection at its limit it fails the oldest request ([`Stats::overdue`]). |
+//! | `maxconn` on the server line | [`ServerConfig::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to the number of requests that the agent can process at once. |
+//! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
+//! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
+//! | `option redispatch 1` | two agents or more | A refused connection costs HAProxy 3.1 and later a second. |
+//! | `timeout idle`; `pool-purge-delay` since 3.1 | [`Timeouts::idle`](spop_core::config::Timeouts::idle), default 10 min | The agent's is longer, so that HAProxy closes first. |
+//! | `check inter … fall …` and `option spop-check` | [`ServerConfig::lame_duck`] | At least `inter` times `fall`, and a little more: then a restart loses no request. |
+//! | `max-waiting-frames` of 2.6 and 3.0, default 20 | [`AgentConfig::max_waiting_frames`] | The same number. |
+//!
+//! Pipelining is offered to HAProxy 2.6 and 3.0. Later versions gain nothing by it, and stop reading for good when unread answers
+//! fill their buffer. [`PipeliningPolicy::Always`] offers it to them as well, for answers of up to 780 bytes.
+//!
+//! With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine if its own
+//! is gone, or if its peer has not read earlier answers. The handlers of a lost connection continue while another connection
+//! of its engine is open.
+//!
+//! # Shutdown
+//!
+//! [`ServerHandle::drain`](crate::ServerHandle::drain) ends a server gracefully, in two stages. *Lame duck*: for
+//! [`ServerConfig::lame_duck`], health checks and monitors are refused and everything else is served, so that HAProxy takes the
+//! server out. *Drain*: the listeners close, and each connection is served until nothing is owed on it, for
+//! [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`](crate::ServerHandle::stop) ends it at
+//! once. **spop-tokio**: `Server::serve_until` drains when its future is ready.
+//!
+//! Without health checks and a lame duck stage, HAProxy 3.1 and later lose a few requests in a restart. A request whose
+//! connection is refused waits a second before HAProxy tries another server, longer than most processing timeouts. A request
+//! that crosses the agent's DISCONNECT fails with 257. Measured under load: 0 to 6 of 23,000 in a rolling restart of two
+//! agents, and none with a lame duck stage.
+//!
+//! ```text
+//! backend agents
+//!     mode spop                      # tcp before HAProxy 3.1
+//!     option spop-check              # a plain check only connects, and does not notice a lame duck
+//!     option redispatch 1
+//!     default-server check inter 200ms fall 2
+//!     server a1 10.0.0.1:12345
+//!     server a2 10.0.0.2:12345       # agents with a lame duck stage of 500 ms
+//! ```
+//!
+//! With the feature `systemd` the server tells systemd `READY=1` when it serves and `STOPPING=1` when its shutdown begins, for
+//! units of `Type=notify`. Without `NOTIFY_SOCKET` it tells nothing. A program with several servers is ready when the first is.
+//! `TimeoutStopSec=` must exceed the sum of lame duck, drain and about 15 s.
+//!
+//! A malicious peer can delay the end for longer: by [`AcceptConfig::timeout`](spop_core::accept::AcceptConfig::timeout) before
+//! its session begins, and after it by some twelve times [`Timeouts::linger`](spop_core::config::Timeouts::linger), by reading a
+//! little at a time. With the defaults everything ends within half a minute.
+//!
+//! To replace a process, start the new one beside it, on a shared TCP port ([`Endpoint::reuse_port`](crate::Endpoint::reuse_port)),
+//! a socket of systemd, or the same path ([`Endpoint::take_over`](crate::Endpoint::take_over)). Then drain the old one, without a lame
+//! duck stage: on a shared listener it would refuse health checks that the new one should answer.
+//!
+//! # Observability
+//!
+//! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server, and
+//! [`ServerHandle::connections`](crate::ServerHandle::connections) its open connections.
+//!
+//! With the feature `metrics`, the recorder of the `metrics` facade that is installed before the server is made gets:
+//!
+//! | name | what |
+//! |---|---|
+//! | `spop_connections` | connections with a session: a gauge |
+//! | `spop_requests_in_flight` | requests whose handlers run: a gauge. **spop-mio**: only those that were deferred |
+//! | `spop_handler_seconds` | how long handlers take: a histogram |
+//! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were too many, did not pass the accept stage, or were a monitor's |
+//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and fragmented payloads that were dropped |
+//! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
+//!
+//! Events go to [`tracing`], with these names:
+//!
+//! | name | level | what |
+//! |---|---|---|
+//! | `request_failed` | warn | a request without an answer of its handler; the field `what` is the [`FailureKind`](crate::FailureKind) |
+//! | `message_unknown` | warn | **spop-tokio**: a message that its `Router` has no route for |
+//! | `watch_panicked` | warn | a handler that panicked over a request that was still arriving |
+//! | `answered_late` | warn | an answer later than [`AgentConfig::processing`] |
+//! | `request_abandoned` | warn | a request that HAProxy 3.1 or later abandoned while its handler ran |
+//! | `variable_dropped` | warn | a variable that HAProxy drops for its name: once for each name |
+//! | `frame_size_reduced` | warn | a session in which HAProxy fails long requests with 259 |
+//! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
+//! | `service_manager` | warn | systemd could not be told |
+//! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
+//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of events |
+//!
+//! Warnings that a peer can cause are limited in rate, with the number of those `suppressed`. Connections run in a span
+//! `connection` and handlers in a span `request`, both of the level debug: with the filter `info,spop_server::spans=debug` every
+//! line that a handler logs names its request.
+//!
+//! [`AgentConfig::processing`]: spop_core::AgentConfig::processing
+//! [`AgentConfig::max_frame_size`]: spop_core::AgentConfig::max_frame_size
+//! [`AgentConfig::max_waiting_frames`]: spop_core::AgentConfig::max_waiting_frames
+//! [`AgentConfig::capabilities`]: spop_core::AgentConfig::capabilities
+//! [`PipeliningPolicy::Always`]: spop_core::agent::PipeliningPolicy::Always
+//! [`ServerConfig::max_connections`]: crate::ServerConfig::max_connections
+//! [`ServerConfig::lame_duck`]: crate::ServerConfig::lame_duck
+//! [`Stats::late`]: crate::Stats::late
+//! [`Stats::overdue`]: crate::Stats::overdue
