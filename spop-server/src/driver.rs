@@ -148,7 +148,7 @@ impl<H: Handler> Protocol<H> for Conn {
 /// A connection with what it needs to be driven: the unused input, the TLS session, the readiness of its transport.
 ///
 /// Its loop reports readiness ([`ready`](Self::ready)) and calls [`turn`](Self::turn) when the transport is ready, when the
-/// [`deadline`](Self::deadline) has come, and when the connection was woken.
+/// [`deadline`](Conn::deadline) of the connection has come, and when it was woken.
 ///
 /// ```
 /// use std::net::TcpStream;
