@@ -43,7 +43,7 @@ mod responder;
 mod service_manager;
 #[cfg(unix)]
 mod socket_file;
-pub mod spans;
+mod spans;
 mod stage;
 mod stats;
 mod stream;

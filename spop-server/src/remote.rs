@@ -12,14 +12,16 @@ use std::{
 use spop_core::{
     Actions, AgentReactor, ConnectionId, Ticket, Timestamp, accept::Peer, agent::TicketId, link::Phase,
 };
+use tracing::Span;
 
-use crate::{Answer, ConnectionInfo};
+use crate::{Answer, ConnectionInfo, spans};
 
 /// What other threads know of a connection, and send to it.
 #[derive(Debug)]
 pub(crate) struct Remote {
     pub(crate) id: ConnectionId,
     pub(crate) peer: Peer,
+    pub(crate) span: Span,
     since: Timestamp,
     inbox: Mutex<Inbox>,
     /// Whether the inbox may have a message.
@@ -61,6 +63,7 @@ impl Remote {
     pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp) -> Self {
         Self {
             id,
+            span: spans::connection(&peer, id),
             peer,
             since,
             inbox: Mutex::default(),

@@ -6,13 +6,12 @@ use tracing::{Span, debug_span};
 use crate::Connection;
 
 /// A connection, from its acceptance to its end.
-pub fn connection(peer: &Peer, id: ConnectionId) -> Span {
+pub(crate) fn connection(peer: &Peer, id: ConnectionId) -> Span {
     debug_span!("connection", %peer, id = id.0)
 }
 
 /// A request, while its handler works on it, inside its connection.
 #[inline]
-pub fn request(connection: &Connection, ids: Ids) -> Span {
-    let connection = self::connection(connection.peer(), connection.id());
-    debug_span!(parent: &connection, "request", %ids)
+pub(crate) fn request(connection: &Connection, ids: Ids) -> Span {
+    debug_span!(parent: &connection.remote.span, "request", %ids)
 }

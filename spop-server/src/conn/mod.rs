@@ -15,7 +15,7 @@ use spop_core::{
     agent::TicketId,
     link::{Layers, Progress},
 };
-use tracing::debug;
+use tracing::{Span, debug};
 
 use self::{accepting::Accepting, session::Session};
 use crate::{
@@ -192,6 +192,11 @@ impl Conn {
     /// Its identifier, as in the log. Unique within the server.
     pub fn id(&self) -> spop_core::ConnectionId {
         self.remote.id
+    }
+
+    /// Its span: `connection`, for debugging. The spans of its requests are inside it.
+    pub fn span(&self) -> &Span {
+        &self.remote.span
     }
 
     /// The peer of the transport.
