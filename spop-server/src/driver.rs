@@ -6,6 +6,7 @@ use spop_core::{
     Interest, Misuse, Timestamp,
     link::{Layer, Progress},
 };
+use tracing::warn;
 
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsPeer, TlsSession};
@@ -431,6 +432,7 @@ impl<P> Driver<P> {
             Ok(n) => {
                 // A stream may claim to have written more than there was.
                 if let Err(misuse) = self.protocol.on_sent(now, handler, n) {
+                    warn!(name: "stream_faulty", error = %misuse, "the stream is faulty: its connection is closed");
                     self.protocol.on_transport_error(now, handler, &io::Error::other(misuse));
                 }
             }
