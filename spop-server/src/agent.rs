@@ -13,7 +13,7 @@ use std::{
 };
 
 use spop_core::{AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, Counters, Entrance, InFlight, LogLimit, Metrics, NameWarnings, Place,
@@ -112,7 +112,17 @@ impl Agent {
     /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
     /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
     pub fn new(config: impl Into<ServerConfig>, clock: Clock) -> io::Result<Arc<Self>> {
-        let config = config.into();
+        let mut config = config.into();
+        let sessions = std::mem::take(&mut config.agent).checked()?;
+        Ok(Self::with_checked(sessions, &config, clock))
+    }
+
+    /// As [`new`](Self::new), with the default configuration.
+    pub fn with_defaults(clock: Clock) -> Arc<Self> {
+        Self::with_checked(Checked::default(), &ServerConfig::default(), clock)
+    }
+
+    fn with_checked(sessions: Checked<AgentConfig>, config: &ServerConfig, clock: Clock) -> Arc<Self> {
         let mut sources = Sources::default();
         if let Some(max) = config.max_connections_per_source {
             sources.limit(max);
@@ -123,8 +133,8 @@ impl Agent {
         }
         let unfinished = Unfinished::default();
         unfinished.limit(config.max_unfinished_bytes);
-        Ok(Arc::new(Self {
-            config: Arc::new(config.agent.checked()?),
+        Arc::new(Self {
+            config: Arc::new(sessions),
             max_connections: config.max_connections,
             lame_duck: config.lame_duck,
             clock,
@@ -142,7 +152,7 @@ impl Agent {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             subscribers: Mutex::default(),
-        }))
+        })
     }
 
     /// The configuration of the sessions.
@@ -196,6 +206,14 @@ impl Agent {
     pub fn accept_failed(&self, now: Timestamp, error: &io::Error) {
         self.counters.failed_accepts.fetch_add(1, Ordering::Relaxed);
         self.log_not_accepted(now, "accept_failed", error);
+    }
+
+    /// The task of a connection has panicked, by a fault of this library: the panics of handlers are caught.
+    #[cold]
+    pub fn connection_panicked(&self, now: Timestamp, error: &dyn fmt::Display) {
+        if let Some(suppressed) = self.logs.closed.pass(now) {
+            error!(name: "connection_panicked", %error, suppressed, "connection panicked");
+        }
     }
 
     #[cold]

@@ -161,7 +161,9 @@
 //! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
 //! | `service_manager` | warn | systemd could not be told |
 //! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `stream_faulty` | warn | a stream that claims to have written more than it was given |
 //! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
+//! | `connection_panicked` | error | **spop-tokio**: a fault of this library |
 //! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of events |
 //!
 //! Warnings that a peer can cause are limited in rate, with the number of those `suppressed`. Connections run in a span

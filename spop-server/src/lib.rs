@@ -70,7 +70,7 @@ pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
 pub(crate) use limits::{InFlight, Permit, Place, Sources, Unfinished, UnfinishedBytes};
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
-pub(crate) use log::LogLimit;
+pub use log::LogLimit;
 pub(crate) use message::{TOO_MUCH_UNFINISHED, overdue};
 pub(crate) use metrics::{Began, Metrics, Open, Work};
 pub use name_warnings::NameWarnings;

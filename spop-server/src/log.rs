@@ -6,7 +6,7 @@ use spop_core::Timestamp;
 
 /// A limit on how often events of a kind are logged. By default ten at once, then one a second.
 #[derive(Debug)]
-pub(crate) struct LogLimit {
+pub struct LogLimit {
     burst: u32,
     period: Duration,
     tokens: u32,
@@ -23,18 +23,18 @@ impl Default for LogLimit {
 impl LogLimit {
     /// `burst` events at once, then one per `period`.
     #[must_use]
-    pub(crate) const fn new(burst: u32, period: Duration) -> Self {
+    pub const fn new(burst: u32, period: Duration) -> Self {
         Self { burst, period, tokens: burst, filled: Timestamp::ZERO, suppressed: 0 }
     }
 
     /// The first event at once, then one a minute, with the number of those left out.
     #[must_use]
-    pub(crate) const fn one_a_minute() -> Self {
+    pub const fn one_a_minute() -> Self {
         Self::new(1, Duration::from_secs(60))
     }
 
     /// Whether an event may be logged; if so, how many were not since the last.
-    pub(crate) fn pass(&mut self, now: Timestamp) -> Option<u64> {
+    pub fn pass(&mut self, now: Timestamp) -> Option<u64> {
         let periods = now.since(self.filled).as_nanos().checked_div(self.period.as_nanos());
         let periods = periods.map_or(self.burst, |periods| u32::try_from(periods).unwrap_or(self.burst));
         if periods > 0 {
