@@ -6,6 +6,7 @@ use std::io;
 ///
 /// # Errors
 /// The message cannot be sent. The server goes on: log it.
+#[cfg_attr(not(all(feature = "systemd", unix)), allow(clippy::unnecessary_wraps))]
 pub(crate) fn tell_ready(listeners: usize) -> io::Result<()> {
     let _ = listeners;
     #[cfg(all(feature = "systemd", unix))]
@@ -17,6 +18,7 @@ pub(crate) fn tell_ready(listeners: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`tell_ready`].
+#[cfg_attr(not(all(feature = "systemd", unix)), allow(clippy::unnecessary_wraps))]
 pub(crate) fn tell_stopping(connections: u64) -> io::Result<()> {
     let _ = connections;
     #[cfg(all(feature = "systemd", unix))]
