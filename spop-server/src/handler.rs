@@ -1,6 +1,9 @@
 //! What the application does with requests.
 
-use std::fmt;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use spop_core::{
     Actions,
@@ -51,6 +54,14 @@ pub trait Handler {
         let _ = (request, why);
     }
 
+    /// As [`cancel`](Self::cancel), for all requests of a connection that were to be answered later: in order, and perhaps many.
+    fn cancel_all(&mut self, requests: &[TicketId], why: Cancelled) {
+        for request in requests {
+            // One that panics leaves the others.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.cancel(*request, why)));
+        }
+    }
+
     /// The connection is idle: free memory that is kept for further requests.
     fn release_memory(&mut self) {}
 }
@@ -78,6 +89,10 @@ impl Handler for Box<dyn Handler + Send> {
 
     fn cancel(&mut self, request: TicketId, why: Cancelled) {
         (**self).cancel(request, why);
+    }
+
+    fn cancel_all(&mut self, requests: &[TicketId], why: Cancelled) {
+        (**self).cancel_all(requests, why);
     }
 
     fn release_memory(&mut self) {

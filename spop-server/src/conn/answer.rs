@@ -7,7 +7,7 @@ use spop_core::{
     agent::{Reply, TicketId},
 };
 
-use super::session::{Session, cancel};
+use super::session::{Session, cancel, cancel_all};
 use crate::{
     Agent, Answer, Cancelled, Failure, FailureKind, Handler,
     engines::{Membership, Routed},
@@ -202,8 +202,10 @@ impl Session {
     #[cold]
     pub(super) fn fail_orphans(&mut self, agent: &Agent, handler: &mut impl Handler) {
         let _ = agent;
-        for (id, ticket) in mem::take(&mut self.waiting) {
-            cancel(handler, id, Cancelled::TimedOut);
+        let waiting = mem::take(&mut self.waiting);
+        let requests: Vec<_> = waiting.keys().copied().collect();
+        cancel_all(handler, &requests, Cancelled::TimedOut);
+        for (id, ticket) in waiting {
             self.end_watched(id, Cancelled::TimedOut);
             let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
             let routed = self

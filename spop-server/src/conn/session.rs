@@ -400,9 +400,10 @@ impl Session {
 
     /// Stops the handlers whose answers nobody can send.
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
-        self.tally.cancelled += self.waiting.len();
-        for (id, _) in mem::take(&mut self.waiting) {
-            cancel(handler, id, Cancelled::Disconnected);
+        if !self.waiting.is_empty() {
+            let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
+            self.tally.cancelled += requests.len();
+            cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.orphan_deadline = None;
         if let Some(connection) = &self.connection {
@@ -465,6 +466,11 @@ impl Session {
 /// Stops a call. A panic is the handler's, and its request has ended.
 pub(super) fn cancel(handler: &mut impl Handler, request: TicketId, why: Cancelled) {
     let _ = catch_unwind(AssertUnwindSafe(|| handler.cancel(request, why)));
+}
+
+/// As [`cancel`], for all requests that wait.
+pub(super) fn cancel_all(handler: &mut impl Handler, requests: &[TicketId], why: Cancelled) {
+    let _ = catch_unwind(AssertUnwindSafe(|| handler.cancel_all(requests, why)));
 }
 
 /// A panic here costs no request.
