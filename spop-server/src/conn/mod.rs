@@ -232,6 +232,7 @@ impl Conn {
             }
         }
         if let State::Session(session) = &mut self.state {
+            session.publish_backlog();
             session.take_messages(&self.agent, now, handler);
             session.at_rest(&self.agent);
         }
@@ -370,7 +371,9 @@ impl Conn {
         }
     }
 
-    /// The answer to a request that the handler [kept](crate::Outcome::Later).
+    /// The answer to a request that the handler [kept](crate::Outcome::Later). If several are ready, call
+    /// [`on_wake`](Self::on_wake) before the first: what is queued then, the peer has not read, and a connection of the same
+    /// engine may be faster.
     pub fn on_answer(
         &mut self,
         now: Timestamp,

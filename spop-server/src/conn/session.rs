@@ -131,9 +131,7 @@ impl Session {
         input: &[u8],
         eof: bool,
     ) -> usize {
-        if self.membership.is_some() {
-            self.publish_backlog();
-        }
+        self.publish_backlog();
         let mut used = self.feed(agent, now, handler, input, eof);
         if !agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
             self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
@@ -427,9 +425,6 @@ impl Session {
     /// Applies the messages of other threads and connections.
     #[inline]
     pub(super) fn take_messages(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        if self.membership.is_some() {
-            self.publish_backlog();
-        }
         while self.remote.has_messages() {
             for message in self.remote.take_messages() {
                 self.collect_end(agent, now, handler);
@@ -456,7 +451,10 @@ impl Session {
 
     /// What other threads see of the backlog. What is queued at this time is held up by the peer.
     #[inline]
-    fn publish_backlog(&mut self) {
+    pub(super) fn publish_backlog(&mut self) {
+        if self.membership.is_none() {
+            return;
+        }
         let backlog = if self.closed.is_some() { None } else { self.reactor.send_backlog() };
         self.held_up = backlog != Some(0);
         self.remote.set_backlog(backlog);

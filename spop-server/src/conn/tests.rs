@@ -22,6 +22,7 @@ struct Server {
 #[derive(Default)]
 struct App {
     deferred: Vec<Responder>,
+    kept: Vec<Request<'static>>,
     cancelled: Vec<(TicketId, Cancelled)>,
     called: usize,
 }
@@ -32,6 +33,10 @@ impl Handler for App {
         let name = request.messages().iter().next().unwrap().name().to_vec();
         match name.as_slice() {
             b"later" => request.defer(|responder| self.deferred.push(responder)),
+            b"keep" => {
+                self.kept.push(request.into_owned());
+                Outcome::Later
+            }
             b"panic" => panic!("boom"),
             b"fail" => Err::<Actions, _>("no").into(),
             b"disconnect" => Reply::Disconnect { status: Status(42), message: "go".into() }.into(),
@@ -96,7 +101,6 @@ impl Server {
     }
 }
 
-#[allow(dead_code)]
 fn asynchronous() -> AgentConfig {
     let mut config = AgentConfig::default();
     config.capabilities |= Capabilities::ASYNC;
@@ -118,4 +122,34 @@ fn requests_are_answered_at_once_or_later() {
     responder.reply(score());
     server.wake(&mut conn);
     assert_eq!(server.hear(&mut conn), ["ACK fin 2 1 set txn score=int32:42"]);
+}
+
+#[test]
+fn answers_that_are_ready_together_stay_on_their_connection() {
+    let mut server = Server::new(asynchronous());
+    let (mut conn, mut sibling) = (server.connect(), server.connect());
+    server.greet(&mut conn, "e");
+    server.greet(&mut sibling, "e");
+    for line in ["NOTIFY fin 1 1 keep", "NOTIFY fin 2 1 keep", "NOTIFY fin 3 1 keep"] {
+        server.say(&mut conn, line);
+    }
+    conn.on_wake(server.now, &mut server.app);
+    for request in std::mem::take(&mut server.app.kept) {
+        conn.on_answer(server.now, &mut server.app, request.id(), Ok(Reply::Ack(Actions::new())));
+    }
+    server.wake(&mut sibling);
+    assert_eq!(server.hear(&mut conn), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
+    assert_eq!(sibling.outgoing(), []);
+
+    // What is left of an earlier turn is held up.
+    for line in ["NOTIFY fin 4 1 keep", "NOTIFY fin 5 1 keep"] {
+        server.say(&mut conn, line);
+    }
+    for request in std::mem::take(&mut server.app.kept) {
+        conn.on_wake(server.now, &mut server.app);
+        conn.on_answer(server.now, &mut server.app, request.id(), Ok(Reply::Ack(Actions::new())));
+    }
+    server.wake(&mut sibling);
+    assert_eq!(server.hear(&mut conn), ["ACK fin 4 1"]);
+    assert_eq!(server.hear(&mut sibling), ["ACK fin 5 1"]);
 }
