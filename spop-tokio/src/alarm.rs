@@ -12,16 +12,16 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Further away than any deadline a connection lives to see.
+/// Later than any deadline that comes in the life of a connection.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A timer that is moved to an earlier time only. Deadlines mostly move on, with every frame; whoever is woken too early
-/// sees that there is nothing to do, and sets the alarm again.
+/// A timer that is moved to an earlier time only. Deadlines move to later times with every frame, as a rule: a task that is
+/// woken too early finds nothing to do, and sets the alarm again.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     at: Option<Timestamp>,
-    /// Who will be woken.
+    /// The waker that the timer has.
     waker: Option<Waker>,
 }
 
@@ -45,12 +45,12 @@ impl Alarm {
     #[inline]
     pub(crate) fn went_off(&mut self, cx: &mut Context<'_>) -> bool {
         let (Some(sleep), Some(_)) = (&mut self.sleep, self.at) else { return false };
-        // Whoever waits already need not say so again.
+        // The timer has the waker already.
         let waits = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if waits && !sleep.is_elapsed() {
             return false;
         }
-        // Out of budget, a timer wakes its caller at once and forgets it.
+        // Without coop budget a timer wakes its caller at once, and does not keep the waker.
         let remembers = coop::has_budget_remaining();
         if sleep.as_mut().poll(cx) == Poll::Pending {
             self.waker = remembers.then(|| cx.waker().clone());

@@ -1,59 +1,58 @@
 //! The handler calls of one connection.
 
 use std::{
-    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use spop_core::{Ticket, agent::TicketId, frame::Ids};
+use spop_core::agent::TicketId;
+use spop_server::{Answer, Failure, FailureKind};
 
 use crate::Reply;
 
-/// What became of a call: the reply, or what the handler said when it panicked.
-pub(crate) type Outcome = Result<Reply, String>;
-
-/// Calls that run, each with the ticket it answers.
+/// Calls that run.
 ///
 /// A call that is ready at once costs no allocation: it runs in a slot that the next one uses again. One that is not
 /// takes the slot with it.
 pub(crate) struct Calls<F> {
     slot: Option<Slot<F>>,
-    /// None before the first that was slow: a set takes memory, be it empty.
+    /// None before the first slow call: a set allocates, even if it is empty.
     slow: Option<FuturesUnordered<Slow<F>>>,
 }
 
 type Slot<F> = Pin<Box<Option<F>>>;
 
 impl<F: Future<Output = Reply>> Calls<F> {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { slot: None, slow: None }
     }
 
-    /// Runs a call as far as it goes; the outcome comes back with the ticket if that is to its end. It is made where it
-    /// will run: moving it costs as much as running it, often.
+    /// Runs a call as far as it gets without waiting; the answer, if that is to its end. The call is made where it runs:
+    /// moving it often costs as much as running it.
+    ///
+    /// A call that waits has the waker of the connection, until [`finished`](Self::finished) polls it.
     #[inline]
     pub(crate) fn start(
         &mut self,
         cx: &mut Context<'_>,
-        ticket: Ticket,
+        request: TicketId,
         call: impl FnOnce() -> F,
-    ) -> Option<(Ticket, Outcome)> {
+    ) -> Option<Answer> {
         let mut slot = self.slot.take().unwrap_or_else(|| Box::pin(None));
         slot.set(Some(call()));
-        if let Poll::Ready(outcome) = poll_slot(&mut slot, cx) {
+        if let Poll::Ready(answer) = poll_slot(&mut slot, cx) {
             self.slot = Some(slot);
-            return Some((ticket, outcome));
+            return Some(answer);
         }
-        let slow = Slow { ticket: Some(ticket), slot: Some(slot), waker: None };
+        let slow = Slow { request: Some(request), slot: Some(slot), waker: None };
         self.slow.get_or_insert_default().push(slow);
         None
     }
 
-    /// A call that has come to its end since. Those that were just started run on here, so that they are woken.
-    pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(Ticket, Outcome)> {
+    /// The next call that has ended since it was started.
+    pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(TicketId, Answer)> {
         let slow = self.slow.as_mut()?;
         while let Poll::Ready(Some((finished, slot))) = slow.poll_next_unpin(cx) {
             self.slot = self.slot.take().or(slot);
@@ -64,16 +63,25 @@ impl<F: Future<Output = Reply>> Calls<F> {
         None
     }
 
-    /// Drops a call where it waits; returns whose it was.
-    pub(crate) fn cancel(&mut self, id: TicketId) -> Option<Ids> {
+    /// Drops a call where it waits.
+    pub(crate) fn cancel(&mut self, request: TicketId) {
         let mut slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
-        let slow = slow.find(|slow| slow.ticket.as_ref().is_some_and(|ticket| ticket.id() == id))?;
-        let ticket = slow.ticket.take()?;
-        slow.drop_call();
-        if let Some(waker) = slow.waker.take() {
-            waker.wake();
+        if let Some(slow) = slow.find(|slow| slow.request == Some(request)) {
+            slow.request = None;
+            if let Some(slot) = &mut slow.slot {
+                empty(slot);
+            }
+            if let Some(waker) = slow.waker.take() {
+                waker.wake();
+            }
         }
-        Some(ticket.ids())
+    }
+
+    /// Drops all calls. One that panics meanwhile leaves the others.
+    pub(crate) fn clear(&mut self) {
+        let slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
+        slow.filter_map(|slow| slow.slot.as_mut()).for_each(empty);
+        self.slow = None;
     }
 
     /// Whether no call runs.
@@ -82,81 +90,55 @@ impl<F: Future<Output = Reply>> Calls<F> {
         self.slow.as_ref().is_none_or(FuturesUnordered::is_empty)
     }
 
-    /// Whether there is memory that calls to come would use.
-    #[cfg(test)]
-    pub(crate) const fn has_memory(&self) -> bool {
-        self.slot.is_some() || self.slow.is_some()
-    }
-
-    /// Gives back the memory that calls to come would use.
+    /// Frees the memory that further calls would use.
     pub(crate) fn trim(&mut self) {
         self.slot = None;
         if self.is_empty() {
             self.slow = None;
         }
     }
-
-    /// Drops all calls that are not ready, and returns whose answers they owe.
-    pub(crate) fn give_up(&mut self) -> Vec<Ticket> {
-        let slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
-        let tickets = slow.filter_map(|slow| slow.ticket.take()).collect();
-        self.clear();
-        tickets
-    }
-
-    /// Drops all calls.
-    pub(crate) fn clear(&mut self) {
-        self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut).for_each(Slow::drop_call);
-        self.slow = None;
-    }
 }
 
-/// A call that was not ready at once. It is worth nothing without its ticket: then it was cancelled.
+/// A call that was not ready at once. One that was cancelled answers no request.
 struct Slow<F> {
-    ticket: Option<Ticket>,
+    request: Option<TicketId>,
     slot: Option<Slot<F>>,
-    /// Gets a cancelled call out of the set.
+    /// Removes a cancelled call from the set.
     waker: Option<Waker>,
 }
 
-impl<F> Slow<F> {
-    fn drop_call(&mut self) {
-        if let Some(slot) = &mut self.slot {
-            empty(slot);
-        }
-    }
-}
-
 impl<F: Future<Output = Reply>> Future for Slow<F> {
-    type Output = (Option<(Ticket, Outcome)>, Option<Slot<F>>);
+    type Output = (Option<(TicketId, Answer)>, Option<Slot<F>>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let (Some(slot), Some(ticket)) = (&mut this.slot, this.ticket.take()) else {
+        let (Some(slot), Some(request)) = (&mut this.slot, this.request) else {
             return Poll::Ready((None, this.slot.take()));
         };
-        let Poll::Ready(outcome) = poll_slot(slot, cx) else {
-            this.ticket = Some(ticket);
-            this.waker = Some(cx.waker().clone());
+        let Poll::Ready(answer) = poll_slot(slot, cx) else {
+            match &mut this.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => this.waker = Some(cx.waker().clone()),
+            }
             return Poll::Pending;
         };
-        Poll::Ready((Some((ticket, outcome)), this.slot.take()))
+        Poll::Ready((Some((request, answer)), this.slot.take()))
     }
 }
 
 /// Runs the call in a slot, and empties the slot at its end. A panic ends the call, not the connection.
 #[inline]
-fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Outcome> {
+fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Answer> {
     let Some(call) = slot.as_mut().as_pin_mut() else {
-        return Poll::Ready(Err(String::new()));
+        return Poll::Ready(Err(Failure::new(FailureKind::HandlerFailed, "no call")));
     };
-    let outcome = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
+    let answer = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
         Ok(Poll::Pending) => return Poll::Pending,
         Ok(Poll::Ready(reply)) => Ok(reply),
-        Err(panic) => Err(panic_message(panic.as_ref())),
+        Err(panic) => Err(Failure::panicked(panic.as_ref())),
     };
     empty(slot);
-    Poll::Ready(outcome)
+    Poll::Ready(answer)
 }
 
 /// Drops the call in a slot. A panic meanwhile is the handler's, and its request has ended already.
@@ -165,8 +147,86 @@ fn empty<F>(slot: &mut Slot<F>) {
     let _ = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
 }
 
-/// The message of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::{FutureExt as _, future::BoxFuture};
+    use spop_core::{Action, Actions, AgentReactor, ConnectionId, Timestamp, notation};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// The identifiers of the first requests of a connection.
+    fn requests<const N: usize>() -> [TicketId; N] {
+        let now = Timestamp::ZERO;
+        let mut reactor = AgentReactor::new(Arc::default(), ConnectionId(1), now);
+        let hello = r#"HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:"""#;
+        let _ = reactor.on_bytes(now, &notation::parse_bytes(hello).unwrap());
+        std::array::from_fn(|stream| {
+            let notify = notation::parse_bytes(&format!("NOTIFY fin {stream} 1 m")).unwrap();
+            let Action::RunMessages(notify) = reactor.on_bytes(now, &notify).action else { panic!() };
+            let id = notify.ticket.id();
+            let _ = reactor.fail(now, notify.ticket);
+            id
+        })
+    }
+
+    fn waiting() -> (oneshot::Sender<Reply>, BoxFuture<'static, Reply>) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, receiver.map(Result::unwrap).boxed())
+    }
+
+    fn ack() -> Reply {
+        Reply::Ack(Actions::new())
+    }
+
+    #[test]
+    fn a_call_that_is_ready_at_once_leaves_its_memory_to_the_next() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let [one, two] = requests();
+        let mut calls = Calls::new();
+        for request in [one, two] {
+            assert_eq!(calls.start(cx, request, || async { ack() }.boxed()), Some(Ok(ack())));
+            assert!(calls.slot.is_some() && calls.slow.is_none());
+        }
+        calls.trim();
+        assert!(calls.slot.is_none());
+    }
+
+    #[test]
+    fn slow_calls_end_in_any_order_or_are_dropped() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let [one, two, three, four] = requests();
+        let mut calls = Calls::new();
+        let [(first, one_call), (second, two_call), (third, three_call), (fourth, four_call)] =
+            [(); 4].map(|()| waiting());
+        for (request, call) in [(one, one_call), (two, two_call), (three, three_call), (four, four_call)] {
+            assert_eq!(calls.start(cx, request, || call), None);
+        }
+        assert_eq!(calls.finished(cx), None);
+        second.send(ack()).unwrap();
+        assert_eq!(calls.finished(cx), Some((two, Ok(ack()))));
+        calls.cancel(three);
+        assert!(third.is_closed(), "its future was dropped");
+        // Memory that is in use stays.
+        calls.trim();
+        first.send(ack()).unwrap();
+        assert_eq!(calls.finished(cx), Some((one, Ok(ack()))));
+        assert_eq!(calls.finished(cx), None);
+        assert!(!calls.is_empty());
+        calls.clear();
+        assert!(fourth.is_closed() && calls.is_empty());
+    }
+
+    #[test]
+    fn a_panic_ends_its_call_alone() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let [one, two] = requests();
+        let mut calls = Calls::new();
+        let panicked = calls.start(cx, one, || async { panic!("on purpose") }.boxed());
+        assert_eq!(panicked, Some(Err(Failure::new(FailureKind::HandlerPanicked, "on purpose"))));
+        assert_eq!(calls.start(cx, two, || async { ack() }.boxed()), Some(Ok(ack())));
+    }
 }

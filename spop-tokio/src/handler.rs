@@ -1,5 +1,8 @@
-//! What an application brings: a function from requests to replies.
+//! The application: an async function from requests to replies.
 
+use std::{fmt, pin::Pin};
+
+use futures_util::FutureExt as _;
 use spop_core::agent::{Partial, Reply, Watch};
 
 use crate::Request;
@@ -23,20 +26,20 @@ use crate::Request;
 /// }
 /// ```
 ///
-/// A handler runs on the task of its connection as far as it gets at once, and beside the others of its connection from
-/// there. It must not block the thread. **It is dropped where it waits** when nobody wants its answer any more: HAProxy
-/// aborted the request, sent another under the same identifiers, or disconnected (with `async`: on the last connection of its
-/// engine), or [`Timeouts::message`](spop_core::config::Timeouts::message) was over. A peer that merely ends its side of the
-/// connection still gets its answers.
+/// A handler runs on the task of its connection: inline as far as it gets without waiting, and then concurrently with the
+/// others of its connection. It must not block the thread. **It is dropped where it waits** if its answer is not needed any
+/// more: HAProxy aborted the request, sent another with the same identifiers, gave it up, or disconnected (with `async`: the
+/// last connection of its engine), or [`Timeouts::message`](spop_core::config::Timeouts::message) has passed. A peer that only
+/// shuts its write side still gets its answers.
 pub trait Handler: Send + Sync + 'static {
-    /// What [`handle`](Self::handle) comes to.
+    /// The answer that [`handle`](Self::handle) returns.
     type Answer: Into<Reply>;
 
     /// Answers a request.
     fn handle(&self, request: Request) -> impl Future<Output = Self::Answer> + Send;
 
-    /// Looks at a request of which a part has arrived, in fragments, and says whether the rest is wanted. Called with
-    /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments) only.
+    /// Decides on a request of which a part has arrived, in fragments: whether to receive the rest. Called only with
+    /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments).
     fn watch(&self, arriving: Partial<'_>) -> Watch {
         let _ = arriving;
         Watch::Continue
@@ -52,5 +55,64 @@ where
 
     fn handle(&self, request: Request) -> impl Future<Output = Self::Answer> + Send {
         self(request)
+    }
+}
+
+/// A handler that is chosen at run time: any handler, behind a pointer. Each call costs an allocation.
+///
+/// ```
+/// use spop_tokio::{Actions, BoxHandler, Request, Router, Server};
+///
+/// async fn allow(_: Request) -> Actions {
+///     Actions::new()
+/// }
+///
+/// let routed = std::env::var_os("ROUTED").is_some();
+/// let handler = if routed { BoxHandler::new(Router::new().on("check", allow)) } else { BoxHandler::new(allow) };
+/// let server = Server::new(handler);
+/// # drop(server);
+/// ```
+pub struct BoxHandler(Box<dyn DynHandler>);
+
+type BoxFuture<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+/// A [`Handler`] whose futures are boxed.
+trait DynHandler: Send + Sync {
+    fn handle(&self, request: Request) -> BoxFuture<'_>;
+    fn watch(&self, arriving: Partial<'_>) -> Watch;
+}
+
+impl<H: Handler> DynHandler for H {
+    fn handle(&self, request: Request) -> BoxFuture<'_> {
+        Box::pin(self.handle(request).map(Into::into))
+    }
+
+    fn watch(&self, arriving: Partial<'_>) -> Watch {
+        Handler::watch(self, arriving)
+    }
+}
+
+impl BoxHandler {
+    /// Boxes a handler.
+    pub fn new(handler: impl Handler) -> Self {
+        Self(Box::new(handler))
+    }
+}
+
+impl Handler for BoxHandler {
+    type Answer = Reply;
+
+    fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
+        self.0.handle(request)
+    }
+
+    fn watch(&self, arriving: Partial<'_>) -> Watch {
+        self.0.watch(arriving)
+    }
+}
+
+impl fmt::Debug for BoxHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxHandler").finish_non_exhaustive()
     }
 }

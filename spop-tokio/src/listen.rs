@@ -22,7 +22,7 @@ use crate::{Peer, stream::Stream};
 pub(crate) struct Listener {
     socket: Socket,
     sockets: SocketOptions,
-    /// What its connections pass, if there is anything.
+    /// The accept stage of its connections, if there is one.
     pub(crate) entrance: Option<Arc<Entrance>>,
 }
 
@@ -78,8 +78,8 @@ impl Listener {
         }))
     }
 
-    /// Closes, and returns who had connected before. The system is asked, because the runtime has perhaps not heard of all
-    /// of them; what it still has when a listener is closed, it resets.
+    /// Closes, and returns the connections of the backlog. The system is asked, because the runtime may not know of all of
+    /// them; those that are left when a listener is closed, the system resets.
     pub(crate) fn close(self) -> Vec<(Stream, Peer)> {
         let sockets = self.sockets;
         match self.socket {
@@ -110,7 +110,7 @@ impl Listener {
     }
 }
 
-/// Accepts until nobody is there, or as many have come as can have been waiting.
+/// Accepts until the backlog is empty, or as many connections as it can hold.
 fn last(mut accept: impl FnMut() -> io::Result<(Stream, Peer)>) -> Vec<(Stream, Peer)> {
     let mut connections = Vec::new();
     for _ in 0..BACKLOG {

@@ -1,4 +1,4 @@
-//! Answers that come from elsewhere.
+//! Answers that are given elsewhere.
 
 use std::{
     future::poll_fn,
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::{Handler, Reply, Request};
 
-/// The right and the duty to answer one request, from any thread or task. Dropped without an answer, it gives HAProxy at
-/// once what a failed handler gives.
+/// The obligation to answer one request, which can be handed to any thread or task. If it is dropped without an answer, the
+/// request fails at once.
 ///
 /// ```
 /// use spop_tokio::{Actions, Deferred, Request, Responder, Server};
@@ -24,39 +24,38 @@ use crate::{Handler, Reply, Request};
 ///     }
 /// });
 /// let server = Server::new(Deferred::new(move |request, responder| {
-///     // When nobody takes the job, the responder is dropped here.
+///     // If the thread is gone, the responder is dropped here.
 ///     let _ = jobs.send((request, responder));
 /// }));
 /// # drop(server);
 /// ```
 #[derive(Debug)]
-#[must_use = "without an answer the request fails"]
+#[must_use = "HAProxy waits for an answer"]
 pub struct Responder(oneshot::Sender<Reply>);
 
-/// What becomes of a request whose [`Responder`] is somewhere else: for handlers that await it.
+/// The reply of a [`Responder`], for a handler that awaits it.
 #[derive(Debug)]
 #[must_use = "a handler awaits it"]
 pub struct Response(oneshot::Receiver<Reply>);
 
 impl Responder {
-    /// A responder, and what a handler awaits.
+    /// A responder, and the reply that a handler awaits.
     pub fn new() -> (Self, Response) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), Response(receiver))
     }
 
-    /// Answers. Nothing happens when nobody wants the answer any more.
+    /// Answers. If the answer is not needed any more, it is dropped.
     pub fn answer(self, reply: impl Into<Reply>) {
-        // It comes back where nobody waits for it.
         drop(self.0.send(reply.into()));
     }
 
-    /// Whether nobody wants the answer any more.
+    /// Whether the answer is not needed any more.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_closed()
     }
 
-    /// Ready when nobody wants the answer any more.
+    /// Waits until the answer is not needed any more.
     pub async fn cancelled(&mut self) {
         poll_fn(|cx| self.0.poll_closed(cx)).await;
     }
@@ -71,12 +70,12 @@ impl Future for Response {
     }
 }
 
-/// A handler from a function that takes the request and a [`Responder`] and returns at once.
+/// A handler from a function that takes the request and a [`Responder`], and returns at once.
 #[derive(Clone, Debug)]
 pub struct Deferred<F>(F);
 
 impl<F: Fn(Request, Responder) + Send + Sync + 'static> Deferred<F> {
-    /// A handler that calls this.
+    /// A handler that calls this function.
     pub const fn new(function: F) -> Self {
         Self(function)
     }

@@ -148,6 +148,11 @@ impl<R: RouteList, U> fmt::Debug for Router<R, U> {
     }
 }
 
+/// The name of the first message.
+fn name_of(request: &Request) -> &[u8] {
+    request.messages().iter().next().map(|message| message.name()).unwrap_or_default()
+}
+
 /// The routes of a [`Router`]: pairs in pairs, so that a call needs no box.
 pub trait RouteList: Send + Sync + 'static {
     /// Calls the handler of the request's one message; without one the request comes back.
@@ -203,7 +208,7 @@ impl RouteList for () {
 impl<H: Handler, R: RouteList> RouteList for (Route<H>, R) {
     fn call(&self, request: Request) -> Result<impl Future<Output = Reply> + Send, Request> {
         let (route, others) = self;
-        if request.name() == route.message.as_bytes() {
+        if name_of(&request) == route.message.as_bytes() {
             let call = route.handler.handle(request);
             Ok(Either::Left(call.map(|answer| route.named(answer.into()))))
         } else {
@@ -237,7 +242,7 @@ impl Handler for Unrouted {
     type Answer = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
-        let error = RouteError::unknown(request.name());
+        let error = RouteError::unknown(name_of(&request));
         match self.policy {
             Unknown::Fail => Reply::Fail(error.to_string()),
             Unknown::Skip => {

@@ -1,4 +1,4 @@
-//! The sockets of connections, before and after their sessions begin.
+//! The sockets of connections.
 
 use std::{
     io::{self, IoSlice},
@@ -78,8 +78,6 @@ impl AsyncWrite for Stream {
 #[cfg(feature = "tls")]
 #[derive(Debug)]
 pub(crate) struct Under {
-    /// What was read from the socket before TLS began, and is the beginning of it.
-    pub(crate) rest: bytes::BytesMut,
     pub(crate) socket: Stream,
     pub(crate) notified: bool,
 }
@@ -91,15 +89,7 @@ impl AsyncRead for Under {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.rest.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buffer);
-        }
-        let n = self.rest.len().min(buffer.remaining());
-        buffer.put_slice(&self.rest.split_to(n));
-        if self.rest.is_empty() {
-            self.rest = bytes::BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
     }
 }
 

@@ -7,7 +7,7 @@ use spop_core::agent::Partial;
 
 use crate::{Handler, Request, Watch};
 
-/// A handler that can be replaced at run time, without a lock for requests and without waiting for those under way: they
+/// A handler that can be replaced at run time, without a lock for requests and without waiting for those in progress: they
 /// end with the handler that they began with. Clones are the same handler.
 ///
 /// ```
@@ -32,7 +32,7 @@ use crate::{Handler, Request, Watch};
 /// # drop(server);
 /// ```
 ///
-/// A request costs one more count of references than with a handler that stays.
+/// A request costs one more reference count than without it.
 pub struct Swap<H>(Arc<ArcSwap<H>>);
 
 impl<H> Swap<H> {
@@ -41,12 +41,12 @@ impl<H> Swap<H> {
         Self(Arc::new(ArcSwap::from_pointee(handler)))
     }
 
-    /// Takes this handler for the requests to come. The one before is dropped when the last of its requests has ended.
+    /// Uses this handler for further requests. The one before is dropped when the last of its requests has ended.
     pub fn replace(&self, handler: H) {
         self.0.store(Arc::new(handler));
     }
 
-    /// The handler of the moment.
+    /// The current handler.
     pub fn current(&self) -> Arc<H> {
         self.0.load_full()
     }

@@ -1,7 +1,12 @@
 //! Handlers from services of tower.
 
-use std::{fmt, future::poll_fn};
+use std::{
+    fmt,
+    future::poll_fn,
+    task::{Poll, ready},
+};
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use tower_service::Service;
 
 use crate::{Handler, Reply, Request};
@@ -50,11 +55,14 @@ where
 {
     type Answer = Reply;
 
-    async fn handle(&self, request: Request) -> Reply {
-        let mut service = self.0.clone();
-        if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
-            return Reply::Fail(error.to_string());
-        }
-        service.call(request).await.map_err(|error| error.to_string()).into()
+    /// Not an async function: it would have to be `Send` for services of requests of any lifetime.
+    fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
+        let (mut service, mut request) = (self.0.clone(), Some(request));
+        let call = poll_fn(move |cx| {
+            ready!(service.poll_ready(cx))?;
+            // A future that was ready is not polled again.
+            request.take().map_or(Poll::Pending, |request| Poll::Ready(Ok(service.call(request))))
+        });
+        call.try_flatten().map(|answer: Result<_, S::Error>| answer.map_err(|error| error.to_string()).into())
     }
 }

@@ -71,7 +71,7 @@ async fn decided(requests: &str) {
 #[tokio::test]
 async fn the_end_is_in_the_log_once_when_the_connection_is_dropped_right_after() {
     within(async {
-        let log = Log::with("spop_tokio=debug");
+        let log = Log::with("spop_server=debug");
         decided("NOTIFY fin 1 1 m").await;
         let lines = log.take();
         let ends: Vec<_> = lines.iter().filter(|line| line.contains("connection closed")).collect();
@@ -84,7 +84,7 @@ async fn the_end_is_in_the_log_once_when_the_connection_is_dropped_right_after()
 async fn a_stop_is_reported_once_whether_the_peer_reads_or_not() {
     within(async {
         for unread in [0, 20] {
-            let log = Log::with("spop_tokio=debug");
+            let log = Log::with("spop_server=debug");
             let (near, far) = duplex(100);
             let service = Service::new(async |_: Request| Actions::new(), AgentConfig::default()).unwrap();
             let mut connection = pin!(service.serve_connection(far, pipe()));
@@ -97,7 +97,7 @@ async fn a_stop_is_reported_once_whether_the_peer_reads_or_not() {
             let closed = connection.await.unwrap();
             assert_eq!(closed.reason, CloseReason::Disconnect(Status::NORMAL));
             if unread == 0 {
-                let end = r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent stops""#;
+                let end = r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent is shutting down""#;
                 client.expect(end).await;
             }
             let lines = log.take();
@@ -114,7 +114,7 @@ async fn what_is_ready_with_a_disconnect_goes_to_a_sibling() {
         let gate = Arc::new(Semaphore::new(0));
         let mut config = AgentConfig::default();
         config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let server = Running::with(gated(&gate), config, |server| server).await;
+        let server = Running::with(gated(&gate), config).await;
         let (mut home, mut sibling) = (server.session().await, server.session().await);
         home.send("NOTIFY fin 1 1 m\n NOTIFY fin 7 1 m").await;
         sleep(Duration::from_millis(20)).await;

@@ -15,7 +15,7 @@ use std::{
 
 use spop_core::config::ConfigError;
 use spop_tokio::{
-    Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Server, Service,
+    Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Server, ServerConfig, Service,
     accept::{AcceptConfig, Monitor},
 };
 use support::{Client, Running, within};
@@ -65,7 +65,7 @@ async fn a_drain_ends_in_time_whatever_is_owed() {
     within(async {
         let mut config = AgentConfig::default();
         config.timeouts.drain = Duration::from_millis(50);
-        let server = Running::with(wait, config, |server| server).await;
+        let server = Running::with(wait, config).await;
         let mut client = server.session().await;
         client.send("NOTIFY fin 60000 1 m\n NOTIFY fin 0 1 m").await;
         client.expect("ACK fin 0 1").await;
@@ -89,7 +89,7 @@ async fn a_stop_ends_the_drain() {
         assert!(!server.task.is_finished());
         server.handle.stop();
         client
-            .expect(r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent stops""#)
+            .expect(r#"AGENT-DISCONNECT fin 0 0 status-code=uint32:0 message=string:"the agent is shutting down""#)
             .await;
         server.task.await.unwrap();
     })
@@ -108,7 +108,9 @@ async fn serve_until_drains_when_its_future_is_ready() {
 #[tokio::test]
 async fn connections_above_the_limit_are_closed() {
     within(async {
-        let server = Running::with(wait, AgentConfig::default(), |server| server.max_connections(1)).await;
+        let mut config = ServerConfig::default();
+        config.max_connections = 1;
+        let server = Running::with(wait, config).await;
         let first = server.session().await;
         let mut second = server.connect().await;
         assert!(matches!(second.io.read(&mut [0]).await, Ok(0) | Err(_)));
@@ -169,7 +171,7 @@ async fn a_frame_may_come_byte_by_byte_but_must_come() {
     within(async {
         let mut config = AgentConfig::default();
         config.timeouts.frame = Some(Duration::from_secs(2));
-        let server = Running::with(wait, config, |server| server).await;
+        let server = Running::with(wait, config).await;
         let mut client = server.session().await;
         let frame = spop_core::notation::parse_bytes(r#"NOTIFY fin 0 1 m a=string:"b"*20"#).unwrap();
         for byte in &frame {

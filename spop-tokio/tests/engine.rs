@@ -228,7 +228,7 @@ async fn what_does_not_fit_a_frame_leaves_in_fragments() {
     within(async {
         let mut agent = AgentConfig::default();
         agent.max_frame_size = 256;
-        let server = Running::with(answer, agent, |server| server).await;
+        let server = Running::with(answer, agent).await;
         let body = vec![b'x'; 5_000];
         let mut list = MessageList::new();
         list.message("ask").arg("n", Value::Binary(&body));

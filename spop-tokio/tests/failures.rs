@@ -81,7 +81,7 @@ async fn those_beside_failing_handlers_are_answered_at_their_usual_speed() {
     within(async {
         let log = Log::start();
         let patience = Duration::from_secs(6);
-        let server = Running::with(handler(), config(variable(), patience), |server| server).await;
+        let server = Running::with(handler(), config(variable(), patience)).await;
         let mut client = server.session().await;
         let mut usual = Vec::new();
         for _ in 0..5 {
@@ -127,7 +127,7 @@ async fn a_failure_may_end_the_connection() {
         for failing in ["sleeps", "panics", "errs", "drops", "swells"] {
             let policy = OnFailure::Disconnect { status: Status(77), message: "no answer".into() };
             let config = config(policy, Duration::from_millis(50));
-            let server = Running::with(handler(), config, |server| server).await;
+            let server = Running::with(handler(), config).await;
             let (mut client, mut other) = (server.session().await, server.session().await);
             client.send(&format!("NOTIFY fin 1 1 well\n NOTIFY fin 2 1 {failing}")).await;
             client.expect("ACK fin 1 1").await;
@@ -163,7 +163,7 @@ async fn work_elsewhere_learns_why_nobody_waits() {
     within(async {
         let (handler, mut watched) = watching();
         let config = config(OnFailure::default(), Duration::from_millis(700));
-        let server = Running::with(handler, config, |server| server).await;
+        let server = Running::with(handler, config).await;
         let mut client = server.session().await;
         let mut requests = Vec::new();
         let mut next = async || {
@@ -173,10 +173,10 @@ async fn work_elsewhere_learns_why_nobody_waits() {
         };
 
         client.send("NOTIFY fin 1 1 wait").await;
-        let mut superseded = next().await;
+        let superseded = next().await;
         assert_eq!((superseded.is_cancelled(), superseded.reason()), (false, None));
         client.send("NOTIFY fin 1 1 wait").await;
-        let mut aborted = next().await;
+        let aborted = next().await;
         assert_eq!(superseded.cancelled().await, Cancelled::Superseded);
         assert!(!aborted.is_cancelled());
         client.send("UNSET fin,abort 1 1").await;
@@ -190,7 +190,7 @@ async fn work_elsewhere_learns_why_nobody_waits() {
         client.ask("NOTIFY fin 3 1 wait", "ACK fin 3 1").await;
         assert_eq!(next().await.cancelled().await, Cancelled::TimedOut);
         client.send("NOTIFY fin 4 1 wait").await;
-        let mut disconnected = next().await;
+        let disconnected = next().await;
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
         assert_eq!(disconnected.cancelled().await, Cancelled::Disconnected);
     })
@@ -203,16 +203,16 @@ async fn work_elsewhere_learns_of_what_comes_by_other_connections() {
         let (handler, mut watched) = watching();
         let mut config = AgentConfig::default();
         config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-        let server = Running::with(handler, config, |server| server).await;
+        let server = Running::with(handler, config).await;
         let mut next = async || watched.recv().await.unwrap().0;
         let (mut one, mut two) = (server.connect().await, server.connect().await);
         for client in [&mut one, &mut two] {
             client.greet_as("e1", "pipelining,async").await;
         }
         one.send("NOTIFY fin 1 1 wait").await;
-        let mut superseded = next().await;
+        let superseded = next().await;
         two.send("NOTIFY fin 1 1 wait").await;
-        let mut alone = next().await;
+        let alone = next().await;
         assert_eq!(superseded.cancelled().await, Cancelled::Superseded);
         // Its handler goes on without its connection, while another could send the answer.
         two.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
@@ -227,7 +227,7 @@ async fn work_elsewhere_learns_of_what_comes_by_other_connections() {
 #[tokio::test]
 async fn what_a_handler_logs_says_whose_request_it_is() {
     within(async {
-        let log = Log::with("info,spop_tokio::spans=debug");
+        let log = Log::with("info,spop_server::spans=debug");
         let server = Running::start(async |_: Request| {
             tracing::info!("before");
             tokio::task::yield_now().await;

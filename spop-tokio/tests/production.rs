@@ -11,7 +11,7 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, Deferred, Endpoint, Handler, Request, Responder, Scope, Server, Swap,
+    Actions, AgentConfig, Deferred, Endpoint, Handler, Request, Responder, Scope, Server, ServerConfig, Swap,
     spop_core::link::Phase,
 };
 use support::{Client, Running, within};
@@ -110,10 +110,9 @@ async fn a_responder_learns_that_nobody_waits() {
 #[tokio::test]
 async fn an_address_has_so_many_connections() {
     within(async {
-        let server = Running::with(numbered(1).0, AgentConfig::default(), |server| {
-            server.max_connections_per_source(2)
-        })
-        .await;
+        let mut config = ServerConfig::default();
+        config.max_connections_per_source = Some(2);
+        let server = Running::with(numbered(1).0, config).await;
         let first = server.session().await;
         let _second = server.session().await;
         let mut third = server.connect().await;
@@ -137,7 +136,9 @@ async fn an_address_has_so_many_connections() {
 async fn requests_over_the_limit_of_all_fail_at_once() {
     within(async {
         let (handler, gate) = numbered(1);
-        let server = Running::with(handler, AgentConfig::default(), |server| server.max_in_flight(3)).await;
+        let mut config = ServerConfig::default();
+        config.max_in_flight = Some(3);
+        let server = Running::with(handler, config).await;
         let (mut one, mut two) = (server.session().await, server.session().await);
         one.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m").await;
         two.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m").await;
@@ -438,7 +439,7 @@ mod metrics {
         let run = within(async {
             let mut config = AgentConfig::default();
             config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
-            let server = Running::with(numbered(1).0, config, |server| server).await;
+            let server = Running::with(numbered(1).0, config).await;
             let [mut home, mut sibling] = [server.connect().await, server.connect().await];
             home.greet_as("e1", "pipelining,async").await;
             sibling.greet_as("e1", "pipelining,async").await;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, ArgError, Handler, Partial, Peer, Reply, Request, Scope, Status, Watch,
+    Actions, AgentConfig, ArgError, BoxHandler, Handler, Partial, Peer, Reply, Request, Scope, Status, Watch,
 };
 use support::{Running, within};
 use tokio::{sync::Semaphore, time::sleep};
@@ -188,7 +188,6 @@ async fn a_request_that_takes_too_long_is_answered_without_its_handler() {
                 pending::<Actions>().await
             },
             config,
-            |server| server,
         )
         .await;
         server.session().await.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
@@ -205,7 +204,7 @@ async fn a_deadline_that_passed_while_a_handler_blocked_is_served() {
             std::thread::sleep(Duration::from_millis(40));
             pending::<Actions>().await
         };
-        let server = Running::with(handler, config, |server| server).await;
+        let server = Running::with(handler, config).await;
         server.session().await.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
     })
     .await;
@@ -236,7 +235,7 @@ async fn what_is_still_arriving_can_be_refused() {
         config.watch_fragments = true;
         // However long this task is held up after a refusal.
         config.drain_after_refusal = None;
-        let server = Running::with(Watcher, config, |server| server).await;
+        let server = Running::with(Watcher, config).await;
         let mut client = server.session().await;
         let part = |range: &str, name: &str| format!(r#"messages[{range}] {name} body=string:"x"*600"#);
         client.send(&format!("NOTIFY - 1 1 {}", part("..300", "waf"))).await;
@@ -258,6 +257,45 @@ async fn what_is_still_arriving_can_be_refused() {
 }
 
 #[tokio::test]
+async fn an_answer_may_be_sent_in_parts() {
+    within(async {
+        let server = Running::start(|request: Request| async move {
+            let var = |name| {
+                let mut actions = Actions::new();
+                actions.set_var(Scope::Session, name, 1_i32);
+                actions
+            };
+            request.send_part(var("a"));
+            if request.stream_id() == 2 {
+                tokio::task::yield_now().await;
+            }
+            var("b")
+        })
+        .await;
+        let mut client = server.connect().await;
+        client.greet_as("e1", "fragmentation,pipelining").await;
+        // Parts are joined until a frame is full.
+        for id in [1, 2] {
+            let answer = format!("ACK fin {id} 1 set sess a=int32:1 ; set sess b=int32:1");
+            client.ask(&format!("NOTIFY fin {id} 1 m"), &answer).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handler_may_be_chosen_at_run_time() {
+    within(async {
+        for (watched, ack) in [(false, "ACK fin 1 1 set sess score=int32:7"), (true, "ACK fin 1 1")] {
+            let handler = if watched { BoxHandler::new(Watcher) } else { BoxHandler::new(reputation) };
+            let server = Running::start(handler).await;
+            server.session().await.ask("NOTIFY fin 1 1 check ip=ipv4:192.0.2.1", ack).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn many_requests_on_many_connections_are_all_answered() {
     within(async {
         let mut config = AgentConfig::default();
@@ -270,7 +308,6 @@ async fn many_requests_on_many_connections_are_all_answered() {
                 Actions::new()
             },
             config,
-            |server| server,
         )
         .await;
         let server = Arc::new(server);

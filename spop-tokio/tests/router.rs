@@ -166,7 +166,7 @@ async fn a_route_watches_its_messages_arrive() {
             .on("log", async |_: Request| Actions::new());
         let mut config = AgentConfig::default();
         config.watch_fragments = true;
-        let server = Running::with(router, config, |server| server).await;
+        let server = Running::with(router, config).await;
         let mut client = server.session().await;
         client.send(r#"NOTIFY - 1 1 messages[..300] log body=string:"x"*600"#).await;
         client.send(r#"UNSET fin 1 1 messages[300..] log body=string:"x"*600"#).await;

@@ -65,7 +65,7 @@ impl Slow {
                 actions
             }
         };
-        Running::with(handler, config, |server| server).await
+        Running::with(handler, config).await
     }
 
     async fn until_waiting(&self, count: usize) {
@@ -279,7 +279,7 @@ async fn nothing_is_lost_while_connections_come_and_go() {
             actions.set_var(Scope::Transaction, "id", request.stream_id());
             actions
         };
-        let server = Running::with(handler, config(), |server| server).await;
+        let server = Running::with(handler, config()).await;
         let mut keeper = session(&server, "e1").await;
         let mut expected = Vec::new();
         for round in 0..30 {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use spop_tokio::{Handler, Partial, Reply, Request, Server, ServerHandle, Watch};
+use spop_tokio::{Handler, Partial, Reply, Request, Server, ServerConfig, ServerHandle, Watch};
 use tokio::{
     runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
@@ -37,7 +37,7 @@ impl Handler for Echo {
         }
         let plan = echo::plan(request.messages());
         if !plan.wait.is_zero() {
-            // A request that waits needs its messages no more, and they would keep a read buffer alive.
+            // The memory of its messages can be used again.
             drop(request);
             sleep(plan.wait).await;
         }
@@ -76,9 +76,10 @@ fn runtime(options: &Options) -> io::Result<Runtime> {
 }
 
 async fn run(options: &Options) -> io::Result<()> {
-    let mut server = Server::with_config(Echo { score: options.score }, options.config()?)?
-        .max_connections(options.max_connections)
-        .lame_duck(options.lame_duck());
+    let mut config = ServerConfig::from(options.config()?);
+    config.max_connections = options.max_connections;
+    config.lame_duck = options.lame_duck();
+    let mut server = Server::with_config(Echo { score: options.score }, config)?;
     for address in &options.listen {
         server = server.bind(address).await?;
     }

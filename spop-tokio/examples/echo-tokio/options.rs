@@ -115,7 +115,7 @@ fn capabilities(list: &str) -> Result<Capabilities, String> {
     let mut set = Capabilities::NONE;
     for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let capability = Capabilities::by_name(name.as_bytes());
-        set = set | capability.ok_or_else(|| format!("there is no capability {name:?}"))?;
+        set |= capability.ok_or_else(|| format!("there is no capability {name:?}"))?;
     }
     Ok(set)
 }

@@ -1,14 +1,15 @@
 //! One connection of an engine.
 
-use std::{future::poll_fn, io, sync::Arc, task::Context};
+use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use spop_core::{
-    Clock, ConnectionId, Interest, Misuse, Timestamp,
+    ConnectionId, Interest, Misuse, Timestamp,
     accept::{Open, Opening},
     link::{Layers, Progress},
 };
+use spop_server::{Driver, Protocol, Turn};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::timeout,
@@ -19,9 +20,8 @@ use super::{Target, shared::Shared};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTlsStream;
 use crate::{
-    inbox::Inbox,
     stream::Stream,
-    transfer::{self, End, Transfer},
+    transport::{self, IoState, Memory, Polled},
 };
 
 /// Opens a connection and drives it to its end.
@@ -63,7 +63,7 @@ async fn open(shared: &Shared, target: &Target) -> io::Result<Opened> {
 
 /// Sends the PROXY header, if there is to be one, without a client's address. Then starts TLS, if there is to be.
 async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
-    let now = || transfer::now(&shared.clock);
+    let now = || transport::now(&shared.clock);
     let mut socket = target.connect().await?;
     let mut opening = Opening::new(&shared.open, None, now());
     let mut next = opening.on_connected(now());
@@ -93,25 +93,42 @@ async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
 }
 
 async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
-    stream: I,
+    mut stream: I,
     layers: Layers,
-    mut end: PoolEnd,
+    end: PoolEnd,
     waker: &AtomicWaker,
 ) {
-    end.shared.tell(|pool, now| pool.on_open_with(now, end.id, layers));
-    let mut transfer = Transfer::new(stream, Inbox::default());
+    let shared = Arc::clone(&end.shared);
+    shared.tell(|pool, now| pool.on_open_with(now, end.id, layers));
+    let (mut driver, mut state) = (Driver::new(end), IoState::default());
     poll_fn(|cx| {
         waker.register(cx.waker());
-        transfer.poll(&mut end, cx)
+        driver.ready(true, true);
+        let mut polled = Polled::new(&mut stream, &mut state, cx);
+        let turn = Memory::lend(|memory| {
+            driver.turn(transport::now(&shared.clock), Some(&mut polled), &mut memory.input, &mut ())
+        });
+        match turn {
+            Turn::Wait => Poll::Pending,
+            Turn::Again => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Turn::Closed | Turn::Over => Poll::Ready(()),
+        }
     })
     .await;
     if layers == Layers::Data {
         // HAProxy's side closes at once; TLS gets its close_notify if that can be written without waiting.
-        poll_fn(|cx| transfer.shut_at_once(cx)).await;
+        poll_fn(|cx| {
+            drop(Pin::new(&mut stream).poll_shutdown(cx));
+            Poll::Ready(())
+        })
+        .await;
     }
 }
 
-/// A connection of the pool as the loop sees it.
+/// A connection of the pool as its driver sees it.
 struct PoolEnd {
     shared: Arc<Shared>,
     id: ConnectionId,
@@ -119,11 +136,7 @@ struct PoolEnd {
     out: BytesMut,
 }
 
-impl End for PoolEnd {
-    fn clock(&self) -> &Clock {
-        &self.shared.clock
-    }
-
+impl Protocol<()> for PoolEnd {
     fn interest(&self) -> Interest {
         self.shared.look(|pool| pool.interest(self.id))
     }
@@ -139,29 +152,25 @@ impl End for PoolEnd {
         &self.out
     }
 
-    fn work(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
-
-    fn on_bytes(&mut self, _: Timestamp, _: &mut Context<'_>, input: &Bytes, eof: bool) -> usize {
+    fn on_bytes(&mut self, _: Timestamp, (): &mut (), input: &[u8], eof: bool) -> usize {
         self.shared.tell(|pool, now| {
             if eof { pool.on_input_eof(now, self.id, input) } else { pool.on_bytes(now, self.id, input) }
         })
     }
 
-    fn on_read_blocked(&mut self, _: Timestamp, _: &mut Context<'_>) {}
+    fn on_read_blocked(&mut self, _: Timestamp, (): &mut ()) {}
 
-    fn on_sent(&mut self, _: Timestamp, _: &mut Context<'_>, n: usize) -> Result<(), Misuse> {
+    fn on_sent(&mut self, _: Timestamp, (): &mut (), n: usize) -> Result<(), Misuse> {
         self.shared.tell(|pool, now| pool.on_sent(now, self.id, n))
     }
 
-    fn on_write_shut(&mut self, _: Timestamp, _: &mut Context<'_>, progress: Progress) -> Result<(), Misuse> {
+    fn on_write_shut(&mut self, _: Timestamp, (): &mut (), progress: Progress) -> Result<(), Misuse> {
         self.shared.tell(|pool, now| pool.on_write_shut(now, self.id, progress))
     }
 
-    fn on_transport_error(&mut self, _: Timestamp, _: &mut Context<'_>) {
+    fn on_transport_error(&mut self, _: Timestamp, (): &mut (), _: &io::Error) {
         self.shared.tell(|pool, now| pool.on_transport_error(now, self.id));
     }
 
-    fn on_timeout(&mut self, _: Timestamp, _: &mut Context<'_>) {}
+    fn on_timeout(&mut self, _: Timestamp, (): &mut ()) {}
 }

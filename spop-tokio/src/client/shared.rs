@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 use super::{Answer, EngineStats, Target, connection};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
-use crate::{alarm::Alarm, log::Limit, transfer};
+use crate::{alarm::Alarm, log::Limit, transport};
 
 type Outcome = Result<Answer, EngineError>;
 
@@ -77,7 +77,7 @@ impl Shared {
     pub(super) fn new(parts: Parts, runtime: Handle) -> Self {
         let clock = Clock::start();
         let state = State {
-            pool: Pool::new(parts.pool, transfer::now(&clock)),
+            pool: Pool::new(parts.pool, transport::now(&clock)),
             waiters: HashMap::new(),
             connections: HashMap::new(),
             timer: None,
@@ -119,7 +119,7 @@ impl Shared {
 
     fn tell_state<T>(self: &Arc<Self>, tell: impl FnOnce(&mut State, Timestamp) -> T) -> T {
         let mut state = self.lock();
-        let told = tell(&mut state, transfer::now(&self.clock));
+        let told = tell(&mut state, transport::now(&self.clock));
         while let Some(action) = state.pool.next_action() {
             self.carry_out(&mut state, action);
         }
@@ -189,7 +189,7 @@ impl Shared {
         if let Some(suppressed) = self.backoff.pass() {
             let target = self.agents.get(agent).map(tracing::field::display);
             let (reason, attempts) = (&failure.reason, failure.attempts);
-            let retry_in = failure.retry_at.since(transfer::now(&self.clock));
+            let retry_in = failure.retry_at.since(transport::now(&self.clock));
             warn!(
                 name: "agent_answers_nothing", agent, target, %reason, attempts, ?retry_in, suppressed,
                 "agent ends its connections before it has answered a request"
@@ -220,7 +220,7 @@ impl Shared {
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
-        state.pool.drain(transfer::now(&self.clock));
+        state.pool.drain(transport::now(&self.clock));
         state.waiters.clear();
         let tasks = state.connections.drain().map(|(_, task)| task.handle);
         let tasks: Vec<_> = tasks.collect();

@@ -9,7 +9,7 @@ pub mod pki;
 use std::{future::Future, time::Duration};
 
 use spop_core::{AgentConfig, frame::Frame, notation};
-use spop_tokio::{Address, Endpoint, Handler, Server, ServerHandle};
+use spop_tokio::{Address, Endpoint, Handler, Server, ServerConfig, ServerHandle};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -38,18 +38,14 @@ pub struct Running {
 
 impl Running {
     pub async fn start(handler: impl Handler) -> Self {
-        Self::with(handler, AgentConfig::default(), |server| server).await
+        Self::with(handler, AgentConfig::default()).await
     }
 
-    pub async fn with<H: Handler>(
-        handler: H,
-        config: AgentConfig,
-        adjust: impl FnOnce(Server<H>) -> Server<H>,
-    ) -> Self {
-        Self::of(adjust(Server::with_config(handler, config).unwrap()).bind("127.0.0.1:0").await.unwrap())
+    pub async fn with(handler: impl Handler, config: impl Into<ServerConfig>) -> Self {
+        Self::on(handler, config, Endpoint::from("127.0.0.1:0")).await
     }
 
-    pub async fn on(handler: impl Handler, config: AgentConfig, endpoint: Endpoint) -> Self {
+    pub async fn on(handler: impl Handler, config: impl Into<ServerConfig>, endpoint: Endpoint) -> Self {
         Self::of(Server::with_config(handler, config).unwrap().bind(endpoint).await.unwrap())
     }
 

@@ -1,0 +1,130 @@
+//! Streams of tokio as the driver of `spop-server` sees them, and the memory of a thread for its turns.
+
+use std::{
+    cell::Cell,
+    io::{self, Read, Write},
+    mem,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use spop_core::{Clock, Timestamp};
+use spop_server::ReadBuffer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::{self, coop},
+    time::Instant,
+};
+
+/// The time as tokio has it, so that tests may pause it.
+#[inline]
+pub(crate) fn now(clock: &Clock) -> Timestamp {
+    clock.at(Instant::now().into_std())
+}
+
+/// The memory that the connections of a thread use in their turns, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) input: ReadBuffer,
+    /// For the payloads of requests: used again as soon as they are dropped.
+    pub(crate) payloads: BytesMut,
+}
+
+thread_local! {
+    static MEMORY: Cell<Option<Box<Memory>>> = const { Cell::new(None) };
+}
+
+impl Memory {
+    /// Lends the memory of this thread for a turn.
+    #[inline]
+    pub(crate) fn lend<T>(turn: impl FnOnce(&mut Self) -> T) -> T {
+        let mut memory = MEMORY.take().unwrap_or_default();
+        let result = turn(&mut memory);
+        MEMORY.set(Some(memory));
+        result
+    }
+}
+
+/// What is remembered of a stream between two polls of its connection.
+#[derive(Debug, Default)]
+pub(crate) struct IoState {
+    /// Bytes that the stream has accepted and perhaps buffers. They are not reported as written before a flush.
+    unflushed: usize,
+    /// The runtime asks the system for input before the next poll.
+    asks: bool,
+}
+
+/// A stream for the length of a poll: what would wait, registers the waker and returns
+/// [`WouldBlock`](io::ErrorKind::WouldBlock).
+pub(crate) struct Polled<'a, 'c, I> {
+    io: &'a mut I,
+    state: &'a mut IoState,
+    cx: &'a mut Context<'c>,
+    /// The runtime has asked the system for input since a read found nothing.
+    asked: bool,
+}
+
+impl<'a, 'c, I> Polled<'a, 'c, I> {
+    #[inline]
+    pub(crate) fn new(io: &'a mut I, state: &'a mut IoState, cx: &'a mut Context<'c>) -> Self {
+        let asked = mem::take(&mut state.asks);
+        Self { io, state, cx, asked }
+    }
+}
+
+#[inline]
+fn unblocked<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+    match poll {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl<I: AsyncRead + Unpin> Read for Polled<'_, '_, I> {
+    #[inline]
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let mut space = ReadBuf::new(space);
+        unblocked(Pin::new(&mut *self.io).poll_read(self.cx, &mut space))?;
+        self.asked = false;
+        Ok(space.filled().len())
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Write for Polled<'_, '_, I> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.state.unflushed == 0 {
+            self.state.unflushed = unblocked(Pin::new(&mut *self.io).poll_write(self.cx, bytes))?;
+        } else {
+            // The caller offers the same bytes again; there may be fewer of them.
+            self.state.unflushed = self.state.unflushed.min(bytes.len());
+        }
+        self.flush()?;
+        Ok(mem::take(&mut self.state.unflushed))
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        unblocked(Pin::new(&mut *self.io).poll_flush(self.cx))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> spop_server::Stream for Polled<'_, '_, I> {
+    /// The runtime says that there is no input from what it knew last, and out of budget whatever there is.
+    fn is_drained(&mut self) -> bool {
+        if !coop::has_budget_remaining() {
+            return false;
+        }
+        if !self.asked {
+            self.state.asks = true;
+            // Wakes the task when the runtime has asked the system.
+            let _ = pin!(task::yield_now()).poll(self.cx);
+        }
+        self.asked
+    }
+
+    fn shut_write(&mut self) -> io::Result<()> {
+        unblocked(Pin::new(&mut *self.io).poll_shutdown(self.cx))
+    }
+}
