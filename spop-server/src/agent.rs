@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Wake, Waker},
@@ -34,7 +34,8 @@ pub struct Agent {
     pub(crate) in_flight: InFlight,
     pub(crate) unfinished: Unfinished,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) metrics: Metrics,
+    /// Of the recorder that is installed when the server begins to serve, which may be after the agent was made.
+    pub(crate) metrics: LazyLock<Metrics>,
     pub(crate) logs: Logs,
     pub(crate) names: NameWarnings,
     pub(crate) engines: Arc<Engines>,
@@ -142,7 +143,7 @@ impl Agent {
             in_flight,
             unfinished,
             counters: Arc::default(),
-            metrics: Metrics::new(),
+            metrics: LazyLock::new(Metrics::new),
             logs: Logs::default(),
             names: NameWarnings::default(),
             engines: Arc::default(),
@@ -227,8 +228,9 @@ impl Agent {
 
     // ---- shutdown ----
 
-    /// The server listens, on so many listeners: tells the service manager.
+    /// The server listens, on so many listeners: tells the service manager. The recorder of its metrics must be installed by now.
     pub fn ready(&self, listeners: usize) {
+        LazyLock::force(&self.metrics);
         log_service_manager(crate::tell_ready(listeners));
     }
 
