@@ -39,14 +39,22 @@ enum ConnectionRef<'a> {
 /// What is counted while a request is worked on.
 enum Call<'a> {
     /// The handler runs, and the connection has the guard.
-    Running(&'a mut Option<Unclaimed>, &'a Metrics),
+    Running(&'a mut Running, &'a Metrics),
     /// The request has it.
     Claimed(RequestGuard),
     /// Nothing: it is a part of another request, or the guard was taken.
     None,
 }
 
-/// The guard of a request whose handler runs, before anybody has taken it.
+/// A request whose handler runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// The guard, before anybody has taken it.
+    pub(crate) unclaimed: Option<Unclaimed>,
+    /// A responder has the obligation to answer, whatever the handler returns.
+    pub(crate) deferred: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Unclaimed {
     pub(crate) permit: Permit,
@@ -71,7 +79,7 @@ impl<'a> Request<'a> {
         ids: Ids,
         deadline: Option<Timestamp>,
         connection: &'a Arc<Connection>,
-        unclaimed: &'a mut Option<Unclaimed>,
+        running: &'a mut Running,
         metrics: &'a Metrics,
     ) -> Self {
         Self {
@@ -80,7 +88,7 @@ impl<'a> Request<'a> {
             ids,
             deadline,
             connection: ConnectionRef::Borrowed(connection),
-            call: Call::Running(unclaimed, metrics),
+            call: Call::Running(running, metrics),
         }
     }
 
@@ -217,8 +225,8 @@ impl<'a> Request<'a> {
             ConnectionRef::Owned(connection) => connection,
         };
         let call = match call {
-            Call::Running(unclaimed, metrics) => {
-                unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
+            Call::Running(running, metrics) => {
+                running.unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
                     Call::Claimed(RequestGuard { permit, work: metrics.work_since(began) })
                 })
             }
@@ -240,7 +248,10 @@ impl<'a> Request<'a> {
     ///     request.defer(|responder| drop(pool.send(responder)))
     /// }
     /// ```
-    pub fn defer(self, keep: impl FnOnce(Responder)) -> Outcome {
+    pub fn defer(mut self, keep: impl FnOnce(Responder)) -> Outcome {
+        if let Call::Running(running, _) = &mut self.call {
+            running.deferred = true;
+        }
         keep(Responder::new(self.into_owned()));
         Outcome::Later
     }

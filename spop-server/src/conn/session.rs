@@ -24,7 +24,7 @@ use crate::{
     failure::panic_message,
     overdue,
     remote::{Message, Remote},
-    request::Unclaimed,
+    request::{Running, Unclaimed},
     spans,
 };
 
@@ -249,20 +249,23 @@ impl Session {
         let Some(permit) = agent.in_flight.enter() else {
             return self.overloaded(agent, now, ticket);
         };
-        let mut unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
+        let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
+        let mut running = Running { unclaimed, deferred: false };
         let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
         let (id, ids) = (ticket.id(), ticket.ids());
-        let request = Request::new(payload, id, ids, deadline, connection, &mut unclaimed, &agent.metrics);
+        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
         let span = spans::request(connection, ids).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
         let answer = match outcome {
+            // Also if the handler panicked after that.
+            _ if running.deferred => return self.wait(ticket),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if unclaimed.is_none() => return self.wait(ticket),
+            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(ticket),
             Ok(Outcome::Later) => Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing")),
             Err(panic) => Err(Failure::panicked(panic.as_ref())),
         };
-        if let Some(Unclaimed { began, .. }) = unclaimed {
+        if let Some(Unclaimed { began, .. }) = running.unclaimed {
             agent.metrics.worked(began);
         }
         if self.remote.has_messages() {

@@ -37,6 +37,14 @@ impl Handler for App {
                 self.kept.push(request.into_owned());
                 Outcome::Later
             }
+            b"later-panic" => {
+                let _ = request.defer(|responder| self.deferred.push(responder));
+                panic!("boom");
+            }
+            b"later-now" => {
+                let _ = request.defer(|responder| self.deferred.push(responder));
+                Actions::new().into()
+            }
             b"panic" => panic!("boom"),
             b"fail" => Err::<Actions, _>("no").into(),
             b"disconnect" => Reply::Disconnect { status: Status(42), message: "go".into() }.into(),
@@ -152,4 +160,21 @@ fn answers_that_are_ready_together_stay_on_their_connection() {
     server.wake(&mut sibling);
     assert_eq!(server.hear(&mut conn), ["ACK fin 4 1"]);
     assert_eq!(server.hear(&mut sibling), ["ACK fin 5 1"]);
+}
+
+#[test]
+fn a_responder_answers_whatever_became_of_the_handler() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut conn = server.connect();
+    server.greet(&mut conn, "e");
+    for line in ["NOTIFY fin 1 1 later-panic", "NOTIFY fin 2 1 later-now"] {
+        server.say(&mut conn, line);
+    }
+    assert_eq!(conn.outgoing(), []);
+    for responder in std::mem::take(&mut server.app.deferred) {
+        responder.reply(score());
+    }
+    server.wake(&mut conn);
+    let score = "set txn score=int32:42";
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 {score}"), format!("ACK fin 2 1 {score}")]);
 }
