@@ -120,6 +120,7 @@ fn drive(stream: &TcpStream, mut conn: Conn, clock: Clock, handler: &mut impl Ha
         } else if interest.close {
             // Siblings send the answers that are still to come.
             let _ = stream.shutdown(Shutdown::Both);
+            conn.on_transport_closed();
         }
         if let Some(mut buffer) = to_write.take_if(|_| interest.write) {
             buffer.clear();

@@ -322,7 +322,7 @@ impl Agent {
             let connection = entry.connection.upgrade();
             entry.remote.info(now, connection.and_then(|connection| connection.session.engine_id.clone()))
         };
-        connections.values().map(info).collect()
+        connections.values().filter(|entry| !entry.remote.is_closed()).map(info).collect()
     }
 }
 

@@ -28,6 +28,7 @@ pub trait Protocol<H: ?Sized> {
     fn on_write_shut(&mut self, now: Timestamp, handler: &mut H, progress: Progress) -> Result<(), Misuse>;
     fn on_transport_error(&mut self, now: Timestamp, handler: &mut H, error: &io::Error);
     fn on_timeout(&mut self, now: Timestamp, handler: &mut H);
+    fn on_transport_closed(&mut self) {}
     /// Applies what other threads have sent.
     fn on_wake(&mut self, now: Timestamp, handler: &mut H) {
         let _ = (now, handler);
@@ -101,6 +102,10 @@ impl<H: Handler> Protocol<H> for Conn {
 
     fn on_timeout(&mut self, now: Timestamp, handler: &mut H) {
         self.on_timeout(now, handler);
+    }
+
+    fn on_transport_closed(&mut self) {
+        self.on_transport_closed();
     }
 
     fn on_wake(&mut self, now: Timestamp, handler: &mut H) {
@@ -304,8 +309,25 @@ impl<P> Driver<P> {
                 turn = self.drive(now, stream, buffer, handler);
             }
         }
+        if turn == Turn::Closed {
+            self.release();
+        }
         self.leftover.trim();
         turn
+    }
+
+    /// Releases what only a connection with a transport needs.
+    #[cold]
+    fn release<H: ?Sized>(&mut self)
+    where
+        P: Protocol<H>,
+    {
+        self.protocol.on_transport_closed();
+        self.leftover = Leftover::default();
+        #[cfg(feature = "tls")]
+        {
+            self.tls = None;
+        }
     }
 
     fn is_due<H: ?Sized>(&self, now: Timestamp) -> bool

@@ -26,6 +26,8 @@ pub(crate) struct Remote {
     inbox: Mutex<Inbox>,
     /// Whether the inbox may have a message.
     has_messages: AtomicBool,
+    /// The transport is closed.
+    closed: AtomicBool,
     // Written by the connection only, with relaxed ordering.
     phase: AtomicU8,
     in_flight: AtomicUsize,
@@ -68,6 +70,7 @@ impl Remote {
             since,
             inbox: Mutex::default(),
             has_messages: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Connected as u8),
             in_flight: AtomicUsize::new(0),
             outgoing: AtomicUsize::new(0),
@@ -125,6 +128,15 @@ impl Remote {
     pub(crate) fn close(&self) -> Vec<Message> {
         self.inbox().closed = true;
         self.take_messages()
+    }
+
+    /// Publishes that the transport is closed.
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Publishes the state of the connection.

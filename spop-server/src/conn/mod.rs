@@ -37,7 +37,8 @@ use crate::{
 /// 4. If [`wants_tls`](Self::wants_tls) is true, start TLS with the unused input, and report how its handshake ended.
 /// 5. Call [`on_timeout`](Self::on_timeout) when the [`deadline`](Self::deadline) has come.
 /// 6. When `interest().close` is true, close the transport. When [`is_over`](Self::is_over) is true, drop the `Conn`: until
-///    then it waits for answers that other connections of its engine will send.
+///    then it waits for answers that other connections of its engine will send, and
+///    [`on_transport_closed`](Self::on_transport_closed) tells it that it is no open connection any more.
 ///
 /// [`Driver`](crate::Driver) does this for a transport that does not block.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub struct Conn {
     stage: Stage,
     waker: Option<Waker>,
     state: State,
-    #[allow(dead_code)] // Held for its drop.
+    /// Held for its drop.
     admission: Option<Admission>,
 }
 
@@ -357,6 +358,16 @@ impl Conn {
                 self.reject(now, "lost", &error);
             }
             State::Over => {}
+        }
+    }
+
+    /// The transport was closed, as [`interest`](Self::interest) asked for: the connection counts as open no more, though it may
+    /// wait for answers that others will send.
+    pub fn on_transport_closed(&mut self) {
+        self.admission = None;
+        self.remote.set_closed();
+        if let State::Session(session) = &mut self.state {
+            session.open = None;
         }
     }
 

@@ -56,8 +56,8 @@ pub(super) struct Session {
     /// What it holds of requests that have not arrived in full.
     unfinished: UnfinishedBytes,
     pub(super) tally: Tally,
-    #[allow(dead_code)] // Held for its drop.
-    open: Open,
+    /// Until the transport is closed.
+    pub(super) open: Option<Open>,
 }
 
 impl Session {
@@ -80,7 +80,7 @@ impl Session {
             sends: 0,
             unfinished: agent.unfinished.connection(),
             tally: Tally::default(),
-            open: agent.metrics.open(),
+            open: Some(agent.metrics.open()),
         }
     }
 
