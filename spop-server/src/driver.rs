@@ -542,3 +542,6 @@ impl<P> Driver<P> {
         self.leftover = leftover;
     }
 }
+
+#[cfg(test)]
+mod tests;
