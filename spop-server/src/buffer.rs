@@ -114,6 +114,11 @@ impl Leftover {
         self.bytes.extend_from_slice(bytes);
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     #[inline]
     fn clear(&mut self) {
         self.bytes.clear();

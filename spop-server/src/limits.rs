@@ -23,7 +23,7 @@ struct Counts {
 
 /// One connection of an address, if those are counted; dropped with it.
 #[derive(Debug)]
-pub(crate) struct Place(Option<(Arc<Counts>, IpAddr)>);
+pub(crate) struct Place(Option<Box<(Arc<Counts>, IpAddr)>>);
 
 impl Sources {
     /// At most so many of one address.
@@ -44,7 +44,7 @@ impl Sources {
             return None;
         }
         *count += 1;
-        Some(Place(Some((Arc::clone(counts), address))))
+        Some(Place(Some(Box::new((Arc::clone(counts), address)))))
     }
 }
 
@@ -56,7 +56,7 @@ impl Counts {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some((counts, address)) = &self.0 else { return };
+        let Some((counts, address)) = self.0.as_deref() else { return };
         let mut open = counts.open();
         if let Some(count) = open.get_mut(address) {
             *count -= 1;

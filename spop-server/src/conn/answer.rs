@@ -8,11 +8,7 @@ use spop_core::{
 };
 
 use super::session::{Session, cancel, cancel_all};
-use crate::{
-    Agent, Answer, Cancelled, Failure, FailureKind, Handler,
-    engines::{Membership, Routed},
-    remote::Message,
-};
+use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, remote::Message};
 
 impl Session {
     /// Answers a request whose handler has answered at once.
@@ -208,10 +204,7 @@ impl Session {
         for (id, ticket) in waiting {
             self.end_watched(id, Cancelled::TimedOut);
             let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
-            let routed = self
-                .membership
-                .as_ref()
-                .map(|membership: &Membership| membership.route(ticket, Err(failure)));
+            let routed = self.membership.as_ref().map(|membership| membership.route(ticket, Err(failure)));
             if !matches!(routed, Some(Routed::Sent)) {
                 self.tally.cancelled += 1;
             }

@@ -177,7 +177,7 @@ impl Conn {
     /// Why the session ended, if it did.
     pub fn closed(&self) -> Option<&Closed> {
         match &self.state {
-            State::Session(session) => session.closed.as_ref(),
+            State::Session(session) => session.closed.as_deref(),
             _ => None,
         }
     }

@@ -9,15 +9,15 @@ use super::session::Session;
 use crate::{Agent, Failure, Metrics};
 
 /// What a session has counted since it last came to rest. The recorder of the metrics is shared: it is called once for many
-/// requests.
+/// requests. Small: each connection has one.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) notifies: usize,
-    pub(super) acks: usize,
-    pub(super) failures: usize,
-    pub(super) overloaded: usize,
-    pub(super) cancelled: usize,
-    pub(super) aborted: usize,
+    pub(super) notifies: u32,
+    pub(super) acks: u32,
+    pub(super) failures: u32,
+    pub(super) overloaded: u32,
+    pub(super) cancelled: u32,
+    pub(super) aborted: u32,
     pub(super) received: usize,
     pub(super) sent: usize,
 }
@@ -26,20 +26,20 @@ impl Tally {
     #[inline]
     pub(super) fn report(&mut self, metrics: &Metrics) {
         let Self { notifies, acks, failures, overloaded, cancelled, aborted, received, sent } = self;
-        report(notifies, |n| metrics.notifies(n));
-        report(acks, |n| metrics.acks(n));
-        report(failures, |n| metrics.failures(n));
-        report(overloaded, |n| metrics.overloaded(n));
-        report(cancelled, |n| metrics.cancelled(n));
-        report(aborted, |n| metrics.aborted(n));
+        report(notifies, |n| metrics.notifies(n as usize));
+        report(acks, |n| metrics.acks(n as usize));
+        report(failures, |n| metrics.failures(n as usize));
+        report(overloaded, |n| metrics.overloaded(n as usize));
+        report(cancelled, |n| metrics.cancelled(n as usize));
+        report(aborted, |n| metrics.aborted(n as usize));
         report(received, |n| metrics.received(n));
         report(sent, |n| metrics.sent(n));
     }
 }
 
 #[inline]
-fn report(count: &mut usize, to: impl FnOnce(usize)) {
-    if *count > 0 {
+fn report<T: Copy + Default + PartialEq>(count: &mut T, to: impl FnOnce(T)) {
+    if *count != T::default() {
         to(take(count));
     }
 }

@@ -42,13 +42,13 @@ pub(super) struct Session {
     /// Set with the handshake.
     pub(super) connection: Option<Arc<Connection>>,
     /// With async.
-    pub(super) membership: Option<Membership>,
+    pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
     pub(super) waiting: BTreeMap<TicketId, Ticket>,
     /// The peer has not read all answers of earlier inputs: then a sibling may be faster. Only with async.
     pub(super) held_up: bool,
     /// Why the session is over.
-    pub(super) closed: Option<Closed>,
+    pub(super) closed: Option<Box<Closed>>,
     /// When the requests that siblings can still answer time out.
     orphan_deadline: Option<Timestamp>,
     /// Sends since memory was freed, up to [`EARLY`].
@@ -295,7 +295,7 @@ impl Session {
             "session established"
         );
         self.warn_of_frame_size(agent, now, &session);
-        self.membership = agent.engines.join(&self.remote, &session);
+        self.membership = agent.engines.join(&self.remote, &session).map(Box::new);
         let connection = Arc::new(Connection {
             remote: Arc::clone(&self.remote),
             accepted: self.accepted.take(),
@@ -384,7 +384,7 @@ impl Session {
 
     #[cold]
     fn close(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, mut closed: Closed) {
-        if self.membership.as_ref().is_some_and(Membership::leave) {
+        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
             // Siblings send the answers.
             closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
             if !self.waiting.is_empty() {
@@ -395,7 +395,7 @@ impl Session {
         }
         self.report(agent, now, &closed);
         agent.metrics.closed(&closed);
-        self.closed = Some(closed);
+        self.closed = Some(Box::new(closed));
         self.forward_messages();
     }
 
@@ -403,7 +403,7 @@ impl Session {
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         if !self.waiting.is_empty() {
             let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
-            self.tally.cancelled += requests.len();
+            self.tally.cancelled += requests.len() as u32;
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.orphan_deadline = None;
@@ -418,7 +418,7 @@ impl Session {
             membership.leave();
         }
         self.forward_messages();
-        self.tally.cancelled += self.waiting.len();
+        self.tally.cancelled += self.waiting.len() as u32;
         if let Some(connection) = &self.connection {
             connection.watched.end_all();
         }
