@@ -4,14 +4,15 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use spop_core::{
-    Actions, Session, Timestamp,
+    Actions, Session, Ticket, Timestamp,
     accept::{Peer, ProxyHeader},
     agent::TicketId,
     frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
 };
 
 use crate::{
-    Began, Cancellation, Connection, Metrics, Outcome, Permit, Responder, Work, remote::Message as Sent,
+    Began, Cancellation, Connection, Metrics, Outcome, Permit, Responder, Work, engines::Membership,
+    remote::Message as Sent,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -39,7 +40,7 @@ enum ConnectionRef<'a> {
 /// What is counted while a request is worked on.
 enum Call<'a> {
     /// The handler runs, and the connection has the guard.
-    Running(&'a mut Running, &'a Metrics),
+    Running(&'a mut Running, &'a Context<'a>),
     /// The request has it.
     Claimed(RequestGuard),
     /// Nothing: it is a part of another request, or the guard was taken.
@@ -53,6 +54,28 @@ pub(crate) struct Running {
     pub(crate) unclaimed: Option<Unclaimed>,
     /// A responder has the obligation to answer, whatever the handler returns.
     pub(crate) deferred: bool,
+    /// It was recorded in its engine, before anything outside of the handler could know of it: the order of requests with the
+    /// same identifiers is that in which they are recorded.
+    pub(crate) held: bool,
+}
+
+/// What a request may need of its connection while its handler runs.
+pub(crate) struct Context<'a> {
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) membership: Option<&'a Membership>,
+    pub(crate) ticket: &'a Ticket,
+}
+
+impl Running {
+    /// The handler makes the request its own.
+    fn claim(&mut self, context: &Context<'_>) -> Option<RequestGuard> {
+        let Unclaimed { permit, began } = self.unclaimed.take()?;
+        if let Some(membership) = context.membership {
+            membership.hold(context.ticket);
+            self.held = true;
+        }
+        Some(RequestGuard { permit, work: context.metrics.work_since(began) })
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +103,7 @@ impl<'a> Request<'a> {
         deadline: Option<Timestamp>,
         connection: &'a Arc<Connection>,
         running: &'a mut Running,
-        metrics: &'a Metrics,
+        context: &'a Context<'a>,
     ) -> Self {
         Self {
             messages: Payload::Received(payload),
@@ -88,7 +111,7 @@ impl<'a> Request<'a> {
             ids,
             deadline,
             connection: ConnectionRef::Borrowed(connection),
-            call: Call::Running(running, metrics),
+            call: Call::Running(running, context),
         }
     }
 
@@ -225,11 +248,7 @@ impl<'a> Request<'a> {
             ConnectionRef::Owned(connection) => connection,
         };
         let call = match call {
-            Call::Running(running, metrics) => {
-                running.unclaimed.take().map_or(Call::None, |Unclaimed { permit, began }| {
-                    Call::Claimed(RequestGuard { permit, work: metrics.work_since(began) })
-                })
-            }
+            Call::Running(running, context) => running.claim(context).map_or(Call::None, Call::Claimed),
             Call::Claimed(guard) => Call::Claimed(guard),
             Call::None => Call::None,
         };

@@ -13,14 +13,26 @@ use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Ro
 impl Session {
     /// Answers a request whose handler has answered at once.
     #[inline]
-    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer_at_once(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        held: bool,
+        answer: Answer,
+    ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
-        if self.held_up && !is_disconnect(&answer) {
-            // A sibling may be faster.
-            if let Some(membership) = &self.membership {
-                membership.hold(&ticket);
+        if let Some(membership) = &self.membership {
+            if self.held_up && !is_disconnect(&answer) {
+                // A sibling may be faster.
+                if !held {
+                    membership.hold(&ticket);
+                }
+                return self.route(agent, now, ticket, answer);
             }
-            return self.route(agent, now, ticket, answer);
+            if held {
+                membership.cancel(ticket.ids(), ticket.id());
+            }
         }
         self.send(agent, now, ticket, answer);
     }

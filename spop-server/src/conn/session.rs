@@ -24,7 +24,7 @@ use crate::{
     failure::panic_message,
     overdue,
     remote::{Message, Remote},
-    request::{Running, Unclaimed},
+    request::{Context, Running, Unclaimed},
     spans,
 };
 
@@ -250,18 +250,21 @@ impl Session {
             return self.overloaded(agent, now, ticket);
         };
         let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
-        let mut running = Running { unclaimed, deferred: false };
+        let mut running = Running { unclaimed, deferred: false, held: false };
+        let context =
+            Context { metrics: &agent.metrics, membership: self.membership.as_deref(), ticket: &ticket };
         let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
         let (id, ids) = (ticket.id(), ticket.ids());
-        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
+        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &context);
         let span = spans::request(connection, ids).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
+        let held = running.held;
         let answer = match outcome {
             // Also if the handler panicked after that.
-            _ if running.deferred => return self.wait(ticket),
+            _ if running.deferred => return self.wait(ticket, held),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(ticket),
+            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(ticket, held),
             Ok(Outcome::Later) => Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing")),
             Err(panic) => Err(Failure::panicked(panic.as_ref())),
         };
@@ -270,16 +273,16 @@ impl Session {
         }
         if self.remote.has_messages() {
             // Parts of this answer may be among them.
-            self.waiting.insert(id, ticket);
+            self.wait(ticket, held);
             self.take_messages(agent, now, handler);
             return self.answer(agent, now, handler, id, answer);
         }
-        self.answer_at_once(agent, now, ticket, answer);
+        self.answer_at_once(agent, now, ticket, held, answer);
     }
 
     /// The answer follows.
-    fn wait(&mut self, ticket: Ticket) {
-        if let Some(membership) = &self.membership {
+    fn wait(&mut self, ticket: Ticket, held: bool) {
+        if !held && let Some(membership) = &self.membership {
             membership.hold(&ticket);
         }
         self.waiting.insert(ticket.id(), ticket);

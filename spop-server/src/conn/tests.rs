@@ -178,3 +178,38 @@ fn a_responder_answers_whatever_became_of_the_handler() {
     let score = "set txn score=int32:42";
     assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 {score}"), format!("ACK fin 2 1 {score}")]);
 }
+
+#[test]
+fn an_answer_at_once_is_not_lost_to_messages_that_came_meanwhile() {
+    let mut server = Server::new(asynchronous());
+    let mut conn = server.connect();
+    server.greet(&mut conn, "e");
+    server.say(&mut conn, "NOTIFY fin 1 1 later");
+    server.app.deferred.pop().unwrap().reply(score());
+    server.say(&mut conn, "NOTIFY fin 2 1 now");
+    let mut heard = server.hear(&mut conn);
+    heard.sort();
+    assert_eq!(heard, ["ACK fin 1 1 set txn score=int32:42", "ACK fin 2 1 set txn score=int32:42"]);
+}
+
+#[test]
+fn the_order_of_requests_is_that_in_which_they_become_known() {
+    let mut server = Server::new(asynchronous());
+    let (mut one, mut two) = (server.connect(), server.connect());
+    server.greet(&mut one, "e");
+    server.greet(&mut two, "e");
+    // The second arrives while the handler of the first runs, which is deferred already.
+    let (mut kept, mut newer) = (Vec::new(), Vec::new());
+    let notify = notation::parse_bytes("NOTIFY fin 1 1 m").unwrap();
+    let now = server.now;
+    let mut outer = |request: Request<'_>| {
+        request.defer(|responder| {
+            kept.push(responder);
+            let mut inner = |request: Request<'_>| request.defer(|responder| newer.push(responder));
+            two.on_bytes(now, &mut inner, &notify);
+        })
+    };
+    one.on_bytes(now, &mut outer, &notify);
+    server.wake(&mut one);
+    assert_eq!((kept[0].cancelled(), newer[0].cancelled()), (Some(Cancelled::Superseded), None));
+}
