@@ -126,7 +126,12 @@ impl Remote {
 
     /// Takes no more messages, and returns those that are left.
     pub(crate) fn close(&self) -> Vec<Message> {
-        self.inbox().closed = true;
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        // Requests may outlive the connection, and need not keep what drives it.
+        let waker = inbox.waker.take();
+        drop(inbox);
+        drop(waker);
         self.take_messages()
     }
 
