@@ -24,6 +24,7 @@ struct App {
     deferred: Vec<Responder>,
     kept: Vec<Request<'static>>,
     cancelled: Vec<(TicketId, Cancelled)>,
+    cancel_panics: bool,
     called: usize,
 }
 
@@ -54,6 +55,7 @@ impl Handler for App {
 
     fn cancel(&mut self, request: TicketId, why: Cancelled) {
         self.cancelled.push((request, why));
+        assert!(!self.cancel_panics, "boom");
     }
 }
 
@@ -212,4 +214,17 @@ fn the_order_of_requests_is_that_in_which_they_become_known() {
     one.on_bytes(now, &mut outer, &notify);
     server.wake(&mut one);
     assert_eq!((kept[0].cancelled(), newer[0].cancelled()), (Some(Cancelled::Superseded), None));
+}
+
+#[test]
+fn a_handler_that_panics_in_a_callback_ends_nothing() {
+    let mut server = Server::new(ServerConfig::default());
+    server.app.cancel_panics = true;
+    let mut conn = server.connect();
+    server.greet(&mut conn, "e");
+    for line in ["NOTIFY fin 1 1 later", "NOTIFY fin 2 1 now", "NOTIFY fin 1 1 now"] {
+        server.say(&mut conn, line);
+    }
+    assert_eq!(server.app.cancelled.len(), 1);
+    assert_eq!(server.hear(&mut conn).len(), 2);
 }
