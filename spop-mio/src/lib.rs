@@ -1,8 +1,11 @@
-//! Agents for HAProxy's SPOP on bare event loops: threads, readiness, and nothing between.
+//! Agents for HAProxy's SPOP on bare event loops: threads and readiness, without an async runtime.
 //!
-//! HAProxy can ask an agent about a connection or a request before it goes on. Here an agent is a function from a [`Request`]
+//! HAProxy can ask an agent about a connection or a request before it proceeds. Here an agent is a function from a [`Request`]
 //! to [`Actions`], and a [`Server`] runs it on any number of TCP and unix sockets. `spop-tokio` is the same server for async
-//! functions.
+//! functions. What a server does with a request is in `spop-server`, for both.
+//!
+//! This page has what is specific to threads and event loops. Everything else is in the guide in `spop_server::guide`: failures,
+//! listeners, PROXY headers, TLS, limits, HAProxy's settings, shutdown, metrics and log events.
 //!
 //! # Quick start
 //!
@@ -34,27 +37,53 @@
 //!     event on-client-session
 //! ```
 //!
+//! With a configuration, and a graceful end:
+//!
+//! ```no_run
+//! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
+//! # fn main() -> std::io::Result<()> {
+//! use std::time::Duration;
+//! use signal_hook::{consts::SIGTERM, iterator::Signals};
+//! use spop_mio::{Endpoint, Server, ServerConfig};
+//!
+//! let mut config = ServerConfig::default();
+//! config.max_connections = 2_000;
+//! config.agent.timeouts.message = Some(Duration::from_millis(80));
+//! let server = Server::with_config(handler, config)?
+//!     .bind("127.0.0.1:12345")?
+//!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;
+//! let (handle, mut signals) = (server.handle(), Signals::new([SIGTERM])?);
+//! std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
+//! server.serve()
+//! # }
+//! ```
+//!
 //! # Workers
 //!
 //! Each worker is a thread with its own event loop, its own connections and its own clone of the handler. Between requests
-//! no worker waits for another: there is no lock that they share, and no counter but that of [`Server::max_in_flight`], if
-//! it is set. A TCP address has a listener for each worker, and the system spreads connections over them; those of a unix
-//! socket, and of a listener that was open already, go round. In one turn a connection gets a bounded piece of work done,
-//! so that a busy one holds the others of its worker up for a turn and no longer.
+//! no worker waits for another: they share no lock, and no counter but that of [`ServerConfig::max_in_flight`] if it is set.
+//! A TCP address has a listener for each worker, and the system spreads connections over them. Those of a unix socket, and of a
+//! listener that was open already, go to the workers in turn.
+//!
+//! In one turn a connection gets a bounded amount of work done. One that has more to do waits for the others, so a busy
+//! connection delays the others of its worker by one turn. Connections without a session yet get a few turns in each round: a
+//! storm of TLS handshakes does not delay requests for long.
 //!
 //! # Handlers
 //!
-//! A handler is a function or closure, [`Routes`], or a type that is a [`Handler`]: for state, and for looking at payloads
-//! while they arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
+//! A [`Handler`] is a function or closure, [`Routes`], or a type of your own: for state, and to decide on payloads while they
+//! arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
 //!
-//! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock (`async` has
-//!   one), and the connections of its worker wait for it. All answers to what one read brought leave in one write.
+//! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock, and the connections
+//!   of its worker wait for it. All answers to what one read brought leave in one write.
 //! - What takes longer goes to another thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any
-//!   order. [`Responder::is_cancelled`] tells whether anybody still waits for it; what comes too late is dropped.
-//! - [`Swap`] replaces a handler while requests are under way.
-//! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine when
-//!   its own is gone, or held up by a peer that does not read. They come together on one worker right after their
-//!   handshakes.
+//!   order. [`Responder::is_cancelled`] says whether the answer is still needed; [`Cancellation`] does so for work that has no
+//!   responder.
+//! - [`Swap`] replaces a handler while requests are in progress.
+//! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine, on
+//!   whatever worker, if its own has ended or its peer does not read.
+//! - [`Timeouts::message`](spop_core::config::Timeouts::message) runs for deferred requests. A handler that does not return blocks
+//!   the connections of its worker.
 //!
 //! ```no_run
 //! use std::{sync::mpsc, thread};
@@ -75,257 +104,38 @@
 //! }
 //! ```
 //!
-//! Arguments come as the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
-//! [`Headers`] for `req.hdrs_bin`, [`Value`] for whatever it is, and an `Option` of these for what may be NULL or absent. The
-//! error names message, argument and reason.
+//! # Features
 //!
-//! # When a handler fails
-//!
-//! A handler that returns an error, panics, drops its [`Responder`], takes longer than
-//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its
-//! request only. HAProxy gets an answer at once: an empty one, or a variable; or a disconnect, which costs what else is in
-//! flight on its connection. The event `request_failed` says which.
-//!
-//! ```
-//! use std::time::Duration;
-//! use spop_mio::{Actions, AgentConfig, OnFailure, Scope, Server};
-//! # fn handler(_: spop_mio::Request<'_>) -> Actions { Actions::new() }
-//!
-//! let mut failed = Actions::new();
-//! failed.set_var(Scope::Session, "failed", true);
-//! let mut config = AgentConfig::default();
-//! config.on_failure = OnFailure::Answer(failed);
-//! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
-//! config.timeouts.message = Some(Duration::from_millis(80));
-//! let server = Server::with_config(handler, config)?;
-//! # drop(server);
-//! # Ok::<(), std::io::Error>(())
-//! ```
-//!
-//! The time runs for what was deferred. A handler that keeps its worker's thread keeps its connections too, until it returns.
-//!
-//! # Listeners
-//!
-//! [`Server::bind`] takes addresses, paths of unix sockets and open listeners. An [`Endpoint`] says more about one:
-//! permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
-//! `systemd`, `Endpoint::from_systemd` has the sockets that a supervisor has opened.
-//!
-//! What the connections of a listener pass before their first frame is a list in the order of your choice: rules on where
-//! they come from, a PROXY header (feature `proxy`), a probe that is answered, TLS (feature `tls`). All of it has a
-//! deadline. Whoever does not pass is closed, counted ([`Stats::rejected`]) and named in one line of the log.
-//!
-//! ```no_run
-//! use spop_mio::{Endpoint, Server, accept::{AcceptConfig, Monitor, Policy, SourceRules}};
-//! # use spop_mio::{Actions, Request};
-//! # fn handler(_: Request<'_>) -> Actions { Actions::new() }
-//!
-//! # fn serve() -> Result<(), Box<dyn std::error::Error>> {
-//! let inside = SourceRules::new(Policy::Deny).allow("10.0.0.0/8".parse()?);
-//! let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
-//! let config = AcceptConfig::new().with(inside)?.with(health)?;
-//! let server = Server::new(handler)
-//!     .bind(Endpoint::from("0.0.0.0:12345").accept(config))?
-//!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! With `.with(ExpectProxy::new())` HAProxy's `send-proxy-v2` tells whom a connection is passed on for:
-//! [`Request::source`] is that address then, and [`Request::peer`] still the other end of the connection. HAProxy 3.3 and
-//! later ignore `send-proxy` for agents, and such a listener refuses them.
-//!
-//! # TLS
-//!
-//! With the feature `tls`, for HAProxy's `server … ssl verify required ca-file … crt …`:
-//!
-#![cfg_attr(feature = "tls", doc = "```no_run")]
-#![cfg_attr(not(feature = "tls"), doc = "```ignore")]
-//! use spop_mio::{Endpoint, Server, tls::{Tls, TlsFiles}};
-//! # use spop_mio::{Actions, Request};
-//! # fn handler(_: Request<'_>) -> Actions { Actions::new() }
-//!
-//! # fn serve() -> std::io::Result<()> {
-//! let tls = Tls::from_files(TlsFiles::new("agent.crt", "agent.key").require_clients_of("haproxy-ca.crt"))?;
-//! let server = Server::new(handler).bind(Endpoint::from("0.0.0.0:12345").tls(&tls))?;
-//! // When the files have changed; connections that are open go on.
-//! tls.reload()?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # Limits
-//!
-//! What one connection may take is in [`AgentConfig::limits`](spop_core::config::Limits), and how long things may take in
-//! [`AgentConfig::timeouts`](spop_core::config::Timeouts). Others bound all connections together. What is over a limit is
-//! refused at once and counted.
-//!
-//! ```
-//! use spop_mio::{AgentConfig, Server};
-//! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
-//!
-//! let mut config = AgentConfig::default();
-//! config.limits.max_in_flight = 200;
-//! config.limits.max_payload = 64 * 1024;
-//! let server = Server::with_config(handler, config)?
-//!     .max_connections(2_000)
-//!     // HAProxy 3.1 and later have a connection for each concurrent request.
-//!     .max_connections_per_source(1_000)
-//!     .max_unfinished_bytes(64 << 20)
-//!     .max_in_flight(10_000);
-//! # drop(server);
-//! # Ok::<(), std::io::Error>(())
-//! ```
-//!
-//! # HAProxy's settings and the agent's
-//!
-//! | HAProxy | agent | how they go together |
-//! |---|---|---|
-//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it gives a request up: the agent counts an answer that comes later ([`Stats::late`]) and warns, and lets the oldest request give way on a full connection ([`Stats::overdue`]). |
-//! | `maxconn` on the server line | [`Server::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to what the agent can work on at once. |
-//! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
-//! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
-//! | `option redispatch 1` | two agents or more | A refused connection costs HAProxy 3.1 and later a second. |
-//! | `timeout idle`; `pool-purge-delay` since 3.1 | [`Timeouts::idle`](spop_core::config::Timeouts::idle), default 10 min | The agent's is the longer one, so that HAProxy closes first. |
-//! | `check inter … fall …` and `option spop-check` | [`Server::lame_duck`] | At least `inter` times `fall`, and a little more: then a restart loses no request. |
-//! | `max-waiting-frames` of 2.6 and 3.0, default 20 | [`AgentConfig::max_waiting_frames`] | The same number. |
-//!
-//! Pipelining is offered to HAProxy 2.6 and 3.0. Later versions gain nothing by it and stop reading for good once unread answers
-//! fill their buffer; [`PipeliningPolicy::Always`] offers it to them as well, for answers of up to 780 bytes.
-//!
-//! # Shutdown
-//!
-//! [`ServerHandle::drain`] ends gracefully, in two stages. *Lame duck*: for as long as
-//! [`Server::lame_duck`] says, health checks and monitors are refused and everything else is served, so that HAProxy takes the
-//! server out. *Drain*: the listeners close, each connection is served until nothing is owed on it, for
-//! [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`] ends at once.
-//!
-//! Without health checks and a lame duck stage, HAProxy 3.1 and later lose a few requests in a restart: one whose connection is
-//! refused waits a second before HAProxy tries another server, longer than most processing timeouts, and one that crosses
-//! the agent's DISCONNECT fails with 257. Measured under load: 0 to 6 of 23,000 in a rolling restart of two agents, and none with
-//! a lame duck stage.
-//!
-//! ```text
-//! backend agents
-//!     mode spop                      # tcp before HAProxy 3.1
-//!     option spop-check              # a plain check only connects, and does not notice a lame duck
-//!     option redispatch 1
-//!     default-server check inter 200ms fall 2
-//!     server a1 10.0.0.1:12345
-//!     server a2 10.0.0.2:12345       # agents with lame_duck(500 ms)
-//! ```
-//!
-//! With the feature `systemd` the server tells systemd `READY=1` when it serves and `STOPPING=1` when its shutdown begins, for
-//! units of `Type=notify`: nothing where `NOTIFY_SOCKET` is not set. A program with several servers is ready when the first is.
-//! `TimeoutStopSec=` must exceed the sum of lame duck, drain and about 15 s.
-//!
-//! A malicious peer can hold this up for longer than that: for
-//! [`AcceptConfig::timeout`](spop_core::accept::AcceptConfig::timeout) before its session begins, and after it for some
-//! twelve times [`Timeouts::linger`](spop_core::config::Timeouts::linger), by taking what is left a little at a time. With
-//! the defaults it all ends within half a minute.
-//!
-//! ```no_run
-//! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
-//! # fn main() -> std::io::Result<()> {
-//! use signal_hook::{consts::SIGTERM, iterator::Signals};
-//! use spop_mio::Server;
-//!
-//! let server = Server::new(handler).bind("127.0.0.1:12345")?;
-//! let (handle, mut signals) = (server.handle(), Signals::new([SIGTERM])?);
-//! std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
-//! server.serve()
-//! # }
-//! ```
-//!
-//! To replace a process, start the new one beside it, on a shared TCP port ([`Endpoint::reuse_port`]), a socket of systemd,
-//! or the same path ([`Endpoint::take_over`]); then have the old one drain, without a lame duck stage: on a shared listener it
-//! would refuse health checks that the new one should answer.
-//!
-//! # What can be seen
-//!
-//! [`ServerHandle::stats`] has the numbers of a server, [`ServerHandle::connections`] what is open.
-//!
-//! With the feature `metrics`, a recorder of the `metrics` facade that is installed before `serve` gets these. Each worker
-//! counts for itself, and reports its counters once for each round of its loop.
-//!
-//! | name | what |
-//! |---|---|
-//! | `spop_connections` | connections with a session: a gauge |
-//! | `spop_requests_in_flight` | requests that were deferred: a gauge |
-//! | `spop_handler_seconds` | how long answers take: a histogram |
-//! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that came to a session, were too many, did not pass what comes before a session, or were a monitor's |
-//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests, what became of each (one of four), and payloads in fragments that were given up |
-//! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
-//!
-//! What happened is told to [`tracing`], by events with these names:
-//!
-//! | name | level | what |
-//! |---|---|---|
-//! | `request_failed` | warn | a request without an answer of its handler: `handler_failed`, `handler_panicked`, `timed_out`, `overdue`, `answer_unsendable`, `overloaded`, … |
-//! | `watch_panicked` | warn | a handler that panicked over a payload on its way |
-//! | `answered_late` | warn | an answer later than [`AgentConfig::processing`] |
-//! | `request_abandoned` | warn | a request that HAProxy 3.1 or later gave up while its handler ran |
-//! | `variable_dropped` | warn | a variable that HAProxy drops for its name: once for each name |
-//! | `frame_size_reduced` | warn | a session in which HAProxy fails long requests with 259 |
-//! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
-//! | `service_manager` | warn | systemd could not be told |
-//! | `connection_failed` | warn | a session that ended by a fault or a timeout |
-//! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
-//! | `connection_opened`, `session_established`, `connection_closed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of things |
-//!
-//! Warnings that a peer can cause come at a bounded rate for each worker, with the number of those `suppressed`. Handlers run
-//! in a span `request` inside of a span `connection`, both for debugging: with the filter `info,spop_mio::spans=debug` every
-//! line that a handler logs says whose request it is about.
-//!
-//! # A loop of your own
-//!
-//! [`Connection`] is one connection without a server: any [`Stream`], on any loop, with whatever else that loop has to do.
-//! With the feature `tls` there is a stream inside of TLS, `tls::TlsStream`; what comes before a session is
-//! [`accept::Acceptor`]. The examples `foreign-poll` and `blocking` (a thread for each connection, without mio) show loops.
+//! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
+//! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
 
 #![forbid(unsafe_code)]
 
-mod answers;
-mod app;
-mod arrivals;
-mod buffer;
-mod connection;
-mod control;
-mod handler;
 mod listen;
-mod lobby;
-mod mail;
-mod passing;
-mod pending;
-mod request;
-mod responder;
+mod messages;
+mod run_queue;
 mod server;
-mod shared;
-mod spans;
 mod stream;
-mod swap;
-mod tally;
 mod timers;
-#[cfg(feature = "tls")]
-pub mod tls;
 mod worker;
 
-pub use buffer::ReadBuffer;
-pub use connection::{Connection, Turn};
-pub use control::ServerHandle;
-pub use handler::{Handler, Outcome};
-pub use request::Request;
-pub use responder::Responder;
 pub use server::Server;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, Scope, Status, Value,
     accept::{self, Peer},
-    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Unknown, Watch},
+    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, TicketId, Unknown, Watch},
     frame::{ArgError, Capabilities, FromValue, NameError},
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    AbstractName, Address, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress, Stats,
+    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Handler,
+    NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle, Stage, Stats, Swap,
 };
-pub use stream::Stream;
-pub use swap::Swap;
+
+#[cfg(feature = "tls")]
+pub mod tls {
+    //! TLS, by rustls.
+
+    pub use rustls;
+    pub use spop_server::tls::{Tls, TlsFiles, TlsPeer};
+}

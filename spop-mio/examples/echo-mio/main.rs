@@ -21,7 +21,7 @@ use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
-use spop_mio::{Handler, Outcome, Partial, Reply, Request, Server, ServerHandle, Watch};
+use spop_mio::{Handler, Outcome, Partial, Reply, Request, Server, ServerConfig, ServerHandle, Watch};
 
 use crate::{
     echo::{End, Failure},
@@ -78,9 +78,10 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<()> {
     let handler = Echo { score: options.score, sleeper: Sleeper::start()? };
-    let mut server = Server::with_config(handler, options.config()?)?
-        .max_connections(options.max_connections)
-        .lame_duck(options.lame_duck());
+    let mut config = ServerConfig::from(options.config()?);
+    config.max_connections = options.max_connections;
+    config.lame_duck = options.lame_duck();
+    let mut server = Server::with_config(handler, config)?;
     if let Some(workers) = options.workers {
         server = server.workers(workers.into());
     }
