@@ -9,12 +9,13 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use spop_core::config::ConfigError;
-use spop_mio::{Actions, Address, AgentConfig, Request, Server};
+use spop_mio::{Actions, Address, AgentConfig, Request, Server, ServerConfig};
 
 use crate::support::{Client, Running, bytes, echo::Echo, hand_out, until, within};
 
@@ -167,8 +168,9 @@ fn a_slow_reader_gets_everything() {
 #[test]
 fn too_many_connections_are_closed_and_counted() {
     within(|| {
-        let server =
-            Running::with(empty, AgentConfig::default(), |server| server.workers(2).max_connections(3));
+        let mut config = ServerConfig::default();
+        config.max_connections = 3;
+        let server = Running::with(empty, config, |server| server.workers(2));
         let mut kept: Vec<_> = (0..3).map(|_| server.session()).collect();
         for _ in 0..5 {
             let mut one = server.connect();
@@ -206,6 +208,43 @@ fn a_drain_serves_until_nothing_is_owed() {
         assert!(busy.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
         assert_eq!(busy.receive(), None);
         drop((idle, busy));
+        server.join();
+    });
+}
+
+#[test]
+fn a_drain_serves_those_that_were_not_accepted_yet() {
+    within(|| {
+        let (reached, handled) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let handler = move |request: Request<'_>| {
+            if request.message("blocks").is_some() {
+                reached.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+            }
+            Actions::new()
+        };
+        let server = Running::start(handler);
+        let mut busy = server.session();
+        busy.send("NOTIFY fin 1 1 blocks");
+        handled.recv().unwrap();
+        let mut waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for client in &mut waiting {
+            client.send(
+                "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining
+                 NOTIFY fin 1 1 m",
+            );
+        }
+        server.handle.drain();
+        release.send(()).unwrap();
+        busy.expect("ACK fin 1 1");
+        for client in &mut waiting {
+            assert!(client.receive().unwrap().starts_with("AGENT-HELLO"));
+            client.expect("ACK fin 1 1");
+            assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
+        }
+        drop((busy, waiting));
         server.join();
     });
 }

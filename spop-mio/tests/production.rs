@@ -14,7 +14,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use spop_mio::{
-    Actions, AgentConfig, Endpoint, Handler, Outcome, Request, Responder, Scope, Server, Swap,
+    Actions, AgentConfig, Endpoint, Handler, Outcome, Request, Responder, Scope, Server, ServerConfig, Swap,
     spop_core::link::Phase,
 };
 
@@ -40,7 +40,7 @@ fn numbered(
     (handler, responders)
 }
 
-fn plain(n: i32) -> impl Handler + Clone + 'static {
+fn plain(n: i32) -> impl Handler + Clone + Send + 'static {
     move |_: Request<'_>| number(n)
 }
 
@@ -89,9 +89,9 @@ fn a_handler_is_replaced_while_requests_are_under_way() {
 #[test]
 fn an_address_has_so_many_connections() {
     within(|| {
-        let server = Running::with(plain(1), AgentConfig::default(), |server| {
-            server.workers(2).max_connections_per_source(2)
-        });
+        let mut config = ServerConfig::default();
+        config.max_connections_per_source = Some(2);
+        let server = Running::with(plain(1), config, |server| server.workers(2));
         let first = server.session();
         let _second = server.session();
         server.connect().expect_end();
@@ -109,8 +109,9 @@ fn an_address_has_so_many_connections() {
 fn requests_over_the_limit_of_all_fail_at_once() {
     within(|| {
         let (handler, responders) = numbered(1);
-        let server =
-            Running::with(handler, AgentConfig::default(), |server| server.workers(2).max_in_flight(3));
+        let mut config = ServerConfig::default();
+        config.max_in_flight = Some(3);
+        let server = Running::with(handler, config, |server| server.workers(2));
         let (mut one, mut two) = (server.session(), server.session());
         one.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m");
         let mut kept: Vec<_> = (0..2).map(|_| responders.recv().unwrap()).collect();
@@ -160,7 +161,7 @@ fn connections_can_be_seen() {
 }
 
 #[test]
-fn a_stuck_worker_is_left_out_and_the_others_serve() {
+fn a_stuck_worker_is_seen_and_the_others_serve() {
     within(|| {
         let (release, released) = mpsc::channel::<()>();
         let released = std::sync::Arc::new(std::sync::Mutex::new(released));
@@ -191,8 +192,10 @@ fn a_stuck_worker_is_left_out_and_the_others_serve() {
             }
         }
         let start = Instant::now();
-        assert!(server.handle.connections().len() < served + 2);
-        assert!(start.elapsed() < Duration::from_secs(5));
+        let connections = server.handle.connections();
+        let peer = stuck.io.local_addr().unwrap().into();
+        assert!(connections.iter().any(|connection| connection.peer == peer), "{connections:?}");
+        assert!(start.elapsed() < Duration::from_secs(1));
         release.send(()).unwrap();
         stuck.expect("ACK fin 666 1 set txn number=int32:1");
         for client in &mut waiting {
@@ -407,11 +410,11 @@ mod metrics {
             let recorder = DebuggingRecorder::new();
             let snapshotter = recorder.snapshotter();
             let (handler, responders) = hand_out();
-            let mut config = AgentConfig::default();
-            config.on_failure =
+            let mut config = ServerConfig::default();
+            config.agent.on_failure =
                 OnFailure::Disconnect { status: Status::RESOURCE, message: "it failed".into() };
-            let server =
-                Server::with_config(handler, config).unwrap().workers(1).max_unfinished_bytes(64 << 10);
+            config.max_unfinished_bytes = 64 << 10;
+            let server = Server::with_config(handler, config).unwrap().workers(1);
             let server = server.bind("127.0.0.1:0").unwrap();
             let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
             let thread =

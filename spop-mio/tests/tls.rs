@@ -17,12 +17,12 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use spop_core::{Action, AgentReactor, Clock, ConnectionId, link::Layers};
+use spop_core::Clock;
 use spop_mio::{
-    Actions, Connection, Endpoint, Outcome, ReadBuffer, Request, Scope, Turn,
+    Actions, Endpoint, Outcome, Peer, Request, Scope, ServerConfig,
     accept::{AcceptConfig, Monitor},
     tls::{
-        Tls, TlsFiles, TlsStream,
+        Tls, TlsFiles,
         rustls::{
             ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
             crypto::ring,
@@ -31,6 +31,7 @@ use spop_mio::{
         },
     },
 };
+use spop_server::{Agent, Driver, Entrance, ReadBuffer, Turn};
 use tempfile::TempDir;
 
 use crate::support::{Client, Running, bytes, log::Log, logged, until, within};
@@ -259,20 +260,16 @@ fn a_connection_of_ones_own_runs_inside_tls() {
         let address = listener.local_addr().unwrap();
         let serving = thread::spawn(move || {
             // Streams that block do as well: a thread for each.
-            let mut stream = TlsStream::new(&tls, listener.accept().unwrap().0, &[]).unwrap();
-            while !stream.handshake().unwrap() {}
-            let (config, clock) = (Arc::default(), Clock::start());
-            let reactor = AgentReactor::new(config, ConnectionId(1), clock.now()).with_layers(Layers::Data);
-            let (mut connection, mut buffer) = (Connection::new(stream, reactor), ReadBuffer::new());
+            let mut stream = listener.accept().unwrap().0;
+            let entrance = Entrance::with_tls(AcceptConfig::new(), tls).unwrap();
+            let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
+            let conn = agent.accept(agent.clock().now(), Peer::unnamed(), entrance.as_ref()).unwrap();
+            let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
+            let mut handler = |_: Request<'_>| Actions::new();
             loop {
-                connection.ready(true, true);
-                let now = clock.now();
-                let turn = connection.turn(now, &mut buffer, |reactor, action| {
-                    if let Action::RunMessages(notify) = action {
-                        reactor.acknowledge(now, notify.ticket, &Actions::new()).unwrap();
-                    }
-                });
-                if turn == Turn::Over {
+                driver.ready(true, true);
+                let now = agent.clock().now();
+                if driver.turn(now, Some(&mut stream), &mut buffer, &mut handler) == Turn::Over {
                     break;
                 }
             }

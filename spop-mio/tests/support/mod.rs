@@ -16,7 +16,7 @@ use std::{
 };
 
 use spop_core::{AgentConfig, frame::Frame, notation};
-use spop_mio::{Address, Endpoint, Handler, Outcome, Request, Responder, Server, ServerHandle};
+use spop_mio::{Address, Endpoint, Handler, Outcome, Request, Responder, Server, ServerConfig, ServerHandle};
 
 /// No test takes longer than this; if it does, something hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -66,24 +66,24 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(handler: impl Handler + Clone + 'static) -> Self {
+    pub fn start(handler: impl Handler + Clone + Send + 'static) -> Self {
         Self::with(handler, AgentConfig::default(), |server| server.workers(1))
     }
 
-    pub fn with<H: Handler + Clone + 'static>(
+    pub fn with<H: Handler + Clone + Send + 'static>(
         handler: H,
-        config: AgentConfig,
+        config: impl Into<ServerConfig>,
         adjust: impl FnOnce(Server<H>) -> Server<H>,
     ) -> Self {
         Self::serve(adjust(Server::with_config(handler, config).unwrap()).bind("127.0.0.1:0").unwrap())
     }
 
-    pub fn on(handler: impl Handler + Clone + 'static, endpoint: impl Into<Endpoint>) -> Self {
+    pub fn on(handler: impl Handler + Clone + Send + 'static, endpoint: impl Into<Endpoint>) -> Self {
         Self::serve(Server::new(handler).workers(1).bind(endpoint).unwrap())
     }
 
     /// Serves on a thread, whose log is that of this one.
-    pub fn serve<H: Handler + Clone + 'static>(server: Server<H>) -> Self {
+    pub fn serve<H: Handler + Clone + Send + 'static>(server: Server<H>) -> Self {
         let address = server.addresses().unwrap().pop().unwrap();
         let handle = server.handle();
         let log = tracing::dispatcher::get_default(Clone::clone);
