@@ -512,6 +512,8 @@ impl<P> Driver<P> {
             match tls.handshake(stream) {
                 Ok(true) => {
                     let peer = tls.peer();
+                    // What followed the handshake may be in the TLS session already: no readiness will be reported for it.
+                    (self.readable, self.writable) = (true, true);
                     // It was asked for.
                     let _ = self.protocol.on_tls_done(now, peer);
                 }
