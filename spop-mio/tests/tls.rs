@@ -31,7 +31,7 @@ use spop_mio::{
         },
     },
 };
-use spop_server::{Agent, Driver, Entrance, ReadBuffer, Turn};
+use spop_server::{Agent, Driver, Entrance, ReadBuffer, Stream, Turn};
 use tempfile::TempDir;
 
 use crate::support::{Client, Running, bytes, log::Log, logged, until, within};
@@ -370,6 +370,92 @@ fn a_proxy_header_comes_before_tls() {
         client.greet("pipelining,async", "e1");
         client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn source=string:203.0.113.9:4711");
     });
+}
+
+/// A client in memory: it answers within the calls of the server, as a fast one seems to.
+#[cfg(feature = "proxy")]
+struct Immediate {
+    client: ClientConnection,
+    sends: Vec<u8>,
+    /// To be sent with the end of the handshake.
+    last: Vec<u8>,
+    received: Vec<u8>,
+}
+
+#[cfg(feature = "proxy")]
+impl io::Read for Immediate {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        if self.sends.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = self.sends.as_slice().read(space)?;
+        self.sends.drain(..n);
+        Ok(n)
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl io::Write for Immediate {
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len();
+        while !bytes.is_empty() {
+            self.client.read_tls(&mut bytes)?;
+            self.client.process_new_packets().unwrap();
+        }
+        if !self.client.is_handshaking() {
+            self.client.writer().write_all(&std::mem::take(&mut self.last))?;
+        }
+        while self.client.wants_write() {
+            self.client.write_tls(&mut self.sends)?;
+        }
+        // Until there is no more.
+        let _ = self.client.reader().read_to_end(&mut self.received);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl Stream for Immediate {
+    fn short_read_is_all(&self) -> bool {
+        true
+    }
+
+    fn shut_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_read() {
+    use spop_mio::accept::{ExpectProxy, ProxyVersion, encode_proxy_header};
+
+    let setting = Setting::new();
+    let tls = Tls::from_files(setting.files()).unwrap();
+    let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap();
+    let entrance = Entrance::with_tls(config, tls).unwrap();
+    let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let name = ServerName::try_from("agent.example").unwrap();
+        let mut client = ClientConnection::new(trusting(&setting.servers, None, &[version]), name).unwrap();
+        let mut sends = Vec::new();
+        encode_proxy_header(ProxyVersion::V2, None, &mut sends);
+        client.write_tls(&mut sends).unwrap();
+        let last = bytes(
+            "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining",
+        );
+        let mut stream = Immediate { client, sends, last, received: Vec::new() };
+        let now = agent.clock().now();
+        let conn = agent.accept(now, Peer::unnamed(), entrance.as_ref()).unwrap();
+        let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
+        let mut handler = |_: Request<'_>| Actions::new();
+        assert_eq!(driver.turn(now, Some(&mut stream), &mut buffer, &mut handler), Turn::Wait);
+        assert!(stream.received.len() > 4, "{version:?}: no AGENT-HELLO");
+    }
 }
 
 #[test]
