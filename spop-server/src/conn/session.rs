@@ -116,6 +116,10 @@ impl Session {
     #[inline]
     pub(super) fn at_rest(&mut self, agent: &Agent) {
         self.remote.publish(&self.reactor);
+        if self.membership.is_some() {
+            // Siblings compare it, and this connection may have no event until its peer reads.
+            self.remote.set_backlog(self.backlog());
+        }
         self.tally.report(&agent.metrics);
     }
 
@@ -455,13 +459,18 @@ impl Session {
         }
     }
 
+    #[inline]
+    fn backlog(&self) -> Option<usize> {
+        if self.closed.is_some() { None } else { self.reactor.send_backlog() }
+    }
+
     /// What other threads see of the backlog. What is queued at this time is held up by the peer.
     #[inline]
     pub(super) fn publish_backlog(&mut self) {
         if self.membership.is_none() {
             return;
         }
-        let backlog = if self.closed.is_some() { None } else { self.reactor.send_backlog() };
+        let backlog = self.backlog();
         self.held_up = backlog != Some(0);
         self.remote.set_backlog(backlog);
     }
