@@ -208,8 +208,8 @@ impl Session {
 
     /// The time of the requests that siblings could answer is over.
     #[cold]
-    pub(super) fn fail_orphans(&mut self, agent: &Agent, handler: &mut impl Handler) {
-        let _ = agent;
+    pub(super) fn fail_orphans(&mut self, handler: &mut impl Handler) {
+        self.orphan_deadline = None;
         let waiting = mem::take(&mut self.waiting);
         let requests: Vec<_> = waiting.keys().copied().collect();
         cancel_all(handler, &requests, Cancelled::TimedOut);

@@ -50,7 +50,7 @@ pub(super) struct Session {
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
     /// When the requests that siblings can still answer time out.
-    orphan_deadline: Option<Timestamp>,
+    pub(super) orphan_deadline: Option<Timestamp>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
     /// What it holds of requests that have not arrived in full.
@@ -201,7 +201,7 @@ impl Session {
             }
         }
         if self.orphan_deadline.is_some_and(|at| at <= now) {
-            self.fail_orphans(agent, handler);
+            self.fail_orphans(handler);
         }
         // A payload that timed out is gone. It cannot be more than before.
         let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
