@@ -44,7 +44,7 @@ impl AgentReactor {
         }
         // No backpressure check: an answer moves its request from in flight to unsent, so it cannot end backpressure.
         self.link.tick(now);
-        let Some(settled) = self.settle(&ticket) else { return Ok(Settled::Dropped) };
+        let Some(settled) = self.settle(&ticket) else { return self.not_in_flight(now, ticket, payload) };
         self.link.push(Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids }, payload);
         Ok(settled)
     }
@@ -167,7 +167,7 @@ impl AgentReactor {
     /// Checks that this connection may answer the ticket: it is its own or, with async, of the same engine.
     #[cold]
     fn check_owner(&self, ticket: Ticket) -> Result<Ticket, AckError> {
-        if ticket.connection == self.connection {
+        if ticket.connection == self.connection && ticket.id != TicketId::RELEASED {
             return Ok(ticket);
         }
         if self.shared_engine.is_none() || self.shared_engine != ticket.engine {
@@ -182,7 +182,9 @@ impl AgentReactor {
     /// Whether the NOTIFY still needs an answer. Always true for a ticket of another connection: only that one, and the
     /// caller, know.
     fn is_live(&self, ticket: &Ticket) -> bool {
-        ticket.connection != self.connection || self.flight.contains(ticket.id)
+        ticket.connection != self.connection
+            || self.flight.contains(ticket.id)
+            || ticket.id == TicketId::RELEASED
     }
 
     /// Removes the request from those in flight, for an answer that is about to be queued; `None` if it was cancelled.
@@ -190,14 +192,26 @@ impl AgentReactor {
     fn settle(&mut self, ticket: &Ticket) -> Option<Settled> {
         let mut settled = Settled::Queued;
         if ticket.connection == self.connection {
-            let (_, arrived) = self.flight.remove(ticket.id)?;
-            let age = self.link.now().as_nanos().saturating_sub(arrived.as_nanos());
-            if age > self.late_after {
-                settled = Settled::Late { age: Duration::from_nanos(age) };
+            if let Some((_, arrived)) = self.flight.remove(ticket.id) {
+                let age = self.link.now().as_nanos().saturating_sub(arrived.as_nanos());
+                if age > self.late_after {
+                    settled = Settled::Late { age: Duration::from_nanos(age) };
+                }
+            } else if ticket.id != TicketId::RELEASED || self.link.is_closing() {
+                return None;
             }
         }
         self.flight.answered();
         Some(settled)
+    }
+
+    /// An answer to a NOTIFY of this connection that is not in flight: it was cancelled, or it returns after it was released.
+    #[cold]
+    fn not_in_flight(&mut self, now: Timestamp, ticket: Ticket, payload: &[u8]) -> Result<Settled, AckError> {
+        if ticket.id == TicketId::RELEASED {
+            return self.acknowledge_any(now, ticket, payload);
+        }
+        Ok(Settled::Dropped)
     }
 
     /// Slow path of [`acknowledge`](Self::acknowledge): another connection's ticket, fragments, or deferred output.

@@ -18,6 +18,11 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketId(pub(super) u64);
 
+impl TicketId {
+    /// Of no request in flight: a ticket that was released where it came from, and returns there.
+    pub(super) const RELEASED: Self = Self(u64::MAX);
+}
+
 /// Permits one answer to one NOTIFY.
 ///
 /// It cannot be cloned, and answering consumes it: a NOTIFY cannot be answered twice. It is valid for the connection that
@@ -40,6 +45,11 @@ impl Ticket {
     /// A second ticket for a NOTIFY whose first is void from now on.
     pub(crate) fn in_place_of(id: TicketId, connection: ConnectionId, ids: Ids, engine: &Arc<Bytes>) -> Self {
         Self { connection, id, ids, engine: Some(Arc::clone(engine)), guard: Guard::default() }
+    }
+
+    /// The same ticket after its own connection has released it: there it is as good as that of a sibling.
+    pub(crate) fn released(self) -> Self {
+        Self { id: TicketId::RELEASED, ..self }
     }
 
     /// The connection that received the NOTIFY.

@@ -203,11 +203,17 @@ impl Hub {
         engine.choose(ticket, backlog)
     }
 
-    /// Chooses another connection for an answer whose connection has left since [`route`](Self::route).
+    /// Chooses another connection for an answer whose connection has left since [`route`](Self::route). It may be the one that
+    /// received the NOTIFY: that has released it, and sends the answer like that of a [sibling](Route::Sibling).
     /// [`Dropped`](Route::Dropped) if a new NOTIFY has the same identifiers.
     pub fn route_again(&self, ticket: Ticket, backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         match ticket.engine_id().and_then(|id| self.engines.get(id)) {
-            Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => engine.choose(ticket, backlog),
+            Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => {
+                match engine.choose(ticket, backlog) {
+                    Route::Home(ticket) => Route::Sibling(ticket.connection(), ticket.released()),
+                    route => route,
+                }
+            }
             _ => Route::Dropped(ticket),
         }
     }
