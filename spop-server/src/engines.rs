@@ -69,6 +69,17 @@ impl Engines {
         Some(Membership { engines: Arc::clone(self), engine, id, remote: Arc::clone(remote) })
     }
 
+    /// How many unanswered requests are recorded.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().values().map(|engine| engine.lock().hub.waiting()).sum()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Engine>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,6 +135,11 @@ impl Membership {
     /// A request of this connection was cancelled, or is answered here whatever the backlog.
     pub(crate) fn cancel(&self, ids: Ids, ticket: TicketId) {
         self.engine.lock().hub.cancel(self.remote.id, ids, ticket);
+    }
+
+    /// No connection can send the answer of this request. It may be an orphan.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        let _ = self.engine.lock().hub.route(ticket, |_| None);
     }
 
     /// An answer is ready.

@@ -216,8 +216,9 @@ impl<'a> Request<'a> {
 
     /// Sends a part of the answer now. The handler's answer is the last part.
     ///
-    /// The peer must accept fragments (HAProxy 2.6 and 3.0); otherwise, or if its queue is full, the request fails. Parts bind
-    /// the answer to the connection that the request arrived on, even with `async`.
+    /// The peer must accept fragments, which no HAProxy does; otherwise, or if its queue is full, the request fails. Parts bind
+    /// the answer to the connection that the request arrived on, even with `async`: a request whose connection has ended is
+    /// cancelled.
     pub fn send_part(&self, actions: Actions) {
         // A connection that has ended needs no answer.
         let _ = self.connection().remote.send(Sent::Part(self.id, actions));

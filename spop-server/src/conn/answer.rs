@@ -1,7 +1,5 @@
 //! Answers, and what happens when there is none.
 
-use std::mem;
-
 use spop_core::{
     AckError, Actions, Settled, Ticket, Timestamp,
     agent::{Reply, TicketId},
@@ -93,7 +91,7 @@ impl Session {
 
     /// An answer was given to this connection, which cannot send it: another one may.
     #[cold]
-    fn send_back(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn send_back(&mut self, ticket: Ticket, answer: Answer) {
         let routed = self.membership.as_ref().map(|membership| membership.route_again(ticket, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
@@ -160,8 +158,12 @@ impl Session {
         request: TicketId,
         actions: &Actions,
     ) {
-        // A session that is over sends nothing; the last part may go to a sibling, and is the whole answer then.
         if self.closed.is_some() {
+            // A sibling would send the last part as if it were the whole answer.
+            if self.waiting.contains_key(&request) {
+                cancel(handler, request, Cancelled::Disconnected);
+                self.forget(request, Cancelled::Disconnected);
+            }
             return;
         }
         let Some(ticket) = self.waiting.remove(&request) else { return };
@@ -210,16 +212,34 @@ impl Session {
     #[cold]
     pub(super) fn fail_orphans(&mut self, handler: &mut impl Handler) {
         self.orphan_deadline = None;
-        let waiting = mem::take(&mut self.waiting);
-        let requests: Vec<_> = waiting.keys().copied().collect();
+        let requests: Vec<_> = self.waiting.keys().copied().collect();
         cancel_all(handler, &requests, Cancelled::TimedOut);
-        for (id, ticket) in waiting {
-            self.end_watched(id, Cancelled::TimedOut);
+        for request in requests {
             let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
-            let routed = self.membership.as_ref().map(|membership| membership.route(ticket, Err(failure)));
-            if !matches!(routed, Some(Routed::Sent)) {
-                self.tally.cancelled += 1;
-            }
+            self.answer_orphan(request, Cancelled::TimedOut, Err(failure));
+        }
+    }
+
+    /// Has a sibling answer a request of this session, which is over.
+    #[cold]
+    pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Answer) {
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        self.end_watched(request, why);
+        let answer = already_disconnected(answer, true);
+        let routed = self.membership.as_ref().map(|membership| membership.route(ticket, answer));
+        if !matches!(routed, Some(Routed::Sent)) {
+            self.tally.cancelled += 1;
+        }
+    }
+
+    /// Ends a request of this session, which is over, without an answer.
+    #[cold]
+    pub(super) fn forget(&mut self, request: TicketId, why: Cancelled) {
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        self.tally.cancelled += 1;
+        self.end_watched(request, why);
+        if let Some(membership) = &self.membership {
+            membership.forget(ticket);
         }
     }
 }

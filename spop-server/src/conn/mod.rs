@@ -406,7 +406,7 @@ impl Drop for Conn {
         if let State::Session(session) = mem::replace(&mut self.state, State::Over) {
             session.abandon(&self.agent);
         }
-        // Deferred answers find nobody; those of siblings were routed again.
+        // No answer finds it any more.
         drop(self.remote.close());
     }
 }

@@ -419,13 +419,22 @@ impl Session {
         }
     }
 
-    /// The connection is dropped, in whatever state.
+    /// The connection is dropped, in whatever state. Siblings send the answers that were given.
     pub(super) fn abandon(mut self, agent: &Agent) {
-        if let Some(membership) = &self.membership {
-            membership.leave();
+        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
+            for message in self.remote.close() {
+                match message {
+                    Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                    Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
+                    Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
+                    Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
+                    Message::Abandon => {}
+                }
+            }
         }
-        self.forward_messages();
-        self.tally.cancelled += self.waiting.len() as u32;
+        while let Some((request, _)) = self.waiting.first_key_value() {
+            self.forget(*request, Cancelled::Disconnected);
+        }
         if let Some(connection) = &self.connection {
             connection.watched.end_all();
         }
