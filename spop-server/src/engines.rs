@@ -92,12 +92,25 @@ impl Engine {
 }
 
 impl State {
-    /// Routes an answer for the connection `own`; `again` if it was routed before, to a connection that cannot send it.
-    fn route(&mut self, own: ConnectionId, ticket: Ticket, answer: Answer, mut again: bool) -> Routed {
+    /// Routes an answer for the connection `own` with its backlog; `again` if it was routed before, to a connection that cannot
+    /// send it.
+    fn route(
+        &mut self,
+        (own, own_backlog): (ConnectionId, Option<usize>),
+        ticket: Ticket,
+        answer: Answer,
+        mut again: bool,
+    ) -> Routed {
         let (mut ticket, mut answer) = (ticket, answer);
         loop {
             let Self { hub, members, .. } = self;
-            let backlog = |connection| members.get(&connection).and_then(|remote| remote.backlog());
+            let backlog = |connection| {
+                if connection == own {
+                    own_backlog
+                } else {
+                    members.get(&connection).and_then(|remote| remote.backlog())
+                }
+            };
             let route = if again { hub.route_again(ticket, backlog) } else { hub.route(ticket, backlog) };
             let (to, routed) = match route {
                 Route::Home(ticket) => (ticket.connection(), ticket),
@@ -143,14 +156,14 @@ impl Membership {
     }
 
     /// An answer is ready.
-    pub(crate) fn route(&self, ticket: Ticket, answer: Answer) -> Routed {
-        self.engine.lock().route(self.remote.id, ticket, answer, false)
+    pub(crate) fn route(&self, own_backlog: Option<usize>, ticket: Ticket, answer: Answer) -> Routed {
+        self.engine.lock().route((self.remote.id, own_backlog), ticket, answer, false)
     }
 
     /// This connection cannot send an answer that was routed to it.
     pub(crate) fn route_again(&self, ticket: Ticket, answer: Answer) -> Routed {
         self.remote.set_backlog(None);
-        self.engine.lock().route(self.remote.id, ticket, answer, true)
+        self.engine.lock().route((self.remote.id, None), ticket, answer, true)
     }
 
     /// The session is over. True if a sibling can send its answers.

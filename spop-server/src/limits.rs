@@ -99,6 +99,11 @@ impl InFlight {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn now(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
+    }
+
     fn count(&self, max: usize) -> Option<Permit> {
         let permit = Permit(Some(Arc::clone(&self.now)));
         // One that is too many is taken back by its drop.
@@ -147,6 +152,11 @@ impl Unfinished {
     /// At most so many bytes.
     pub(crate) fn limit(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn now(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
     }
 
     /// The count of a connection that has none yet.

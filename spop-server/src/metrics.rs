@@ -22,6 +22,9 @@ macro_rules! counters {
             in_flight: Gauge,
             #[cfg(feature = "metrics")]
             seconds: Histogram,
+            /// The same counts, by key.
+            #[cfg(test)]
+            pub(crate) totals: std::sync::Mutex<std::collections::BTreeMap<&'static str, usize>>,
         }
 
         impl Metrics {
@@ -37,6 +40,8 @@ macro_rules! counters {
                     in_flight: gauge!("spop_requests_in_flight"),
                     #[cfg(feature = "metrics")]
                     seconds: histogram!("spop_handler_seconds"),
+                    #[cfg(test)]
+                    totals: std::sync::Mutex::default(),
                 }
             }
 
@@ -47,6 +52,10 @@ macro_rules! counters {
                 pub(crate) fn $name(&self, n: usize) {
                     #[cfg(feature = "metrics")]
                     self.$name.increment(n as u64);
+                    #[cfg(test)]
+                    if let Ok(mut totals) = self.totals.lock() {
+                        *totals.entry($key).or_default() += n;
+                    }
                     let _ = n;
                 }
             )*

@@ -21,7 +21,7 @@ impl Session {
     ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership {
-            if self.held_up && !is_disconnect(&answer) {
+            if self.held_up != Some(0) && !is_disconnect(&answer) {
                 // A sibling may be faster.
                 if !held {
                     membership.hold(&ticket);
@@ -63,7 +63,7 @@ impl Session {
     fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
         let Some(membership) = &self.membership else { return self.send(agent, now, ticket, answer) };
         let request = ticket.id();
-        match membership.route(ticket, already_disconnected(answer, self.closed.is_some())) {
+        match membership.route(self.held_up, ticket, already_disconnected(answer, self.closed.is_some())) {
             Routed::Here(ticket, answer) => self.send(agent, now, ticket, answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {
@@ -226,7 +226,7 @@ impl Session {
         let Some(ticket) = self.waiting.remove(&request) else { return };
         self.end_watched(request, why);
         let answer = already_disconnected(answer, true);
-        let routed = self.membership.as_ref().map(|membership| membership.route(ticket, answer));
+        let routed = self.membership.as_ref().map(|membership| membership.route(None, ticket, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
         }

@@ -45,8 +45,9 @@ pub(super) struct Session {
     pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
     pub(super) waiting: BTreeMap<TicketId, Ticket>,
-    /// The peer has not read all answers of earlier inputs: then a sibling may be faster. Only with async.
-    pub(super) held_up: bool,
+    /// The send backlog when this turn began: what the peer has not read of earlier answers. `None` if no answer can be sent.
+    /// With async, a sibling may be faster then; otherwise zero.
+    pub(super) held_up: Option<usize>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
     /// When the requests that siblings can still answer time out.
@@ -74,7 +75,7 @@ impl Session {
             connection: None,
             membership: None,
             waiting: BTreeMap::new(),
-            held_up: false,
+            held_up: Some(0),
             closed: None,
             orphan_deadline: None,
             sends: 0,
@@ -421,15 +422,16 @@ impl Session {
 
     /// The connection is dropped, in whatever state. Siblings send the answers that were given.
     pub(super) fn abandon(mut self, agent: &Agent) {
-        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
-            for message in self.remote.close() {
-                match message {
-                    Message::Send(ticket, answer) => self.send_back(ticket, answer),
-                    Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
-                    Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
-                    Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
-                    Message::Abandon => {}
-                }
+        if let Some(membership) = &self.membership {
+            membership.leave();
+        }
+        for message in self.remote.close() {
+            match message {
+                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
+                Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
+                Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
+                Message::Abandon => {}
             }
         }
         while let Some((request, _)) = self.waiting.first_key_value() {
@@ -480,7 +482,7 @@ impl Session {
             return;
         }
         let backlog = self.backlog();
-        self.held_up = backlog != Some(0);
+        self.held_up = backlog;
         self.remote.set_backlog(backlog);
     }
 }
