@@ -252,10 +252,14 @@ fn an_answer_returns_to_its_own_connection_if_the_sibling_has_left() {
     let ticket = net.ask(1, 1);
     assert_eq!(hub.hold(&ticket), None);
     let (id, busy) = (ticket.id(), |connection| Some(usize::from(connection == ConnectionId(1))));
-    let Route::Sibling(ConnectionId(2), ticket) = hub.route(ticket, busy) else { panic!("the sibling is free") };
+    let Route::Sibling(ConnectionId(2), ticket) = hub.route(ticket, busy) else {
+        panic!("the sibling is free")
+    };
     net.0.get_mut(&ConnectionId(1)).unwrap().release(NOW, id).unwrap();
     hub.leave(ConnectionId(2));
-    let Route::Sibling(ConnectionId(1), ticket) = hub.route_again(ticket, busy) else { panic!("home is open") };
+    let Route::Sibling(ConnectionId(1), ticket) = hub.route_again(ticket, busy) else {
+        panic!("home is open")
+    };
     let home = net.0.get_mut(&ConnectionId(1)).unwrap();
     assert_eq!(home.acknowledge(NOW, ticket, &answer(1)).unwrap(), Settled::Queued);
     assert_eq!(net.sent(1).len(), 1);
@@ -266,7 +270,9 @@ fn an_answer_returns_to_its_own_connection_if_the_sibling_has_left() {
     home.release(NOW, id).unwrap();
     let Route::Sibling(_, ticket) = hub.route_again(ticket, busy) else { panic!("home is open") };
     home.disconnect(NOW, crate::Status::NORMAL, "");
-    let Err(AckError::Closing { ticket }) = home.acknowledge(NOW, ticket, &answer(1)) else { panic!("closing") };
+    let Err(AckError::Closing { ticket }) = home.acknowledge(NOW, ticket, &answer(1)) else {
+        panic!("closing")
+    };
     let Err(AckError::Closing { .. }) = home.fail(NOW, ticket) else { panic!("closing") };
 }
 
