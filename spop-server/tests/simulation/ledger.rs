@@ -1,0 +1,126 @@
+//! What became of each request, and what may have become of it.
+
+use std::collections::BTreeMap;
+
+use spop_core::{ConnectionId, Timestamp, engine::EngineError};
+
+/// What a handler does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Now,
+    Later,
+    /// Parts, and then the last.
+    Parts,
+    Fail,
+    Panic,
+    PanicLater,
+    Dropped,
+    Never,
+    Abort,
+    Disconnect,
+}
+
+impl Decision {
+    /// Whether it gives an answer with actions.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Now | Self::Later | Self::Parts)
+    }
+}
+
+/// What is known of a request whose handler was called.
+#[derive(Clone, Copy, Debug)]
+pub struct Handled {
+    /// The server.
+    pub node: usize,
+    pub conn: ConnectionId,
+    pub decision: Decision,
+    /// Its answer was given.
+    pub replied: bool,
+    /// The peer takes no answers of this kind.
+    pub unsendable: bool,
+}
+
+#[derive(Debug)]
+pub struct Asked {
+    pub engine: usize,
+    pub at: Timestamp,
+    pub handled: Option<Handled>,
+    /// A fault was on its way: it may fail.
+    pub excused: bool,
+}
+
+/// All requests that have not ended, by number.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub open: BTreeMap<u64, Asked>,
+    pub asked: u64,
+    pub answered: u64,
+    pub empty: u64,
+    pub failed: u64,
+    /// Those that were answered although their connection was lost.
+    pub rescued: u64,
+    /// Requests asked at or before then may fail if no handler was called.
+    pub trouble: Option<Timestamp>,
+}
+
+impl Ledger {
+    pub fn ask(&mut self, engine: usize, at: Timestamp) -> u64 {
+        self.asked += 1;
+        self.open.insert(self.asked, Asked { engine, at, handled: None, excused: false });
+        self.asked
+    }
+
+    pub fn handle(&mut self, n: u64, handled: Handled) {
+        // It may have ended already: HAProxy has given it up.
+        if let Some(asked) = self.open.get_mut(&n) {
+            assert!(asked.handled.is_none(), "request {n} is handled twice");
+            asked.handled = Some(handled);
+        }
+    }
+
+    pub fn replied(&mut self, n: u64) {
+        if let Some(handled) = self.open.get_mut(&n).and_then(|asked| asked.handled.as_mut()) {
+            handled.replied = true;
+        }
+    }
+
+    /// An answer, with the number that it has, if it has one.
+    pub fn answer(&mut self, n: u64, answer: Option<u64>) {
+        let asked = self.open.remove(&n).unwrap_or_else(|| panic!("request {n} ends twice"));
+        if let Some(answer) = answer {
+            self.answered += 1;
+            assert_eq!(answer, n, "the answer of another request");
+            let handled = asked.handled.expect("answered without its handler");
+            assert!(handled.decision.answers() && !handled.unsendable, "{n}: {asked:?}");
+            return;
+        }
+        self.empty += 1;
+        // The answer of a failure. Without a handler, the server was overloaded.
+        if let Some(handled) = asked.handled {
+            assert!(
+                !handled.decision.answers() || handled.unsendable || asked.excused,
+                "{n} lost its answer: {asked:?}"
+            );
+        }
+    }
+
+    pub fn fail(&mut self, n: u64, error: EngineError, now: Timestamp) {
+        let asked = self.open.remove(&n).unwrap_or_else(|| panic!("request {n} ends twice"));
+        self.failed += 1;
+        let excused = asked.excused
+            || match asked.handled {
+                Some(handled) => {
+                    matches!(handled.decision, Decision::Never | Decision::Disconnect | Decision::Abort)
+                }
+                None => self.trouble.is_some_and(|at| at >= asked.at),
+            };
+        assert!(excused, "request {n} fails with {error:?} at {now}: {asked:?}");
+    }
+
+    /// A fault: requests that it may have hit may fail.
+    pub fn excuse(&mut self, mut hit: impl FnMut(&Asked) -> bool) {
+        for asked in self.open.values_mut() {
+            asked.excused |= hit(asked);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Engines, agents and the network between them, in virtual time.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use spop_core::{
+    CloseReason, ConnectionId, Scope, Status, Timestamp, Value, engine::pool::PoolAction, frame::AckAction,
+    link::Phase,
+};
+use spop_server::Stage;
+
+use crate::{
+    engine::Engine,
+    ledger::{Decision, Ledger},
+    node::Node,
+    rng::Rng,
+    wire::{AGENT, ENGINE, Wire},
+};
+
+/// How much is to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weather {
+    /// Latency, cuts, short stalls, handlers that fail.
+    Calm,
+    /// Also: agents are restarted.
+    Restarts,
+    /// Also: connections and agents are lost, partitions, half-closes, the clock jumps.
+    Storm,
+}
+
+/// What a run has come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub steps: u64,
+    pub asked: u64,
+    pub answered: u64,
+    pub empty: u64,
+    pub failed: u64,
+    pub rescued: u64,
+    pub restarts: u64,
+}
+
+type WireId = (usize, ConnectionId);
+
+pub struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) rng: Rng,
+    pub(crate) weather: Weather,
+    pub(crate) ledger: Rc<RefCell<Ledger>>,
+    pub(crate) engines: Vec<Engine>,
+    /// By number; those that have ended are gone.
+    pub(crate) nodes: BTreeMap<usize, Node>,
+    /// The agent at each address.
+    pub(crate) slots: Vec<Option<usize>>,
+    /// Addresses whose agent starts again.
+    pub(crate) starting: Vec<(Timestamp, usize)>,
+    pub(crate) wires: BTreeMap<WireId, Wire>,
+    decisions: Vec<Decision>,
+    next_node: usize,
+    /// No agent starts again.
+    ending: bool,
+    pub(crate) summary: Summary,
+}
+
+impl World {
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        let mut rng = Rng::new(seed);
+        let now = Timestamp::from_millis(1);
+        let mut decisions = vec![Decision::Now; 40];
+        decisions.extend([Decision::Later; 40]);
+        decisions.extend([
+            Decision::Parts,
+            Decision::Parts,
+            Decision::Fail,
+            Decision::Panic,
+            Decision::PanicLater,
+        ]);
+        decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never, Decision::Never]);
+        if weather > Weather::Calm {
+            decisions.push(Decision::Disconnect);
+        }
+        let agents = 1 + rng.below(3);
+        let engines = 1 + rng.below(3);
+        let engines = (0..engines).map(|number| Engine::new(&mut rng, number, agents, now)).collect();
+        let mut world = Self {
+            now,
+            rng,
+            weather,
+            ledger: Rc::default(),
+            engines,
+            nodes: BTreeMap::new(),
+            slots: vec![None; agents],
+            starting: Vec::new(),
+            wires: BTreeMap::new(),
+            decisions,
+            next_node: 0,
+            ending: false,
+            summary: Summary::default(),
+        };
+        (0..agents).for_each(|slot| world.start(slot));
+        world
+    }
+
+    fn start(&mut self, slot: usize) {
+        let id = self.next_node;
+        self.next_node += 1;
+        let rng = Rng::new(self.rng.next());
+        self.nodes.insert(id, Node::new(id, &self.ledger, rng, &self.decisions));
+        self.slots[slot] = Some(id);
+    }
+
+    /// Requests for some seconds, then an orderly end.
+    pub fn run(mut self, requests: usize) -> Summary {
+        let pause = Duration::from_millis(1 + self.rng.below(40) as u64);
+        for _ in 0..requests {
+            self.run_for(pause);
+            for _ in 0..=self.rng.below(3) {
+                self.ask();
+            }
+            self.disturb();
+        }
+        self.end();
+        let ledger = self.ledger.borrow();
+        let Ledger { asked, answered, empty, failed, rescued, .. } = *ledger;
+        Summary { asked, answered, empty, failed, rescued, ..self.summary }
+    }
+
+    fn ask(&mut self) {
+        let index = self.rng.below(self.engines.len());
+        let engine = &mut self.engines[index];
+        // Some in fragments, where the engine sends them.
+        let most = if self.rng.permille(50) { engine.longest } else { 200 };
+        let length = self.rng.below(most);
+        let n = self.ledger.borrow_mut().ask(index, self.now);
+        if !engine.ask(self.now, n, length) {
+            self.ledger.borrow_mut().open.remove(&n);
+        }
+    }
+
+    /// All requests end, then all connections, then all agents.
+    fn end(&mut self) {
+        self.run_for(Duration::from_secs(12));
+        assert!(self.ledger.borrow().open.is_empty(), "never ended: {:?}", self.ledger.borrow().open);
+        for engine in &mut self.engines {
+            engine.pool.drain(self.now);
+        }
+        self.run_for(Duration::from_secs(12));
+        for node in self.nodes.values() {
+            node.agent.handle().drain();
+            node.agent.handle().drain();
+        }
+        self.starting.clear();
+        self.ending = true;
+        self.run_for(Duration::from_secs(30));
+        for engine in &self.engines {
+            assert_eq!(engine.pool.connections(), 0);
+        }
+        assert!(self.nodes.is_empty(), "agents have not ended: {:?}", self.nodes.keys());
+        assert!(self.wires.is_empty());
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        let wires = self.wires.values().filter_map(Wire::next_event);
+        let nodes = self.nodes.values().filter_map(Node::next_event);
+        let engines = self.engines.iter().filter_map(Engine::next_event);
+        wires.chain(nodes).chain(engines).chain(self.starting.iter().map(|(at, _)| *at)).min()
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut at_once = 0;
+        self.settle();
+        while let Some(at) = self.next_event().filter(|at| *at <= end) {
+            at_once = if at > self.now { 0 } else { at_once + 1 };
+            assert!(at_once < 1_000, "something is due at {at}, and is not done");
+            self.now = self.now.max(at);
+            self.settle();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// Everything that can happen at this time.
+    fn settle(&mut self) {
+        let now = self.now;
+        self.start_due();
+        for wire in self.wires.values_mut() {
+            wire.advance(now);
+        }
+        for node in self.nodes.values_mut() {
+            node.advance(now);
+        }
+        self.open_due();
+        for round in 0.. {
+            assert!(round < 10_000, "no rest at {now}");
+            self.summary.steps += 1;
+            let mut any = false;
+            for index in 0..self.engines.len() {
+                any |= self.engines[index].drive(now, &mut self.wires, &mut self.rng);
+                self.collect(index);
+            }
+            for node in self.nodes.values_mut() {
+                any |= node.drive(now, &mut self.wires, &mut self.rng);
+            }
+            self.see_ends();
+            if !any {
+                break;
+            }
+        }
+        self.retire();
+        self.wires.retain(|_, wire| !(wire.is_closed(AGENT) && wire.is_closed(ENGINE)));
+        self.nodes.values().for_each(Node::check);
+        self.note_trouble();
+    }
+
+    fn start_due(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.starting.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, slot) in due {
+            self.start(slot);
+        }
+    }
+
+    /// Connections that engines open.
+    fn open_due(&mut self) {
+        let now = self.now;
+        for (index, engine) in self.engines.iter_mut().enumerate() {
+            let due: Vec<_> = engine.opening.extract_if(.., |(at, ..)| *at <= now).collect();
+            for (_, connection, slot) in due {
+                let node =
+                    self.slots[slot].and_then(|id| self.nodes.get_mut(&id)).filter(|node| node.listens());
+                let accepted = node.and_then(|node| Some((node.id, node.accept(now, index)?)));
+                if let Some(wire) = accepted {
+                    self.wires.insert(wire, Wire::new(&mut self.rng, engine.cuts));
+                    tell!("{now} engine {index} opens {wire:?}");
+                    engine.opened(now, connection, wire);
+                } else {
+                    self.ledger.borrow_mut().trouble = Some(now);
+                    engine.pool.on_transport_error(now, connection);
+                    engine.pool.on_closed(now, connection);
+                }
+            }
+        }
+    }
+
+    /// The outcomes of an engine.
+    fn collect(&mut self, index: usize) {
+        let engine = &mut self.engines[index];
+        for action in engine.actions(self.now, &mut self.rng) {
+            let mut ledger = self.ledger.borrow_mut();
+            match &action {
+                PoolAction::Answered { request, .. } => {
+                    let n = engine.requests.remove(request).expect("it was asked");
+                    let mut answer = None;
+                    for set in action.actions().iter().flatten() {
+                        if let AckAction::SetVar {
+                            scope: Scope::Transaction,
+                            name: b"n",
+                            value: Value::Uint64(value),
+                        } = set
+                        {
+                            answer = Some(value);
+                        }
+                    }
+                    let home = ledger.open.get(&n).and_then(|asked| asked.handled);
+                    if answer.is_some()
+                        && let Some(home) = home
+                        && self.wires.get(&(home.node, home.conn)).is_none_or(|wire| wire.reset)
+                    {
+                        ledger.rescued += 1;
+                    }
+                    ledger.answer(n, answer);
+                }
+                PoolAction::Failed { request, error, .. } => {
+                    let n = engine.requests.remove(request).expect("it was asked");
+                    tell!("{} {n} failed: {error:?}, {:?}", self.now, ledger.open.get(&n));
+                    ledger.fail(n, *error, self.now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Sessions that agents have ended: what was lost with them.
+    fn see_ends(&mut self) {
+        let mut lost = Vec::new();
+        for node in self.nodes.values_mut() {
+            for conn in node.app.disconnects.drain(..) {
+                lost.push(((node.id, conn), true));
+            }
+            for (id, link) in &mut node.conns {
+                let Some(closed) = link.driver.protocol().closed().filter(|_| !link.ended) else { continue };
+                link.ended = true;
+                tell!("{} agent {} ends {id:?}: {closed}", self.now, node.id);
+                if closed.reason == CloseReason::Disconnect(Status::RESOURCE) {
+                    lost.push(((node.id, *id), true));
+                }
+            }
+        }
+        for (wire, flushed) in lost {
+            self.lost(wire, flushed);
+        }
+    }
+
+    /// A connection is lost, or was ended without its requests. `flushed`: answers that were given before still arrive.
+    pub(crate) fn lost(&mut self, wire: WireId, flushed: bool) {
+        let (node, conn) = wire;
+        let engine = self.nodes.get(&node).and_then(|node| Some(node.conns.get(&conn)?.engine));
+        let sibling = self.has_sibling(wire);
+        tell!("{} lost {wire:?} of engine {engine:?}, sibling {sibling}", self.now);
+        if let Some(wire) = self.wires.get_mut(&wire) {
+            wire.faulty = true;
+        }
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.trouble = Some(self.now);
+        ledger.excuse(|asked| {
+            let Some(handled) = asked.handled else {
+                return engine.is_none_or(|engine| asked.engine == engine);
+            };
+            let home = (handled.node, handled.conn);
+            // The answer may be on its way on any connection of the engine.
+            let on_its_way =
+                handled.replied && !flushed && handled.node == node && engine == Some(asked.engine);
+            // An orphan that waited for this connection to send its answer.
+            let orphan = engine == Some(asked.engine) && self.wires.get(&home).is_none_or(|wire| wire.faulty);
+            on_its_way || !sibling && (home == wire || orphan)
+        });
+    }
+
+    /// Whether a connection of the same engine to the same agent can send the answers of this one, with async.
+    fn has_sibling(&self, (node, conn): WireId) -> bool {
+        let Some(found) = self.nodes.get(&node) else { return false };
+        let Some(link) = found.conns.get(&conn) else { return false };
+        let engine = &self.engines[link.engine];
+        let established = |id: WireId| {
+            let of_engine = engine.lines.iter().find(|(_, line)| line.wire == id);
+            let seen = of_engine.and_then(|(connection, _)| engine.pool.connection(*connection));
+            let (Some(seen), Some(wire)) = (seen, self.wires.get(&id)) else { return false };
+            seen.phase() == Phase::Established && !wire.faulty
+        };
+        engine.asynchronous
+            && found.stage == Stage::Serve
+            && found.conns.iter().any(|(id, other)| {
+                let reactor = other.driver.protocol().reactor();
+                *id != conn
+                    && other.engine == link.engine
+                    && reactor.is_some_and(|it| {
+                        it.phase() == Phase::Established && it.send_backlog() < Some(1 << 20)
+                    })
+                    && established((node, *id))
+            })
+    }
+
+    /// Agents that have shut down, and have no connection any more.
+    fn retire(&mut self) {
+        let gone = |node: &Node| !node.listens() && node.conns.is_empty();
+        let over: Vec<_> = self.nodes.values().filter(|node| gone(node)).map(|node| node.id).collect();
+        for id in over {
+            if let Some(node) = self.nodes.remove(&id) {
+                node.check_end();
+            }
+            for slot in 0..self.slots.len() {
+                if self.slots[slot] == Some(id) {
+                    self.slots[slot] = None;
+                    if self.ending {
+                        continue;
+                    }
+                    let pause = self.rng.up_to(Duration::from_millis(300));
+                    self.starting.push((self.now + pause, slot));
+                }
+            }
+        }
+    }
+
+    /// While an agent is not in service, requests that reach no handler may fail.
+    fn note_trouble(&mut self) {
+        let serves = |id: &Option<usize>| {
+            id.is_some_and(|id| self.nodes.get(&id).is_some_and(|it| it.stage == Stage::Serve))
+        };
+        if !self.slots.iter().all(serves)
+            || self.nodes.values().any(|node| node.stage > Stage::Serve)
+            || self.wires.values().any(|wire| wire.faulty)
+        {
+            self.ledger.borrow_mut().trouble = Some(self.now);
+        }
+    }
+}
