@@ -137,6 +137,7 @@ impl World {
         self.ledger.borrow_mut().excuse(|_| true);
         tell!("{} jump", self.now);
         self.now = self.now + Duration::from_secs(1 + self.rng.below(7_200) as u64);
+        self.jumped = self.now;
         self.run_for(Duration::ZERO);
         self.ledger.borrow_mut().excuse(|_| true);
         self.ledger.borrow_mut().trouble = Some(self.now);

@@ -1,6 +1,6 @@
 //! What became of each request, and what may have become of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use spop_core::{ConnectionId, Timestamp, engine::EngineError};
 
@@ -33,6 +33,7 @@ pub struct Handled {
     /// The server.
     pub node: usize,
     pub conn: ConnectionId,
+    pub at: Timestamp,
     pub decision: Decision,
     /// Its answer was given.
     pub replied: bool,
@@ -107,12 +108,20 @@ impl Ledger {
     pub fn fail(&mut self, n: u64, error: EngineError, now: Timestamp) {
         let asked = self.open.remove(&n).unwrap_or_else(|| panic!("request {n} ends twice"));
         self.failed += 1;
+        let troubled = self.trouble.is_some_and(|at| at >= asked.at);
         let excused = asked.excused
             || match asked.handled {
                 Some(handled) => {
-                    matches!(handled.decision, Decision::Never | Decision::Disconnect | Decision::Abort)
+                    // It may have been queued for most of its time.
+                    let late =
+                        error == EngineError::Timeout && now.since(handled.at) < Duration::from_secs(3);
+                    late && troubled
+                        || matches!(
+                            handled.decision,
+                            Decision::Never | Decision::Disconnect | Decision::Abort
+                        )
                 }
-                None => self.trouble.is_some_and(|at| at >= asked.at),
+                None => troubled,
             };
         assert!(excused, "request {n} fails with {error:?} at {now}: {asked:?}");
     }

@@ -3,8 +3,10 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use spop_core::{
-    CloseReason, ConnectionId, Scope, Status, Timestamp, Value, engine::pool::PoolAction, frame::AckAction,
-    link::Phase,
+    CloseReason, ConnectionId, Scope, Status, Timestamp, Value,
+    engine::pool::PoolAction,
+    frame::AckAction,
+    link::{Phase, Timer},
 };
 use spop_server::Stage;
 
@@ -56,6 +58,8 @@ pub struct World {
     pub(crate) wires: BTreeMap<WireId, Wire>,
     decisions: Vec<Decision>,
     next_node: usize,
+    /// When the clock has jumped last.
+    pub(crate) jumped: Timestamp,
     /// No agent starts again.
     ending: bool,
     pub(crate) summary: Summary,
@@ -93,6 +97,7 @@ impl World {
             wires: BTreeMap::new(),
             decisions,
             next_node: 0,
+            jumped: Timestamp::ZERO,
             ending: false,
             summary: Summary::default(),
         };
@@ -291,7 +296,12 @@ impl World {
                 let Some(closed) = link.driver.protocol().closed().filter(|_| !link.ended) else { continue };
                 link.ended = true;
                 tell!("{} agent {} ends {id:?}: {closed}", self.now, node.id);
-                if closed.reason == CloseReason::Disconnect(Status::RESOURCE) {
+                let by_time = match closed.reason {
+                    CloseReason::Timeout(Timer::Drain) => true,
+                    CloseReason::Timeout(_) => self.now.since(self.jumped) < Duration::from_secs(1),
+                    _ => false,
+                };
+                if by_time || closed.reason == CloseReason::Disconnect(Status::RESOURCE) {
                     lost.push(((node.id, *id), true));
                 }
             }
