@@ -2,7 +2,7 @@
 //! poll(2) for its connection, for time, and for the signal that all threads wait for.
 //!
 //! ```text
-//! cargo run --example blocking -- 127.0.0.1:12345
+//! cargo run -p spop-core --example blocking -- 127.0.0.1:12345
 //! ```
 //!
 //! It echoes every argument of every message as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
