@@ -213,6 +213,10 @@ impl Conn {
         if self.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
             self.remote.set_waker(waker);
             self.waker = Some(waker.clone());
+            // What came before found no waker, or another.
+            if self.is_woken() {
+                waker.wake_by_ref();
+            }
         }
     }
 
