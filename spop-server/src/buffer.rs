@@ -127,7 +127,7 @@ impl Leftover {
 
     /// Gives back memory that it does not need, at the end of a turn.
     #[inline]
-    pub(crate) fn trim(&mut self) {
+    pub fn trim(&mut self) {
         if self.bytes.capacity() > 0 {
             self.shrink();
         }
