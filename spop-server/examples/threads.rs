@@ -25,7 +25,7 @@ fn main() -> io::Result<()> {
     let agent = Agent::new(ServerConfig::default(), Clock::start())?;
     let (handle, mut signals) = (agent.handle(), Signals::new([SIGTERM])?);
     thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
-    serve(&listener, &agent, None, &|request: Request<'_>| {
+    serve(listener, &agent, None, &|request: Request<'_>| {
         let mut actions = Actions::new();
         for message in request.messages() {
             for (name, value) in message.args() {
@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
 
 /// Serves until the agent has shut down, and its last connection has ended.
 pub(crate) fn serve<H: Handler + Clone + Send>(
-    listener: &TcpListener,
+    listener: TcpListener,
     agent: &Arc<Agent>,
     entrance: Option<&Arc<Entrance>>,
     handler: &H,
@@ -49,7 +49,8 @@ pub(crate) fn serve<H: Handler + Clone + Send>(
         // Only a connection ends an `accept`; those after it do not wait for one.
         stop.set_nonblocking(true).and_then(|()| TcpStream::connect(address))
     });
-    thread::scope(|scope| {
+    // The listener closes before the connections end.
+    thread::scope(move |scope| {
         loop {
             match listener.accept() {
                 Ok((stream, peer)) => {

@@ -34,7 +34,7 @@ impl Adapter for OnThreads {
         let (end, ended) = mpsc::channel();
         thread::spawn(move || {
             // The test may be over.
-            let _ = end.send(threads::serve(&listener, &agent, entrance.as_ref(), &handler));
+            let _ = end.send(threads::serve(listener, &agent, entrance.as_ref(), &handler));
         });
         Ok(Box::new(OfThreads { address, handle, swap, gate: plan.gate, ended }))
     }
