@@ -1,0 +1,374 @@
+//! The examples that drive `Conn` on other event loops, in this process and as programs.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
+
+#[path = "examples/peer.rs"]
+mod peer;
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use spop_core::{
+    Actions, Clock, Scope,
+    accept::{AcceptConfig, Monitor},
+    frame::Capabilities,
+};
+use spop_server::{Agent, Entrance, Outcome, Request, ServerConfig, ServerHandle};
+
+use self::peer::Peer;
+
+#[allow(dead_code)] // Its `main`.
+#[path = "../examples/foreign-poll.rs"]
+mod foreign_poll;
+#[path = "../examples/io-uring/driver.rs"]
+mod io_uring;
+#[allow(dead_code)] // Its `main`.
+#[path = "../examples/threads.rs"]
+mod threads;
+
+/// What happens at once, on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Echoes each argument; the message `later` from another thread, and `never` not at all.
+fn echo(request: Request<'_>) -> Outcome {
+    let mut actions = Actions::new();
+    for message in request.messages() {
+        for (name, value) in message.args() {
+            actions.set_var(Scope::Transaction, [message.name(), b".", name].concat(), value);
+        }
+    }
+    if request.message("never").is_some() {
+        return request.defer(std::mem::forget);
+    } else if request.message("later").is_none() {
+        return actions.into();
+    }
+    request.defer(|responder| {
+        thread::spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            responder.reply(actions);
+        });
+    })
+}
+
+/// A server in this process.
+struct Server {
+    name: &'static str,
+    address: String,
+    handle: ServerHandle,
+    end: mpsc::Sender<io::Result<()>>,
+    ended: mpsc::Receiver<io::Result<()>>,
+}
+
+impl Server {
+    fn expect_end(&self) {
+        let ended = self.ended.recv_timeout(SOON).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        ended.unwrap();
+        // For who asks again.
+        let _ = self.end.send(Ok(()));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.stop();
+    }
+}
+
+/// Plays a scenario with each of the examples.
+fn with_each(config: &ServerConfig, accept: &AcceptConfig, scenario: impl Fn(&Server)) {
+    for name in ["foreign-poll", "io-uring", "threads"] {
+        let agent = Agent::new(config.clone(), Clock::start()).unwrap();
+        let entrance = Entrance::new(accept.clone()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, handle) = (listener.local_addr().unwrap().to_string(), agent.handle());
+        let (end, ended) = mpsc::channel();
+        let at_end = end.clone();
+        thread::spawn(move || {
+            let (agent, entrance) = (&agent, entrance.as_ref());
+            let result = match name {
+                "foreign-poll" => foreign_poll::serve(listener, agent, entrance, &mut echo),
+                "io-uring" => io_uring::serve(listener, agent, entrance, &mut echo),
+                _ => threads::serve(listener, agent, entrance, &echo),
+            };
+            // The test may be over.
+            let _ = at_end.send(result);
+        });
+        println!("-- {name}");
+        let server = Server { name, address, handle, end, ended };
+        scenario(&server);
+        server.handle.stop();
+        server.expect_end();
+    }
+}
+
+fn with_each_default(scenario: impl Fn(&Server)) {
+    with_each(&ServerConfig::default(), &AcceptConfig::new(), scenario);
+}
+
+#[test]
+fn frames_arrive_in_pieces_together_and_as_fragments() {
+    with_each_default(|server| {
+        let mut peer = Peer::session(&server.address, "");
+        let frame = peer::bytes("NOTIFY fin 1 1 m a=int32:1");
+        for piece in [&frame[..9], &frame[9..]] {
+            peer.stream.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        peer.expect("ACK fin 1 1 set txn m.a=int32:1");
+        for byte in peer::bytes("NOTIFY fin 2 1 m a=int32:2") {
+            peer.stream.write_all(&[byte]).unwrap();
+        }
+        peer.expect("ACK fin 2 1 set txn m.a=int32:2");
+        peer.send((3..1_000).map(|id| format!("NOTIFY fin {id} 1 m a=int32:{id}")));
+        (3..1_000).for_each(|id| peer.expect(&format!("ACK fin {id} 1 set txn m.a=int32:{id}")));
+        peer.send(["NOTIFY - 5 1 messages[..2] one a=int32:1", "NOTIFY fin 9 1 two a=int32:2"]);
+        peer.expect("ACK fin 9 1 set txn two.a=int32:2");
+        peer.send(["UNSET fin 5 1 messages[2..] one a=int32:1"]);
+        peer.expect("ACK fin 5 1 set txn one.a=int32:1");
+    });
+}
+
+#[test]
+fn long_frames_keep_their_order_whatever_the_sizes_of_the_pieces() {
+    with_each_default(|server| {
+        let mut peer = Peer::session(&server.address, "");
+        let mut sender = Peer { stream: peer.stream.try_clone().unwrap() };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let lines = (1..=200).map(|id| format!(r#"NOTIFY fin {id} 1 m a=string:"x"*15000"#));
+                let all: Vec<u8> = lines.flat_map(|line| peer::bytes(&line)).collect();
+                for (n, piece) in all.chunks(37_003).enumerate() {
+                    sender.stream.write_all(piece).unwrap();
+                    if n % 8 == 0 {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                }
+            });
+            (1..=200).for_each(|id| peer.expect(&format!(r#"ACK fin {id} 1 set txn m.a=string:"x"*15000"#)));
+        });
+    });
+}
+
+#[test]
+fn an_answer_of_another_thread_wakes_the_loop() {
+    with_each_default(|server| {
+        let mut peer = Peer::session(&server.address, "");
+        peer.send(["NOTIFY fin 1 1 later a=int32:1", "NOTIFY fin 2 1 m a=int32:2"]);
+        peer.expect("ACK fin 2 1 set txn m.a=int32:2");
+        peer.expect("ACK fin 1 1 set txn later.a=int32:1");
+        let mut peers: Vec<_> = (0..50).map(|_| Peer::session(&server.address, "")).collect();
+        peers.iter_mut().for_each(|peer| peer.send(["NOTIFY fin 1 1 later a=int32:1"]));
+        peers.iter_mut().for_each(|peer| peer.expect("ACK fin 1 1 set txn later.a=int32:1"));
+    });
+}
+
+#[test]
+fn an_answer_takes_another_connection_if_its_own_has_ended() {
+    let mut config = ServerConfig::default();
+    config.agent.capabilities |= Capabilities::ASYNC;
+    with_each(&config, &AcceptConfig::new(), |server| {
+        let (mut first, mut second) =
+            (Peer::session(&server.address, "engine"), Peer::session(&server.address, "engine"));
+        first.send(["NOTIFY fin 1 1 later a=int32:1"]);
+        thread::sleep(Duration::from_millis(20));
+        drop(first);
+        second.expect("ACK fin 1 1 set txn later.a=int32:1");
+        server.handle.drain();
+        second.expect_disconnect();
+        drop(second);
+        server.expect_end();
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_read_from() {
+    with_each_default(|server| {
+        let mut peer = Peer::session(&server.address, "");
+        let (count, rest) = fill(&mut peer);
+        let expected = |id| format!(r#"ACK fin {id} 1 set txn m.a=string:"x"*8000"#);
+        (1..count / 2).for_each(|id| peer.expect(&expected(id)));
+        peer.stream.write_all(&rest).unwrap();
+        peer.shut();
+        (count / 2..=count).for_each(|id| peer.expect(&expected(id)));
+        peer.expect_eof();
+    });
+}
+
+/// Sends requests of 8 KB, and reads no answer, until no more can be sent. Returns how many, and the rest of the last.
+fn fill(peer: &mut Peer) -> (usize, Vec<u8>) {
+    /// Far more than what sockets hold on both sides.
+    const MOST: usize = 64 << 20;
+    let (mut count, mut rest, mut sent, mut stuck) = (0, Vec::new(), 0, Instant::now());
+    peer.stream.set_nonblocking(true).unwrap();
+    while stuck.elapsed() < Duration::from_millis(500) {
+        if rest.is_empty() {
+            count += 1;
+            rest = peer::bytes(&format!(r#"NOTIFY fin {count} 1 m a=string:"x"*8000"#));
+        }
+        match peer.stream.write(&rest) {
+            Ok(n) => (sent, stuck) = (sent + rest.drain(..n).len(), Instant::now()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(sent < MOST, "it reads on");
+    }
+    peer.stream.set_nonblocking(false).unwrap();
+    (count, rest)
+}
+
+#[test]
+fn a_peer_that_shuts_its_side_gets_its_answers() {
+    with_each_default(|server| {
+        for count in [0, 1, 1_000] {
+            let mut peer = Peer::session(&server.address, "");
+            peer.send((1..=count).map(|id| format!("NOTIFY fin {id} 1 m a=int32:{id}")));
+            peer.stream.write_all(&[0, 0, 0]).unwrap();
+            peer.shut();
+            (1..=count).for_each(|id| peer.expect(&format!("ACK fin {id} 1 set txn m.a=int32:{id}")));
+            peer.expect_eof();
+        }
+    });
+}
+
+#[test]
+fn a_shutdown_has_its_stages() {
+    let mut config = ServerConfig::default();
+    config.lame_duck = Duration::from_millis(300);
+    with_each(&config, &AcceptConfig::new(), |server| {
+        let (mut busy, mut idle) = (Peer::session(&server.address, ""), Peer::session(&server.address, ""));
+        busy.send(["NOTIFY - 5 1 messages[..2] m a=int32:5"]);
+        server.handle.drain();
+        thread::sleep(Duration::from_millis(50));
+        Peer::session(&server.address, "").ask();
+        idle.ask();
+        idle.expect_disconnect();
+        busy.ask();
+        busy.send(["UNSET fin 5 1 messages[2..] m a=int32:5"]);
+        busy.expect("ACK fin 5 1 set txn m.a=int32:5");
+        busy.expect_disconnect();
+        assert!(Peer::connect(&server.address).is_err(), "{} listens in the drain", server.name);
+        for mut peer in [busy, idle] {
+            peer.shut();
+            peer.expect_eof();
+        }
+        server.expect_end();
+    });
+}
+
+#[test]
+fn a_stop_waits_for_nothing() {
+    with_each_default(|server| {
+        let (mut busy, mut unknown) =
+            (Peer::session(&server.address, ""), Peer::connect(&server.address).unwrap());
+        busy.send(["NOTIFY fin 1 1 never"]);
+        thread::sleep(Duration::from_millis(50));
+        server.handle.stop();
+        server.expect_end();
+        busy.expect_disconnect();
+        unknown.expect_some_end();
+    });
+}
+
+#[test]
+fn limits_timeouts_and_the_accept_stage_apply() {
+    let mut config = ServerConfig::default();
+    config.max_connections = 2;
+    config.agent.timeouts.hello = Some(Duration::from_millis(200));
+    let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
+    with_each(&config, &AcceptConfig::new().with(health).unwrap(), |server| {
+        let mut monitor = Peer::connect(&server.address).unwrap();
+        monitor.stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        monitor.stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "HTTP/1.0 200 OK\r\n\r\n");
+        drop(monitor);
+        until(|| server.handle.stats().open == 0);
+        let mut peer = Peer::session(&server.address, "");
+        let mut silent = Peer::connect(&server.address).unwrap();
+        until(|| server.handle.stats().open == 2);
+        let mut refused = Peer::connect(&server.address).unwrap();
+        refused.expect_some_end();
+        silent.expect_some_end();
+        peer.ask();
+        let stats = server.handle.stats();
+        assert_eq!((stats.refused, stats.probes), (1, 1));
+    });
+}
+
+#[test]
+fn a_hundred_connections_at_once_are_served_and_forgotten() {
+    with_each_default(|server| {
+        for _ in 0..3 {
+            let mut peers: Vec<_> = (0..100).map(|_| Peer::session(&server.address, "")).collect();
+            for _ in 0..5 {
+                peers.iter_mut().for_each(|peer| peer.send(["NOTIFY fin 1 1 m a=int32:1"]));
+                peers.iter_mut().for_each(|peer| peer.expect("ACK fin 1 1 set txn m.a=int32:1"));
+            }
+        }
+        until(|| server.handle.stats().open == 0);
+    });
+}
+
+#[test]
+fn the_programs_sleep_when_idle_and_drain_on_sigterm() {
+    for name in ["foreign-poll", "io-uring", "threads"] {
+        let (mut child, address) = spawn(name);
+        let (mut peer, mut unread) = (Peer::session(&address, ""), Peer::session(&address, ""));
+        fill(&mut unread);
+        peer.ask();
+        // Memory is given back after a second.
+        thread::sleep(Duration::from_millis(1_500));
+        let before = switches(child.id());
+        thread::sleep(Duration::from_millis(1_000));
+        let woken = switches(child.id()) - before;
+        assert!(woken <= 3, "{name} woke {woken} times in a second");
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        peer.expect_disconnect();
+        drop((peer, unread));
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < SOON, "{name} does not end"),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert!(status.success(), "{name} ended with {status}");
+    }
+}
+
+fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < SOON);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Starts the program of an example, which cargo has built with the tests.
+fn spawn(name: &str) -> (Child, String) {
+    let path: PathBuf =
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name);
+    let mut child = Command::new(path).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (child, line.trim().strip_prefix("listening on ").unwrap().to_owned())
+}
+
+/// How often the threads of a process have waited and gone on.
+fn switches(id: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let of = |status: String| -> u64 {
+        let value = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        value.trim().parse().unwrap()
+    };
+    tasks.map(|task| of(fs::read_to_string(task.unwrap().path().join("status")).unwrap())).sum()
+}
