@@ -1,4 +1,4 @@
-//! Servers of the example `threads` of `spop-server`: blocking sockets, a thread for each connection.
+//! Servers of the example `thread-per-connection` of `spop-server`: blocking sockets, a thread for each connection.
 
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use super::script::Gate;
 use super::stage::{Adapter, Over, Plan, Running};
 
 #[allow(dead_code)] // Its `main`.
-#[path = "../../../spop-server/examples/threads.rs"]
+#[path = "../../../spop-server/examples/thread-per-connection.rs"]
 mod threads;
 
 pub(crate) struct OnThreads;

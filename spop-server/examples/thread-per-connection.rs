@@ -1,5 +1,5 @@
 //! A server with blocking sockets of `std`: for each connection a thread reads, one writes, and one drives it. Every policy is in
-//! `Conn`: limits, failures, metrics, the accept stage, `async`, shutdown. `threads 127.0.0.1:12345` echoes each argument
+//! `Conn`: limits, failures, metrics, the accept stage, `async`, shutdown. `thread-per-connection 127.0.0.1:12345` echoes each argument
 //! as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
 
 use std::{
