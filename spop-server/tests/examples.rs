@@ -31,7 +31,7 @@ mod foreign_poll;
 #[path = "../examples/io-uring/driver.rs"]
 mod io_uring;
 #[allow(dead_code)] // Its `main`.
-#[path = "../examples/threads.rs"]
+#[path = "../examples/thread-per-connection.rs"]
 mod threads;
 
 /// What happens at once, on a busy machine.
@@ -84,7 +84,7 @@ impl Drop for Server {
 
 /// Plays a scenario with each of the examples.
 fn with_each(config: &ServerConfig, accept: &AcceptConfig, scenario: impl Fn(&Server)) {
-    for name in ["foreign-poll", "io-uring", "threads"] {
+    for name in ["foreign-poll", "io-uring", "thread-per-connection"] {
         let agent = Agent::new(config.clone(), Clock::start()).unwrap();
         let entrance = Entrance::new(accept.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -319,7 +319,7 @@ fn a_hundred_connections_at_once_are_served_and_forgotten() {
 
 #[test]
 fn the_programs_sleep_when_idle_and_drain_on_sigterm() {
-    for name in ["foreign-poll", "io-uring", "threads"] {
+    for name in ["foreign-poll", "io-uring", "thread-per-connection"] {
         let (mut child, address) = spawn(name);
         let (mut peer, mut unread) = (Peer::session(&address, ""), Peer::session(&address, ""));
         fill(&mut unread);

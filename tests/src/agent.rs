@@ -18,8 +18,8 @@ use crate::wait::{PATIENCE, until};
 /// The agents that every scenario must pass with; each is an example of the workspace with the same command line.
 pub const AGENTS: &[&str] = &["echo-tokio", "echo-mio"];
 
-/// The examples that drive the core without a server.
-pub const DRIVERS: &[&str] = &["blocking", "foreign-poll", "io-uring", "threads"];
+/// The examples that are neither: other loops around the core, or around the shared server.
+pub const DRIVERS: &[&str] = &["blocking", "foreign-poll", "io-uring", "thread-per-connection", "threads"];
 
 /// `cargo test` makes only the examples of the package that is tested.
 const BUILD: &str = "run cargo build --workspace --all-features --examples";

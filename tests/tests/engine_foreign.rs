@@ -203,7 +203,7 @@ async fn ours(way: Way, pki: &Pki) -> (Address, ServerHandle) {
         endpoint = endpoint.tls(&pki.agent());
     }
     let mut config = AgentConfig::default();
-    config.capabilities = config.capabilities | Capabilities::ASYNC;
+    config.capabilities |= Capabilities::ASYNC;
     let server = Server::with_config(echo, config).unwrap().bind(endpoint).await.unwrap();
     let (address, handle) = (server.addresses().unwrap().remove(0), server.handle());
     tokio::spawn(server.serve());

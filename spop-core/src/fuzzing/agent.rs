@@ -194,7 +194,7 @@ pub fn config(bounds: Bounds) -> AgentConfig {
     config.limits.max_outgoing = bounds.outgoing;
     config.capabilities = Capabilities::PIPELINING;
     if bounds.fragmentation {
-        config.capabilities = config.capabilities | Capabilities::FRAGMENTATION;
+        config.capabilities |= Capabilities::FRAGMENTATION;
     }
     config
 }

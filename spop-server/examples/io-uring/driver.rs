@@ -66,7 +66,9 @@ pub(crate) fn serve<H: Handler>(
                         let input = buffer.map(|id| ring.buffer(id)).unwrap_or_default();
                         connection.received(now, handler, input, result);
                     }
-                    buffer.into_iter().for_each(|id| ring.give_back(id));
+                    if let Some(id) = buffer {
+                        ring.give_back(id);
+                    }
                     changed.push(key);
                 }
                 Completion::Sent(key, result) => {

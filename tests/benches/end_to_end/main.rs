@@ -13,7 +13,7 @@ mod scale;
 mod serve;
 mod table;
 #[cfg(target_os = "linux")]
-#[path = "../../../spop-mio/examples/io-uring/driver.rs"]
+#[path = "../../../spop-server/examples/io-uring/driver.rs"]
 #[allow(unsafe_code, dead_code, reason = "to give an address to the kernel is unsafe")]
 mod uring;
 #[path = "../../../spop-core/benches/round/walk.rs"]

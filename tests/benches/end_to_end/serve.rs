@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
-use spop_core::AgentConfig;
+use spop_core::Clock;
+use spop_server::{Request, ServerConfig};
 use tokio::runtime::Builder;
 
 use super::{floor, foreign, question, uring};
@@ -28,7 +29,7 @@ pub enum Agent {
     TokioOne,
     /// The `spop` crate on tokio, as `#[tokio::main]` runs it.
     Spop,
-    /// An example of `spop-mio`: the core on `io_uring`.
+    /// An example of `spop-server` on `io_uring`.
     Uring,
 }
 
@@ -61,7 +62,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
     match agent {
         Agent::Floor => floor::serve(listen()?),
         Agent::Mio => {
-            let answer = |request: spop_mio::Request<'_>| question::answer(request.messages().iter());
+            let answer = |request: Request<'_>| question::answer(request.messages().iter());
             let server = spop_mio::Server::with_config(answer, config())?.workers(workers);
             let server = server.bind("127.0.0.1:0")?;
             announce(server.addresses()?.first())?;
@@ -82,7 +83,13 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
             })
         }
         Agent::Uring => {
-            Ok(uring::serve(listen()?, &spop_server::Agent::new(config(), Clock::start())?, None, &mut answer)?)
+            let mut answer = |request: Request<'_>| question::answer(request.messages().iter());
+            Ok(uring::serve(
+                listen()?,
+                &spop_server::Agent::new(config(), Clock::start())?,
+                None,
+                &mut answer,
+            )?)
         }
         Agent::Spop => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;

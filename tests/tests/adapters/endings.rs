@@ -192,7 +192,8 @@ pub(super) fn bad_input_has_its_status_and_costs_one_connection(stage: &Stage<'_
 }
 
 pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.agent.timeouts.frame = Some(Duration::from_millis(100)))?;
+    let server =
+        stage.serve_with(|plan| plan.config.agent.timeouts.frame = Some(Duration::from_millis(100)))?;
     let mut peer = server.session()?;
     peer.send_bytes(&[0, 0, 0, 20, 3])?;
     peer.expect_status(2)?;
@@ -200,7 +201,8 @@ pub(super) fn a_frame_that_stops_half_way_is_given_up(stage: &Stage<'_>) -> Resu
 }
 
 pub(super) fn an_idle_connection_is_ended(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.agent.timeouts.idle = Some(Duration::from_millis(600)))?;
+    let server =
+        stage.serve_with(|plan| plan.config.agent.timeouts.idle = Some(Duration::from_millis(600)))?;
     let mut owed = server.session()?;
     owed.send("NOTIFY fin 1 1 hold key=string:a")?;
     server.gate.wait("a")?;

@@ -170,8 +170,8 @@ pub(super) fn breaches_have_their_status(stage: &Stage<'_>) -> Result<()> {
         peer.send(&sentences)?;
         peer.expect_status(status).with_context(|| sentences.clone())?;
     }
-    let plain =
-        stage.serve_with(|plan| plan.config.agent.capabilities = spop_core::frame::Capabilities::PIPELINING)?;
+    let plain = stage
+        .serve_with(|plan| plan.config.agent.capabilities = spop_core::frame::Capabilities::PIPELINING)?;
     let mut peer = plain.session()?;
     peer.send("NOTIFY - 5 1 messages[..1] m")?;
     peer.expect_status(10)?;

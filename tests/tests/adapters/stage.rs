@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use spop_core::accept::AcceptConfig;
-use spop_server::{ServerConfig, Stats};
 use spop_server::tls::{Tls, TlsFiles};
+use spop_server::{ServerConfig, Stats};
 use spop_tests::peer::{Authority, Identity, Peer, trusting};
 use spop_tests::stage::{Failures, Verdict};
 use tempfile::TempDir;

@@ -61,8 +61,7 @@ impl Agent {
 
     pub(super) fn stats(&self) -> Stats {
         match &self.inside {
-            Inside::Tokio { handle, .. } => handle.stats(),
-            Inside::Mio { handle, .. } => handle.stats(),
+            Inside::Tokio { handle, .. } | Inside::Mio { handle, .. } => handle.stats(),
         }
     }
 
@@ -112,8 +111,7 @@ impl Inside {
 impl Drop for Agent {
     fn drop(&mut self) {
         match &self.inside {
-            Inside::Tokio { handle, .. } => handle.stop(),
-            Inside::Mio { handle, .. } => handle.stop(),
+            Inside::Tokio { handle, .. } | Inside::Mio { handle, .. } => handle.stop(),
         }
     }
 }

@@ -21,8 +21,7 @@ enum Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         match self {
-            Self::Tokio(handle, _) => handle.stop(),
-            Self::Mio(handle) => handle.stop(),
+            Self::Tokio(handle, _) | Self::Mio(handle) => handle.stop(),
         }
     }
 }
