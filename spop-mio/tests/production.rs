@@ -386,7 +386,7 @@ mod metrics {
             client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
             while client.receive().is_some() {}
             drop(client);
-            until(|| handle.stats().open == left);
+            until(|| handle.connections().len() == left);
         };
         leave(home, 1);
         // One of those without a connection is superseded, the other is left when the last connection goes.
@@ -443,7 +443,7 @@ mod metrics {
                 let disconnect = client.receive().unwrap();
                 assert!(disconnect.starts_with("AGENT-DISCONNECT"), "{disconnect}");
                 drop(client);
-                until(|| handle.stats().open == open);
+                until(|| handle.connections().len() == open);
             };
             let status = Status::RESOURCE;
             responder.reply(Reply::Disconnect { status, message: "enough".into() });

@@ -76,7 +76,7 @@ fn nobody_waits_when_the_last_connection_of_an_engine_is_gone() {
             assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT"));
             client.expect_end();
             client.io.shutdown(Shutdown::Both).unwrap();
-            until(|| server.handle.stats().open == left);
+            until(|| server.handle.connections().len() == left);
         }
         until(|| kept.iter().all(|responder| responder.cancelled() == Some(Cancelled::Disconnected)));
         kept.into_iter().for_each(drop);

@@ -71,7 +71,7 @@ impl Drop for Seat {
 pub struct Stats {
     /// Connections that were accepted.
     pub accepted: u64,
-    /// Those of them that are open.
+    /// Those of them that are open, or wait for answers that other connections of their engine will send.
     pub open: u64,
     /// Connections that were closed at once, because there were too many.
     pub refused: u64,

@@ -38,7 +38,7 @@ use crate::{
 /// 5. Call [`on_timeout`](Self::on_timeout) when the [`deadline`](Self::deadline) has come.
 /// 6. When `interest().close` is true, close the transport. When [`is_over`](Self::is_over) is true, drop the `Conn`: until
 ///    then it waits for answers that other connections of its engine will send, and
-///    [`on_transport_closed`](Self::on_transport_closed) tells it that it is no open connection any more.
+///    [`on_transport_closed`](Self::on_transport_closed) removes it from the open connections.
 ///
 /// [`Driver`](crate::Driver) does this for a transport that does not block.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub struct Conn {
     stage: Stage,
     waker: Option<Waker>,
     state: State,
-    /// Held for its drop.
+    #[allow(dead_code)] // Held for its drop.
     admission: Option<Admission>,
 }
 
@@ -365,10 +365,9 @@ impl Conn {
         }
     }
 
-    /// The transport was closed, as [`interest`](Self::interest) asked for: the connection counts as open no more, though it may
-    /// wait for answers that others will send.
+    /// The transport was closed, as [`interest`](Self::interest) asked for: the connection is not among the open ones any more,
+    /// though it may wait for answers that others will send. It keeps its place under the limits until it is dropped.
     pub fn on_transport_closed(&mut self) {
-        self.admission = None;
         self.remote.set_closed();
         if let State::Session(session) = &mut self.state {
             session.open = None;

@@ -22,7 +22,12 @@ pub struct Recorder {
 impl Recorder {
     /// A server whose metrics are these.
     pub fn server(&self, config: ServerConfig) -> io::Result<Arc<Agent>> {
-        let new = || Agent::new(config, Clock::start());
+        let new = || {
+            let agent = Agent::new(config, Clock::start())?;
+            // Now it takes the recorder.
+            agent.ready(1);
+            Ok(agent)
+        };
         #[cfg(feature = "metrics")]
         return metrics::with_local_recorder(self, new);
         #[cfg(not(feature = "metrics"))]

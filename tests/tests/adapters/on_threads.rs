@@ -24,6 +24,10 @@ impl Adapter for OnThreads {
         &[Over::Tcp]
     }
 
+    fn shares_threads(&self) -> bool {
+        false
+    }
+
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>> {
         ensure!(plan.path.is_none() && plan.tls.is_none(), "it has TCP only");
         let swap = Swap::new(Play { gate: plan.gate.clone(), generation: 0 });

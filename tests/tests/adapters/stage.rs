@@ -21,6 +21,11 @@ pub(crate) trait Adapter: Sync {
         ALL
     }
 
+    /// Whether a handler that blocks its thread holds up other connections.
+    fn shares_threads(&self) -> bool {
+        true
+    }
+
     /// Starts a server in this process.
     fn start(&self, plan: Plan) -> Result<Box<dyn Running>>;
 }
@@ -128,6 +133,11 @@ impl Stage<'_> {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// As [`Adapter::shares_threads`].
+    pub(crate) fn shares_threads(&self) -> bool {
+        self.adapter.shares_threads()
     }
 
     pub(crate) fn over(&self) -> Over {
