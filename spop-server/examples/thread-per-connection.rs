@@ -17,7 +17,7 @@ use spop_server::{Agent, Conn, Entrance, Handler, Request, ServerConfig, Stage};
 
 /// How much is read or written at once, and how long a read that is under way may take to return what has arrived.
 const CHUNK: usize = 64 * 1024;
-const READ: Duration = Duration::from_millis(50);
+const READ: Duration = Duration::from_millis(10);
 
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:12345"))?;
