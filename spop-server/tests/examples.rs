@@ -165,8 +165,12 @@ fn an_answer_of_another_thread_wakes_the_loop() {
         peer.expect("ACK fin 2 1 set txn m.a=int32:2");
         peer.expect("ACK fin 1 1 set txn later.a=int32:1");
         let mut peers: Vec<_> = (0..50).map(|_| Peer::session(&server.address, "")).collect();
-        peers.iter_mut().for_each(|peer| peer.send(["NOTIFY fin 1 1 later a=int32:1"]));
-        peers.iter_mut().for_each(|peer| peer.expect("ACK fin 1 1 set txn later.a=int32:1"));
+        for peer in &mut peers {
+            peer.send(["NOTIFY fin 1 1 later a=int32:1"]);
+        }
+        for peer in &mut peers {
+            peer.expect("ACK fin 1 1 set txn later.a=int32:1");
+        }
     });
 }
 
@@ -309,8 +313,12 @@ fn a_hundred_connections_at_once_are_served_and_forgotten() {
         for _ in 0..3 {
             let mut peers: Vec<_> = (0..100).map(|_| Peer::session(&server.address, "")).collect();
             for _ in 0..5 {
-                peers.iter_mut().for_each(|peer| peer.send(["NOTIFY fin 1 1 m a=int32:1"]));
-                peers.iter_mut().for_each(|peer| peer.expect("ACK fin 1 1 set txn m.a=int32:1"));
+                for peer in &mut peers {
+                    peer.send(["NOTIFY fin 1 1 m a=int32:1"]);
+                }
+                for peer in &mut peers {
+                    peer.expect("ACK fin 1 1 set txn m.a=int32:1");
+                }
             }
         }
         until(|| server.handle.stats().open == 0);
@@ -327,7 +335,7 @@ fn the_programs_sleep_when_idle_and_drain_on_sigterm() {
         // Memory is given back after a second.
         thread::sleep(Duration::from_millis(1_500));
         let before = switches(child.id());
-        thread::sleep(Duration::from_millis(1_000));
+        thread::sleep(Duration::from_secs(1));
         let woken = switches(child.id()) - before;
         assert!(woken <= 3, "{name} woke {woken} times in a second");
         assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());

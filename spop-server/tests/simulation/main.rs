@@ -3,6 +3,15 @@
 //! `SPOP_SIM_SEED=N` replays the run of a seed, and prints what it came to.
 
 #![allow(unreachable_pub)] // No module is seen outside.
+// It is a test: it fails by a panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
 
 /// Tells what happens, when one seed is replayed.
 macro_rules! tell {
