@@ -1,6 +1,5 @@
-//! A server with blocking sockets of `std`: for each connection a thread reads, one writes, and one drives it. Every policy is in
-//! `Conn`: limits, failures, metrics, the accept stage, `async`, shutdown. `thread-per-connection 127.0.0.1:12345` echoes each argument
-//! as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
+//! A server with blocking sockets of `std`: for each connection a thread reads, one writes, and one drives its `Conn`, which has
+//! every policy. `thread-per-connection ADDRESS` echoes each argument as the variable `MESSAGE.ARGUMENT`; SIGTERM drains.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -13,16 +12,14 @@ use std::{
 
 use signal_hook::{consts::SIGTERM, iterator::Signals};
 use spop_core::{Actions, Clock, Scope, accept::Peer, link::Progress};
-use spop_server::{Agent, Conn, Entrance, Handler, Request, ServerConfig, Stage};
+use spop_server::{Agent, Conn, Entrance, Handler, Protocol, Request, Stage};
 
-/// How much is read or written at once, and how long a read that is under way may take to return what has arrived.
-const CHUNK: usize = 64 * 1024;
-const READ: Duration = Duration::from_millis(10);
+const CHUNK: usize = 64 * 1024; // Read or written at once, at most.
 
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:12345"))?;
     println!("listening on {}", listener.local_addr()?);
-    let agent = Agent::new(ServerConfig::default(), Clock::start())?;
+    let agent = Agent::with_defaults(Clock::start());
     let (handle, mut signals) = (agent.handle(), Signals::new([SIGTERM])?);
     thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
     serve(listener, &agent, None, &|request: Request<'_>| {
@@ -49,7 +46,6 @@ pub(crate) fn serve<H: Handler + Clone + Send>(
         // Only a connection ends an `accept`; those after it do not wait for one.
         stop.set_nonblocking(true).and_then(|()| TcpStream::connect(address))
     });
-    // The listener closes before the connections end.
     thread::scope(move |scope| {
         loop {
             match listener.accept() {
@@ -71,7 +67,7 @@ pub(crate) fn serve<H: Handler + Clone + Send>(
 
 enum Event {
     Read(Vec<u8>, io::Result<usize>),
-    Written(Vec<u8>, io::Result<usize>),
+    Written(io::Result<usize>),
     Wake,
 }
 
@@ -91,10 +87,10 @@ fn perform(
 ) -> io::Result<mpsc::Sender<Vec<u8>>> {
     let ((buffers, to_do), stream, done) = (mpsc::channel::<Vec<u8>>(), stream.try_clone()?, done.clone());
     thread::spawn(move || {
-        to_do.into_iter().try_for_each(|mut buffer| {
+        for mut buffer in to_do {
             let result = act(&stream, &mut buffer);
-            done.send(event(buffer, result))
-        })
+            let _ = done.send(event(buffer, result));
+        }
     });
     Ok(buffers)
 }
@@ -104,54 +100,45 @@ fn drive(stream: &TcpStream, mut conn: Conn, clock: Clock, handler: &mut impl Ha
     stream.set_nodelay(true)?;
     let (sender, events) = mpsc::channel();
     conn.set_waker(&Arc::new(Notify(sender.clone())).into());
-    let reads = perform((stream, &sender), Event::Read, |mut stream, buffer| stream.read(buffer))?;
-    let writes = perform((stream, &sender), Event::Written, |mut stream, buffer| stream.write(buffer))?;
-    // A buffer is here, or with the thread that reads into it or writes from it.
-    let (mut to_read, mut to_write, mut input) = (Some(vec![0; CHUNK]), Some(Vec::new()), Vec::new());
+    let reads = perform((stream, &sender), Event::Read, |mut from, buffer| from.read(buffer))?;
+    let writes = perform((stream, &sender), |_, n| Event::Written(n), |mut to, buffer| to.write(buffer))?;
+    // The read buffer is here, or with the thread that reads into it.
+    let (mut to_read, mut writing, mut input) = (Some(vec![0; CHUNK]), false, Vec::new());
     while !conn.is_over() {
         let (now, interest) = (clock.now(), conn.interest());
         if interest.resume {
             input.drain(..conn.on_bytes(now, handler, &input));
             continue;
-        } else if interest.shut.is_some() && to_write.is_some() {
+        } else if interest.shut.is_some() && !writing {
             // What cannot be shut is gone already.
             let _ = stream.shutdown(Shutdown::Write);
             conn.on_write_shut(now, handler, Progress::Done).map_err(io::Error::other)?;
             continue;
         } else if interest.close {
-            // Siblings send the answers that are still to come.
             let _ = stream.shutdown(Shutdown::Both);
             conn.on_transport_closed();
         }
-        if let Some(mut buffer) = to_write.take_if(|_| interest.write) {
-            buffer.clear();
-            buffer.extend(conn.outgoing().iter().take(CHUNK));
-            let _ = writes.send(buffer);
+        if interest.write && !std::mem::replace(&mut writing, true) {
+            let _ = writes.send(conn.outgoing().iter().copied().take(CHUNK).collect());
         }
         if let Some(buffer) = to_read.take_if(|_| interest.read) {
             let _ = reads.send(buffer);
         }
         let deadline = conn.deadline().map_or(Duration::MAX, |at| at.since(now));
-        let event = events.recv_timeout(if interest.read_now { READ } else { deadline });
+        // With `read_now`: as long as the read under way may take to return what has arrived.
+        let event = events.recv_timeout(if interest.read_now { Duration::from_millis(10) } else { deadline });
         let now = clock.now();
         match event {
             Ok(Event::Read(buffer, Ok(n))) => {
                 input.extend_from_slice(buffer.get(..n).unwrap_or_default());
-                let eof = n == 0;
-                input.drain(
-                    ..if eof {
-                        conn.on_input_eof(now, handler, &input)
-                    } else {
-                        conn.on_bytes(now, handler, &input)
-                    },
-                );
+                input.drain(..Protocol::on_bytes(&mut conn, now, handler, &input, n == 0));
                 to_read = Some(buffer);
             }
-            Ok(Event::Written(buffer, Ok(n))) => {
+            Ok(Event::Written(Ok(n))) => {
                 conn.on_sent(now, handler, n).map_err(io::Error::other)?;
-                to_write = Some(buffer);
+                writing = false;
             }
-            Ok(Event::Read(_, Err(error)) | Event::Written(_, Err(error))) => {
+            Ok(Event::Read(_, Err(error)) | Event::Written(Err(error))) => {
                 conn.on_transport_error(now, handler, &error);
             }
             Ok(Event::Wake) => conn.on_wake(now, handler),
