@@ -55,10 +55,11 @@ impl Engine {
         }
         config.timeouts.message = Some(Duration::from_secs(5));
         config.max_frame_size = rng.pick(&[1_000, 16_380]);
-        config.max_waiting_frames = rng.pick(&[3, 20]);
+        config.max_waiting_frames = rng.pick(&[8, 20]);
         let longest = if config.send_frag_payload { 40_000 } else { config.max_frame_size as usize - 100 };
         let mut config = PoolConfig::new(config, agents);
-        config.max_connections = rng.pick(&[3, 10]);
+        // Enough for requests that are never answered, and occupy a connection until they time out.
+        config.max_connections = rng.pick(&[16, 40]);
         config.max_retry_after = Duration::from_millis(500);
         if rng.permille(300) {
             config.check_every = Some(Duration::from_millis(100));

@@ -30,7 +30,7 @@ impl World {
     }
 
     fn any_wire(&mut self) -> Option<(usize, spop_core::ConnectionId)> {
-        let index = self.rng.below(self.wires.len().max(1));
+        let index = self.rng.below(self.wires.len());
         self.wires.keys().nth(index).copied()
     }
 
@@ -55,6 +55,11 @@ impl World {
         let Some(id) = self.slots[slot] else { return };
         self.summary.restarts += 1;
         tell!("{} restart {id}", self.now);
+        // The connection that was to send the answer of an orphan ends when its own requests are answered.
+        let gone = |wire| self.wires.get(&wire).is_none_or(|wire| wire.faulty);
+        self.ledger.borrow_mut().excuse(|asked| {
+            asked.handled.is_some_and(|handled| handled.node == id && gone((handled.node, handled.conn)))
+        });
         let node = &self.nodes[&id];
         node.agent.handle().drain();
         if self.rng.permille(200) {
@@ -129,6 +134,8 @@ impl World {
         self.ledger.borrow_mut().excuse(|asked| asked.handled.is_none_or(|handled| handled.node == id));
         self.ledger.borrow_mut().trouble = Some(self.now);
         tell!("{} stop {id}", self.now);
+        // What is sent to it from now on is lost.
+        self.wires.iter_mut().filter(|((node, _), _)| *node == id).for_each(|(_, wire)| wire.faulty = true);
         self.nodes[&id].agent.handle().stop();
     }
 

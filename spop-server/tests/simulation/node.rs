@@ -81,8 +81,8 @@ impl Node {
         config.timeouts.drain = Duration::from_secs(4);
         let mut config = ServerConfig::from(config);
         let limits = Limits {
-            connections: rng.pick(&[6, 40]),
-            in_flight: rng.pick(&[12, 100]),
+            connections: rng.pick(&[20, 100]),
+            in_flight: rng.pick(&[30, 300]),
             unfinished: 512 << 10,
         };
         config.max_connections = limits.connections;

@@ -19,9 +19,9 @@ impl Rng {
         mixed ^ mixed >> 31
     }
 
-    /// From 0 to `end` − 1.
+    /// From 0 to `end` − 1; 0 if there is nothing.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.next() % end.max(1) as u64) as usize
     }
 
     /// True in so many of 1000 cases.

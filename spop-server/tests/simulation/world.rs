@@ -78,7 +78,7 @@ impl World {
             Decision::Panic,
             Decision::PanicLater,
         ]);
-        decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never, Decision::Never]);
+        decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never]);
         if weather > Weather::Calm {
             decisions.push(Decision::Disconnect);
         }
