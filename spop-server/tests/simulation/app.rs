@@ -1,9 +1,9 @@
 //! The handler of an agent: answers at once, later, in parts, fails, panics, or never answers.
 
-use std::{cell::RefCell, panic::resume_unwind, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, panic::resume_unwind, rc::Rc, time::Duration};
 
 use spop_core::{
-    Actions, Scope, Status, Timestamp,
+    Actions, ConnectionId, Scope, Status, Timestamp,
     agent::{Reply, TicketId},
     frame::Capabilities,
 };
@@ -24,7 +24,9 @@ pub struct App {
     pub pending: Vec<Pending>,
     pub cancelled: usize,
     /// Connections that an answer disconnects now.
-    pub disconnects: Vec<spop_core::ConnectionId>,
+    pub disconnects: Vec<ConnectionId>,
+    /// Those that an answer was to disconnect at some time.
+    pub disconnected: BTreeSet<ConnectionId>,
 }
 
 /// A request that is answered later.
@@ -71,6 +73,7 @@ impl Handler for App {
             Decision::Disconnect if self.rng.permille(500) => self.defer(request, n, decision),
             Decision::Disconnect => {
                 self.disconnects.push(conn);
+                self.disconnected.insert(conn);
                 disconnect().into()
             }
         }
@@ -96,7 +99,9 @@ impl App {
             Decision::Never => drop(responder),
             Decision::Disconnect => {
                 if !responder.is_cancelled() {
-                    self.disconnects.push(responder.connection().id());
+                    let conn = responder.connection().id();
+                    self.disconnects.push(conn);
+                    self.disconnected.insert(conn);
                 }
                 responder.reply(disconnect());
             }

@@ -11,6 +11,7 @@ use spop_core::{
 use crate::{
     rng::Rng,
     wire::{ENGINE, Wire},
+    world::Weather,
 };
 
 pub struct Engine {
@@ -38,9 +39,11 @@ pub struct Line {
 }
 
 impl Engine {
-    pub fn new(rng: &mut Rng, number: usize, agents: usize, now: Timestamp) -> Self {
+    pub fn new(rng: &mut Rng, weather: Weather, number: usize, agents: usize, now: Timestamp) -> Self {
         let mut cuts = true;
-        let mut config = match rng.below(5) {
+        // Only the first can take an answer on another connection.
+        let profile = if weather == Weather::Losses { rng.below(3) } else { rng.below(5) };
+        let mut config = match profile {
             0 | 1 => EngineConfig::haproxy_2_6(),
             2 => {
                 cuts = false;
@@ -55,7 +58,8 @@ impl Engine {
         }
         config.timeouts.message = Some(Duration::from_secs(5));
         config.max_frame_size = rng.pick(&[1_000, 16_380]);
-        config.max_waiting_frames = rng.pick(&[8, 20]);
+        // Few: the more connections.
+        config.max_waiting_frames = if weather == Weather::Losses { 3 } else { rng.pick(&[8, 20]) };
         let longest = if config.send_frag_payload { 40_000 } else { config.max_frame_size as usize - 100 };
         let mut config = PoolConfig::new(config, agents);
         // Enough for requests that are never answered, and occupy a connection until they time out.

@@ -13,8 +13,16 @@ impl World {
         if self.rng.permille(150) {
             self.stall();
         }
-        if self.weather >= Weather::Restarts && self.rng.permille(10) {
+        if matches!(self.weather, Weather::Restarts | Weather::Storm) && self.rng.permille(10) {
             self.restart();
+        }
+        if self.weather == Weather::Losses {
+            match self.rng.below(100) {
+                0..4 => self.reset(),
+                4..6 => self.half_close(),
+                6 => self.drop_connection(),
+                _ => {}
+            }
         }
         if self.weather == Weather::Storm {
             match self.rng.below(250) {
@@ -145,6 +153,7 @@ impl World {
         tell!("{} jump", self.now);
         self.now = self.now + Duration::from_secs(1 + self.rng.below(7_200) as u64);
         self.jumped = self.now;
+        self.nodes.values_mut().for_each(|node| node.jumped = true);
         self.run_for(Duration::ZERO);
         self.ledger.borrow_mut().excuse(|_| true);
         self.ledger.borrow_mut().trouble = Some(self.now);

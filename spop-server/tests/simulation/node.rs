@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::{
         Arc,
@@ -12,8 +12,13 @@ use std::{
     time::Duration,
 };
 
-use spop_core::{AgentConfig, ConnectionId, Timestamp, accept::Peer, frame::Capabilities};
-use spop_server::{Agent, Conn, Driver, ReadBuffer, ServerConfig, Stage, Subscription, Turn};
+use spop_core::{
+    AgentConfig, ConnectionId, Timestamp,
+    accept::{AcceptConfig, ExpectProxy, Peer},
+    frame::Capabilities,
+    link::Phase,
+};
+use spop_server::{Agent, Conn, Driver, Entrance, ReadBuffer, ServerConfig, Stage, Subscription, Turn};
 
 use crate::{
     app::App,
@@ -49,6 +54,10 @@ pub struct Node {
     stage_changed: Arc<Flag>,
     _subscription: Subscription,
     pub stage: Stage,
+    /// The clock has jumped while it lived.
+    pub jumped: bool,
+    /// Its connections begin with a PROXY header.
+    pub entrance: Option<Arc<Entrance>>,
     limits: Limits,
 }
 
@@ -56,14 +65,18 @@ pub struct Node {
 pub struct Link {
     pub driver: Driver<Conn>,
     pub engine: usize,
+    opened: Timestamp,
     woken: Arc<Flag>,
     /// Its turn was over before it had nothing to do.
     again: bool,
-    /// Its transport is closed: it waits for the answers of orphans.
-    pub detached: bool,
+    /// When its transport was closed: since then it waits for the answers of orphans.
+    detached: Option<Timestamp>,
     /// The end of its session was seen.
     pub ended: bool,
 }
+
+/// How long a request may take.
+const MESSAGE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy)]
 struct Limits {
@@ -77,18 +90,20 @@ impl Node {
         let mut config = AgentConfig::default();
         config.capabilities |= Capabilities::ASYNC;
         config.processing = Some(Duration::from_secs(2));
-        config.timeouts.message = Some(Duration::from_secs(8));
+        config.timeouts.message = Some(MESSAGE);
         config.timeouts.drain = Duration::from_secs(4);
         let mut config = ServerConfig::from(config);
         let limits = Limits {
             connections: rng.pick(&[20, 100]),
-            in_flight: rng.pick(&[30, 300]),
+            in_flight: rng.pick(&[8, 300]),
             unfinished: 512 << 10,
         };
         config.max_connections = limits.connections;
         config.max_in_flight = Some(limits.in_flight);
         config.max_unfinished_bytes = limits.unfinished;
         config.lame_duck = rng.pick(&[Duration::ZERO, Duration::from_millis(250)]);
+        let entrance = rng.permille(300).then(|| AcceptConfig::new().with(ExpectProxy::new()).unwrap());
+        let entrance = entrance.and_then(|config| Entrance::new(config).unwrap());
         let recorder = Recorder::default();
         let agent = recorder.server(config).unwrap();
         let stage_changed = Arc::<Flag>::default();
@@ -102,6 +117,7 @@ impl Node {
             pending: Vec::new(),
             cancelled: 0,
             disconnects: Vec::new(),
+            disconnected: BTreeSet::new(),
         };
         Self {
             id,
@@ -113,6 +129,8 @@ impl Node {
             stage_changed,
             _subscription: subscription,
             stage: Stage::Serve,
+            jumped: false,
+            entrance,
             limits,
         }
     }
@@ -123,12 +141,15 @@ impl Node {
     }
 
     pub fn accept(&mut self, now: Timestamp, engine: usize) -> Option<ConnectionId> {
-        let mut conn = self.agent.accept(now, Peer::unnamed(), None)?;
+        let mut conn = self.agent.accept(now, Peer::unnamed(), self.entrance.as_ref())?;
         let id = conn.id();
         let woken = Arc::<Flag>::default();
         conn.set_waker(&Waker::from(Arc::clone(&woken)));
         let driver = Driver::new(conn);
-        self.conns.insert(id, Link { driver, engine, woken, again: true, detached: false, ended: false });
+        self.conns.insert(
+            id,
+            Link { driver, engine, opened: now, woken, again: true, detached: None, ended: false },
+        );
         Some(id)
     }
 
@@ -163,14 +184,15 @@ impl Node {
             }
             any = true;
             link.driver.ready(ready.0, ready.1);
-            let mut end = wire.filter(|_| !link.detached).map(|wire| End { wire, rng: &mut *rng, now });
+            let mut end =
+                wire.filter(|_| link.detached.is_none()).map(|wire| End { wire, rng: &mut *rng, now });
             let turn = link.driver.turn(now, end.as_mut(), &mut self.buffer, &mut self.app);
             link.again = turn == Turn::Again;
             if let Some(end) = end
                 && matches!(turn, Turn::Closed | Turn::Over)
             {
                 end.wire.close(AGENT, now);
-                link.detached = true;
+                link.detached = Some(now);
             }
             if turn == Turn::Over {
                 over.push(*id);
@@ -182,8 +204,24 @@ impl Node {
         any
     }
 
-    /// What holds at any time.
-    pub fn check(&self) {
+    /// What holds when nothing is left to do at this time.
+    pub fn check(&self, now: Timestamp, wires: &BTreeMap<(usize, ConnectionId), Wire>, timely: bool) {
+        for (id, link) in &self.conns {
+            let conn = link.driver.protocol();
+            let wire = wires.get(&(self.id, *id)).filter(|wire| timely && !wire.faulty);
+            if wire.is_some() && now.since(link.opened) > Duration::from_millis(1_500) {
+                let phase = conn.reactor().map(spop_core::AgentReactor::phase);
+                assert!(phase > Some(Phase::Connected), "connection {} has no session: {phase:?}", id.0);
+            }
+            assert!(!conn.is_woken(), "connection {} of agent {} was not woken", id.0, self.id);
+            assert!(conn.deadline().is_none_or(|at| at > now), "connection {} has a past deadline", id.0);
+            let waits = link.detached.map_or(Duration::ZERO, |since| now.since(since));
+            assert!(
+                waits <= MESSAGE || self.jumped,
+                "connection {} waits for its orphans since {waits:?}",
+                id.0
+            );
+        }
         let reactors = self.conns.values().filter_map(|link| link.driver.protocol().reactor());
         let unfinished: usize = reactors.map(spop_core::AgentReactor::unfinished_bytes).sum();
         let spared = self.conns.len() * (80 << 10);

@@ -25,7 +25,9 @@ pub enum Weather {
     Calm,
     /// Also: agents are restarted.
     Restarts,
-    /// Also: connections and agents are lost, partitions, half-closes, the clock jumps.
+    /// Connections are lost, and siblings answer their requests.
+    Losses,
+    /// Everything: also partitions, agents that stop, a clock that jumps. Much of it explains any failure.
     Storm,
 }
 
@@ -80,11 +82,16 @@ impl World {
         ]);
         decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never]);
         if weather > Weather::Calm {
-            decisions.push(Decision::Disconnect);
+            decisions.extend([Decision::Disconnect; 2]);
+        }
+        if weather == Weather::Losses {
+            decisions.extend([Decision::Later; 40]);
+            decisions.extend([Decision::Never, Decision::Never, Decision::Disconnect]);
         }
         let agents = 1 + rng.below(3);
         let engines = 1 + rng.below(3);
-        let engines = (0..engines).map(|number| Engine::new(&mut rng, number, agents, now)).collect();
+        let engines =
+            (0..engines).map(|number| Engine::new(&mut rng, weather, number, agents, now)).collect();
         let mut world = Self {
             now,
             rng,
@@ -213,7 +220,7 @@ impl World {
         }
         self.retire();
         self.wires.retain(|_, wire| !(wire.is_closed(AGENT) && wire.is_closed(ENGINE)));
-        self.nodes.values().for_each(Node::check);
+        self.nodes.values().for_each(|node| node.check(now, &self.wires, self.weather < Weather::Storm));
         self.note_trouble();
     }
 
@@ -233,9 +240,16 @@ impl World {
             for (_, connection, slot) in due {
                 let node =
                     self.slots[slot].and_then(|id| self.nodes.get_mut(&id)).filter(|node| node.listens());
-                let accepted = node.and_then(|node| Some((node.id, node.accept(now, index)?)));
-                if let Some(wire) = accepted {
-                    self.wires.insert(wire, Wire::new(&mut self.rng, engine.cuts));
+                let accepted = node
+                    .and_then(|node| Some(((node.id, node.accept(now, index)?), node.entrance.is_some())));
+                if let Some((wire, proxy)) = accepted {
+                    let mut line = Wire::new(&mut self.rng, engine.cuts);
+                    let mut header = if proxy { &b"PROXY UNKNOWN\r\n"[..] } else { &[] };
+                    while !header.is_empty() {
+                        let sent = line.write(ENGINE, now, &mut self.rng, header).unwrap();
+                        header = &header[sent..];
+                    }
+                    self.wires.insert(wire, line);
                     tell!("{now} engine {index} opens {wire:?}");
                     engine.opened(now, connection, wire);
                 } else {
@@ -296,6 +310,11 @@ impl World {
                 let Some(closed) = link.driver.protocol().closed().filter(|_| !link.ended) else { continue };
                 link.ended = true;
                 tell!("{} agent {} ends {id:?}: {closed}", self.now, node.id);
+                let by_handler = closed.reason == CloseReason::Disconnect(Status(42));
+                assert!(
+                    !by_handler || node.app.disconnected.contains(id),
+                    "{id:?} was disconnected for another"
+                );
                 let by_time = match closed.reason {
                     CloseReason::Timeout(Timer::Drain) => true,
                     CloseReason::Timeout(_) => self.now.since(self.jumped) < Duration::from_secs(1),
