@@ -44,7 +44,10 @@ impl Handler for App {
         let fragments = request.session().peer_capabilities.contains(Capabilities::FRAGMENTATION);
         let unsendable = decision == Decision::Parts && !fragments;
         let conn = request.connection().id();
-        let handled = Handled { node: self.node, conn, at: self.now, decision, replied: false, unsendable };
+        // A failure is its answer.
+        let replied =
+            !matches!(decision, Decision::Later | Decision::Never | Decision::Parts | Decision::Disconnect);
+        let handled = Handled { node: self.node, conn, at: self.now, decision, replied, unsendable };
         self.ledger.borrow_mut().handle(n, handled);
         // Another answer may be given while this handler runs.
         if self.rng.permille(100) && !self.pending.is_empty() {
