@@ -26,6 +26,7 @@ mod app;
 mod engine;
 mod faults;
 mod ledger;
+mod losses;
 mod node;
 mod recorder;
 mod rng;
