@@ -116,7 +116,7 @@ impl Session {
     #[inline]
     fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
         match answer {
-            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, actions),
+            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, &actions),
             Ok(Reply::Fail(error)) => {
                 self.fail(agent, now, ticket, Failure::new(FailureKind::HandlerFailed, error));
             }
@@ -133,14 +133,14 @@ impl Session {
     }
 
     #[inline]
-    fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: Actions) {
-        Self::warn_of_names(agent, &actions);
+    pub(super) fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: &Actions) {
+        Self::warn_of_names(agent, actions);
         let ids = ticket.ids();
-        match self.reactor.acknowledge(now, ticket, &actions) {
+        match self.reactor.acknowledge(now, ticket, actions) {
             Ok(Settled::Queued) => self.tally.acks += 1,
             Ok(Settled::Late { age }) => self.late(agent, now, ids, age),
             Ok(_) => self.tally.cancelled += 1,
-            Err(AckError::Closing { ticket, .. }) => self.send_back(ticket, Ok(Reply::Ack(actions))),
+            Err(AckError::Closing { ticket, .. }) => self.send_back(ticket, Ok(Reply::Ack(actions.clone()))),
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
                 self.fail(agent, now, error.into_ticket(), failure);

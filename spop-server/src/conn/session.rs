@@ -9,7 +9,7 @@ use std::{
 
 use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
-    agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
+    agent::{Cancel, Cancelled as CancelledNotify, Reply, TicketId, Watch},
     frame::Ids,
     link::Phase,
 };
@@ -264,6 +264,18 @@ impl Session {
         let span = spans::request(connection, ids).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
+        // Fast path: the actions stay where the handler put them.
+        if let Ok(Outcome::Now(Ok(Reply::Ack(actions)))) = &outcome
+            && !running.deferred
+            && self.membership.is_none()
+            && !self.remote.has_messages()
+        {
+            if let Some(Unclaimed { began, .. }) = running.unclaimed {
+                agent.metrics.worked(began);
+            }
+            self.end_watched(id, Cancelled::Answered);
+            return self.acknowledge(agent, now, ticket, actions);
+        }
         let held = running.held;
         let answer = match outcome {
             // Also if the handler panicked after that.
