@@ -63,13 +63,15 @@ impl<F: Future<Output = Reply>> Calls<F> {
         None
     }
 
-    /// Drops a call where it waits.
+    /// Drops a call where it waits. Its slot is free at once: a peer can have many calls cancelled before the set is polled.
     pub(crate) fn cancel(&mut self, request: TicketId) {
-        let mut slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
+        let Self { slot: spare, slow } = self;
+        let mut slow = slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
         if let Some(slow) = slow.find(|slow| slow.request == Some(request)) {
             slow.request = None;
-            if let Some(slot) = &mut slow.slot {
-                empty(slot);
+            if let Some(mut slot) = slow.slot.take() {
+                empty(&mut slot);
+                spare.get_or_insert(slot);
             }
             if let Some(waker) = slow.waker.take() {
                 waker.wake();
@@ -218,6 +220,22 @@ mod tests {
         assert!(!calls.is_empty());
         calls.clear();
         assert!(fourth.is_closed() && calls.is_empty());
+    }
+
+    #[test]
+    fn cancelled_calls_hold_no_memory_until_the_set_is_polled() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let requests: [_; 100] = requests();
+        let mut calls = Calls::new();
+        let mut waiting: Vec<_> = (0..100).map(|_| waiting()).collect();
+        for (request, (_, call)) in requests.into_iter().zip(waiting.drain(..)) {
+            assert_eq!(calls.start(cx, request, || call), None);
+            calls.cancel(request);
+            assert!(calls.slot.is_some(), "the next call has the slot");
+        }
+        assert!(calls.slow.iter().flatten().all(|slow| slow.slot.is_none()));
+        assert_eq!(calls.finished(cx), None);
+        assert!(calls.is_empty());
     }
 
     #[test]
