@@ -61,39 +61,29 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Logs {
     /// Handlers that failed.
-    pub(crate) handler: Limit,
+    pub(crate) handler: LogLimit,
     /// Answers that came too late.
-    pub(crate) late: Limit,
+    pub(crate) late: LogLimit,
     /// Sessions whose terms lose requests.
-    pub(crate) session: Limit,
+    pub(crate) session: LogLimit,
     /// Connections that ended with a fault.
-    pub(crate) closed: Limit,
+    pub(crate) closed: LogLimit,
     /// Connections that were refused, or could not be accepted.
-    pub(crate) accept: Limit,
+    pub(crate) accept: LogLimit,
     /// Clients of another protocol: a scanner or a health check on the wrong port would hide the connections of `closed`.
-    pub(crate) foreign: Limit,
+    pub(crate) foreign: LogLimit,
 }
 
 impl Default for Logs {
     fn default() -> Self {
         Self {
-            handler: Limit::default(),
-            late: Limit::default(),
-            session: Limit::default(),
-            closed: Limit::default(),
-            accept: Limit::default(),
-            foreign: Limit(Mutex::new(LogLimit::one_a_minute())),
+            handler: LogLimit::default(),
+            late: LogLimit::default(),
+            session: LogLimit::default(),
+            closed: LogLimit::default(),
+            accept: LogLimit::default(),
+            foreign: LogLimit::one_a_minute(),
         }
-    }
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Limit(Mutex<LogLimit>);
-
-impl Limit {
-    /// Whether an event may be logged; if so, how many were suppressed since the last.
-    pub(crate) fn pass(&self, now: Timestamp) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pass(now)
     }
 }
 

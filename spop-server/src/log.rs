@@ -1,14 +1,22 @@
 //! Events at a bounded rate: a peer must not be able to fill a disk.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use spop_core::Timestamp;
 
-/// A limit on how often events of a kind are logged. By default ten at once, then one a second.
+/// A limit on how often events of a kind are logged, for all threads together. By default ten at once, then one a second.
 #[derive(Debug)]
 pub struct LogLimit {
     burst: u32,
     period: Duration,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
     tokens: u32,
     filled: Timestamp,
     suppressed: u64,
@@ -24,7 +32,8 @@ impl LogLimit {
     /// `burst` events at once, then one per `period`.
     #[must_use]
     pub const fn new(burst: u32, period: Duration) -> Self {
-        Self { burst, period, tokens: burst, filled: Timestamp::ZERO, suppressed: 0 }
+        let bucket = Bucket { tokens: burst, filled: Timestamp::ZERO, suppressed: 0 };
+        Self { burst, period, bucket: Mutex::new(bucket) }
     }
 
     /// The first event at once, then one a minute, with the number of those left out.
@@ -33,23 +42,24 @@ impl LogLimit {
         Self::new(1, Duration::from_secs(60))
     }
 
-    /// Whether an event may be logged; if so, how many were not since the last.
-    pub fn pass(&mut self, now: Timestamp) -> Option<u64> {
-        let periods = now.since(self.filled).as_nanos().checked_div(self.period.as_nanos());
+    /// Whether an event may be logged; if so, how many were suppressed since the last.
+    pub fn pass(&self, now: Timestamp) -> Option<u64> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let periods = now.since(bucket.filled).as_nanos().checked_div(self.period.as_nanos());
         let periods = periods.map_or(self.burst, |periods| u32::try_from(periods).unwrap_or(self.burst));
         if periods > 0 {
-            self.tokens = self.tokens.saturating_add(periods).min(self.burst);
-            self.filled = now;
+            bucket.tokens = bucket.tokens.saturating_add(periods).min(self.burst);
+            bucket.filled = now;
         }
         // The period runs from the first event of a burst.
-        if self.tokens == self.burst {
-            self.filled = now;
+        if bucket.tokens == self.burst {
+            bucket.filled = now;
         }
-        if let Some(tokens) = self.tokens.checked_sub(1) {
-            self.tokens = tokens;
-            Some(core::mem::take(&mut self.suppressed))
+        if let Some(tokens) = bucket.tokens.checked_sub(1) {
+            bucket.tokens = tokens;
+            Some(std::mem::take(&mut bucket.suppressed))
         } else {
-            self.suppressed += 1;
+            bucket.suppressed += 1;
             None
         }
     }
@@ -62,7 +72,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_not_logged() {
         let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
-        let mut limit = LogLimit::default();
+        let limit = LogLimit::default();
         let passed = (0..1000).filter_map(|_| limit.pass(at(0))).count();
         assert_eq!(passed, 10);
         assert_eq!(limit.pass(at(1)), Some(990));
@@ -73,7 +83,7 @@ mod tests {
     #[test]
     fn one_a_minute_is_the_first_at_once_and_then_a_count() {
         let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
-        let mut limit = LogLimit::one_a_minute();
+        let limit = LogLimit::one_a_minute();
         assert_eq!(limit.pass(at(59)), Some(0));
         assert_eq!(
             (60..119).filter_map(|second| limit.pass(at(second))).count(),
