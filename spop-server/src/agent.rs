@@ -114,24 +114,14 @@ impl Agent {
     }
 
     fn with_checked(sessions: Checked<AgentConfig>, config: &ServerConfig, clock: Clock) -> Arc<Self> {
-        let mut sources = Sources::default();
-        if let Some(max) = config.max_connections_per_source {
-            sources.limit(max);
-        }
-        let in_flight = InFlight::default();
-        if let Some(max) = config.max_in_flight {
-            in_flight.limit(max);
-        }
-        let unfinished = Unfinished::default();
-        unfinished.limit(config.max_unfinished_bytes);
         Arc::new(Self {
             config: Arc::new(sessions),
             max_connections: config.max_connections,
             lame_duck: config.lame_duck,
             clock,
-            sources,
-            in_flight,
-            unfinished,
+            sources: Sources::new(config.max_connections_per_source),
+            in_flight: InFlight::new(config.max_in_flight),
+            unfinished: Unfinished::new(config.max_unfinished_bytes),
             counters: Arc::default(),
             metrics: LazyLock::new(Metrics::new),
             logs: Logs::default(),

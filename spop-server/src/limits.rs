@@ -12,7 +12,7 @@ use std::{
 use spop_core::accept::Peer;
 
 /// How many connections each address has, if those are limited.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sources(Option<Arc<Counts>>);
 
 #[derive(Debug)]
@@ -26,9 +26,9 @@ struct Counts {
 pub(crate) struct Place(Option<Box<(Arc<Counts>, IpAddr)>>);
 
 impl Sources {
-    /// At most so many of one address.
-    pub(crate) fn limit(&mut self, max: usize) {
-        self.0 = Some(Arc::new(Counts { max, open: Mutex::default() }));
+    /// At most `max` connections of one address, if there is a limit.
+    pub(crate) fn new(max: Option<usize>) -> Self {
+        Self(max.map(|max| Arc::new(Counts { max, open: Mutex::default() })))
     }
 
     /// A place for a connection; `None` when its address has too many. Peers without an address are not counted.
@@ -70,7 +70,7 @@ impl Drop for Place {
 /// How many requests are worked on in all. Counted only where there is a limit.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    max: AtomicUsize,
+    max: Option<usize>,
     now: Arc<AtomicUsize>,
 }
 
@@ -78,24 +78,18 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Permit(Option<Arc<AtomicUsize>>);
 
-impl Default for InFlight {
-    fn default() -> Self {
-        Self { max: AtomicUsize::new(usize::MAX), now: Arc::default() }
-    }
-}
-
 impl InFlight {
-    /// At most so many.
-    pub(crate) fn limit(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+    /// At most `max` requests, if there is a limit.
+    pub(crate) fn new(max: Option<usize>) -> Self {
+        Self { max, now: Arc::default() }
     }
 
     /// A permit; `None` when there are too many.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Permit> {
-        match self.max.load(Ordering::Relaxed) {
-            usize::MAX => Some(Permit(None)),
-            max => self.count(max),
+        match self.max {
+            None => Some(Permit(None)),
+            Some(max) => self.count(max),
         }
     }
 
@@ -123,7 +117,7 @@ impl Drop for Permit {
 /// under way.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
-    max: AtomicUsize,
+    max: usize,
     now: Arc<AtomicUsize>,
 }
 
@@ -137,21 +131,14 @@ pub(crate) struct UnfinishedBytes {
 /// What is counted in one step. A connection with less costs nothing to count, and holds no more than its sockets do.
 const STEP: usize = 16 * 1024;
 
-/// What a connection may hold whatever the others do: HAProxy's frames and usual bodies. Who fills the limit up does not end the
-/// connections of others.
+/// What a connection may hold whatever the others do: HAProxy's frames and usual bodies. A connection that fills the limit does
+/// not end the others.
 const SPARED: usize = 4 * STEP;
 
-impl Default for Unfinished {
-    /// 256 MiB.
-    fn default() -> Self {
-        Self { max: AtomicUsize::new(256 << 20), now: Arc::default() }
-    }
-}
-
 impl Unfinished {
-    /// At most so many bytes.
-    pub(crate) fn limit(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+    /// At most `max` bytes.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, now: Arc::default() }
     }
 
     #[cfg(test)]
@@ -182,7 +169,7 @@ impl Unfinished {
         }
         let more = counted - before;
         let total = self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        counted <= SPARED || total <= self.max.load(Ordering::Relaxed)
+        counted <= SPARED || total <= self.max
     }
 }
 
@@ -201,9 +188,8 @@ mod tests {
     #[test]
     fn an_address_has_so_many_places_however_it_is_written() {
         let peer = |text: &str| Peer::from(text.parse::<SocketAddr>().unwrap());
-        let mut sources = Sources::default();
-        assert!(sources.enter(&peer("192.0.2.1:1")).is_some());
-        sources.limit(2);
+        assert!(Sources::new(None).enter(&peer("192.0.2.1:1")).is_some());
+        let sources = Sources::new(Some(2));
         let first = sources.enter(&peer("192.0.2.1:1")).unwrap();
         let _second = sources.enter(&peer("[::ffff:192.0.2.1]:2")).unwrap();
         assert!(sources.enter(&peer("192.0.2.1:3")).is_none());
@@ -215,8 +201,7 @@ mod tests {
 
     #[test]
     fn unfinished_bytes_are_counted_over_all_connections_until_they_are_gone() {
-        let all = Unfinished::default();
-        all.limit(10 * STEP);
+        let all = Unfinished::new(10 * STEP);
         let (mut one, mut other) = (all.connection(), all.connection());
         assert!(all.count(&mut one, 6 * STEP + 1) && all.count(&mut other, 4 * STEP));
         assert!(!all.count(&mut other, 5 * STEP), "one step too many");
@@ -231,9 +216,9 @@ mod tests {
 
     #[test]
     fn permits_are_counted_where_there_is_a_limit() {
-        let all = InFlight::default();
-        assert_eq!((0..9).filter_map(|_| all.enter()).count(), 9);
-        all.limit(3);
+        let unlimited = InFlight::new(None);
+        assert_eq!((0..9).filter_map(|_| unlimited.enter()).count(), 9);
+        let all = InFlight::new(Some(3));
         let permits: Vec<_> = (0..9).filter_map(|_| all.enter()).collect();
         assert_eq!(permits.len(), 3);
         drop(permits);
