@@ -61,7 +61,7 @@ impl<H: Handler + Clone + Send + 'static> Server<H> {
         self
     }
 
-    /// Listens on an endpoint. A socket file that nobody serves is replaced; it is removed when the server ends.
+    /// Listens on an endpoint. A socket file that no process serves is replaced; it is removed when the server ends.
     ///
     /// # Errors
     /// Says where it cannot listen, and why.

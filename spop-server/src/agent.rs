@@ -16,9 +16,9 @@ use spop_core::{AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, confi
 use tracing::{debug, error, warn};
 
 use crate::{
-    Conn, Connection, ConnectionInfo, Counters, Entrance, InFlight, LogLimit, Metrics, NameWarnings, Place,
-    Seat, ServerConfig, Sources, Stage, Stats, Unfinished, engines::Engines, remote::Remote,
-    stage::AtomicStage,
+    Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
+    NameWarnings, ServerConfig, SourcePermit, Sources, Stage, Stats, Unfinished, engines::Engines,
+    remote::Remote, stage::AtomicStage,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -91,9 +91,9 @@ impl Default for Logs {
 #[derive(Debug)]
 pub(crate) struct Admission {
     #[allow(dead_code)] // Held for its drop.
-    seat: Seat,
+    connection: ConnectionPermit,
     #[allow(dead_code)] // Held for its drop.
-    place: Place,
+    source: SourcePermit,
 }
 
 impl Agent {
@@ -158,16 +158,16 @@ impl Agent {
         peer: Peer,
         entrance: Option<&Arc<Entrance>>,
     ) -> Option<Conn> {
-        let Some(seat) = self.counters.seat(self.max_connections) else {
+        let Some(connection) = self.counters.open(self.max_connections) else {
             self.refuse(now, &format_args!("{peer}: too many connections"));
             return None;
         };
-        let Some(place) = self.sources.enter(&peer) else {
+        let Some(source) = self.sources.enter(&peer) else {
             self.refuse(now, &format_args!("{peer}: too many connections from its address"));
             return None;
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Conn::new(self, now, peer, entrance, Some(Admission { seat, place })))
+        Some(Conn::new(self, now, peer, entrance, Some(Admission { connection, source })))
     }
 
     /// A connection that came in another way. It ends with the server, but is in no limit and no count.

@@ -280,7 +280,7 @@ impl<P> Driver<P> {
         }
     }
 
-    /// Goes on as far as it gets without waiting: messages of other threads, reads, writes, timers, shutdowns. After
+    /// Does what can be done without waiting: messages of other threads, reads, writes, timers, shutdowns. After
     /// [`Turn::Closed`] there is no stream.
     pub fn turn<H: ?Sized, S: Stream>(
         &mut self,

@@ -142,7 +142,7 @@
 //! | `spop_connections` | connections with a session: a gauge |
 //! | `spop_requests_in_flight` | requests whose handlers run: a gauge. **spop-mio**: only those that were deferred |
 //! | `spop_handler_seconds` | how long handlers take: a histogram |
-//! | `spop_closed_total` | sessions that have ended, `by` whom and with which `status` |
+//! | `spop_closed_total` | sessions that have ended: labels `by` (the side) and `status` |
 //! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were too many, did not pass the accept stage, or were a monitor's |
 //! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and fragmented payloads that were dropped |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |

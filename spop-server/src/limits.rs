@@ -1,4 +1,4 @@
-//! How much is taken on, beyond what one connection may.
+//! Limits over all connections.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ struct Counts {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One connection of an address, if those are counted; dropped with it.
+/// Counts a connection of an address, if those are limited, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Option<Box<(Arc<Counts>, IpAddr)>>);
+pub(crate) struct SourcePermit(Option<Box<(Arc<Counts>, IpAddr)>>);
 
 impl Sources {
     /// At most `max` connections of one address, if there is a limit.
@@ -31,9 +31,9 @@ impl Sources {
         Self(max.map(|max| Arc::new(Counts { max, open: Mutex::default() })))
     }
 
-    /// A place for a connection; `None` when its address has too many. Peers without an address are not counted.
-    pub(crate) fn enter(&self, peer: &Peer) -> Option<Place> {
-        let (Some(counts), Some(address)) = (&self.0, peer.ip()) else { return Some(Place(None)) };
+    /// A permit for a connection; `None` if its address has too many. Peers without an address are not counted.
+    pub(crate) fn enter(&self, peer: &Peer) -> Option<SourcePermit> {
+        let (Some(counts), Some(address)) = (&self.0, peer.ip()) else { return Some(SourcePermit(None)) };
         let address = address.to_canonical();
         let mut open = counts.open();
         let count = open.entry(address).or_default();
@@ -44,7 +44,7 @@ impl Sources {
             return None;
         }
         *count += 1;
-        Some(Place(Some(Box::new((Arc::clone(counts), address)))))
+        Some(SourcePermit(Some(Box::new((Arc::clone(counts), address)))))
     }
 }
 
@@ -54,7 +54,7 @@ impl Counts {
     }
 }
 
-impl Drop for Place {
+impl Drop for SourcePermit {
     fn drop(&mut self) {
         let Some((counts, address)) = self.0.as_deref() else { return };
         let mut open = counts.open();
@@ -74,7 +74,7 @@ pub(crate) struct InFlight {
     now: Arc<AtomicUsize>,
 }
 
-/// A place among all requests, if those are counted; dropped with the request.
+/// Counts a request, if those are limited, until it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Permit(Option<Arc<AtomicUsize>>);
 
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_places_however_it_is_written() {
+    fn an_address_has_so_many_connections_however_it_is_written() {
         let peer = |text: &str| Peer::from(text.parse::<SocketAddr>().unwrap());
         assert!(Sources::new(None).enter(&peer("192.0.2.1:1")).is_some());
         let sources = Sources::new(Some(2));

@@ -50,7 +50,7 @@ enum Call<'a> {
 /// A request whose handler runs.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// The guard, before anybody has taken it.
+    /// The guard, before it was taken.
     pub(crate) unclaimed: Option<Unclaimed>,
     /// A responder has the obligation to answer, whatever the handler returns.
     pub(crate) deferred: bool,
@@ -226,7 +226,7 @@ impl<'a> Request<'a> {
 
     /// The request with its own bytes: a payload that borrows the input is copied.
     ///
-    /// Whoever has it owes the answer: a handler that keeps it returns [`Outcome::Later`].
+    /// Its owner owes the answer: a handler that keeps it returns [`Outcome::Later`].
     pub fn into_owned(self) -> Request<'static> {
         self.owned_by(NotifyPayload::into_owned)
     }

@@ -23,7 +23,7 @@ use crate::{
 /// Bytes that a socket's path may have.
 const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
-/// Listens on a path, without blocking. A socket file that nobody serves is replaced; with `take_over`, also one that is
+/// Listens on a path, without blocking. A socket file that no process serves is replaced; with `take_over`, also one that is
 /// served: its server keeps the connections that it has, and the next ones come here. The file has its access rights
 /// before anybody can connect; what they leave open follows from the umask and the process's user and group.
 pub(crate) fn listen_unix(path: &Path, access: Access, take_over: bool) -> io::Result<UnixListener> {

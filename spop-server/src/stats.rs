@@ -1,11 +1,11 @@
-//! What a server counts for its keepers.
+//! The counters of a server.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// The counters of a server. A connection touches them when it comes and when it ends, a request that is answered never.
+/// The counters of a server. A connection updates them when it opens and when it ends, a request that is answered never.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     open: AtomicUsize,
@@ -29,16 +29,16 @@ pub(crate) struct Counters {
     pub abandoned: AtomicU64,
 }
 
-/// One of the connections that may be open; dropped with it.
+/// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<Counters>);
+pub(crate) struct ConnectionPermit(Arc<Counters>);
 
 impl Counters {
-    /// Room for one more connection, if there are fewer than `max`.
-    pub(crate) fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
-        let seat = Seat(Arc::clone(self));
+    /// A permit for one more connection; `None` if `max` are open.
+    pub(crate) fn open(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
+        let permit = ConnectionPermit(Arc::clone(self));
         // One that is too many is taken back by its drop.
-        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
+        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
 
     /// The numbers so far.
@@ -59,7 +59,7 @@ impl Counters {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -98,12 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_counted_and_given_back() {
+    fn open_connections_are_counted_until_they_are_dropped() {
         let counters = Arc::new(Counters::default());
-        let seats: Vec<_> = (0..5).map_while(|_| counters.seat(3)).collect();
-        assert_eq!((seats.len(), counters.stats().open), (3, 3));
-        drop(seats);
+        let permits: Vec<_> = (0..5).map_while(|_| counters.open(3)).collect();
+        assert_eq!((permits.len(), counters.stats().open), (3, 3));
+        drop(permits);
         assert_eq!(counters.stats().open, 0);
-        assert!(counters.seat(1).is_some());
+        assert!(counters.open(1).is_some());
     }
 }

@@ -87,7 +87,7 @@ impl Accepting {
         let Step { consumed, action } =
             if eof { self.acceptor.on_input_eof(now, input) } else { self.acceptor.on_bytes(now, input) };
         *used = consumed;
-        // The TLS handshake goes on, and the driver has its bytes.
+        // The TLS handshake continues, and the driver has its bytes.
         if !self.wants_tls() || !matches!(action, Accept::Paused) {
             self.next = action;
         }

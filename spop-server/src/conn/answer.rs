@@ -106,7 +106,7 @@ impl Session {
         for message in self.remote.take_messages() {
             match message {
                 Message::Send(ticket, answer) => self.send_back(ticket, answer),
-                // For later, or for nobody.
+                // Applied later, or not needed any more.
                 message => _ = self.remote.send(message),
             }
         }

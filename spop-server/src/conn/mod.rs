@@ -366,7 +366,7 @@ impl Conn {
     }
 
     /// The transport was closed, as [`interest`](Self::interest) asked for: the connection is not among the open ones any more,
-    /// though it may wait for answers that others will send. It keeps its place under the limits until it is dropped.
+    /// though it may wait for answers that others will send. It counts under the limits until it is dropped.
     pub fn on_transport_closed(&mut self) {
         self.remote.set_closed();
         if let State::Session(session) = &mut self.state {

@@ -419,7 +419,7 @@ impl Session {
         self.forward_messages();
     }
 
-    /// Stops the handlers whose answers nobody can send.
+    /// Stops the handlers whose answers no connection can send.
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         if !self.waiting.is_empty() {
             let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
