@@ -17,16 +17,16 @@ impl Session {
         now: Timestamp,
         ticket: Ticket,
         held: bool,
-        answer: Answer,
+        answer: &Answer,
     ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership {
-            if self.held_up != Some(0) && !is_disconnect(&answer) {
+            if self.held_up != Some(0) && !is_disconnect(answer) {
                 // A sibling may be faster.
                 if !held {
                     membership.hold(&ticket);
                 }
-                return self.route(agent, now, ticket, answer);
+                return self.route(agent, now, ticket, answer.clone());
             }
             if held {
                 membership.cancel(ticket.ids(), ticket.id());
@@ -49,10 +49,10 @@ impl Session {
         let Some(ticket) = self.waiting.remove(&request) else { return };
         self.end_watched(request, Cancelled::Answered);
         match &self.membership {
-            None => self.send(agent, now, ticket, answer),
+            None => self.send(agent, now, ticket, &answer),
             Some(membership) if is_disconnect(&answer) && self.closed.is_none() => {
                 membership.cancel(ticket.ids(), request);
-                self.send(agent, now, ticket, answer);
+                self.send(agent, now, ticket, &answer);
             }
             Some(_) => self.route(agent, now, ticket, answer),
         }
@@ -61,10 +61,10 @@ impl Session {
     /// Answers on the connection of the engine that is the fastest.
     #[cold]
     fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
-        let Some(membership) = &self.membership else { return self.send(agent, now, ticket, answer) };
+        let Some(membership) = &self.membership else { return self.send(agent, now, ticket, &answer) };
         let request = ticket.id();
         match membership.route(self.held_up, ticket, already_disconnected(answer, self.closed.is_some())) {
-            Routed::Here(ticket, answer) => self.send(agent, now, ticket, answer),
+            Routed::Here(ticket, answer) => self.send(agent, now, ticket, &answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {
                 self.tally.cancelled += 1;
@@ -85,7 +85,7 @@ impl Session {
         if self.closed.is_some() {
             self.send_back(ticket, answer);
         } else {
-            self.send(agent, now, ticket, already_disconnected(answer, true));
+            self.send(agent, now, ticket, &already_disconnected(answer, true));
         }
     }
 
@@ -114,11 +114,11 @@ impl Session {
 
     /// Queues an answer on this connection.
     #[inline]
-    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
         match answer {
-            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, &actions),
+            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, actions),
             Ok(Reply::Fail(error)) => {
-                self.fail(agent, now, ticket, Failure::new(FailureKind::HandlerFailed, error));
+                self.fail(agent, now, ticket, &Failure::new(FailureKind::HandlerFailed, error));
             }
             Err(failure) => self.fail(agent, now, ticket, failure),
             Ok(Reply::Abort) => match self.reactor.abort_answer(now, ticket) {
@@ -127,13 +127,13 @@ impl Session {
             },
             Ok(Reply::Disconnect { status, message }) => {
                 self.tally.cancelled += 1;
-                self.reactor.disconnect(now, status, &message);
+                self.reactor.disconnect(now, *status, message);
             }
         }
     }
 
     #[inline]
-    pub(super) fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: &Actions) {
+    fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: &Actions) {
         Self::warn_of_names(agent, actions);
         let ids = ticket.ids();
         match self.reactor.acknowledge(now, ticket, actions) {
@@ -143,7 +143,7 @@ impl Session {
             Err(AckError::Closing { ticket, .. }) => self.send_back(ticket, Ok(Reply::Ack(actions.clone()))),
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
-                self.fail(agent, now, error.into_ticket(), failure);
+                self.fail(agent, now, error.into_ticket(), &failure);
             }
         }
     }
@@ -178,19 +178,19 @@ impl Session {
                 if let Some(membership) = &self.membership {
                     membership.cancel(ticket.ids(), request);
                 }
-                self.fail(agent, now, ticket, failure);
+                self.fail(agent, now, ticket, &failure);
             }
         }
     }
 
     /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
     #[cold]
-    fn fail(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, failure: Failure) {
+    fn fail(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, failure: &Failure) {
         let ids = ticket.ids();
         match self.reactor.fail(now, ticket) {
             Ok(Settled::Dropped) => self.tally.cancelled += 1,
-            Ok(_) => self.failed(agent, now, ids, &failure),
-            Err(error) => self.send_back(error.into_ticket(), Err(failure)),
+            Ok(_) => self.failed(agent, now, ids, failure),
+            Err(error) => self.send_back(error.into_ticket(), Err(failure.clone())),
         }
     }
 

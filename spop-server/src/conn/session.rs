@@ -9,7 +9,7 @@ use std::{
 
 use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
-    agent::{Cancel, Cancelled as CancelledNotify, Reply, TicketId, Watch},
+    agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
     frame::Ids,
     link::Phase,
 };
@@ -264,26 +264,22 @@ impl Session {
         let span = spans::request(connection, ids).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
-        // Fast path: the actions stay where the handler put them.
-        if let Ok(Outcome::Now(Ok(Reply::Ack(actions)))) = &outcome
-            && !running.deferred
-            && self.membership.is_none()
-            && !self.remote.has_messages()
-        {
-            if let Some(Unclaimed { began, .. }) = running.unclaimed {
-                agent.metrics.worked(began);
-            }
-            self.end_watched(id, Cancelled::Answered);
-            return self.acknowledge(agent, now, ticket, actions);
-        }
         let held = running.held;
-        let answer = match outcome {
+        // By reference: an answer stays where the handler put it, and is encoded from there.
+        let failed;
+        let answer = match &outcome {
             // Also if the handler panicked after that.
             _ if running.deferred => return self.wait(ticket, held),
             Ok(Outcome::Now(answer)) => answer,
             Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(ticket, held),
-            Ok(Outcome::Later) => Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing")),
-            Err(panic) => Err(Failure::panicked(panic.as_ref())),
+            Ok(Outcome::Later) => {
+                failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
+                &failed
+            }
+            Err(panic) => {
+                failed = Err(Failure::panicked(panic.as_ref()));
+                &failed
+            }
         };
         if let Some(Unclaimed { began, .. }) = running.unclaimed {
             agent.metrics.worked(began);
@@ -292,7 +288,7 @@ impl Session {
             // Parts of this answer may be among them.
             self.wait(ticket, held);
             self.take_messages(agent, now, handler);
-            return self.answer(agent, now, handler, id, answer);
+            return self.answer(agent, now, handler, id, answer.clone());
         }
         self.answer_at_once(agent, now, ticket, held, answer);
     }
