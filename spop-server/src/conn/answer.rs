@@ -5,8 +5,8 @@ use spop_core::{
     agent::{Reply, TicketId},
 };
 
-use super::session::{Session, cancel, cancel_all};
-use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, remote::Message};
+use super::session::{Session, cancel};
+use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed};
 
 impl Session {
     /// Answers a request whose handler has answered at once.
@@ -95,20 +95,6 @@ impl Session {
         let routed = self.membership.as_ref().map(|membership| membership.route_again(ticket, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
-        }
-    }
-
-    /// The session is over: its siblings send what was given to it, and its own requests keep waiting.
-    pub(super) fn forward_messages(&mut self) {
-        if self.membership.is_none() {
-            return;
-        }
-        for message in self.remote.take_messages() {
-            match message {
-                Message::Send(ticket, answer) => self.send_back(ticket, answer),
-                // Applied later, or not needed any more.
-                message => _ = self.remote.send(message),
-            }
         }
     }
 
@@ -207,41 +193,6 @@ impl Session {
         // The ticket is this connection's.
         let _ = self.reactor.fail(now, ticket);
     }
-
-    /// The time of the requests that siblings could answer is over.
-    #[cold]
-    pub(super) fn fail_orphans(&mut self, handler: &mut impl Handler) {
-        self.orphan_deadline = None;
-        let requests: Vec<_> = self.waiting.keys().copied().collect();
-        cancel_all(handler, &requests, Cancelled::TimedOut);
-        for request in requests {
-            let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
-            self.answer_orphan(request, Cancelled::TimedOut, Err(failure));
-        }
-    }
-
-    /// Has a sibling answer a request of this session, which is over.
-    #[cold]
-    pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Answer) {
-        let Some(ticket) = self.waiting.remove(&request) else { return };
-        self.end_watched(request, why);
-        let answer = already_disconnected(answer, true);
-        let routed = self.membership.as_ref().map(|membership| membership.route(None, ticket, answer));
-        if !matches!(routed, Some(Routed::Sent)) {
-            self.tally.cancelled += 1;
-        }
-    }
-
-    /// Ends a request of this session, which is over, without an answer.
-    #[cold]
-    pub(super) fn forget(&mut self, request: TicketId, why: Cancelled) {
-        let Some(ticket) = self.waiting.remove(&request) else { return };
-        self.tally.cancelled += 1;
-        self.end_watched(request, why);
-        if let Some(membership) = &self.membership {
-            membership.forget(ticket);
-        }
-    }
 }
 
 fn is_disconnect(answer: &Answer) -> bool {
@@ -249,7 +200,7 @@ fn is_disconnect(answer: &Answer) -> bool {
 }
 
 /// A disconnect is for the connection that the request arrived on. If that has ended, the request fails.
-fn already_disconnected(answer: Answer, elsewhere: bool) -> Answer {
+pub(super) fn already_disconnected(answer: Answer, elsewhere: bool) -> Answer {
     match answer {
         Ok(Reply::Disconnect { message, .. }) if elsewhere => {
             Err(Failure::new(FailureKind::AlreadyDisconnected, message))

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod answer;
+mod end;
 mod report;
 mod session;
 #[cfg(test)]
@@ -294,8 +295,7 @@ impl Conn {
     pub fn on_read_blocked(&mut self, now: Timestamp, handler: &mut impl Handler) {
         if let State::Session(session) = &mut self.state {
             let action = session.reactor.on_read_blocked(now);
-            session.carry_out(&self.agent, now, handler, action);
-            session.at_rest(&self.agent);
+            session.on_event(&self.agent, now, handler, action);
         }
     }
 
@@ -329,8 +329,7 @@ impl Conn {
         match &mut self.state {
             State::Session(session) => {
                 let action = session.reactor.on_write_shut(now, progress)?;
-                session.carry_out(&self.agent, now, handler, action);
-                session.at_rest(&self.agent);
+                session.on_event(&self.agent, now, handler, action);
             }
             State::Accepting(accepting) => {
                 if progress == Progress::Done {
@@ -350,8 +349,7 @@ impl Conn {
                     debug!(name: "transport_failed", peer = %self.remote.peer, connection = self.remote.id.0, %error, "transport failed");
                 }
                 let action = session.reactor.on_transport_error(now);
-                session.carry_out(&self.agent, now, handler, action);
-                session.at_rest(&self.agent);
+                session.on_event(&self.agent, now, handler, action);
             }
             // A monitor that has its answer may close without a `close_notify`.
             State::Accepting(_) if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
 };
@@ -11,7 +10,6 @@ use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
     agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
     frame::Ids,
-    link::Phase,
 };
 use tracing::debug;
 
@@ -151,7 +149,7 @@ impl Session {
     }
 
     #[inline]
-    fn feed(
+    pub(super) fn feed(
         &mut self,
         agent: &Agent,
         now: Timestamp,
@@ -208,11 +206,16 @@ impl Session {
         let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
     }
 
-    /// The server stops.
-    pub(super) fn stop(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        self.reactor.disconnect(now, Status::NORMAL, "the agent is shutting down");
-        self.collect_end(agent, now, handler);
-        self.give_up(handler);
+    /// An event without input was reported to the reactor: carries out its action, which ends there.
+    pub(super) fn on_event(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        action: Action<'static>,
+    ) {
+        self.carry_out(agent, now, handler, action);
+        self.at_rest(agent);
     }
 
     // ---- actions ----
@@ -384,72 +387,7 @@ impl Session {
         }
     }
 
-    // ---- the end ----
-
-    /// Whether a decision has ended the session, and its `Close` was not collected. Answers would be dropped until then.
-    pub(super) fn is_ending(&self) -> bool {
-        self.closed.is_none() && self.reactor.phase() == Phase::Closing
-    }
-
-    /// Collects the end of the session, if a decision has led to it.
-    pub(super) fn collect_end(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        if self.is_ending() {
-            self.feed(agent, now, handler, &[], false);
-        }
-    }
-
-    #[cold]
-    fn close(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, mut closed: Closed) {
-        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
-            // Siblings send the answers.
-            closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
-            if !self.waiting.is_empty() {
-                self.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
-            }
-        } else {
-            self.give_up(handler);
-        }
-        self.report(agent, now, &closed);
-        agent.metrics.closed(&closed);
-        self.closed = Some(Box::new(closed));
-        self.forward_messages();
-    }
-
-    /// Stops the handlers whose answers no connection can send.
-    pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
-        if !self.waiting.is_empty() {
-            let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
-            self.tally.cancelled += requests.len() as u32;
-            cancel_all(handler, &requests, Cancelled::Disconnected);
-        }
-        self.orphan_deadline = None;
-        if let Some(connection) = &self.connection {
-            connection.watched.end_all();
-        }
-    }
-
-    /// The connection is dropped, in whatever state. Siblings send the answers that were given.
-    pub(super) fn abandon(mut self, agent: &Agent) {
-        if let Some(membership) = &self.membership {
-            membership.leave();
-        }
-        for message in self.remote.close() {
-            match message {
-                Message::Send(ticket, answer) => self.send_back(ticket, answer),
-                Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
-                Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
-                Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
-                Message::Abandon => {}
-            }
-        }
-        while let Some((request, _)) = self.waiting.first_key_value() {
-            self.forget(*request, Cancelled::Disconnected);
-        }
-        if let Some(connection) = &self.connection {
-            connection.watched.end_all();
-        }
-        self.tally.report(&agent.metrics);
-    }
+    // ---- messages ----
 
     /// Applies the messages of other threads and connections.
     #[inline]

@@ -8,7 +8,7 @@ use std::{
 use spop_core::{Actions, Clock, Status, accept::Peer, agent::Reply, frame::Frame, notation};
 
 use super::*;
-use crate::{Agent, Outcome, Request, Responder, ServerConfig};
+use crate::{Agent, Conn, Handler, Outcome, Request, Responder, ServerConfig};
 
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
                      capabilities=string:pipelining,async";

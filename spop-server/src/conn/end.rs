@@ -1,0 +1,140 @@
+//! The end of a session, and the requests that outlive it: with async, siblings send their answers.
+
+use std::mem;
+
+use spop_core::{Closed, Status, Timestamp, agent::TicketId, link::Phase};
+
+use super::{
+    answer::already_disconnected,
+    session::{Session, cancel_all},
+};
+use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, remote::Message};
+
+impl Session {
+    /// The server stops.
+    pub(super) fn stop(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        self.reactor.disconnect(now, Status::NORMAL, "the agent is shutting down");
+        self.collect_end(agent, now, handler);
+        self.give_up(handler);
+    }
+
+    /// Whether a decision has ended the session, and its `Close` was not collected. Answers would be dropped until then.
+    pub(super) fn is_ending(&self) -> bool {
+        self.closed.is_none() && self.reactor.phase() == Phase::Closing
+    }
+
+    /// Collects the end of the session, if a decision has led to it.
+    pub(super) fn collect_end(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        if self.is_ending() {
+            self.feed(agent, now, handler, &[], false);
+        }
+    }
+
+    #[cold]
+    pub(super) fn close(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        mut closed: Closed,
+    ) {
+        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
+            // Siblings send the answers.
+            closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
+            if !self.waiting.is_empty() {
+                self.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
+            }
+        } else {
+            self.give_up(handler);
+        }
+        self.report(agent, now, &closed);
+        agent.metrics.closed(&closed);
+        self.closed = Some(Box::new(closed));
+        self.forward_messages();
+    }
+
+    /// Stops the handlers whose answers no connection can send.
+    pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
+        if !self.waiting.is_empty() {
+            let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
+            self.tally.cancelled += requests.len() as u32;
+            cancel_all(handler, &requests, Cancelled::Disconnected);
+        }
+        self.orphan_deadline = None;
+        if let Some(connection) = &self.connection {
+            connection.watched.end_all();
+        }
+    }
+
+    /// The connection is dropped, in whatever state. Siblings send the answers that were given.
+    pub(super) fn abandon(mut self, agent: &Agent) {
+        if let Some(membership) = &self.membership {
+            membership.leave();
+        }
+        for message in self.remote.close() {
+            match message {
+                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
+                Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
+                Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
+                Message::Abandon => {}
+            }
+        }
+        while let Some((request, _)) = self.waiting.first_key_value() {
+            self.forget(*request, Cancelled::Disconnected);
+        }
+        if let Some(connection) = &self.connection {
+            connection.watched.end_all();
+        }
+        self.tally.report(&agent.metrics);
+    }
+
+    /// The session is over: its siblings send what was given to it, and its own requests keep waiting.
+    pub(super) fn forward_messages(&mut self) {
+        if self.membership.is_none() {
+            return;
+        }
+        for message in self.remote.take_messages() {
+            match message {
+                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                // Applied later, or not needed any more.
+                message => _ = self.remote.send(message),
+            }
+        }
+    }
+
+    /// The time of the requests that siblings could answer is over.
+    #[cold]
+    pub(super) fn fail_orphans(&mut self, handler: &mut impl Handler) {
+        self.orphan_deadline = None;
+        let requests: Vec<_> = self.waiting.keys().copied().collect();
+        cancel_all(handler, &requests, Cancelled::TimedOut);
+        for request in requests {
+            let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
+            self.answer_orphan(request, Cancelled::TimedOut, Err(failure));
+        }
+    }
+
+    /// Has a sibling answer a request of this session, which is over.
+    #[cold]
+    pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Answer) {
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        self.end_watched(request, why);
+        let answer = already_disconnected(answer, true);
+        let routed = self.membership.as_ref().map(|membership| membership.route(None, ticket, answer));
+        if !matches!(routed, Some(Routed::Sent)) {
+            self.tally.cancelled += 1;
+        }
+    }
+
+    /// Ends a request of this session, which is over, without an answer.
+    #[cold]
+    pub(super) fn forget(&mut self, request: TicketId, why: Cancelled) {
+        let Some(ticket) = self.waiting.remove(&request) else { return };
+        self.tally.cancelled += 1;
+        self.end_watched(request, why);
+        if let Some(membership) = &self.membership {
+            membership.forget(ticket);
+        }
+    }
+}
