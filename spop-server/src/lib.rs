@@ -51,6 +51,8 @@ mod stream;
 mod swap;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
+#[cfg(test)]
+mod test_support;
 #[cfg(feature = "tls")]
 pub mod tls;
 

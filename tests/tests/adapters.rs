@@ -7,6 +7,7 @@ mod adapters {
     mod on_mio;
     mod on_threads;
     mod on_tokio;
+    mod plain;
     mod script;
     mod stage;
 

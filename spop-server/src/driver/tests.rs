@@ -5,10 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use spop_core::{Actions, Clock, Status, accept::Peer, agent::Reply, frame::Frame, notation};
+use spop_core::{Actions, Clock, Status, accept::Peer, agent::Reply, notation};
 
 use super::*;
-use crate::{Agent, Conn, Handler, Outcome, Request, Responder, ServerConfig};
+use crate::{Agent, Conn, Handler, Outcome, Request, Responder, ServerConfig, test_support::sentences};
 
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
                      capabilities=string:pipelining,async";
@@ -131,15 +131,7 @@ impl Bench {
 
     /// What the peer has received since the last call, as sentences.
     fn received(&mut self) -> Vec<String> {
-        let bytes = std::mem::take(&mut self.stream.received);
-        let mut frames = &bytes[..];
-        let mut sentences = Vec::new();
-        while let Some((length, rest)) = frames.split_first_chunk::<4>() {
-            let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
-            sentences.push(notation::print(Frame::decode(frame).unwrap()).to_string());
-            frames = rest;
-        }
-        sentences
+        sentences(&std::mem::take(&mut self.stream.received))
     }
 }
 

@@ -24,12 +24,15 @@ use spop_core::{
     Actions, AgentConfig, Clock, Scope, Status, Timestamp,
     accept::Peer,
     agent::{Partial, Reply, TicketId, Watch},
-    frame::{Capabilities, Frame},
+    frame::Capabilities,
     notation,
 };
 use tracing::{Event, Metadata, Subscriber, field::Visit, span, subscriber::DefaultGuard};
 
-use crate::{Agent, Cancelled, Conn, Entrance, Handler, Outcome, Request, Responder, ServerConfig};
+use crate::{
+    Agent, Cancelled, Conn, Entrance, Handler, Outcome, Request, Responder, ServerConfig,
+    test_support::sentences,
+};
 
 /// A server without sockets, and its handler. When it is dropped, after its connections, everything must have been returned.
 struct Server {
@@ -204,15 +207,7 @@ impl Server {
 
     /// The peer reads: what the connection has sent, as sentences.
     fn hear(&mut self, conn: &mut Conn) -> Vec<String> {
-        let bytes = self.hear_bytes(conn);
-        let mut frames = &bytes[..];
-        let mut sentences = Vec::new();
-        while let Some((length, rest)) = frames.split_first_chunk::<4>() {
-            let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
-            sentences.push(notation::print(Frame::decode(frame).unwrap()).to_string());
-            frames = rest;
-        }
-        sentences
+        sentences(&self.hear_bytes(conn))
     }
 
     fn hear_bytes(&mut self, conn: &mut Conn) -> Vec<u8> {
