@@ -220,9 +220,6 @@ impl<H: Handler> Worker<H> {
         if let Err(error) = socket.register(self.poll.registry(), Token(key), Interest::READABLE) {
             return self.agent.accept_failed(self.now, &error);
         }
-        let conn = connection.driver.protocol_mut();
-        let id = conn.id();
-        conn.set_waker(&Arc::new(ConnectionWaker::new(&self.queue, key, id)).into());
         entry.insert(connection);
         self.queue(key);
     }
@@ -253,7 +250,12 @@ impl<H: Handler> Worker<H> {
             Turn::Closed => self.close(key),
             Turn::Over => return self.remove(key),
         }
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let conn = connection.driver.protocol_mut();
+        if conn.wants_waker() {
+            let waker = ConnectionWaker::new(&self.queue, key, conn.id());
+            conn.set_waker(&Arc::new(waker).into());
+        }
         if connection.socket.is_some() && connection.driver.wants_write::<H>() != connection.write_asked {
             self.reregister(key);
         }
@@ -303,7 +305,7 @@ impl<H: Handler> Worker<H> {
 
     // ---- shutdown ----
 
-    /// Applies the stage of the shutdown. Connections are woken by the agent.
+    /// Applies the stage of the shutdown: each connection gets a turn.
     fn apply_stage(&mut self) {
         let stage = self.agent.poll_shutdown(self.now);
         if stage == self.stage {
@@ -316,10 +318,10 @@ impl<H: Handler> Worker<H> {
         }
         if stage == Stage::Stop {
             self.receive_all();
-            let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                self.turn(key);
-            }
+        }
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if stage == Stage::Stop { self.turn(key) } else { self.queue(key) }
         }
     }
 }

@@ -24,7 +24,11 @@ pub struct ReadBuffer {
 /// Received bytes that a reactor has not used: the beginning of a frame, or frames that wait for a limit. Empty as a rule, and
 /// without memory then.
 #[derive(Debug, Default)]
-pub struct Leftover {
+pub struct Leftover(Option<Box<Kept>>);
+
+/// Boxed: each connection has a leftover, and few have one that is not empty.
+#[derive(Debug)]
+struct Kept {
     bytes: Vec<u8>,
     /// How many of them were used.
     used: usize,
@@ -94,61 +98,77 @@ impl Leftover {
     /// The bytes that were not used.
     #[inline]
     pub fn unused(&self) -> &[u8] {
-        self.bytes.get(self.used..).unwrap_or_default()
+        self.0.as_deref().map_or(&[], Kept::unused)
     }
 
     /// So many more bytes of it were used.
     pub fn consume(&mut self, bytes: usize) {
-        self.used += bytes;
-        if self.used >= self.bytes.len() {
-            self.clear();
+        let Some(kept) = &mut self.0 else { return };
+        kept.used += bytes;
+        if kept.used >= kept.bytes.len() {
+            kept.clear();
         }
     }
 
     /// Appends bytes. What was used is removed when that is the greater part: each byte is moved a constant number of times.
     pub fn append(&mut self, bytes: &[u8]) {
-        if self.used >= self.bytes.len() - self.used {
-            self.bytes.drain(..self.used);
-            self.used = 0;
+        let kept = self.0.get_or_insert_with(|| Box::new(Kept { bytes: Vec::new(), used: 0 }));
+        if kept.used >= kept.bytes.len() - kept.used {
+            kept.bytes.drain(..kept.used);
+            kept.used = 0;
         }
-        self.bytes.extend_from_slice(bytes);
+        kept.bytes.extend_from_slice(bytes);
     }
 
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.0.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
     #[inline]
     fn clear(&mut self) {
-        self.bytes.clear();
-        self.used = 0;
+        if let Some(kept) = &mut self.0 {
+            kept.clear();
+        }
     }
 
     /// Gives back memory that it does not need, at the end of a turn.
     #[inline]
     pub fn trim(&mut self) {
-        if self.bytes.capacity() > 0 {
+        if self.0.is_some() {
             self.shrink();
         }
     }
 
     fn shrink(&mut self) {
-        let unused = self.unused();
+        let Some(kept) = &mut self.0 else { return };
+        let unused = kept.unused();
         if unused.is_empty() {
-            *self = Self::default();
-        } else if (unused.len() <= SMALL || unused.len() <= self.used)
-            && self.bytes.capacity() > 2 * unused.len().max(SMALL)
+            self.0 = None;
+        } else if (unused.len() <= SMALL || unused.len() <= kept.used)
+            && kept.bytes.capacity() > 2 * unused.len().max(SMALL)
         {
             // A long leftover is copied only if as much was used before it.
-            *self = Self::from(unused.to_vec());
+            **kept = Kept { bytes: unused.to_vec(), used: 0 };
         }
+    }
+}
+
+impl Kept {
+    #[inline]
+    fn unused(&self) -> &[u8] {
+        self.bytes.get(self.used..).unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.used = 0;
     }
 }
 
 impl From<Vec<u8>> for Leftover {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, used: 0 }
+        Self(Some(Box::new(Kept { bytes, used: 0 })))
     }
 }
 
@@ -220,14 +240,14 @@ mod tests {
         let (mut buffer, mut rest) = (ReadBuffer::new(), Leftover::default());
         let mut moved = 0;
         for piece in 0..1 << 20 {
-            let start = rest.bytes.as_ptr();
+            let start = rest.unused().as_ptr();
             let got = buffer.read(&mut rest, |space| (&[1][..]).read(space)).unwrap();
             if let Input::InBuffer(len) = got.input {
                 assert!(piece < 2, "{piece}: the leftover was copied");
                 rest.append(buffer.front(len));
             }
             rest.trim();
-            moved += usize::from(rest.bytes.as_ptr() != start);
+            moved += usize::from(rest.unused().as_ptr() != start);
         }
         assert!(moved < 40, "moved {moved} times");
     }
@@ -239,14 +259,14 @@ mod tests {
         assert_eq!(rest.unused().len(), 1 << 20);
         rest.consume((1 << 20) - 100);
         rest.trim();
-        assert_eq!((rest.unused().len(), rest.bytes.capacity()), (100, 100));
+        assert_eq!((rest.unused().len(), rest.capacity()), (100, 100));
         rest.consume(100);
         rest.trim();
-        assert_eq!(rest.bytes.capacity(), 0);
+        assert_eq!(rest.capacity(), 0);
         let mut rest = Leftover::from(vec![1; 1 << 20]);
         rest.consume((1 << 20) - SMALL - 100);
         rest.trim();
-        assert_eq!((rest.unused().len(), rest.bytes.capacity()), (SMALL + 100, SMALL + 100));
+        assert_eq!((rest.unused().len(), rest.capacity()), (SMALL + 100, SMALL + 100));
     }
 
     #[test]
@@ -257,7 +277,7 @@ mod tests {
             rest.consume(10);
             rest.trim();
             rest.append(&[1]);
-            moved += usize::from(rest.used == 0);
+            moved += usize::from(rest.0.as_ref().is_none_or(|kept| kept.used == 0));
         }
         assert!((1..=2).contains(&moved), "{moved} times");
     }

@@ -108,7 +108,8 @@ pub(crate) struct Watched {
 
 #[derive(Debug, Default)]
 struct Requests {
-    flags: BTreeMap<TicketId, Arc<Flag>>,
+    #[expect(clippy::box_collection, reason = "each connection has one, and it is empty as a rule")]
+    flags: Option<Box<BTreeMap<TicketId, Arc<Flag>>>>,
     /// The connection has ended.
     over: bool,
 }
@@ -127,7 +128,7 @@ impl Watched {
             return Cancellation(Arc::new(flag));
         }
         self.any.store(true, Ordering::Release);
-        Cancellation(Arc::clone(requests.flags.entry(request).or_default()))
+        Cancellation(Arc::clone(requests.flags.get_or_insert_default().entry(request).or_default()))
     }
 
     /// A request needs no answer any more.
@@ -141,8 +142,10 @@ impl Watched {
     #[cold]
     fn end_watched(&self, request: TicketId, why: Cancelled) {
         let mut requests = self.requests();
-        let flag = requests.flags.remove(&request);
-        if requests.flags.is_empty() {
+        let Some(flags) = &mut requests.flags else { return };
+        let flag = flags.remove(&request);
+        if flags.is_empty() {
+            requests.flags = None;
             self.any.store(false, Ordering::Release);
         }
         drop(requests);
@@ -157,7 +160,7 @@ impl Watched {
         requests.over = true;
         let flags = std::mem::take(&mut requests.flags);
         drop(requests);
-        for flag in flags.into_values() {
+        for flag in flags.into_iter().flat_map(|flags| flags.into_values()) {
             flag.cancel(Cancelled::Disconnected);
         }
     }
@@ -188,7 +191,7 @@ mod tests {
         watched.end_all();
         assert_eq!(poll(other.cancelled()), Poll::Ready(Cancelled::Disconnected));
         assert!(watched.watch(ticket(3)).is_cancelled(), "after the end");
-        assert!(watched.requests().flags.is_empty());
+        assert!(watched.requests().flags.is_none());
     }
 
     /// The identifier of the `n`-th request of a connection.

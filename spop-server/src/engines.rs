@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use spop_core::{
-    ConnectionId, Session, Ticket,
+    ConnectionId, Session, Ticket, Timestamp,
     agent::TicketId,
     frame::Ids,
     hub::{Hub, Route},
@@ -42,6 +42,11 @@ pub(crate) struct Membership {
     engine: Arc<Engine>,
     id: Bytes,
     remote: Arc<Remote>,
+    /// The send backlog when this turn began: what the peer has not read of earlier answers. `None` if no answer can be sent.
+    /// A sibling may be faster then.
+    pub(crate) held_up: Option<usize>,
+    /// When the requests that siblings can still answer time out, after the session.
+    pub(crate) orphan_deadline: Option<Timestamp>,
 }
 
 /// What becomes of an answer.
@@ -66,7 +71,14 @@ impl Engines {
         state.hub.join(remote.id, session);
         state.members.insert(remote.id, Arc::clone(remote));
         drop((state, engines));
-        Some(Membership { engines: Arc::clone(self), engine, id, remote: Arc::clone(remote) })
+        Some(Membership {
+            engines: Arc::clone(self),
+            engine,
+            id,
+            remote: Arc::clone(remote),
+            held_up: Some(0),
+            orphan_deadline: None,
+        })
     }
 
     /// How many unanswered requests are recorded.

@@ -4,7 +4,7 @@ use std::{
     mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -21,7 +21,8 @@ use crate::{Answer, ConnectionInfo, spans};
 pub(crate) struct Remote {
     pub(crate) id: ConnectionId,
     pub(crate) peer: Peer,
-    pub(crate) span: Span,
+    /// Boxed: disabled, as a rule.
+    span: Option<Box<Span>>,
     since: Timestamp,
     inbox: Mutex<Inbox>,
     /// Whether the inbox may have a message.
@@ -30,8 +31,8 @@ pub(crate) struct Remote {
     closed: AtomicBool,
     // Written by the connection only, with relaxed ordering.
     phase: AtomicU8,
-    in_flight: AtomicUsize,
-    outgoing: AtomicUsize,
+    in_flight: AtomicU32,
+    outgoing: AtomicU32,
     /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
     backlog: AtomicUsize,
 }
@@ -65,17 +66,24 @@ impl Remote {
     pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp) -> Self {
         Self {
             id,
-            span: spans::connection(&peer, id),
+            span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),
             peer,
             since,
             inbox: Mutex::default(),
             has_messages: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Connected as u8),
-            in_flight: AtomicUsize::new(0),
-            outgoing: AtomicUsize::new(0),
+            in_flight: AtomicU32::new(0),
+            outgoing: AtomicU32::new(0),
             backlog: AtomicUsize::new(SENDS_NOTHING),
         }
+    }
+
+    /// The span of the connection.
+    #[inline]
+    pub(crate) fn span(&self) -> &Span {
+        static DISABLED: Span = Span::none();
+        self.span.as_deref().unwrap_or(&DISABLED)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -148,8 +156,8 @@ impl Remote {
     #[inline]
     pub(crate) fn publish(&self, reactor: &AgentReactor) {
         self.phase.store(reactor.phase() as u8, Ordering::Relaxed);
-        self.in_flight.store(reactor.in_flight(), Ordering::Relaxed);
-        self.outgoing.store(reactor.outgoing_bytes(), Ordering::Relaxed);
+        self.in_flight.store(to_u32(reactor.in_flight()), Ordering::Relaxed);
+        self.outgoing.store(to_u32(reactor.outgoing_bytes()), Ordering::Relaxed);
     }
 
     /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
@@ -171,9 +179,15 @@ impl Remote {
             peer: self.peer.clone(),
             engine_id,
             phase: phases.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::Closing),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            outgoing: self.outgoing.load(Ordering::Relaxed),
+            in_flight: self.in_flight.load(Ordering::Relaxed) as usize,
+            outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
             age: now.since(self.since),
         }
     }
+}
+
+/// For a status page, where 4 GiB are as good as more.
+#[inline]
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }

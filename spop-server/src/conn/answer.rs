@@ -21,7 +21,7 @@ impl Session {
     ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership {
-            if self.held_up != Some(0) && !is_disconnect(answer) {
+            if membership.held_up != Some(0) && !is_disconnect(answer) {
                 // A sibling may be faster.
                 if !held {
                     membership.hold(&ticket);
@@ -63,7 +63,7 @@ impl Session {
     fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
         let Some(membership) = &self.membership else { return self.send(agent, now, ticket, &answer) };
         let request = ticket.id();
-        match membership.route(self.held_up, ticket, already_disconnected(answer, self.closed.is_some())) {
+        match membership.route(membership.held_up, ticket, already_disconnected(answer, self.closed.is_some())) {
             Routed::Here(ticket, answer) => self.send(agent, now, ticket, &answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {
@@ -182,7 +182,7 @@ impl Session {
 
     #[cold]
     pub(super) fn overloaded(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket) {
-        self.tally.overloaded += 1;
+        agent.metrics.overloaded(1);
         agent.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.log_failure(
             agent,

@@ -38,11 +38,13 @@ impl Session {
         handler: &mut impl Handler,
         mut closed: Closed,
     ) {
-        if self.membership.as_ref().is_some_and(|membership| membership.leave()) {
+        if let Some(membership) = &mut self.membership
+            && membership.leave()
+        {
             // Siblings send the answers.
             closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
             if !self.waiting.is_empty() {
-                self.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
+                membership.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
             }
         } else {
             self.give_up(handler);
@@ -60,9 +62,15 @@ impl Session {
             self.tally.cancelled += requests.len() as u32;
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
-        self.orphan_deadline = None;
+        self.clear_orphan_deadline();
         if let Some(connection) = &self.connection {
             connection.watched.end_all();
+        }
+    }
+
+    fn clear_orphan_deadline(&mut self) {
+        if let Some(membership) = &mut self.membership {
+            membership.orphan_deadline = None;
         }
     }
 
@@ -106,7 +114,7 @@ impl Session {
     /// The time of the requests that siblings could answer is over.
     #[cold]
     pub(super) fn fail_orphans(&mut self, handler: &mut impl Handler) {
-        self.orphan_deadline = None;
+        self.clear_orphan_deadline();
         let requests: Vec<_> = self.waiting.keys().copied().collect();
         cancel_all(handler, &requests, Cancelled::TimedOut);
         for request in requests {

@@ -198,7 +198,7 @@ impl Conn {
 
     /// Its span: `connection`, for debugging. The spans of its requests are inside it.
     pub fn span(&self) -> &Span {
-        &self.remote.span
+        self.remote.span()
     }
 
     /// The peer of the transport.
@@ -219,6 +219,13 @@ impl Conn {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Whether other threads or connections may send something, and no waker was registered. An adapter whose wakers cost memory
+    /// registers one only then, after each turn, and gives each connection a turn when the stage of the shutdown changes.
+    #[inline]
+    pub fn wants_waker(&self) -> bool {
+        self.waker.is_none() && matches!(&self.state, State::Session(session) if session.has_senders())
     }
 
     /// Whether there is something to do for [`on_wake`](Self::on_wake).

@@ -15,32 +15,28 @@ pub(super) struct Tally {
     pub(super) notifies: u32,
     pub(super) acks: u32,
     pub(super) failures: u32,
-    pub(super) overloaded: u32,
     pub(super) cancelled: u32,
-    pub(super) aborted: u32,
-    pub(super) received: usize,
-    pub(super) sent: usize,
+    pub(super) received: u32,
+    pub(super) sent: u32,
 }
 
 impl Tally {
     #[inline]
     pub(super) fn report(&mut self, metrics: &Metrics) {
-        let Self { notifies, acks, failures, overloaded, cancelled, aborted, received, sent } = self;
-        report(notifies, |n| metrics.notifies(n as usize));
-        report(acks, |n| metrics.acks(n as usize));
-        report(failures, |n| metrics.failures(n as usize));
-        report(overloaded, |n| metrics.overloaded(n as usize));
-        report(cancelled, |n| metrics.cancelled(n as usize));
-        report(aborted, |n| metrics.aborted(n as usize));
+        let Self { notifies, acks, failures, cancelled, received, sent } = self;
+        report(notifies, |n| metrics.notifies(n));
+        report(acks, |n| metrics.acks(n));
+        report(failures, |n| metrics.failures(n));
+        report(cancelled, |n| metrics.cancelled(n));
         report(received, |n| metrics.received(n));
         report(sent, |n| metrics.sent(n));
     }
 }
 
 #[inline]
-fn report<T: Copy + Default + PartialEq>(count: &mut T, to: impl FnOnce(T)) {
-    if *count != T::default() {
-        to(take(count));
+fn report(count: &mut u32, to: impl FnOnce(usize)) {
+    if *count != 0 {
+        to(take(count) as usize);
     }
 }
 

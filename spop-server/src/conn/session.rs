@@ -43,13 +43,8 @@ pub(super) struct Session {
     pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
     pub(super) waiting: BTreeMap<TicketId, Ticket>,
-    /// The send backlog when this turn began: what the peer has not read of earlier answers. `None` if no answer can be sent.
-    /// With async, a sibling may be faster then; otherwise zero.
-    pub(super) held_up: Option<usize>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
-    /// When the requests that siblings can still answer time out.
-    pub(super) orphan_deadline: Option<Timestamp>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
     /// What it holds of requests that have not arrived in full.
@@ -73,9 +68,7 @@ impl Session {
             connection: None,
             membership: None,
             waiting: BTreeMap::new(),
-            held_up: Some(0),
             closed: None,
-            orphan_deadline: None,
             sends: 0,
             unfinished: agent.unfinished.connection(),
             tally: Tally::default(),
@@ -87,10 +80,17 @@ impl Session {
 
     #[inline]
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        if self.orphan_deadline.is_some() {
-            return self.reactor.deadline().map(|(at, _)| at).into_iter().chain(self.orphan_deadline).min();
+        let deadline = self.reactor.deadline().map(|(at, _)| at);
+        match self.orphan_deadline() {
+            None => deadline,
+            orphans => deadline.into_iter().chain(orphans).min(),
         }
-        self.reactor.deadline().map(|(at, _)| at)
+    }
+
+    /// When the requests that siblings can still answer time out.
+    #[inline]
+    pub(super) fn orphan_deadline(&self) -> Option<Timestamp> {
+        self.membership.as_ref()?.orphan_deadline
     }
 
     /// What a connection does when the server stops: it writes what is queued, and closes.
@@ -102,6 +102,12 @@ impl Session {
     /// Whether siblings can still send answers of this session, which is over.
     pub(super) fn has_orphans(&self) -> bool {
         self.closed.is_some() && !self.waiting.is_empty()
+    }
+
+    /// Whether other threads or connections may send it messages.
+    #[inline]
+    pub(super) fn has_senders(&self) -> bool {
+        self.membership.is_some() || !self.waiting.is_empty()
     }
 
     pub(super) fn set_stage(&mut self, now: Timestamp, stage: Stage) {
@@ -143,7 +149,7 @@ impl Session {
             // What it held is freed now, and not when the peer has closed.
             let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
         }
-        self.tally.received += used;
+        self.tally.received += used as u32;
         self.at_rest(agent);
         used
     }
@@ -179,7 +185,7 @@ impl Session {
     ) -> Result<(), Misuse> {
         let action = self.reactor.on_sent(now, n)?;
         self.carry_out(agent, now, handler, action);
-        self.tally.sent += n;
+        self.tally.sent += n as u32;
         if self.sends < EARLY {
             self.sends += 1;
             release_memory(handler);
@@ -199,7 +205,7 @@ impl Session {
                 break;
             }
         }
-        if self.orphan_deadline.is_some_and(|at| at <= now) {
+        if self.orphan_deadline().is_some_and(|at| at <= now) {
             self.fail_orphans(handler);
         }
         // A payload that timed out is gone. It cannot be more than before.
@@ -236,7 +242,7 @@ impl Session {
             Action::AbortFragment(aborted) => {
                 let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
                 debug!(name: "payload_dropped", peer = %self.remote.peer, %ids, received, ?why, "payload dropped");
-                self.tally.aborted += 1;
+                agent.metrics.aborted(1);
             }
             Action::CancelMessages(cancelled) => self.cancelled(agent, now, handler, cancelled),
             Action::Close(closed) => {
@@ -428,8 +434,10 @@ impl Session {
             return;
         }
         let backlog = self.backlog();
-        self.held_up = backlog;
         self.remote.set_backlog(backlog);
+        if let Some(membership) = &mut self.membership {
+            membership.held_up = backlog;
+        }
     }
 }
 
