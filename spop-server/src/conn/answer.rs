@@ -63,7 +63,11 @@ impl Session {
     fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
         let Some(membership) = &self.membership else { return self.send(agent, now, ticket, &answer) };
         let request = ticket.id();
-        match membership.route(membership.held_up, ticket, already_disconnected(answer, self.closed.is_some())) {
+        match membership.route(
+            membership.held_up,
+            ticket,
+            already_disconnected(answer, self.closed.is_some()),
+        ) {
             Routed::Here(ticket, answer) => self.send(agent, now, ticket, &answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {

@@ -20,7 +20,10 @@ use rustix::{
     io::Errno,
 };
 use spop_core::{
-    Clock, ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp, frame::Ids, link::Phase,
+    Clock, ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp,
+    engine::UnclaimedAck,
+    frame::{Capabilities, Ids},
+    link::Phase,
     testing::Inbox,
 };
 
@@ -39,6 +42,10 @@ pub struct Load {
     payload: Vec<u8>,
     expected: Vec<u8>,
     latencies: Vec<u32>,
+    /// Async is to be in effect.
+    shared: bool,
+    /// Connections whose last answer has come.
+    answered: Vec<usize>,
 }
 
 struct Conn {
@@ -72,8 +79,8 @@ impl Outcome {
 }
 
 impl Load {
-    /// Opens so many connections, and lets each ask once.
-    pub fn connect(agent: SocketAddr, connections: usize, question: Question) -> Result<Self> {
+    /// Opens so many connections, and lets each ask once. With `shared`, all are of one engine, and async is in effect.
+    pub fn connect(agent: SocketAddr, connections: usize, question: Question, shared: bool) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut load = Self {
             clock: Clock::start(),
@@ -84,9 +91,13 @@ impl Load {
             payload: question.payload(),
             expected: actions().as_bytes().to_vec(),
             latencies: Vec::new(),
+            shared,
+            answered: Vec::new(),
         };
         let mut config = EngineConfig::default();
         config.max_waiting_frames = 4096;
+        config.capabilities |= Capabilities::ASYNC;
+        config.engine_id = shared.then(|| "2b1e8b3c-8f0c-4d3e-9d2a-0e5d1c7a9f11".into());
         let config = Arc::new(config.checked()?);
         for key in 0..connections {
             let stream = TcpStream::connect(agent).context("cannot connect to the agent")?;
@@ -106,7 +117,7 @@ impl Load {
             load.wait()?;
             let events = std::mem::take(&mut load.events);
             for event in &events {
-                to_greet -= usize::from(load.read(event.data.u64() as usize)?.greeted);
+                to_greet -= load.read(event.data.u64() as usize)?;
             }
             load.events = events;
         }
@@ -130,14 +141,14 @@ impl Load {
             let events = std::mem::take(&mut self.events);
             for event in &events {
                 let key = event.data.u64() as usize;
-                if !self.read(key)?.answered {
-                    continue;
-                }
-                if over {
-                    busy -= 1;
-                } else {
-                    let now = self.clock.now();
-                    self.ask(now, key, depth)?;
+                self.read(key)?;
+                while let Some(key) = self.answered.pop() {
+                    if over {
+                        busy -= 1;
+                    } else {
+                        let now = self.clock.now();
+                        self.ask(now, key, depth)?;
+                    }
                 }
             }
             self.events = events;
@@ -174,38 +185,61 @@ impl Load {
         conn.write(now)
     }
 
-    fn read(&mut self, key: usize) -> Result<Seen> {
+    /// Reads once. Returns how many handshakes ended.
+    fn read(&mut self, key: usize) -> Result<usize> {
         let Some(conn) = self.conns.get_mut(key) else { bail!("no connection {key}") };
         let n = match conn.stream.read(&mut self.buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Seen::default()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             read => read.context("reading from the agent")?,
         };
         ensure!(n > 0, "the agent has closed a connection");
         conn.inbox.extend_from_slice(self.buffer.get(..n).unwrap_or_default());
         let now = self.clock.now();
-        let mut seen = Seen::default();
+        let mut greeted = 0;
         loop {
+            let Some(conn) = self.conns.get_mut(key) else { bail!("no connection {key}") };
             match conn.inbox.feed(|input| conn.engine.on_bytes(now, input)) {
                 EngineAction::Answered(answer) => {
                     ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
                     self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));
                     conn.left -= 1;
-                    seen.answered = conn.left == 0;
+                    if conn.left == 0 {
+                        self.answered.push(key);
+                    }
                 }
-                EngineAction::Established(_) => seen.greeted = true,
-                EngineAction::WantBytes { .. } => return Ok(seen),
+                EngineAction::Unclaimed(ack) => self.claim(now, ack)?,
+                EngineAction::Established(session) => {
+                    ensure!(
+                        session.capabilities.contains(Capabilities::ASYNC) == self.shared,
+                        "async: {session:?}"
+                    );
+                    greeted = 1;
+                }
+                EngineAction::WantBytes { .. } => return Ok(greeted),
                 action => bail!("{action:?} in phase {:?}", conn.engine.phase()),
             }
         }
     }
-}
 
-/// What a read has brought.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    greeted: bool,
-    /// The last answer that the connection waits for.
-    answered: bool,
+    /// An answer that took another connection of the engine.
+    #[cold]
+    fn claim(&mut self, now: Timestamp, mut ack: UnclaimedAck) -> Result<()> {
+        for (key, conn) in self.conns.iter_mut().enumerate() {
+            match conn.engine.claim(now, ack) {
+                Ok(answer) => {
+                    ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
+                    self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));
+                    conn.left -= 1;
+                    if conn.left == 0 {
+                        self.answered.push(key);
+                    }
+                    return Ok(());
+                }
+                Err(other) => ack = other,
+            }
+        }
+        bail!("an answer to no question: {ack:?}")
+    }
 }
 
 impl Conn {

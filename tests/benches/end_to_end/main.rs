@@ -55,6 +55,8 @@ enum Mode {
     Table,
     /// What connections cost as there are more of them, and workers.
     Scale,
+    /// What async costs: connections of one engine, without async and with it.
+    Async,
     /// Real HAProxy as the client.
     Haproxy,
     /// Asks an agent that runs already, under a profiler for instance, and says how often it was asked.
@@ -90,13 +92,17 @@ fn main() -> Result<()> {
             scale::connections(&agents, options.rounds, time)?;
             scale::workers(&agents, options.rounds, time)
         }
+        Some(Mode::Async) => {
+            bind(&[LOAD_CORE])?;
+            scale::siblings(&agents, options.rounds, time)
+        }
         Some(Mode::Haproxy) => {
             // HAProxy inherits the processor.
             bind(&[LOAD_CORE])?;
             haproxy::run(&agents, options.rounds, time)
         }
         Some(Mode::Ask { address, connections, depth, question }) => {
-            let outcome = Load::connect(address, connections, question)?.run(depth, time)?;
+            let outcome = Load::connect(address, connections, question, false)?.run(depth, time)?;
             println!("{} NOTIFYs in {:?}", outcome.answers, outcome.elapsed);
             Ok(())
         }

@@ -20,6 +20,8 @@ pub struct Shape {
     /// Questions at once on each.
     pub depth: usize,
     pub question: Question,
+    /// All connections are of one engine, and async is in effect.
+    pub shared: bool,
 }
 
 /// What a run came to.
@@ -34,7 +36,7 @@ pub struct Sample {
 
 /// Asks an agent for so long, on connections that are opened for it.
 pub fn measure(process: &Process, shape: Shape, time: Duration) -> Result<Sample> {
-    let mut load = Load::connect(process.address, shape.connections, shape.question)?;
+    let mut load = Load::connect(process.address, shape.connections, shape.question, shape.shared)?;
     load.run(shape.depth, WARM_UP)?;
     let before = cpu_at_rest(process)?;
     let outcome = load.run(shape.depth, time)?;

@@ -29,7 +29,7 @@ pub fn connections(agents: &[Agent], rounds: usize, time: Duration) -> Result<()
     }
     println!("\n|---|{}", "---|".repeat(agents.len()));
     for connections in CONNECTIONS {
-        let shape = Shape { connections, depth: 1, question: Question::Small };
+        let shape = Shape { connections, depth: 1, question: Question::Small, shared: false };
         let mut samples = vec![Vec::new(); agents.len()];
         for round in 0..rounds {
             for turn in 0..agents.len() {
@@ -46,6 +46,29 @@ pub fn connections(agents: &[Agent], rounds: usize, time: Duration) -> Result<()
             if index == 0 { print!(" {own:.0} |") } else { print!(" {own:.0} ({ratio:.2}) |") }
         }
         println!();
+    }
+    Ok(())
+}
+
+/// The processor time of a NOTIFY on connections of one engine, without async and with it.
+pub fn siblings(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
+    let (connections, depth) = BUSY;
+    println!(
+        "\nProcessor time for each NOTIFY (small), {connections} × {depth} on connections of one engine, ns:\n"
+    );
+    println!("| agent | without async | with | with / without |\n|---|---|---|---|");
+    for agent in agents {
+        let process = Process::start(*agent, &[AGENT_CORE])?;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            for (shared, runs) in [(false, &mut without), (true, &mut with)] {
+                let shape = Shape { connections, depth, question: Question::Small, shared };
+                runs.push(measure(&process, shape, time)?.cpu);
+            }
+        }
+        let ratio = median(with.iter().zip(&without).map(|(with, without)| with / without));
+        let (without, with) = (median(without), median(with));
+        println!("| {} | {without:.0} | {with:.0} | {ratio:.2} |", agent.name());
     }
     Ok(())
 }
@@ -90,7 +113,7 @@ fn loads(process: &Process, time: Duration) -> Result<Sample> {
         let threads = [LOAD_CORE, AGENT_CORE].map(|core| {
             scope.spawn(move || {
                 let load = bind(&[core]).and_then(|()| {
-                    let mut load = Load::connect(process.address, connections, Question::Small)?;
+                    let mut load = Load::connect(process.address, connections, Question::Small, false)?;
                     load.run(depth, Duration::from_millis(20))?;
                     Ok(load)
                 });

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
-use spop_core::Clock;
+use spop_core::{Clock, frame::Capabilities};
 use spop_server::{Request, ServerConfig};
 use tokio::runtime::Builder;
 
@@ -102,6 +102,8 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
 fn config() -> ServerConfig {
     let mut config = ServerConfig::default();
     config.max_connections = CONNECTIONS;
+    // In effect for an engine that announces it.
+    config.agent.capabilities |= Capabilities::ASYNC;
     config
 }
 

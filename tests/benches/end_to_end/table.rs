@@ -24,7 +24,7 @@ pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
     let shapes: Vec<Shape> = LOADS
         .iter()
         .flat_map(|&(connections, depth)| {
-            Question::ALL.map(|question| Shape { connections, depth, question })
+            Question::ALL.map(|question| Shape { connections, depth, question, shared: false })
         })
         .collect();
     // By shape, then by agent.
@@ -52,10 +52,10 @@ pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
 fn idle_memory(agent: Agent) -> Result<u64> {
     let process = Process::start(agent, &[AGENT_CORE])?;
     // What is there once does not count.
-    let _first = Load::connect(process.address, IDLE / 10, Question::Small)?;
+    let _first = Load::connect(process.address, IDLE / 10, Question::Small, false)?;
     sleep(Duration::from_millis(1_500));
     let before = process.memory()?;
-    let _all = Load::connect(process.address, IDLE, Question::Small)?;
+    let _all = Load::connect(process.address, IDLE, Question::Small, false)?;
     sleep(Duration::from_millis(1_500));
     Ok(process.memory()?.saturating_sub(before) / IDLE as u64)
 }
