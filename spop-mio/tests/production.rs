@@ -413,7 +413,7 @@ mod metrics {
             let mut config = ServerConfig::default();
             config.agent.on_failure =
                 OnFailure::Disconnect { status: Status::RESOURCE, message: "it failed".into() };
-            config.max_unfinished_bytes = 64 << 10;
+            config.max_buffered_bytes = 64 << 10;
             let server = Server::with_config(handler, config).unwrap().workers(1);
             let server = server.bind("127.0.0.1:0").unwrap();
             let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());

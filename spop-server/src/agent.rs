@@ -17,8 +17,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
-    NameWarnings, ServerConfig, SourcePermit, Sources, Stage, Stats, Unfinished, engines::Engines,
-    remote::Remote, stage::AtomicStage,
+    NameWarnings, SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total, engines::Engines,
+    remote::Remote, request::REQUEST_OVERHEAD, stage::AtomicStage,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -32,7 +32,13 @@ pub struct Agent {
     pub(crate) clock: Clock,
     sources: Sources,
     pub(crate) in_flight: InFlight,
-    pub(crate) unfinished: Unfinished,
+    /// How many requests of one connection handlers may keep, and what they may hold.
+    max_held: usize,
+    max_held_bytes: usize,
+    /// What requests hold that handlers keep.
+    pub(crate) requests: Total,
+    /// Input that is not used, and output that is not sent.
+    pub(crate) buffered: Total,
     pub(crate) counters: Arc<Counters>,
     /// Of the recorder that is installed when the server begins to serve, which may be after the agent was made.
     pub(crate) metrics: LazyLock<Metrics>,
@@ -114,14 +120,22 @@ impl Agent {
     }
 
     fn with_checked(sessions: Checked<AgentConfig>, config: &ServerConfig, clock: Clock) -> Arc<Self> {
+        let limits = &sessions.limits;
+        let max_in_flight_bytes = limits
+            .max_in_flight
+            .saturating_mul(REQUEST_OVERHEAD)
+            .saturating_add(limits.max_payload_bytes)
+            .saturating_add(sessions.max_frame_size as usize);
         Arc::new(Self {
-            config: Arc::new(sessions),
             max_connections: config.max_connections,
             lame_duck: config.lame_duck,
             clock,
             sources: Sources::new(config.max_connections_per_source),
             in_flight: InFlight::new(config.max_in_flight),
-            unfinished: Unfinished::new(config.max_unfinished_bytes),
+            max_held: limits.max_in_flight.saturating_mul(2).saturating_add(8),
+            max_held_bytes: max_in_flight_bytes.saturating_mul(2),
+            requests: Total::new(config.max_request_bytes),
+            buffered: Total::new(config.max_buffered_bytes),
             counters: Arc::default(),
             metrics: LazyLock::new(Metrics::new),
             logs: Logs::default(),
@@ -133,6 +147,7 @@ impl Agent {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             subscribers: Mutex::default(),
+            config: Arc::new(sessions),
         })
     }
 
@@ -271,6 +286,15 @@ impl Agent {
 
     fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, Entry>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether handlers keep too much of the requests of a connection: there are too many in all and it has its part in that, or
+    /// far more of its own than can be in flight, because they were cancelled and not dropped.
+    #[inline]
+    pub(crate) fn is_overloaded(&self, connection: &Arc<Connection>) -> bool {
+        let bytes = connection.requests.bytes();
+        bytes >= SPARED / 2 && (bytes > self.max_held_bytes || self.requests.is_exceeded())
+            || Arc::strong_count(connection) > self.max_held
     }
 
     pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> Arc<Remote> {

@@ -31,12 +31,20 @@ pub struct ServerConfig {
     /// Default: no limit but `max_connections`.
     pub max_connections_per_source: Option<usize>,
     /// How many requests may be worked on, on all connections together. A further one gets the reply that
-    /// [`AgentConfig::on_failure`] names, and its handler is not called. Default: no limit but that of each connection.
+    /// [`AgentConfig::on_failure`] names, and its handler is not called. A request counts until its handler has ended and has
+    /// dropped it, also after it was cancelled. Default: no limit but that of each connection and
+    /// [`max_request_bytes`](Self::max_request_bytes).
     pub max_in_flight: Option<usize>,
-    /// How many bytes of requests that have not arrived in full all connections together may hold: fragments, and long frames.
-    /// A connection that exceeds it is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE). Counted in steps of
-    /// 16 KiB for each connection. Default 256 MiB.
-    pub max_unfinished_bytes: usize,
+    /// How many bytes all connections together may hold of requests that handlers keep: their payloads, and 1 KiB for each.
+    /// When there are more, a connection whose own are 16 KiB or more gets the reply that [`AgentConfig::on_failure`] names, and
+    /// the handler is not called. Counted until the request is dropped, also after it was cancelled; in steps of 16 KiB for each
+    /// connection. Default 256 MiB.
+    pub max_request_bytes: usize,
+    /// How many bytes all connections together may hold of input that is not used and of output that is not sent: payloads whose
+    /// last fragment is still to come, frames under way, input that waits for a limit, queued answers. A connection that
+    /// exceeds it is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE), unless it holds 32 KiB or less.
+    /// Counted in steps of 16 KiB for each connection. Default 256 MiB.
+    pub max_buffered_bytes: usize,
     /// The length of the lame duck stage of a shutdown: health checks (HAProxy's `option spop-check`) and monitors are refused,
     /// everything else is served. Then the drain begins. Default zero.
     ///
@@ -54,7 +62,8 @@ impl Default for ServerConfig {
             max_connections: 10_000,
             max_connections_per_source: None,
             max_in_flight: None,
-            max_unfinished_bytes: 256 << 20,
+            max_request_bytes: 256 << 20,
+            max_buffered_bytes: 256 << 20,
             lame_duck: Duration::ZERO,
         }
     }

@@ -7,7 +7,7 @@ use spop_core::{
     accept::{Addresses, Origin, Peer, ProxyHeader},
 };
 
-use crate::{cancellation::Watched, remote::Remote};
+use crate::{Share, cancellation::Watched, remote::Remote};
 
 /// The connection that a request arrived on.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Connection {
     pub(crate) session: Arc<Session>,
     pub(crate) watched: Watched,
     pub(crate) clock: Clock,
+    /// What its requests hold that handlers keep.
+    pub(crate) requests: Share,
 }
 
 /// What the accept stage found out about a connection.

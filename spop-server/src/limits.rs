@@ -67,75 +67,107 @@ impl Drop for SourcePermit {
     }
 }
 
-/// How many requests are worked on in all. Counted only where there is a limit.
+/// How many requests there are in all. Counted only where there is a limit.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     max: Option<usize>,
-    now: Arc<AtomicUsize>,
+    counts: Arc<RequestCounts>,
 }
 
-/// Counts a request, if those are limited, until it is dropped.
+/// A handler may drop its request and work on, and may keep the request after its call was cancelled: both are counted.
 #[derive(Debug, Default)]
-pub(crate) struct Permit(Option<Arc<AtomicUsize>>);
+struct RequestCounts {
+    /// Requests whose handlers run.
+    working: AtomicUsize,
+    /// Requests that handlers have made their own and not dropped.
+    held: AtomicUsize,
+}
+
+/// Counts a request whose handler runs, if those are limited, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct WorkPermit(Option<Arc<RequestCounts>>);
+
+/// Counts a request that a handler keeps, if those are limited, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct HoldPermit(Option<Arc<RequestCounts>>);
 
 impl InFlight {
     /// At most `max` requests, if there is a limit.
     pub(crate) fn new(max: Option<usize>) -> Self {
-        Self { max, now: Arc::default() }
+        Self { max, counts: Arc::default() }
     }
 
     /// A permit; `None` when there are too many.
     #[inline]
-    pub(crate) fn enter(&self) -> Option<Permit> {
+    pub(crate) fn enter(&self) -> Option<WorkPermit> {
         match self.max {
-            None => Some(Permit(None)),
+            None => Some(WorkPermit(None)),
             Some(max) => self.count(max),
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn now(&self) -> usize {
-        self.now.load(Ordering::Relaxed)
+    pub(crate) fn now(&self) -> (usize, usize) {
+        (self.counts.working.load(Ordering::Relaxed), self.counts.held.load(Ordering::Relaxed))
     }
 
-    fn count(&self, max: usize) -> Option<Permit> {
-        let permit = Permit(Some(Arc::clone(&self.now)));
+    fn count(&self, max: usize) -> Option<WorkPermit> {
+        let permit = WorkPermit(Some(Arc::clone(&self.counts)));
         // One that is too many is taken back by its drop.
-        (self.now.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
+        let working = self.counts.working.fetch_add(1, Ordering::Relaxed);
+        (working < max && self.counts.held.load(Ordering::Relaxed) < max).then_some(permit)
     }
 }
 
-impl Drop for Permit {
+impl WorkPermit {
+    /// The handler makes the request its own.
+    pub(crate) fn hold(&self) -> HoldPermit {
+        HoldPermit(self.0.as_ref().map(|counts| {
+            counts.held.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(counts)
+        }))
+    }
+}
+
+impl Drop for WorkPermit {
     fn drop(&mut self) {
-        if let Some(now) = &self.0 {
-            now.fetch_sub(1, Ordering::Relaxed);
+        if let Some(counts) = &self.0 {
+            counts.working.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// How many bytes of unfinished requests all connections together may hold: fragments whose last is still to come, and frames
-/// under way.
+impl Drop for HoldPermit {
+    fn drop(&mut self) {
+        if let Some(counts) = &self.0 {
+            counts.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How many bytes all connections together may hold.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub(crate) struct Total {
     max: usize,
     now: Arc<AtomicUsize>,
 }
 
-/// The unfinished bytes of one connection, counted in steps of 16 KiB; given back when it is dropped.
+/// The bytes of one connection. The total has them in steps of 16 KiB: a connection with less costs no shared write, and holds
+/// no more than its sockets do. Given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct UnfinishedBytes {
-    counted: usize,
-    now: Arc<AtomicUsize>,
+pub(crate) struct Share {
+    own: AtomicUsize,
+    total: Arc<AtomicUsize>,
 }
 
-/// What is counted in one step. A connection with less costs nothing to count, and holds no more than its sockets do.
+/// What is counted in one step.
 const STEP: usize = 16 * 1024;
 
 /// What a connection may hold whatever the others do: HAProxy's frames and usual bodies. A connection that fills the limit does
 /// not end the others.
-const SPARED: usize = 4 * STEP;
+pub(crate) const SPARED: usize = 2 * STEP;
 
-impl Unfinished {
+impl Total {
     /// At most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
         Self { max, now: Arc::default() }
@@ -146,36 +178,65 @@ impl Unfinished {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// The count of a connection that has none yet.
-    pub(crate) fn connection(&self) -> UnfinishedBytes {
-        UnfinishedBytes { counted: 0, now: Arc::clone(&self.now) }
+    /// The share of a connection that has none yet.
+    pub(crate) fn share(&self) -> Share {
+        Share { own: AtomicUsize::new(0), total: Arc::clone(&self.now) }
     }
 
-    /// Updates the count of a connection. False if the total exceeds the limit, and this connection grew and holds more than
-    /// 64 KiB.
     #[inline]
-    #[must_use]
-    pub(crate) fn count(&self, connection: &mut UnfinishedBytes, bytes: usize) -> bool {
-        let counted = bytes / STEP * STEP;
-        counted == connection.counted || self.recount(connection, counted)
-    }
-
-    #[cold]
-    fn recount(&self, connection: &mut UnfinishedBytes, counted: usize) -> bool {
-        let before = std::mem::replace(&mut connection.counted, counted);
-        if counted < before {
-            self.now.fetch_sub(before - counted, Ordering::Relaxed);
-            return true;
-        }
-        let more = counted - before;
-        let total = self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        counted <= SPARED || total <= self.max
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.now.load(Ordering::Relaxed) > self.max
     }
 }
 
-impl Drop for UnfinishedBytes {
+impl Share {
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, bytes: usize) {
+        let before = self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.update(before, before + bytes);
+    }
+
+    #[inline]
+    pub(crate) fn subtract(&self, bytes: usize) {
+        let before = self.own.fetch_sub(bytes, Ordering::Relaxed);
+        self.update(before, before.saturating_sub(bytes));
+    }
+
+    /// For a share that has one owner. True if it grew by a step.
+    #[inline]
+    pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(self.own.get_mut(), bytes);
+        self.update(before, bytes);
+        bytes / STEP > before / STEP
+    }
+
+    /// Each update has values of its own, so that the total is exact whatever their order.
+    #[inline]
+    fn update(&self, before: usize, after: usize) {
+        let (before, after) = (before / STEP, after / STEP);
+        if before != after {
+            self.update_total(before * STEP, after * STEP);
+        }
+    }
+
+    #[cold]
+    fn update_total(&self, before: usize, after: usize) {
+        if after > before {
+            self.total.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.total.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Share {
     fn drop(&mut self) {
-        self.now.fetch_sub(self.counted, Ordering::Relaxed);
+        self.set(0);
     }
 }
 
@@ -200,18 +261,38 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_bytes_are_counted_over_all_connections_until_they_are_gone() {
-        let all = Unfinished::new(10 * STEP);
-        let (mut one, mut other) = (all.connection(), all.connection());
-        assert!(all.count(&mut one, 6 * STEP + 1) && all.count(&mut other, 4 * STEP));
-        assert!(!all.count(&mut other, 5 * STEP), "one step too many");
-        assert!(all.count(&mut other, 5 * STEP), "no more than before");
-        assert!(all.count(&mut all.connection(), 4 * STEP), "little enough to be spared");
-        assert!(all.count(&mut one, STEP - 1) && all.count(&mut other, 10 * STEP));
+    fn bytes_are_counted_over_all_connections_until_they_are_gone() {
+        let all = Total::new(10 * STEP);
+        let (mut one, mut other) = (all.share(), all.share());
+        assert!(one.set(6 * STEP + 1) && other.set(4 * STEP) && !all.is_exceeded());
+        assert!(other.set(5 * STEP) && all.is_exceeded(), "one step too many");
+        assert!(!other.set(5 * STEP + 1), "no step more than before");
+        assert!(!one.set(STEP - 1) && all.now() == 5 * STEP);
         drop(other);
-        assert!(all.count(&mut one, 10 * STEP));
+        assert_eq!(all.now(), 0);
         drop(one);
-        assert_eq!(all.now.load(Ordering::Relaxed), 0);
+        assert_eq!(all.now(), 0);
+    }
+
+    #[test]
+    fn threads_count_in_any_order() {
+        let all = Total::new(usize::MAX);
+        let share = all.share();
+        std::thread::scope(|scope| {
+            for thread in 1..=4_usize {
+                let share = &share;
+                scope.spawn(move || {
+                    for bytes in (0..20_000).map(|n| n * thread % 40_000) {
+                        share.add(bytes);
+                        share.subtract(bytes);
+                    }
+                    share.add(STEP / 2);
+                });
+            }
+        });
+        assert_eq!((share.bytes(), all.now()), (2 * STEP, 2 * STEP));
+        drop(share);
+        assert_eq!(all.now(), 0);
     }
 
     #[test]
@@ -221,7 +302,11 @@ mod tests {
         let all = InFlight::new(Some(3));
         let permits: Vec<_> = (0..9).filter_map(|_| all.enter()).collect();
         assert_eq!(permits.len(), 3);
+        let held: Vec<_> = permits.iter().map(WorkPermit::hold).collect();
         drop(permits);
+        assert!(all.enter().is_none(), "the calls have ended, and the requests are kept");
+        drop(held);
         assert!(all.enter().is_some());
+        assert_eq!(all.now(), (0, 0));
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use spop_core::AgentConfig;
 
-/// To the peer whose connection made the limit on unfinished bytes strike.
-pub(crate) const TOO_MUCH_UNFINISHED: &str = "the agent holds too many bytes of unfinished requests";
+/// To the peer whose connection exceeded the limit on buffered bytes.
+pub(crate) const TOO_MUCH_BUFFERED: &str =
+    "the agent holds too many bytes of unfinished requests and unread answers";
 
 /// Why a request gave way that had waited for `age`, the oldest of so many.
 pub(crate) fn overdue(config: &AgentConfig, in_flight: usize, age: Duration) -> String {

@@ -11,8 +11,8 @@ use spop_core::{
 };
 
 use crate::{
-    Began, Cancellation, Connection, Metrics, Outcome, Permit, Responder, Work, engines::Membership,
-    remote::Message as Sent,
+    Began, Cancellation, Connection, HoldPermit, Metrics, Outcome, Responder, Work, WorkPermit,
+    engines::Membership, remote::Message as Sent,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -34,7 +34,34 @@ enum Payload<'a> {
 
 enum ConnectionRef<'a> {
     Borrowed(&'a Arc<Connection>),
-    Owned(Arc<Connection>),
+    Owned(Held),
+}
+
+/// Counts a request that its owner keeps, until it is dropped.
+struct Held {
+    connection: Arc<Connection>,
+    bytes: usize,
+    #[allow(dead_code)] // Held for its drop.
+    permit: HoldPermit,
+}
+
+/// What a request counts for besides its payload: the memory of a call or a responder.
+pub(crate) const REQUEST_OVERHEAD: usize = 1024;
+
+impl Held {
+    #[inline]
+    fn new(connection: Arc<Connection>, payload: &OwnedMessages, permit: HoldPermit) -> Self {
+        let bytes = payload.payload().len() + REQUEST_OVERHEAD;
+        connection.requests.add(bytes);
+        Self { connection, bytes, permit }
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        self.connection.requests.subtract(self.bytes);
+    }
 }
 
 /// What is counted while a request is worked on.
@@ -80,7 +107,7 @@ impl Running {
 
 #[derive(Debug)]
 pub(crate) struct Unclaimed {
-    pub(crate) permit: Permit,
+    pub(crate) permit: WorkPermit,
     pub(crate) began: Began,
 }
 
@@ -90,7 +117,7 @@ pub(crate) struct Unclaimed {
 #[must_use = "the request is in progress as long as the guard lives"]
 pub struct RequestGuard {
     #[allow(dead_code)] // Held for its drop.
-    permit: Permit,
+    permit: WorkPermit,
     #[allow(dead_code)] // Held for its drop.
     work: Work,
 }
@@ -169,7 +196,7 @@ impl<'a> Request<'a> {
     pub fn connection(&self) -> &Connection {
         match &self.connection {
             ConnectionRef::Borrowed(connection) => connection,
-            ConnectionRef::Owned(connection) => connection,
+            ConnectionRef::Owned(held) => &held.connection,
         }
     }
 
@@ -244,16 +271,23 @@ impl<'a> Request<'a> {
             Payload::Received(payload) => copy(payload),
             Payload::Owned(messages) => messages,
         };
-        let connection = match connection {
-            ConnectionRef::Borrowed(connection) => Arc::clone(connection),
-            ConnectionRef::Owned(connection) => connection,
-        };
         let call = match call {
             Call::Running(running, context) => running.claim(context).map_or(Call::None, Call::Claimed),
             Call::Claimed(guard) => Call::Claimed(guard),
             Call::None => Call::None,
         };
-        let (messages, connection) = (Payload::Owned(messages), ConnectionRef::Owned(connection));
+        let held = match connection {
+            ConnectionRef::Borrowed(connection) => {
+                let permit = if let Call::Claimed(guard) = &call {
+                    guard.permit.hold()
+                } else {
+                    HoldPermit::default()
+                };
+                Held::new(Arc::clone(connection), &messages, permit)
+            }
+            ConnectionRef::Owned(held) => held,
+        };
+        let (messages, connection) = (Payload::Owned(messages), ConnectionRef::Owned(held));
         Request { messages, id, ids, deadline, connection, call }
     }
 
@@ -292,18 +326,25 @@ impl Request<'static> {
             Payload::Owned(messages) => messages.clone(),
             Payload::Received(payload) => payload.clone().into_owned(),
         };
-        let connection = match &self.connection {
-            ConnectionRef::Owned(connection) => Arc::clone(connection),
-            ConnectionRef::Borrowed(connection) => Arc::clone(connection),
-        };
         let each: Vec<_> = messages.each().collect();
-        each.into_iter().map(move |one| Self {
-            messages: Payload::Owned(one),
-            id: self.id,
-            ids: self.ids,
-            deadline: self.deadline,
-            connection: ConnectionRef::Owned(Arc::clone(&connection)),
-            call: Call::None,
+        each.into_iter().map(move |one| {
+            let connection = match &self.connection {
+                ConnectionRef::Owned(held) => &held.connection,
+                ConnectionRef::Borrowed(connection) => *connection,
+            };
+            Self {
+                // It is a part of a request that is counted. Its bytes may outlive that.
+                connection: ConnectionRef::Owned(Held::new(
+                    Arc::clone(connection),
+                    &one,
+                    HoldPermit::default(),
+                )),
+                messages: Payload::Owned(one),
+                id: self.id,
+                ids: self.ids,
+                deadline: self.deadline,
+                call: Call::None,
+            }
         })
     }
 }

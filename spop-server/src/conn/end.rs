@@ -52,6 +52,8 @@ impl Session {
         self.report(agent, now, &closed);
         agent.metrics.closed(&closed);
         self.closed = Some(Box::new(closed));
+        // The driver drops it with the transport.
+        self.unused = 0;
         self.forward_messages();
     }
 

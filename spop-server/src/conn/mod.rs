@@ -247,7 +247,7 @@ impl Conn {
         if let State::Session(session) = &mut self.state {
             session.publish_backlog();
             session.take_messages(&self.agent, now, handler);
-            session.at_rest(&self.agent);
+            session.at_rest(&self.agent, now, handler);
         }
     }
 
@@ -384,7 +384,7 @@ impl Conn {
         match &mut self.state {
             State::Session(session) => {
                 session.on_timeout(&self.agent, now, handler);
-                session.at_rest(&self.agent);
+                session.at_rest(&self.agent, now, handler);
             }
             _ => self.accept(now, |accepting| accepting.on_timeout(now)),
         }
@@ -403,7 +403,7 @@ impl Conn {
         if let State::Session(session) = &mut self.state {
             session.take_messages(&self.agent, now, handler);
             session.answer(&self.agent, now, handler, request, answer);
-            session.at_rest(&self.agent);
+            session.at_rest(&self.agent, now, handler);
         }
     }
 }

@@ -15,8 +15,8 @@ use tracing::debug;
 
 use super::report::Tally;
 use crate::{
-    Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, Stage,
-    TOO_MUCH_UNFINISHED, UnfinishedBytes,
+    Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, SPARED, Share,
+    Stage, TOO_MUCH_BUFFERED,
     connection::Accepted,
     engines::Membership,
     failure::panic_message,
@@ -47,8 +47,10 @@ pub(super) struct Session {
     pub(super) closed: Option<Box<Closed>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
-    /// What it holds of requests that have not arrived in full.
-    unfinished: UnfinishedBytes,
+    /// Input that the driver keeps: it was not used.
+    pub(super) unused: usize,
+    /// What it holds of input that is not used and of output that is not sent.
+    buffered: Share,
     pub(super) tally: Tally,
     /// Until the transport is closed.
     pub(super) open: Option<Open>,
@@ -70,7 +72,8 @@ impl Session {
             waiting: BTreeMap::new(),
             closed: None,
             sends: 0,
-            unfinished: agent.unfinished.connection(),
+            unused: 0,
+            buffered: agent.buffered.share(),
             tally: Tally::default(),
             open: Some(agent.metrics.open()),
         }
@@ -119,13 +122,37 @@ impl Session {
 
     /// Publishes and counts what has changed.
     #[inline]
-    pub(super) fn at_rest(&mut self, agent: &Agent) {
+    pub(super) fn at_rest(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        if self.buffers_too_much(agent) {
+            self.end_for_memory(agent, now, handler);
+        }
         self.remote.publish(&self.reactor);
         if self.membership.is_some() {
             // Siblings compare it, and this connection may have no event until its peer reads.
             self.remote.set_backlog(self.backlog());
         }
         self.tally.report(&agent.metrics);
+    }
+
+    /// Counts what the connection holds. True if the total is exceeded, and this connection grew and holds more than 32 KiB.
+    #[inline]
+    fn buffers_too_much(&mut self, agent: &Agent) -> bool {
+        let bytes = self.reactor.reassembly_bytes() + self.reactor.outgoing_bytes() + self.unused;
+        self.buffered.set(bytes) && bytes > SPARED && agent.buffered.is_exceeded()
+    }
+
+    /// Ends the session, and frees what it holds now, not when the peer has read or closed.
+    #[cold]
+    fn end_for_memory(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_BUFFERED);
+        self.log_failed(agent, now, &TOO_MUCH_BUFFERED);
+        self.feed(agent, now, handler, &[], false);
+        if self.reactor.outgoing_bytes() > SPARED {
+            let action = self.reactor.on_transport_error(now);
+            self.carry_out(agent, now, handler, action);
+        }
+        self.unused = 0;
+        let _ = self.buffers_too_much(agent);
     }
 
     // ---- inputs ----
@@ -141,17 +168,12 @@ impl Session {
         eof: bool,
     ) -> usize {
         self.publish_backlog();
-        let mut used = self.feed(agent, now, handler, input, eof);
-        if !agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes()) {
-            self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_UNFINISHED);
-            self.log_failed(agent, now, &TOO_MUCH_UNFINISHED);
-            used += self.feed(agent, now, handler, input.get(used..).unwrap_or_default(), eof);
-            // What it held is freed now, and not when the peer has closed.
-            let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
-        }
+        let used = self.feed(agent, now, handler, input, eof);
+        self.unused = input.len() - used;
         self.tally.received += used as u32;
-        self.at_rest(agent);
-        used
+        self.at_rest(agent, now, handler);
+        // After the end, what is left is of no use.
+        if self.unused == 0 { input.len() } else { used }
     }
 
     #[inline]
@@ -190,7 +212,7 @@ impl Session {
             self.sends += 1;
             release_memory(handler);
         }
-        self.at_rest(agent);
+        self.at_rest(agent, now, handler);
         Ok(())
     }
 
@@ -208,8 +230,6 @@ impl Session {
         if self.orphan_deadline().is_some_and(|at| at <= now) {
             self.fail_orphans(handler);
         }
-        // A payload that timed out is gone. It cannot be more than before.
-        let _ = agent.unfinished.count(&mut self.unfinished, self.reactor.unfinished_bytes());
     }
 
     /// An event without input was reported to the reactor: carries out its action, which ends there.
@@ -221,7 +241,7 @@ impl Session {
         action: Action<'static>,
     ) {
         self.carry_out(agent, now, handler, action);
-        self.at_rest(agent);
+        self.at_rest(agent, now, handler);
     }
 
     // ---- actions ----
@@ -260,7 +280,8 @@ impl Session {
         let Notify { ticket, payload } = notify;
         let Some(connection) = &self.connection else { return };
         self.tally.notifies += 1;
-        let Some(permit) = agent.in_flight.enter() else {
+        let permit = if agent.is_overloaded(connection) { None } else { agent.in_flight.enter() };
+        let Some(permit) = permit else {
             return self.overloaded(agent, now, ticket);
         };
         let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
@@ -327,6 +348,7 @@ impl Session {
             session,
             watched: crate::cancellation::Watched::default(),
             clock: agent.clock,
+            requests: agent.requests.share(),
         });
         agent.established(&connection);
         self.connection = Some(connection);

@@ -100,7 +100,7 @@ impl Node {
         };
         config.max_connections = limits.connections;
         config.max_in_flight = Some(limits.in_flight);
-        config.max_unfinished_bytes = limits.unfinished;
+        config.max_buffered_bytes = limits.unfinished;
         config.lame_duck = rng.pick(&[Duration::ZERO, Duration::from_millis(250)]);
         let entrance = rng.permille(300).then(|| AcceptConfig::new().with(ExpectProxy::new()).unwrap());
         let entrance = entrance.and_then(|config| Entrance::new(config).unwrap());

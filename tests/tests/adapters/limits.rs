@@ -70,7 +70,7 @@ fn hold_fragment(peer: &mut Peer, request: &str, kib: usize) -> Result<()> {
 pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
     let log = Log::start();
     let server = stage.serve_with(|plan| {
-        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.max_buffered_bytes = 512 << 10;
         plan.config.agent.timeouts.linger = Duration::from_millis(100);
     })?;
     let mut bystander = server.session()?;
@@ -123,7 +123,7 @@ pub(super) fn unfinished_bytes_in_all(stage: &Stage<'_>) -> Result<()> {
 
 pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.max_buffered_bytes = 512 << 10;
         plan.config.agent.timeouts.linger = PATIENCE;
     })?;
     let (request, answer) = long_request(400);
@@ -146,7 +146,7 @@ pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) 
 
 pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
-        plan.config.max_unfinished_bytes = 512 << 10;
+        plan.config.max_buffered_bytes = 512 << 10;
         plan.config.agent.timeouts.frame = Some(Duration::from_millis(300));
         plan.config.agent.drain_after_refusal = None;
     })?;

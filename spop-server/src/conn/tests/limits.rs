@@ -61,11 +61,11 @@ fn holding(server: &mut Server, bytes: usize) -> Conn {
 
 #[test]
 fn the_connection_that_exceeds_the_unfinished_bytes_of_all_is_disconnected_and_freed_at_once() {
-    let config = ServerConfig { max_unfinished_bytes: 512 * 1024, ..ServerConfig::default() };
+    let config = ServerConfig { max_buffered_bytes: 512 * 1024, ..ServerConfig::default() };
     let mut server = Server::new(config);
     let mut first = holding(&mut server, 300_000);
     let small = holding(&mut server, 16_000);
-    let held = server.agent.unfinished.now();
+    let held = server.agent.buffered.now();
     let mut second = server.connect();
     server.greet_with(&mut second, "fragmentation,pipelining", "e");
     server.say(&mut second, r#"NOTIFY - 1 1 raw:"x"*16000"#);
@@ -76,7 +76,7 @@ fn the_connection_that_exceeds_the_unfinished_bytes_of_all_is_disconnected_and_f
     }
     let goodbye = heard.last().unwrap();
     assert!(goodbye.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:13 "), "{heard:?}");
-    assert_eq!(server.agent.unfinished.now(), held, "what it held is free, and it is not dropped yet");
+    assert_eq!(server.agent.buffered.now(), held, "what it held is free, and it is not dropped yet");
     assert!(!first.interest().close && !small.interest().close);
     assert!(server.logged().contains(&"connection_failed".to_owned()));
     // There is space for the first.
@@ -88,9 +88,9 @@ fn the_connection_that_exceeds_the_unfinished_bytes_of_all_is_disconnected_and_f
 fn a_payload_that_timed_out_is_not_counted_any_more() {
     let mut server = Server::new(ServerConfig::default());
     let mut conn = holding(&mut server, 300_000);
-    assert!(server.agent.unfinished.now() >= 300_000 / 16_384 * 16_384);
+    assert!(server.agent.buffered.now() >= 300_000 / 16_384 * 16_384);
     server.wait(&mut conn, Duration::from_secs(10));
-    assert_eq!(server.agent.unfinished.now(), 0);
+    assert_eq!(server.agent.buffered.now(), 0);
     assert_eq!(server.hear(&mut conn), ["ACK fin,abort 1 1"]);
 }
 
@@ -102,8 +102,105 @@ fn a_frame_that_has_arrived_in_part_counts() {
     server.hear(&mut conn);
     let frame = notation::parse_bytes(r#"NOTIFY fin 1 1 now a=string:"x"*200000"#).unwrap();
     assert_eq!(conn.on_bytes(server.now, &mut server.app, &frame[..150_000]), 0);
-    assert!(server.agent.unfinished.now() > 100_000);
+    assert!(server.agent.buffered.now() > 100_000);
     server.say_bytes(&mut conn, &frame);
-    assert_eq!(server.agent.unfinished.now(), 0);
+    assert_eq!(server.agent.buffered.now(), 0);
     assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 {SCORE}")]);
+}
+
+#[test]
+fn answers_that_are_not_read_count_and_are_freed_with_their_connection() {
+    let config = ServerConfig { max_buffered_bytes: 512 * 1024, ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut reads = server.session("e");
+    let mut deaf = server.session("e");
+    let mut stream = 0;
+    while !deaf.interest().close {
+        stream += 1;
+        assert!(stream < 100, "{} bytes are queued", deaf.outgoing().len());
+        server.say(&mut deaf, &format!("NOTIFY fin {stream} 1 large"));
+        server.say(&mut reads, &format!("NOTIFY fin {stream} 1 large"));
+        assert!(server.hear_bytes(&mut reads).len() > 15_000);
+    }
+    assert!((500_000..600_000).contains(&(stream * 15_000)), "closed at the answer {stream}");
+    assert_eq!(server.agent.buffered.now(), 0, "what it held is free, and it is not dropped yet");
+    assert!(server.logged().contains(&"connection_failed".to_owned()));
+    assert!(!reads.interest().close);
+}
+
+#[test]
+fn input_that_waits_for_a_limit_counts() {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = 1;
+    config.processing = None;
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 later");
+    let mut waits = notation::parse_bytes("NOTIFY fin 2 1 later").unwrap();
+    waits = waits.repeat(40_000 / waits.len());
+    assert_eq!(conn.on_bytes(server.now, &mut server.app, &waits), 0);
+    assert_eq!(server.agent.buffered.now(), 32 * 1024);
+    server.lose(&mut conn);
+    assert_eq!(server.agent.buffered.now(), 0);
+}
+
+#[test]
+fn requests_that_were_superseded_count_until_they_are_dropped() {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = 4;
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    let mut other = server.session("f");
+    for _ in 0..100 {
+        server.say(&mut conn, "NOTIFY fin 1 1 later");
+        server.hear(&mut conn);
+        assert!(conn.reactor().unwrap().in_flight() <= 1);
+    }
+    assert!(server.app.deferred.len() <= 2 * 4 + 8, "{} are kept", server.app.deferred.len());
+    assert!(server.agent.stats().overloaded > 80);
+    server.say(&mut other, "NOTIFY fin 1 1 now");
+    assert_eq!(server.hear(&mut other), [format!("ACK fin 1 1 {SCORE}")]);
+    server.app.deferred.clear();
+    server.wake(&mut conn);
+    server.hear(&mut conn);
+    server.say(&mut conn, "NOTIFY fin 2 1 now");
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 2 1 {SCORE}")]);
+}
+
+#[test]
+fn a_request_counts_under_the_limit_of_all_until_it_is_dropped() {
+    let config = ServerConfig { max_in_flight: Some(1), ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 keep");
+    drop(server.app.kept[0].take_guard());
+    server.lose(&mut conn);
+    drop(conn);
+    assert_eq!(server.agent.in_flight.now(), (0, 1), "its call has ended, and the request is kept");
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 now");
+    assert_eq!(server.hear(&mut conn), ["ACK fin 1 1"]);
+    server.app.kept.clear();
+    server.say(&mut conn, "NOTIFY fin 2 1 now");
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 2 1 {SCORE}")]);
+}
+
+#[test]
+fn payloads_that_handlers_keep_are_limited_over_all_connections() {
+    let config = ServerConfig { max_request_bytes: 200_000, ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut greedy = server.session("e");
+    let mut modest = server.session("f");
+    for stream in 0..40 {
+        server.say(&mut greedy, &format!(r#"NOTIFY fin {stream} 1 keep a=string:"x"*15000"#));
+    }
+    let kept = server.app.kept.len();
+    assert!((13..=15).contains(&kept), "{kept} are kept");
+    assert_eq!(server.agent.stats().overloaded, 40 - kept as u64);
+    server.say(&mut modest, "NOTIFY fin 1 1 now");
+    assert_eq!(server.hear(&mut modest), [format!("ACK fin 1 1 {SCORE}")]);
+    server.app.kept.clear();
+    assert_eq!(server.agent.requests.now(), 0);
+    server.hear(&mut greedy);
+    server.lose(&mut greedy);
 }

@@ -99,6 +99,7 @@ impl Handler for App {
             b"panic-later" => _ = request.defer(|_responder| panic!("boom")),
             b"fail" => return Err::<Actions, _>("no").into(),
             b"abort" => return Reply::Abort.into(),
+            b"large" => return long(15_000).into(),
             b"long" => return long(20_000).into(),
             b"disconnect" => return disconnect().into(),
             _ => {}
@@ -298,8 +299,8 @@ impl Drop for Server {
         assert!(self.agent.open_connections(self.now).is_empty());
         assert_eq!(self.agent.engines.len(), 0);
         self.app.deferred.clear();
-        assert_eq!(self.agent.in_flight.now(), 0);
-        assert_eq!(self.agent.unfinished.now(), 0);
+        assert_eq!(self.agent.in_flight.now(), (0, 0));
+        assert_eq!((self.agent.buffered.now(), self.agent.requests.now()), (0, 0));
     }
 }
 
