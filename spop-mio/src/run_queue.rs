@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 /// delay the sessions for seconds.
 const PENDING_TURNS: usize = 16;
 
+/// Turns of connections that keep their budgets exhausted, in one round. A request that arrives meanwhile is seen after them.
+const EXHAUSTED_TURNS: usize = 4;
+
 /// The connections that have something to do, by their keys.
 #[derive(Debug, Default)]
 pub(crate) struct RunQueue {
@@ -49,7 +52,7 @@ impl RunQueue {
         Round {
             pending: self.pending.len().min(PENDING_TURNS),
             ready: self.ready.len(),
-            exhausted: self.exhausted.len(),
+            exhausted: self.exhausted.len().min(EXHAUSTED_TURNS),
         }
     }
 
@@ -90,5 +93,9 @@ mod tests {
         let keys: Vec<_> = std::iter::from_fn(|| queue.pop(&mut round)).collect();
         assert_eq!(keys, [116, 117, 118, 119, 3, 4]);
         assert!(queue.is_empty());
+        (0..10).for_each(|key| queue.push_exhausted(key, true));
+        let mut round = queue.round();
+        let keys: Vec<_> = std::iter::from_fn(|| queue.pop(&mut round)).collect();
+        assert_eq!(keys, [0, 1, 2, 3], "the others after what arrives meanwhile");
     }
 }

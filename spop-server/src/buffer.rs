@@ -3,7 +3,7 @@
 use std::io;
 
 /// The size of a buffer, and so of the longest read.
-const SIZE: usize = 128 * 1024;
+const SIZE: usize = 64 * 1024;
 
 /// A read has space for this much at least.
 const SPACE: usize = 16 * 1024;
@@ -14,7 +14,7 @@ const SMALL: usize = 4 * 1024;
 /// The buffer that all connections of a thread read into, one after the other.
 ///
 /// Frames are handled where they were read. What is left of one that has not arrived whole is copied to its connection; a
-/// connection on which every frame was whole holds no memory for input. 128 KiB, allocated by the first read.
+/// connection on which every frame was whole holds no memory for input. 64 KiB, allocated by the first read.
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     /// Empty before the first read, and then of the same length for ever: zeros are written once.

@@ -12,8 +12,12 @@ use tracing::warn;
 use crate::tls::TlsSession;
 use crate::{Leftover, Protocol, ReadBuffer, Stream, buffer::Input};
 
-/// Reads, or inputs resumed after backpressure, in one turn. A peer that keeps the socket full waits for the others then.
-const BUDGET: usize = 4;
+/// Input bytes of one turn. A peer that keeps the socket full waits for the others then: a turn of the smallest frames takes
+/// less than a millisecond.
+const BUDGET: usize = 64 * 1024;
+
+/// What a read or a resumed input costs at least of that, however short it is.
+const LEAST_COST: usize = BUDGET / 4;
 
 /// A connection with what it needs to be driven: the unused input, the TLS session, the readiness of its transport.
 ///
@@ -236,20 +240,20 @@ impl<P> Driver<P> {
             } else if budget == 0 && (interest.resume || reads || self.fresh) {
                 return Turn::Again;
             } else if interest.resume || self.fresh {
-                budget -= 1;
-                self.feed_leftover(now, false, handler);
+                let used = self.feed_leftover(now, false, handler);
+                budget = budget.saturating_sub(used.max(LEAST_COST));
             } else if reads {
-                budget -= 1;
-                if !self.read(now, stream, buffer, handler, interest.read_now) {
+                let Some(bytes) = self.read(now, stream, buffer, handler, interest.read_now) else {
                     return Turn::Wait;
-                }
+                };
+                budget = budget.saturating_sub(bytes.max(LEAST_COST));
             } else {
                 return Turn::Wait;
             }
         }
     }
 
-    /// Reads once. False if the read would block, and the stream has yet to ask the system.
+    /// Reads once; returns how many bytes. `None` if the read would block, and the stream has yet to ask the system.
     #[inline]
     fn read<H: ?Sized, S: Stream>(
         &mut self,
@@ -258,7 +262,7 @@ impl<P> Driver<P> {
         buffer: &mut ReadBuffer,
         handler: &mut H,
         read_now: bool,
-    ) -> bool
+    ) -> Option<usize>
     where
         P: Protocol<H>,
     {
@@ -283,21 +287,22 @@ impl<P> Driver<P> {
                             self.leftover.append(input.get(used..).unwrap_or_default());
                         }
                     }
-                    Input::InLeftover => self.feed_leftover(now, ended, handler),
+                    Input::InLeftover => _ = self.feed_leftover(now, ended, handler),
                 }
+                return Some(got.bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 if read_now {
                     if !stream.is_drained() {
-                        return false;
+                        return None;
                     }
                     self.protocol.on_read_blocked(now, handler);
                 }
             }
             Err(error) => self.protocol.on_transport_error(now, handler, &error),
         }
-        true
+        Some(0)
     }
 
     #[inline]
@@ -396,8 +401,8 @@ impl<P> Driver<P> {
         true
     }
 
-    /// Processes the leftover, perhaps nothing.
-    fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H)
+    /// Processes the leftover, perhaps nothing; returns how many bytes were used.
+    fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H) -> usize
     where
         P: Protocol<H>,
     {
@@ -406,6 +411,7 @@ impl<P> Driver<P> {
         let used = self.protocol.on_bytes(now, handler, leftover.unused(), ended);
         leftover.consume(used);
         self.leftover = leftover;
+        used
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     Handler, Partial, Reply, Request, Watch,
     alarm::Alarm,
     calls::Calls,
-    transport::{IoState, Memory, Polled, now},
+    transport::{IoState, Memory, Polled, now, yield_turn},
 };
 
 /// Serves a connection to its end, inside its span. Not an async function: that would keep space for the connection twice, as
@@ -126,7 +126,7 @@ where
                     return Poll::Ready(driver.protocol().closed().cloned());
                 }
                 Turn::Again => {
-                    app.cx.waker().wake_by_ref();
+                    yield_turn(app.cx);
                     return Poll::Pending;
                 }
                 Turn::Closed => *io = None,

@@ -23,6 +23,12 @@ pub(crate) fn now(clock: &Clock) -> Timestamp {
     clock.at(Instant::now().into_std())
 }
 
+/// Has the task polled again after the runtime has asked the system for events. A task that wakes itself is polled up to 61 times
+/// before that.
+pub(crate) fn yield_turn(cx: &mut Context<'_>) {
+    let _ = pin!(task::yield_now()).poll(cx);
+}
+
 /// The memory that the connections of a thread use in their turns, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {

@@ -111,7 +111,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
         match turn {
             Turn::Wait => Poll::Pending,
             Turn::Again => {
-                cx.waker().wake_by_ref();
+                transport::yield_turn(cx);
                 Poll::Pending
             }
             Turn::Closed | Turn::Over => Poll::Ready(()),
