@@ -150,6 +150,23 @@ fn a_turn_has_an_end() {
 }
 
 #[test]
+fn a_turn_has_an_end_in_bytes() {
+    let mut bench = Bench::new(usize::MAX);
+    bench.stream.sends.extend(notation::parse_bytes("NOTIFY - 1 1").unwrap());
+    let empty = notation::parse_bytes("UNSET - 1 1").unwrap();
+    bench.stream.sends.extend(empty.repeat((1 << 20) / empty.len()));
+    bench.driver.ready(true, false);
+    loop {
+        let before = bench.stream.sends.len();
+        let turn = bench.turn(1);
+        assert!(before - bench.stream.sends.len() <= 2 * 64 * 1024, "one read more than the budget");
+        if turn != Turn::Again {
+            break;
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_written_waits_and_stops_reading() {
     let mut bench = Bench::new(usize::MAX);
     bench.stream.space = 5;
