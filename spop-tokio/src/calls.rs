@@ -1,8 +1,10 @@
 //! The handler calls of one connection.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -19,10 +21,17 @@ use crate::Reply;
 pub(crate) struct Calls<F> {
     slot: Option<Slot<F>>,
     /// None before the first slow call: a set allocates, even if it is empty.
-    slow: Option<FuturesUnordered<Slow<F>>>,
+    slow: Option<Box<SlowCalls<F>>>,
 }
 
 type Slot<F> = Pin<Box<Option<F>>>;
+
+/// The calls that were not ready at once.
+struct SlowCalls<F> {
+    set: FuturesUnordered<Slow<F>>,
+    /// Those that were not cancelled. A search of the set would be linear.
+    by_request: BTreeMap<TicketId, Arc<Mutex<Call<F>>>>,
+}
 
 impl<F: Future<Output = Reply>> Calls<F> {
     pub(crate) const fn new() -> Self {
@@ -46,50 +55,54 @@ impl<F: Future<Output = Reply>> Calls<F> {
             self.slot = Some(slot);
             return Some(answer);
         }
-        let slow = Slow { request: Some(request), slot: Some(slot), waker: None };
-        self.slow.get_or_insert_default().push(slow);
+        let call = Arc::new(Mutex::new(Call { slot: Some(slot), waker: None }));
+        let slow = self.slow.get_or_insert_with(|| {
+            Box::new(SlowCalls { set: FuturesUnordered::new(), by_request: BTreeMap::new() })
+        });
+        slow.by_request.insert(request, Arc::clone(&call));
+        slow.set.push(Slow { request, call });
         None
     }
 
     /// The next call that has ended since it was started.
     pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(TicketId, Answer)> {
-        let slow = self.slow.as_mut()?;
-        while let Poll::Ready(Some((finished, slot))) = slow.poll_next_unpin(cx) {
-            self.slot = self.slot.take().or(slot);
-            if finished.is_some() {
-                return finished;
-            }
+        let SlowCalls { set, by_request } = self.slow.as_deref_mut()?;
+        while let Poll::Ready(Some(finished)) = set.poll_next_unpin(cx) {
+            let Some((request, answer, slot)) = finished else { continue };
+            by_request.remove(&request);
+            self.slot.get_or_insert(slot);
+            return Some((request, answer));
         }
         None
     }
 
     /// Drops a call where it waits. Its slot is free at once: a peer can have many calls cancelled before the set is polled.
     pub(crate) fn cancel(&mut self, request: TicketId) {
-        let Self { slot: spare, slow } = self;
-        let mut slow = slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
-        if let Some(slow) = slow.find(|slow| slow.request == Some(request)) {
-            slow.request = None;
-            if let Some(mut slot) = slow.slot.take() {
-                empty(&mut slot);
-                spare.get_or_insert(slot);
-            }
-            if let Some(waker) = slow.waker.take() {
-                waker.wake();
-            }
+        let Some(call) = self.slow.as_mut().and_then(|slow| slow.by_request.remove(&request)) else { return };
+        let mut call = lock(&call);
+        if let Some(mut slot) = call.slot.take() {
+            empty(&mut slot);
+            self.slot.get_or_insert(slot);
+        }
+        if let Some(waker) = call.waker.take() {
+            waker.wake();
         }
     }
 
     /// Drops all calls. One that panics meanwhile leaves the others.
     pub(crate) fn clear(&mut self) {
-        let slow = self.slow.iter_mut().flat_map(FuturesUnordered::iter_mut);
-        slow.filter_map(|slow| slow.slot.as_mut()).for_each(empty);
-        self.slow = None;
+        let Some(slow) = self.slow.take() else { return };
+        for call in slow.by_request.into_values() {
+            if let Some(slot) = &mut lock(&call).slot {
+                empty(slot);
+            }
+        }
     }
 
     /// Whether no call runs.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.slow.as_ref().is_none_or(FuturesUnordered::is_empty)
+        self.slow.as_ref().is_none_or(|slow| slow.set.is_empty())
     }
 
     /// Frees the memory that further calls would use.
@@ -101,30 +114,39 @@ impl<F: Future<Output = Reply>> Calls<F> {
     }
 }
 
-/// A call that was not ready at once. One that was cancelled answers no request.
+/// A call that was not ready at once.
 struct Slow<F> {
-    request: Option<TicketId>,
+    request: TicketId,
+    call: Arc<Mutex<Call<F>>>,
+}
+
+struct Call<F> {
+    /// Until it has ended or was cancelled.
     slot: Option<Slot<F>>,
     /// Removes a cancelled call from the set.
     waker: Option<Waker>,
 }
 
-impl<F: Future<Output = Reply>> Future for Slow<F> {
-    type Output = (Option<(TicketId, Answer)>, Option<Slot<F>>);
+fn lock<F>(call: &Mutex<Call<F>>) -> MutexGuard<'_, Call<F>> {
+    call.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let (Some(slot), Some(request)) = (&mut this.slot, this.request) else {
-            return Poll::Ready((None, this.slot.take()));
-        };
-        let Poll::Ready(answer) = poll_slot(slot, cx) else {
-            match &mut this.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                None => this.waker = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
-        };
-        Poll::Ready((Some((request, answer)), this.slot.take()))
+impl<F: Future<Output = Reply>> Future for Slow<F> {
+    /// `None` if it was cancelled.
+    type Output = Option<(TicketId, Answer, Slot<F>)>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut call = lock(&self.call);
+        let Some(mut slot) = call.slot.take() else { return Poll::Ready(None) };
+        if let Poll::Ready(answer) = poll_slot(&mut slot, cx) {
+            return Poll::Ready(Some((self.request, answer, slot)));
+        }
+        call.slot = Some(slot);
+        match &mut call.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => call.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
@@ -233,7 +255,7 @@ mod tests {
             calls.cancel(request);
             assert!(calls.slot.is_some(), "the next call has the slot");
         }
-        assert!(calls.slow.iter().flatten().all(|slow| slow.slot.is_none()));
+        assert!(calls.slow.iter().flat_map(|slow| &slow.set).all(|slow| lock(&slow.call).slot.is_none()));
         assert_eq!(calls.finished(cx), None);
         assert!(calls.is_empty());
     }
