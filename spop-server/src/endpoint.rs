@@ -20,7 +20,7 @@ use crate::{
     listening::{Listener, SocketOptions, first_of},
 };
 #[cfg(unix)]
-use crate::{SocketFile, file_access::Access, socket_file::listen_unix};
+use crate::{file_access::Access, socket_file::listen_unix};
 
 /// Where to listen: what the `bind` of a server takes.
 ///
@@ -282,8 +282,8 @@ impl Endpoint {
                     owner: owner.map(|user| user.user_id()).transpose()?,
                     group: group.map(|group| group.group_id()).transpose()?,
                 };
-                let listener = listen_unix(&path, access, take_over)?;
-                (Listener::Unix { listener, file: Some(SocketFile::new(path)?) }, false)
+                let (listener, file) = listen_unix(path, access, take_over)?;
+                (Listener::Unix { listener, file: Some(file) }, false)
             }
             #[cfg(unix)]
             ParsedAddress::Abstract(name) => {

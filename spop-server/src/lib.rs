@@ -37,6 +37,8 @@ mod log;
 mod message;
 mod metrics;
 mod name_warnings;
+#[cfg(unix)]
+mod path_lock;
 mod protocol;
 mod remote;
 mod request;

@@ -1,15 +1,11 @@
-//! The files of unix sockets: a process that dies leaves its own behind.
+//! The files of unix sockets. A process that is killed leaves its file behind.
 
 use std::{
     collections::hash_map::RandomState,
     fmt, fs,
     hash::BuildHasher as _,
     io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileTypeExt as _, MetadataExt as _},
-        net::UnixListener,
-    },
+    os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _, net::UnixListener},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::{
     BACKLOG,
     file_access::{self, Access},
+    path_lock::{PathLock, identity},
 };
 
 /// Bytes that a socket's path may have.
@@ -25,34 +22,37 @@ const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 
 /// Listens on a path, without blocking. A socket file that no process serves is replaced; with `take_over`, also one that is
 /// served: its server keeps the connections that it has, and the next ones come here. The file has its access rights
-/// before anybody can connect; what they leave open follows from the umask and the process's user and group.
-pub(crate) fn listen_unix(path: &Path, access: Access, take_over: bool) -> io::Result<UnixListener> {
+/// before a client can connect; what they leave open follows from the umask and the process's user and group.
+pub(crate) fn listen_unix(
+    path: PathBuf,
+    access: Access,
+    take_over: bool,
+) -> io::Result<(UnixListener, SocketFile)> {
     if path.file_name().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
     }
     // A file can be renamed to a path that is too long to connect to.
-    SockAddr::unix(path).map_err(|error| cannot_create(error, path))?;
+    SockAddr::unix(&path).map_err(|error| cannot_create(error, &path))?;
+    // Without the lock first: what is no stale socket is reported also where this process cannot write.
+    let stale = check_replaceable(&path, take_over)?;
+    // Until this server listens, so that no other finds its file in between, and takes it for stale.
+    let _lock = PathLock::new(&path)
+        .map_err(|error| if stale { cannot_replace(error, &path) } else { cannot_create(error, &path) })?;
+    let stale = check_replaceable(&path, take_over)?;
     let listener = if take_over || !access.is_default() {
-        listen_beside(path, access, take_over)?
+        listen_beside(&path, access)?
     } else {
-        match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                check_replaceable(path, false)?;
-                fs::remove_file(path).map_err(|error| cannot_replace(error, path))?;
-                UnixListener::bind(path)
-            }
-            other => other,
+        if stale {
+            fs::remove_file(&path).map_err(|error| cannot_replace(error, &path))?;
         }
-        .map_err(|error| cannot_create(error, path))?
+        UnixListener::bind(&path).map_err(|error| cannot_create(error, &path))?
     };
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, SocketFile::new(path)?))
 }
 
-/// The file gets its name when it has its access rights, so that there is no moment at which it has others, or is not
-/// there.
-fn listen_beside(path: &Path, access: Access, take_over: bool) -> io::Result<UnixListener> {
-    check_replaceable(path, take_over)?;
+/// Listens under another name, and renames the file when it has its access rights: at no time has it others, or is missing.
+fn listen_beside(path: &Path, access: Access) -> io::Result<UnixListener> {
     // In the same folder, with a random name, and short: PATH_MAX.
     let name = RandomState::new().hash_one(path) as u32;
     let new = path.with_file_name(format!(".{name:08x}"));
@@ -60,7 +60,7 @@ fn listen_beside(path: &Path, access: Access, take_over: bool) -> io::Result<Uni
     SockAddr::unix(&new)
         .and_then(|address| socket.bind(&address))
         .map_err(|error| cannot_create(error, &new))?;
-    // Before it listens, nobody can connect, whatever the access rights are.
+    // Before it listens, no client can connect, whatever the access rights are.
     let done = file_access::set(&new, access)
         .and_then(|()| socket.listen(BACKLOG.into()))
         .and_then(|()| fs::rename(&new, path).map_err(|error| cannot_replace(error, path)));
@@ -71,12 +71,15 @@ fn listen_beside(path: &Path, access: Access, take_over: bool) -> io::Result<Uni
     Ok(socket.into())
 }
 
-/// Whether the path is free, or has a socket that may be replaced: one that refuses connections, and with `take_over` any.
-/// One whose queue is full does not refuse: it is served.
-fn check_replaceable(path: &Path, take_over: bool) -> io::Result<()> {
+/// Whether the path has a socket to replace: one that refuses connections, and with `take_over` any. False if it is free.
+/// One whose backlog is full does not refuse: it is served.
+///
+/// # Errors
+/// It has something else.
+fn check_replaceable(path: &Path, take_over: bool) -> io::Result<bool> {
     let Ok(file) = fs::symlink_metadata(path) else {
         // What is wrong with the folder is found when the file is created.
-        return Ok(());
+        return Ok(false);
     };
     let kind = file.file_type();
     if !kind.is_socket() {
@@ -92,10 +95,12 @@ fn check_replaceable(path: &Path, take_over: bool) -> io::Result<()> {
         ));
     }
     if take_over {
-        return Ok(());
+        return Ok(true);
     }
     match connect(path).map_err(|error| error.kind()) {
-        Err(io::ErrorKind::ConnectionRefused) => Ok(()),
+        Err(io::ErrorKind::ConnectionRefused) => Ok(true),
+        // Removed meanwhile.
+        Err(io::ErrorKind::NotFound) => Ok(false),
         Err(io::ErrorKind::PermissionDenied) => Err(with_kind(
             io::ErrorKind::PermissionDenied,
             "there is a socket of another user at this path, and no permission to find out whether it is served: stop its \
@@ -115,7 +120,7 @@ pub(crate) fn connect(path: &Path) -> io::Result<()> {
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// Says why there can be no new file.
+/// The reason why a file cannot be created, and what to do.
 fn cannot_create(error: io::Error, path: &Path) -> io::Error {
     let folder = folder_of(path);
     let shown = folder.display();
@@ -147,7 +152,7 @@ fn cannot_create(error: io::Error, path: &Path) -> io::Error {
     with_kind(error.kind(), message)
 }
 
-/// Says why the file that is there cannot make way.
+/// The reason why the file at the path cannot be replaced, and what to do.
 fn cannot_replace(error: io::Error, path: &Path) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
@@ -181,7 +186,7 @@ impl SocketFile {
     /// # Errors
     /// There is none.
     pub fn new(path: PathBuf) -> io::Result<Self> {
-        let identity = identity(&path)?;
+        let identity = identity(&fs::symlink_metadata(&path)?);
         Ok(Self { path, identity })
     }
 
@@ -193,16 +198,16 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        let is_own = || fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
+        // The lock: another server could replace the file between the check and the removal.
+        if is_own()
+            && let Ok(_lock) = PathLock::new(&self.path)
+            && is_own()
+        {
             // A file that cannot be removed is found stale by the next server.
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let file = fs::symlink_metadata(path)?;
-    Ok((file.dev(), file.ino()))
 }
 
 #[cfg(test)]
@@ -218,9 +223,11 @@ mod tests {
         let name = "s".repeat(106 - folder.as_os_str().len());
         let path = folder.join(name);
         assert_eq!(path.as_os_str().len(), 107);
+        let mut files = Vec::new();
         for take_over in [false, true] {
             let access = Access { mode: Some(0o600), ..Access::default() };
-            let listener = listen_unix(&path, access, take_over).unwrap();
+            let (listener, file) = listen_unix(path.clone(), access, take_over).unwrap();
+            files.push(file);
             assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             UnixStream::connect(&path).unwrap();
             assert!(listener.accept().is_ok());

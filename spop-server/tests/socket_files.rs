@@ -10,6 +10,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::Path,
+    sync::Barrier,
     thread,
     time::Duration,
 };
@@ -131,6 +132,41 @@ fn what_is_at_the_path_is_named() {
     }
     drop(served);
     Endpoint::from(path.as_path()).listen(false).unwrap();
+}
+
+#[test]
+fn of_forty_concurrent_starts_at_a_stale_file_one_listens() {
+    for mode in [None, Some(0o660)] {
+        for round in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("agent.sock");
+            drop(UnixListener::bind(&path).unwrap());
+            let start = Barrier::new(40);
+            let results: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..40)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let endpoint = Endpoint::from(path.as_path());
+                            let endpoint = mode.into_iter().fold(endpoint, Endpoint::mode);
+                            start.wait();
+                            endpoint.listen(false)
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (listening, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+            assert_eq!(listening.len(), 1, "mode {mode:?}, round {round}");
+            for error in refused.into_iter().map(Result::unwrap_err) {
+                assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+                assert!(error.to_string().contains("another server listens there: stop it"), "{error}");
+            }
+            UnixStream::connect(&path).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+            drop(listening);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+        }
+    }
 }
 
 #[test]
