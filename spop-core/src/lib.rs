@@ -117,6 +117,7 @@
 //! - [`notation`]: a text form of frames. For tests and logs.
 //! - [`frame`], [`wire`]: frames and values. For other decoders and encoders.
 //! - [`config`]: limits and timeouts of both reactors.
+//! - [`excerpt`]: texts of a peer in messages, cut. For log lines.
 //!
 //! # Untrusted input
 //!
@@ -155,6 +156,7 @@ pub mod agent;
 pub mod config;
 pub mod engine;
 mod error;
+pub mod excerpt;
 mod foreign;
 pub mod frame;
 #[cfg(feature = "__fuzzing")]

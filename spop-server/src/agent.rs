@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use spop_core::{AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked};
+use spop_core::{
+    AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked, excerpt::Shortened,
+};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -208,12 +210,13 @@ impl Agent {
     #[cold]
     pub fn connection_panicked(&self, now: Timestamp, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.logs.closed.pass(now) {
-            error!(name: "connection_panicked", %error, suppressed, "connection panicked");
+            error!(name: "connection_panicked", error = %Shortened(error), suppressed, "connection panicked");
         }
     }
 
     #[cold]
     pub(crate) fn log_not_accepted(&self, now: Timestamp, what: &'static str, error: &dyn fmt::Display) {
+        let error = Shortened(error);
         if let Some(suppressed) = self.logs.accept.pass(now) {
             warn!(name: "not_accepted", what, %error, suppressed, "not accepted");
         } else {

@@ -1,8 +1,8 @@
 //! Why a request has no answer of its handler.
 
-use std::any::Any;
+use std::{any::Any, fmt};
 
-use spop_core::agent::Reply;
+use spop_core::{agent::Reply, excerpt::Shortened};
 
 /// The answer to a request, or why its handler gave none.
 pub type Answer = Result<Reply, Failure>;
@@ -14,7 +14,7 @@ pub type Answer = Result<Reply, Failure>;
 pub struct Failure {
     /// The kind.
     pub kind: FailureKind,
-    /// The details, for the log.
+    /// The details, for the log: at most 515 bytes.
     pub error: String,
 }
 
@@ -58,10 +58,10 @@ impl FailureKind {
 }
 
 impl Failure {
-    /// A failure of this kind.
+    /// A failure of this kind. A long error is cut by [`Shortened`].
     #[cold]
-    pub fn new(kind: FailureKind, error: impl Into<String>) -> Self {
-        Self { kind, error: error.into() }
+    pub fn new(kind: FailureKind, error: impl fmt::Display) -> Self {
+        Self { kind, error: Shortened(error).to_string() }
     }
 
     /// The failure of a handler that panicked; the payload is what `catch_unwind` returned.

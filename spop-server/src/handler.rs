@@ -8,6 +8,7 @@ use std::{
 use spop_core::{
     Actions,
     agent::{Partial, Reply, Routes, TicketId, Watch},
+    excerpt::Shortened,
 };
 
 use crate::{Answer, Cancelled, Request};
@@ -120,7 +121,7 @@ impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Outcome {
     fn from(result: Result<T, E>) -> Self {
         match result {
             Ok(outcome) => outcome.into(),
-            Err(error) => Self::Now(Ok(Reply::Fail(error.to_string()))),
+            Err(error) => Self::Now(Ok(Reply::Fail(Shortened(error).to_string()))),
         }
     }
 }

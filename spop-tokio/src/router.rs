@@ -242,11 +242,11 @@ impl Handler for Unrouted {
     type Answer = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
-        let error = RouteError::unknown(name_of(&request));
         match self.policy {
-            Unknown::Fail => Reply::Fail(error.to_string()),
+            Unknown::Fail => Reply::Fail(RouteError::unknown(name_of(&request)).to_string()),
             Unknown::Skip => {
                 if let Some(suppressed) = self.log.pass() {
+                    let error = RouteError::unknown(name_of(&request));
                     warn!(name: "message_unknown", %error, suppressed, "message skipped");
                 }
                 Reply::Ack(Actions::new())

@@ -6,14 +6,15 @@ use alloc::{
 };
 use core::fmt;
 
-use crate::{Actions, Status};
+use crate::{Actions, Status, excerpt::Shortened};
 
 /// The reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// An ACK with these actions.
     Ack(Actions),
-    /// The reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. The server logs this reason.
+    /// The reply that [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names. The server logs this reason; that of a
+    /// `Result` is cut by [`Shortened`].
     Fail(String),
     /// No answer: the peer receives an ACK with ABORT, which HAProxy treats as an answer without actions. An answer that was
     /// sent in part is aborted.
@@ -37,7 +38,7 @@ impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Reply {
     fn from(result: Result<T, E>) -> Self {
         match result {
             Ok(reply) => reply.into(),
-            Err(error) => Self::Fail(error.to_string()),
+            Err(error) => Self::Fail(Shortened(error).to_string()),
         }
     }
 }

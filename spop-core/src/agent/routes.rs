@@ -5,6 +5,7 @@ use core::{error::Error, fmt};
 
 use crate::{
     Actions,
+    excerpt::Escaped,
     frame::{ArgError, Message, Messages},
 };
 
@@ -63,7 +64,7 @@ pub enum RouteError {
     #[error("there is no route for message \"{message}\"")]
     #[non_exhaustive]
     Unknown {
-        /// The message, escaped where it is not printable ASCII.
+        /// The message, as [`Escaped`] displays it.
         message: String,
     },
     /// An argument is missing or has the wrong type.
@@ -73,7 +74,7 @@ pub enum RouteError {
     #[error("message \"{message}\": {why}")]
     #[non_exhaustive]
     Failed {
-        /// The message, escaped where it is not printable ASCII.
+        /// The message, as [`Escaped`] displays it.
         message: String,
         /// The error of the handler.
         why: Box<dyn Error + Send + Sync>,
@@ -83,7 +84,7 @@ pub enum RouteError {
 impl RouteError {
     /// The error for a message of this name that has no route.
     pub fn unknown(message: &[u8]) -> Self {
-        Self::Unknown { message: message.escape_ascii().to_string() }
+        Self::Unknown { message: Escaped(message).to_string() }
     }
 }
 
@@ -148,7 +149,7 @@ impl Routes {
 fn failed(message: &[u8], why: Box<dyn Error + Send + Sync>) -> RouteError {
     match why.downcast::<ArgError>() {
         Ok(error) => RouteError::Argument(*error),
-        Err(why) => RouteError::Failed { message: message.escape_ascii().to_string(), why },
+        Err(why) => RouteError::Failed { message: Escaped(message).to_string(), why },
     }
 }
 

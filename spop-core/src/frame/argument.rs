@@ -6,7 +6,7 @@ use alloc::{
 };
 
 use super::{FromValue, Message, Messages, OwnedMessages};
-use crate::{DecodeError, wire::ValueType};
+use crate::{DecodeError, excerpt::Escaped, wire::ValueType};
 
 impl ArgError {
     /// The error of an argument that the application converts itself, without [`Message::arg`].
@@ -61,7 +61,7 @@ impl<'a> Message<'a> {
 
     #[cold]
     fn error(&self, name: &str, why: Unusable) -> ArgError {
-        ArgError { message: self.name().escape_ascii().to_string(), argument: name.to_owned(), why }
+        ArgError { message: Escaped(self.name()).to_string(), argument: name.to_owned(), why }
     }
 }
 
@@ -70,7 +70,7 @@ impl<'a> Message<'a> {
 #[error("argument {argument:?} of message \"{message}\" {why}")]
 #[non_exhaustive]
 pub struct ArgError {
-    /// The message, escaped where it is not printable ASCII.
+    /// The message, as [`Escaped`] displays it.
     pub message: String,
     /// The requested argument.
     pub argument: String,

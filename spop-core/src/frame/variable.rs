@@ -3,6 +3,7 @@
 use alloc::string::{String, ToString};
 
 use super::Scope;
+use crate::excerpt::Escaped;
 
 /// The limit of characters of `scope.prefix.name`.
 const MAX: usize = 63;
@@ -55,9 +56,6 @@ pub struct DroppedName<'a> {
     fault: Fault,
 }
 
-/// The length at which a name is cut in a message.
-const NAME_SHOWN: usize = 64;
-
 impl<'a> DroppedName<'a> {
     pub(super) fn of(scope: Scope, name: &'a [u8]) -> Option<Self> {
         Fault::of(scope, PREFIX_MIN, name).map(|fault| Self { scope, name, fault })
@@ -75,8 +73,7 @@ impl<'a> DroppedName<'a> {
 
     /// Why HAProxy drops it.
     pub fn error(&self) -> NameError {
-        // A name may be as long as a frame.
-        self.fault.error(self.name.get(..NAME_SHOWN).unwrap_or(self.name))
+        self.fault.error(self.name)
     }
 }
 
@@ -100,7 +97,7 @@ impl Fault {
     }
 
     fn error(self, name: &[u8]) -> NameError {
-        let text = || name.escape_ascii().to_string();
+        let text = || Escaped(name).to_string();
         match self {
             Self::Empty => NameError::Empty,
             Self::BadCharacter => NameError::BadCharacter(text()),

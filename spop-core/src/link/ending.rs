@@ -3,6 +3,7 @@
 use super::{Link, Misuse, Phase, Progress, Stage};
 use crate::{
     Timestamp,
+    excerpt::prefix,
     frame::{Disconnect, Flags, FrameType, Header, Ids},
     wire::Status,
 };
@@ -74,7 +75,7 @@ impl Link {
 
     pub(crate) fn push_disconnect(&mut self, frame_type: FrameType, status: Status, message: &str) {
         let mut payload = alloc::vec::Vec::new();
-        let message = shortened(message, MESSAGE_MAX);
+        let message = prefix(message, MESSAGE_MAX);
         Disconnect { status, message: message.as_bytes() }.encode(&mut payload);
         self.push(Header { frame_type, flags: Flags::FIN, ids: Ids::ZERO }, &payload);
     }
@@ -173,10 +174,4 @@ impl Link {
             _ => {}
         }
     }
-}
-
-/// The longest prefix of a text that has at most `max` bytes and ends at a character boundary.
-fn shortened(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use core::fmt;
 use bytes::Bytes;
 
 use super::{Timer, Violation};
-use crate::wire::Status;
+use crate::{excerpt::Escaped, wire::Status};
 
 /// The end of a session: its reason, and the work that was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl fmt::Display for CloseReason {
                 f.write_str("a health check was refused: the agent is about to shut down")
             }
             Self::PeerDisconnect { status, message } => {
-                write!(f, "the peer disconnected with {status}: \"{}\"", message.escape_ascii())
+                write!(f, "the peer disconnected with {status}: \"{}\"", Escaped(message))
             }
             Self::Violation(violation) => {
                 write!(f, "the peer broke the protocol: {violation}; status {}", violation.status())

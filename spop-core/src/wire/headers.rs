@@ -9,6 +9,7 @@ use core::fmt;
 use super::{Reader, Sink, put_string};
 use crate::{
     DecodeError,
+    excerpt::Escaped,
     wire::{Malformed, Piece},
 };
 
@@ -160,7 +161,7 @@ pub(crate) fn encode_headers(
         check_name(name)?;
         if let Some(at) = value.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             let byte = value.get(at).copied().unwrap_or_default();
-            return Err(HeaderError::Value { name: name.escape_ascii().to_string(), byte, at });
+            return Err(HeaderError::Value { name: Escaped(name).to_string(), byte, at });
         }
         put_string(&mut list, name);
         put_string(&mut list, value);
@@ -187,7 +188,7 @@ fn check_name(name: &[u8]) -> Result<(), HeaderError> {
         return Err(HeaderError::NoName);
     }
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    if name.iter().all(token) { Ok(()) } else { Err(HeaderError::Name(name.escape_ascii().to_string())) }
+    if name.iter().all(token) { Ok(()) } else { Err(HeaderError::Name(Escaped(name).to_string())) }
 }
 
 /// A header whose name or value HTTP does not allow (RFC 9110, section 5).

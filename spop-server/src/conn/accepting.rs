@@ -186,7 +186,7 @@ impl Conn {
             return self
                 .accept(now, |accepting| accepting.next = accepting.acceptor.on_input_eof(now, &[]).action);
         }
-        let text = format!("TLS with {} failed: {error}", self.remote.peer);
-        self.reject(now, "tls_failed", &text);
+        let remote = Arc::clone(&self.remote);
+        self.reject(now, "tls_failed", &format_args!("TLS with {} failed: {error}", remote.peer));
     }
 }

@@ -363,8 +363,12 @@ impl Conn {
                 self.on_first_input(now, handler, &[], true);
             }
             State::Accepting(_) => {
-                let error = format!("{} was lost before its session: {error}", self.remote.peer);
-                self.reject(now, "lost", &error);
+                let remote = Arc::clone(&self.remote);
+                self.reject(
+                    now,
+                    "lost",
+                    &format_args!("{} was lost before its session: {error}", remote.peer),
+                );
             }
             State::Over => {}
         }

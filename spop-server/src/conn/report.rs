@@ -2,7 +2,7 @@
 
 use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
 
-use spop_core::{Actions, CloseReason, Closed, Timestamp, frame::Ids};
+use spop_core::{Actions, CloseReason, Closed, Timestamp, excerpt::Shortened, frame::Ids};
 use tracing::{debug, warn};
 
 use super::session::Session;
@@ -110,6 +110,7 @@ impl Session {
     #[cold]
     pub(super) fn log_watch_panicked(&self, agent: &Agent, now: Timestamp, ids: Ids, error: &str) {
         if let Some(suppressed) = agent.logs.handler.pass(now) {
+            let error = &*Shortened(error).to_string();
             warn!(name: "watch_panicked", peer = %self.remote.peer, %ids, error, suppressed, "watch panicked");
         }
     }

@@ -16,6 +16,7 @@ use spop_core::{
         EngineError,
         pool::{AgentFailure, AskError, Pool, PoolAction, PoolConfig, RequestId},
     },
+    excerpt::Shortened,
     frame::Ids,
 };
 use tokio::{
@@ -177,7 +178,7 @@ impl Shared {
     /// An agent cannot be reached.
     pub(super) fn unreachable(&self, target: &Target, error: &std::io::Error) {
         if let Some(suppressed) = self.unreachable.pass() {
-            warn!(name: "agent_unreachable", %target, %error, suppressed, "agent unreachable");
+            warn!(name: "agent_unreachable", %target, error = %Shortened(error), suppressed, "agent unreachable");
         }
     }
 

@@ -6,6 +6,7 @@ mod entrance;
 mod failures;
 mod handlers;
 mod limits;
+mod log_texts;
 mod memory;
 mod orphans;
 mod shutdown;
