@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +11,7 @@ use std::{
 
 use spop_core::accept::Peer;
 
-/// How many connections each address has, if those are limited.
+/// How many connections each source has, if those are limited.
 #[derive(Debug)]
 pub(crate) struct Sources(Option<Arc<Counts>>);
 
@@ -21,30 +21,38 @@ struct Counts {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// Counts a connection of an address, if those are limited, until it is dropped.
+/// Counts a connection of a source, if those are limited, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SourcePermit(Option<Box<(Arc<Counts>, IpAddr)>>);
 
 impl Sources {
-    /// At most `max` connections of one address, if there is a limit.
+    /// At most `max` connections of one source, if there is a limit.
     pub(crate) fn new(max: Option<usize>) -> Self {
         Self(max.map(|max| Arc::new(Counts { max, open: Mutex::default() })))
     }
 
-    /// A permit for a connection; `None` if its address has too many. Peers without an address are not counted.
+    /// A permit for a connection; `None` if its source has too many. Peers without an address are not counted.
     pub(crate) fn enter(&self, peer: &Peer) -> Option<SourcePermit> {
         let (Some(counts), Some(address)) = (&self.0, peer.ip()) else { return Some(SourcePermit(None)) };
-        let address = address.to_canonical();
+        let source = source(address);
         let mut open = counts.open();
-        let count = open.entry(address).or_default();
+        let count = open.entry(source).or_default();
         if *count >= counts.max {
             if *count == 0 {
-                open.remove(&address);
+                open.remove(&source);
             }
             return None;
         }
         *count += 1;
-        Some(SourcePermit(Some(Box::new((Arc::clone(counts), address)))))
+        Some(SourcePermit(Some(Box::new((Arc::clone(counts), source)))))
+    }
+}
+
+/// An IPv4 address, also one that is mapped to IPv6; of any other IPv6 address its /64, which one host has to itself.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -56,12 +64,12 @@ impl Counts {
 
 impl Drop for SourcePermit {
     fn drop(&mut self) {
-        let Some((counts, address)) = self.0.as_deref() else { return };
+        let Some((counts, source)) = self.0.as_deref() else { return };
         let mut open = counts.open();
-        if let Some(count) = open.get_mut(address) {
+        if let Some(count) = open.get_mut(source) {
             *count -= 1;
             if *count == 0 {
-                open.remove(address);
+                open.remove(source);
             }
         }
     }
@@ -258,6 +266,23 @@ mod tests {
         assert!(sources.enter(&Peer::unnamed()).is_some());
         drop(first);
         assert!(sources.enter(&peer("192.0.2.1:3")).is_some());
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_source() {
+        let peer = |text: &str| Peer::from(text.parse::<SocketAddr>().unwrap());
+        let sources = Sources::new(Some(2));
+        let first = sources.enter(&peer("[2001:db8:0:1::1]:1")).unwrap();
+        let _second = sources.enter(&peer("[2001:db8:0:1:ffff:ffff:ffff:ffff]:1")).unwrap();
+        assert!(sources.enter(&peer("[2001:db8:0:1:2::]:1")).is_none());
+        assert!(sources.enter(&peer("[2001:db8:0:2::1]:1")).is_some());
+        // Mapped addresses share their /64, and are sources of their own.
+        for last in 1..=9 {
+            let permit = sources.enter(&peer(&format!("[::ffff:192.0.2.{last}]:1")));
+            std::mem::forget(permit.unwrap());
+        }
+        drop(first);
+        assert!(sources.enter(&peer("[2001:db8:0:1:2::]:1")).is_some());
     }
 
     #[test]
