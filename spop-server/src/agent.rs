@@ -19,8 +19,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
-    NameWarnings, SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total, engines::Engines,
-    remote::Remote, request::REQUEST_OVERHEAD, stage::AtomicStage,
+    NameWarnings, SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total, descriptors::raise_limit,
+    engines::Engines, remote::Remote, request::REQUEST_OVERHEAD, stage::AtomicStage,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -180,7 +180,12 @@ impl Agent {
             return None;
         };
         let Some(source) = self.sources.enter(&peer) else {
-            self.refuse(now, &format_args!("{peer}: too many connections from its address"));
+            self.refuse(
+                now,
+                &format_args!(
+                    "{peer}: too many connections from its source (an IPv4 address or an IPv6 /64)"
+                ),
+            );
             return None;
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -226,8 +231,10 @@ impl Agent {
 
     // ---- shutdown ----
 
-    /// The server listens, on so many listeners: tells the service manager. The recorder of its metrics must be installed by now.
+    /// The server listens, on so many listeners: tells the service manager, and raises the soft limit on open files if it is too
+    /// low for `max_connections`. The recorder of its metrics must be installed by now.
     pub fn ready(&self, listeners: usize) {
+        raise_limit(self.max_connections, listeners);
         LazyLock::force(&self.metrics);
         log_service_manager(crate::tell_ready(listeners));
     }

@@ -25,10 +25,12 @@ use spop_core::AgentConfig;
 pub struct ServerConfig {
     /// The configuration of each session.
     pub agent: AgentConfig,
-    /// How many connections may be open. Further ones are closed as soon as they are accepted. Default 10000.
+    /// How many connections may be open. Further ones are closed as soon as they are accepted. Each takes a file descriptor: a
+    /// server raises the soft limit of its process when it starts, and warns if the hard limit is too low. Default 10000.
     pub max_connections: usize,
-    /// How many connections may be open from one IP address: that of the peer, without its port. Unix sockets have none.
-    /// Default: no limit but `max_connections`.
+    /// How many connections may be open from one source: an IPv4 address, or a /64 of IPv6, because one host has as many
+    /// addresses there as it likes. It is the address of the peer, without its port; unix sockets have none. Link-local
+    /// addresses are in one /64. Default: no limit but `max_connections`.
     pub max_connections_per_source: Option<usize>,
     /// How many requests may be worked on, on all connections together. A further one gets the reply that
     /// [`AgentConfig::on_failure`] names, and its handler is not called. A request counts until its handler has ended and has

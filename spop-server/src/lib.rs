@@ -21,6 +21,7 @@ mod cancelled;
 mod config;
 mod conn;
 mod connection;
+mod descriptors;
 mod driver;
 mod endpoint;
 mod engines;
