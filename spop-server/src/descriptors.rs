@@ -9,7 +9,7 @@ const OTHERS: usize = 64;
 #[cfg(unix)]
 pub(crate) fn raise_limit(max_connections: usize, listeners: usize) {
     use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-    use tracing::{debug, field::display, warn};
+    use tracing::{debug, warn};
 
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let besides = OTHERS.saturating_add(listeners);
@@ -24,7 +24,7 @@ pub(crate) fn raise_limit(max_connections: usize, listeners: usize) {
     if limit < needed {
         let possible = limit.saturating_sub(besides as rlim_t);
         warn!(
-            name: "descriptor_limit", limit, hard, needed, max_connections, error = set.err().map(display),
+            name: "descriptor_limit", limit, hard, needed, max_connections, error = set.err().map(tracing::field::display),
             "the limit on open files is too low for max_connections: raise the hard limit (systemd: LimitNOFILE=, docker: --ulimit \
              nofile=, shell: ulimit -Hn), or set max_connections to {possible} at most"
         );

@@ -1,6 +1,7 @@
 //! TLS, by rustls: certificates from files, and what becomes known of a peer.
 
 mod client;
+mod clients;
 mod session;
 
 use std::{
@@ -11,10 +12,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use client::{ClientTls, ClientTlsFiles};
+use clients::Clients;
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
 };
 pub(crate) use session::TlsSession;
 
@@ -35,31 +36,61 @@ pub struct TlsFiles {
     clients: Clients,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Clients {
-    Unknown,
-    Asked(PathBuf),
-    Required(PathBuf),
-}
-
 impl TlsFiles {
     /// The agent's certificate, followed by those that lead to its CA, and its key. One file may hold both. Clients are
     /// not asked for a certificate.
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self { certificate: certificate.into(), key: key.into(), clients: Clients::Unknown }
+        Self { certificate: certificate.into(), key: key.into(), clients: Clients::default() }
     }
 
     /// A client must have a certificate of one of the CAs in this file.
+    ///
+    /// Each certificate that a CA has issued is accepted, whatever its names, if it has not expired: use a CA that issues to HAProxys
+    /// only, or [`client_names`](Self::client_names). If the certificate has an extended key usage, `clientAuth` must be among
+    /// them; a certificate for servers only is refused.
     #[must_use]
     pub fn require_clients_of(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.clients = Clients::Required(ca.into());
+        self.clients.ca = Some((ca.into(), true));
         self
     }
 
-    /// A client may have a certificate of one of the CAs in this file; one of another CA is refused.
+    /// A client may have a certificate of one of the CAs in this file; one that
+    /// [`require_clients_of`](Self::require_clients_of) would refuse is refused.
     #[must_use]
     pub fn ask_clients_of(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.clients = Clients::Asked(ca.into());
+        self.clients.ca = Some((ca.into(), false));
+        self
+    }
+
+    /// A client's certificate must have one of these names: a DNS name or an IP address among its subject alternative names. The
+    /// common name does not count. A certificate for `*.example.com` has the name `haproxy.example.com`. Each call adds names.
+    ///
+    /// ```no_run
+    /// use spop_server::tls::{Tls, TlsFiles};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let files = TlsFiles::new("agent.crt", "agent.key")
+    ///     .require_clients_of("ca.crt")
+    ///     .client_names(["haproxy-1.example", "haproxy-2.example"])
+    ///     .client_revocations("ca.crl");
+    /// let tls = Tls::from_files(files)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn client_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.clients.names.get_or_insert_default().extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// A client's certificate must not be in the revocation lists (CRLs) of this file. Each call adds a file.
+    ///
+    /// The lists must cover each certificate of a chain: one list of each CA that issued one of them. A certificate without a list, or
+    /// whose list is past its next update, is refused, as HAProxy does with `crl-file`. Lists that were renewed are read by
+    /// [`Tls::reload`]; connections that are open go on.
+    #[must_use]
+    pub fn client_revocations(mut self, lists: impl Into<PathBuf>) -> Self {
+        self.clients.revocations.push(lists.into());
         self
     }
 
@@ -68,19 +99,8 @@ impl TlsFiles {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?;
-        let verifier = match &self.clients {
-            Clients::Unknown => WebPkiClientVerifier::no_client_auth(),
-            Clients::Asked(ca) | Clients::Required(ca) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider);
-                let verifier = match self.clients {
-                    Clients::Asked(_) => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                verifier.build().map_err(|error| in_file(ca, error))?
-            }
-        };
         builder
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(self.clients.verifier(provider)?)
             .with_single_cert(certificates(&self.certificate)?, key(&self.key)?)
             .map_err(|error| in_file(&self.certificate, error))
     }
