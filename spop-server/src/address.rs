@@ -20,12 +20,12 @@ const ABSTRACT_NAME_MAX: usize = 107;
 const PREFIXES: &str = "ip@, ipv4@, ipv6@, tcp@, tcp4@, tcp6@ (each before HOST:PORT), unix@, uxst@ (before a path), abns@ and \
                         abnsz@ (before a name)";
 
-/// Where a listener can be reached. As text it is in the format of [`ParsedAddress`].
+/// The address of a listener. As text it is in the format of [`ParsedAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP address, with the port that it really has.
+    /// A TCP address, with the port that the system has assigned.
     Tcp(SocketAddr),
-    /// The path of a unix socket; empty for one without a name.
+    /// The path of a unix socket; empty if it is unnamed.
     Unix(PathBuf),
     /// The name of an abstract unix socket.
     Abstract(AbstractName),

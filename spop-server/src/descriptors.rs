@@ -4,8 +4,8 @@
 #[cfg(unix)]
 const OTHERS: usize = 64;
 
-/// Raises the soft limit (`RLIMIT_NOFILE`, usually 1024) so that the server can have its connections, up to the hard limit. A warning
-/// says if that is not enough.
+/// Raises the soft limit (`RLIMIT_NOFILE`, usually 1024) to what the server's connections need, up to the hard limit. A warning says
+/// if that is not enough.
 #[cfg(unix)]
 pub(crate) fn raise_limit(max_connections: usize, listeners: usize) {
     use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};

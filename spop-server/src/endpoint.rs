@@ -129,7 +129,7 @@ impl From<PathBuf> for Endpoint {
     }
 }
 
-/// Its socket file stays: it is its maker's.
+/// Its socket file is not removed.
 #[cfg(unix)]
 impl From<UnixListener> for Endpoint {
     fn from(listener: UnixListener) -> Self {
@@ -155,7 +155,7 @@ impl Endpoint {
         self
     }
 
-    /// The permissions of a unix socket's file, such as `0o660`. It has them before anybody can connect. Without, they
+    /// The permissions of a unix socket's file, such as `0o660`. They are set before a client can connect. Without, they
     /// follow from the umask. An error for what has no file, as an abstract socket.
     #[must_use]
     pub const fn mode(mut self, mode: u32) -> Self {
@@ -163,16 +163,16 @@ impl Endpoint {
         self
     }
 
-    /// The user that owns a unix socket's file, by name or number. It is set before anybody can connect, and takes the
-    /// rights of root. Without, it is the user of the process. An error for what has no file.
+    /// The user that owns a unix socket's file, by name or number. It is set before a client can connect, and only
+    /// root may set another user. Without, it is the user of the process. An error for what has no file.
     #[must_use]
     pub fn owner(mut self, user: impl Into<NameOrId>) -> Self {
         self.owner = Some(user.into());
         self
     }
 
-    /// The group of a unix socket's file, by name or number. It is set before anybody can connect; without the rights of
-    /// root, it must be a group that the process is in. Together with [`mode`](Self::mode) `0o660`, the members of the
+    /// The group of a unix socket's file, by name or number. It is set before a client can connect; unless the process
+    /// is root's, it must be in the group. Together with [`mode`](Self::mode) `0o660`, the members of the
     /// group may connect. An error for what has no file.
     ///
     /// ```
@@ -187,31 +187,30 @@ impl Endpoint {
         self
     }
 
-    /// Takes the path of a unix socket also from somebody who serves it, in one step: for a new process beside the one that
-    /// it replaces. That one keeps the connections that it has, and the next ones come here. Default false.
+    /// Replaces the file of a unix socket also if another process serves it, in one step: for a restart without interruption. The
+    /// other process keeps its connections, and new ones come here. Default false.
     #[must_use]
     pub const fn take_over(mut self, take_over: bool) -> Self {
         self.take_over = take_over;
         self
     }
 
-    /// Lets other sockets with this option listen on the same TCP port, and the system share connections among them: for
-    /// several processes, or for a new one beside the one that it replaces. Default false.
+    /// Sets `SO_REUSEPORT`: other sockets with this option may listen on the same TCP port, and the system distributes connections
+    /// among them. For several processes, or a restart without interruption. Default false.
     #[must_use]
     pub const fn reuse_port(mut self, reuse: bool) -> Self {
         self.reuse_port = reuse;
         self
     }
 
-    /// After how much silence the system asks whether a TCP peer is still there. Default: never; SPOP has its own idle
-    /// timeout.
+    /// Sets `SO_KEEPALIVE` with this idle time on TCP connections. Default none: SPOP has its own idle timeout.
     #[must_use]
     pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.sockets.keepalive = after;
         self
     }
 
-    /// Whether TCP sends answers at once instead of waiting for more. Default true; false is for measuring.
+    /// Sets `TCP_NODELAY`: answers are sent at once. Default true; false is for measurements.
     #[must_use]
     pub const fn nodelay(mut self, nodelay: bool) -> Self {
         self.sockets.nodelay = nodelay;
@@ -228,7 +227,7 @@ impl Endpoint {
         let mut passed = listenfd::ListenFd::from_env();
         let mut endpoints = Vec::new();
         for index in 0..passed.len() {
-            // What is not the one is put back, and may be the other.
+            // A socket of another type stays in the list.
             if let Ok(Some(listener)) = passed.take_unix_listener(index) {
                 endpoints.push(listener.into());
             } else if let Some(listener) = passed.take_tcp_listener(index)? {
@@ -303,7 +302,7 @@ impl Endpoint {
     }
 }
 
-/// Where to listen, in words.
+/// The address, for messages.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {

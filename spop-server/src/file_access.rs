@@ -1,4 +1,4 @@
-//! Who may use a socket's file.
+//! Access rights of a socket file.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use nix::unistd::{User, geteuid};
 
 use crate::socket_file::connect;
 
-/// The access rights of a new file. What is `None` stays as the system has made it.
+/// The access rights of a new file. `None` keeps what the system has set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Access {
     pub(crate) mode: Option<u32>,
@@ -26,24 +26,24 @@ impl Access {
 
 /// Sets the access rights of the socket that this process has just bound at `path` and that does not listen yet.
 ///
-/// Whoever may write the folder can put another file in its place meanwhile, so nothing here follows a symbolic link, and
-/// what is not such a socket is left alone.
+/// Other users who can write to the directory can replace the file meanwhile: symbolic links are not followed, and any other
+/// file is left alone.
 pub(crate) fn set(path: &Path, access: Access) -> io::Result<()> {
     if access.is_default() {
         return Ok(());
     }
     with_inode(path, |inode, found| {
-        // Ours has one name, and refuses connections: the socket of another server that was moved here does not.
+        // The socket has one name and refuses connections. One of another server that was moved here accepts them.
         let refuses = connect(inode).is_err_and(|error| {
             matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied)
         });
         if !found.file_type().is_socket() || found.nlink() != 1 || !refuses {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "another process has replaced the new socket: let only this user write to its folder",
+                "another process has replaced the new socket: let only this user write to its directory",
             ));
         }
-        // The owner last: the file of another user can have its mode set by root only.
+        // The owner last: only root may set the mode of another user's file.
         if let Some(mode) = access.mode {
             set_mode(inode, mode)?;
         }
@@ -54,7 +54,7 @@ pub(crate) fn set(path: &Path, access: Access) -> io::Result<()> {
     })
 }
 
-/// A path of the file itself, which stays what it is when the file's own path becomes another's.
+/// Runs a function with a path to the inode, which stays valid when the file is renamed or replaced.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn with_inode(path: &Path, run: impl FnOnce(&Path, &fs::Metadata) -> io::Result<()>) -> io::Result<()> {
     use std::os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _};
@@ -83,7 +83,7 @@ fn set_mode(inode: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(inode, fs::Permissions::from_mode(mode))
 }
 
-/// Elsewhere there is none, but calls that do not follow a link.
+/// Other systems have no such path, but calls that do not follow a symbolic link.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn with_inode(path: &Path, run: impl FnOnce(&Path, &fs::Metadata) -> io::Result<()>) -> io::Result<()> {
     run(path, &fs::symlink_metadata(path)?)
@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_symbolic_link_that_comes_later_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let [target, path, moved] = ["target", "agent.sock", "moved"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let [target, path, moved] = ["target", "agent.sock", "moved"].map(|name| directory.path().join(name));
         fs::write(&target, "secret").unwrap();
         fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
         let _socket = bound(&path);
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_file_put_in_the_place_of_the_socket_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let [target, link] = ["target", "link"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let [target, link] = ["target", "link"].map(|name| directory.path().join(name));
 
         fs::write(&target, "secret").unwrap();
         fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();

@@ -48,7 +48,7 @@ impl Sources {
     }
 }
 
-/// An IPv4 address, also one that is mapped to IPv6; of any other IPv6 address its /64, which one host has to itself.
+/// An IPv4 address, also one that is mapped to IPv6; of any other IPv6 address its /64, which usually belongs to one host.
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),

@@ -15,31 +15,31 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::SocketFile;
 use crate::{Address, Entrance};
 
-/// Connections that may wait to be accepted: as many as come in a storm while others have their turn. The system has a
-/// limit of its own.
+/// The backlog of a listener: for a burst of connections while others are served. The system has a limit of its own
+/// (`somaxconn`).
 pub const BACKLOG: u16 = 4096;
 
-/// Whether the system spreads connections over the listeners of one address.
-const SPREADS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+/// Whether the system distributes connections among the listeners of one address.
+const DISTRIBUTES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Whether what is accepted has the options of its listener.
-const INHERITS: bool = SPREADS;
+/// Whether accepted sockets inherit the options of their listener.
+const INHERITS: bool = DISTRIBUTES;
 
-/// A listener that is open and does not block, and what is done with its connections.
+/// An open, nonblocking listener, and the settings of its connections.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Listening {
     /// The listener.
     pub listener: Listener,
-    /// Whether others of this process may listen on its address.
+    /// Whether other listeners of this process may share its address.
     pub shared: bool,
-    /// What its connections get.
+    /// The options of accepted sockets.
     pub sockets: SocketOptions,
-    /// What its connections pass, if there is anything.
+    /// The accept stage of its connections, if it has handlers.
     pub entrance: Option<Arc<Entrance>>,
 }
 
-/// A listener. Dropping it removes the socket file that it made.
+/// A listener. Dropping it removes its socket file.
 #[derive(Debug)]
 pub enum Listener {
     /// For TCP.
@@ -49,12 +49,12 @@ pub enum Listener {
     Unix {
         /// The listener.
         listener: UnixListener,
-        /// Its file, unless that is somebody else's.
+        /// Its file, if this process has created it.
         file: Option<SocketFile>,
     },
 }
 
-/// What is set on each TCP socket that is accepted.
+/// The options of accepted TCP sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
     pub(crate) nodelay: bool,
@@ -62,7 +62,7 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets what a socket that was accepted did not get from its listener. One that refuses is closed already.
+    /// Sets the options that an accepted socket does not inherit. An error means that it is closed already.
     pub fn complete<'s>(self, accepted: impl Into<SockRef<'s>>) {
         if !INHERITS {
             let _ = self.set(&accepted.into());
@@ -99,10 +99,10 @@ impl Listening {
         Ok(Self { listener, shared, sockets, entrance })
     }
 
-    /// Where it can be reached.
+    /// Its local address.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// The system call fails.
     pub fn address(&self) -> io::Result<Address> {
         Ok(match &self.listener {
             Listener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
@@ -113,10 +113,10 @@ impl Listening {
         })
     }
 
-    /// Another listener on the same address, if several may share it.
+    /// Another listener on the same address, if it can be shared.
     ///
     /// # Errors
-    /// Of the system.
+    /// The system call fails.
     pub fn sibling(&self) -> io::Result<Option<Self>> {
         match &self.listener {
             Listener::Tcp(listener) if self.shared => {
@@ -128,7 +128,7 @@ impl Listening {
     }
 }
 
-/// Listens on the first of the addresses that can be had. True when others of this process may listen there too.
+/// Listens on the first usable address. True if other listeners of this process may share it.
 pub(crate) fn first_of(
     addresses: impl IntoIterator<Item = SocketAddr>,
     several: bool,
@@ -136,8 +136,8 @@ pub(crate) fn first_of(
 ) -> io::Result<(Listener, bool)> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in addresses {
-        match listen_at(address, several && SPREADS, reuse_port) {
-            Ok(listener) => return Ok((Listener::Tcp(listener), several && SPREADS)),
+        match listen_at(address, several && DISTRIBUTES, reuse_port) {
+            Ok(listener) => return Ok((Listener::Tcp(listener), several && DISTRIBUTES)),
             Err(error) => last = error,
         }
     }
@@ -146,7 +146,7 @@ pub(crate) fn first_of(
 
 fn listen_at(address: SocketAddr, several: bool, reuse_port: bool) -> io::Result<TcpListener> {
     if several && address.port() != 0 && !reuse_port {
-        // Another server would share its connections with this one, and neither would notice.
+        // Fails if another server listens there: with SO_REUSEPORT the two would share connections unnoticed.
         socket(address)?.bind(&address.into())?;
     }
     bind(address, several || reuse_port)
@@ -164,7 +164,7 @@ fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a process before this one may linger. On Windows it would let others take the address over.
+    // Connections of an earlier process may be in TIME-WAIT. On Windows the option would let other processes take the address.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     Ok(socket)

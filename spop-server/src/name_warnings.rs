@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// How many names are warned about.
+/// The number of names that are warned about.
 const MAX_NAMES: usize = 64;
 /// How much of a name is remembered; HAProxy takes 63 characters at most.
 const MAX_LEN: usize = 64;

@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(1);
 /// An exclusive lock on a path, until it is dropped.
 ///
 /// Between the check that a socket file is stale and its replacement, another process could have replaced it: its file would be
-/// removed, and both would listen. The lock is `flock(2)` on the file `.NAME.lock` in the same folder, which is removed with it.
+/// removed, and both would listen. The lock is `flock(2)` on the file `.NAME.lock` in the same directory, which is removed with it.
 #[derive(Debug)]
 pub(crate) struct PathLock {
     file: PathBuf,
@@ -43,7 +43,7 @@ impl PathLock {
             let opened = options.open(&file).map_err(|error| cannot_open(error, &file))?;
             let opened_identity = identity(&opened.metadata()?);
             if let Some(locked) = try_lock(opened)?
-                // Otherwise its last holder has removed it, and others lock another file.
+                // Otherwise the previous holder has removed the file, and other processes lock a new one.
                 && fs::symlink_metadata(&file).is_ok_and(|found| identity(&found) == opened_identity)
             {
                 return Ok(Self { file, locked });
@@ -61,12 +61,13 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // While it is locked: a process that has opened it finds out that it is gone.
+        // Before it is unlocked: a process that has opened it finds it removed.
         let _ = fs::remove_file(&self.file);
     }
 }
 
-/// A lock file that is there and cannot be opened is another user's, or no file. Other errors are about the folder.
+/// A lock file that exists and cannot be opened belongs to another user, or is no regular file. Other errors are about the
+/// directory.
 fn cannot_open(error: io::Error, file: &Path) -> io::Error {
     if fs::symlink_metadata(file).is_err() {
         return error;
@@ -81,7 +82,7 @@ fn in_use(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, message)
 }
 
-/// What tells a file from others.
+/// Identifies a file among all others.
 pub(crate) fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
@@ -120,24 +121,24 @@ mod tests {
 
     #[test]
     fn a_path_is_locked_once_and_its_lock_file_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
         let lock = PathLock::new(&path).unwrap();
         let error = PathLock::new(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(".agent.sock.lock for 1s"), "{error}");
         drop(lock);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         // One that a process has left behind when it was killed.
-        fs::write(folder.path().join(".agent.sock.lock"), "").unwrap();
+        fs::write(directory.path().join(".agent.sock.lock"), "").unwrap();
         drop(PathLock::new(&path).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_lock_file_that_is_removed_all_the_time_excludes_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
         let held = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -155,9 +156,9 @@ mod tests {
 
     #[test]
     fn a_link_in_the_place_of_the_lock_file_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let [target, path] = ["target", "agent.sock"].map(|name| folder.path().join(name));
-        symlink(&target, folder.path().join(".agent.sock.lock")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let [target, path] = ["target", "agent.sock"].map(|name| directory.path().join(name));
+        symlink(&target, directory.path().join(".agent.sock.lock")).unwrap();
         let error = PathLock::new(&path).unwrap_err().to_string();
         assert!(error.contains("cannot open the lock file") && error.contains("remove it"), "{error}");
         assert!(!target.exists(), "not created");

@@ -33,9 +33,9 @@ pub(crate) fn listen_unix(
     }
     // A file can be renamed to a path that is too long to connect to.
     SockAddr::unix(&path).map_err(|error| cannot_create(error, &path))?;
-    // Without the lock first: what is no stale socket is reported also where this process cannot write.
+    // Without the lock first, for a precise error where this process cannot write to the directory.
     let stale = check_replaceable(&path, take_over)?;
-    // Until this server listens, so that no other finds its file in between, and takes it for stale.
+    // Until this server listens: before that, its file looks stale to other processes.
     let _lock = PathLock::new(&path)
         .map_err(|error| if stale { cannot_replace(error, &path) } else { cannot_create(error, &path) })?;
     let stale = check_replaceable(&path, take_over)?;
@@ -51,9 +51,10 @@ pub(crate) fn listen_unix(
     Ok((listener, SocketFile::new(path)?))
 }
 
-/// Listens under another name, and renames the file when it has its access rights: at no time has it others, or is missing.
+/// Listens under another name, and renames the file when its access rights are set: at no time are they wrong, or is there no
+/// file.
 fn listen_beside(path: &Path, access: Access) -> io::Result<UnixListener> {
-    // In the same folder, with a random name, and short: PATH_MAX.
+    // In the same directory, with a random name, and short: PATH_MAX.
     let name = RandomState::new().hash_one(path) as u32;
     let new = path.with_file_name(format!(".{name:08x}"));
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -78,13 +79,13 @@ fn listen_beside(path: &Path, access: Access) -> io::Result<UnixListener> {
 /// It has something else.
 fn check_replaceable(path: &Path, take_over: bool) -> io::Result<bool> {
     let Ok(file) = fs::symlink_metadata(path) else {
-        // What is wrong with the folder is found when the file is created.
+        // What is wrong with the directory is found when the file is created.
         return Ok(false);
     };
     let kind = file.file_type();
     if !kind.is_socket() {
         let what = match () {
-            () if kind.is_dir() => "a folder",
+            () if kind.is_dir() => "a directory",
             () if kind.is_file() => "a regular file",
             () if kind.is_symlink() => "a symbolic link",
             () => "a device or a pipe",
@@ -122,24 +123,24 @@ pub(crate) fn connect(path: &Path) -> io::Result<()> {
 
 /// The reason why a file cannot be created, and what to do.
 fn cannot_create(error: io::Error, path: &Path) -> io::Error {
-    let folder = folder_of(path);
-    let shown = folder.display();
+    let directory = directory_of(path);
+    let shown = directory.display();
     let length = path.as_os_str().as_bytes().len();
     let message = match error.kind() {
-        io::ErrorKind::NotFound if !folder.exists() => {
+        io::ErrorKind::NotFound if !directory.exists() => {
             format!(
-                "the folder {shown} does not exist: create it (systemd: RuntimeDirectory=), or choose another path"
+                "the directory {shown} does not exist: create it (systemd: RuntimeDirectory=), or choose another path"
             )
         }
         io::ErrorKind::NotADirectory => {
-            format!("{shown} is not a folder, or one of its parents is not: choose another path")
+            format!("{shown} is not a directory, or one of its parents is not: choose another path")
         }
         io::ErrorKind::PermissionDenied => format!(
-            "{} has no permission to create a file in the folder {shown}: allow it to write there, or choose another path",
+            "{} has no permission to create a file in the directory {shown}: allow it to write there, or choose another path",
             file_access::this_user()
         ),
         io::ErrorKind::ReadOnlyFilesystem => {
-            format!("the folder {shown} is on a file system that is read-only: choose another path")
+            format!("the directory {shown} is on a file system that is read-only: choose another path")
         }
         io::ErrorKind::InvalidInput if length > PATH_MAX => {
             format!(
@@ -158,22 +159,22 @@ fn cannot_replace(error: io::Error, path: &Path) -> io::Error {
         return error;
     }
     let message = format!(
-        "{} has no permission to replace the socket in the folder {}: remove the file, or choose another path",
+        "{} has no permission to replace the socket in the directory {}: remove the file, or choose another path",
         file_access::this_user(),
-        folder_of(path).display()
+        directory_of(path).display()
     );
     with_kind(error.kind(), message)
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn with_kind(kind: io::ErrorKind, message: impl fmt::Display) -> io::Error {
     io::Error::new(kind, message.to_string())
 }
 
-/// A socket file that is removed with this, unless another has taken its place.
+/// A socket file, which is removed when this is dropped, unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -190,7 +191,7 @@ impl SocketFile {
         Ok(Self { path, identity })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -218,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_path_may_be_as_long_with_a_mode_as_without() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path();
-        let name = "s".repeat(106 - folder.as_os_str().len());
-        let path = folder.join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let name = "s".repeat(106 - directory.as_os_str().len());
+        let path = directory.join(name);
         assert_eq!(path.as_os_str().len(), 107);
         let mut files = Vec::new();
         for take_over in [false, true] {
@@ -232,6 +233,6 @@ mod tests {
             UnixStream::connect(&path).unwrap();
             assert!(listener.accept().is_ok());
         }
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "nothing else is left");
     }
 }

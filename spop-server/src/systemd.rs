@@ -1,4 +1,4 @@
-//! Tells systemd what the service does (`sd_notify`), for units with `Type=notify`.
+//! Messages to systemd about the state of the service (`sd_notify`), for units with `Type=notify`.
 //!
 //! Each call sends one datagram to the socket that `NOTIFY_SOCKET` names. Without it, as outside systemd, a call reads one
 //! variable and returns `Ok`.
@@ -11,20 +11,20 @@ use std::{
     time::Duration,
 };
 
-/// How long a queue of systemd's that is full may hold up a call.
+/// How long a call may wait for space in the queue of systemd.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service has started, and `status` is what `systemctl status` shows of it, in one line. Also for each later change
 /// of the status.
 ///
 /// # Errors
-/// The message cannot be sent, or not within a second. Log it and go on: a unit with `Type=notify` then fails to start after
+/// The message cannot be sent, or not within a second. Log it and continue: a unit with `Type=notify` then fails to start after
 /// its `TimeoutStartSec=`.
 pub fn ready(status: &str) -> io::Result<()> {
     notify("READY=1", status, Some(SEND_TIMEOUT))
 }
 
-/// The service has begun to stop, and `status` says how far it is. Also for each later change of the status.
+/// The service has begun to stop, and `status` describes the progress. Also for each later change of the status.
 ///
 /// # Errors
 /// The message cannot be sent, or not at once: a server that shuts down has requests to serve, and systemd sees the end of the process.

@@ -1,4 +1,4 @@
-//! TLS, by rustls: certificates from files, and what becomes known of a peer.
+//! TLS, by rustls: certificates from files, and the identity of a peer.
 
 mod client;
 mod clients;
@@ -19,7 +19,7 @@ use rustls::{
 };
 pub(crate) use session::TlsSession;
 
-/// Where certificates and keys are, all as PEM.
+/// The PEM files of a server: certificates and keys.
 ///
 /// ```no_run
 /// use spop_server::tls::{Tls, TlsFiles};
@@ -45,8 +45,8 @@ impl TlsFiles {
 
     /// A client must have a certificate of one of the CAs in this file.
     ///
-    /// Each certificate that a CA has issued is accepted, whatever its names, if it has not expired: use a CA that issues to HAProxys
-    /// only, or [`client_names`](Self::client_names). If the certificate has an extended key usage, `clientAuth` must be among
+    /// Each certificate that a CA has issued is accepted, whatever its names, if it has not expired: use a CA that issues to HAProxy
+    /// servers only, or [`client_names`](Self::client_names). If the certificate has an extended key usage, `clientAuth` must be among
     /// them; a certificate for servers only is refused.
     #[must_use]
     pub fn require_clients_of(mut self, ca: impl Into<PathBuf>) -> Self {
@@ -87,7 +87,7 @@ impl TlsFiles {
     ///
     /// The lists must cover each certificate of a chain: one list of each CA that issued one of them. A certificate without a list, or
     /// whose list is past its next update, is refused, as HAProxy does with `crl-file`. Lists that were renewed are read by
-    /// [`Tls::reload`]; connections that are open go on.
+    /// [`Tls::reload`]; open connections continue.
     #[must_use]
     pub fn client_revocations(mut self, lists: impl Into<PathBuf>) -> Self {
         self.clients.revocations.push(lists.into());
@@ -129,9 +129,9 @@ fn in_file(file: &Path, error: impl fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {error}", file.display()))
 }
 
-/// What a listener needs to do TLS. Clones share it: what is replaced in one is replaced in all.
+/// The TLS configuration of a listener. Clones share it: [`replace`](Self::replace) affects all.
 ///
-/// Connections keep what they began with; a handshake takes what is there when it begins.
+/// A handshake uses the configuration that is current when it begins.
 #[derive(Clone)]
 pub struct Tls {
     shared: Arc<Shared>,
@@ -148,7 +148,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// For whatever [`TlsFiles`] has no word for.
+/// For options that [`TlsFiles`] does not have.
 impl From<Arc<ServerConfig>> for Tls {
     fn from(config: Arc<ServerConfig>) -> Self {
         Self { shared: Arc::new(Shared { current: ArcSwap::new(config), files: None }) }
@@ -159,47 +159,47 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Says which file is unusable, and why.
+    /// Names the file that is unusable, and the reason.
     pub fn from_files(files: TlsFiles) -> io::Result<Self> {
         let current = ArcSwap::from_pointee(files.load()?);
         Ok(Self { shared: Arc::new(Shared { current, files: Some(files) }) })
     }
 
-    /// Reads the files again, for the connections to come. Those that are open go on.
+    /// Reads the files again, for new connections. Open connections continue.
     ///
     /// # Errors
-    /// Says which file is unusable, and why; then everything stays as it was. Without files there is nothing to read.
+    /// Names the file that is unusable, and the reason; the configuration is unchanged. Also if it does not come from files.
     pub fn reload(&self) -> io::Result<()> {
         let files = self.shared.files.as_ref().ok_or_else(|| io::Error::other("there are no files"))?;
         self.replace(Arc::new(files.load()?));
         Ok(())
     }
 
-    /// Takes this for the connections to come.
+    /// Replaces the configuration, for new connections.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         self.shared.current.store(config);
     }
 
-    /// What a handshake takes that begins now.
+    /// The current configuration.
     pub fn current(&self) -> Arc<ServerConfig> {
         self.shared.current.load_full()
     }
 }
 
-/// What TLS says of a connection.
+/// What is known of the peer of a TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsPeer {
-    /// The peer's certificate, followed by those that lead to its CA; empty when it showed none. They were verified.
+    /// The verified certificate chain of the peer; empty if it has sent none.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// The name that it asked for (SNI).
+    /// The server name that it has sent (SNI).
     pub server_name: Option<String>,
     /// The version, such as `TLSv1_3`.
     pub version: Option<&'static str>,
 }
 
 impl TlsPeer {
-    /// What is known when the handshake is done.
+    /// The facts of a session whose handshake is done.
     pub fn of(session: &ServerConnection) -> Self {
         let certificates = session.peer_certificates().unwrap_or_default();
         Self {

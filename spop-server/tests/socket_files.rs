@@ -1,4 +1,4 @@
-//! Files of unix sockets: who may use them, and why there can be none.
+//! Files of unix sockets: access rights, replacement, error messages.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
@@ -37,8 +37,8 @@ fn other_group() -> Option<Gid> {
 
 #[test]
 fn owner_and_group_are_set() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     let mut endpoint = Endpoint::from(path.as_path()).mode(0o620);
     let (mut user, mut group) = (geteuid().as_raw(), getegid().as_raw());
     if let Some(other) = other_group() {
@@ -53,13 +53,13 @@ fn owner_and_group_are_set() {
     assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (user, group, 0o620));
     UnixStream::connect(&path).unwrap();
     drop(listening);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
 }
 
 #[test]
 fn names_are_looked_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     if is_root() {
         let _listening = Endpoint::from(path.as_path()).owner("root").group(0).listen(false).unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), 0);
@@ -74,25 +74,25 @@ fn names_are_looked_up() {
         let (_, error) = error(endpoint);
         assert!(error.contains(unknown), "{error}");
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
 }
 
 #[test]
 fn only_root_gives_a_file_away() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
-    as_nobody(folder.path(), "only_root_gives_a_file_away", || {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
+    unprivileged(directory.path(), "only_root_gives_a_file_away", || {
         let (kind, error) = error(Endpoint::from(path.as_path()).owner(0));
         assert_eq!(kind, ErrorKind::PermissionDenied);
         assert!(error.contains("no permission to give the socket to user 0: only root"), "{error}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
     });
 }
 
 #[test]
 fn what_is_at_the_path_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("agent.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
     let all = || {
         let at = || Endpoint::from(path.as_path());
         [at(), at().mode(0o600), at().take_over(true)]
@@ -109,11 +109,11 @@ fn what_is_at_the_path_is_named() {
 
     fs::create_dir(&path).unwrap();
     for endpoint in all() {
-        assert!(error(endpoint).1.contains("there is a folder at this path"));
+        assert!(error(endpoint).1.contains("there is a directory at this path"));
     }
     fs::remove_dir(&path).unwrap();
 
-    let elsewhere = folder.path().join("elsewhere");
+    let elsewhere = directory.path().join("elsewhere");
     for target in ["", "served"] {
         let _served = (!target.is_empty()).then(|| UnixListener::bind(&elsewhere).unwrap());
         symlink(&elsewhere, &path).unwrap();
@@ -138,8 +138,8 @@ fn what_is_at_the_path_is_named() {
 fn of_forty_concurrent_starts_at_a_stale_file_one_listens() {
     for mode in [None, Some(0o660)] {
         for round in 0..20 {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("agent.sock");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("agent.sock");
             drop(UnixListener::bind(&path).unwrap());
             let start = Barrier::new(40);
             let results: Vec<_> = thread::scope(|scope| {
@@ -162,18 +162,18 @@ fn of_forty_concurrent_starts_at_a_stale_file_one_listens() {
                 assert!(error.to_string().contains("another server listens there: stop it"), "{error}");
             }
             UnixStream::connect(&path).unwrap();
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
             drop(listening);
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
         }
     }
 }
 
 #[test]
 fn what_is_wrong_with_the_folder_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("missing");
-    let file = folder.path().join("file");
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     for mode in [None, Some(0o600)] {
         let at = |path: &Path| match mode {
@@ -183,14 +183,14 @@ fn what_is_wrong_with_the_folder_is_named() {
         let (kind, message) = error(at(&missing.join("agent.sock")));
         assert_eq!(kind, ErrorKind::NotFound);
         assert!(
-            message.contains(&format!("the folder {} does not exist: create it", missing.display())),
+            message.contains(&format!("the directory {} does not exist: create it", missing.display())),
             "{message}"
         );
 
         let (_, message) = error(at(&file.join("agent.sock")));
-        assert!(message.contains(&format!("{} is not a folder", file.display())), "{message}");
+        assert!(message.contains(&format!("{} is not a directory", file.display())), "{message}");
 
-        let long = folder.path().join("s".repeat(200));
+        let long = directory.path().join("s".repeat(200));
         let (kind, message) = error(at(&long));
         assert_eq!(kind, ErrorKind::InvalidInput);
         assert!(message.contains("bytes, and a socket's path at most 10"), "{message}");
@@ -201,23 +201,23 @@ fn what_is_wrong_with_the_folder_is_named() {
 }
 
 #[test]
-fn a_folder_without_permission_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let closed = folder.path().join("closed");
+fn a_directory_without_permission_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
-    let served = folder.path().join("served.sock");
+    let served = directory.path().join("served.sock");
     let listener = UnixListener::bind(&served).unwrap();
     fs::set_permissions(&served, fs::Permissions::from_mode(0o600)).unwrap();
     let stale = closed.join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     fs::set_permissions(&stale, fs::Permissions::from_mode(0o666)).unwrap();
 
-    as_nobody(folder.path(), "a_folder_without_permission_is_named", || {
-        let folder = std::env::var_os(FOLDER).unwrap();
-        let folder = Path::new(&folder);
-        let closed = folder.join("closed");
-        let message = format!("has no permission to create a file in the folder {}", closed.display());
+    unprivileged(directory.path(), "a_directory_without_permission_is_named", || {
+        let directory = std::env::var_os(DIRECTORY).unwrap();
+        let directory = Path::new(&directory);
+        let closed = directory.join("closed");
+        let message = format!("has no permission to create a file in the directory {}", closed.display());
         for endpoint in
             [Endpoint::from(closed.join("agent.sock")), Endpoint::from(closed.join("agent.sock")).mode(0o600)]
         {
@@ -227,31 +227,36 @@ fn a_folder_without_permission_is_named() {
         }
         let (_, message) = error(Endpoint::from(closed.join("stale.sock")));
         assert!(message.contains("has no permission to replace the socket"), "{message}");
-        let (_, message) = error(Endpoint::from(folder.join("served.sock")));
+        let (_, message) = error(Endpoint::from(directory.join("served.sock")));
         assert!(message.contains("a socket of another user"), "{message}");
     });
     drop(listener);
 }
 
-/// The folder of the test, for its other process.
-const FOLDER: &str = "SPOP_TEST_FOLDER";
+/// The directory of the test, for its other process.
+const DIRECTORY: &str = "SPOP_TEST_DIRECTORY";
 
-/// Runs the test as a user without rights: in a process of its own if this one is root's.
-fn as_nobody(folder: &Path, test: &str, run: impl FnOnce()) {
+/// Runs the test as an unprivileged user: in a process of its own if this one runs as root.
+fn unprivileged(directory: &Path, test: &str, run: impl FnOnce()) {
     use std::{os::unix::process::CommandExt as _, process::Command};
 
-    if std::env::var_os(FOLDER).is_some() {
+    if std::env::var_os(DIRECTORY).is_some() {
         return run();
     }
     if !is_root() {
-        // Its own files deny it nothing: a user that is not root makes these tests empty.
+        // The files are its own: there is nothing to test.
         return;
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
-    let copy = folder.join("test");
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let copy = directory.join("test");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = Command::new(&copy);
-    command.args(["--exact", test]).env(FOLDER, folder).env("TMPDIR", folder).uid(65_534).gid(65_534);
+    command
+        .args(["--exact", test])
+        .env(DIRECTORY, directory)
+        .env("TMPDIR", directory)
+        .uid(65_534)
+        .gid(65_534);
     // A child of another test that was forked during the copy holds it open for writing until its exec.
     let busy = |error: &io::Error| error.kind() == ErrorKind::ExecutableFileBusy;
     let mut status = command.status();

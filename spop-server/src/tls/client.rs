@@ -1,4 +1,4 @@
-//! The engine's side of TLS.
+//! TLS of an engine.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 
 use super::{certificates, in_file, key, roots};
 
-/// Where the certificates of an engine are, all as PEM.
+/// The PEM files of an engine: certificates and keys.
 ///
 /// ```no_run
 /// use spop_server::tls::{ClientTls, ClientTlsFiles};
@@ -25,12 +25,12 @@ pub struct ClientTlsFiles {
 }
 
 impl ClientTlsFiles {
-    /// An agent must have a certificate of one of the CAs in this file, in the name by which it is asked for.
+    /// An agent must have a certificate of one of the CAs in this file, for the name that the engine expects.
     pub fn new(ca: impl Into<PathBuf>) -> Self {
         Self { ca: ca.into(), identity: None }
     }
 
-    /// The engine's own certificate, followed by those that lead to its CA, and its key: for agents that want to see one.
+    /// The engine's own certificate, followed by those that lead to its CA, and its key: for agents that require one.
     #[must_use]
     pub fn certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((certificate.into(), key.into()));
@@ -49,7 +49,7 @@ impl ClientTlsFiles {
     }
 }
 
-/// What an engine needs to do TLS with its agents. Clones share it: what is replaced in one is replaced in all.
+/// The TLS configuration of an engine. Clones share it: [`reload`](Self::reload) affects all.
 #[derive(Clone)]
 pub struct ClientTls {
     current: Arc<ArcSwap<ClientConfig>>,
@@ -64,7 +64,7 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// For whatever [`ClientTlsFiles`] has no word for.
+/// For options that [`ClientTlsFiles`] does not have.
 impl From<Arc<ClientConfig>> for ClientTls {
     fn from(config: Arc<ClientConfig>) -> Self {
         Self { current: Arc::new(ArcSwap::new(config)), files: None, name: None }
@@ -75,7 +75,7 @@ impl ClientTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Says which file is unusable, and why.
+    /// Names the file that is unusable, and the reason.
     pub fn from_files(files: ClientTlsFiles) -> io::Result<Self> {
         let current = Arc::new(ArcSwap::from_pointee(files.load()?));
         Ok(Self { current, files: Some(files), name: None })
@@ -89,17 +89,17 @@ impl ClientTls {
         self
     }
 
-    /// Reads the files again, for the connections to come. Those that are open go on.
+    /// Reads the files again, for new connections. Open connections continue.
     ///
     /// # Errors
-    /// Says which file is unusable, and why; then everything stays as it was. Without files there is nothing to read.
+    /// Names the file that is unusable, and the reason; the configuration is unchanged. Also if it does not come from files.
     pub fn reload(&self) -> io::Result<()> {
         let files = self.files.as_ref().ok_or_else(|| io::Error::other("there are no files"))?;
         self.current.store(Arc::new(files.load()?));
         Ok(())
     }
 
-    /// What a handshake takes that begins now.
+    /// The current configuration.
     pub fn current(&self) -> Arc<ClientConfig> {
         self.current.load_full()
     }
@@ -107,7 +107,7 @@ impl ClientTls {
     /// The name that an agent's certificate must have: that of [`server_name`](Self::server_name), else its host.
     ///
     /// # Errors
-    /// There is none, or it is neither a name nor an address.
+    /// There is neither, or it is no DNS name or IP address.
     pub fn name_of(&self, host: Option<&str>) -> io::Result<ServerName<'static>> {
         let Some(name) = self.name.as_deref().or(host) else {
             return Err(io::Error::other("TLS needs the name that the certificate has"));

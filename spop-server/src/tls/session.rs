@@ -10,17 +10,17 @@ use rustls::ServerConnection;
 use super::{Tls, TlsPeer};
 use crate::Stream;
 
-/// How much one write encrypts: a record. More would wait in memory for a peer that reads slowly.
+/// The bytes that one write encrypts: a record. More would be queued for a peer that reads slowly.
 const RECORD: usize = 16 * 1024;
 
-/// How much may come without a byte for the session. Records may be empty; without a limit a peer that sends nothing else
-/// would keep a read from ever coming back.
+/// The bytes of records without data that one read accepts. Records may be empty; without a limit a peer could keep a read from
+/// returning.
 const EMPTY: usize = 4 * RECORD;
 
 /// The server's side of TLS, without its stream.
 pub(crate) struct TlsSession {
     session: ServerConnection,
-    /// Bytes that were encrypted, and are not reported as written before their records have left.
+    /// Bytes that were encrypted, and are reported as written when their records are.
     taken: usize,
 }
 
@@ -36,8 +36,8 @@ impl TlsSession {
         Ok(this)
     }
 
-    /// Continues the handshake; true when it is done. If it failed, the peer was told so if it could be; with
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) the peer closed the stream.
+    /// Continues the handshake; true when it is done. If it fails, an alert is sent if the stream takes it; after
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) the peer has closed the stream.
     pub(crate) fn handshake(&mut self, stream: &mut impl Stream) -> io::Result<bool> {
         let blocks = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock => Ok(false),
@@ -58,7 +58,7 @@ impl TlsSession {
         }
     }
 
-    /// Whether records wait for the stream.
+    /// Whether records are queued for the stream.
     pub(crate) fn wants_write(&self) -> bool {
         self.session.wants_write()
     }
@@ -77,7 +77,7 @@ impl TlsSession {
 
     fn process(&mut self, stream: &mut impl Stream) -> io::Result<()> {
         if let Err(error) = self.session.process_new_packets() {
-            // An alert that cannot be sent is one more fault of this stream.
+            // The first error is reported, also if the alert cannot be sent.
             let _ = self.send_records(stream);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
@@ -110,13 +110,13 @@ impl TlsSession {
     }
 
     pub(crate) fn write(&mut self, stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
-        // Records before these, from the last call or of the handshake.
+        // Records of the handshake, or of the previous call.
         self.send_records(stream)?;
         if self.taken == 0 {
             self.taken = self.session.writer().write(bytes.get(..RECORD).unwrap_or(bytes))?;
             self.send_records(stream)?;
         }
-        // The caller offers the same bytes again until they have left; there may be fewer of them.
+        // The caller passes the same bytes again until they are written; it may pass fewer of them.
         let written = self.taken.min(bytes.len());
         self.taken -= written;
         Ok(written)
