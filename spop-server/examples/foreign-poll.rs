@@ -2,7 +2,7 @@
 //! `foreign-poll 127.0.0.1:12345` echoes each argument as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
 
 use std::{
-    io::{self, ErrorKind, PipeWriter, Read as _, Write as _},
+    io::{self, PipeWriter, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{
         Arc,
@@ -18,13 +18,8 @@ use rustix::{
     io::Errno,
 };
 use signal_hook::{consts::SIGTERM, iterator::Signals};
-use spop_core::{Actions, Clock, Scope, accept::Peer};
-use spop_server::{
-    Agent, Conn, Driver, Entrance, Handler, ReadBuffer, Request, ServerConfig, Stage, Turn, is_of_connection,
-};
-
-/// After an accept has failed, because descriptors are exhausted for instance, the next one waits for this long.
-const BACK_OFF: Duration = Duration::from_millis(100);
+use spop_core::{Actions, Clock, Scope};
+use spop_server::{Agent, Conn, Driver, Entrance, Handler, ReadBuffer, Request, ServerConfig, Stage, Turn};
 
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:12345"))?;
@@ -121,28 +116,15 @@ pub(crate) fn serve<H: Handler>(
         connections.retain(|connection| connection.turn != Turn::Over);
         let draining = agent.poll_shutdown(now) >= Stage::Drain;
         // In a drain also the connections that the system has accepted already.
-        while let Some(listener) = listener.as_ref().filter(|_| draining || !can_accept.is_empty()) {
-            match listener.accept() {
-                Ok((stream, peer)) => {
-                    // A connection that is gone already cannot be set up.
-                    let set_up = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
-                    if set_up.is_ok()
-                        && let Some(mut conn) = agent.accept(now, Peer::Ip(peer), entrance)
-                    {
-                        conn.set_waker(&waker);
-                        let (driver, stream) = (Driver::new(conn), Some(stream));
-                        connections.push(Connection { driver, stream, turn: Turn::Again });
-                    }
+        if let Some(listener) = listener.as_ref().filter(|_| draining || !can_accept.is_empty()) {
+            accept_at = agent.accept_all(now, listener, entrance, |stream, mut conn| {
+                // A connection that is gone already cannot be set up.
+                if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_ok() {
+                    conn.set_waker(&waker);
+                    let (driver, stream) = (Driver::new(conn), Some(stream));
+                    connections.push(Connection { driver, stream, turn: Turn::Again });
                 }
-                Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    if error.kind() != ErrorKind::WouldBlock {
-                        agent.accept_failed(now, &error);
-                        accept_at = Some(now + BACK_OFF);
-                    }
-                    break;
-                }
-            }
+            });
         }
         if draining {
             (listener, accept_at) = (None, None);

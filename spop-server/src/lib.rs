@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 mod account;
 mod address;
 mod agent;
