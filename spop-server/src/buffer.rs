@@ -60,8 +60,7 @@ impl ReadBuffer {
         Self::default()
     }
 
-    /// Reads once, and joins the leftover and what was read. The shorter of the two is copied: a leftover to the front of the
-    /// buffer, or, when a long frame arrives in small pieces, the piece behind the leftover.
+    /// Reads once, and joins the leftover and what was read.
     #[inline]
     pub(crate) fn read(
         &mut self,
@@ -73,16 +72,13 @@ impl ReadBuffer {
         }
         let kept = leftover.unused().len();
         let start = if kept <= SIZE - SPACE { kept } else { 0 };
-        let (front, space) = self.bytes.split_at_mut(start);
+        let space = self.bytes.get_mut(start..).unwrap_or_default();
         let bytes = uninterrupted(space, &mut read)?;
         let short = bytes < space.len();
-        let input = if kept == start && kept <= bytes {
-            front.copy_from_slice(leftover.unused());
-            leftover.clear();
-            Input::InBuffer(kept + bytes)
-        } else {
-            leftover.append(space.get(..bytes).unwrap_or_default());
-            Input::InLeftover
+        let received = self.bytes.get_mut(..start + bytes).unwrap_or_default();
+        let input = match leftover.join(received, start) {
+            Some(input) => Input::InBuffer(input.len()),
+            None => Input::InLeftover,
         };
         Ok(Got { bytes, short, input })
     }
@@ -118,6 +114,22 @@ impl Leftover {
             kept.used = 0;
         }
         kept.bytes.extend_from_slice(bytes);
+    }
+
+    /// Joins the leftover and what follows it: `buffer` behind its `headroom`. The shorter of the two is copied: the leftover to
+    /// the headroom, or, when a long frame arrives in small pieces, the piece behind the leftover. `None` if the leftover is
+    /// the input then.
+    #[inline]
+    pub(crate) fn join<'b>(&mut self, buffer: &'b mut [u8], headroom: usize) -> Option<&'b [u8]> {
+        let (kept, headroom) = (self.unused().len(), headroom.min(buffer.len()));
+        if kept > headroom.min(buffer.len() - headroom) {
+            self.append(buffer.get(headroom..).unwrap_or_default());
+            return None;
+        }
+        let input = buffer.get_mut(headroom - kept..)?;
+        input.split_at_mut(kept).0.copy_from_slice(self.unused());
+        self.clear();
+        Some(input)
     }
 
     #[cfg(test)]

@@ -319,17 +319,8 @@ impl<P> Driver<P> {
         #[cfg(not(feature = "tls"))]
         let written = stream.write(outgoing);
         match written {
-            Ok(0) => self.protocol.on_transport_error(now, handler, &io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                // A stream may claim to have written more than there was.
-                if let Err(misuse) = self.protocol.on_sent(now, handler, n) {
-                    warn!(name: "stream_faulty", error = %misuse, "the stream is faulty: its connection is closed");
-                    self.protocol.on_transport_error(now, handler, &io::Error::other(misuse));
-                }
-            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => self.protocol.on_transport_error(now, handler, &error),
+            written => report_written(&mut self.protocol, now, written, handler),
         }
     }
 
@@ -412,6 +403,28 @@ impl<P> Driver<P> {
         leftover.consume(used);
         self.leftover = leftover;
         used
+    }
+}
+
+/// Reports what a write returned that did not block.
+#[inline]
+pub(crate) fn report_written<P: Protocol<H>, H: ?Sized>(
+    protocol: &mut P,
+    now: Timestamp,
+    written: io::Result<usize>,
+    handler: &mut H,
+) {
+    match written {
+        Ok(0) => protocol.on_transport_error(now, handler, &io::ErrorKind::WriteZero.into()),
+        Ok(n) => {
+            // A stream may claim to have written more than there was.
+            if let Err(misuse) = protocol.on_sent(now, handler, n) {
+                warn!(name: "stream_faulty", error = %misuse, "the stream is faulty: its connection is closed");
+                protocol.on_transport_error(now, handler, &io::Error::other(misuse));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => protocol.on_transport_error(now, handler, &error),
     }
 }
 

@@ -6,7 +6,8 @@
 //! and `spop-mio` are made of, and what another adapter needs.
 //!
 //! - [`Agent`], [`ServerConfig`], [`ServerHandle`]: the shared state, its configuration, and its control from outside.
-//! - [`Conn`]: a connection, driven like a reactor. [`Driver`] drives it over a [`Stream`] that does not block.
+//! - [`Conn`]: a connection, driven like a reactor. [`Driver`] drives it over a [`Stream`] that does not block, and
+//!   [`CompletionDriver`] over a transport that reports completions.
 //! - [`Handler`], [`Request`], [`Responder`]: the application.
 //! - [`Endpoint`], [`Listening`], [`Entrance`]: sockets that listen, and what their connections pass before a session.
 
@@ -19,6 +20,7 @@ mod agent;
 mod buffer;
 mod cancellation;
 mod cancelled;
+mod completion_driver;
 mod config;
 mod conn;
 mod connection;
@@ -66,6 +68,7 @@ pub use agent::{Agent, ServerHandle, Subscription};
 pub use buffer::{Leftover, ReadBuffer};
 pub use cancellation::Cancellation;
 pub use cancelled::Cancelled;
+pub use completion_driver::{CompletionDriver, Operation};
 pub use config::ServerConfig;
 pub use conn::Conn;
 pub use connection::Connection;

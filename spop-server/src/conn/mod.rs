@@ -41,7 +41,8 @@ use crate::{
 ///    then it waits for answers that other connections of its engine will send, and
 ///    [`on_transport_closed`](Self::on_transport_closed) removes it from the open connections.
 ///
-/// [`Driver`](crate::Driver) does this for a transport that does not block.
+/// [`Driver`](crate::Driver) does this for a transport that does not block, and
+/// [`CompletionDriver`](crate::CompletionDriver) for one that reports completions.
 #[derive(Debug)]
 pub struct Conn {
     agent: Arc<Agent>,
