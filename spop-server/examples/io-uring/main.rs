@@ -1,6 +1,5 @@
 //! A server on `io_uring`: frames are processed in the buffers that the kernel receives into. Every policy is in `Conn`; there
-//! is no TLS. `io-uring 127.0.0.1:12345` echoes each argument as the variable `MESSAGE.ARGUMENT`, and drains on SIGTERM.
-//! `tests/benches/README.md` compares it with epoll.
+//! is no TLS. `io-uring ADDRESS` echoes each argument as the variable `MESSAGE.ARGUMENT`; SIGTERM drains.
 
 #[cfg(target_os = "linux")]
 mod driver;
@@ -9,12 +8,12 @@ mod driver;
 fn main() -> std::io::Result<()> {
     use signal_hook::{consts::SIGTERM, iterator::Signals};
     use spop_core::{Actions, Clock, Scope};
-    use spop_server::{Agent, Request, ServerConfig};
+    use spop_server::{Agent, Request};
 
-    let listener =
-        std::net::TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:12345"))?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:12345".into());
+    let listener = std::net::TcpListener::bind(address)?;
     println!("listening on {}", listener.local_addr()?);
-    let agent = Agent::new(ServerConfig::default(), Clock::start())?;
+    let agent = Agent::with_defaults(Clock::start());
     let (handle, mut signals) = (agent.handle(), Signals::new([SIGTERM])?);
     std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
     driver::serve(listener, &agent, None, &mut |request: Request<'_>| {
@@ -29,7 +28,4 @@ fn main() -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("io_uring is a part of Linux");
-    std::process::exit(1);
-}
+fn main() {} // io_uring is a part of Linux.

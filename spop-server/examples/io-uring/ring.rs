@@ -1,18 +1,11 @@
 //! Operations of the kernel. The memory that they use must stay until they have ended: the unsafe code is here.
 #![allow(unsafe_code, reason = "io_uring works with addresses")]
 
-use std::{
-    io,
-    mem::{MaybeUninit, take},
-    os::fd::AsRawFd,
-    sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::{io, mem::take, os::fd::AsFd, os::fd::AsRawFd, ptr::null_mut, time::Duration};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-/// Operations that are submitted at once.
-const ENTRIES: u32 = 1024;
 /// Receive buffers; a power of two. The fewer the kernel takes in turn, the more of them stay in the processor's cache.
 const BUFFERS: u16 = 64;
 /// The longest receive. So long that the allocator maps each buffer: what was never received into takes no memory.
@@ -21,55 +14,48 @@ const SIZE: u32 = 128 * 1024;
 pub(super) const HEADROOM: usize = 16 * 1024;
 
 #[repr(align(4096))]
-struct Entries(#[allow(dead_code, reason = "the kernel reads them")] [types::BufRingEntry; BUFFERS as usize]);
+struct Page([u64; 512]);
 
 /// To be dropped when no operation is under way: the kernel ends them some time after the ring was closed.
 pub(super) struct Ring {
     uring: IoUring,
-    /// The ring of free buffers, and its tail.
-    free: Box<MaybeUninit<Entries>>,
+    free: Box<Page>, // A ring of the buffers that the kernel can receive into.
     tail: u16,
     buffers: Vec<Box<[u8]>>,
-    /// What is being sent, by key.
-    sends: Vec<Vec<u8>>,
+    last: Option<u16>,   // The buffer of the last completion.
+    sends: Vec<Vec<u8>>, // What is being sent, by key.
 }
 
-/// An operation has ended. It has the key that it was started with.
-pub(super) enum Completion {
-    Ready(usize),
-    /// The buffer, and how many bytes were received. An error is `Interrupted` if there was no buffer.
-    Received(usize, Option<u16>, io::Result<usize>),
-    Sent(usize, io::Result<usize>),
+/// How an operation has ended.
+pub(super) enum Completion<'r> {
+    /// There is something to read or to accept.
+    Ready,
+    /// What was received is behind the headroom. The error is `Interrupted` if there was no buffer.
+    Received(io::Result<&'r mut [u8]>),
+    Sent(io::Result<usize>),
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
-        let mut builder = IoUring::builder();
-        let uring = builder.setup_single_issuer().setup_defer_taskrun().build(ENTRIES)?;
-        let mut free = Box::new(MaybeUninit::<Entries>::zeroed());
-        let address = free.as_mut_ptr() as u64;
-        // SAFETY: there are so many entries, aligned to pages, until the ring is dropped.
-        unsafe { uring.submitter().register_buf_ring_with_flags(address, BUFFERS, 0, 0)? };
+        let uring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(1024)?;
+        let mut free = Box::new(Page([0; 512]));
+        // SAFETY: there is memory for so many entries, of 16 bytes, until the ring is dropped.
+        unsafe { uring.submitter().register_buf_ring_with_flags(free.0.as_mut_ptr() as u64, BUFFERS, 0, 0)? };
         let buffers = (0..BUFFERS).map(|_| vec![0; HEADROOM + SIZE as usize].into()).collect();
-        let mut ring = Self { uring, free, tail: 0, buffers, sends: Vec::new() };
+        let mut ring = Self { uring, free, tail: 0, buffers, last: None, sends: Vec::new() };
         (0..BUFFERS).for_each(|id| ring.give_back(id));
         Ok(ring)
     }
 
-    /// A buffer that the kernel has received into, behind the headroom.
-    pub(super) fn buffer(&mut self, id: u16) -> &mut [u8] {
-        self.buffers.get_mut(usize::from(id)).map(|buffer| &mut **buffer).unwrap_or_default()
-    }
-
-    /// Lets the kernel receive into a buffer again.
-    pub(super) fn give_back(&mut self, id: u16) {
-        let address = self.buffer(id).as_mut_ptr().wrapping_add(HEADROOM) as u64;
-        let entries = self.free.as_mut_ptr().cast::<types::BufRingEntry>();
+    /// Lets the kernel receive into a buffer.
+    fn give_back(&mut self, id: u16) {
+        let Some(buffer) = self.buffers.get_mut(usize::from(id)) else { return };
+        let entries = self.free.0.as_mut_ptr().cast::<types::BufRingEntry>();
         // SAFETY: there are so many entries, zeros are valid, and the kernel reads this one once the tail is behind it. The
         // buffer lives as long as the ring, and is not borrowed until the kernel has received into it.
         unsafe {
             let entry = &mut *entries.add(usize::from(self.tail % BUFFERS));
-            entry.set_addr(address);
+            entry.set_addr(buffer.as_mut_ptr().wrapping_add(HEADROOM) as u64);
             entry.set_len(SIZE);
             entry.set_bid(id);
             self.tail = self.tail.wrapping_add(1);
@@ -77,28 +63,26 @@ impl Ring {
         }
     }
 
-    /// Waits until there is something to read or to accept.
     pub(super) fn poll(&mut self, file: &impl AsRawFd, key: usize) -> io::Result<()> {
-        self.push(&opcode::PollAdd::new(types::Fd(file.as_raw_fd()), 1).build(), key, 0)
+        self.push(opcode::PollAdd::new(types::Fd(file.as_raw_fd()), 1).build(), key, 0) // POLLIN
     }
 
     pub(super) fn receive(&mut self, stream: &impl AsRawFd, key: usize) -> io::Result<()> {
-        let fd = types::Fd(stream.as_raw_fd());
-        let receive = opcode::Recv::new(fd, std::ptr::null_mut(), SIZE).buf_group(0).build();
-        self.push(&receive.flags(squeue::Flags::BUFFER_SELECT), key, 1)
+        let receive = opcode::Recv::new(types::Fd(stream.as_raw_fd()), null_mut(), SIZE).buf_group(0);
+        self.push(receive.build().flags(squeue::Flags::BUFFER_SELECT), key, 1)
     }
 
-    /// Sends. The send before it must have ended.
+    /// Sends a copy. The send before it must have ended.
     pub(super) fn send(&mut self, stream: &impl AsRawFd, key: usize, bytes: &[u8]) -> io::Result<()> {
         self.sends.resize_with(self.sends.len().max(key + 1), Vec::new);
         let Some(send) = self.sends.get_mut(key).filter(|send| send.is_empty()) else { return Ok(()) };
         send.extend_from_slice(bytes);
         let (address, length) = (send.as_ptr(), send.len() as u32);
-        self.push(&opcode::Send::new(types::Fd(stream.as_raw_fd()), address, length).build(), key, 2)
+        self.push(opcode::Send::new(types::Fd(stream.as_raw_fd()), address, length).build(), key, 2)
     }
 
-    fn push(&mut self, entry: &squeue::Entry, key: usize, kind: u64) -> io::Result<()> {
-        let entry = entry.clone().user_data((key as u64) << 2 | kind);
+    fn push(&mut self, entry: squeue::Entry, key: usize, kind: u64) -> io::Result<()> {
+        let entry = entry.user_data((key as u64) << 2 | kind);
         // SAFETY: it points to receive buffers, or to bytes that stay as they are until their send has ended.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.uring.submit()?;
@@ -106,32 +90,44 @@ impl Ring {
         Ok(())
     }
 
+    /// Ends the operations of a socket, a send after it has sent what it can without waiting.
+    pub(super) fn close(&mut self, socket: &impl AsFd) -> io::Result<()> {
+        self.uring.submit()?;
+        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        Ok(())
+    }
+
     /// Submits what was started, and waits until something has ended.
-    pub(super) fn wait(&mut self, time: Option<Duration>) -> io::Result<Vec<Completion>> {
+    pub(super) fn wait(&mut self, time: Option<Duration>) -> io::Result<()> {
         let time = time.map(types::Timespec::from);
-        let args = types::SubmitArgs::new();
-        let args = time.as_ref().map_or(args, |time| args.timespec(time));
+        let args = time.iter().fold(types::SubmitArgs::new(), |args, time| args.timespec(time));
         match self.uring.submitter().submit_with_args(1, &args) {
             // ETIME; EINTR; EBUSY: completions are to be taken first.
-            Err(error) if matches!(error.raw_os_error(), Some(62 | 4 | 16)) => {}
-            result => _ = result?,
+            Err(error) if !matches!(error.raw_os_error(), Some(62 | 4 | 16)) => Err(error),
+            _ => Ok(()),
         }
-        let completed = |entry: cqueue::Entry| {
-            let (key, buffer) = ((entry.user_data() >> 2) as usize, cqueue::buffer_select(entry.flags()));
-            let result = match entry.result() {
-                // ENOBUFS.
-                -105 => Err(io::ErrorKind::Interrupted.into()),
-                result => usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)),
-            };
-            match entry.user_data() & 3 {
-                0 => Completion::Ready(key),
-                1 => Completion::Received(key, buffer, result),
-                _ => {
-                    self.sends.get_mut(key).map(take);
-                    Completion::Sent(key, result)
-                }
+    }
+
+    /// The next operation that has ended: its key, and its result.
+    pub(super) fn completed(&mut self) -> Option<(usize, Completion<'_>)> {
+        self.last.take().into_iter().for_each(|id| self.give_back(id));
+        let entry = self.uring.completion().next()?;
+        let (key, code) = ((entry.user_data() >> 2) as usize, entry.result());
+        let error = if code == -105 { 4 } else { -code }; // ENOBUFS is reported as EINTR.
+        let result = usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(error));
+        let completion = match entry.user_data() & 3 {
+            0 => Completion::Ready,
+            1 => {
+                self.last = cqueue::buffer_select(entry.flags());
+                let buffer = self.last.and_then(|id| self.buffers.get_mut(usize::from(id)));
+                let received = |n| buffer.and_then(|all| all.get_mut(..HEADROOM + n)).unwrap_or_default();
+                Completion::Received(result.map(received))
+            }
+            _ => {
+                self.sends.get_mut(key).map(take);
+                Completion::Sent(result)
             }
         };
-        Ok(self.uring.completion().map(completed).collect())
+        Some((key, completion))
     }
 }
