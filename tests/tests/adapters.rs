@@ -7,6 +7,8 @@ mod adapters {
     mod on_mio;
     mod on_threads;
     mod on_tokio;
+    #[cfg(target_os = "linux")]
+    mod on_uring;
     mod plain;
     mod script;
     mod stage;
@@ -31,6 +33,8 @@ mod adapters {
             scenarios! { spop_tokio on_tokio::OnTokio $($module { $($scenario)* })* }
             scenarios! { spop_mio on_mio::OnMio $($module { $($scenario)* })* }
             scenarios! { threads on_threads::OnThreads $($module { $($scenario)* })* }
+            #[cfg(target_os = "linux")]
+            scenarios! { uring on_uring::OnUring $($module { $($scenario)* })* }
         };
         ($adapter:ident $file:ident::$start:ident $($module:ident { $($scenario:ident)* })*) => {
             mod $adapter {
