@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spop_core::{
     Actions, Clock,
-    accept::{AcceptConfig, AcceptHandler, Peer},
+    accept::{AcceptConfig, AcceptHandler, Monitor, Peer},
     notation,
 };
 
@@ -136,10 +136,22 @@ fn a_connection_is_over_when_its_operations_have_ended() {
     bench.agent.handle().stop();
     bench.expect(&[Operation::Close, Operation::Wait]);
     assert_eq!(bench.agent.handle().connections().len(), 0);
-    bench.receive_frame("NOTIFY fin 2 1 m");
-    assert_eq!(bench.app.0, 1, "input after the close");
-    bench.expect(&[Operation::Wait]);
     bench.driver.sent(bench.now, &mut bench.app, Err(io::ErrorKind::BrokenPipe.into()));
+    bench.expect(&[Operation::Wait]);
+    bench.receive(&[]);
+    bench.expect(&[Operation::Over]);
+}
+
+#[test]
+fn input_that_was_received_after_the_close_is_dropped() {
+    let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK");
+    let entrance = Entrance::new(AcceptConfig::new().with(health).unwrap()).unwrap();
+    let mut bench = Bench::new(entrance.as_ref());
+    bench.expect(&[Operation::Receive, Operation::Wait]);
+    bench.agent.handle().stop();
+    bench.expect(&[Operation::Close, Operation::Wait]);
+    bench.receive(b"GET /health HTTP/1.0\r\n\r\n");
+    assert_eq!(bench.agent.stats().probes, 0);
     bench.expect(&[Operation::Over]);
 }
 
