@@ -9,17 +9,20 @@ use crate::{Conn, Handler, Leftover, Protocol, driver::report_written};
 /// A connection with what it needs to be driven by operations that end some time after they were started: the unused input,
 /// and the operations under way: one receive and one send at most. There is no TLS.
 ///
-/// Its loop reports each operation that has ended ([`received`](Self::received), [`sent`](Self::sent)). After that, when the
-/// [`deadline`](Conn::deadline) of the connection has come, and when it was woken, the loop performs what
-/// [`next_operation`](Self::next_operation) returns until that is [`Wait`](Operation::Wait) or [`Over`](Operation::Over).
+/// Its loop reports each operation that has ended ([`received`](Self::received), [`sent`](Self::sent)). After that, when the time
+/// of the last [`Wait`](Operation::Wait) has come, and when the connection was woken, the loop performs what
+/// [`next_operation`](Self::next_operation) returns until that is `Wait` or [`Over`](Operation::Over).
 ///
 /// The example `io-uring` is such a loop.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
 pub struct CompletionDriver {
     conn: Conn,
     leftover: Leftover,
     receiving: bool,
     sending: bool,
+    /// In this turn.
+    peeked: bool,
     closed: bool,
 }
 
@@ -33,12 +36,12 @@ pub enum Operation {
     Send,
     /// Shut the write side. What cannot be shut is gone already.
     ShutWrite,
-    /// Find out whether there is input. If there is none, call [`on_read_blocked`](Conn::on_read_blocked); otherwise wait.
+    /// Find out whether there is input, and report it to [`peeked`](CompletionDriver::peeked).
     Peek,
     /// Close the transport so that operations under way end, a send after it has sent what it can without waiting.
     Close,
-    /// Wait until an operation has ended, the deadline has come, or the connection is woken.
-    Wait,
+    /// Wait until an operation has ended, the time has come, or the connection is woken.
+    Wait(Option<Timestamp>),
     /// Drop the connection. No operation is under way.
     Over,
 }
@@ -46,7 +49,8 @@ pub enum Operation {
 impl CompletionDriver {
     /// A connection whose transport was just opened.
     pub fn new(conn: Conn) -> Self {
-        Self { conn, leftover: Leftover::default(), receiving: false, sending: false, closed: false }
+        let leftover = Leftover::default();
+        Self { conn, leftover, receiving: false, sending: false, peeked: false, closed: false }
     }
 
     /// The connection.
@@ -98,42 +102,56 @@ impl CompletionDriver {
         report_written(&mut self.conn, now, result, handler);
     }
 
-    /// Does what needs no transport: messages of other threads, timers, input that waited. Returns what to do next.
+    /// The answer to [`Peek`](Operation::Peek): whether there is no input.
+    pub fn peeked(&mut self, now: Timestamp, handler: &mut impl Handler, is_empty: bool) {
+        if is_empty {
+            self.conn.on_read_blocked(now, handler);
+        }
+    }
+
+    /// Does what needs no transport: messages of other threads, input that waited, timers. Returns what to do next.
     pub fn next_operation(&mut self, now: Timestamp, handler: &mut impl Handler) -> Operation {
         if self.conn.is_woken() {
             self.conn.on_wake(now, handler);
         }
-        if self.conn.deadline().is_some_and(|deadline| deadline <= now) {
-            self.conn.on_timeout(now, handler);
-        }
         loop {
             let interest = self.conn.interest();
-            let stopping = self.conn.is_stopping();
             if interest.write && !self.sending && !self.closed {
                 self.sending = true;
                 return Operation::Send;
-            } else if interest.close || stopping {
+            } else if interest.close || self.conn.is_stopping() {
                 if !mem::replace(&mut self.closed, true) {
                     self.conn.on_transport_closed();
                     self.leftover = Leftover::default();
                     return Operation::Close;
+                } else if !self.receiving && !self.sending && (self.conn.is_stopping() || self.conn.is_over())
+                {
+                    return Operation::Over;
                 }
-                let over = (stopping || self.conn.is_over()) && !self.receiving && !self.sending;
-                return if over { Operation::Over } else { Operation::Wait };
             } else if interest.shut.is_some() && !self.sending {
                 // It was asked for.
                 let _ = self.conn.on_write_shut(now, handler, Progress::Done);
                 return Operation::ShutWrite;
             } else if self.conn.wants_tls() {
                 self.conn.on_tls_failed(now, &io::Error::other("the transport has no TLS"));
+                continue;
             } else if interest.resume {
                 self.feed_leftover(now, handler, false);
                 self.leftover.trim();
+                continue;
             } else if interest.read && !self.receiving {
                 self.receiving = true;
                 return Operation::Receive;
+            }
+            // Timers come after what has arrived in time.
+            let deadline = self.conn.deadline();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.conn.on_timeout(now, handler);
+            } else if interest.read_now && !mem::replace(&mut self.peeked, true) {
+                return Operation::Peek;
             } else {
-                return if interest.read_now { Operation::Peek } else { Operation::Wait };
+                self.peeked = false;
+                return Operation::Wait(deadline);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{task::Wake, time::Duration};
 
+use rustix::io::ioctl_fionread;
 use slab::Slab;
 use spop_core::Timestamp;
 use spop_server::{Agent, CompletionDriver, Entrance, Handler, Operation, Stage};
@@ -67,7 +68,7 @@ pub(crate) fn serve<H: Handler>(
                 let key = connections.vacant_key();
                 conn.set_waker(&Arc::new(Notify(Arc::clone(&wakes), key)).into());
                 let driver = CompletionDriver::new(conn);
-                connections.insert(Connection { driver, stream, key, timer: now });
+                connections.insert(Connection { driver, stream, timer: now });
                 changed.push(key);
             });
             if draining {
@@ -78,15 +79,28 @@ pub(crate) fn serve<H: Handler>(
             }
         }
         for key in changed.drain(..) {
-            let Some(connection) = connections.get_mut(key) else { continue };
-            let over = connection.turn(now, handler, &mut ring)?;
-            let deadline = connection.driver.conn().deadline().unwrap_or(now + Duration::MAX);
-            if over {
-                timers.remove(&(connection.timer, key));
-                connections.remove(key);
-            } else if deadline < connection.timer || connection.timer <= now {
-                timers.remove(&(replace(&mut connection.timer, deadline), key));
-                timers.insert((deadline, key));
+            let Some(Connection { driver, stream, timer }) = connections.get_mut(key) else { continue };
+            let deadline = loop {
+                match driver.next_operation(now, handler) {
+                    Operation::Receive => ring.receive(stream, key)?,
+                    Operation::Send => ring.send(stream, key, driver.conn().outgoing())?,
+                    Operation::Peek => driver.peeked(now, handler, ioctl_fionread(&*stream) == Ok(0)),
+                    Operation::ShutWrite => drop(stream.shutdown(Shutdown::Write)),
+                    Operation::Close => ring.close(stream)?,
+                    Operation::Wait(deadline) => break Some(deadline.unwrap_or(now + Duration::MAX)),
+                    Operation::Over => break None,
+                }
+            };
+            match deadline {
+                Some(deadline) if deadline < *timer || *timer <= now => {
+                    timers.remove(&(replace(timer, deadline), key));
+                    timers.insert((deadline, key));
+                }
+                Some(_) => {}
+                None => {
+                    timers.remove(&(*timer, key));
+                    connections.remove(key);
+                }
             }
         }
     }
@@ -97,27 +111,7 @@ pub(crate) fn serve<H: Handler>(
 struct Connection {
     driver: CompletionDriver,
     stream: TcpStream,
-    key: usize,
     timer: Timestamp,
-}
-
-impl Connection {
-    /// Performs what the connection asks for. True when it is over.
-    fn turn(&mut self, now: Timestamp, handler: &mut impl Handler, ring: &mut Ring) -> io::Result<bool> {
-        loop {
-            match self.driver.next_operation(now, handler) {
-                Operation::Receive => ring.receive(&self.stream, self.key)?,
-                Operation::Send => ring.send(&self.stream, self.key, self.driver.conn().outgoing())?,
-                Operation::ShutWrite => drop(self.stream.shutdown(Shutdown::Write)),
-                Operation::Peek if rustix::io::ioctl_fionread(&self.stream) == Ok(0) => {
-                    self.driver.conn_mut().on_read_blocked(now, handler);
-                }
-                Operation::Close => ring.close(&self.stream)?,
-                Operation::Peek | Operation::Wait => return Ok(false),
-                Operation::Over => return Ok(true),
-            }
-        }
-    }
 }
 
 /// The keys of the connections that were woken. With the first of them a byte is written.

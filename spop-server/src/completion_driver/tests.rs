@@ -14,6 +14,8 @@ use crate::{Agent, Entrance, Outcome, Request, ServerConfig, test_support::sente
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
                      capabilities=string:pipelining,async";
 
+const WAIT: Operation = Operation::Wait(None);
+
 /// Counts the calls, and answers with nothing.
 #[derive(Default)]
 struct App(usize);
@@ -44,18 +46,25 @@ impl Bench {
     /// A connection whose handshake is done.
     fn with_session() -> Self {
         let mut bench = Self::new(None);
-        bench.expect(&[Operation::Receive, Operation::Wait]);
+        bench.expect(&[Operation::Receive, WAIT]);
         bench.receive(&notation::parse_bytes(HELLO).unwrap());
         assert!(bench.send()[0].starts_with("AGENT-HELLO"));
         bench
     }
 
-    /// The operations up to and with the first that ends the turn.
+    /// The operations of a turn. It ends with `Over`, or with `WAIT`, whatever the time.
     fn turn(&mut self) -> Vec<Operation> {
         let mut operations = Vec::new();
         loop {
-            operations.push(self.driver.next_operation(self.now, &mut self.app));
-            if let Some(Operation::Wait | Operation::Over | Operation::Peek) = operations.last() {
+            match self.driver.next_operation(self.now, &mut self.app) {
+                Operation::Wait(deadline) => {
+                    assert_eq!(deadline, self.driver.conn().deadline());
+                    operations.push(WAIT);
+                    return operations;
+                }
+                operation => operations.push(operation),
+            }
+            if operations.last() == Some(&Operation::Over) {
                 return operations;
             }
         }
@@ -77,14 +86,14 @@ impl Bench {
 
     /// Ends the send of a turn, and has another turn.
     fn send(&mut self) -> Vec<String> {
-        self.expect(&[Operation::Send, Operation::Receive, Operation::Wait]);
+        self.expect(&[Operation::Send, Operation::Receive, WAIT]);
         self.sent()
     }
 
     fn sent(&mut self) -> Vec<String> {
         let outgoing = self.driver.conn().outgoing().to_vec();
         self.driver.sent(self.now, &mut self.app, Ok(outgoing.len()));
-        self.expect(&[Operation::Wait]);
+        self.expect(&[WAIT]);
         sentences(&outgoing)
     }
 
@@ -105,7 +114,7 @@ fn input_in_pieces_is_joined_whatever_the_headroom() {
             bench.receive(input);
             match bench.turn()[..] {
                 [Operation::Send, ..] => answers += bench.sent().len(),
-                ref operations => assert_eq!(operations, [Operation::Receive, Operation::Wait]),
+                ref operations => assert_eq!(operations, [Operation::Receive, WAIT]),
             }
         }
         assert_eq!((bench.app.0, answers), (50, 50), "{headroom} {piece}");
@@ -117,14 +126,14 @@ fn input_in_pieces_is_joined_whatever_the_headroom() {
 fn one_send_is_under_way_and_answers_join_the_next() {
     let mut bench = Bench::with_session();
     bench.receive_frame("NOTIFY fin 1 1 m");
-    bench.expect(&[Operation::Send, Operation::Receive, Operation::Wait]);
+    bench.expect(&[Operation::Send, Operation::Receive, WAIT]);
     let first = bench.driver.conn().outgoing().len();
     for id in [2, 3] {
         bench.receive_frame(&format!("NOTIFY fin {id} 1 m"));
-        bench.expect(&[Operation::Receive, Operation::Wait]);
+        bench.expect(&[Operation::Receive, WAIT]);
     }
     bench.driver.sent(bench.now, &mut bench.app, Ok(first));
-    bench.expect(&[Operation::Send, Operation::Wait]);
+    bench.expect(&[Operation::Send, WAIT]);
     assert_eq!(bench.sent(), ["ACK fin 2 1", "ACK fin 3 1"]);
 }
 
@@ -132,12 +141,12 @@ fn one_send_is_under_way_and_answers_join_the_next() {
 fn a_connection_is_over_when_its_operations_have_ended() {
     let mut bench = Bench::with_session();
     bench.receive_frame("NOTIFY fin 1 1 m");
-    bench.expect(&[Operation::Send, Operation::Receive, Operation::Wait]);
+    bench.expect(&[Operation::Send, Operation::Receive, WAIT]);
     bench.agent.handle().stop();
-    bench.expect(&[Operation::Close, Operation::Wait]);
+    bench.expect(&[Operation::Close, WAIT]);
     assert_eq!(bench.agent.handle().connections().len(), 0);
     bench.driver.sent(bench.now, &mut bench.app, Err(io::ErrorKind::BrokenPipe.into()));
-    bench.expect(&[Operation::Wait]);
+    bench.expect(&[WAIT]);
     bench.receive(&[]);
     bench.expect(&[Operation::Over]);
 }
@@ -147,12 +156,13 @@ fn the_end_of_a_receive_after_the_close_is_not_the_peers() {
     let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK");
     let entrance = Entrance::new(AcceptConfig::new().with(health).unwrap()).unwrap();
     let mut bench = Bench::new(entrance.as_ref());
-    bench.expect(&[Operation::Receive, Operation::Wait]);
+    bench.expect(&[Operation::Receive, WAIT]);
     bench.agent.handle().stop();
-    bench.expect(&[Operation::Close, Operation::Wait]);
+    bench.expect(&[Operation::Close, WAIT]);
     // Which the close leads to.
     bench.receive(&[]);
-    assert_eq!(bench.agent.stats().rejected, 0);
+    let stats = bench.agent.stats();
+    assert_eq!((stats.rejected, stats.probes), (0, 0));
     bench.expect(&[Operation::Over]);
 }
 
@@ -160,19 +170,21 @@ fn the_end_of_a_receive_after_the_close_is_not_the_peers() {
 fn a_stop_sends_what_is_queued() {
     let mut bench = Bench::with_session();
     bench.agent.handle().stop();
-    bench.expect(&[Operation::Send, Operation::Close, Operation::Wait]);
+    bench.expect(&[Operation::Send, Operation::Close, WAIT]);
 }
 
 #[test]
 fn a_drain_looks_for_input_before_it_disconnects() {
     let mut bench = Bench::with_session();
     bench.agent.handle().drain();
-    bench.expect(&[Operation::Wait]);
+    bench.expect(&[WAIT]);
     bench.now = bench.driver.conn().deadline().unwrap();
-    bench.expect(&[Operation::Peek]);
-    assert!(!bench.is_closed());
-    bench.driver.conn_mut().on_read_blocked(bench.now, &mut bench.app);
-    bench.expect(&[Operation::Send, Operation::Wait]);
+    for _ in 0..2 {
+        bench.expect(&[Operation::Peek, WAIT]);
+        assert!(!bench.is_closed());
+    }
+    bench.driver.peeked(bench.now, &mut bench.app, true);
+    bench.expect(&[Operation::Send, WAIT]);
     assert!(bench.sent()[0].starts_with("AGENT-DISCONNECT"));
     // The peer closes first.
     bench.receive(&[]);
@@ -186,7 +198,7 @@ fn an_interrupted_receive_is_started_again_and_a_failed_one_ends_the_session() {
         bench.driver.received(bench.now, &mut bench.app, 0, Err(error.into()));
         assert_eq!(bench.is_closed(), closes);
         if !closes {
-            bench.expect(&[Operation::Receive, Operation::Wait]);
+            bench.expect(&[Operation::Receive, WAIT]);
         }
     }
     bench.expect(&[Operation::Close, Operation::Over]);
@@ -195,14 +207,14 @@ fn an_interrupted_receive_is_started_again_and_a_failed_one_ends_the_session() {
 #[test]
 fn timers_run_and_faulty_results_end_the_session() {
     let mut bench = Bench::new(None);
-    bench.expect(&[Operation::Receive, Operation::Wait]);
+    bench.expect(&[Operation::Receive, WAIT]);
     bench.now = bench.driver.conn().deadline().unwrap();
-    bench.expect(&[Operation::Send, Operation::Wait]);
+    bench.expect(&[Operation::Send, WAIT]);
     assert!(bench.sent()[0].starts_with("AGENT-DISCONNECT"), "the hello timeout");
     for result in [0, 10_000] {
         let mut bench = Bench::with_session();
         bench.receive_frame("NOTIFY fin 1 1 m");
-        bench.expect(&[Operation::Send, Operation::Receive, Operation::Wait]);
+        bench.expect(&[Operation::Send, Operation::Receive, WAIT]);
         bench.driver.sent(bench.now, &mut bench.app, Ok(result));
         assert!(bench.is_closed(), "{result}");
     }
