@@ -1,14 +1,17 @@
 //! The handler calls of one connection.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use spop_core::agent::TicketId;
 use spop_server::{Answer, Failure, FailureKind};
 
@@ -20,17 +23,41 @@ use crate::Reply;
 /// takes the slot with it.
 pub(crate) struct Calls<F> {
     slot: Option<Slot<F>>,
-    /// None before the first slow call: a set allocates, even if it is empty.
+    /// None before the first slow call.
     slow: Option<Box<SlowCalls<F>>>,
 }
 
 type Slot<F> = Pin<Box<Option<F>>>;
 
-/// The calls that were not ready at once.
+/// The calls that were not ready at once. Not a `FuturesUnordered`: that finds a call to cancel by a search of all.
 struct SlowCalls<F> {
-    set: FuturesUnordered<Slow<F>>,
-    /// Those that were not cancelled. A search of the set would be linear.
-    by_request: BTreeMap<TicketId, Arc<Mutex<Call<F>>>>,
+    calls: BTreeMap<TicketId, SlowCall<F>>,
+    /// Calls to poll before the next are taken from `woken`.
+    batch: VecDeque<TicketId>,
+    woken: Arc<Woken>,
+}
+
+struct SlowCall<F> {
+    slot: Slot<F>,
+    waker: Arc<CallWaker>,
+}
+
+/// The calls that were woken.
+#[derive(Default)]
+struct Woken(Mutex<WokenCalls>);
+
+#[derive(Default)]
+struct WokenCalls {
+    requests: VecDeque<TicketId>,
+    /// Of the connection.
+    waker: Option<Waker>,
+}
+
+struct CallWaker {
+    request: TicketId,
+    /// It is in the list.
+    listed: AtomicBool,
+    woken: Arc<Woken>,
 }
 
 impl<F: Future<Output = Reply>> Calls<F> {
@@ -55,54 +82,49 @@ impl<F: Future<Output = Reply>> Calls<F> {
             self.slot = Some(slot);
             return Some(answer);
         }
-        let call = Arc::new(Mutex::new(Call { slot: Some(slot), waker: None }));
-        let slow = self.slow.get_or_insert_with(|| {
-            Box::new(SlowCalls { set: FuturesUnordered::new(), by_request: BTreeMap::new() })
-        });
-        slow.by_request.insert(request, Arc::clone(&call));
-        slow.set.push(Slow { request, call });
+        self.slow.get_or_insert_default().insert(request, slot);
         None
     }
 
-    /// The next call that has ended since it was started.
-    pub(crate) fn finished(&mut self, cx: &mut Context<'_>) -> Option<(TicketId, Answer)> {
-        let SlowCalls { set, by_request } = self.slow.as_deref_mut()?;
-        while let Poll::Ready(Some(finished)) = set.poll_next_unpin(cx) {
-            let Some((request, answer, slot)) = finished else { continue };
-            by_request.remove(&request);
-            self.slot.get_or_insert(slot);
-            return Some((request, answer));
+    /// The next call that has ended since it was started. To be called until there is none.
+    pub(crate) fn finished(&mut self, cx: &Context<'_>) -> Option<(TicketId, Answer)> {
+        let slow = self.slow.as_deref_mut()?;
+        if slow.batch.is_empty() {
+            // A call that wakes itself while it is polled is polled in the next turn of the connection.
+            slow.woken.take(&mut slow.batch, cx.waker());
+        }
+        while let Some(request) = slow.batch.pop_front() {
+            let Some(call) = slow.calls.get_mut(&request) else { continue };
+            call.waker.listed.store(false, Ordering::Release);
+            let waker = Waker::from(Arc::clone(&call.waker));
+            if let Poll::Ready(answer) = poll_slot(&mut call.slot, &mut Context::from_waker(&waker)) {
+                let slot = slow.calls.remove(&request).map(|call| call.slot);
+                self.slot = self.slot.take().or(slot);
+                return Some((request, answer));
+            }
         }
         None
     }
 
-    /// Drops a call where it waits. Its slot is free at once: a peer can have many calls cancelled before the set is polled.
+    /// Drops a call where it waits.
     pub(crate) fn cancel(&mut self, request: TicketId) {
-        let Some(call) = self.slow.as_mut().and_then(|slow| slow.by_request.remove(&request)) else { return };
-        let mut call = lock(&call);
-        if let Some(mut slot) = call.slot.take() {
-            empty(&mut slot);
-            self.slot.get_or_insert(slot);
-        }
-        if let Some(waker) = call.waker.take() {
-            waker.wake();
+        if let Some(mut call) = self.slow.as_mut().and_then(|slow| slow.calls.remove(&request)) {
+            empty(&mut call.slot);
+            self.slot.get_or_insert(call.slot);
         }
     }
 
     /// Drops all calls. One that panics meanwhile leaves the others.
     pub(crate) fn clear(&mut self) {
-        let Some(slow) = self.slow.take() else { return };
-        for call in slow.by_request.into_values() {
-            if let Some(slot) = &mut lock(&call).slot {
-                empty(slot);
-            }
+        if let Some(slow) = self.slow.take() {
+            slow.calls.into_values().for_each(|mut call| empty(&mut call.slot));
         }
     }
 
     /// Whether no call runs.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.slow.as_ref().is_none_or(|slow| slow.set.is_empty())
+        self.slow.as_ref().is_none_or(|slow| slow.calls.is_empty())
     }
 
     /// Frees the memory that further calls would use.
@@ -114,39 +136,53 @@ impl<F: Future<Output = Reply>> Calls<F> {
     }
 }
 
-/// A call that was not ready at once.
-struct Slow<F> {
-    request: TicketId,
-    call: Arc<Mutex<Call<F>>>,
+impl<F> Default for SlowCalls<F> {
+    fn default() -> Self {
+        Self { calls: BTreeMap::new(), batch: VecDeque::new(), woken: Arc::default() }
+    }
 }
 
-struct Call<F> {
-    /// Until it has ended or was cancelled.
-    slot: Option<Slot<F>>,
-    /// Removes a cancelled call from the set.
-    waker: Option<Waker>,
+impl<F> SlowCalls<F> {
+    /// Keeps a call, and has it polled with a waker of its own.
+    fn insert(&mut self, request: TicketId, slot: Slot<F>) {
+        let waker = CallWaker { request, listed: AtomicBool::new(true), woken: Arc::clone(&self.woken) };
+        self.batch.push_back(request);
+        self.calls.insert(request, SlowCall { slot, waker: Arc::new(waker) });
+    }
 }
 
-fn lock<F>(call: &Mutex<Call<F>>) -> MutexGuard<'_, Call<F>> {
-    call.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl Woken {
+    fn lock(&self) -> MutexGuard<'_, WokenCalls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl<F: Future<Output = Reply>> Future for Slow<F> {
-    /// `None` if it was cancelled.
-    type Output = Option<(TicketId, Answer, Slot<F>)>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut call = lock(&self.call);
-        let Some(mut slot) = call.slot.take() else { return Poll::Ready(None) };
-        if let Poll::Ready(answer) = poll_slot(&mut slot, cx) {
-            return Poll::Ready(Some((self.request, answer, slot)));
+    /// Takes the calls that were woken. Later ones wake the connection.
+    fn take(&self, calls: &mut VecDeque<TicketId>, connection: &Waker) {
+        let mut woken = self.lock();
+        match &mut woken.waker {
+            Some(waker) => waker.clone_from(connection),
+            None => woken.waker = Some(connection.clone()),
         }
-        call.slot = Some(slot);
-        match &mut call.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => call.waker = Some(cx.waker().clone()),
+        mem::swap(&mut woken.requests, calls);
+    }
+}
+
+impl Wake for CallWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.listed.swap(true, Ordering::AcqRel) {
+            return;
         }
-        Poll::Pending
+        let mut woken = self.woken.lock();
+        woken.requests.push_back(self.request);
+        let waker = woken.waker.clone();
+        drop(woken);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -245,19 +281,40 @@ mod tests {
     }
 
     #[test]
-    fn cancelled_calls_hold_no_memory_until_the_set_is_polled() {
+    fn cancelled_calls_hold_no_memory() {
         let cx = &mut Context::from_waker(Waker::noop());
         let requests: [_; 100] = requests();
         let mut calls = Calls::new();
-        let mut waiting: Vec<_> = (0..100).map(|_| waiting()).collect();
-        for (request, (_, call)) in requests.into_iter().zip(waiting.drain(..)) {
+        for request in requests {
+            let (sender, call) = waiting();
             assert_eq!(calls.start(cx, request, || call), None);
             calls.cancel(request);
+            assert!(sender.is_closed() && calls.is_empty());
             assert!(calls.slot.is_some(), "the next call has the slot");
         }
-        assert!(calls.slow.iter().flat_map(|slow| &slow.set).all(|slow| lock(&slow.call).slot.is_none()));
         assert_eq!(calls.finished(cx), None);
-        assert!(calls.is_empty());
+        calls.trim();
+        assert!(calls.slow.is_none());
+    }
+
+    #[test]
+    fn a_call_that_wakes_itself_leaves_the_others_their_turns() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let [spins, waits] = requests();
+        let mut calls = Calls::new();
+        let spinning = std::future::poll_fn(|cx: &mut Context<'_>| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        assert_eq!(calls.start(cx, spins, || spinning.boxed()), None);
+        let (sender, call) = waiting();
+        assert_eq!(calls.start(cx, waits, || call), None);
+        for _ in 0..3 {
+            assert_eq!(calls.finished(cx), None);
+        }
+        sender.send(ack()).unwrap();
+        assert_eq!(calls.finished(cx), Some((waits, Ok(ack()))));
+        assert_eq!(calls.finished(cx), None);
     }
 
     #[test]
