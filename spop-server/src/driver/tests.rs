@@ -203,6 +203,24 @@ fn an_idle_connection_has_one_turn_to_give_memory_back() {
 }
 
 #[test]
+fn what_has_arrived_comes_before_a_deadline_that_has_passed() {
+    let frame = notation::parse_bytes("NOTIFY fin 1 1 m").unwrap();
+    for begun in [0, 5] {
+        let mut bench = Bench::new(usize::MAX);
+        bench.received();
+        bench.stream.sends.extend(&frame[..begun]);
+        bench.driver.ready(true, false);
+        assert_eq!(bench.turn(0), Turn::Wait);
+        // The idle time, or that of the frame, is long over when the rest is read.
+        bench.stream.sends.extend(&frame[begun..]);
+        bench.driver.ready(true, false);
+        assert_eq!(bench.turn(700_000), Turn::Wait);
+        assert_eq!(bench.received(), ["ACK fin 1 1"], "{begun} bytes were early");
+        assert!(!bench.is_closed());
+    }
+}
+
+#[test]
 fn a_shut_that_would_block_is_tried_again_when_the_stream_is_writable() {
     let mut bench = Bench::new(usize::MAX);
     bench.stream.blocks = 2;

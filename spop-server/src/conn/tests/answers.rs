@@ -32,6 +32,21 @@ fn deferred_answers_are_sent_in_the_order_in_which_they_are_given() {
 }
 
 #[test]
+fn a_peer_that_has_shut_its_side_is_answered_before_the_end() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 later");
+    assert_eq!(conn.on_input_eof(server.now, &mut server.app, &[]), 0);
+    server.resume(&mut conn);
+    assert!(server.app.cancelled.is_empty() && !conn.interest().close && conn.interest().shut.is_none());
+    server.answer_first();
+    server.wake(&mut conn);
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 {SCORE}")]);
+    server.resume(&mut conn);
+    assert!(conn.interest().shut.is_some() || conn.interest().close);
+}
+
+#[test]
 fn a_responder_may_answer_before_its_handler_returns() {
     for mut server in [Server::new(ServerConfig::default()), Server::asynchronous()] {
         let mut conn = server.session("e");
