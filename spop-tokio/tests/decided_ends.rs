@@ -9,16 +9,14 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use spop_core::notation;
 use spop_tokio::{Actions, AgentConfig, Capabilities, CloseReason, Peer, Reply, Request, Service, Status};
-use support::{Client, Running, log::Log, within};
+use support::{Client, Running, log::Log, settle, until, within};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
     sync::Semaphore,
-    time::sleep,
 };
 
 fn pipe() -> Peer {
@@ -59,7 +57,7 @@ async fn decided(requests: &str) {
     let mut client = Client::new(near);
     beside(connection.as_mut(), client.greet()).await;
     client.send(requests).await;
-    beside(connection.as_mut(), sleep(Duration::from_millis(20))).await;
+    beside(connection.as_mut(), settle()).await;
     gate.add_permits(100);
     poll_fn(|cx| {
         assert!(connection.as_mut().poll(cx).is_pending());
@@ -117,7 +115,7 @@ async fn what_is_ready_with_a_disconnect_goes_to_a_sibling() {
         let server = Running::with(gated(&gate), config).await;
         let (mut home, mut sibling) = (server.session().await, server.session().await);
         home.send("NOTIFY fin 1 1 m\n NOTIFY fin 7 1 m").await;
-        sleep(Duration::from_millis(20)).await;
+        until("both wait", || server.handle.connections().iter().any(|home| home.in_flight == 2)).await;
         gate.add_permits(2);
         home.expect("AGENT-DISCONNECT fin 0 0 status-code=uint32:42 message=string:enough").await;
         sibling.expect("ACK fin 7 1").await;
@@ -222,7 +220,7 @@ async fn a_drain_looks_again_before_it_disconnects() {
         let connection = tokio::spawn(connection);
         assert!(client.receive().await.unwrap().starts_with("AGENT-HELLO"));
         service.handle().drain();
-        sleep(Duration::from_millis(20)).await;
+        settle().await;
         // Hidden from the poll in which the moment of the disconnect comes: from its first read, and from the one after the timer.
         pieces.lock().unwrap().push((2, notation::parse_bytes("NOTIFY fin 5 1 m").unwrap()));
         client.expect("ACK fin 5 1").await;

@@ -4,8 +4,9 @@
 mod support;
 
 use std::{
+    future::{Future, pending},
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,21 +20,24 @@ use spop_tokio::{
     Actions, AgentConfig, ArgError, Capabilities, Engine, EngineClient, EngineConfig, EngineError,
     MessageList, PoolConfig, Reply, Request, Scope, Server, Status, Value,
 };
-use support::{Running, within};
+use support::{Running, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::sleep,
+    sync::Semaphore,
 };
 
-/// Answers `ask` with its argument `n`, after `ms`; disconnects with `code`.
+/// Answers `ask` with its argument `n`, after so many `turns` of other tasks, or `never`; disconnects with `code`.
 async fn answer(request: Request) -> Result<Reply, ArgError> {
     let Some(message) = request.message("ask") else { return Ok(Actions::new().into()) };
     if let Some(code) = message.arg::<Option<u32>>("code")? {
         return Ok(Reply::Disconnect { status: Status(code), message: "as you wish".into() });
     }
-    if let Some(ms) = message.arg::<Option<u64>>("ms")? {
-        sleep(Duration::from_millis(ms)).await;
+    if message.get("never").is_some() {
+        pending::<()>().await;
+    }
+    for _ in 0..message.arg::<Option<u32>>("turns")?.unwrap_or(0) {
+        tokio::task::yield_now().await;
     }
     let mut actions = Actions::new();
     actions.set_var(Scope::Transaction, "n", message.arg::<Value<'_>>("n")?);
@@ -60,14 +64,20 @@ async fn code(engine: &EngineClient, list: &MessageList) -> u32 {
     engine.notify(list).await.map_or_else(EngineError::code, |_| 0)
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if is() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}");
+type Answer = Pin<Box<dyn Future<Output = Result<Reply, ArgError>> + Send>>;
+
+/// A handler that answers when the gate lets its request pass.
+fn gated() -> (Arc<Semaphore>, impl Fn(Request) -> Answer) {
+    let gate = Arc::new(Semaphore::new(0));
+    let handler = Arc::clone(&gate);
+    let handler = move |request: Request| -> Answer {
+        let gate = Arc::clone(&handler);
+        Box::pin(async move {
+            gate.acquire().await.unwrap().forget();
+            answer(request).await
+        })
+    };
+    (gate, handler)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +93,7 @@ async fn every_request_gets_its_own_answer() {
                 let engine = engine.clone();
                 tokio::spawn(async move {
                     let mut list = MessageList::new();
-                    list.message("ask").arg("n", n).arg("ms", n * 7 % 20);
+                    list.message("ask").arg("n", n).arg("turns", n * 7 % 20);
                     let answer = engine.notify(&list).await.unwrap();
                     assert_eq!(answer.var(Scope::Transaction, "n"), Some(Value::Uint32(n)));
                     assert_eq!(answer.actions().iter().count(), 1);
@@ -106,19 +116,18 @@ async fn an_agent_that_comes_back_is_asked_again() {
         let server = Running::start(answer).await;
         let address = server.address.clone();
         let engine = engine(config(), &server);
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
-        let list = ask("ms", 60_000);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
+        let list = ask("never", 1);
         let mut lost = pin!(engine.notify(&list));
         assert!(lost.as_mut().now_or_never().is_none());
-        until("sent", || engine.stats().waiting == 1).await;
-        sleep(Duration::from_millis(50)).await;
+        until("it was asked", || server.handle.connections().iter().any(|one| one.in_flight == 1)).await;
         server.handle.stop();
         server.task.await.unwrap();
         assert_eq!(lost.await.unwrap_err(), EngineError::Spop(Status::NORMAL), "what was sent fails");
         // What was not sent waits for the agent.
-        let list = ask("ms", 0);
+        let list = ask("turns", 0);
         let (answer, ()) = tokio::join!(code(&engine, &list), async {
-            sleep(Duration::from_millis(300)).await;
+            until("it waits", || engine.stats().queued == 1 && engine.failure(0).is_some()).await;
             let server = Server::new(answer).bind(address.tcp().unwrap()).await.unwrap();
             tokio::spawn(server.serve());
         });
@@ -135,16 +144,16 @@ async fn time_is_up_wherever_a_request_waits() {
         let server = Running::start(answer).await;
         let engine = engine(config.clone(), &server);
         let start = Instant::now();
-        assert_eq!(code(&engine, &ask("ms", 60_000)).await, 1);
+        assert_eq!(code(&engine, &ask("never", 1)).await, 1);
         assert!((900..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0, "it lives on");
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0, "it lives on");
 
         // Nobody answers the HELLO; nobody listens.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let engine = Engine::new(config.clone()).agent(silent.local_addr().unwrap()).start().unwrap();
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 1);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 1);
         let engine = Engine::new(config).agent("/nowhere/agent.sock").start().unwrap();
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 1);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 1);
     })
     .await;
 }
@@ -157,7 +166,7 @@ async fn a_disconnect_has_its_code() {
         for wanted in [0, 7, 99, 1000] {
             assert_eq!(code(&engine, &ask("code", wanted)).await, 256 + wanted);
         }
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
     })
     .await;
 }
@@ -182,7 +191,7 @@ async fn checks_find_an_agent_down_and_up() {
         until("down", || !engine.is_up(1)).await;
         assert!(engine.is_up(0));
         for _ in 0..20 {
-            assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
+            assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
         }
         let server = Server::new(answer).bind(address.tcp().unwrap()).await.unwrap();
         tokio::spawn(server.serve());
@@ -211,7 +220,7 @@ async fn agents_share_the_load() {
         let mut config = config();
         config.max_waiting_frames = 10;
         let engine = Engine::new(config).agent(one.address.clone()).agent(&*path).start().unwrap();
-        let list = ask("ms", 5);
+        let list = ask("turns", 5);
         for _ in 0..10 {
             let codes = join_all((0..40).map(|_| code(&engine, &list))).await;
             assert_eq!(codes, [0; 40]);
@@ -248,13 +257,14 @@ async fn a_dropped_request_is_given_up() {
         pool.max_connections = 1;
         let counted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&counted);
+        let (gate, handler) = gated();
         let server = Running::start(move |request: Request| {
             count.fetch_add(1, Ordering::Relaxed);
-            answer(request)
+            handler(request)
         })
         .await;
         let engine = Engine::with_pool(pool).agent(server.address.clone()).start().unwrap();
-        let list = ask("ms", 200);
+        let list = ask("turns", 0);
         {
             let mut sent = pin!(engine.notify(&list));
             let mut queued = pin!(engine.notify(&list));
@@ -262,9 +272,10 @@ async fn a_dropped_request_is_given_up() {
             until("sent", || engine.stats().waiting == 1).await;
             assert_eq!(engine.stats().queued, 1);
         }
+        gate.add_permits(2);
         assert_eq!(engine.stats().queued, 0);
         // It is not the answer of another.
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
         assert_eq!(counted.load(Ordering::Relaxed), 2);
     })
     .await;
@@ -273,12 +284,16 @@ async fn a_dropped_request_is_given_up() {
 #[tokio::test]
 async fn a_drain_waits_for_what_was_asked_and_a_stop_does_not() {
     within(async {
-        let server = Running::start(answer).await;
+        let (gate, handler) = gated();
+        let server = Running::start(handler).await;
         let engine = engine(config(), &server);
-        let list = ask("ms", 200);
+        let list = ask("turns", 0);
         let (answered, ()) = tokio::join!(code(&engine, &list), async {
             until("sent", || engine.stats().waiting == 1).await;
-            engine.drain().await;
+            let mut drained = pin!(engine.drain());
+            assert!(drained.as_mut().now_or_never().is_none());
+            gate.add_permits(1);
+            drained.await;
             assert_eq!(engine.stats().connections, 0);
         });
         assert_eq!(answered, 0);
@@ -286,7 +301,7 @@ async fn a_drain_waits_for_what_was_asked_and_a_stop_does_not() {
         until("closed", || server.handle.stats().open == 0).await;
 
         let engine = self::engine(config(), &server);
-        let list = ask("ms", 60_000);
+        let list = ask("never", 1);
         let (stopped, ()) = tokio::join!(engine.notify(&list), async {
             until("sent", || engine.stats().waiting == 1).await;
             engine.stop();
@@ -302,7 +317,7 @@ async fn an_engine_that_is_dropped_disconnects() {
     within(async {
         let server = Running::start(answer).await;
         let engine = engine(config(), &server);
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
         assert_eq!(server.handle.stats().open, 1);
         drop(engine);
         until("closed", || server.handle.stats().open == 0).await;
@@ -328,7 +343,7 @@ async fn a_proxy_header_comes_first() {
             io::Result::Ok(())
         });
         let engine = Engine::new(config()).agent(address).proxy(ProxyVersion::V1).start().unwrap();
-        assert_eq!(code(&engine, &ask("ms", 0)).await, 0);
+        assert_eq!(code(&engine, &ask("turns", 0)).await, 0);
         engine.drain().await;
         let _ = relay.await.unwrap();
     })

@@ -15,9 +15,9 @@ use support::{
     Client, Running,
     log::Log,
     pki::{Setting, ca, leaf},
-    within,
+    until, within,
 };
-use tokio::{io::AsyncReadExt as _, net::TcpListener, time::sleep};
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
 
 /// How many certificates the client has shown, and the name it asked for.
@@ -84,9 +84,7 @@ async fn an_engine_talks_tls_and_shows_its_certificate() {
         list.message("m").arg("long", "x".repeat(100_000).as_str());
         engine.notify(&list).await.unwrap();
         engine.drain().await;
-        while server.handle.stats().open > 0 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is gone", || server.handle.stats().open == 0).await;
 
         let server = serve(setting.files().require_clients_of(setting.path("clients.pem"))).await;
         let known = leaf(&setting.clients, "engine");
@@ -149,14 +147,10 @@ async fn health_checks_see_a_certificate_that_is_not_trusted_and_a_reload() {
         let mut pool = PoolConfig::new(EngineConfig::default(), 0);
         pool.check_every = Some(Duration::from_millis(20));
         let engine = Engine::with_pool(pool).agent(server.address.clone()).tls(&tls).start().unwrap();
-        while engine.is_up(0) {
-            sleep(Duration::from_millis(5)).await;
-        }
+        until("it is down", || !engine.is_up(0)).await;
         fs::write(setting.path("servers.pem"), right).unwrap();
         tls.reload().unwrap();
-        while !engine.is_up(0) {
-            sleep(Duration::from_millis(5)).await;
-        }
+        until("it is up", || engine.is_up(0)).await;
         assert_eq!(answer(&engine).await, Ok((0, "agent.example".into())));
         engine.drain().await;
     })

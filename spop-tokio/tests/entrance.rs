@@ -9,11 +9,10 @@ use spop_tokio::{
     Actions, AgentConfig, Endpoint, Request, Scope, Server,
     accept::{AcceptConfig, Monitor, Policy, SourceRules},
 };
-use support::{Client, Running, log::Log, within};
+use support::{Client, Running, log::Log, logged, until, within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
-    time::sleep,
 };
 
 async fn whence(request: Request) -> Actions {
@@ -33,17 +32,6 @@ async fn serve(config: AcceptConfig) -> Running {
 
 async fn expect_end(client: &mut Client<TcpStream>) {
     assert!(matches!(client.io.read(&mut [0]).await, Ok(0) | Err(_)), "the connection goes on");
-}
-
-async fn logged(log: &Log) -> String {
-    loop {
-        let lines = log.take();
-        if let Some(line) = lines.first() {
-            assert_eq!(lines.len(), 1, "{lines:?}");
-            return line.clone();
-        }
-        sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test]
@@ -66,8 +54,9 @@ async fn a_probe_is_answered_and_a_session_goes_on() {
         let config = AcceptConfig::new().with(Monitor::new("ping\n", "pong\n")).unwrap();
         let server = serve(config).await;
         let mut probe = server.connect().await;
+        probe.io.set_nodelay(true).unwrap();
         probe.io.write_all(b"pi").await.unwrap();
-        sleep(Duration::from_millis(5)).await;
+        until("it is accepted", || server.handle.stats().open == 1).await;
         probe.io.write_all(b"ng\n").await.unwrap();
         let mut answer = String::new();
         probe.io.read_to_string(&mut answer).await.unwrap();
@@ -77,9 +66,7 @@ async fn a_probe_is_answered_and_a_session_goes_on() {
         let mut client = server.session().await;
         let source = client.io.local_addr().unwrap();
         client.ask("NOTIFY fin 0 1 m", &format!("ACK fin 0 1 set txn source=string:{source}")).await;
-        while server.handle.stats().probes != 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is counted", || server.handle.stats().probes == 1).await;
         assert_eq!(server.handle.stats().rejected, 0);
     })
     .await;
@@ -105,9 +92,7 @@ async fn a_stop_ends_those_that_have_no_session_yet() {
         let config = AcceptConfig::new().with(Monitor::new("ping\n", "pong\n")).unwrap();
         let server = serve(config).await;
         let mut client = server.connect().await;
-        while server.handle.stats().open != 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is accepted", || server.handle.stats().open == 1).await;
         server.handle.stop();
         expect_end(&mut client).await;
         server.task.await.unwrap();

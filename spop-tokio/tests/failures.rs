@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spop_core::frame::Ids;
 use spop_tokio::{
@@ -11,7 +11,7 @@ use spop_tokio::{
     Router, Scope, Status,
 };
 use support::{Client, Running, log::Log, within};
-use tokio::{net::TcpStream, sync::mpsc, time::sleep};
+use tokio::{net::TcpStream, sync::mpsc};
 
 const HEALTHY: usize = 200;
 
@@ -22,10 +22,7 @@ fn handler() -> impl Handler {
             tokio::task::yield_now().await;
             Actions::new()
         })
-        .on("sleeps", async |_: Request| {
-            sleep(Duration::from_secs(10)).await;
-            Actions::new()
-        })
+        .on("waits", async |_: Request| std::future::pending::<Actions>().await)
         .on("panics", async |_: Request| -> Actions { panic!("on purpose") })
         .on("errs", async |_: Request| Err::<Actions, _>("no such user"))
         .on("drops", async |_: Request| {
@@ -55,9 +52,8 @@ fn variable() -> OnFailure {
     OnFailure::Answer(actions)
 }
 
-/// Sends so many that are well, half of them later than the others, and receives their answers. How long it took.
-async fn healthy(client: &mut Client<TcpStream>, others: &str, failures: &[String]) -> Duration {
-    let start = Instant::now();
+/// Sends so many that are well, half of them later than the others, and receives their answers.
+async fn healthy(client: &mut Client<TcpStream>, others: &str, failures: &[String]) {
     let mut all = Vec::from([others.to_owned()]);
     all.extend(
         (0..HEALTHY).map(|n| format!("NOTIFY fin {n} 1 {}", if n % 2 == 0 { "well" } else { "soon" })),
@@ -73,38 +69,24 @@ async fn healthy(client: &mut Client<TcpStream>, others: &str, failures: &[Strin
     answered.sort();
     answered.dedup();
     assert_eq!(answered.len(), HEALTHY);
-    start.elapsed()
 }
 
 #[tokio::test]
-async fn those_beside_failing_handlers_are_answered_at_their_usual_speed() {
+async fn those_beside_failing_handlers_are_answered() {
     within(async {
         let log = Log::start();
-        let patience = Duration::from_secs(6);
-        let server = Running::with(handler(), config(variable(), patience)).await;
+        let server = Running::with(handler(), config(variable(), Duration::from_secs(60))).await;
         let mut client = server.session().await;
-        let mut usual = Vec::new();
-        for _ in 0..5 {
-            usual.push(healthy(&mut client, "", &[]).await);
-        }
-        let start = Instant::now();
-        let failing = "NOTIFY fin 1000 1 sleeps\n NOTIFY fin 1001 1 panics\n NOTIFY fin 1002 1 errs\n \
+        let failing = "NOTIFY fin 1000 1 waits\n NOTIFY fin 1001 1 panics\n NOTIFY fin 1002 1 errs\n \
                        NOTIFY fin 1003 1 drops\n NOTIFY fin 1004 1 swells";
         let failed: Vec<_> =
             (1001..=1004).map(|id| format!("ACK fin {id} 1 set txn failed=bool:true")).collect();
-        // Four have failed at once, and the sleeper, which was the first, holds nobody up.
-        let beside = healthy(&mut client, failing, &failed).await;
-        let usual = *usual.iter().max().unwrap();
-        // A busy machine takes its time for the words of a panic; who waited for the sleeper would wait for all of this.
-        assert!(beside < patience / 2, "{beside:?}, usually {usual:?}");
+        // Four have failed at once, and the first, which never answers, holds nobody up.
+        healthy(&mut client, failing, &failed).await;
         client.ask("NOTIFY fin 1 2 well", "ACK fin 1 2").await;
-        // Its time is up long before it wakes.
-        client.expect("ACK fin 1000 1 set txn failed=bool:true").await;
-        assert!(start.elapsed() >= patience && start.elapsed() < Duration::from_secs(10));
 
         let lines = log.take();
         for (ids, what, error) in [
-            (Ids::new(1000, 1), "timed_out", "no answer in time"),
             (Ids::new(1001, 1), "handler_panicked", "on purpose"),
             (Ids::new(1002, 1), "handler_failed", r#"message \"errs\": no such user"#),
             (Ids::new(1003, 1), "handler_failed", "the responder was dropped"),
@@ -115,7 +97,7 @@ async fn those_beside_failing_handlers_are_answered_at_their_usual_speed() {
             assert!(line.contains(&format!("what=\"{what}\"")) && line.contains(error), "{line}");
             assert!(line.contains("request failed") && of_this.next().is_none(), "{lines:?}");
         }
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 4);
         assert_eq!(server.handle.stats().open, 1);
     })
     .await;
@@ -124,7 +106,7 @@ async fn those_beside_failing_handlers_are_answered_at_their_usual_speed() {
 #[tokio::test]
 async fn a_failure_may_end_the_connection() {
     within(async {
-        for failing in ["sleeps", "panics", "errs", "drops", "swells"] {
+        for failing in ["waits", "panics", "errs", "drops", "swells"] {
             let policy = OnFailure::Disconnect { status: Status(77), message: "no answer".into() };
             let config = config(policy, Duration::from_millis(50));
             let server = Running::with(handler(), config).await;

@@ -14,12 +14,11 @@ use spop_tokio::{
     Actions, AgentConfig, Deferred, Endpoint, Handler, Request, Responder, Scope, Server, ServerConfig, Swap,
     spop_core::link::Phase,
 };
-use support::{Client, Running, within};
+use support::{Client, Running, until, within};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, UnixStream},
     sync::Semaphore,
-    time::sleep,
 };
 
 /// Answers with its number; streams above 100 when the gate lets them pass.
@@ -60,9 +59,7 @@ async fn a_handler_is_replaced_while_requests_are_under_way() {
         gate.add_permits(1);
         client.expect("ACK fin 101 1 set txn number=int32:1").await;
         // Nobody needs the first any more.
-        while Arc::strong_count(&gate) > 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("the first is dropped", || Arc::strong_count(&gate) == 1).await;
     })
     .await;
 }
@@ -124,9 +121,7 @@ async fn an_address_has_so_many_connections() {
         let elsewhere = socket.connect(server.address.tcp().unwrap()).await.unwrap();
         Client::new(elsewhere).greet().await;
         drop(first);
-        while server.handle.stats().open > 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("one is gone", || server.handle.stats().open == 1).await;
         server.session().await;
     })
     .await;
@@ -161,21 +156,19 @@ async fn connections_can_be_seen() {
         client.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m\n NOTIFY fin 0 1 m").await;
         client.expect("ACK fin 0 1 set txn number=int32:1").await;
         let _silent = server.connect().await;
-        loop {
-            let mut connections = server.handle.connections();
+        let mut connections = Vec::new();
+        until("both are there", || {
+            connections = server.handle.connections();
             connections.sort_by_key(|connection| connection.id);
-            if let [first, second] = &connections[..]
-                && first.in_flight == 2
-            {
-                assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
-                assert_eq!(first.peer, spop_tokio::Peer::Ip(client.io.local_addr().unwrap()));
-                assert_eq!(first.phase, Phase::Established);
-                assert_eq!(second.phase, Phase::Connected);
-                assert_eq!((first.outgoing, second.in_flight), (0, 0));
-                break;
-            }
-            sleep(Duration::from_millis(2)).await;
-        }
+            matches!(&connections[..], [first, _] if first.in_flight == 2)
+        })
+        .await;
+        let [first, second] = &connections[..] else { panic!("{connections:?}") };
+        assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
+        assert_eq!(first.peer, spop_tokio::Peer::Ip(client.io.local_addr().unwrap()));
+        assert_eq!(first.phase, Phase::Established);
+        assert_eq!(second.phase, Phase::Connected);
+        assert_eq!((first.outgoing, second.in_flight), (0, 0));
     })
     .await;
 }
@@ -226,9 +219,7 @@ async fn a_socket_file_is_taken_over_and_nobody_is_turned_away() {
         });
         let answered_by = async |number| {
             let seen = || answers.lock().unwrap().last().is_some_and(|last: &String| last.ends_with(number));
-            while !seen() && !visitor.is_finished() {
-                sleep(Duration::from_millis(2)).await;
-            }
+            until("it is answered by this one", || seen() || visitor.is_finished()).await;
         };
         answered_by("int32:1").await;
         let endpoint = || Endpoint::from(path.as_path()).take_over(true);
@@ -239,9 +230,8 @@ async fn a_socket_file_is_taken_over_and_nobody_is_turned_away() {
         kept.expect("ACK fin 101 1 set txn number=int32:1").await;
         old.task.await.unwrap();
         let before = answers.lock().unwrap().len();
-        while answers.lock().unwrap().len() < before + 3 && !visitor.is_finished() {
-            sleep(Duration::from_millis(2)).await;
-        }
+        let more = || answers.lock().unwrap().len() >= before + 3;
+        until("three more are answered", || more() || visitor.is_finished()).await;
         assert!(!visitor.is_finished(), "it was turned away");
         visitor.abort();
         assert!(answers.lock().unwrap().is_sorted_by_key(|answer| answer.ends_with("int32:2")));
@@ -402,9 +392,7 @@ mod metrics {
                 .await;
             while client.receive().await.is_some() {}
             drop(client);
-            while server.handle.stats().open > 0 {
-                sleep(Duration::from_millis(2)).await;
-            }
+            until("all are gone", || server.handle.stats().open == 0).await;
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));
@@ -449,9 +437,7 @@ mod metrics {
             // One of those without a connection is superseded, the other is left when the last connection goes.
             sibling.send("NOTIFY fin 101 1 m").await;
             leave(sibling).await;
-            while server.handle.stats().open > 0 {
-                sleep(Duration::from_millis(2)).await;
-            }
+            until("all are gone", || server.handle.stats().open == 0).await;
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));

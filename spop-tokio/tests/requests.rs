@@ -16,8 +16,8 @@ use std::{
 use spop_tokio::{
     Actions, AgentConfig, ArgError, BoxHandler, Handler, Partial, Peer, Reply, Request, Scope, Status, Watch,
 };
-use support::{Running, within};
-use tokio::{sync::Semaphore, time::sleep};
+use support::{Running, until, within};
+use tokio::sync::Semaphore;
 
 async fn reputation(request: Request) -> Result<Actions, ArgError> {
     let mut actions = Actions::new();
@@ -95,7 +95,7 @@ async fn a_handler_that_fails_costs_its_request_only() {
                 1 => return Err("no"),
                 2 => panic!("on purpose"),
                 3 => {
-                    sleep(Duration::from_millis(10)).await;
+                    tokio::task::yield_now().await;
                     panic!("later, on purpose")
                 }
                 4 => {
@@ -170,9 +170,7 @@ async fn calls_nobody_waits_for_are_dropped() {
         client.expect("ACK fin 9 10").await;
         assert_eq!(running.load(Ordering::SeqCst), 2);
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
-        while running.load(Ordering::SeqCst) > 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
+        until("all are dropped", || running.load(Ordering::SeqCst) == 0).await;
     })
     .await;
 }
@@ -201,6 +199,7 @@ async fn a_deadline_that_passed_while_a_handler_blocked_is_served() {
         let mut config = AgentConfig::default();
         config.timeouts.message = Some(Duration::from_millis(10));
         let handler = |_: Request| async move {
+            // The time at which the timer is to go off passes before the timer is set.
             std::thread::sleep(Duration::from_millis(40));
             pending::<Actions>().await
         };

@@ -12,12 +12,8 @@ use std::{
 };
 
 use spop_tokio::{Actions, AgentConfig, Capabilities, Request, Scope};
-use support::{Client, Running, within};
-use tokio::{
-    net::TcpStream,
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
+use support::{Client, Running, until, within};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 fn config() -> AgentConfig {
     let mut config = AgentConfig::default();
@@ -68,10 +64,12 @@ impl Slow {
         Running::with(handler, config).await
     }
 
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     async fn until_waiting(&self, count: usize) {
-        while self.waiting.load(Ordering::SeqCst) != count {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("so many wait", || self.waiting() == count).await;
     }
 
     fn open(&self) {
@@ -127,17 +125,15 @@ async fn answers_of_a_lost_connection_arrive_on_its_sibling_once() {
         ask(&mut stranger, 51..54).await;
         slow.until_waiting(53).await;
         reset(home);
-        sleep(Duration::from_millis(50)).await;
-        slow.until_waiting(53).await;
+        until("it is lost", || server.handle.connections().len() == 2).await;
+        assert_eq!(slow.waiting(), 53);
         slow.open();
         assert_eq!(answered(&mut sibling, 50).await, (1..51).collect::<Vec<_>>());
         assert_eq!(answered(&mut stranger, 3).await, (51..54).collect::<Vec<_>>());
         assert_silent(&mut sibling).await;
         assert_silent(&mut stranger).await;
         // The task of the lost connection has ended as well.
-        while server.handle.connections().len() > 2 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is gone", || server.handle.stats().open == 2).await;
     })
     .await;
 }
@@ -153,35 +149,12 @@ async fn handlers_end_with_the_last_connection_of_their_engine() {
         ask(&mut home, 1..11).await;
         slow.until_waiting(10).await;
         reset(home);
-        sleep(Duration::from_millis(50)).await;
-        slow.until_waiting(10).await;
+        until("it is lost", || server.handle.connections().len() == 2).await;
+        assert_eq!(slow.waiting(), 10);
         reset(sibling);
         slow.until_waiting(0).await;
-        while server.handle.connections().len() > 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is gone", || server.handle.stats().open == 1).await;
         drop(stranger);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn handlers_of_a_lost_connection_have_a_deadline() {
-    within(async {
-        let slow = Slow::new();
-        let mut config = config();
-        config.timeouts.message = Some(Duration::from_secs(2));
-        let server = slow.serve_with(config).await;
-        let mut home = session(&server, "e1").await;
-        let mut sibling = session(&server, "e1").await;
-        ask(&mut home, 1..4).await;
-        slow.until_waiting(3).await;
-        reset(home);
-        assert_eq!(answered(&mut sibling, 3).await, [1, 2, 3]);
-        slow.until_waiting(0).await;
-        while server.handle.connections().len() > 1 {
-            sleep(Duration::from_millis(2)).await;
-        }
     })
     .await;
 }
@@ -215,7 +188,7 @@ async fn the_same_identifiers_on_a_sibling_supersede() {
         // The older is dropped where it waits.
         slow.until_waiting(2).await;
         home.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn id=uint64:0").await;
-        slow.until_waiting(2).await;
+        assert_eq!(slow.waiting(), 2);
         slow.open();
         assert_eq!(answered(&mut sibling, 2).await, [7, 8]);
         assert_silent(&mut home).await;
@@ -259,7 +232,6 @@ async fn a_peer_that_ends_its_side_is_answered_on_a_sibling_or_else_where_it_is(
         ask(&mut home, 1..3).await;
         slow.until_waiting(2).await;
         home.io.shutdown().await.unwrap();
-        sleep(Duration::from_millis(20)).await;
         slow.gate.add_permits(1);
         assert_eq!(answered(&mut home, 1).await, [1]);
         let mut sibling = session(&server, "e1").await;
@@ -274,7 +246,10 @@ async fn a_peer_that_ends_its_side_is_answered_on_a_sibling_or_else_where_it_is(
 async fn nothing_is_lost_while_connections_come_and_go() {
     within(async {
         let handler = |request: Request| async move {
-            sleep(Duration::from_millis(10 + request.stream_id() % 17)).await;
+            // Not at once, and not in order.
+            for _ in 0..=request.stream_id() % 17 {
+                tokio::task::yield_now().await;
+            }
             let mut actions = Actions::new();
             actions.set_var(Scope::Transaction, "id", request.stream_id());
             actions

@@ -14,13 +14,14 @@ use spop_tokio::{
 use support::{
     Client, Running,
     log::Log,
+    logged,
     pki::{Ca, Leaf, Setting, ca, leaf},
-    within,
+    until, within,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::sleep,
+    sync::Semaphore,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -69,11 +70,8 @@ async fn session(server: &Running, config: Arc<ClientConfig>) -> Client<TlsStrea
     client
 }
 
-/// How many certificates the client has shown, and the name it asked for. Stream 1 takes a while.
+/// How many certificates the client has shown, and the name it asked for.
 async fn whom(request: Request) -> Actions {
-    if request.stream_id() == 1 {
-        sleep(Duration::from_millis(150)).await;
-    }
     let mut actions = Actions::new();
     if let Some(tls) = request.tls() {
         actions.set_var(Scope::Transaction, "certificates", tls.certificates.len() as u64);
@@ -84,17 +82,6 @@ async fn whom(request: Request) -> Actions {
 
 const ANSWER_0: &str = "ACK fin 0 1 set txn certificates=uint64:0 ; set txn name=string:agent.example";
 const ANSWER_1: &str = "ACK fin 0 1 set txn certificates=uint64:1 ; set txn name=string:agent.example";
-
-async fn logged(log: &Log) -> String {
-    loop {
-        let lines = log.take();
-        if let Some(line) = lines.first() {
-            assert_eq!(lines.len(), 1, "{lines:?}");
-            return line.clone();
-        }
-        sleep(Duration::from_millis(2)).await;
-    }
-}
 
 /// With TLS 1.3 a client learns from its first read that it was refused.
 async fn expect_refused(server: &Running, config: Arc<ClientConfig>) {
@@ -131,9 +118,7 @@ async fn a_closed_session_says_so_in_every_layer() {
         // Without a close_notify, rustls calls the end of the socket an error.
         assert_eq!(client.io.read(&mut [0]).await.unwrap(), 0);
         client.io.shutdown().await.unwrap();
-        while server.handle.stats().open > 0 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is gone", || server.handle.stats().open == 0).await;
     })
     .await;
 }
@@ -207,7 +192,21 @@ async fn plain_text_and_silence_end_with_a_line() {
 async fn a_rotation_under_load_loses_nothing() {
     within(async {
         let setting = Setting::new();
-        let (server, tls) = serve(setting.files()).await;
+        let gate = Arc::new(Semaphore::new(0));
+        let open_gate = Arc::clone(&gate);
+        // Stream 1 waits.
+        let handler = move |request: Request| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if request.stream_id() == 1 {
+                    gate.acquire().await.unwrap().forget();
+                }
+                whom(request).await
+            }
+        };
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let endpoint = Endpoint::from("127.0.0.1:0").tls(&tls);
+        let server = Running::on(handler, AgentConfig::default(), endpoint).await;
         let mut open = Vec::new();
         for _ in 0..5 {
             let mut client = session(&server, trusting(&setting.servers, None)).await;
@@ -227,6 +226,7 @@ async fn a_rotation_under_load_loses_nothing() {
         }
         shown.dedup();
         assert_eq!(shown.len(), 10);
+        open_gate.add_permits(open.len());
         for client in &mut open {
             assert!(client.receive().await.unwrap().starts_with("ACK fin 1 1"));
             client.ask("NOTIFY fin 0 1 m", ANSWER_0).await;
@@ -255,9 +255,7 @@ async fn a_probe_inside_tls_may_end_without_a_word() {
         client.io.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"pong\n");
         drop(client);
-        while server.handle.stats().probes + server.handle.stats().rejected == 0 {
-            sleep(Duration::from_millis(2)).await;
-        }
+        until("it is counted", || server.handle.stats().probes + server.handle.stats().rejected > 0).await;
         assert_eq!((server.handle.stats().probes, server.handle.stats().rejected), (1, 0));
     })
     .await;

@@ -6,7 +6,10 @@ pub mod log;
 #[cfg(feature = "tls")]
 pub mod pki;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use spop_core::{AgentConfig, frame::Frame, notation};
 use spop_tokio::{Address, Endpoint, Handler, Server, ServerConfig, ServerHandle};
@@ -14,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// No test takes longer than this; if it does, something hangs.
@@ -26,6 +29,34 @@ pub fn within<T>(test: impl Future<Output = T>) -> impl Future<Output = T> {
     async {
         let _everything = everything;
         timeout(Duration::from_secs(20), test).await.expect("the test hangs")
+    }
+}
+
+/// Waits until something is so that no event announces. No other test waits for time to pass.
+pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The one line that is logged.
+pub async fn logged(log: &log::Log) -> String {
+    let mut lines = Vec::new();
+    until("a line is logged", || {
+        lines.extend(log.take());
+        !lines.is_empty()
+    })
+    .await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
+/// Lets the other tasks of this thread do all that they can do at once.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
     }
 }
 
