@@ -59,7 +59,7 @@ fn a_probe_is_answered_and_a_session_goes_on() {
         let server = serve(pings());
         let mut probe = server.connect();
         probe.io.write_all(b"pi").unwrap();
-        thread::sleep(Duration::from_millis(5));
+        until(|| server.handle.stats().open == 1);
         probe.io.write_all(b"ng\n").unwrap();
         let mut answer = String::new();
         probe.io.read_to_string(&mut answer).unwrap();

@@ -141,31 +141,28 @@ fn ten_thousand_connections_take_little_memory_and_are_answered_once_each() {
     });
 }
 
-/// How long a quiet connection waits for its answers, and how many requests of the others are worked on before its own:
-/// the 99th percentile of both. The handler says how many there were.
-fn quiet(
+/// How many requests of others are worked on before one of a quiet connection: the 99th percentile. The handler says how
+/// many there were.
+fn requests_ahead(
     client: &mut Client<TcpStream>,
     others: &AtomicU64,
     then: &AtomicU64,
     rounds: usize,
-) -> (Duration, u64) {
-    let (mut times, mut counts) = (Vec::new(), Vec::new());
+) -> u64 {
+    let mut counts = Vec::new();
     for id in 0..rounds {
-        let (start, count) = (Instant::now(), others.load(Ordering::SeqCst));
+        let count = others.load(Ordering::SeqCst);
         client.send(&format!("NOTIFY fin {id} 1 quiet"));
         let sent = others.load(Ordering::SeqCst);
         client.receive().unwrap();
-        times.push(start.elapsed());
         // Not if this thread was held up before it had sent: what happened then was not ahead of it.
         if sent - count < 64 {
             counts.push(then.load(Ordering::SeqCst).saturating_sub(count));
         }
-        thread::sleep(Duration::from_micros(500));
     }
-    times.sort_unstable();
     counts.sort_unstable();
     assert!(counts.len() > rounds / 2, "{} rounds count", counts.len());
-    (times[rounds * 99 / 100], counts[counts.len() * 99 / 100])
+    counts[counts.len() * 99 / 100]
 }
 
 #[test]
@@ -187,8 +184,6 @@ fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
         };
         let server = Running::start(handler);
         let mut client = server.session();
-        let (alone, _) = quiet(&mut client, &worked, &then, ROUNDS);
-
         let busy = server.session();
         let (mut writer, mut frames) = (busy.io.try_clone().unwrap(), Frames::new(&busy.io));
         let stop = Arc::new(AtomicBool::new(false));
@@ -203,19 +198,12 @@ fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
         });
         let drain = thread::spawn(move || while frames.next().is_some() {});
         until(|| worked.load(Ordering::SeqCst) > 10_000);
-        let (beside, meanwhile) = quiet(&mut client, &worked, &then, ROUNDS);
-        let (start, before) = (Instant::now(), worked.load(Ordering::SeqCst));
-        thread::sleep(Duration::from_millis(200));
-        let each = start.elapsed() / u32::try_from(worked.load(Ordering::SeqCst) - before).unwrap().max(1);
+        let ahead = requests_ahead(&mut client, &worked, &then, ROUNDS);
         stop.store(true, Ordering::Relaxed);
         flood.join().unwrap();
         drain.join().unwrap();
-        println!(
-            "99th percentile alone {alone:?}, beside a busy connection {beside:?}, \
-             after {meanwhile} requests of {each:?} each"
-        );
         // The turn that was under way when it came; and some more, for a test that was held up before it sent.
-        assert!(meanwhile <= TURN * 3 / 2, "{meanwhile} requests");
+        assert!(ahead <= TURN * 3 / 2, "{ahead} requests");
     });
 }
 
@@ -234,7 +222,7 @@ fn an_end_under_load_loses_nothing_that_had_come() {
             .collect();
         // The slow ones are under way when the end is announced, and the others come after that.
         for client in &mut clients {
-            let slow: Vec<_> = (0..20).map(|id| format!("NOTIFY fin {id} 1 sleep ms=int32:3000")).collect();
+            let slow: Vec<_> = (0..20).map(|id| format!("NOTIFY fin {id} 1 sleep ms=int32:1000")).collect();
             client.send(&slow.join("\n"));
             client.ask("NOTIFY fin 999 1 m", "ACK fin 999 1");
         }

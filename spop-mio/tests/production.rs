@@ -261,8 +261,9 @@ mod systemd {
         }
         assert_eq!(server.addresses().unwrap().len(), 1);
         // Its parent ends it.
-        thread::spawn(move || server.serve());
-        thread::sleep(Duration::from_secs(20));
+        let (end, ended) = mpsc::channel();
+        thread::spawn(move || end.send(server.serve()));
+        let _ = ended.recv_timeout(Duration::from_secs(20));
     }
 
     #[test]
@@ -414,6 +415,8 @@ mod metrics {
             config.agent.on_failure =
                 OnFailure::Disconnect { status: Status::RESOURCE, message: "it failed".into() };
             config.max_buffered_bytes = 64 << 10;
+            // No timer gives a connection a turn before many seconds have passed.
+            config.agent.timeouts.memory = None;
             let server = Server::with_config(handler, config).unwrap().workers(1);
             let server = server.bind("127.0.0.1:0").unwrap();
             let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
@@ -435,9 +438,6 @@ mod metrics {
             let dropped = [(); 2].map(|()| responders.recv().unwrap());
             let long = bytes(r#"NOTIFY fin 1 1 m x=string:"x"*300000"#);
             unfinished.io.write_all(&long[..70_000]).unwrap();
-            // Timers that give a connection a turn in any case are those of many seconds after this.
-            thread::sleep(Duration::from_millis(1_200));
-
             let start = Instant::now();
             let ends = |mut client: Client<TcpStream>, open| {
                 let disconnect = client.receive().unwrap();

@@ -98,9 +98,6 @@ fn frames_of_all_sizes_arrive() {
             for piece in [request.len(), 1000, 4096, 77] {
                 for chunk in request.chunks(piece) {
                     client.io.write_all(chunk).unwrap();
-                    if piece == 1000 {
-                        thread::sleep(Duration::from_millis(1));
-                    }
                 }
                 client.expect(&format!("ACK fin {size} 1 set txn size=uint64:{size}"));
             }

@@ -4,9 +4,15 @@
 
 mod support;
 
-use std::{net::Shutdown, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    net::Shutdown,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
-use spop_mio::{Actions, AgentConfig, Cancelled, Capabilities, Reply};
+use spop_mio::{Actions, AgentConfig, Cancelled, Capabilities, ConnectionInfo, Reply, Request};
 
 use crate::support::{Running, hand_out, until, within};
 
@@ -21,7 +27,6 @@ fn config() -> AgentConfig {
 fn an_answer_takes_another_connection_of_its_engine() {
     within(|| {
         let (handler, responders) = hand_out();
-        // Several workers: the connections of an engine come together on one.
         let server = Running::with(handler, config(), |server| server.workers(4));
         for engine in ["a", "b", "c", "d", "e"] {
             let mut home = server.connect();
@@ -34,9 +39,12 @@ fn an_answer_takes_another_connection_of_its_engine() {
             for responder in responders.iter().take(3) {
                 if responder.ids().stream == 9 { theirs.push(responder) } else { kept.push(responder) }
             }
-            drop(home);
             // Its connection is gone, its engine is not.
-            thread::sleep(Duration::from_millis(300));
+            socket2::SockRef::from(&home.io).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(home);
+            let of_engine =
+                |connection: &ConnectionInfo| connection.engine_id.as_deref() == Some(engine.as_bytes());
+            until(|| server.handle.connections().iter().filter(|one| of_engine(one)).count() == 1);
             for responder in kept {
                 assert!(!responder.is_cancelled());
                 responder.reply(Actions::new());
@@ -107,5 +115,28 @@ fn the_same_ids_on_another_connection_of_the_engine_supersede() {
         one.send("NOTIFY fin 5 1 m");
         responders.recv().unwrap().reply(Actions::new());
         one.expect("ACK fin 5 1");
+    });
+}
+
+#[test]
+fn the_connections_of_an_engine_are_served_by_several_workers() {
+    within(|| {
+        let threads = Arc::new(Mutex::new(HashSet::new()));
+        let seen = Arc::clone(&threads);
+        let handler = move |_: Request<'_>| {
+            seen.lock().unwrap().insert(thread::current().id());
+            Actions::new()
+        };
+        let server = Running::with(handler, config(), |server| server.workers(4));
+        // The kernel chooses the worker: that it is the same for all has the odds of one in 4 to the power of 31.
+        let clients: Vec<_> = (0..32)
+            .map(|_| {
+                let mut client = server.connect();
+                client.greet("pipelining,async", "x");
+                client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+                client
+            })
+            .collect();
+        assert!(threads.lock().unwrap().len() > 1, "one worker serves all {} connections", clients.len());
     });
 }

@@ -19,7 +19,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use spop_core::Clock;
 use spop_mio::{
-    Actions, Endpoint, Outcome, Peer, Request, Scope, ServerConfig,
+    Actions, Endpoint, Peer, Request, Scope, ServerConfig,
     accept::{AcceptConfig, Monitor},
     tls::{
         Tls, TlsFiles,
@@ -34,7 +34,7 @@ use spop_mio::{
 use spop_server::{Agent, Driver, Entrance, ReadBuffer, Stream, Turn};
 use tempfile::TempDir;
 
-use crate::support::{Client, Running, bytes, log::Log, logged, until, within};
+use crate::support::{Client, Running, bytes, hand_out, log::Log, logged, until, within};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 type Secured = Client<StreamOwned<ClientConnection, TcpStream>>;
@@ -135,22 +135,14 @@ fn session(server: &Running, config: Arc<ClientConfig>) -> Secured {
     client
 }
 
-/// How many certificates the client has shown, and the name it asked for. Stream 1 takes a while.
-fn whom(request: Request<'_>) -> Outcome {
+/// How many certificates the client has shown, and the name it asked for.
+fn whom(request: Request<'_>) -> Actions {
     let mut actions = Actions::new();
     if let Some(tls) = request.tls() {
         actions.set_var(Scope::Transaction, "certificates", tls.certificates.len() as u64);
         actions.set_var(Scope::Transaction, "name", tls.server_name.as_deref().unwrap_or_default());
     }
-    if request.stream_id() == 1 {
-        return request.defer(|responder| {
-            thread::spawn(move || {
-                thread::sleep(Duration::from_millis(150));
-                responder.reply(actions);
-            });
-        });
-    }
-    actions.into()
+    actions
 }
 
 const ANSWER_0: &str = "ACK fin 0 1 set txn certificates=uint64:0 ; set txn name=string:agent.example";
@@ -194,7 +186,6 @@ fn records_that_arrive_byte_by_byte_are_put_together() {
         conn.write_tls(&mut records).unwrap();
         for byte in records {
             sock.write_all(&[byte]).unwrap();
-            thread::sleep(Duration::from_micros(200));
         }
         client.expect(ANSWER_0);
         assert!(client.receive().unwrap().starts_with("ACK fin 0 2"));
@@ -241,8 +232,8 @@ fn a_slow_reader_gets_everything_and_the_end_as_well() {
         let mut requests: Vec<_> = (0..1000).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
         requests.push("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye".to_owned());
         client.send(&requests.join("\n"));
-        // By now the socket takes no more, and records wait.
-        thread::sleep(Duration::from_millis(300));
+        // The socket takes no more, and records wait.
+        until(|| server.handle.connections().iter().any(|connection| connection.outgoing > 0));
         for id in 0..1000 {
             assert!(client.receive().unwrap().starts_with(&format!("ACK fin {id} 1 ")));
         }
@@ -517,7 +508,9 @@ fn plain_text_and_silence_end_with_a_line() {
 fn a_rotation_under_load_loses_nothing() {
     within(|| {
         let setting = Setting::new();
-        let (server, tls) = serve(setting.files(), AcceptConfig::new());
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let (handler, responders) = hand_out();
+        let server = Running::on(handler, Endpoint::from("127.0.0.1:0").tls(&tls));
         let mut open = Vec::new();
         for _ in 0..5 {
             let mut client = session(&server, setting.client(None));
@@ -536,9 +529,12 @@ fn a_rotation_under_load_loses_nothing() {
         }
         shown.dedup();
         assert_eq!(shown.len(), 10);
+        responders.iter().take(open.len()).for_each(|responder| responder.reply(Actions::new()));
         for client in &mut open {
-            assert!(client.receive().unwrap().starts_with("ACK fin 1 1"));
-            client.ask("NOTIFY fin 0 1 m", ANSWER_0);
+            client.expect("ACK fin 1 1");
+            client.send("NOTIFY fin 0 1 m");
+            responders.recv().unwrap().reply(Actions::new());
+            client.expect("ACK fin 0 1");
         }
         let stats = server.handle.stats();
         assert_eq!((stats.open, stats.rejected), (15, 0));

@@ -42,7 +42,8 @@ pub fn within_time(time: Duration, test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Waits until something is so.
+/// Waits until something is so that no event announces.
+#[track_caller]
 pub fn until(mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
