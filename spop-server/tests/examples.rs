@@ -4,6 +4,7 @@
 
 #[path = "examples/peer.rs"]
 mod peer;
+mod support;
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use spop_core::{
@@ -21,9 +22,12 @@ use spop_core::{
     accept::{AcceptConfig, Monitor},
     frame::Capabilities,
 };
-use spop_server::{Agent, Entrance, Outcome, Request, ServerConfig, ServerHandle};
+use spop_server::{Agent, Entrance, Outcome, Request, Responder, ServerConfig, ServerHandle};
 
-use self::peer::Peer;
+use self::{
+    peer::Peer,
+    support::{SOON, soon},
+};
 
 #[allow(dead_code)] // Its `main`.
 #[path = "../examples/foreign-poll.rs"]
@@ -34,28 +38,22 @@ mod io_uring;
 #[path = "../examples/thread-per-connection.rs"]
 mod threads;
 
-/// What happens at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(5);
+/// Requests that the thread of the test answers.
+type Later = mpsc::Sender<(Responder, Actions)>;
 
-/// Echoes each argument; the message `later` from another thread, and `never` not at all.
-fn echo(request: Request<'_>) -> Outcome {
+/// Echoes each argument; the message `later` when the test answers it.
+fn echo(request: Request<'_>, later: &Later) -> Outcome {
     let mut actions = Actions::new();
     for message in request.messages() {
         for (name, value) in message.args() {
             actions.set_var(Scope::Transaction, [message.name(), b".", name].concat(), value);
         }
     }
-    if request.message("never").is_some() {
-        return request.defer(std::mem::forget);
-    } else if request.message("later").is_none() {
+    if request.message("later").is_none() {
         return actions.into();
     }
-    request.defer(|responder| {
-        thread::spawn(|| {
-            thread::sleep(Duration::from_millis(50));
-            responder.reply(actions);
-        });
-    })
+    // The test may be over.
+    request.defer(|responder| drop(later.send((responder, actions))))
 }
 
 /// A server in this process.
@@ -63,11 +61,17 @@ struct Server {
     name: &'static str,
     address: String,
     handle: ServerHandle,
+    later: mpsc::Receiver<(Responder, Actions)>,
     end: mpsc::Sender<io::Result<()>>,
     ended: mpsc::Receiver<io::Result<()>>,
 }
 
 impl Server {
+    /// The next request that is to be answered by the test.
+    fn request(&self) -> (Responder, Actions) {
+        self.later.recv_timeout(SOON).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
     fn expect_end(&self) {
         let ended = self.ended.recv_timeout(SOON).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         ended.unwrap();
@@ -90,8 +94,9 @@ fn with_each(config: &ServerConfig, accept: &AcceptConfig, scenario: impl Fn(&Se
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, handle) = (listener.local_addr().unwrap().to_string(), agent.handle());
         let (end, ended) = mpsc::channel();
-        let at_end = end.clone();
+        let (at_end, (sender, later)) = (end.clone(), mpsc::channel());
         thread::spawn(move || {
+            let mut echo = |request: Request<'_>| echo(request, &sender);
             let (agent, entrance) = (&agent, entrance.as_ref());
             let result = match name {
                 "foreign-poll" => foreign_poll::serve(listener, agent, entrance, &mut echo),
@@ -102,7 +107,7 @@ fn with_each(config: &ServerConfig, accept: &AcceptConfig, scenario: impl Fn(&Se
             let _ = at_end.send(result);
         });
         println!("-- {name}");
-        let server = Server { name, address, handle, end, ended };
+        let server = Server { name, address, handle, later, end, ended };
         scenario(&server);
         server.handle.stop();
         server.expect_end();
@@ -120,7 +125,6 @@ fn frames_arrive_in_pieces_together_and_as_fragments() {
         let frame = peer::bytes("NOTIFY fin 1 1 m a=int32:1");
         for piece in [&frame[..9], &frame[9..]] {
             peer.stream.write_all(piece).unwrap();
-            thread::sleep(Duration::from_millis(20));
         }
         peer.expect("ACK fin 1 1 set txn m.a=int32:1");
         for byte in peer::bytes("NOTIFY fin 2 1 m a=int32:2") {
@@ -145,11 +149,8 @@ fn long_frames_keep_their_order_whatever_the_sizes_of_the_pieces() {
             scope.spawn(|| {
                 let lines = (1..=200).map(|id| format!(r#"NOTIFY fin {id} 1 m a=string:"x"*15000"#));
                 let all: Vec<u8> = lines.flat_map(|line| peer::bytes(&line)).collect();
-                for (n, piece) in all.chunks(37_003).enumerate() {
+                for piece in all.chunks(37_003) {
                     sender.stream.write_all(piece).unwrap();
-                    if n % 8 == 0 {
-                        thread::sleep(Duration::from_millis(2));
-                    }
                 }
             });
             (1..=200).for_each(|id| peer.expect(&format!(r#"ACK fin {id} 1 set txn m.a=string:"x"*15000"#)));
@@ -163,10 +164,16 @@ fn an_answer_of_another_thread_wakes_the_loop() {
         let mut peer = Peer::session(&server.address, "");
         peer.send(["NOTIFY fin 1 1 later a=int32:1", "NOTIFY fin 2 1 m a=int32:2"]);
         peer.expect("ACK fin 2 1 set txn m.a=int32:2");
+        let (responder, answer) = server.request();
+        responder.reply(answer);
         peer.expect("ACK fin 1 1 set txn later.a=int32:1");
         let mut peers: Vec<_> = (0..50).map(|_| Peer::session(&server.address, "")).collect();
         for peer in &mut peers {
             peer.send(["NOTIFY fin 1 1 later a=int32:1"]);
+        }
+        let requests: Vec<_> = peers.iter().map(|_| server.request()).collect();
+        for (responder, answer) in requests {
+            responder.reply(answer);
         }
         for peer in &mut peers {
             peer.expect("ACK fin 1 1 set txn later.a=int32:1");
@@ -182,12 +189,13 @@ fn an_answer_takes_another_connection_if_its_own_has_ended() {
         let (mut first, mut second) =
             (Peer::session(&server.address, "engine"), Peer::session(&server.address, "engine"));
         first.send(["NOTIFY fin 1 1 later a=int32:1"]);
-        thread::sleep(Duration::from_millis(20));
-        drop(first);
+        let (responder, answer) = server.request();
+        first.disconnect();
+        responder.reply(answer);
         second.expect("ACK fin 1 1 set txn later.a=int32:1");
         server.handle.drain();
         second.expect_disconnect();
-        drop(second);
+        drop((first, second));
         server.expect_end();
     });
 }
@@ -210,21 +218,21 @@ fn a_peer_that_does_not_read_is_not_read_from() {
 fn fill(peer: &mut Peer) -> (usize, Vec<u8>) {
     /// Far more than what sockets hold on both sides.
     const MOST: usize = 64 << 20;
-    let (mut count, mut rest, mut sent, mut stuck) = (0, Vec::new(), 0, Instant::now());
-    peer.stream.set_nonblocking(true).unwrap();
-    while stuck.elapsed() < Duration::from_millis(500) {
+    let (mut count, mut rest, mut sent) = (0, Vec::new(), 0);
+    peer.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    loop {
         if rest.is_empty() {
             count += 1;
             rest = peer::bytes(&format!(r#"NOTIFY fin {count} 1 m a=string:"x"*8000"#));
         }
         match peer.stream.write(&rest) {
-            Ok(n) => (sent, stuck) = (sent + rest.drain(..n).len(), Instant::now()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+            Ok(n) => sent += rest.drain(..n).len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => panic!("{error}"),
         }
         assert!(sent < MOST, "it reads on");
     }
-    peer.stream.set_nonblocking(false).unwrap();
+    peer.stream.set_write_timeout(None).unwrap();
     (count, rest)
 }
 
@@ -250,7 +258,6 @@ fn a_shutdown_has_its_stages() {
         let (mut busy, mut idle) = (Peer::session(&server.address, ""), Peer::session(&server.address, ""));
         busy.send(["NOTIFY - 5 1 messages[..2] m a=int32:5"]);
         server.handle.drain();
-        thread::sleep(Duration::from_millis(50));
         Peer::session(&server.address, "").ask();
         idle.ask();
         idle.expect_disconnect();
@@ -272,8 +279,8 @@ fn a_stop_waits_for_nothing() {
     with_each_default(|server| {
         let (mut busy, mut unknown) =
             (Peer::session(&server.address, ""), Peer::connect(&server.address).unwrap());
-        busy.send(["NOTIFY fin 1 1 never"]);
-        thread::sleep(Duration::from_millis(50));
+        busy.send(["NOTIFY fin 1 1 later"]);
+        let _unanswered = server.request();
         server.handle.stop();
         server.expect_end();
         busy.expect_disconnect();
@@ -294,10 +301,10 @@ fn limits_timeouts_and_the_accept_stage_apply() {
         monitor.stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "HTTP/1.0 200 OK\r\n\r\n");
         drop(monitor);
-        until(|| server.handle.stats().open == 0);
+        assert!(soon(|| server.handle.stats().open == 0));
         let mut peer = Peer::session(&server.address, "");
         let mut silent = Peer::connect(&server.address).unwrap();
-        until(|| server.handle.stats().open == 2);
+        assert!(soon(|| server.handle.stats().open == 2));
         let mut refused = Peer::connect(&server.address).unwrap();
         refused.expect_some_end();
         silent.expect_some_end();
@@ -321,43 +328,39 @@ fn a_hundred_connections_at_once_are_served_and_forgotten() {
                 }
             }
         }
-        until(|| server.handle.stats().open == 0);
+        assert!(soon(|| server.handle.stats().open == 0));
     });
 }
 
 #[test]
 fn the_programs_sleep_when_idle_and_drain_on_sigterm() {
-    for name in ["foreign-poll", "io-uring", "thread-per-connection"] {
-        let (mut child, address) = spawn(name);
+    let programs = ["foreign-poll", "io-uring", "thread-per-connection"].map(|name| {
+        let (child, address) = spawn(name);
         let (mut peer, mut unread) = (Peer::session(&address, ""), Peer::session(&address, ""));
         fill(&mut unread);
         peer.ask();
-        // Memory is given back after a second.
-        thread::sleep(Duration::from_millis(1_500));
-        let before = switches(child.id());
-        thread::sleep(Duration::from_secs(1));
+        (name, child, peer, unread)
+    });
+    // The timer for the memory of an idle connection goes off after a second.
+    thread::sleep(Duration::from_millis(1_500));
+    let before = programs.each_ref().map(|(_, child, ..)| switches(child.id()));
+    // How often the kernel wakes the threads of each meanwhile.
+    thread::sleep(Duration::from_secs(1));
+    for ((name, mut child, mut peer, unread), before) in programs.into_iter().zip(before) {
         let woken = switches(child.id()) - before;
         assert!(woken <= 3, "{name} woke {woken} times in a second");
         assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
         peer.expect_disconnect();
         drop((peer, unread));
-        let start = Instant::now();
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(start.elapsed() < SOON, "{name} does not end"),
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
-        assert!(status.success(), "{name} ended with {status}");
-    }
-}
-
-fn until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < SOON);
-        thread::sleep(Duration::from_millis(5));
+        let mut ended = None;
+        assert!(
+            soon(|| {
+                ended = child.try_wait().unwrap();
+                ended.is_some()
+            }),
+            "{name} does not end"
+        );
+        assert!(ended.is_some_and(|status| status.success()), "{name} ended with {ended:?}");
     }
 }
 

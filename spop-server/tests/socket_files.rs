@@ -2,6 +2,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
+mod support;
+
 use std::{
     fs,
     io::{self, ErrorKind},
@@ -12,11 +14,12 @@ use std::{
     path::Path,
     sync::Barrier,
     thread,
-    time::Duration,
 };
 
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
 use spop_server::Endpoint;
+
+use self::support::soon;
 
 fn error(endpoint: Endpoint) -> (ErrorKind, String) {
     let error = endpoint.listen(false).unwrap_err();
@@ -260,12 +263,11 @@ fn unprivileged(directory: &Path, test: &str, run: impl FnOnce()) {
     // A child of another test that was forked during the copy holds it open for writing until its exec.
     let busy = |error: &io::Error| error.kind() == ErrorKind::ExecutableFileBusy;
     let mut status = command.status();
-    for _ in 0..100 {
-        if !status.as_ref().is_err_and(busy) {
-            break;
+    let started = soon(|| {
+        if status.as_ref().is_err_and(busy) {
+            status = command.status();
         }
-        thread::sleep(Duration::from_millis(10));
-        status = command.status();
-    }
-    assert!(status.unwrap().success());
+        !status.as_ref().is_err_and(busy)
+    });
+    assert!(started && status.unwrap().success());
 }

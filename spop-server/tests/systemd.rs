@@ -2,15 +2,13 @@
 #![cfg(all(feature = "systemd", unix))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
-use std::{
-    ffi::OsStr,
-    os::unix::net::UnixDatagram,
-    process::Command,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+mod support;
+
+use std::{ffi::OsStr, os::unix::net::UnixDatagram, process::Command};
 
 use spop_server::systemd;
+
+use self::support::soon;
 
 /// Says which message the process is to send.
 const SEND: &str = "SPOP_TEST_SEND";
@@ -44,19 +42,17 @@ fn send(message: &str, socket: Option<&OsStr>, error: &str) {
         command.env("NOTIFY_SOCKET", socket);
     }
     let mut sender = command.spawn().unwrap();
-    let begin = Instant::now();
-    let status = loop {
-        if let Some(status) = sender.try_wait().unwrap() {
-            break status;
-        }
-        if begin.elapsed() > Duration::from_secs(10) {
-            sender.kill().unwrap();
-            sender.wait().unwrap();
-            panic!("it waits without end");
-        }
-        sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{message}");
+    let mut ended = None;
+    let in_time = soon(|| {
+        ended = sender.try_wait().unwrap();
+        ended.is_some()
+    });
+    if !in_time {
+        sender.kill().unwrap();
+        sender.wait().unwrap();
+        panic!("it waits without end");
+    }
+    assert!(ended.is_some_and(|status| status.success()), "{message}");
 }
 
 fn received(socket: &UnixDatagram) -> String {

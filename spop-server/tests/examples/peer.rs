@@ -67,6 +67,12 @@ impl Peer {
         assert!(frame.starts_with("AGENT-DISCONNECT"), "{frame}");
     }
 
+    /// Ends the session.
+    pub(crate) fn disconnect(&mut self) {
+        self.send(["HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye"]);
+        self.expect_disconnect();
+    }
+
     pub(crate) fn shut(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
