@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use spop_core::frame::Capabilities;
+use spop_server::ConnectionInfo;
 use spop_tests::peer::Peer;
+use spop_tests::wait::{PATIENCE, until_true};
 
 use super::stage::{ALL, Over, Server, Stage};
 
 pub(super) const OVER: &[Over] = ALL;
 
 const SILENCE: Duration = Duration::from_millis(80);
-
-/// In which a server that may be kept from running learns that a connection is lost.
-const LOSS: Duration = Duration::from_millis(400);
 
 fn serve(stage: &Stage<'_>) -> Result<Server> {
     stage.serve_with(|plan| {
@@ -25,6 +24,25 @@ fn serve(stage: &Stage<'_>) -> Result<Server> {
 
 fn session(server: &Server, engine: &str) -> Result<Peer> {
     server.session_with(&format!("capabilities=string:pipelining,async engine-id=string:{engine}"))
+}
+
+/// Ends one of two connections of an engine, and waits until the server knows.
+fn lose(stage: &Stage<'_>, server: &Server, mut home: Peer, engine: &str) -> Result<()> {
+    // A unix socket that is closed looks like one whose peer has ended its side, and may still be told: it is ended in words.
+    if stage.over() == Over::Unix {
+        home.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;
+        home.expect_status(0)?;
+    }
+    home.reset();
+    await_connections(server, engine, 1)
+}
+
+/// Waits until an engine has so many connections.
+fn await_connections(server: &Server, engine: &str, count: usize) -> Result<()> {
+    let of_engine = |info: &ConnectionInfo| info.engine_id.as_deref() == Some(engine.as_bytes());
+    until_true(&format!("{engine} has {count} connections"), PATIENCE, || {
+        Ok(server.running.connections().into_iter().filter(of_engine).count() == count)
+    })
 }
 
 pub(super) fn an_answer_takes_its_own_connection_while_it_can(stage: &Stage<'_>) -> Result<()> {
@@ -51,8 +69,7 @@ pub(super) fn answers_of_a_lost_connection_take_a_sibling(stage: &Stage<'_>) -> 
     stranger.send("NOTIFY fin 100 1 hold key=string:other")?;
     server.gate.wait("k100")?;
     server.gate.wait("other")?;
-    home.reset();
-    std::thread::sleep(LOSS);
+    lose(stage, &server, home, "e1")?;
     for id in 1..=15 {
         ensure!(!server.gate.is_cancelled(&format!("k{id}")), "{id} was given up");
         server.gate.release(&format!("k{id}"))?;
@@ -142,8 +159,7 @@ pub(super) fn what_comes_with_the_handshake_has_siblings_too(stage: &Stage<'_>) 
             Ok(peer)
         };
         let (home, mut sibling) = (open("a")?, open("bb")?);
-        home.reset();
-        std::thread::sleep(LOSS);
+        lose(stage, &server, home, &format!("e{engine}"))?;
         server.gate.release(&format!("a{engine}"))?;
         sibling.expect("ACK fin 1 1")?;
         server.gate.release(&format!("bb{engine}"))?;
@@ -160,7 +176,7 @@ pub(super) fn a_disconnect_leaves_what_is_owed_to_a_sibling(stage: &Stage<'_>) -
     home.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;
     home.expect_status(0)?;
     drop(home);
-    std::thread::sleep(SILENCE);
+    await_connections(&server, "e1", 1)?;
     ensure!(!server.gate.is_cancelled("a"), "it was given up");
     server.gate.release("a")?;
     sibling.expect("ACK fin 1 1")?;
@@ -177,12 +193,7 @@ pub(super) fn what_a_lost_connection_asked_has_a_deadline_too(stage: &Stage<'_>)
         home.send(&format!("NOTIFY fin {id} 1 hold key=string:k{id}"))?;
         server.gate.wait(&format!("k{id}"))?;
     }
-    // A unix socket that is closed looks like one whose peer has ended its side, and may still be told: it is ended in words.
-    if stage.over() == Over::Unix {
-        home.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;
-        home.expect_status(0)?;
-    }
-    home.reset();
+    lose(stage, &server, home, "e1")?;
     // Each gets what a handler that takes too long gives, once.
     let mut answers = (1..=3).map(|_| sibling.receive()).collect::<Result<Vec<_>>>()?;
     answers.sort_unstable();

@@ -1,6 +1,5 @@
 //! What is over a limit is refused, counted, and costs nobody else.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,9 +45,6 @@ pub(super) fn requests_in_flight_in_all(stage: &Stage<'_>) -> Result<()> {
     server.gate.release("b")?;
     other.expect("ACK fin 1 1 set txn v=int32:2")
 }
-
-/// A thread may send what it has to say a moment before it counts what has become free.
-const COUNTED: Duration = Duration::from_millis(60);
 
 /// A session with a HAProxy whose frames are long.
 fn long_session(server: &Server) -> Result<Peer> {
@@ -134,7 +130,6 @@ pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) 
     other.send(&format!("UNSET - 1 1 messages[{}..{}] {request}", 200 << 10, 212 << 10))?;
     other.expect("ACK fin,abort 1 1")?;
     other.expect_disconnect(13)?;
-    sleep(COUNTED);
     // Others may have what it held, before it has closed.
     one.ask(&format!("UNSET fin 1 1 messages[{}..] {request}", 300 << 10), &answer)?;
     let mut third = long_session(&server)?;
@@ -154,7 +149,6 @@ pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) 
     let (mut one, mut other) = (long_session(&server)?, long_session(&server)?);
     hold_fragment(&mut one, &request, 300)?;
     one.expect("ACK fin,abort 1 1")?;
-    sleep(COUNTED);
     // Free again, though its connection has read nothing since.
     hold_fragment(&mut other, &request, 300)?;
     one.ask("NOTIFY fin 5 1 m", "ACK fin 5 1")

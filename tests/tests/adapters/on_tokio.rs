@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use spop_tests::wait::PATIENCE;
 use spop_tokio::{
-    Cancellation, Cancelled, Endpoint, Handler, Partial, Reply, Request, Responder, Server, ServerHandle,
+    Cancellation, Cancelled, ConnectionInfo, Endpoint, Handler, Partial, Reply, Request, Responder, Server, ServerHandle,
     Stats, Swap, Watch,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -45,6 +45,10 @@ impl Handler for Play {
                 let (responder, response) = Responder::new();
                 drop(responder);
                 response.await
+            }
+            Deed::Block(key, reply) => {
+                self.gate.block(key);
+                reply
             }
             Deed::Panic => panic!("as you wish"),
         }
@@ -128,6 +132,10 @@ impl Running for OfTokio {
 
     fn stats(&self) -> Stats {
         self.handle.stats()
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        self.handle.connections()
     }
 
     fn swap(&self, generation: u64) {

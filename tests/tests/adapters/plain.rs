@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 use spop_core::agent::{Partial, Reply, Watch};
-use spop_server::{Cancelled, Handler, Outcome, Request, Responder, ServerHandle, Stats, Swap};
+use spop_server::{Cancelled, ConnectionInfo, Handler, Outcome, Request, Responder, ServerHandle, Stats, Swap};
 use spop_tests::wait::PATIENCE;
 
 use super::script::{Deed, Facts, Gate, Later, deed, watch};
@@ -33,6 +33,10 @@ impl Handler for Play {
                 request.defer(|responder| self.gate.keep(key, Box::new(responder), reply))
             }
             Deed::Drop => request.defer(drop),
+            Deed::Block(key, reply) => {
+                self.gate.block(key);
+                reply.into()
+            }
             Deed::Panic => panic!("as you wish"),
         }
     }
@@ -102,6 +106,10 @@ impl Running for OnThread {
 
     fn stats(&self) -> Stats {
         self.handle.stats()
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        self.handle.connections()
     }
 
     fn swap(&self, generation: u64) {

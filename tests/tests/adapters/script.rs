@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use anyhow::{Context as _, Result};
 use spop_core::frame::Messages;
@@ -35,6 +33,8 @@ pub(crate) enum Deed {
     Say(Reply),
     /// Answers when the test says so.
     Hold(String, Reply),
+    /// Occupies its thread until the test says so, and answers.
+    Block(String, Reply),
     /// Drops its responder.
     Drop,
     /// Panics.
@@ -42,7 +42,7 @@ pub(crate) enum Deed {
 }
 
 /// Reads a request: `hold key=…`, `panic`, `drop`, `fail`, `disconnect code=…`, `blob size=…`, `who`, `engine`,
-/// `generation`, `block ms=…` (occupies its thread). Any other message has its arguments echoed, as variables of the same
+/// `generation`, `block key=…`. Any other message has its arguments echoed, as variables of the same
 /// names. A request without messages must not come here: the server answers it.
 pub(crate) fn deed(messages: Messages<'_>, facts: &Facts) -> Deed {
     match read(messages, facts) {
@@ -53,7 +53,7 @@ pub(crate) fn deed(messages: Messages<'_>, facts: &Facts) -> Deed {
 
 fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
     let mut actions = Actions::new();
-    let mut hold = None;
+    let (mut hold, mut block) = (None, None);
     if messages.is_empty() {
         return Ok(Deed::Say(Reply::Disconnect { status: Status(99), message: "no messages".into() }));
     }
@@ -76,7 +76,7 @@ fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
                 let engine = facts.engine.as_deref().map_or(Value::Null, Value::String);
                 actions.set_var(Scope::Transaction, "engine", engine);
             }
-            b"block" => sleep(Duration::from_millis(message.arg("ms")?)),
+            b"block" => block = Some(message.arg::<&str>("key")?.to_owned()),
             b"generation" => drop(actions.set_var(Scope::Transaction, "generation", facts.generation)),
             _ => {
                 for (name, value) in message.args() {
@@ -86,9 +86,10 @@ fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
         }
     }
     let reply = Reply::Ack(actions);
-    Ok(match hold {
-        Some(key) => Deed::Hold(key, reply),
-        None => Deed::Say(reply),
+    Ok(match (hold, block) {
+        (Some(key), _) => Deed::Hold(key, reply),
+        (None, Some(key)) => Deed::Block(key, reply),
+        (None, None) => Deed::Say(reply),
     })
 }
 
@@ -120,6 +121,24 @@ pub(crate) trait Later: Send {
     fn cancelled(&self) -> Option<Cancelled>;
 }
 
+/// A thread that is occupied.
+struct Blocked(mpsc::Sender<()>);
+
+impl Later for Blocked {
+    fn answer(self: Box<Self>, _: Reply) {
+        // It may have waited for too long.
+        let _ = self.0.send(());
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    fn cancelled(&self) -> Option<Cancelled> {
+        None
+    }
+}
+
 /// Where requests wait until the test lets them go on.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<Mutex<HashMap<String, Held>>>);
@@ -132,6 +151,13 @@ struct Held {
 impl Gate {
     pub(crate) fn keep(&self, key: String, later: Box<dyn Later>, reply: Reply) {
         self.held().insert(key, Held { later, reply });
+    }
+
+    /// Occupies this thread until the test lets it go on.
+    pub(crate) fn block(&self, key: String) {
+        let (release, released) = mpsc::channel();
+        self.keep(key, Box::new(Blocked(release)), Reply::Ack(Actions::new()));
+        let _ = released.recv_timeout(PATIENCE);
     }
 
     /// Waits until a handler holds this.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, anyhow};
 use spop_core::accept::AcceptConfig;
 use spop_server::tls::{Tls, TlsFiles};
-use spop_server::{ServerConfig, Stats};
+use spop_server::{ConnectionInfo, ServerConfig, Stats};
 use spop_tests::peer::{Authority, Identity, Peer, trusting};
 use spop_tests::stage::{Failures, Verdict};
 use tempfile::TempDir;
@@ -39,6 +39,7 @@ pub(crate) trait Running {
     /// Waits for the end.
     fn wait(&mut self) -> Result<()>;
     fn stats(&self) -> Stats;
+    fn connections(&self) -> Vec<ConnectionInfo>;
     /// Replaces the handler by one that says this generation.
     fn swap(&self, generation: u64);
 }
