@@ -25,6 +25,7 @@ mod adapters {
     mod requests;
     mod secure;
     mod swap;
+    mod unread;
     mod warnings;
 
     /// Each scenario is a test of each adapter.
@@ -87,6 +88,12 @@ mod adapters {
             what_comes_with_the_handshake_has_siblings_too
             a_disconnect_leaves_what_is_owed_to_a_sibling
             what_a_lost_connection_asked_has_a_deadline_too
+            a_disconnect_for_a_lost_connection_is_a_failure
+        }
+        unread {
+            an_answer_takes_a_sibling
+            an_answer_at_once_takes_a_sibling
+            a_disconnect_is_for_the_connection_of_its_request
         }
         endings {
             a_drain_finishes_what_is_owed

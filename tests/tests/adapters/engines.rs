@@ -8,6 +8,7 @@ use spop_server::ConnectionInfo;
 use spop_tests::peer::Peer;
 use spop_tests::wait::{PATIENCE, until_true};
 
+use super::log::{Log, name};
 use super::stage::{ALL, Over, Server, Stage};
 
 pub(super) const OVER: &[Over] = ALL;
@@ -204,4 +205,21 @@ pub(super) fn what_a_lost_connection_asked_has_a_deadline_too(stage: &Stage<'_>)
     }
     sibling.expect_silence(SILENCE)?;
     sibling.ask("NOTIFY fin 1 1 m", "ACK fin 1 1")
+}
+
+pub(super) fn a_disconnect_for_a_lost_connection_is_a_failure(stage: &Stage<'_>) -> Result<()> {
+    let log = Log::start();
+    let server = serve(stage)?;
+    let (mut home, mut sibling) = (session(&server, "e1")?, session(&server, "e1")?);
+    home.send("NOTIFY fin 1 1 hold key=string:a ; disconnect code=int32:42")?;
+    server.gate.wait("a")?;
+    lose(stage, &server, home, "e1")?;
+    server.gate.release("a")?;
+    sibling.expect("ACK fin 1 1")?;
+    // The failure is that of the connection that sends the answer.
+    if stage.over() != Over::Unix {
+        let line = log.expect_one("request_failed", &[name(&sibling)?])?;
+        ensure!(line.contains("what=\"already_disconnected\""), "{line}");
+    }
+    sibling.ask("NOTIFY fin 3 1 m", "ACK fin 3 1")
 }

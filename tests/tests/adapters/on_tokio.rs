@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use spop_tests::wait::PATIENCE;
 use spop_tokio::{
-    Cancellation, Cancelled, ConnectionInfo, Endpoint, Handler, Partial, Reply, Request, Responder, Server, ServerHandle,
-    Stats, Swap, Watch,
+    Cancellation, Cancelled, ConnectionInfo, Endpoint, Handler, Partial, Reply, Request, Responder, Server,
+    ServerHandle, Stats, Swap, Watch,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;

@@ -6,7 +6,9 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 use spop_core::agent::{Partial, Reply, Watch};
-use spop_server::{Cancelled, ConnectionInfo, Handler, Outcome, Request, Responder, ServerHandle, Stats, Swap};
+use spop_server::{
+    Cancelled, ConnectionInfo, Handler, Outcome, Request, Responder, ServerHandle, Stats, Swap,
+};
 use spop_tests::wait::PATIENCE;
 
 use super::script::{Deed, Facts, Gate, Later, deed, watch};

@@ -65,7 +65,10 @@ fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
             b"fail" => return Ok(Deed::Say(Reply::Fail("as you wish".into()))),
             b"disconnect" => {
                 let status = Status(message.arg("code")?);
-                return Ok(Deed::Say(Reply::Disconnect { status, message: "as you wish".into() }));
+                let reply = Reply::Disconnect { status, message: "as you wish".into() };
+                return Ok(
+                    hold.map_or_else(|| Deed::Say(reply.clone()), |key| Deed::Hold(key, reply.clone()))
+                );
             }
             b"blob" => {
                 let text = vec![b'x'; message.arg::<usize>("size")?];
