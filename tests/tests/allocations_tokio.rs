@@ -1,27 +1,40 @@
-//! What a server of spop-tokio allocates for a request that is answered at once: nothing, also behind a router.
+//! What a server of spop-tokio allocates for a request that is answered at once: nothing, also behind a router and with
+//! async. And what it keeps for one that waits.
 
-#![allow(clippy::unwrap_used)] // It is a test.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // It is a test.
 
 use std::{
+    collections::VecDeque,
     io,
     net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use allocation_counter::measure;
 use spop_core::notation;
-use spop_tokio::{Actions, AgentConfig, ArgError, Handler, Peer, Request, Router, Routes, Scope, Service};
+use spop_tokio::{
+    Actions, AgentConfig, ArgError, Capabilities, Handler, Peer, Request, Router, Routes, Scope, Service,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::Builder,
 };
 
-/// A peer that sends a HELLO and then the same request, many to a read as HAProxy does, and takes whatever comes.
+/// A peer that sends this, each in a read if it fits, and takes whatever comes.
 struct Script {
-    hello: Vec<u8>,
-    requests: Vec<u8>,
-    reads: usize,
+    reads: VecDeque<Arc<[u8]>>,
+    /// How much of the first has been read.
+    read: usize,
+    then: Then,
+}
+
+/// What comes after the last read.
+#[derive(PartialEq)]
+enum Then {
+    End,
+    Silence,
 }
 
 /// Requests in one read.
@@ -33,10 +46,17 @@ impl AsyncRead for Script {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(left) = self.reads.checked_sub(1) {
-            buffer.put_slice(if self.hello.is_empty() { &self.requests } else { &self.hello });
-            self.hello.clear();
-            self.reads = left;
+        let Script { reads, read, then } = &mut *self;
+        let Some(bytes) = reads.front() else {
+            return if *then == Then::End { Poll::Ready(Ok(())) } else { Poll::Pending };
+        };
+        let rest = &bytes[*read..];
+        let fits = &rest[..rest.len().min(buffer.remaining())];
+        buffer.put_slice(fits);
+        *read += fits.len();
+        if *read == bytes.len() {
+            reads.pop_front();
+            *read = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -56,18 +76,28 @@ impl AsyncWrite for Script {
     }
 }
 
-/// How many allocations a connection takes on which so many requests come.
+/// How many allocations a connection takes on which so many requests come, many to a read as HAProxy sends them.
 fn allocations(handler: impl Handler, requests: usize) -> u64 {
-    let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
-                 capabilities=string:pipelining,async engine-id=string:e1";
-    let notify = notation::parse_bytes("NOTIFY fin 5 1 check-ip ip=ipv4:203.0.113.7").unwrap();
-    let script = Script {
-        hello: notation::parse_bytes(hello).unwrap(),
-        requests: notify.repeat(BATCH),
-        reads: 1 + requests / BATCH,
-    };
+    allocations_with(AgentConfig::default(), handler, requests)
+}
+
+const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+                     capabilities=string:pipelining,async engine-id=string:e1";
+
+fn asynchronous() -> AgentConfig {
+    let mut config = AgentConfig::default();
+    config.capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
+    config
+}
+
+fn allocations_with(config: AgentConfig, handler: impl Handler, requests: usize) -> u64 {
+    let batch = (0..BATCH).map(|id| format!("NOTIFY fin {id} 1 check-ip ip=ipv4:203.0.113.7"));
+    let batch: Vec<u8> = batch.flat_map(|line| notation::parse_bytes(&line).unwrap()).collect();
+    let mut reads = VecDeque::from([notation::parse_bytes(HELLO).unwrap().into()]);
+    reads.extend(std::iter::repeat_n(Arc::<[u8]>::from(batch), requests / BATCH));
+    let script = Script { reads, read: 0, then: Then::End };
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let service = Service::new(handler, AgentConfig::default()).unwrap();
+    let service = Service::new(handler, config).unwrap();
     let serving = service.serve_connection(script, Peer::unnamed());
     let taken = measure(|| drop(runtime.block_on(serving).unwrap()));
     taken.count_total
@@ -106,8 +136,9 @@ fn a_request_that_is_answered_at_once_costs_no_allocation() {
         });
         allocations(routes, requests)
     };
-    let each: [(&str, &dyn Fn(usize) -> u64); 3] =
-        [("function", &function), ("router", &router), ("routes", &routes)];
+    let with_async = |requests| allocations_with(asynchronous(), unrouted, requests);
+    let each: [(&str, &dyn Fn(usize) -> u64); 4] =
+        [("function", &function), ("router", &router), ("routes", &routes), ("async", &with_async)];
     for (name, count) in each {
         let (some, many) = (count(1_000), count(5_000));
         println!("{name}: {some} allocations for 1000 requests, {many} for 5000");
@@ -126,4 +157,65 @@ fn a_request_that_is_answered_at_once_costs_no_allocation() {
         )
     };
     assert!(boxes(5_000) >= boxes(1_000) + 4_000);
+}
+
+#[test]
+fn a_request_that_waits_costs_less_than_two_allocations() {
+    let waits = async |_: Request| {
+        tokio::task::yield_now().await;
+        Actions::new()
+    };
+    let each = |config: AgentConfig| {
+        allocations_with(config.clone(), waits, 5_000) - allocations_with(config, waits, 1_000)
+    };
+    let (without, with) = (each(AgentConfig::default()), each(asynchronous()));
+    println!("{without} allocations for 4000 requests without async, {with} with it");
+    // Its call is one. The maps of the requests in flight, of the connection and with async of its engine, come and go.
+    assert!(without.max(with) < 7_000, "{without} without async, {with} with it");
+}
+
+#[test]
+fn a_request_that_waits_keeps_no_more_than_itself() {
+    const WAITING: u32 = 30;
+    let waits = async |request: Request| {
+        if request.message("wait").is_some() {
+            std::future::pending::<()>().await;
+        }
+        Actions::new()
+    };
+    let kept = |config: AgentConfig, waiting: u32| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let service = Service::new(waits, config).unwrap();
+        // Each read has one request that waits, and many that do not.
+        let lines = (0..1_000).map(|id| format!("NOTIFY fin {id} 1 m a=string:\"x\"*20"));
+        let read: Vec<u8> = lines.flat_map(|line| notation::parse_bytes(&line).unwrap()).collect();
+        let mut reads = VecDeque::from([notation::parse_bytes(HELLO).unwrap().into()]);
+        reads.extend((0..waiting).map(|id| {
+            let wait = notation::parse_bytes(&format!("NOTIFY fin {} 1 wait", 5_000 + id)).unwrap();
+            Arc::<[u8]>::from([wait, read.clone()].concat())
+        }));
+        // They are not freed while it is measured.
+        let _reads = reads.clone();
+        let script = Script { reads, read: 0, then: Then::Silence };
+        let mut serving = Box::pin(service.serve_connection(script, Peer::unnamed()));
+        let taken = measure(|| {
+            runtime.block_on(async {
+                for _ in 0..10 * WAITING {
+                    let ended =
+                        std::future::poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx).is_ready())).await;
+                    assert!(!ended);
+                    tokio::task::yield_now().await;
+                }
+            });
+        });
+        drop(serving);
+        taken.bytes_current
+    };
+    for mut config in [AgentConfig::default(), asynchronous()] {
+        config.limits.max_in_flight = 2_000;
+        let (none, some) = (kept(config.clone(), 0), kept(config, WAITING));
+        let each = (some - none) / i64::from(WAITING);
+        println!("{each} bytes for each request that waits");
+        assert!(each < 4_096, "{each} bytes for each request that waits");
+    }
 }
