@@ -89,10 +89,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// The next call that has ended since it was started. To be called until there is none.
     pub(crate) fn finished(&mut self, cx: &Context<'_>) -> Option<(TicketId, Answer)> {
         let slow = self.slow.as_deref_mut()?;
-        if slow.batch.is_empty() {
-            // A call that wakes itself while it is polled is polled in the next turn of the connection.
-            slow.woken.take(&mut slow.batch, cx.waker());
-        }
+        slow.woken.poll(&mut slow.batch, cx.waker());
         while let Some(request) = slow.batch.pop_front() {
             let Some(call) = slow.calls.get_mut(&request) else { continue };
             call.waker.listed.store(false, Ordering::Release);
@@ -156,14 +153,17 @@ impl Woken {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the calls that were woken. Later ones wake the connection.
-    fn take(&self, calls: &mut VecDeque<TicketId>, connection: &Waker) {
+    /// Takes the calls that were woken, unless the last batch is not done: a call that wakes itself is polled again after all
+    /// others. Later ones wake the connection.
+    fn poll(&self, batch: &mut VecDeque<TicketId>, connection: &Waker) {
         let mut woken = self.lock();
         match &mut woken.waker {
             Some(waker) => waker.clone_from(connection),
             None => woken.waker = Some(connection.clone()),
         }
-        mem::swap(&mut woken.requests, calls);
+        if batch.is_empty() {
+            mem::swap(&mut woken.requests, batch);
+        }
     }
 }
 
@@ -210,7 +210,7 @@ fn empty<F>(slot: &mut Slot<F>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     use futures_util::{FutureExt as _, future::BoxFuture};
     use spop_core::{Action, Actions, AgentReactor, ConnectionId, Timestamp, notation};
@@ -295,6 +295,31 @@ mod tests {
         assert_eq!(calls.finished(cx), None);
         calls.trim();
         assert!(calls.slow.is_none());
+    }
+
+    #[test]
+    fn a_call_that_is_woken_wakes_the_connection() {
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = &mut Context::from_waker(&waker);
+        let [one, two] = requests();
+        let mut calls = Calls::new();
+        for request in [one, two] {
+            let (sender, call) = waiting();
+            assert_eq!(calls.start(cx, request, || call), None);
+            // With the waker of the connection first, then with its own.
+            assert_eq!(calls.finished(cx), None);
+            let before = count.0.load(Ordering::Relaxed);
+            sender.send(ack()).unwrap();
+            assert_eq!(count.0.load(Ordering::Relaxed), before + 1);
+            assert_eq!(calls.finished(cx), Some((request, Ok(ack()))));
+        }
     }
 
     #[test]
