@@ -166,6 +166,7 @@ pub mod haproxy;
 pub mod hub;
 pub mod link;
 pub mod notation;
+mod steps;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod time;

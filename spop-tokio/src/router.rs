@@ -129,9 +129,9 @@ impl<R: RouteList, U: Handler> Handler for Router<R, U> {
         }
     }
 
-    /// Each route is asked that has a message in it, and any may refuse it.
+    /// Each route is asked of whose messages something has come, and any may refuse it. Those before have been asked.
     fn watch(&self, arriving: Partial<'_>) -> Watch {
-        let mut messages = arriving.messages();
+        let mut messages = arriving.new_messages();
         let refused = messages.any(|message| {
             let watch = self.routes.watch(message.name(), arriving);
             watch.unwrap_or_else(|| self.otherwise.watch(arriving)) == Watch::Refuse

@@ -23,8 +23,8 @@ pub enum Action<'i> {
     Established(Arc<Session>),
     /// A NOTIFY arrived: run its messages and answer with the ticket, now or later.
     RunMessages(Notify<'i>),
-    /// A fragment of this NOTIFY arrived, and it is not the last; [`arriving`](super::AgentReactor::arriving) returns what
-    /// has arrived. Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
+    /// A fragment of this NOTIFY arrived that is neither empty nor the last; [`arriving`](super::AgentReactor::arriving)
+    /// returns what has arrived, and what of it is new. Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
     FragmentArrived(Ids),
     /// A fragmented NOTIFY was dropped before it was complete. Its messages will not be run.
     AbortFragment(Aborted),

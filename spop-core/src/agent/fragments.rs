@@ -2,7 +2,7 @@
 
 use core::iter;
 
-use crate::frame::{Ids, Message, MessageIter};
+use crate::frame::{Ids, Message, MessageIter, Scan};
 
 /// The part of a fragmented NOTIFY that has arrived.
 ///
@@ -10,6 +10,8 @@ use crate::frame::{Ids, Message, MessageIter};
 #[derive(Clone, Copy, Debug)]
 pub struct Partial<'a> {
     pub(super) payload: &'a [u8],
+    /// What had arrived before the last fragment.
+    pub(super) before: Scan,
 }
 
 impl<'a> Partial<'a> {
@@ -19,22 +21,34 @@ impl<'a> Partial<'a> {
     }
 
     /// The messages whose names have arrived, in order, with their complete arguments. The last message may get more.
+    ///
+    /// A handler that goes through all of them for each fragment reads the payload again each time: with many short
+    /// fragments that is quadratic in its length. [`new_messages`](Self::new_messages) is not.
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
-        let mut messages = MessageIter::partial(self.payload);
-        iter::from_fn(move || messages.next().or_else(|| messages.bare_name()))
+        named(MessageIter::partial(self.payload))
+    }
+
+    /// What the last fragment has brought: the message that was incomplete before it, with its new arguments only, perhaps
+    /// none; and the messages whose names are new. Over all fragments each argument is returned once, and the cost is that
+    /// of one pass over the payload.
+    ///
+    /// Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments); otherwise these are all messages.
+    pub fn new_messages(&self) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
+        let (continued, rest) = self.before.rest(self.payload);
+        continued.into_iter().chain(named(rest))
     }
 
     /// The bytes after the last complete argument: the beginning of the next argument or message.
     pub fn incomplete(&self) -> &'a [u8] {
-        match self.messages().last() {
-            None => self.payload,
-            Some(message) => {
-                let mut args = message.args();
-                while args.next().is_some() {}
-                args.rest()
-            }
-        }
+        let mut now = self.before;
+        now.advance(self.payload);
+        self.payload.get(now.end()..).unwrap_or_default()
     }
+}
+
+/// The messages of a list that is still arriving; the last may be a name alone.
+fn named<'a>(mut messages: MessageIter<'a>) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
+    iter::from_fn(move || messages.next().or_else(|| messages.bare_name()))
 }
 
 /// Error of [`abort`](super::AgentReactor::abort): no unfinished NOTIFY has these identifiers.
@@ -49,18 +63,22 @@ mod tests {
 
     use super::*;
 
+    fn partial(payload: &[u8]) -> Partial<'_> {
+        Partial { payload, before: Scan::default() }
+    }
+
     #[test]
     fn a_message_is_there_as_soon_as_its_name_is() {
         let whole = b"\x03one\x02\x01a\x11\x01b\x08\x02xy\x04none\x00\x03two\x01\x01c\x11";
         // Where the names end. The number of arguments comes next.
         let ends = [4, 14 + 5, 20 + 4];
         for arrived in 0..=whole.len() {
-            let partial = Partial { payload: &whole[..arrived] };
+            let partial = partial(&whole[..arrived]);
             let names: Vec<_> = partial.messages().map(|message| message.name()).collect();
             let expected = ends.iter().filter(|end| **end <= arrived).count();
             assert_eq!(names, [b"one".as_slice(), b"none", b"two"][..expected], "{arrived}");
         }
-        let named = Partial { payload: &whole[..ends[0]] }.messages().next().unwrap();
+        let named = partial(&whole[..ends[0]]).messages().next().unwrap();
         assert_eq!((named.args().count(), named.args().size_hint()), (0, (0, Some(0))));
     }
 
@@ -83,7 +101,7 @@ mod tests {
             (&whole[..20], 2, b"\x01"),
             (whole, 3, b""),
         ] {
-            let partial = Partial { payload: arrived };
+            let partial = partial(arrived);
             let arguments: usize = partial.messages().map(|message| message.args().count()).sum();
             assert_eq!((arguments, partial.incomplete()), (complete, incomplete), "{arrived:02x?}");
         }

@@ -64,7 +64,7 @@ impl AgentReactor {
 
     /// The part of an unfinished, fragmented NOTIFY that has arrived.
     pub fn arriving(&self, ids: Ids) -> Option<Partial<'_>> {
-        self.link.reassembly.get(ids).map(|payload| Partial { payload })
+        self.link.reassembly.get(ids).map(|(payload, before)| Partial { payload, before })
     }
 
     /// Allocated bytes of unfinished payloads.

@@ -301,3 +301,77 @@ fn a_ticket_that_is_dropped_while_it_waits_is_noticed() {
     let _ = reactor.on_read_blocked(START);
     assert!(reactor.dropped_tickets() <= 1, "the session is over");
 }
+
+/// A reactor whose session is established, and which reports fragments.
+fn watching() -> AgentReactor {
+    let config = AgentConfig { watch_fragments: true, ..AgentConfig::default() };
+    let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), START);
+    let hello = hello("pipelining");
+    assert!(matches!(reactor.on_bytes(START, &hello).action, Action::Established(_)));
+    let len = reactor.outgoing().len();
+    let _ = reactor.on_sent(START, len).unwrap();
+    reactor
+}
+
+fn fragment(frame_type: FrameType, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_frame(&mut bytes, Header { frame_type, flags: Flags::NONE, ids: Ids::new(1, 1) }, payload);
+    bytes
+}
+
+#[test]
+fn a_fragment_is_reported_with_what_is_new_and_an_empty_one_is_not() {
+    let mut reactor = watching();
+    let payload = b"\x03one\x02\x01a\x11\x01b\x11\x03two\x01\x01c\x11";
+    let mut seen = Vec::new();
+    for (frame_type, part) in [
+        (FrameType::Notify, &payload[..0]),
+        (FrameType::Unset, &payload[..9]),
+        (FrameType::Unset, &payload[..0]),
+        (FrameType::Unset, &payload[9..15]),
+        (FrameType::Unset, &payload[15..18]),
+    ] {
+        let reported = matches!(
+            reactor.on_bytes(START, &fragment(frame_type, part)).action,
+            Action::FragmentArrived(ids) if ids == Ids::new(1, 1)
+        );
+        assert_eq!(reported, !part.is_empty());
+        let arriving = reactor.arriving(Ids::new(1, 1)).unwrap();
+        if reported {
+            seen.push(format!("{:?}", arriving.new_messages().collect::<Vec<_>>()));
+        }
+    }
+    assert_eq!(seen, [r#"[one {"a": Bool(true)}]"#, r#"[one {"b": Bool(true)}, two {}]"#, "[two {}]"]);
+    assert_eq!(reactor.arriving(Ids::new(1, 1)).unwrap().incomplete(), b"\x01c");
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn watching_reads_a_payload_once_however_many_fragments_it_has() {
+    use crate::steps::steps_of;
+
+    let payload = b"\x01m\x02\x00\x00\x00\x00".repeat(1_000);
+    for size in [1, 2, 3, 50, payload.len()] {
+        let (mut reactor, mut messages, mut arguments) = (watching(), 0, 0);
+        let steps = steps_of(|| {
+            let mut frame_type = FrameType::Notify;
+            for part in payload.chunks(size) {
+                let frame = fragment(frame_type, part);
+                assert!(matches!(reactor.on_bytes(START, &frame).action, Action::FragmentArrived(_)));
+                let arriving = reactor.arriving(Ids::new(1, 1)).unwrap();
+                for message in arriving.new_messages() {
+                    messages += 1;
+                    arguments += message.args().count();
+                }
+                assert!(arriving.incomplete().len() < 2);
+                frame_type = FrameType::Unset;
+            }
+        });
+        assert_eq!(arguments, 2_000);
+        assert!(messages >= 1_000);
+        // A message is a name, a number and two arguments. Each is parsed by the reactor, for what is new, and for what is
+        // incomplete; and each fragment has an end.
+        let bound = 3 * 4 * 1_000 + 8 * payload.len().div_ceil(size);
+        assert!(steps <= bound, "{steps} steps for fragments of {size} bytes, at most {bound}");
+    }
+}

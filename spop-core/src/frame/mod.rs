@@ -14,6 +14,7 @@ mod hello;
 mod message_list;
 mod notify;
 mod received;
+mod scan;
 mod variable;
 mod version;
 
@@ -29,5 +30,6 @@ pub use message_list::{MessageArgs, MessageList};
 pub(crate) use notify::check_messages;
 pub use notify::{Args, Message, MessageIter, Messages, OwnedMessages, put_message};
 pub use received::{NotifyPayload, Received};
+pub(crate) use scan::Scan;
 pub use variable::{DroppedName, NameError, check_name};
 pub use version::Version;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     DecodeError,
+    steps::step,
     wire::{Malformed, Piece, Reader, Sink, Value, kv_pair, put_string, skip_string, skip_value},
 };
 
@@ -276,6 +277,11 @@ impl<'a> MessageIter<'a> {
         Self { rest: payload, lengths: Lengths(0), skip: 0 }
     }
 
+    /// As [`partial`](Self::partial), for a list that begins with the last `skip` arguments of a message before it.
+    pub(crate) const fn partial_from(payload: &'a [u8], skip: u8) -> Self {
+        Self { rest: payload, lengths: Lengths(0), skip }
+    }
+
     /// The last message of a partial list that ends behind its name. `next` returns `None` for it, because the number of its
     /// arguments has not arrived.
     pub(crate) fn bare_name(&mut self) -> Option<Message<'a>> {
@@ -294,6 +300,7 @@ impl<'a> Iterator for MessageIter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
+        step();
         if self.rest.is_empty() {
             return None;
         }
@@ -308,6 +315,16 @@ impl<'a> Iterator for MessageIter<'a> {
         self.lengths.0 >>= 16;
         Some(Message { name, args: Args { reader, left: args } })
     }
+}
+
+/// The name of the message that starts here, if it is complete.
+pub(super) fn message_named(list: &[u8]) -> Option<&[u8]> {
+    Reader::new(list).string().ok()
+}
+
+/// A message with `left` arguments at the start of `args`, of which some may not have arrived.
+pub(super) const fn message_with<'a>(name: &'a [u8], args: &'a [u8], left: u8) -> Message<'a> {
+    Message { name, args: Args { reader: Reader::new(args), left } }
 }
 
 /// One message: a name and arguments.
@@ -345,14 +362,6 @@ impl fmt::Debug for Message<'_> {
 pub struct Args<'a> {
     reader: Reader<'a>,
     left: u8,
-}
-
-impl<'a> Args<'a> {
-    /// The bytes behind the arguments that were returned. In a payload that is still arriving, they are the front of the next
-    /// argument.
-    pub(crate) const fn rest(&self) -> &'a [u8] {
-        self.reader.rest()
-    }
 }
 
 impl<'a> Iterator for Args<'a> {

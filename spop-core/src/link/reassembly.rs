@@ -5,7 +5,11 @@ use core::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{Timestamp, config::Limits, frame::Ids};
+use crate::{
+    Timestamp,
+    config::Limits,
+    frame::{Ids, Scan},
+};
 
 /// The unfinished payloads of a connection: their last fragment has not arrived.
 #[derive(Debug, Default)]
@@ -24,12 +28,15 @@ struct Set {
     payload: BytesMut,
     /// When the last non-empty fragment arrived.
     touched: Timestamp,
+    /// How far the messages were parsed when the last fragment was reported, and before that.
+    parsed: Scan,
+    parsed_before: Scan,
 }
 
 /// The length of the payload only: payloads must not appear in logs.
 impl fmt::Debug for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ids, payload, touched } = self;
+        let Self { ids, payload, touched, parsed: _, parsed_before: _ } = self;
         let mut set = f.debug_struct("Set");
         set.field("ids", ids).field("len", &payload.len()).field("touched", touched).finish()
     }
@@ -84,9 +91,18 @@ impl Reassembly {
         self.bytes
     }
 
-    /// The bytes of an unfinished payload that have arrived.
-    pub(crate) fn get(&self, ids: Ids) -> Option<&[u8]> {
-        self.sets.iter().find(|set| set.ids == ids).map(|set| &set.payload[..])
+    /// The bytes of an unfinished payload that have arrived, and how far its messages were parsed before the fragment that was
+    /// reported last.
+    pub(crate) fn get(&self, ids: Ids) -> Option<(&[u8], Scan)> {
+        self.sets.iter().find(|set| set.ids == ids).map(|set| (&set.payload[..], set.parsed_before))
+    }
+
+    /// Parses the messages that the last fragment of an unfinished payload has brought.
+    pub(crate) fn parse_on(&mut self, ids: Ids) {
+        if let Some(set) = self.sets.iter_mut().find(|set| set.ids == ids) {
+            set.parsed_before = set.parsed;
+            set.parsed.advance(&set.payload);
+        }
     }
 
     /// Begins a payload with its first fragment. The identifiers must not be in use.
@@ -95,7 +111,8 @@ impl Reassembly {
         if self.sets.len() >= limits.max_payloads {
             return Begun::TooMany;
         }
-        let mut set = Set { ids, payload: BytesMut::new(), touched: now };
+        let (parsed, parsed_before) = (Scan::default(), Scan::default());
+        let mut set = Set { ids, payload: BytesMut::new(), touched: now, parsed, parsed_before };
         if !append(&mut set.payload, &mut self.bytes, fragment, limits) {
             self.refuse(ids, limits);
             return Begun::TooBig;
