@@ -26,7 +26,8 @@ pub enum Action<'i> {
     /// A fragment of this NOTIFY arrived that is neither empty nor the last; [`arriving`](super::AgentReactor::arriving)
     /// returns what has arrived, and what of it is new. Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
     FragmentArrived(Ids),
-    /// A fragmented NOTIFY was dropped before it was complete. Its messages will not be run.
+    /// A NOTIFY was dropped: a fragmented one before it was complete, or one that exceeds a limit. Its messages will not be
+    /// run.
     AbortFragment(Aborted),
     /// A NOTIFY needs no answer any more: stop the work. Its ticket is void.
     CancelMessages(Cancelled),
@@ -131,7 +132,7 @@ impl fmt::Debug for Notify<'_> {
     }
 }
 
-/// A fragmented NOTIFY that was dropped before it was complete.
+/// A NOTIFY that was dropped: a fragmented one before it was complete, or one that exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Aborted {
@@ -143,7 +144,7 @@ pub struct Aborted {
     pub why: Abort,
 }
 
-/// Why a fragmented NOTIFY was dropped.
+/// Why a NOTIFY was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Abort {
@@ -153,6 +154,9 @@ pub enum Abort {
     Superseded,
     /// It exceeds a limit. The peer receives an ACK with ABORT, and further fragments are discarded.
     TooBig,
+    /// It has more messages than [`Limits::max_messages`](crate::config::Limits::max_messages), in fragments or not. The peer
+    /// receives an ACK with ABORT, which HAProxy treats as an answer without actions.
+    TooManyMessages,
     /// The next fragment did not arrive in time. The peer receives an ACK with ABORT, and further fragments are discarded.
     TimedOut,
 }

@@ -130,7 +130,7 @@ impl AgentReactor {
         } else if let Some((ids, payload, consumed)) = self.link.whole(input, Side::Engine, FrameType::Notify)
             && self.is_new(ids)
             && !payload.is_empty()
-            && let Some(lengths) = check_messages(payload)
+            && let Some(lengths) = check_messages(payload, self.config.limits.max_messages)
         {
             self.payload_refused = false;
             let ticket = self.ticket(ids);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Status,
-    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, NotifyPayload, Received},
+    frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, NotifyPayload, Received, Unfit},
     link::{Begun, CloseReason, Continued, Input, Next, Phase, Verdict, Violation},
 };
 
@@ -111,9 +111,16 @@ impl AgentReactor {
 
     /// Validates a complete NOTIFY and creates its ticket. Its identifiers must not be in flight.
     pub(super) fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
-        match NotifyPayload::check(payload) {
-            Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(header.ids), payload }),
-            Err(error) => self.violated(Violation::Payload { header, error }),
+        let (ids, received) = (header.ids, payload.len());
+        match NotifyPayload::check(payload, self.config.limits.max_messages) {
+            Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(ids), payload }),
+            Err(Unfit::Malformed(error)) => self.violated(Violation::Payload { header, error }),
+            Err(Unfit::TooManyMessages) => {
+                // No fragment is in transit: for the peer, the ABORT is an ordinary answer.
+                self.flight.answered();
+                self.push_abort(ids);
+                Action::AbortFragment(Aborted { ids, received, why: Abort::TooManyMessages })
+            }
         }
     }
 
@@ -275,7 +282,11 @@ impl AgentReactor {
         if !self.config.watch_fragments || size == 0 {
             return None;
         }
-        self.link.reassembly.parse_on(ids);
-        Some(Action::FragmentArrived(ids))
+        if self.link.reassembly.parse_on(ids) <= self.config.limits.max_messages {
+            return Some(Action::FragmentArrived(ids));
+        }
+        let received = self.link.reassembly.drop_set(ids).unwrap_or_default();
+        self.refuse(ids);
+        Some(Action::AbortFragment(Aborted { ids, received, why: Abort::TooManyMessages }))
     }
 }

@@ -304,7 +304,8 @@ fn a_ticket_that_is_dropped_while_it_waits_is_noticed() {
 
 /// A reactor whose session is established, and which reports fragments.
 fn watching() -> AgentReactor {
-    let config = AgentConfig { watch_fragments: true, ..AgentConfig::default() };
+    let mut config = AgentConfig { watch_fragments: true, ..AgentConfig::default() };
+    config.limits.max_messages = 10_000;
     let mut reactor = AgentReactor::new(Arc::new(config.checked().unwrap()), ConnectionId(1), START);
     let hello = hello("pipelining");
     assert!(matches!(reactor.on_bytes(START, &hello).action, Action::Established(_)));

@@ -29,6 +29,11 @@ pub struct Limits {
     /// The number of unfinished payloads; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
     /// Default 16.
     pub max_payloads: usize,
+    /// The number of messages in a NOTIFY. One with more is refused
+    /// ([`Abort::TooManyMessages`](crate::agent::Abort::TooManyMessages)) as soon as the limit is exceeded, and the connection
+    /// lives. HAProxy sends those messages of an event or a group whose conditions hold, a handful; a message of two bytes
+    /// can cost a server 350 ns. A message has at most 255 arguments in any case. Default 128. Agents only.
+    pub max_messages: usize,
     /// The number of NOTIFYs in flight: unanswered, or with an answer that is not sent. At the limit reading pauses; with
     /// [`AgentConfig::processing`](crate::AgentConfig::processing), the oldest is failed once it is older than that.
     /// Default 256; HAProxy has at most 20 in flight on a connection (`max-waiting-frames`). Agents only.
@@ -48,6 +53,7 @@ impl Default for Limits {
             max_payload: 1 << 20,
             max_payload_bytes: 4 << 20,
             max_payloads: 16,
+            max_messages: 128,
             max_in_flight: 256,
             max_outgoing: 1 << 20,
             max_engine_id: 256,
@@ -63,6 +69,7 @@ impl Limits {
         at_least("limits.max_payload", self.max_payload, 1)?;
         at_least("limits.max_payload_bytes", self.max_payload_bytes, 1)?;
         at_least("limits.max_payloads", self.max_payloads, 1)?;
+        at_least("limits.max_messages", self.max_messages, 1)?;
         at_least("limits.max_in_flight", self.max_in_flight, 1)?;
         at_least("limits.max_outgoing", self.max_outgoing, 1)?;
         at_least("limits.max_engine_id", self.max_engine_id, 1)?;

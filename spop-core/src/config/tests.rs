@@ -89,6 +89,7 @@ macro_rules! both {
             "0, and must be at least 1"
         );
         bound!($check, "limits.max_payloads", limits.max_payloads, 1, 0, "0, and must be at least 1");
+        bound!($check, "limits.max_messages", limits.max_messages, 1, 0, "0, and must be at least 1");
         bound!($check, "limits.max_in_flight", limits.max_in_flight, 1, 0, "0, and must be at least 1");
         bound!($check, "limits.max_outgoing", limits.max_outgoing, 1, 0, "0, and must be at least 1");
         bound!($check, "limits.max_engine_id", limits.max_engine_id, 1, 0, "0, and must be at least 1");

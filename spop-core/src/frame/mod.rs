@@ -29,6 +29,7 @@ pub use hello::{AgentHello, HaproxyHello, HelloError};
 pub use message_list::{MessageArgs, MessageList};
 pub(crate) use notify::check_messages;
 pub use notify::{Args, Message, MessageIter, Messages, OwnedMessages, put_message};
+pub(crate) use received::Unfit;
 pub use received::{NotifyPayload, Received};
 pub(crate) use scan::Scan;
 pub use variable::{DroppedName, NameError, check_name};

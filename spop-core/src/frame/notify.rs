@@ -37,7 +37,7 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// [`DecodeError`] says what is malformed and where.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        match check_messages(payload) {
+        match check_messages(payload, usize::MAX) {
             Some(lengths) => Ok(Self { payload, lengths }),
             None => Err(fault(payload)),
         }
@@ -47,10 +47,6 @@ impl<'a> Messages<'a> {
     #[inline]
     pub(crate) const fn checked(payload: &'a [u8], lengths: Lengths) -> Self {
         Self { payload, lengths }
-    }
-
-    pub(super) const fn lengths(self) -> Lengths {
-        self.lengths
     }
 
     /// The payload as it arrived.
@@ -208,17 +204,21 @@ impl fmt::Debug for OwnedMessages {
     }
 }
 
-/// Validates a list of messages. `None` if it is malformed: [`fault`] finds the reason.
+/// Validates a list of at most `max` messages. `None` if it is malformed or has more: [`has_more_messages`] and [`fault`]
+/// find the reason.
 #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
 #[inline(always)]
-pub(crate) fn check_messages(list: &[u8]) -> Option<Lengths> {
-    let (mut at, mut lengths, mut shift) = (0, 0, 0);
+pub(crate) fn check_messages(list: &[u8], max: usize) -> Option<Lengths> {
+    let (mut at, mut lengths, mut count) = (0, 0, 0);
     while at < list.len() {
-        let end = skip_message(list, at)?;
-        if shift < u64::BITS {
-            lengths |= Lengths::of_one(end - at).0 << shift;
-            shift += 16;
+        if count == max {
+            return None;
         }
+        let end = skip_message(list, at)?;
+        if count < 4 {
+            lengths |= Lengths::of_one(end - at).0 << (16 * count);
+        }
+        count += 1;
         at = end;
     }
     (at == list.len()).then_some(Lengths(lengths))
@@ -242,9 +242,19 @@ fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
     Some(at)
 }
 
+/// Whether a list begins with `max` messages and continues.
+#[cold]
+pub(super) fn has_more_messages(list: &[u8], max: usize) -> bool {
+    let mut at = Some(0);
+    for _ in 0..max {
+        at = at.filter(|at| *at < list.len()).and_then(|at| skip_message(list, at));
+    }
+    at.is_some_and(|at| at < list.len())
+}
+
 /// The error of a malformed list.
 #[cold]
-fn fault(list: &[u8]) -> DecodeError {
+pub(super) fn fault(list: &[u8]) -> DecodeError {
     let mut reader = Reader::new(list);
     loop {
         if let Err(what) = read_message(&mut reader) {

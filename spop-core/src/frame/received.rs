@@ -4,7 +4,10 @@ use core::{fmt, ops::Deref};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Messages, OwnedMessages, notify::Lengths};
+use super::{
+    Messages, OwnedMessages,
+    notify::{Lengths, check_messages, fault, has_more_messages},
+};
 use crate::DecodeError;
 
 /// A received payload.
@@ -102,6 +105,14 @@ impl fmt::Debug for Received<'_> {
     }
 }
 
+/// Why the payload of a NOTIFY is not accepted.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    Malformed(DecodeError),
+    /// It has more messages than the limit. What follows them was not validated.
+    TooManyMessages,
+}
+
 /// The validated payload of a NOTIFY.
 #[derive(Clone)]
 pub struct NotifyPayload<'i> {
@@ -115,10 +126,13 @@ impl<'i> NotifyPayload<'i> {
         Self { received, lengths }
     }
 
-    /// Validates the payload, as [`Messages::decode`] does.
-    pub(crate) fn check(received: Received<'i>) -> Result<Self, DecodeError> {
-        let lengths = Messages::decode(&received)?.lengths();
-        Ok(Self { received, lengths })
+    /// Validates the payload, as [`Messages::decode`] does, up to `max` messages.
+    pub(crate) fn check(received: Received<'i>, max: usize) -> Result<Self, Unfit> {
+        match check_messages(&received, max) {
+            Some(lengths) => Ok(Self { received, lengths }),
+            None if has_more_messages(&received, max) => Err(Unfit::TooManyMessages),
+            None => Err(Unfit::Malformed(fault(&received))),
+        }
     }
 
     /// The messages.

@@ -24,6 +24,7 @@ pub const BOUNDS: Bounds = Bounds {
     payload: 300,
     payloads: 2,
     refused: 2,
+    messages: 60,
     in_flight: 3,
     window: usize::MAX,
     outgoing: 200,
@@ -190,6 +191,7 @@ pub fn config(bounds: Bounds) -> AgentConfig {
     config.limits.max_payload = bounds.payload;
     config.limits.max_payloads = bounds.payloads;
     config.limits.max_refused = bounds.refused;
+    config.limits.max_messages = bounds.messages;
     config.limits.max_in_flight = bounds.in_flight;
     config.limits.max_outgoing = bounds.outgoing;
     config.capabilities = Capabilities::PIPELINING;

@@ -17,6 +17,8 @@ pub struct Bounds {
     pub payloads: usize,
     /// `Limits::max_refused`.
     pub refused: usize,
+    /// `Limits::max_messages`.
+    pub messages: usize,
     /// `Limits::max_in_flight`.
     pub in_flight: usize,
     /// The requests in flight whose answers the peer awaits: all, or one as HAProxy 3.1 and later without pipelining.
@@ -259,6 +261,11 @@ impl Model {
             self.unsent += 1;
             return self.push(format!("ACK {ids} fin 0"), 11);
         }
+        if has_more_messages(payload, self.bounds.messages) {
+            self.unsent += 1;
+            self.push_abort(ids);
+            return self.events.push(format!("AbortFragment {ids} {} TooManyMessages", payload.len()));
+        }
         if Messages::decode(payload).is_err() {
             return self.violated(4);
         }
@@ -312,4 +319,11 @@ impl Model {
         self.frames.push(frame);
         self.bytes += len;
     }
+}
+
+/// Whether some front of the payload is that many messages, and something follows it.
+fn has_more_messages(payload: &[u8], messages: usize) -> bool {
+    // The shortest message has two bytes.
+    (2 * messages..payload.len())
+        .any(|end| Messages::decode(&payload[..end]).is_ok_and(|front| front.len() == messages))
 }

@@ -97,12 +97,12 @@ impl Reassembly {
         self.sets.iter().find(|set| set.ids == ids).map(|set| (&set.payload[..], set.parsed_before))
     }
 
-    /// Parses the messages that the last fragment of an unfinished payload has brought.
-    pub(crate) fn parse_on(&mut self, ids: Ids) {
-        if let Some(set) = self.sets.iter_mut().find(|set| set.ids == ids) {
-            set.parsed_before = set.parsed;
-            set.parsed.advance(&set.payload);
-        }
+    /// Parses what the last fragment of an unfinished payload has brought. Returns the number of its messages so far.
+    pub(crate) fn parse_on(&mut self, ids: Ids) -> usize {
+        let Some(set) = self.sets.iter_mut().find(|set| set.ids == ids) else { return 0 };
+        set.parsed_before = set.parsed;
+        set.parsed.advance(&set.payload);
+        set.parsed.messages()
     }
 
     /// Begins a payload with its first fragment. The identifiers must not be in use.

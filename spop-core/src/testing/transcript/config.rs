@@ -27,6 +27,7 @@ pub(super) fn set(scenario: &mut Scenario, setting: &str) -> Result<(), String> 
         "max-payload" => limits.max_payload = number(value)?,
         "max-payload-bytes" => limits.max_payload_bytes = number(value)?,
         "max-payloads" => limits.max_payloads = number(value)?,
+        "max-messages" => limits.max_messages = number(value)?,
         "max-in-flight" => limits.max_in_flight = number(value)?,
         "max-outgoing" => limits.max_outgoing = number(value)?,
         "max-engine-id" => limits.max_engine_id = number(value)?,
