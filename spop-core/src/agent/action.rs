@@ -157,7 +157,7 @@ pub enum Abort {
     /// It has more messages than [`Limits::max_messages`](crate::config::Limits::max_messages), in fragments or not. The peer
     /// receives an ACK with ABORT, which HAProxy treats as an answer without actions.
     TooManyMessages,
-    /// The next fragment did not arrive in time. The peer receives an ACK with ABORT, and further fragments are discarded.
+    /// The last fragment did not arrive in time. The peer receives an ACK with ABORT, and further fragments are discarded.
     TimedOut,
 }
 

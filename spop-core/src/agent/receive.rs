@@ -198,8 +198,7 @@ impl AgentReactor {
         let (header, ids) = (next.header, next.header.ids);
         self.check_announced(header)?;
         let fragment = next.payload;
-        let continued =
-            self.link.reassembly.continue_with(self.link.now(), ids, fragment, last, &self.config.limits);
+        let continued = self.link.reassembly.continue_with(ids, fragment, last, &self.config.limits);
         let size = fragment.len();
         self.link.skip(input, next.len);
         match continued {

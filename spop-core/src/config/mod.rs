@@ -86,7 +86,9 @@ impl Limits {
 pub struct Timeouts {
     /// From the start of the connection to the end of the handshake. Default 5 s.
     pub hello: Option<Duration>,
-    /// From the first byte of a frame to its last, and from one fragment of a payload to the next. Default 10 s.
+    /// From the first byte of a frame to its last, and from the first fragment of a payload to its last: HAProxy sends all of
+    /// them within milliseconds. Fragments that come one by one do not extend it. Time under backpressure does not count, up to
+    /// ten times the timeout in total. Default 10 s.
     pub frame: Option<Duration>,
     /// While no frame is sent or received and no answer is outstanding. Default 10 min, longer than HAProxy's own timeout
     /// (`timeout idle`, or `pool-purge-delay` since 3.1), so that HAProxy closes first: a request that it sends within 0.25

@@ -217,7 +217,7 @@ impl EngineReactor {
                     }
                 }
             }
-            _ => match sets.continue_with(now, ids, fragment, next.verdict == Verdict::Last, limits) {
+            _ => match sets.continue_with(ids, fragment, next.verdict == Verdict::Last, limits) {
                 Continued::Kept | Continued::Swallowed => None,
                 Continued::TooBig { .. } => failed(EngineError::Resources),
                 Continued::Unknown => return Err(Violation::NoSuchPayload(header)),

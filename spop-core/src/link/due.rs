@@ -7,6 +7,10 @@ use crate::{Timestamp, config::Timeouts};
 /// delay a shutdown without end.
 const FLUSH_FACTOR: u32 = 10;
 
+/// A payload may take this many frame timeouts in total. Without the limit, a peer that provokes backpressure again and again
+/// could keep one without end.
+const BACKPRESSURE_FACTOR: u32 = 10;
+
 impl Link {
     /// `full` means backpressure; `ended` that `Close` was not returned yet.
     #[inline]
@@ -85,9 +89,11 @@ impl Link {
             }
             if !self.eof
                 && !full
-                && let Some((_, touched)) = self.reassembly.oldest()
+                && let Some((_, since)) = self.reassembly.oldest()
             {
-                next.offer(after(touched.max(self.backpressure_at), timeouts.frame), Timer::Fragment);
+                let latest = timeouts.frame.map(|frame| since + frame.saturating_mul(BACKPRESSURE_FACTOR));
+                let by = after(since.max(self.backpressure_at), timeouts.frame).min(latest);
+                next.offer(by, Timer::Fragment);
             }
             if self.nothing_to_send() || self.out.deferred {
                 // A frame or payload that has arrived in part has the frame timeout; without one, the idle timeout applies.

@@ -54,7 +54,7 @@ pub enum Timer {
     Hello,
     /// `frame`: a frame has arrived in part only.
     Frame,
-    /// `frame`: the next fragment of a payload has not arrived.
+    /// `frame`: the last fragment of a payload has not arrived.
     Fragment,
     /// [`AgentConfig::drain_after_refusal`](crate::AgentConfig::drain_after_refusal): a payload was refused, and no frame
     /// has arrived since.
@@ -84,7 +84,7 @@ impl fmt::Display for Timer {
         f.write_str(match self {
             Self::Hello => "the handshake was not finished in time",
             Self::Frame => "a frame did not arrive whole in time",
-            Self::Fragment => "the next fragment of a payload did not come in time",
+            Self::Fragment => "a payload did not arrive whole in time",
             Self::Refused => "nothing came after a payload was refused",
             Self::Idle => "the connection was idle too long",
             Self::Memory => "unused memory was given back",

@@ -26,8 +26,8 @@ pub(crate) struct Reassembly {
 struct Set {
     ids: Ids,
     payload: BytesMut,
-    /// When the last non-empty fragment arrived.
-    touched: Timestamp,
+    /// When the first fragment arrived.
+    since: Timestamp,
     /// How far the messages were parsed when the last fragment was reported, and before that.
     parsed: Scan,
     parsed_before: Scan,
@@ -36,9 +36,9 @@ struct Set {
 /// The length of the payload only: payloads must not appear in logs.
 impl fmt::Debug for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ids, payload, touched, parsed: _, parsed_before: _ } = self;
+        let Self { ids, payload, since, parsed: _, parsed_before: _ } = self;
         let mut set = f.debug_struct("Set");
-        set.field("ids", ids).field("len", &payload.len()).field("touched", touched).finish()
+        set.field("ids", ids).field("len", &payload.len()).field("since", since).finish()
     }
 }
 
@@ -112,7 +112,7 @@ impl Reassembly {
             return Begun::TooMany;
         }
         let (parsed, parsed_before) = (Scan::default(), Scan::default());
-        let mut set = Set { ids, payload: BytesMut::new(), touched: now, parsed, parsed_before };
+        let mut set = Set { ids, payload: BytesMut::new(), since: now, parsed, parsed_before };
         if !append(&mut set.payload, &mut self.bytes, fragment, limits) {
             self.refuse(ids, limits);
             return Begun::TooBig;
@@ -124,7 +124,6 @@ impl Reassembly {
     /// Appends a further fragment.
     pub(crate) fn continue_with(
         &mut self,
-        now: Timestamp,
         ids: Ids,
         fragment: &[u8],
         last: bool,
@@ -137,13 +136,8 @@ impl Reassembly {
             }
             return if refused { Continued::Swallowed } else { Continued::Unknown };
         };
-        let kept = self.sets.get_mut(index).is_some_and(|set| {
-            // An empty fragment is no progress and does not restart the timeout.
-            if !fragment.is_empty() {
-                set.touched = now;
-            }
-            append(&mut set.payload, &mut self.bytes, fragment, limits)
-        });
+        let set = self.sets.get_mut(index);
+        let kept = set.is_some_and(|set| append(&mut set.payload, &mut self.bytes, fragment, limits));
         if kept && !last {
             return Continued::Kept;
         }
@@ -180,9 +174,9 @@ impl Reassembly {
         index.is_some_and(|index| self.refused.remove(index).is_some())
     }
 
-    /// The payload whose last fragment is oldest, and when it arrived.
+    /// The payload whose first fragment is oldest, and when it arrived.
     pub(crate) fn oldest(&self) -> Option<(Ids, Timestamp)> {
-        self.sets.iter().map(|set| (set.ids, set.touched)).min_by_key(|(_, touched)| *touched)
+        self.sets.iter().map(|set| (set.ids, set.since)).min_by_key(|(_, since)| *since)
     }
 
     /// Drops all payloads and refusals; returns the identifiers of the unfinished payloads.
@@ -248,17 +242,11 @@ mod tests {
         assert_eq!(sets.begin(NOW, A, b"a1", &limits), Begun::Kept);
         assert_eq!(sets.begin(NOW, B, b"", &limits), Begun::Kept);
         assert_eq!(sets.begin(NOW, Ids::new(3, 1), b"", &limits), Begun::TooMany);
-        assert_eq!(sets.continue_with(NOW, B, b"b1", false, &limits), Continued::Kept);
-        assert_eq!(sets.continue_with(NOW, A, b"", false, &limits), Continued::Kept);
-        assert_eq!(
-            sets.continue_with(NOW, A, b"a2", true, &limits),
-            Continued::Done(Bytes::from_static(b"a1a2"))
-        );
-        assert_eq!(sets.continue_with(NOW, A, b"", true, &limits), Continued::Unknown);
-        assert_eq!(
-            sets.continue_with(NOW, B, b"b2", true, &limits),
-            Continued::Done(Bytes::from_static(b"b1b2"))
-        );
+        assert_eq!(sets.continue_with(B, b"b1", false, &limits), Continued::Kept);
+        assert_eq!(sets.continue_with(A, b"", false, &limits), Continued::Kept);
+        assert_eq!(sets.continue_with(A, b"a2", true, &limits), Continued::Done(Bytes::from_static(b"a1a2")));
+        assert_eq!(sets.continue_with(A, b"", true, &limits), Continued::Unknown);
+        assert_eq!(sets.continue_with(B, b"b2", true, &limits), Continued::Done(Bytes::from_static(b"b1b2")));
         assert_eq!((sets.len(), sets.bytes()), (0, 0));
     }
 
@@ -284,7 +272,7 @@ mod tests {
         assert_eq!(sets.begin(NOW, A, b"x", &limits), Begun::Kept);
         let mut memory = alloc::collections::BTreeSet::new();
         for _ in 1..1 << 12 {
-            assert_eq!(sets.continue_with(NOW, A, b"x", false, &limits), Continued::Kept);
+            assert_eq!(sets.continue_with(A, b"x", false, &limits), Continued::Kept);
             memory.insert(sets.bytes());
         }
         assert!(memory.len() <= 13, "grew {} times", memory.len());
@@ -297,12 +285,12 @@ mod tests {
         let mut sets = Reassembly::default();
         assert_eq!(sets.begin(NOW, A, b"12345", &limits), Begun::TooBig);
         assert_eq!(sets.begin(NOW, B, b"123", &limits), Begun::Kept);
-        assert_eq!(sets.continue_with(NOW, B, b"45", false, &limits), Continued::TooBig { received: 3 });
+        assert_eq!(sets.continue_with(B, b"45", false, &limits), Continued::TooBig { received: 3 });
         assert_eq!((sets.len(), sets.bytes()), (0, 0));
         for ids in [A, B] {
-            assert_eq!(sets.continue_with(NOW, ids, b"x", false, &limits), Continued::Swallowed);
-            assert_eq!(sets.continue_with(NOW, ids, b"x", true, &limits), Continued::Swallowed);
-            assert_eq!(sets.continue_with(NOW, ids, b"x", false, &limits), Continued::Unknown);
+            assert_eq!(sets.continue_with(ids, b"x", false, &limits), Continued::Swallowed);
+            assert_eq!(sets.continue_with(ids, b"x", true, &limits), Continued::Swallowed);
+            assert_eq!(sets.continue_with(ids, b"x", false, &limits), Continued::Unknown);
         }
     }
 
@@ -315,7 +303,7 @@ mod tests {
         }
         for _ in 0..100 {
             for stream in 0..10 {
-                sets.continue_with(NOW, Ids::new(stream, 1), &[0; 10], false, &limits);
+                sets.continue_with(Ids::new(stream, 1), &[0; 10], false, &limits);
                 assert!(sets.bytes() <= 1_500);
                 assert_eq!(sets.bytes(), sets.sets.iter().map(|set| set.payload.capacity()).sum::<usize>());
             }
@@ -357,9 +345,6 @@ mod tests {
         let mut sets = Reassembly::default();
         sets.refuse(A, &limits);
         assert_eq!(sets.begin(NOW, A, b"1", &limits), Begun::Kept);
-        assert_eq!(
-            sets.continue_with(NOW, A, b"2", true, &limits),
-            Continued::Done(Bytes::from_static(b"12"))
-        );
+        assert_eq!(sets.continue_with(A, b"2", true, &limits), Continued::Done(Bytes::from_static(b"12")));
     }
 }
