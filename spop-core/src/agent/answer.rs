@@ -24,7 +24,8 @@ impl AgentReactor {
     /// An answer that does not fit a frame is sent in fragments, if the peer accepts them.
     ///
     /// # Errors
-    /// [`AckError::TooBig`] if the answer exceeds what can be sent. For a ticket of another connection,
+    /// [`AckError::TooBig`] if the answer exceeds what can be sent, or what the queue takes now
+    /// ([`Limits::max_outgoing`](crate::config::Limits::max_outgoing)). For a ticket of another connection,
     /// [`AckError::WrongConnection`] if that connection has another engine or async is not in effect, and [`AckError::Closing`]
     /// if this connection is closing. Nothing was queued, and the error returns the ticket.
     #[inline]
@@ -39,6 +40,7 @@ impl AgentReactor {
             || payload.len() + HEADER_MAX > self.max_ack
             || self.link.is_fragmenting()
             || self.link.is_deferred()
+            || self.outgoing_is_full()
         {
             return self.acknowledge_any(now, ticket, payload);
         }
@@ -230,6 +232,7 @@ impl AgentReactor {
         let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
         let size = header.encoded_len() + payload.len();
         if !self.link.is_sending(ticket.ids) && size <= self.max_ack {
+            ticket = self.check_share(ticket, payload.len())?;
             self.link.push(header, payload);
         } else {
             ticket = self.check_size(ticket, payload.len())?;
@@ -238,10 +241,21 @@ impl AgentReactor {
         Ok(self.settle(&ticket).unwrap_or(Settled::Dropped))
     }
 
+    /// Checks an answer in one frame against the queue. A full one takes short answers only, so that those of all requests
+    /// in flight together take `max_outgoing` once more.
+    fn check_share(&self, ticket: Ticket, size: usize) -> Result<Ticket, AckError> {
+        let limits = &self.config.limits;
+        let limit = limits.max_outgoing / limits.max_in_flight;
+        if size > limit && self.outgoing_is_full() {
+            return Err(AckError::TooBig { ticket, size, limit });
+        }
+        Ok(ticket)
+    }
+
     /// Checks that an answer of this size can be sent, in fragments if the peer accepts them.
     fn check_size(&self, ticket: Ticket, size: usize) -> Result<Ticket, AckError> {
         let limit = if self.peer_accepts_fragments() {
-            self.config.limits.max_outgoing
+            self.config.limits.max_outgoing.saturating_sub(self.link.outgoing_bytes())
         } else {
             let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
             self.max_ack.saturating_sub(header.encoded_len())

@@ -132,7 +132,8 @@ impl AgentReactor {
         self.link.is_deferred() && self.outgoing_is_full() && !input.bytes().is_empty()
     }
 
-    fn outgoing_is_full(&self) -> bool {
+    #[inline]
+    pub(super) fn outgoing_is_full(&self) -> bool {
         self.link.outgoing_bytes() >= self.config.limits.max_outgoing
     }
 

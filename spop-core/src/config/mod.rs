@@ -38,7 +38,9 @@ pub struct Limits {
     /// [`AgentConfig::processing`](crate::AgentConfig::processing), the oldest is failed once it is older than that.
     /// Default 256; HAProxy has at most 20 in flight on a connection (`max-waiting-frames`). Agents only.
     pub max_in_flight: usize,
-    /// The send backlog in bytes at which reading pauses; also the longest answer sent in fragments. Default 1 MiB.
+    /// The send backlog in bytes at which reading pauses. All that is queued counts: an answer in fragments must fit what is left
+    /// of it, and once it is reached, an answer in one frame must fit `max_outgoing / max_in_flight` (4 KiB by default) or is
+    /// [`AckError::TooBig`](crate::AckError::TooBig). So at most twice the limit and one frame are queued. Default 1 MiB.
     pub max_outgoing: usize,
     /// The longest `engine-id`, in bytes; HAProxy's have 36. Default 256. Agents only.
     pub max_engine_id: usize,

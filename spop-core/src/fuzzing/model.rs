@@ -128,6 +128,11 @@ impl Model {
             self.events.push(format!("TooBig {len} {limit}"));
             return false;
         }
+        let share = self.bounds.outgoing / self.bounds.in_flight;
+        if self.bytes >= self.bounds.outgoing && len > share {
+            self.events.push(format!("TooBig {len} {share}"));
+            return false;
+        }
         let (ids, _) = self.waiting.remove(index);
         self.unsent += 1;
         self.push(format!("ACK {ids} fin {len}"), 11 + len);
