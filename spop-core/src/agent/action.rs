@@ -30,6 +30,11 @@ pub enum Action<'i> {
     /// run.
     AbortFragment(Aborted),
     /// A NOTIFY needs no answer any more: stop the work. Its ticket is void.
+    ///
+    /// It no longer counts in [`in_flight`](super::AgentReactor::in_flight) and
+    /// [`payload_bytes`](super::AgentReactor::payload_bytes), so the next NOTIFY can arrive before the work has stopped. A peer
+    /// can have NOTIFYs cancelled as fast as it sends them, by repeating their identifiers: limit work that goes on after this
+    /// by what counts the work itself.
     CancelMessages(Cancelled),
     /// No more input can be processed now, and bytes are queued: write [`outgoing`](super::AgentReactor::outgoing).
     SendFrames,
@@ -187,7 +192,7 @@ pub enum Cancel {
     /// pipelining).
     Abandoned,
     /// It was older than [`AgentConfig::processing`](super::AgentConfig::processing) while its connection was at
-    /// `max_in_flight` or `max_waiting_frames`. The reactor has sent the reply that
+    /// `max_in_flight`, `max_waiting_frames` or `max_payload_bytes`. The reactor has sent the reply that
     /// [`AgentConfig::on_failure`](super::AgentConfig::on_failure) names.
     Overdue,
     /// It was not answered within [`Timeouts::message`](crate::config::Timeouts::message). The reactor has sent the reply that

@@ -22,6 +22,8 @@ pub(super) struct Flight {
     oldest: usize,
     /// The number that waits.
     waiting: usize,
+    /// The memory of the payloads of those that wait.
+    memory: usize,
     /// At least the highest identifiers of those that wait.
     highest: Ids,
     /// Tickets by identifiers. Built by the first search among more than `LINEAR_MAX`, and kept until none waits.
@@ -38,6 +40,8 @@ struct Slot {
     ids: Ids,
     arrived: Timestamp,
     waits: bool,
+    /// The memory of its payload.
+    memory: u32,
 }
 
 impl Flight {
@@ -55,6 +59,12 @@ impl Flight {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.waiting + self.unsent
+    }
+
+    /// The memory of the payloads of unanswered requests, in bytes.
+    #[inline]
+    pub(super) fn memory(&self) -> usize {
+        self.memory
     }
 
     /// The unanswered ticket with these identifiers.
@@ -84,19 +94,22 @@ impl Flight {
         Some((slot.ticket, slot.ids, slot.arrived))
     }
 
-    /// Adds a request. Its identifiers must not be in flight.
+    /// Adds a request whose payload takes this much memory. Its identifiers must not be in flight.
     #[inline]
-    pub(super) fn insert(&mut self, ids: Ids, arrived: Timestamp) -> TicketId {
+    pub(super) fn insert(&mut self, ids: Ids, arrived: Timestamp, memory: usize) -> TicketId {
         let ticket = TicketId(self.next);
         self.next += 1;
         if self.waiting == 0 || ids > self.highest {
             self.highest = ids;
         }
         self.waiting += 1;
+        // A frame is no longer than that; a payload in fragments would need a limit above 4 GiB.
+        let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+        self.memory += memory as usize;
         if self.slots.len() == self.slots.capacity() {
             self.compact();
         }
-        self.slots.push(Slot { ticket, ids, arrived, waits: true });
+        self.slots.push(Slot { ticket, ids, arrived, waits: true, memory });
         if let Some(index) = &mut self.by_ids {
             add(index, ids, ticket);
         }
@@ -134,6 +147,7 @@ impl Flight {
             let slot = self.slots.get(self.oldest).filter(|slot| slot.ticket == ticket)?;
             let removed = (slot.ids, slot.arrived);
             self.waiting = 0;
+            self.memory = 0;
             self.slots.clear();
             self.oldest = 0;
             self.by_ids = None;
@@ -144,6 +158,7 @@ impl Flight {
         slot.waits = false;
         let removed = (slot.ids, slot.arrived);
         self.waiting -= 1;
+        self.memory -= slot.memory as usize;
         if at == self.oldest {
             let waiting = self.slots.get(at..).unwrap_or_default();
             self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();
@@ -209,11 +224,11 @@ mod tests {
     fn identifiers_that_come_again_are_another_ticket() {
         let mut flight = Flight::new();
         let ids = Ids::new(1, 1);
-        let first = flight.insert(ids, AT);
+        let first = flight.insert(ids, AT, 1);
         assert_eq!(flight.find(ids), Some(first));
         assert_eq!(flight.remove(first).map(|(ids, _)| ids), Some(ids));
         assert_eq!(flight.remove(first), None);
-        let second = flight.insert(ids, AT);
+        let second = flight.insert(ids, AT, 1);
         assert_ne!(first, second);
         assert!(flight.contains(second) && !flight.contains(first));
         assert_eq!(flight.remove(first), None);
@@ -224,12 +239,12 @@ mod tests {
     fn the_oldest_is_known_whatever_is_removed() {
         let mut flight = Flight::new();
         let tickets: Vec<_> =
-            (0..5).map(|n| flight.insert(Ids::new(n, 1), Timestamp::from_millis(n))).collect();
+            (0..5).map(|n| flight.insert(Ids::new(n, 1), Timestamp::from_millis(n), 1)).collect();
         for index in [1, 0, 4, 2] {
             flight.remove(tickets[index]);
         }
         assert_eq!(flight.oldest().map(|(id, ..)| id), Some(tickets[3]));
-        let later = flight.insert(Ids::new(9, 9), Timestamp::from_millis(9));
+        let later = flight.insert(Ids::new(9, 9), Timestamp::from_millis(9), 1);
         flight.remove(tickets[3]);
         assert_eq!(flight.oldest().map(|(id, ..)| id), Some(later));
         assert_eq!(flight.clear(), 1);
@@ -239,7 +254,7 @@ mod tests {
     #[test]
     fn an_answer_counts_until_it_has_left() {
         let mut flight = Flight::new();
-        let ticket = flight.insert(Ids::new(1, 1), AT);
+        let ticket = flight.insert(Ids::new(1, 1), AT, 1);
         flight.remove(ticket);
         flight.answered();
         assert_eq!((flight.waiting(), flight.len()), (0, 1));
@@ -250,9 +265,10 @@ mod tests {
     #[test]
     fn one_that_never_ends_holds_back_no_memory() {
         let mut flight = Flight::new();
-        let stuck = flight.insert(Ids::new(0, 1), AT);
+        let stuck = flight.insert(Ids::new(0, 1), AT, 1);
         for n in 1..10_000 {
-            let (first, second) = (flight.insert(Ids::new(n, 1), AT), flight.insert(Ids::new(n, 2), AT));
+            let (first, second) =
+                (flight.insert(Ids::new(n, 1), AT, 1), flight.insert(Ids::new(n, 2), AT, 1));
             assert_eq!(flight.remove(second).map(|(ids, _)| ids), Some(Ids::new(n, 2)));
             assert_eq!(flight.remove(first).map(|(ids, _)| ids), Some(Ids::new(n, 1)));
             assert_eq!(flight.remove(first), None);
@@ -260,6 +276,10 @@ mod tests {
         assert!(flight.slots.capacity() <= 8, "{} slots for one", flight.slots.capacity());
         assert_eq!(flight.oldest().map(|(id, ..)| id), Some(stuck));
         assert_eq!(flight.remove(stuck).map(|(ids, _)| ids), Some(Ids::new(0, 1)));
+    }
+
+    fn size(ids: Ids) -> usize {
+        1 + ids.stream as usize
     }
 
     proptest::proptest! {
@@ -272,7 +292,7 @@ mod tests {
                 let found = model.iter().position(|(known, _)| *known == ids);
                 assert_eq!(flight.find(ids), found.map(|index| model[index].1));
                 match (step, found) {
-                    (0 | 1, None) => model.push((ids, flight.insert(ids, AT))),
+                    (0 | 1, None) => model.push((ids, flight.insert(ids, AT, size(ids)))),
                     (2, Some(index)) => assert_eq!(flight.remove(model.remove(index).1).map(|(ids, _)| ids), Some(ids)),
                     (2, None) if !model.is_empty() => {
                         let (ids, ticket) = model.remove(usize::from(n) % model.len());
@@ -282,6 +302,7 @@ mod tests {
                     _ => {}
                 }
                 assert_eq!(flight.waiting(), model.len());
+                assert_eq!(flight.memory(), model.iter().map(|(ids, _)| size(*ids)).sum::<usize>());
                 assert_eq!(flight.oldest().map(|(id, ids, _)| (ids, id)), model.first().copied());
             }
         }

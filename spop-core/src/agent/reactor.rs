@@ -133,7 +133,7 @@ impl AgentReactor {
             && let Some(lengths) = check_messages(payload, self.config.limits.max_messages)
         {
             self.payload_refused = false;
-            let ticket = self.ticket(ids);
+            let ticket = self.ticket(ids, payload.len());
             self.link.took_frame();
             let payload = NotifyPayload::new(Received::in_input(payload), lengths);
             return Step { consumed, action: Action::RunMessages(Notify { ticket, payload }) };
@@ -181,7 +181,8 @@ impl AgentReactor {
                 self.link.reassembly.forget_refused(ids);
                 self.link.skip(input, next.len);
                 if !next.payload.is_empty() {
-                    return self.run(next.header, Received::in_input(next.payload));
+                    let payload = Received::in_input(next.payload);
+                    return self.run(next.header, payload, next.payload.len());
                 }
                 self.acknowledge_empty(ids);
                 continue;

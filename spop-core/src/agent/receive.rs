@@ -95,11 +95,11 @@ impl AgentReactor {
             && self.flight.find(ids).is_none()
     }
 
-    /// Adds a NOTIFY to those in flight.
+    /// Adds a NOTIFY whose payload takes this much memory to those in flight.
     #[expect(clippy::inline_always, reason = "once for each NOTIFY")]
     #[inline(always)]
-    pub(super) fn ticket(&mut self, ids: Ids) -> Ticket {
-        let id = self.flight.insert(ids, self.link.now());
+    pub(super) fn ticket(&mut self, ids: Ids, memory: usize) -> Ticket {
+        let id = self.flight.insert(ids, self.link.now(), memory);
         Ticket {
             connection: self.connection,
             id,
@@ -110,10 +110,10 @@ impl AgentReactor {
     }
 
     /// Validates a complete NOTIFY and creates its ticket. Its identifiers must not be in flight.
-    pub(super) fn run<'i>(&mut self, header: Header, payload: Received<'i>) -> Action<'i> {
+    pub(super) fn run<'i>(&mut self, header: Header, payload: Received<'i>, memory: usize) -> Action<'i> {
         let (ids, received) = (header.ids, payload.len());
         match NotifyPayload::check(payload, self.config.limits.max_messages) {
-            Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(ids), payload }),
+            Ok(payload) => Action::RunMessages(Notify { ticket: self.ticket(ids, memory), payload }),
             Err(Unfit::Malformed(error)) => self.violated(Violation::Payload { header, error }),
             Err(Unfit::TooManyMessages) => {
                 // No fragment is in transit: for the peer, the ABORT is an ordinary answer.
@@ -203,11 +203,11 @@ impl AgentReactor {
         self.link.skip(input, next.len);
         match continued {
             Continued::Kept => Ok(self.watched(ids, size)),
-            Continued::Done(payload) if payload.is_empty() => {
+            Continued::Done(payload, _) if payload.is_empty() => {
                 self.acknowledge_empty(ids);
                 Ok(None)
             }
-            Continued::Done(payload) => Ok(Some(self.run(header, payload.into()))),
+            Continued::Done(payload, memory) => Ok(Some(self.run(header, payload.into(), memory))),
             Continued::Swallowed => Ok(None),
             Continued::Unknown => Err(Violation::NoSuchPayload(header)),
             Continued::TooBig { received } => {

@@ -67,6 +67,14 @@ impl AgentReactor {
         self.link.reassembly.get(ids).map(|(payload, before)| Partial { payload, before })
     }
 
+    /// The memory of the payloads of unanswered NOTIFYs, in bytes: what a server keeps until they are answered. A payload that
+    /// arrived in fragments counts as its allocation, another one as its length.
+    ///
+    /// It no longer counts once its NOTIFY is answered, cancelled or released, even if a handler still holds it.
+    pub fn payload_bytes(&self) -> usize {
+        self.flight.memory()
+    }
+
     /// Allocated bytes of unfinished payloads.
     pub fn reassembly_bytes(&self) -> usize {
         self.link.reassembly.bytes()
@@ -117,14 +125,23 @@ impl AgentReactor {
         now
     }
 
-    /// Backpressure: the in-flight or the outbound limit is reached. Deferred output does not count, or the EOF that
+    /// Backpressure: the limit in flight, of outgoing bytes or of payload memory is reached. Deferred output does not count, or the EOF that
     /// releases it would never be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
-            self.flight.waiting() >= self.config.limits.max_in_flight
+            self.flight.waiting() >= self.config.limits.max_in_flight || self.payloads_are_full()
         } else {
-            self.flight.len() >= self.config.limits.max_in_flight || self.outgoing_is_full()
+            self.flight.len() >= self.config.limits.max_in_flight
+                || self.outgoing_is_full()
+                || self.payloads_are_full()
         }
+    }
+
+    /// Whether the payloads of requests in flight and those that are unfinished are at their limit together. Unfinished ones
+    /// alone cannot hold up reading: they exceed the limit by being refused.
+    pub(super) fn payloads_are_full(&self) -> bool {
+        self.flight.memory() + self.link.reassembly.bytes() >= self.config.limits.max_payload_bytes
+            && self.flight.waiting() > 0
     }
 
     /// Whether deferred output is at its limit and input is left: no more requests can be answered before the input ends.

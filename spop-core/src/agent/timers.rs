@@ -19,7 +19,7 @@ impl AgentReactor {
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
         if let Some((_, _, arrived)) = self.flight.oldest() {
             next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
-            if self.flight.waiting() >= self.overdue_limit {
+            if self.flight.waiting() >= self.overdue_limit || self.payloads_are_full() {
                 next.offer(self.config.processing.map(|processing| arrived + processing), Timer::Processing);
             }
         }

@@ -24,7 +24,10 @@ pub(crate) use checked::{at_least, at_most, lasts, none_or_lasts};
 pub struct Limits {
     /// The longest payload reassembled from fragments, in bytes; at most `max_payload_bytes`. Default 1 MiB.
     pub max_payload: usize,
-    /// The allocated memory of all unfinished payloads together, in bytes. Default 4 MiB.
+    /// The memory of all payloads together, in bytes: of those that are unfinished, and of the NOTIFYs in flight
+    /// ([`payload_bytes`](crate::AgentReactor::payload_bytes)). At the limit reading pauses until a NOTIFY in flight is answered;
+    /// the last payload can exceed it. With none in flight, a fragment that exceeds it is refused. Default 4 MiB, which is 16
+    /// KiB for each of 256 in flight.
     pub max_payload_bytes: usize,
     /// The number of unfinished payloads; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
     /// Default 16.

@@ -221,7 +221,7 @@ impl EngineReactor {
                 Continued::Kept | Continued::Swallowed => None,
                 Continued::TooBig { .. } => failed(EngineError::Resources),
                 Continued::Unknown => return Err(Violation::NoSuchPayload(header)),
-                Continued::Done(payload) => {
+                Continued::Done(payload, _) => {
                     self.link.skip(input, next.len);
                     return Ok(request.map(|request| self.answered(request, payload.into())));
                 }

@@ -339,6 +339,10 @@ fn promises(driver: &Driver, config: &AgentConfig) {
     let limits = &config.limits;
     assert!(reactor.in_flight() <= limits.max_in_flight);
     assert!(reactor.reassembly_bytes() <= limits.max_payload_bytes);
+    // One payload can exceed the limit: a frame, or what was put together.
+    let largest = limits.max_payload.max(config.max_frame_size as usize);
+    let payloads = reactor.payload_bytes() + reactor.reassembly_bytes();
+    assert!(payloads < limits.max_payload_bytes + 2 * largest, "{payloads} bytes of payloads");
     assert_ne!(reactor.phase(), Phase::Greeted, "an agent answers at once");
     if reactor.phase() == Phase::Closing {
         assert_eq!(reactor.in_flight(), 0);

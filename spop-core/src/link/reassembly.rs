@@ -56,8 +56,8 @@ pub(crate) enum Begun {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Continued {
     Kept,
-    /// The payload is complete.
-    Done(Bytes),
+    /// The payload is complete. Its allocated bytes are the second field, and are not counted here any more.
+    Done(Bytes, usize),
     /// The payload exceeds a limit on bytes: it is dropped, and its remaining fragments are refused.
     TooBig {
         /// Bytes that had arrived before this fragment.
@@ -142,9 +142,10 @@ impl Reassembly {
             return Continued::Kept;
         }
         let set = self.sets.swap_remove(index);
-        self.bytes -= set.payload.capacity();
+        let memory = set.payload.capacity();
+        self.bytes -= memory;
         if kept {
-            return Continued::Done(set.payload.freeze());
+            return Continued::Done(set.payload.freeze(), memory);
         }
         if !last {
             self.refuse(ids, limits);
@@ -244,9 +245,15 @@ mod tests {
         assert_eq!(sets.begin(NOW, Ids::new(3, 1), b"", &limits), Begun::TooMany);
         assert_eq!(sets.continue_with(B, b"b1", false, &limits), Continued::Kept);
         assert_eq!(sets.continue_with(A, b"", false, &limits), Continued::Kept);
-        assert_eq!(sets.continue_with(A, b"a2", true, &limits), Continued::Done(Bytes::from_static(b"a1a2")));
+        assert_eq!(
+            sets.continue_with(A, b"a2", true, &limits),
+            Continued::Done(Bytes::from_static(b"a1a2"), 4)
+        );
         assert_eq!(sets.continue_with(A, b"", true, &limits), Continued::Unknown);
-        assert_eq!(sets.continue_with(B, b"b2", true, &limits), Continued::Done(Bytes::from_static(b"b1b2")));
+        assert_eq!(
+            sets.continue_with(B, b"b2", true, &limits),
+            Continued::Done(Bytes::from_static(b"b1b2"), 4)
+        );
         assert_eq!((sets.len(), sets.bytes()), (0, 0));
     }
 
@@ -345,6 +352,6 @@ mod tests {
         let mut sets = Reassembly::default();
         sets.refuse(A, &limits);
         assert_eq!(sets.begin(NOW, A, b"1", &limits), Begun::Kept);
-        assert_eq!(sets.continue_with(A, b"2", true, &limits), Continued::Done(Bytes::from_static(b"12")));
+        assert_eq!(sets.continue_with(A, b"2", true, &limits), Continued::Done(Bytes::from_static(b"12"), 2));
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn state(reactor: &AgentReactor, name: &str) -> Option<String> {
     Some(match name {
         "in-flight" => reactor.in_flight().to_string(),
         "arriving" => reactor.reassembly_bytes().to_string(),
+        "payloads" => reactor.payload_bytes().to_string(),
         "outgoing" => reactor.outgoing_bytes().to_string(),
         "skipped" => reactor.skipped_frames().to_string(),
         "phase" => format!("{:?}", reactor.phase()).to_lowercase(),
