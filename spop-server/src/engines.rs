@@ -164,7 +164,7 @@ impl Membership {
 
     /// No connection can send the answer of this request. It may be an orphan.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        let _ = self.engine.lock().hub.route(ticket, |_| None);
+        self.engine.lock().hub.forget(&ticket);
     }
 
     /// An answer is ready.

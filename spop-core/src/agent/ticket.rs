@@ -16,7 +16,7 @@ pub struct ConnectionId(pub u64);
 /// Identifies a ticket without owning it, for example to find the handler of a cancelled NOTIFY. Unique within a
 /// connection, and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TicketId(pub(super) u64);
+pub struct TicketId(pub(crate) u64);
 
 impl TicketId {
     /// Of no request in flight: a ticket that was released where it came from, and returns there.

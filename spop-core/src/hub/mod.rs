@@ -17,11 +17,9 @@
 //!
 //! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    vec::Vec,
-};
+mod siblings;
+
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 use bytes::Bytes;
 
@@ -30,45 +28,17 @@ use crate::{
     frame::Ids,
 };
 
+use siblings::{Engine, Left, Waiting};
+
+pub use siblings::SIBLINGS;
+
 /// The connections and the unanswered NOTIFYs of each engine.
 #[derive(Debug)]
 pub struct Hub {
     engines: BTreeMap<Bytes, Engine>,
-    /// The engine-id of each connection.
-    members: BTreeMap<ConnectionId, Bytes>,
+    /// The engine-id of each connection: of those that have joined, and of those that have left with NOTIFYs unanswered.
+    homes: BTreeMap<ConnectionId, Bytes>,
     max_orphans: usize,
-}
-
-#[derive(Debug, Default)]
-struct Engine {
-    members: BTreeSet<ConnectionId>,
-    waiting: BTreeMap<Ids, Waiting>,
-    /// How many of `waiting` were received by a connection that has left.
-    orphans: usize,
-}
-
-impl Engine {
-    /// The connection with the smallest send backlog; home if several have it. Fast path: a home with an empty queue needs no
-    /// comparison.
-    fn choose(&self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
-        let home = ticket.connection();
-        if backlog(home) == Some(0) && self.members.contains(&home) {
-            return Route::Home(ticket);
-        }
-        let free =
-            self.members.iter().filter_map(|member| Some((backlog(*member)?, *member != home, *member)));
-        match free.min() {
-            Some((_, false, _)) => Route::Home(ticket),
-            Some((_, true, sibling)) => Route::Sibling(sibling, ticket),
-            None => Route::Dropped(ticket),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Waiting {
-    home: ConnectionId,
-    ticket: TicketId,
 }
 
 /// The connection for an answer.
@@ -98,63 +68,59 @@ impl Default for Hub {
 impl Hub {
     /// A hub that keeps, for each engine, at most `max_orphans` unanswered NOTIFYs whose own connection is gone. Default 1024.
     pub const fn new(max_orphans: usize) -> Self {
-        Self { engines: BTreeMap::new(), members: BTreeMap::new(), max_orphans }
+        Self { engines: BTreeMap::new(), homes: BTreeMap::new(), max_orphans }
     }
 
     /// Adds a connection whose session was established. False, without an effect, if async is not in effect.
     pub fn join(&mut self, connection: ConnectionId, session: &Session) -> bool {
         let Some(engine) = session.shared_engine() else { return false };
-        self.engines.entry(engine.clone()).or_default().members.insert(connection);
-        self.members.insert(connection, engine.clone());
+        self.engines.entry(engine.clone()).or_default().join(connection);
+        self.homes.insert(connection, engine.clone());
         true
     }
 
     /// Whether the connection has joined and not left.
     pub fn has(&self, connection: ConnectionId) -> bool {
-        self.members.contains_key(&connection)
+        let engine = self.homes.get(&connection).and_then(|id| self.engines.get(id));
+        engine.is_some_and(|engine| engine.has(connection))
     }
 
     /// Removes a connection whose session is over. True if a sibling can still answer its NOTIFYs: let their handlers continue.
     /// NOTIFYs beyond `max_orphans` are dropped, and all of them if there is no sibling.
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
-        let Some(id) = self.members.remove(&connection) else { return false };
-        let Some(engine) = self.engines.get_mut(&id) else { return false };
-        engine.members.remove(&connection);
-        if engine.members.is_empty() {
-            self.engines.remove(&id);
-            return false;
-        }
-        let (mut orphans, max) = (engine.orphans, self.max_orphans);
-        engine.waiting.retain(|_, waiting| {
-            waiting.home != connection || {
-                orphans += 1;
-                orphans <= max
+        let Some(id) = self.homes.get(&connection) else { return false };
+        let Some(engine) = self.engines.get_mut(id) else { return false };
+        match engine.leave(connection, self.max_orphans) {
+            Left::NotJoined => false,
+            Left::Orphans => true,
+            Left::Nothing => {
+                self.homes.remove(&connection);
+                true
             }
-        });
-        engine.orphans = orphans.min(max);
-        true
+            Left::Last => {
+                if let Some(id) = self.homes.remove(&connection)
+                    && let Some(engine) = self.engines.remove(&id)
+                {
+                    for home in engine.departed() {
+                        self.homes.remove(&home);
+                    }
+                }
+                false
+            }
+        }
     }
 
     /// Removes the NOTIFYs of a connection that has left, because the message timeout has passed: its reactor, which had the
     /// timer, is gone. Returns new tickets: [fail](AgentReactor::fail) each on the connection that
     /// [`route_again`](Self::route_again) chooses. The tickets that handlers hold are void from now on.
     pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
-        let mut tickets = Vec::new();
-        for (id, engine) in &mut self.engines {
-            if engine.orphans == 0 || engine.members.contains(&home) {
-                continue;
-            }
-            let id = Arc::new(id.clone());
-            engine.waiting.retain(|ids, waiting| {
-                let stays = waiting.home != home;
-                if !stays {
-                    engine.orphans = engine.orphans.saturating_sub(1);
-                    tickets.push(Ticket::in_place_of(waiting.ticket, home, *ids, &id));
-                }
-                stays
-            });
-        }
-        tickets
+        let Some(id) = self.homes.get(&home) else { return Vec::new() };
+        let Some(expired) = self.engines.get_mut(id).and_then(|engine| engine.expire(home)) else {
+            return Vec::new();
+        };
+        let id = Arc::new(id.clone());
+        self.homes.remove(&home);
+        expired.into_iter().map(|(ids, ticket)| Ticket::in_place_of(ticket, home, ids, &id)).collect()
     }
 
     /// Records an unanswered NOTIFY. Returns the NOTIFY on another connection that it supersedes, whose answer is no longer
@@ -162,58 +128,69 @@ impl Hub {
     pub fn hold(&mut self, ticket: &Ticket) -> Option<(ConnectionId, TicketId)> {
         let engine = self.engines.get_mut(ticket.engine_id()?)?;
         let waiting = Waiting { home: ticket.connection(), ticket: ticket.id() };
-        let older = engine.waiting.insert(ticket.ids(), waiting)?;
-        if !engine.members.contains(&older.home) {
-            engine.orphans = engine.orphans.saturating_sub(1);
+        let older = engine.hold(ticket.ids(), waiting)?;
+        if engine.answered(older.home) {
+            self.homes.remove(&older.home);
         }
         (older.home != ticket.connection()).then_some((older.home, older.ticket))
     }
 
     /// Removes a NOTIFY that was cancelled on the connection that received it.
     pub fn cancel(&mut self, connection: ConnectionId, ids: Ids, ticket: TicketId) {
-        let Some(engine) = self.members.get(&connection).and_then(|id| self.engines.get_mut(id)) else {
-            return;
-        };
-        if engine.waiting.get(&ids) == Some(&Waiting { home: connection, ticket }) {
-            engine.waiting.remove(&ids);
+        let engine = self.homes.get(&connection).and_then(|id| self.engines.get_mut(id));
+        if let Some(engine) = engine.filter(|engine| engine.has(connection)) {
+            engine.remove(ids, Waiting { home: connection, ticket });
         }
     }
 
+    /// Removes a NOTIFY that no connection answers any more; its own may have left. True if it was waiting.
+    pub fn forget(&mut self, ticket: &Ticket) -> bool {
+        let home = ticket.connection();
+        let waiting = Waiting { home, ticket: ticket.id() };
+        let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else { return false };
+        if !engine.remove(ticket.ids(), waiting) {
+            return false;
+        }
+        if engine.answered(home) {
+            self.homes.remove(&home);
+        }
+        true
+    }
+
     /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the [send
-    /// backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer. The smallest counts, and home
-    /// if several have it.
+    /// backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer any more: it is not asked again.
+    /// The smallest counts, and home if several have it; of many siblings, [eight](SIBLINGS) are asked at a time, in turn.
     pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
-        let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else {
+        if ticket.engine_id().is_none_or(|id| !self.engines.contains_key(id)) {
             // Not async; or a part of the answer was sent, and the rest must take the same connection.
             self.cancel(ticket.connection(), ticket.ids(), ticket.id());
             return match backlog(ticket.connection()) {
                 Some(_) if ticket.engine_id().is_none() => Route::Home(ticket),
                 _ => Route::Dropped(ticket),
             };
-        };
-        let home = ticket.connection();
-        let waiting = Waiting { home, ticket: ticket.id() };
-        if engine.waiting.get(&ticket.ids()) != Some(&waiting) {
+        }
+        if !self.forget(&ticket) {
             return Route::Dropped(ticket);
         }
-        engine.waiting.remove(&ticket.ids());
-        if !engine.members.contains(&home) {
-            engine.orphans = engine.orphans.saturating_sub(1);
+        match ticket.engine_id().and_then(|id| self.engines.get_mut(id)) {
+            Some(engine) => engine.choose(ticket, backlog),
+            None => Route::Dropped(ticket),
         }
-        engine.choose(ticket, backlog)
     }
 
     /// Chooses another connection for an answer whose connection has left since [`route`](Self::route). It may be the one that
     /// received the NOTIFY: that has released it, and sends the answer like that of a [sibling](Route::Sibling).
     /// [`Dropped`](Route::Dropped) if a new NOTIFY has the same identifiers.
-    pub fn route_again(&self, ticket: Ticket, backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
-        match ticket.engine_id().and_then(|id| self.engines.get(id)) {
-            Some(engine) if !engine.waiting.contains_key(&ticket.ids()) => {
-                match engine.choose(ticket, backlog) {
-                    Route::Home(ticket) => Route::Sibling(ticket.connection(), ticket.released()),
-                    route => route,
-                }
-            }
+    pub fn route_again(
+        &mut self,
+        ticket: Ticket,
+        backlog: impl FnMut(ConnectionId) -> Option<usize>,
+    ) -> Route {
+        match ticket.engine_id().and_then(|id| self.engines.get_mut(id)) {
+            Some(engine) if !engine.is_waiting(ticket.ids()) => match engine.choose(ticket, backlog) {
+                Route::Home(ticket) => Route::Sibling(ticket.connection(), ticket.released()),
+                route => route,
+            },
             _ => Route::Dropped(ticket),
         }
     }
@@ -265,7 +242,7 @@ impl Hub {
 
     /// The number of unanswered NOTIFYs.
     pub fn waiting(&self) -> usize {
-        self.engines.values().map(|engine| engine.waiting.len()).sum()
+        self.engines.values().map(Engine::waiting).sum()
     }
 }
 
