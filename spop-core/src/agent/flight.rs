@@ -1,13 +1,11 @@
 //! The requests in flight: NOTIFYs of a connection that are not answered.
 
-use alloc::vec::Vec;
-
-use hashbrown::HashTable;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use super::ticket::TicketId;
-use crate::{Timestamp, frame::Ids};
+use crate::{Timestamp, frame::Ids, steps::step};
 
-/// Up to this many requests are searched linearly; more are indexed.
+/// Up to this many slots are searched linearly; more are indexed.
 const LINEAR_MAX: usize = 64;
 
 /// The requests in flight, in the order of arrival. Ticket numbers are consecutive and never reused, so the position of a
@@ -27,7 +25,9 @@ pub(super) struct Flight {
     /// At least the highest identifiers of those that wait.
     highest: Ids,
     /// Tickets by identifiers. Built by the first search among more than `LINEAR_MAX`, and kept until none waits.
-    by_ids: Option<HashTable<(Ids, TicketId)>>,
+    ///
+    /// Sorted, not hashed: the peer chooses the identifiers, and the core has no source of random seeds.
+    by_ids: Option<BTreeMap<Ids, TicketId>>,
     /// Requests whose answer is queued and not sent.
     unsent: usize,
     /// The number of the next ticket.
@@ -74,17 +74,14 @@ impl Flight {
     }
 
     fn search(&mut self, ids: Ids) -> Option<TicketId> {
-        if self.waiting <= LINEAR_MAX && self.by_ids.is_none() {
-            let waiting = self.slots.get(self.oldest..).unwrap_or_default();
-            return waiting.iter().find(|slot| slot.waits && slot.ids == ids).map(|slot| slot.ticket);
+        // Slots that do not wait count as well: there may be many more of them, after a burst.
+        let slots = self.slots.get(self.oldest..).unwrap_or_default();
+        let mut waiting = slots.iter().inspect(|_| step()).filter(|slot| slot.waits);
+        if slots.len() <= LINEAR_MAX && self.by_ids.is_none() {
+            return waiting.find(|slot| slot.ids == ids).map(|slot| slot.ticket);
         }
-        let slots = &self.slots;
-        let index = self.by_ids.get_or_insert_with(|| {
-            let mut index = HashTable::new();
-            slots.iter().filter(|slot| slot.waits).for_each(|slot| add(&mut index, slot.ids, slot.ticket));
-            index
-        });
-        index.find(hash(ids), |(known, _)| *known == ids).map(|(_, ticket)| *ticket)
+        let index = self.by_ids.get_or_insert_with(|| waiting.map(|slot| (slot.ids, slot.ticket)).collect());
+        index.get(&ids).copied()
     }
 
     /// The oldest unanswered request, and when it arrived.
@@ -111,7 +108,7 @@ impl Flight {
         }
         self.slots.push(Slot { ticket, ids, arrived, waits: true, memory });
         if let Some(index) = &mut self.by_ids {
-            add(index, ids, ticket);
+            index.insert(ids, ticket);
         }
         ticket
     }
@@ -163,10 +160,8 @@ impl Flight {
             let waiting = self.slots.get(at..).unwrap_or_default();
             self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();
         }
-        if let Some(index) = &mut self.by_ids
-            && let Ok(entry) = index.find_entry(hash(removed.0), |(_, known)| *known == ticket)
-        {
-            entry.remove();
+        if let Some(index) = &mut self.by_ids {
+            index.remove(&removed.0);
         }
         Some(removed)
     }
@@ -201,17 +196,6 @@ impl Flight {
             self.slots = Vec::new();
         }
     }
-}
-
-fn add(index: &mut HashTable<(Ids, TicketId)>, ids: Ids, ticket: TicketId) {
-    index.insert_unique(hash(ids), (ids, ticket), |(ids, _)| hash(*ids));
-}
-
-/// A hash without a random seed: a peer that provokes collisions slows down its own connection only, by at most `max_in_flight`
-/// comparisons per search.
-fn hash(ids: Ids) -> u64 {
-    let mixed = (ids.stream ^ ids.frame.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ mixed >> 32
 }
 
 #[cfg(test)]
@@ -280,6 +264,33 @@ mod tests {
 
     fn size(ids: Ids) -> usize {
         1 + ids.stream as usize
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn a_search_does_not_depend_on_how_many_there_are_or_were() {
+        use crate::steps::steps_of;
+
+        const MANY: u64 = 10_000;
+        let mut flight = Flight::new();
+        let tickets: Vec<_> = (0..MANY).map(|n| flight.insert(Ids::new(MANY + n, 1), AT, 1)).collect();
+        let searches = |flight: &mut Flight| {
+            steps_of(|| {
+                for n in 0..MANY {
+                    assert_eq!(flight.find(Ids::new(n, 1)), None);
+                }
+            })
+        };
+        let steps = searches(&mut flight);
+        assert!(steps as u64 <= MANY, "{steps} steps among many that wait");
+        // All but the first and the last: the slots between them stay.
+        for ticket in &tickets[1..tickets.len() - 1] {
+            flight.remove(*ticket);
+        }
+        flight.by_ids = None;
+        let steps = searches(&mut flight);
+        assert!(steps as u64 <= MANY, "{steps} steps among two that wait");
+        assert_eq!(flight.find(Ids::new(MANY, 1)), Some(tickets[0]));
     }
 
     proptest::proptest! {
