@@ -15,6 +15,7 @@ mod outbox;
 mod output;
 mod reason;
 mod reassembly;
+mod refused;
 mod sending;
 mod state;
 mod table;

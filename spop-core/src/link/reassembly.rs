@@ -1,10 +1,11 @@
 //! Reassembly of fragmented payloads, within limits, and the list of refused payloads.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::{Bytes, BytesMut};
 
+use super::refused::Refused;
 use crate::{
     Timestamp,
     config::Limits,
@@ -17,9 +18,8 @@ pub(crate) struct Reassembly {
     sets: Vec<Set>,
     /// Allocated bytes of all payloads.
     bytes: usize,
-    /// Payloads whose remaining fragments are discarded. HAProxy never sends the last fragment of a payload that the agent
-    /// aborted.
-    refused: VecDeque<Ids>,
+    /// Payloads whose remaining fragments are discarded.
+    refused: Refused,
 }
 
 /// The fragments of one payload.
@@ -83,7 +83,7 @@ impl Reassembly {
     /// Frees unused capacity, except that of unfinished payloads.
     pub(crate) fn trim(&mut self) {
         self.sets.shrink_to_fit();
-        self.refused.shrink_to_fit();
+        self.refused.trim();
     }
 
     /// Allocated bytes of all unfinished payloads.
@@ -130,7 +130,7 @@ impl Reassembly {
         limits: &Limits,
     ) -> Continued {
         let Some(index) = self.sets.iter().position(|set| set.ids == ids) else {
-            let refused = self.refused.contains(&ids);
+            let refused = self.refused.contains(ids);
             if refused && last {
                 self.forget_refused(ids);
             }
@@ -163,16 +163,12 @@ impl Reassembly {
 
     /// Refuses a payload: its remaining fragments are discarded. At the limit, the oldest refusal is forgotten.
     pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
-        if self.refused.len() >= limits.max_refused {
-            self.refused.pop_front();
-        }
-        self.refused.push_back(ids);
+        self.refused.insert(ids, limits.max_refused);
     }
 
     /// Removes a payload from the list of refused ones. False if it was not listed.
     pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
-        let index = self.refused.iter().position(|refused| *refused == ids);
-        index.is_some_and(|index| self.refused.remove(index).is_some())
+        self.refused.remove(ids)
     }
 
     /// The payload whose first fragment is oldest, and when it arrived.
@@ -214,7 +210,7 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
 impl Reassembly {
     /// The allocated capacity, in entries.
     pub(super) fn memory(&self) -> usize {
-        self.sets.capacity() + self.refused.capacity()
+        self.sets.capacity() + self.refused.memory()
     }
 }
 
@@ -318,18 +314,6 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_refusal_is_forgotten_first() {
-        let limits = limits(4, 100, 2);
-        let mut sets = Reassembly::default();
-        for stream in 1..=3 {
-            sets.refuse(Ids::new(stream, 1), &limits);
-        }
-        assert!(!sets.forget_refused(Ids::new(1, 1)));
-        assert!(sets.forget_refused(Ids::new(2, 1)));
-        assert!(sets.forget_refused(Ids::new(3, 1)));
-    }
-
-    #[test]
     fn memory_of_what_is_over_is_given_back() {
         let limits = Limits { max_refused: 100, ..limits(100, 1_000, 16) };
         let mut sets = Reassembly::default();
@@ -341,9 +325,9 @@ mod tests {
             sets.drop_set(Ids::new(stream, 1));
             sets.forget_refused(Ids::new(100 + stream, 1));
         }
-        assert!(sets.sets.capacity() > 0 && sets.refused.capacity() > 0);
+        assert!(sets.sets.capacity() > 0 && sets.refused.memory() > 0);
         sets.trim();
-        assert_eq!((sets.sets.capacity(), sets.refused.capacity()), (0, 0));
+        assert_eq!((sets.sets.capacity(), sets.refused.memory()), (0, 0));
     }
 
     #[test]
