@@ -12,13 +12,15 @@
     clippy::cast_precision_loss
 )]
 
+mod callgrind;
 mod round;
 
 use std::{
     env, fs,
-    path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
 };
+
+use callgrind::counted;
 
 use round::{BATCHES, SHAPES, VARIANTS, variants};
 
@@ -33,7 +35,7 @@ const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.
 
 fn main() -> ExitCode {
     let args: Vec<_> = env::args().collect();
-    if args.iter().any(|arg| arg == "--counted") {
+    if callgrind::is_counted() {
         rounds(&args.iter().filter_map(|arg| arg.parse().ok()).collect::<Vec<_>>());
         return ExitCode::SUCCESS;
     }
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs all counted work, in the order of [`cases`]; or only one case of one variant, given by their numbers: under
-/// `valgrind --tool=callgrind --toggle-collect=instructions::counted`, that shows where the instructions are.
+/// `valgrind --tool=callgrind --toggle-collect='*callgrind::counted'`, that shows where the instructions are.
 fn rounds(only: &[usize]) {
     for (case, (shape, frames)) in cases().enumerate() {
         let bytes = SHAPES[shape].read(frames);
@@ -67,48 +69,18 @@ fn rounds(only: &[usize]) {
     }
 }
 
-/// Callgrind counts inside this function, and writes a file each time it returns.
-#[inline(never)]
-fn counted(work: &mut dyn FnMut()) {
-    work();
-}
-
 fn cases() -> impl Iterator<Item = (usize, usize)> {
     (0..SHAPES.len()).flat_map(|shape| BATCHES.map(|frames| (shape, frames)))
 }
 
-/// Runs this program under callgrind; returns the instructions per NOTIFY of each case on each variant.
+/// The instructions per NOTIFY of each case on each variant.
 fn counts() -> Vec<[u64; VARIANTS.len()]> {
-    let folder = env::temp_dir().join(format!("spop-instructions-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let out = folder.join("counted");
-    let status = Command::new("valgrind")
-        .args(["-q", "--tool=callgrind", "--collect-atstart=no"])
-        .args(["--toggle-collect=instructions::counted", "--dump-after=instructions::counted"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(env::current_exe().unwrap())
-        .arg("--counted")
-        .stdin(Stdio::null())
-        .status()
-        .unwrap_or_else(|error| panic!("valgrind cannot be run: {error}"));
-    assert!(status.success(), "valgrind: {status}");
-    let total = |number: usize| total(&folder.join(format!("counted.{number}")));
-    let counts = cases()
-        .enumerate()
-        .map(|(case, (_, frames))| {
-            std::array::from_fn(|variant| {
-                total(case * VARIANTS.len() + variant + 1) / (ROUNDS * frames) as u64
-            })
-        })
-        .collect();
-    fs::remove_dir_all(&folder).unwrap();
-    counts
-}
-
-fn total(file: &Path) -> u64 {
-    let text = fs::read_to_string(file).unwrap();
-    let total = text.lines().find_map(|line| line.strip_prefix("summary: "));
-    total.unwrap().trim().parse().unwrap()
+    let totals = callgrind::counts();
+    let (totals, _) = totals.as_chunks();
+    let per_notify = |(totals, (_, frames)): (&[u64; VARIANTS.len()], _)| {
+        totals.map(|total| total / (ROUNDS * frames) as u64)
+    };
+    totals.iter().zip(cases()).map(per_notify).collect()
 }
 
 fn table(counts: &[[u64; VARIANTS.len()]]) -> String {
