@@ -245,11 +245,15 @@ fn skip_args(list: &[u8], mut at: usize, count: u8) -> Option<usize> {
 /// Whether a list begins with `max` messages and continues.
 #[cold]
 pub(super) fn has_more_messages(list: &[u8], max: usize) -> bool {
-    let mut at = Some(0);
+    let mut at = 0;
     for _ in 0..max {
-        at = at.filter(|at| *at < list.len()).and_then(|at| skip_message(list, at));
+        match skip_message(list, at) {
+            Some(end) if end < list.len() => at = end,
+            // Malformed, or the last.
+            _ => return false,
+        }
     }
-    at.is_some_and(|at| at < list.len())
+    true
 }
 
 /// The error of a malformed list.
@@ -473,6 +477,16 @@ mod tests {
             }
         }
         assert_eq!(whole, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn whether_there_are_more_messages_is_known_at_their_end() {
+        let list = three();
+        let more = |list: &[u8]| [1, 2, 3, 4, usize::MAX].map(|max| has_more_messages(list, max));
+        assert_eq!(more(&list), [true, true, false, false, false]);
+        assert_eq!(more(&list[..list.len() - 1]), [true, true, false, false, false]);
+        assert_eq!(more(&[&list[..], b"\xff"].concat()), [true, true, true, false, false]);
+        assert_eq!(more(b"\x00"), [false; 5]);
     }
 
     #[test]
