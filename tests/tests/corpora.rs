@@ -31,4 +31,4 @@ macro_rules! replay {
     };
 }
 
-replay!(wire, frames, notation, agent, reference, engine, pair, accept, hub);
+replay!(wire, frames, notation, agent, reference, engine, pair, accept, hub, cost);

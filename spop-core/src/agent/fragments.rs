@@ -47,7 +47,7 @@ impl<'a> Partial<'a> {
 }
 
 /// The messages of a list that is still arriving; the last may be a name alone.
-fn named<'a>(mut messages: MessageIter<'a>) -> impl Iterator<Item = Message<'a>> + Clone + use<'a> {
+fn named(mut messages: MessageIter<'_>) -> impl Iterator<Item = Message<'_>> + Clone {
     iter::from_fn(move || messages.next().or_else(|| messages.bare_name()))
 }
 

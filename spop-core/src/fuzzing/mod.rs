@@ -14,6 +14,7 @@
 mod accept;
 pub mod agent;
 mod codec;
+mod cost;
 mod engine;
 mod hub;
 mod input;
@@ -27,6 +28,7 @@ pub use crate::testing::transcript::{driver, random};
 pub use accept::accept;
 pub use agent::agent;
 pub use codec::{frames, notation, wire};
+pub use cost::{cost, count_work};
 pub use engine::engine;
 pub use hub::hub;
 pub use input::Input;
@@ -37,7 +39,7 @@ pub use reference::reference;
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("wire", wire),
     ("frames", frames),
     ("notation", notation),
@@ -47,4 +49,5 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("pair", pair),
     ("accept", accept),
     ("hub", hub),
+    ("cost", cost),
 ];
