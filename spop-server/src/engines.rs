@@ -163,8 +163,8 @@ impl Membership {
     }
 
     /// No connection can send the answer of this request. It may be an orphan.
-    pub(crate) fn forget(&self, ticket: Ticket) {
-        self.engine.lock().hub.forget(&ticket);
+    pub(crate) fn forget(&self, ticket: &Ticket) {
+        self.engine.lock().hub.forget(ticket);
     }
 
     /// An answer is ready.

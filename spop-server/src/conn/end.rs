@@ -144,7 +144,7 @@ impl Session {
         self.tally.cancelled += 1;
         self.end_watched(request, why);
         if let Some(membership) = &self.membership {
-            membership.forget(ticket);
+            membership.forget(&ticket);
         }
     }
 }
