@@ -11,7 +11,7 @@ use spop_core::{
     ConnectionId, Session, Ticket, Timestamp,
     agent::TicketId,
     frame::Ids,
-    hub::{Hub, Route},
+    hub::{Held, Hub, Route},
 };
 
 use crate::{
@@ -146,15 +146,22 @@ impl State {
 }
 
 impl Membership {
-    /// Records an unanswered request. One with the same identifiers on another connection is superseded there.
-    pub(crate) fn hold(&self, ticket: &Ticket) {
+    /// Records an unanswered request that arrived at `arrived`. One with the same identifiers on another connection is superseded
+    /// there; false if that one has superseded this.
+    #[must_use]
+    pub(crate) fn hold(&self, arrived: Timestamp, ticket: &Ticket) -> bool {
         let mut state = self.engine.lock();
-        if let Some((older, id)) = state.hub.hold(ticket)
-            && let Some(remote) = state.members.get(&older).or_else(|| state.orphans.get(&older))
-        {
-            // If it has ended, so have its requests.
-            let _ = remote.send(Message::Supersede(id));
+        match state.hub.hold(arrived, ticket) {
+            Held::Recorded => {}
+            Held::Supersedes(older, id) => {
+                if let Some(remote) = state.members.get(&older).or_else(|| state.orphans.get(&older)) {
+                    // If it has ended, so have its requests.
+                    let _ = remote.send(Message::Supersede(id));
+                }
+            }
+            Held::Superseded => return false,
         }
+        true
     }
 
     /// A request of this connection was cancelled, or is answered here whatever the backlog.

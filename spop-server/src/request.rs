@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use spop_core::{
-    Actions, Session, Ticket, Timestamp,
+    Actions, Session, Timestamp,
     accept::{Peer, ProxyHeader},
     agent::TicketId,
     frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
@@ -12,7 +12,7 @@ use spop_core::{
 
 use crate::{
     Began, Cancellation, Connection, HoldPermit, Metrics, Outcome, Responder, Work, WorkPermit,
-    engines::Membership, remote::Message as Sent,
+    remote::Message as Sent,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -67,7 +67,7 @@ impl Drop for Held {
 /// What is counted while a request is worked on.
 enum Call<'a> {
     /// The handler runs, and the connection has the guard.
-    Running(&'a mut Running, &'a Context<'a>),
+    Running(&'a mut Running, &'a Metrics),
     /// The request has it.
     Claimed(RequestGuard),
     /// Nothing: it is a part of another request, or the guard was taken.
@@ -81,27 +81,13 @@ pub(crate) struct Running {
     pub(crate) unclaimed: Option<Unclaimed>,
     /// A responder has the obligation to answer, whatever the handler returns.
     pub(crate) deferred: bool,
-    /// It was recorded in its engine, before anything outside of the handler could know of it: the order of requests with the
-    /// same identifiers is that in which they are recorded.
-    pub(crate) held: bool,
-}
-
-/// What a request may need of its connection while its handler runs.
-pub(crate) struct Context<'a> {
-    pub(crate) metrics: &'a Metrics,
-    pub(crate) membership: Option<&'a Membership>,
-    pub(crate) ticket: &'a Ticket,
 }
 
 impl Running {
     /// The handler makes the request its own.
-    fn claim(&mut self, context: &Context<'_>) -> Option<RequestGuard> {
+    fn claim(&mut self, metrics: &Metrics) -> Option<RequestGuard> {
         let Unclaimed { permit, began } = self.unclaimed.take()?;
-        if let Some(membership) = context.membership {
-            membership.hold(context.ticket);
-            self.held = true;
-        }
-        Some(RequestGuard { permit, work: context.metrics.work_since(began) })
+        Some(RequestGuard { permit, work: metrics.work_since(began) })
     }
 }
 
@@ -130,7 +116,7 @@ impl<'a> Request<'a> {
         deadline: Option<Timestamp>,
         connection: &'a Arc<Connection>,
         running: &'a mut Running,
-        context: &'a Context<'a>,
+        metrics: &'a Metrics,
     ) -> Self {
         Self {
             messages: Payload::Received(payload),
@@ -138,7 +124,7 @@ impl<'a> Request<'a> {
             ids,
             deadline,
             connection: ConnectionRef::Borrowed(connection),
-            call: Call::Running(running, context),
+            call: Call::Running(running, metrics),
         }
     }
 
@@ -272,7 +258,7 @@ impl<'a> Request<'a> {
             Payload::Owned(messages) => messages,
         };
         let call = match call {
-            Call::Running(running, context) => running.claim(context).map_or(Call::None, Call::Claimed),
+            Call::Running(running, metrics) => running.claim(metrics).map_or(Call::None, Call::Claimed),
             Call::Claimed(guard) => Call::Claimed(guard),
             Call::None => Call::None,
         };

@@ -11,7 +11,7 @@ use super::input::Input;
 use crate::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Settled, Status, Ticket, Timestamp,
     frame::{AckAction, AckActions, Capabilities, Frame, FrameType, Ids},
-    hub::{Connections, Hub},
+    hub::{Connections, Held, Hub},
     notation,
     testing::Inbox,
 };
@@ -154,7 +154,7 @@ impl Net {
                     if let Some(older) = self.newest.insert((engine, ids), number) {
                         self.cancelled.insert(older);
                     }
-                    if let Some((other, ticket)) = self.hub.hold(&notify.ticket) {
+                    if let Held::Supersedes(other, ticket) = self.hub.hold(NOW, &notify.ticket) {
                         assert_eq!(self.engines[&other], engine, "supersedes across engines");
                         if let Some(reactor) = self.reactors.get_mut(&other) {
                             let _ = reactor.release(NOW, ticket);

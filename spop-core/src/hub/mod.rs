@@ -41,6 +41,18 @@ pub struct Hub {
     max_orphans: usize,
 }
 
+/// What becomes of a NOTIFY that is [recorded](Hub::hold).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "the answer to one of two NOTIFYs with the same identifiers is not needed any more"]
+pub enum Held {
+    /// It waits for its answer.
+    Recorded,
+    /// It waits, and the answer to this NOTIFY of another connection is not needed any more.
+    Supersedes(ConnectionId, TicketId),
+    /// Its answer is not needed any more: a NOTIFY with the same identifiers arrived later on another connection.
+    Superseded,
+}
+
 /// The connection for an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -123,16 +135,20 @@ impl Hub {
         expired.into_iter().map(|(ids, ticket)| Ticket::in_place_of(ticket, home, ids, &id)).collect()
     }
 
-    /// Records an unanswered NOTIFY. Returns the NOTIFY on another connection that it supersedes, whose answer is no longer
-    /// needed.
-    pub fn hold(&mut self, ticket: &Ticket) -> Option<(ConnectionId, TicketId)> {
-        let engine = self.engines.get_mut(ticket.engine_id()?)?;
+    /// Records an unanswered NOTIFY that arrived at `arrived`. One with the same identifiers on another connection is superseded,
+    /// or has superseded this one if it arrived later.
+    pub fn hold(&mut self, arrived: Timestamp, ticket: &Ticket) -> Held {
+        let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else {
+            return Held::Recorded;
+        };
         let waiting = Waiting { home: ticket.connection(), ticket: ticket.id() };
-        let older = engine.hold(ticket.ids(), waiting)?;
-        if engine.answered(older.home) {
-            self.homes.remove(&older.home);
+        let held = engine.hold(ticket.ids(), waiting, arrived);
+        if let Held::Supersedes(home, _) = held
+            && engine.answered(home)
+        {
+            self.homes.remove(&home);
         }
-        (older.home != ticket.connection()).then_some((older.home, older.ticket))
+        held
     }
 
     /// Removes a NOTIFY that was cancelled on the connection that received it.

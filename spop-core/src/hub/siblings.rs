@@ -7,8 +7,8 @@ use alloc::{
 };
 use core::ops::Bound;
 
-use super::Route;
-use crate::{ConnectionId, Ticket, agent::TicketId, frame::Ids, steps::step};
+use super::{Held, Route};
+use crate::{ConnectionId, Ticket, Timestamp, agent::TicketId, frame::Ids, steps::step};
 
 /// The most siblings whose send backlogs are compared for one answer.
 pub const SIBLINGS: usize = 8;
@@ -22,7 +22,8 @@ pub(super) struct Engine {
     senders: BTreeSet<ConnectionId>,
     /// The sibling that was asked last.
     asked: ConnectionId,
-    waiting: BTreeMap<Ids, Waiting>,
+    /// The NOTIFYs, and when they arrived.
+    waiting: BTreeMap<Ids, (Waiting, Timestamp)>,
     /// Connections that have left, each with the identifiers of its NOTIFYs then, and how many of these still wait.
     left: BTreeMap<ConnectionId, (Vec<Ids>, usize)>,
     /// How many of `waiting` were received by a connection that has left.
@@ -74,9 +75,13 @@ impl Engine {
         self.left.into_keys()
     }
 
-    /// Records a NOTIFY; returns the one with the same identifiers that it supersedes.
-    pub(super) fn hold(&mut self, ids: Ids, waiting: Waiting) -> Option<Waiting> {
-        let list = self.members.get_mut(&waiting.home)?;
+    /// Records a NOTIFY, unless a newer one with the same identifiers was recorded before.
+    pub(super) fn hold(&mut self, ids: Ids, waiting: Waiting, arrived: Timestamp) -> Held {
+        let Some(list) = self.members.get_mut(&waiting.home) else { return Held::Recorded };
+        let older = match self.waiting.get(&ids) {
+            Some((other, at)) if other.home != waiting.home && *at > arrived => return Held::Superseded,
+            known => known.map(|(older, _)| *older).filter(|older| older.home != waiting.home),
+        };
         if list.len() == list.capacity() {
             let capacity = list.capacity();
             still_waiting(list, &self.waiting, waiting.home);
@@ -85,12 +90,13 @@ impl Engine {
             }
         }
         list.push(ids);
-        self.waiting.insert(ids, waiting)
+        self.waiting.insert(ids, (waiting, arrived));
+        older.map_or(Held::Recorded, |older| Held::Supersedes(older.home, older.ticket))
     }
 
     /// Removes a NOTIFY. False if it is not waiting.
     pub(super) fn remove(&mut self, ids: Ids, waiting: Waiting) -> bool {
-        let waits = self.waiting.get(&ids) == Some(&waiting);
+        let waits = self.waiting.get(&ids).is_some_and(|(known, _)| *known == waiting);
         if waits {
             self.waiting.remove(&ids);
         }
@@ -134,7 +140,7 @@ impl Engine {
         let (mut list, waiting) = self.left.remove(&home)?;
         self.orphans -= waiting;
         still_waiting(&mut list, &self.waiting, home);
-        let expired = list.into_iter().filter_map(|ids| Some((ids, self.waiting.remove(&ids)?.ticket)));
+        let expired = list.into_iter().filter_map(|ids| Some((ids, self.waiting.remove(&ids)?.0.ticket)));
         Some(expired.collect())
     }
 
@@ -185,12 +191,12 @@ impl Engine {
 }
 
 /// Sorts a connection's identifiers, and removes those of NOTIFYs that are not waiting any more.
-fn still_waiting(list: &mut Vec<Ids>, waiting: &BTreeMap<Ids, Waiting>, home: ConnectionId) {
+fn still_waiting(list: &mut Vec<Ids>, waiting: &BTreeMap<Ids, (Waiting, Timestamp)>, home: ConnectionId) {
     list.sort_unstable();
     list.dedup();
     list.retain(|ids| {
         step();
-        waiting.get(ids).is_some_and(|waiting| waiting.home == home)
+        waiting.get(ids).is_some_and(|(waiting, _)| waiting.home == home)
     });
 }
 
@@ -220,7 +226,8 @@ mod tests {
         let mut engine = engine(CONNECTIONS);
         let hold = steps_of(|| {
             for n in 0..CONNECTIONS * EACH {
-                assert_eq!(engine.hold(Ids::new(n, 1), at(n % CONNECTIONS, n)), None);
+                let held = engine.hold(Ids::new(n, 1), at(n % CONNECTIONS, n), Timestamp::ZERO);
+                assert_eq!(held, Held::Recorded);
             }
         });
         assert!(hold as u64 <= 2 * CONNECTIONS * EACH, "{hold} steps to record them");
@@ -303,7 +310,7 @@ mod tests {
     fn what_was_answered_takes_no_memory() {
         let mut engine = engine(2);
         for n in 0..10_000 {
-            engine.hold(Ids::new(n, 1), at(0, n));
+            let _ = engine.hold(Ids::new(n, 1), at(0, n), Timestamp::ZERO);
             if n >= 10 {
                 assert!(engine.remove(Ids::new(n - 10, 1), at(0, n - 10)));
             }
@@ -312,7 +319,7 @@ mod tests {
         assert!(list.capacity() <= 64, "{} identifiers for 10 that wait", list.capacity());
         // The same identifiers again are one NOTIFY.
         for n in 0..100 {
-            engine.hold(Ids::new(7, 1), at(0, 20_000 + n));
+            let _ = engine.hold(Ids::new(7, 1), at(0, 20_000 + n), Timestamp::ZERO);
         }
         assert_eq!(engine.leave(ConnectionId(0), 100), Left::Orphans);
         assert_eq!((engine.orphans, engine.waiting()), (11, 11));

@@ -85,7 +85,7 @@ fn home_answers_unless_a_sibling_has_less_to_send() {
     let (mut hub, mut net) = two();
     for stream in [1, 3] {
         let ticket = net.ask(1, stream);
-        assert_eq!(hub.hold(&ticket), None);
+        assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
         hub.settle(NOW, ticket, &answer(1), &mut net).unwrap();
     }
     assert_eq!(net.sent(1), ["ACK fin 1 1 set txn x=int64:1"]);
@@ -98,7 +98,7 @@ fn home_answers_unless_a_sibling_has_less_to_send() {
 fn a_home_that_is_free_is_all_that_is_asked() {
     let (mut hub, mut net) = two();
     let ticket = net.ask(1, 1);
-    assert_eq!(hub.hold(&ticket), None);
+    assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
     let mut asked = Vec::new();
     let route = hub.route(ticket, |connection| {
         asked.push(connection);
@@ -116,7 +116,7 @@ fn an_answer_that_was_begun_in_parts_stays_on_its_connection() {
     }
     let [first, second] = [net.ask(1, 1), net.ask(1, 3)];
     for ticket in [&first, &second] {
-        assert_eq!(hub.hold(ticket), None);
+        assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     let mut long = Actions::new();
     long.set_var(Scope::Transaction, "x", crate::Value::Binary(&[0; 2_000]));
@@ -143,7 +143,7 @@ fn an_answer_outlives_its_connection_while_a_sibling_lives() {
     let (mut hub, mut net) = two();
     let tickets = [net.ask(1, 1), net.ask(1, 3)];
     for ticket in &tickets {
-        assert_eq!(hub.hold(ticket), None);
+        assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     let [first, second] = tickets;
     net.0.remove(&ConnectionId(1));
@@ -164,7 +164,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
     let (mut hub, mut net) = two();
     let tickets = [net.ask(1, 1), net.ask(1, 3), net.ask(2, 5)];
     for ticket in &tickets {
-        assert_eq!(hub.hold(ticket), None);
+        assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     let [first, second, third] = tickets;
     let home = net.get(ConnectionId(1)).unwrap();
@@ -188,7 +188,7 @@ fn home_is_the_last_resort_once_its_input_has_ended() {
 fn a_reactor_itself_refuses_another_engines_ticket() {
     let (mut hub, mut net) = two();
     let ticket = net.ask(1, 1);
-    assert_eq!(hub.hold(&ticket), None);
+    assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
     let other = net.get(ConnectionId(3)).unwrap();
     let error = other.acknowledge(NOW, ticket, &answer(1)).unwrap_err();
     assert!(matches!(error, AckError::WrongConnection { .. }));
@@ -197,12 +197,24 @@ fn a_reactor_itself_refuses_another_engines_ticket() {
 }
 
 #[test]
+fn a_notify_that_is_recorded_late_does_not_supersede_a_newer_one() {
+    let (mut hub, mut net) = two();
+    let (older, newer) = (net.ask(1, 7), net.ask(2, 7));
+    let later = NOW + core::time::Duration::from_millis(1);
+    assert_eq!(hub.hold(later, &newer), Held::Recorded);
+    assert_eq!(hub.hold(NOW, &older), Held::Superseded);
+    assert_eq!(hub.settle(NOW, older, &answer(1), &mut net).unwrap().0, Settled::Dropped);
+    assert_eq!(hub.settle(later, newer, &answer(2), &mut net).unwrap().0, Settled::Queued);
+    assert_eq!(net.sent(2), ["ACK fin 7 1 set txn x=int64:2"]);
+}
+
+#[test]
 fn the_same_ids_on_a_sibling_supersede() {
     let (mut hub, mut net) = two();
     let older = net.ask(1, 7);
-    assert_eq!(hub.hold(&older), None);
+    assert_eq!(hub.hold(NOW, &older), Held::Recorded);
     let newer = net.ask(2, 7);
-    assert_eq!(hub.hold(&newer), Some((ConnectionId(1), older.id())));
+    assert_eq!(hub.hold(NOW, &newer), Held::Supersedes(ConnectionId(1), older.id()));
     assert_eq!(hub.settle(NOW, older, &answer(1), &mut net).unwrap().0, Settled::Dropped);
     assert_eq!(net.get(ConnectionId(1)).unwrap().in_flight(), 0);
     assert_eq!(hub.settle(NOW, newer, &answer(2), &mut net).unwrap().0, Settled::Queued);
@@ -213,7 +225,7 @@ fn the_same_ids_on_a_sibling_supersede() {
 fn a_cancelled_notify_is_not_answered_by_a_sibling() {
     let (mut hub, mut net) = two();
     let ticket = net.ask(1, 1);
-    assert_eq!(hub.hold(&ticket), None);
+    assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
     hub.cancel(ConnectionId(1), ticket.ids(), ticket.id());
     net.0.remove(&ConnectionId(1));
     assert!(hub.leave(ConnectionId(1)));
@@ -226,7 +238,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
     let tickets: Vec<Ticket> = (1..=3).map(|stream| net.ask(1, stream)).collect();
     let other = net.ask(2, 7);
     for ticket in tickets.iter().chain([&other]) {
-        assert_eq!(hub.hold(ticket), None);
+        assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     assert!(hub.expire(ConnectionId(1)).is_empty(), "it is still open");
     net.0.remove(&ConnectionId(1));
@@ -250,7 +262,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
 fn an_answer_returns_to_its_own_connection_if_the_sibling_has_left() {
     let (mut hub, mut net) = two();
     let ticket = net.ask(1, 1);
-    assert_eq!(hub.hold(&ticket), None);
+    assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
     let (id, busy) = (ticket.id(), |connection| Some(usize::from(connection == ConnectionId(1))));
     let Route::Sibling(ConnectionId(2), ticket) = hub.route(ticket, busy) else {
         panic!("the sibling is free")
@@ -283,7 +295,7 @@ fn orphans_are_bounded() {
     net.connect(&mut hub, 2, "a");
     let tickets: Vec<_> = (0..5).map(|stream| net.ask(1, stream)).collect();
     for ticket in &tickets {
-        assert_eq!(hub.hold(ticket), None);
+        assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     net.0.remove(&ConnectionId(1));
     assert!(hub.leave(ConnectionId(1)));

@@ -11,26 +11,15 @@ use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Ro
 impl Session {
     /// Answers a request whose handler has answered at once.
     #[inline]
-    pub(super) fn answer_at_once(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        ticket: Ticket,
-        held: bool,
-        answer: &Answer,
-    ) {
+    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
         self.end_watched(ticket.id(), Cancelled::Answered);
-        if let Some(membership) = &self.membership {
-            if membership.held_up != Some(0) && !is_disconnect(answer) {
-                // A sibling may be faster.
-                if !held {
-                    membership.hold(&ticket);
-                }
-                return self.route(agent, now, ticket, answer.clone());
-            }
-            if held {
-                membership.cancel(ticket.ids(), ticket.id());
-            }
+        if let Some(membership) = &self.membership
+            && membership.held_up != Some(0)
+            && !is_disconnect(answer)
+        {
+            // A sibling may be faster. If a newer request has superseded this one, its answer is dropped there.
+            let _ = membership.hold(now, &ticket);
+            return self.route(agent, now, ticket, answer.clone());
         }
         self.send(agent, now, ticket, answer);
     }

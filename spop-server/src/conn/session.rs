@@ -22,7 +22,7 @@ use crate::{
     failure::panic_message,
     overdue,
     remote::{Message, Remote},
-    request::{Context, Running, Unclaimed},
+    request::{Running, Unclaimed},
     spans,
 };
 
@@ -285,23 +285,20 @@ impl Session {
             return self.overloaded(agent, now, ticket);
         };
         let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
-        let mut running = Running { unclaimed, deferred: false, held: false };
-        let context =
-            Context { metrics: &agent.metrics, membership: self.membership.as_deref(), ticket: &ticket };
+        let mut running = Running { unclaimed, deferred: false };
         let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
         let (id, ids) = (ticket.id(), ticket.ids());
-        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &context);
+        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
         let span = spans::request(connection, ids).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
-        let held = running.held;
         // By reference: an answer stays where the handler put it, and is encoded from there.
         let failed;
         let answer = match &outcome {
             // Also if the handler panicked after that.
-            _ if running.deferred => return self.wait(ticket, held),
+            _ if running.deferred => return self.wait(now, handler, ticket),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(ticket, held),
+            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(now, handler, ticket),
             Ok(Outcome::Later) => {
                 failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
                 &failed
@@ -316,19 +313,30 @@ impl Session {
         }
         if self.remote.has_messages() {
             // Parts of this answer may be among them.
-            self.wait(ticket, held);
+            self.wait(now, handler, ticket);
             self.take_messages(agent, now, handler);
             return self.answer(agent, now, handler, id, answer.clone());
         }
-        self.answer_at_once(agent, now, ticket, held, answer);
+        self.answer_at_once(agent, now, ticket, answer);
     }
 
     /// The answer follows.
-    fn wait(&mut self, ticket: Ticket, held: bool) {
-        if !held && let Some(membership) = &self.membership {
-            membership.hold(&ticket);
+    fn wait(&mut self, now: Timestamp, handler: &mut impl Handler, ticket: Ticket) {
+        let request = ticket.id();
+        let is_newest = self.membership.as_ref().is_none_or(|membership| membership.hold(now, &ticket));
+        self.waiting.insert(request, ticket);
+        if !is_newest {
+            self.superseded(now, handler, request);
         }
-        self.waiting.insert(ticket.id(), ticket);
+    }
+
+    /// A request with the same identifiers arrived later, on another connection of the engine.
+    #[cold]
+    fn superseded(&mut self, now: Timestamp, handler: &mut impl Handler, request: TicketId) {
+        if self.end_waiting(handler, request, Cancelled::Superseded) {
+            self.tally.cancelled += 1;
+        }
+        self.release(now, request);
     }
 
     fn established(&mut self, agent: &Agent, now: Timestamp, session: Arc<spop_core::Session>) {
@@ -434,12 +442,7 @@ impl Session {
             Message::Part(request, actions) => self.send_part(agent, now, handler, request, &actions),
             Message::Answer(request, answer) => self.answer(agent, now, handler, request, answer),
             Message::Send(ticket, answer) => self.send_for_sibling(agent, now, ticket, answer),
-            Message::Supersede(request) => {
-                if self.end_waiting(handler, request, Cancelled::Superseded) {
-                    self.tally.cancelled += 1;
-                }
-                self.release(now, request);
-            }
+            Message::Supersede(request) => self.superseded(now, handler, request),
             Message::Abandon => self.give_up(handler),
         }
     }
