@@ -74,6 +74,8 @@ pub(crate) struct Logs {
     pub(crate) late: LogLimit,
     /// Sessions whose terms lose requests.
     pub(crate) session: LogLimit,
+    /// Requests that exceed a limit.
+    pub(crate) refused: LogLimit,
     /// Connections that ended with a fault.
     pub(crate) closed: LogLimit,
     /// Connections that were refused, or could not be accepted.
@@ -88,6 +90,7 @@ impl Default for Logs {
             handler: LogLimit::default(),
             late: LogLimit::default(),
             session: LogLimit::default(),
+            refused: LogLimit::default(),
             closed: LogLimit::default(),
             accept: LogLimit::default(),
             foreign: LogLimit::one_a_minute(),

@@ -2,7 +2,12 @@
 
 use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
 
-use spop_core::{Actions, CloseReason, Closed, Timestamp, excerpt::Shortened, frame::Ids};
+use spop_core::{
+    Actions, CloseReason, Closed, Timestamp,
+    agent::{Abort, Aborted},
+    excerpt::Shortened,
+    frame::Ids,
+};
 use tracing::{debug, warn};
 
 use super::session::Session;
@@ -60,6 +65,27 @@ impl Session {
                 agreed = session.max_frame_size,
                 suppressed,
                 "requests longer than the agreed frame size fail in HAProxy (259 since 3.1): raise max_frame_size"
+            );
+        }
+    }
+
+    /// A request was dropped before it ran.
+    #[cold]
+    pub(super) fn log_aborted(&self, agent: &Agent, now: Timestamp, aborted: &Aborted) {
+        let (peer, ids, received, why) = (&self.remote.peer, aborted.ids, aborted.received, aborted.why);
+        let limit = match why {
+            Abort::TooBig => "max_payload or max_payload_bytes",
+            Abort::TooManyMessages => "max_messages",
+            Abort::TimedOut => "the frame timeout",
+            _ => {
+                debug!(name: "payload_dropped", %peer, %ids, received, ?why, "payload dropped");
+                return;
+            }
+        };
+        if let Some(suppressed) = agent.logs.refused.pass(now) {
+            warn!(
+                name: "request_refused", %peer, %ids, received, ?why, suppressed,
+                "a request exceeds {limit}: HAProxy gets no actions. Raise the limit, or have HAProxy send less"
             );
         }
     }

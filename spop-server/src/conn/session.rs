@@ -260,9 +260,8 @@ impl Session {
             Action::Established(session) => self.established(agent, now, session),
             Action::FragmentArrived(ids) => self.watch(agent, now, handler, ids),
             Action::AbortFragment(aborted) => {
-                let (ids, received, why) = (aborted.ids, aborted.received, aborted.why);
-                debug!(name: "payload_dropped", peer = %self.remote.peer, %ids, received, ?why, "payload dropped");
                 agent.metrics.aborted(1);
+                self.log_aborted(agent, now, &aborted);
             }
             Action::CancelMessages(cancelled) => self.cancelled(agent, now, handler, cancelled),
             Action::Close(closed) => {

@@ -204,3 +204,19 @@ fn payloads_that_handlers_keep_are_limited_over_all_connections() {
     server.hear(&mut greedy);
     server.lose(&mut greedy);
 }
+
+#[test]
+fn a_request_that_exceeds_a_limit_of_the_session_is_logged_at_a_bounded_rate() {
+    let mut config = AgentConfig::default();
+    config.limits.max_messages = 2;
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    for _ in 0..20 {
+        server.say(&mut conn, "NOTIFY fin 1 1 now ; now ; now");
+        assert_eq!(server.hear(&mut conn), ["ACK fin,abort 1 1"]);
+    }
+    let logged = server.logged();
+    assert_eq!(logged.iter().filter(|line| *line == "request_refused").count(), 10, "{logged:?}");
+    server.say(&mut conn, "NOTIFY fin 2 1 now ; now");
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 2 1 {SCORE}")]);
+}
