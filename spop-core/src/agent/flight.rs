@@ -1,6 +1,6 @@
 //! The requests in flight: NOTIFYs of a connection that are not answered.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use super::ticket::TicketId;
 use crate::{Timestamp, frame::Ids, steps::step};
@@ -27,7 +27,8 @@ pub(super) struct Flight {
     /// Tickets by identifiers. Built by the first search among more than `LINEAR_MAX`, and kept until none waits.
     ///
     /// Sorted, not hashed: the peer chooses the identifiers, and the core has no source of random seeds.
-    by_ids: Option<BTreeMap<Ids, TicketId>>,
+    #[expect(clippy::box_collection, reason = "each connection has one, and few are built")]
+    by_ids: Option<Box<BTreeMap<Ids, TicketId>>>,
     /// Requests whose answer is queued and not sent.
     unsent: usize,
     /// The number of the next ticket.
@@ -80,7 +81,9 @@ impl Flight {
         if slots.len() <= LINEAR_MAX && self.by_ids.is_none() {
             return waiting.find(|slot| slot.ids == ids).map(|slot| slot.ticket);
         }
-        let index = self.by_ids.get_or_insert_with(|| waiting.map(|slot| (slot.ids, slot.ticket)).collect());
+        let index = self
+            .by_ids
+            .get_or_insert_with(|| Box::new(waiting.map(|slot| (slot.ids, slot.ticket)).collect()));
         index.get(&ids).copied()
     }
 

@@ -1,6 +1,6 @@
 //! Reassembly of fragmented payloads, within limits, and the list of refused payloads.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +19,8 @@ pub(crate) struct Reassembly {
     /// Allocated bytes of all payloads.
     bytes: usize,
     /// Payloads whose remaining fragments are discarded.
-    refused: Refused,
+    /// Boxed: each connection has it, and few refuse a payload.
+    refused: Option<Box<Refused>>,
 }
 
 /// The fragments of one payload.
@@ -77,13 +78,15 @@ impl Reassembly {
 
     /// Whether no payload is unfinished or refused.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sets.is_empty() && self.refused.is_empty()
+        self.sets.is_empty() && self.refused.is_none()
     }
 
     /// Frees unused capacity, except that of unfinished payloads.
     pub(crate) fn trim(&mut self) {
         self.sets.shrink_to_fit();
-        self.refused.trim();
+        if let Some(refused) = &mut self.refused {
+            refused.trim();
+        }
     }
 
     /// Allocated bytes of all unfinished payloads.
@@ -130,7 +133,7 @@ impl Reassembly {
         limits: &Limits,
     ) -> Continued {
         let Some(index) = self.sets.iter().position(|set| set.ids == ids) else {
-            let refused = self.refused.contains(ids);
+            let refused = self.refused.as_ref().is_some_and(|refused| refused.contains(ids));
             if refused && last {
                 self.forget_refused(ids);
             }
@@ -163,12 +166,17 @@ impl Reassembly {
 
     /// Refuses a payload: its remaining fragments are discarded. At the limit, the oldest refusal is forgotten.
     pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
-        self.refused.insert(ids, limits.max_refused);
+        self.refused.get_or_insert_default().insert(ids, limits.max_refused);
     }
 
     /// Removes a payload from the list of refused ones. False if it was not listed.
     pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
-        self.refused.remove(ids)
+        let Some(refused) = &mut self.refused else { return false };
+        let listed = refused.remove(ids);
+        if refused.is_empty() {
+            self.refused = None;
+        }
+        listed
     }
 
     /// The payload whose first fragment is oldest, and when it arrived.
@@ -210,7 +218,7 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
 impl Reassembly {
     /// The allocated capacity, in entries.
     pub(super) fn memory(&self) -> usize {
-        self.sets.capacity() + self.refused.memory()
+        self.sets.capacity() + self.refused.as_ref().map_or(0, |refused| refused.memory())
     }
 }
 
@@ -325,9 +333,9 @@ mod tests {
             sets.drop_set(Ids::new(stream, 1));
             sets.forget_refused(Ids::new(100 + stream, 1));
         }
-        assert!(sets.sets.capacity() > 0 && sets.refused.memory() > 0);
+        assert!(sets.sets.capacity() > 0);
         sets.trim();
-        assert_eq!((sets.sets.capacity(), sets.refused.memory()), (0, 0));
+        assert_eq!(sets.memory(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Fragmentation of outgoing payloads. One payload is sent at a time, and a fragment is queued only while the outgoing
 //! queue is below its low-water mark, so that unfragmented frames are sent in between.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::fmt;
 
 use super::outbox::Outbox;
@@ -10,9 +10,12 @@ use crate::{
     frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
 };
 
-/// The payloads that are being sent in fragments.
+/// The payloads that are being sent in fragments. Boxed: each connection has them, and few have one.
 #[derive(Debug, Default)]
-pub(super) struct Sending {
+pub(super) struct Sending(Option<Box<Jobs>>);
+
+#[derive(Debug, Default)]
+struct Jobs {
     jobs: VecDeque<Job>,
     /// Bytes that are not in a queued fragment yet.
     bytes: usize,
@@ -46,69 +49,84 @@ impl Job {
 }
 
 impl Sending {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.0.as_ref().is_none_or(|sending| sending.jobs.is_empty())
     }
 
     /// Frees unused capacity.
     pub(super) fn trim(&mut self) {
-        self.jobs.shrink_to_fit();
+        if self.is_empty() {
+            self.0 = None;
+        } else if let Some(sending) = &mut self.0 {
+            sending.jobs.shrink_to_fit();
+        }
     }
 
     /// Bytes that are not in a queued fragment yet.
+    #[inline]
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |sending| sending.bytes)
     }
 
     /// Whether this payload was added in part, and its last part is still to come.
     #[inline]
     pub(super) fn contains(&self, ids: Ids) -> bool {
-        !self.is_empty() && self.jobs.iter().any(|job| job.ids == ids && !job.complete)
+        !self.is_empty() && self.jobs().any(|job| job.ids == ids && !job.complete)
     }
 
     /// Whether this payload has bytes that are not in a queued fragment yet.
     pub(super) fn holds(&self, ids: Ids) -> bool {
-        self.jobs.iter().any(|job| job.ids == ids)
+        self.jobs().any(|job| job.ids == ids)
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.0.iter().flat_map(|sending| &sending.jobs)
     }
 
     /// Drops the rest of a payload without an ABORT frame. `None` if there is no such payload; `Some(true)` if a fragment
     /// of it was queued before.
     pub(super) fn remove(&mut self, ids: Ids) -> Option<bool> {
-        let index = self.jobs.iter().position(|job| job.ids == ids)?;
-        let job = self.jobs.remove(index)?;
-        self.bytes -= job.rest().len();
+        let job = self.take(|job| job.ids == ids)?;
         Some(job.frame_type == FrameType::Unset)
+    }
+
+    fn take(&mut self, which: impl Fn(&Job) -> bool) -> Option<Job> {
+        let sending = self.0.as_deref_mut()?;
+        let index = sending.jobs.iter().position(which)?;
+        let job = sending.jobs.remove(index)?;
+        sending.bytes -= job.rest().len();
+        Some(job)
     }
 
     /// Adds a payload, or a further part of one.
     pub(super) fn add(&mut self, frame_type: FrameType, ids: Ids, part: &[u8], complete: bool) {
-        self.bytes += part.len();
-        if let Some(job) = self.jobs.iter_mut().find(|job| job.ids == ids && !job.complete) {
+        let sending = self.0.get_or_insert_default();
+        sending.bytes += part.len();
+        if let Some(job) = sending.jobs.iter_mut().find(|job| job.ids == ids && !job.complete) {
             job.payload.drain(..job.sent);
             job.sent = 0;
             job.payload.extend_from_slice(part);
             job.complete = complete;
         } else {
-            self.jobs.push_back(Job { frame_type, ids, payload: part.to_vec(), sent: 0, complete });
+            sending.jobs.push_back(Job { frame_type, ids, payload: part.to_vec(), sent: 0, complete });
         }
     }
 
     /// Aborts an incomplete payload: drops its rest and queues an ABORT. False if there is no such payload.
     pub(super) fn abort(&mut self, now: Timestamp, ids: Ids, out: &mut Outbox) -> bool {
-        let Some(index) = self.jobs.iter().position(|job| job.ids == ids && !job.complete) else {
-            return false;
-        };
-        if let Some(job) = self.jobs.remove(index) {
-            self.bytes -= job.rest().len();
+        let job = self.take(|job| job.ids == ids && !job.complete);
+        if let Some(job) = &job {
             out.push(now, Header { frame_type: job.frame_type, flags: Flags::ABORT, ids }, &[]);
         }
-        true
+        job.is_some()
     }
 
     /// Queues fragments in frames of at most `max` bytes, until the queue reaches the low-water mark or no fragment is due.
     pub(super) fn pump(&mut self, now: Timestamp, out: &mut Outbox, max: usize, low_water: usize) {
+        let Some(Jobs { jobs, bytes }) = self.0.as_deref_mut() else { return };
         while out.len() < low_water {
-            let Some(job) = self.jobs.front_mut() else { return };
+            let Some(job) = jobs.front_mut() else { return };
             let capacity = max.saturating_sub(HEADER_MAX).max(1);
             let left = job.rest().len();
             if left < capacity && !job.complete {
@@ -125,20 +143,20 @@ impl Sending {
             out.push(now, header, job.rest().get(..fragment).unwrap_or_default());
             job.frame_type = FrameType::Unset;
             job.sent += fragment;
-            self.bytes -= fragment;
+            *bytes -= fragment;
             if last {
-                self.jobs.pop_front();
+                jobs.pop_front();
             }
         }
     }
 
     /// Aborts all payloads, with an ABORT for each of which a fragment was queued. Returns how many payloads there were.
     pub(super) fn abort_all(&mut self, now: Timestamp, out: &mut Outbox) -> usize {
-        let jobs = core::mem::take(self).jobs;
-        for job in jobs.iter().filter(|job| job.frame_type == FrameType::Unset) {
+        let Some(sending) = self.0.take() else { return 0 };
+        for job in sending.jobs.iter().filter(|job| job.frame_type == FrameType::Unset) {
             out.push(now, Header { frame_type: job.frame_type, flags: Flags::ABORT, ids: job.ids }, &[]);
         }
-        jobs.len()
+        sending.jobs.len()
     }
 }
 
@@ -146,7 +164,7 @@ impl Sending {
 impl Sending {
     /// The allocated capacity.
     pub(super) fn memory(&self) -> usize {
-        self.jobs.capacity()
+        self.0.as_ref().map_or(0, |sending| sending.jobs.capacity())
     }
 }
 
