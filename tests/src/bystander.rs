@@ -26,6 +26,17 @@ pub struct Served {
     pub answers: u32,
     /// The longest time that one took.
     pub slowest: Duration,
+    /// The time that 99 of 100 did not exceed.
+    pub p99: Duration,
+}
+
+impl Served {
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let last = times.len().saturating_sub(1);
+        let at = |index: usize| times.get(index.min(last)).copied().unwrap_or_default();
+        Self { answers: times.len() as u32, slowest: at(last), p99: at(times.len() * 99 / 100) }
+    }
 }
 
 impl Bystander {
@@ -39,19 +50,18 @@ impl Bystander {
         let running = Arc::new(AtomicBool::new(true));
         let on = Arc::clone(&running);
         let thread = thread::spawn(move || {
-            let mut served = Served::default();
+            let mut times = Vec::new();
             while on.load(Ordering::Relaxed) {
-                let id = served.answers;
+                let id = times.len();
                 let start = Instant::now();
                 peer.ask(
                     &format!("NOTIFY fin {id} 1 m a=uint32:{id}"),
                     &format!("ACK fin {id} 1 set txn m.a=uint32:{id}"),
                 )?;
-                served.slowest = served.slowest.max(start.elapsed());
-                served.answers += 1;
+                times.push(start.elapsed());
                 thread::sleep(PAUSE);
             }
-            Ok(served)
+            Ok(Served::new(times))
         });
         Ok(Self { running, thread: Some(thread) })
     }

@@ -10,8 +10,20 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 /// # Errors
 /// There is no such process.
 pub fn resident(process: u32) -> Result<u64> {
+    memory(process, "VmRSS:")
+}
+
+/// The most memory that the process has had in RAM at any time, in KiB.
+///
+/// # Errors
+/// There is no such process.
+pub fn peak_resident(process: u32) -> Result<u64> {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, key: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it has no memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).context("it has no memory")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 

@@ -77,7 +77,8 @@ fn answer(
     actions: &mut Actions,
 ) -> Result<Option<Status>, Failure> {
     match message.name() {
-        b"sleep" => *wait = wait.saturating_add(Duration::from_millis(message.arg("ms")?)),
+        // The caller keeps the request of `hold` meanwhile.
+        b"sleep" | b"hold" => *wait = wait.saturating_add(Duration::from_millis(message.arg("ms")?)),
         b"blob" => {
             let text = vec![b'x'; blob_size(message)?];
             actions.set_var(Scope::Transaction, "blob", Value::String(&text));
@@ -180,6 +181,7 @@ mod tests {
             ("abort x=null", 0, ""),
             ("sleep ms=int32:1 ; disconnect code=int64:7 ; fail", 1, "disconnect 7"),
             ("a b=null ; fail", 0, "message \"fail\" fails"),
+            ("hold ms=int32:5 ; a b=null", 5, "set txn a.b=null"),
             ("sleep", 0, "argument \"ms\" of message \"sleep\" is missing"),
             ("sleep ms=int64:-1", 0, "argument \"ms\" of message \"sleep\" is -1, which does not fit u64"),
             (

@@ -37,8 +37,8 @@ impl Handler for Echo {
         }
         let plan = echo::plan(request.messages());
         if !plan.wait.is_zero() {
-            // The memory of its messages can be used again.
-            drop(request);
+            // Without it, the memory of its messages can be used again.
+            let _held = request.message("hold").is_some().then_some(request);
             sleep(plan.wait).await;
         }
         match plan.end {
