@@ -19,7 +19,8 @@ const REPEATED: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
-    /// What it tries to exhaust, or to make slow.
+    pub(crate) exhausts: Resource,
+    /// What that is spent on.
     pub(crate) aim: &'static str,
     /// The keys of its HELLO; without, there is no handshake.
     pub(crate) hello: Option<&'static str>,
@@ -30,6 +31,13 @@ pub(crate) struct Attack {
     pub(crate) pace: Pace,
     /// Whether it reads what the server sends.
     pub(crate) reads: bool,
+}
+
+/// What an attack tries to exhaust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resource {
+    Memory,
+    Time,
 }
 
 /// How fast it sends.
@@ -68,7 +76,8 @@ const LONG_FRAMES: Option<&str> = Some("max-frame-size=uint32:1048576 capabiliti
 
 pub(crate) static EMPTY_FRAGMENTS: Attack = Attack {
     name: "empty fragments",
-    aim: "work for frames that add nothing to a payload",
+    exhausts: Resource::Time,
+    aim: "frames that add nothing to a payload",
     hello: USUAL,
     first: || bytes("NOTIFY - 1 1"),
     repeated: || filled(|_| "UNSET - 1 1".into()),
@@ -78,7 +87,8 @@ pub(crate) static EMPTY_FRAGMENTS: Attack = Attack {
 
 pub(crate) static SMALL_REQUESTS: Attack = Attack {
     name: "small requests",
-    aim: "work for the shortest requests, each with an answer",
+    exhausts: Resource::Time,
+    aim: "the shortest requests, each with an answer",
     hello: USUAL,
     first: nothing,
     repeated: || filled(|id| format!("NOTIFY fin {id} 1 m")),
@@ -88,7 +98,8 @@ pub(crate) static SMALL_REQUESTS: Attack = Attack {
 
 pub(crate) static UNREAD_ANSWERS: Attack = Attack {
     name: "unread answers",
-    aim: "memory of answers that wait for a peer that does not read",
+    exhausts: Resource::Memory,
+    aim: "answers that wait for a peer that does not read",
     hello: USUAL,
     first: nothing,
     repeated: || filled(|id| format!("NOTIFY fin {id} 1 m a=string:\"x\"*200")),
@@ -98,7 +109,8 @@ pub(crate) static UNREAD_ANSWERS: Attack = Attack {
 
 pub(crate) static UNKNOWN_FRAMES: Attack = Attack {
     name: "unknown frames",
-    aim: "work for frames that are skipped",
+    exhausts: Resource::Time,
+    aim: "frames that are skipped",
     hello: USUAL,
     first: nothing,
     // Of type 42, with the flag FIN and the ids 1 and 1.
@@ -109,6 +121,7 @@ pub(crate) static UNKNOWN_FRAMES: Attack = Attack {
 
 pub(crate) static SUPERSEDING_IDS: Attack = Attack {
     name: "superseding ids",
+    exhausts: Resource::Time,
     aim: "calls of a slow handler, each cancelled by the next",
     hello: USUAL,
     first: nothing,
@@ -119,7 +132,8 @@ pub(crate) static SUPERSEDING_IDS: Attack = Attack {
 
 pub(crate) static LONG_PAYLOADS: Attack = Attack {
     name: "long payloads",
-    aim: "memory and copies of payloads in fragments",
+    exhausts: Resource::Memory,
+    aim: "copies of payloads in fragments",
     hello: USUAL,
     first: nothing,
     repeated: || Ok(fragments(1, &payload("unset a=string:")?, true)),
@@ -129,7 +143,8 @@ pub(crate) static LONG_PAYLOADS: Attack = Attack {
 
 static HALF_FRAMES: Attack = Attack {
     name: "half frames",
-    aim: "memory of frames of 1 MiB under way",
+    exhausts: Resource::Memory,
+    aim: "frames of 1 MiB under way",
     hello: LONG_FRAMES,
     first: || {
         // All of a NOTIFY but its last byte.
@@ -144,7 +159,8 @@ static HALF_FRAMES: Attack = Attack {
 
 static UNFINISHED_PAYLOADS: Attack = Attack {
     name: "unfinished payloads",
-    aim: "memory of payloads whose last fragment never comes, up to the limit of the connection",
+    exhausts: Resource::Memory,
+    aim: "payloads whose last fragment never comes, up to the limit of the connection",
     hello: USUAL,
     first: || {
         let payload = payload("unset a=string:")?;
@@ -157,7 +173,8 @@ static UNFINISHED_PAYLOADS: Attack = Attack {
 
 static REFUSED_PAYLOADS: Attack = Attack {
     name: "refused payloads",
-    aim: "the memory of ids whose payload was refused, and work for what is discarded",
+    exhausts: Resource::Time,
+    aim: "ids whose payload was refused, and what is discarded of it",
     hello: USUAL,
     first: nothing,
     repeated: || {
@@ -172,7 +189,8 @@ static REFUSED_PAYLOADS: Attack = Attack {
 
 static HELD_REQUESTS: Attack = Attack {
     name: "held requests",
-    aim: "memory of long requests that a handler keeps while it waits",
+    exhausts: Resource::Memory,
+    aim: "long requests that a handler keeps while it waits",
     hello: USUAL,
     first: nothing,
     repeated: || {
@@ -185,7 +203,8 @@ static HELD_REQUESTS: Attack = Attack {
 
 static LONG_ANSWERS: Attack = Attack {
     name: "long answers",
-    aim: "memory of answers of 1 MB that short requests cause",
+    exhausts: Resource::Memory,
+    aim: "answers of 1 MB that short requests cause",
     hello: LONG_FRAMES,
     first: nothing,
     repeated: || filled(|id| format!("NOTIFY fin {id} 1 blob size=int32:1000000")),
@@ -195,6 +214,7 @@ static LONG_ANSWERS: Attack = Attack {
 
 static SLOW_HELLOS: Attack = Attack {
     name: "slow HELLOs",
+    exhausts: Resource::Memory,
     aim: "connections without a session",
     hello: None,
     first: || bytes("HAPROXY-HELLO fin 0 0 supported-versions=string:2.0"),
@@ -205,7 +225,8 @@ static SLOW_HELLOS: Attack = Attack {
 
 static RESETS: Attack = Attack {
     name: "resets",
-    aim: "work and memory of connections that end at once",
+    exhausts: Resource::Time,
+    aim: "connections that end at once",
     hello: USUAL,
     first: || bytes("NOTIFY - 1 1 messages[..2] m\nNOTIFY fin 2 1 sleep ms=int32:1000"),
     repeated: nothing,
@@ -233,6 +254,7 @@ pub(crate) static ALL: &[&Attack] = &[
 /// Requests as a HAProxy sends them: what the cost of a byte is compared with.
 pub(crate) static ORDINARY: Attack = Attack {
     name: "ordinary requests",
+    exhausts: Resource::Time,
     aim: "nothing",
     hello: USUAL,
     first: nothing,

@@ -33,6 +33,10 @@ const REOPEN: Duration = Duration::from_millis(100);
 /// Between two bytes of an attacker that drips.
 const DRIP: Duration = Duration::from_secs(1);
 
+/// The longest write, and about what a connection may have under way: what the system holds for one that is slow to be read is
+/// nothing that the server can help.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// How many connections are opened in one tick.
 const OPENED_AT_ONCE: usize = 32;
 
@@ -168,13 +172,10 @@ impl Load {
     }
 
     fn run(mut self, state: &State) -> Result<Tallies> {
-        let mut events = Vec::with_capacity(self.peers.len());
+        // Few at once, so that what is due is done in time.
+        let mut events = Vec::with_capacity(64);
         let mut tick = Instant::now();
         while !state.stopped.load(Ordering::Relaxed) {
-            if tick <= Instant::now() {
-                self.tick()?;
-                tick = Instant::now() + TICK;
-            }
             if self.left == 0 {
                 state.sent.store(true, Ordering::Relaxed);
             }
@@ -184,6 +185,10 @@ impl Load {
                 Err(Errno::INTR) => continue,
                 other => other?,
             };
+            if tick <= Instant::now() {
+                self.tick()?;
+                tick = Instant::now() + TICK;
+            }
             for event in &events {
                 let (key, flags) = (event.data.u64() as usize, event.flags);
                 let ended = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
@@ -230,6 +235,7 @@ impl Load {
         // Without delay for those that drip, and no TIME-WAIT: there are not that many ports.
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
         match rustix::net::connect(&socket, &self.address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error).context("cannot connect"),
@@ -251,7 +257,7 @@ impl Load {
     fn write(&mut self, key: usize) -> Result<()> {
         let peer = &mut self.peers[key];
         let Some(mut socket) = peer.socket.as_ref() else { return Ok(()) };
-        let limit = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.left).unwrap_or(usize::MAX).min(SEND_BUFFER);
         let pending = peer.pending();
         let pending = pending.get(..limit).unwrap_or(pending);
         if pending.is_empty() {
