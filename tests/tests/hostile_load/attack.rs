@@ -121,7 +121,7 @@ pub(crate) static UNKNOWN_FRAMES: Attack = Attack {
 
 pub(crate) static SUPERSEDING_IDS: Attack = Attack {
     name: "superseding ids",
-    exhausts: Resource::Time,
+    exhausts: Resource::Memory,
     aim: "calls of a slow handler, each cancelled by the next",
     hello: USUAL,
     first: nothing,

@@ -7,7 +7,7 @@ use spop_tests::stage::Verdict;
 
 use super::attack::{ALL, Attack, ORDINARY};
 use super::attackers::{Attackers, Options};
-use super::server::{Server, each};
+use super::server::{Allocator, Server, each};
 
 /// What a byte may cost, by what a byte of an ordinary request costs.
 const FACTOR: u64 = 10;
@@ -35,7 +35,7 @@ fn cost(server: &Server, attack: &'static Attack) -> Result<u64> {
 #[test]
 fn no_byte_costs_more_than_ten_of_ordinary_requests() -> Verdict {
     each(|name| {
-        let server = Server::start(name, &["--workers", "1"])?;
+        let server = Server::start(name, &["--workers", "1"], Allocator::Default)?;
         let ordinary = cost(&server, &ORDINARY)?;
         println!("{name}: a byte of {} costs {ordinary} ps", ORDINARY.name);
         let mut dear = Vec::new();

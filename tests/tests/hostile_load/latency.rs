@@ -9,7 +9,7 @@ use spop_tests::stage::Verdict;
 
 use super::attack::{self, Attack};
 use super::attackers::{Attackers, Options};
-use super::server::{Server, each};
+use super::server::{Allocator, Server, each};
 
 /// What 99 of 100 answers must not exceed.
 const P99: Duration = Duration::from_millis(25);
@@ -34,7 +34,7 @@ const LEAD: Duration = Duration::from_millis(300);
 
 fn neighbours(attack: &'static Attack) -> Verdict {
     each(|name| {
-        let server = Server::start(name, &["--workers", "1"])?;
+        let server = Server::start(name, &["--workers", "1"], Allocator::Default)?;
         let mut slow = Vec::new();
         for count in NEIGHBOURS {
             for turn in 1..=TRIES {

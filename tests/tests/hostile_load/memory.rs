@@ -1,5 +1,4 @@
-//! The memory of a server with the default limits under all attacks at once: first those that take memory, so that they are
-//! not held up, then the others as well.
+//! The memory of a server with the default limits: under each attack on memory alone, and under all attacks at once.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,13 +10,16 @@ use spop_tests::stage::Verdict;
 use spop_tests::wait::PATIENCE;
 
 use super::attack::{ALL, Attack, Resource};
-use super::attackers::{Attackers, Options};
-use super::server::{Server, each};
+use super::attackers::{Attackers, Options, Tallies};
+use super::server::{Allocator, Server, each};
 
 const MIB: u64 = 1 << 10;
 
 /// What the process may have at any time, in KiB: three quarters of a machine with 1 GiB.
 const BOUND: u64 = 768 * MIB;
+
+/// Where a run ends that is beyond all bounds: the machine is needed.
+const HOPELESS: u64 = 4 * BOUND;
 
 /// What the process may have more when the attackers have left, in KiB.
 const REMAINDER: u64 = 64 * MIB;
@@ -29,63 +31,91 @@ const FLAT: u64 = 32 * MIB;
 /// All attackers together.
 const CONNECTIONS: usize = 1_000;
 
-const TIME: Duration = Duration::from_secs(16);
-
 /// When memory of connections that are gone must be free. Longer than a handler of the attacks waits.
 const RELEASED: Duration = Duration::from_secs(10);
 
 /// What no answer for the bystander must exceed.
 const SLOWEST: Duration = Duration::from_millis(250);
 
-fn under(attacks: &[&'static Attack]) -> Verdict {
+/// Starts attackers, so many of each kind.
+fn attack(server: &Server, attacks: &[&'static Attack], count: usize) -> Result<Attackers> {
+    let attacks: Vec<_> = attacks.iter().map(|attack| (*attack, count)).collect();
+    Attackers::start(server.address()?, &attacks, Options::default())
+}
+
+/// Watches the memory for so long: the most of each quarter of the time.
+fn watch(server: &Server, time: Duration, mut each: impl FnMut(Duration) -> Result<()>) -> Result<[u64; 4]> {
+    let (start, mut quarters) = (Instant::now(), [0; 4]);
+    while start.elapsed() < time {
+        let memory = resident(server.id()).context("the server is gone")?;
+        let quarter = (start.elapsed().as_millis() * 4 / time.as_millis()) as usize;
+        if let Some(most) = quarters.get_mut(quarter) {
+            *most = memory.max(*most);
+        }
+        ensure!(memory < HOPELESS, "{memory} KiB after {:?}", start.elapsed());
+        each(start.elapsed())?;
+        sleep(Duration::from_millis(20));
+    }
+    Ok(quarters)
+}
+
+/// The memory of the process as soon as it is as little, or after this time.
+fn at_most(server: &Server, memory: u64, time: Duration) -> Result<u64> {
+    let end = Instant::now() + time;
+    loop {
+        let now = resident(server.id())?;
+        if now <= memory || Instant::now() >= end {
+            return Ok(now);
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn print(tallies: &Tallies) {
+    for (attack, tally) in tallies {
+        println!("  {attack}: {tally:?}");
+    }
+}
+
+/// What takes time comes when what takes memory has had its share, so that it does not hold that up.
+#[test]
+fn all_attacks_at_once_take_what_the_limits_allow_and_leave_nothing() -> Verdict {
+    let time = Duration::from_secs(16);
+    let those =
+        |resource| ALL.iter().copied().filter(|attack| attack.exhausts == resource).collect::<Vec<_>>();
+    let (on_memory, on_time) = (those(Resource::Memory), those(Resource::Time));
     each(|name| {
-        let server = Server::start(name, &[])?;
-        let address = server.address()?;
+        let server = Server::start(name, &[], Allocator::Exact)?;
         // What is made once is made: threads, and their arenas.
-        let warm = attacks.iter().map(|attack| (*attack, 1)).collect::<Vec<_>>();
-        let attackers = Attackers::start(address, &warm, Options::default())?;
+        let first = attack(&server, ALL, 1)?;
         sleep(Duration::from_millis(500));
-        attackers.finish()?;
+        first.finish()?;
         let before = at_most(&server, 0, Duration::from_secs(3))?;
 
-        let bystander = Bystander::start(&address.to_string())?;
-        let each = CONNECTIONS / attacks.len();
-        let (start, mut quarters) = (Instant::now(), [0; 4]);
-        let those = |resource| {
-            let attacks = attacks.iter().filter(|attack| attack.exhausts == resource);
-            let attacks: Vec<_> = attacks.map(|attack| (*attack, each)).collect();
-            Attackers::start(address, &attacks, Options::default())
-        };
-        let of_memory = those(Resource::Memory)?;
-        let mut of_time = None;
-        while start.elapsed() < TIME {
-            let memory = resident(server.id()).context("the server is gone")?;
-            let quarter = (start.elapsed().as_millis() * 4 / TIME.as_millis()) as usize;
-            if let Some(most) = quarters.get_mut(quarter) {
-                *most = memory.max(*most);
+        let bystander = Bystander::start(&server.address()?.to_string())?;
+        let count = CONNECTIONS / ALL.len();
+        let attackers = attack(&server, &on_memory, count)?;
+        let mut others = None;
+        let quarters = watch(&server, time, |elapsed| {
+            if others.is_none() && elapsed >= time / 4 {
+                others = Some(attack(&server, &on_time, count)?);
             }
-            ensure!(memory < 4 * BOUND, "{memory} KiB after {:?}", start.elapsed());
-            if of_time.is_none() && start.elapsed() >= TIME / 4 {
-                of_time = Some(those(Resource::Time)?);
-            }
-            sleep(Duration::from_millis(20));
-        }
-        let mut tallies = of_memory.finish()?;
-        if let Some(of_time) = of_time {
-            tallies.extend(of_time.finish()?);
+            Ok(())
+        })?;
+        let mut tallies = attackers.finish()?;
+        if let Some(others) = others {
+            tallies.extend(others.finish()?);
         }
         let served = bystander.finish(Duration::MAX);
-        let peak = peak_resident(server.id())?;
-        let after = at_most(&server, before + REMAINDER, RELEASED)?;
+        let (peak, after) = (peak_resident(server.id())?, at_most(&server, before + REMAINDER, RELEASED)?);
         // One that was not served at all waited for as long as it has patience.
         let slowest = served.as_ref().map_or(PATIENCE, |served| served.slowest);
         let served = served.map_or_else(|error| format!("{error:#}"), |served| format!("{served:?}"));
-        let figures =
-            format!("{before} KiB -> {quarters:?}, peak {peak}, {RELEASED:?} later {after} KiB; {served}");
+        let figures = format!(
+            "{before} KiB, by quarters of the time {quarters:?}, at most {peak}, afterwards {after} KiB; {served}"
+        );
         println!("{name}: {figures}");
-        for (attack, tally) in tallies {
-            println!("  {attack}: {tally:?}");
-        }
+        print(&tallies);
         let [_, _, third, fourth] = quarters;
         let wrong: Vec<_> = [
             (peak > BOUND, "it has more memory than the bound"),
@@ -101,19 +131,29 @@ fn under(attacks: &[&'static Attack]) -> Verdict {
     })
 }
 
-/// The memory of the process as soon as it is as little, or after this time.
-fn at_most(server: &Server, memory: u64, time: Duration) -> Result<u64> {
-    let end = Instant::now() + time;
-    loop {
-        let now = resident(server.id())?;
-        if now <= memory || Instant::now() >= end {
-            return Ok(now);
-        }
-        sleep(Duration::from_millis(50));
-    }
-}
-
+/// With the allocator as it is: what it keeps counts.
 #[test]
-fn all_attacks_at_once_have_the_memory_that_the_limits_allow() -> Verdict {
-    under(ALL)
+fn no_attack_alone_takes_more_than_the_limits_allow() -> Verdict {
+    each(|name| {
+        let mut wrong = Vec::new();
+        for kind in ALL.iter().filter(|attack| attack.exhausts == Resource::Memory) {
+            // Those that are timed out come again meanwhile.
+            let args = ["--frame-timeout", "2000", "--hello-timeout", "2000"];
+            let server = Server::start(name, &args, Allocator::Default)?;
+            let attackers = attack(&server, &[kind], CONNECTIONS)?;
+            let watched = watch(&server, Duration::from_secs(6), |_| Ok(()));
+            let tallies = attackers.finish()?;
+            let peak = peak_resident(server.id())?;
+            let figures =
+                watched.map_or_else(|error| format!("{error:#}"), |quarters| format!("{quarters:?} KiB"));
+            let figures = format!("{}: {figures}, at most {peak}", kind.name);
+            println!("{name}: {figures}");
+            print(&tallies);
+            if peak > BOUND {
+                wrong.push(format!("{figures} ({})", kind.aim));
+            }
+        }
+        ensure!(wrong.is_empty(), "more memory than the bound:\n  {}", wrong.join("\n  "));
+        Ok(())
+    })
 }

@@ -1,5 +1,6 @@
 //! The server that is attacked: a process with a processor of its own.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -32,6 +33,15 @@ pub(crate) fn each(scenario: impl Fn(&'static str) -> Result<()>) -> Verdict {
     if failures.is_empty() { Ok(()) } else { Err(Failures::from(anyhow!("{}", failures.join("\n")))) }
 }
 
+/// What the server's allocator does with memory that is free.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Allocator {
+    /// What the system's does: glibc keeps most of it.
+    Default,
+    /// It gives back what is longer than 16 KiB, so that the process has about what the server holds.
+    Exact,
+}
+
 /// An echo agent; killed on drop.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -43,26 +53,30 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on the second processor, and binds this thread, with those that it will start, to the first: the load must
     /// not take the processor time that is measured. With fewer processors both share one.
-    pub(crate) fn start(name: &str, args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(name: &str, args: &[&str], allocator: Allocator) -> Result<Self> {
         let all = sched_getaffinity(None)?;
         let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| all.is_set(*processor));
         if let (Some(load), Some(server)) = (processors.next(), processors.next()) {
             bind(server)?;
-            let started = Self::spawn(name, args);
+            let started = Self::spawn(name, args, allocator);
             bind(load)?;
             started
         } else {
-            Self::spawn(name, args)
+            Self::spawn(name, args, allocator)
         }
     }
 
-    fn spawn(name: &str, args: &[&str]) -> Result<Self> {
+    fn spawn(name: &str, args: &[&str], allocator: Allocator) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let agent = Agent::start(
-            name,
-            &[&["--listen", "127.0.0.1:0"], args].concat(),
-            &dir.path().join("agent.log"),
-        )?;
+        let (args, log) = ([&["--listen", "127.0.0.1:0"], args].concat(), dir.path().join("agent.log"));
+        let agent = match allocator {
+            Allocator::Default => Agent::start(name, &args, &log),
+            Allocator::Exact => {
+                let size = OsStr::new("16384");
+                let variables = [("MALLOC_MMAP_THRESHOLD_", size), ("MALLOC_TRIM_THRESHOLD_", size)];
+                Agent::start_with(name, &args, &log, variables)
+            }
+        }?;
         Ok(Self { agent, _dir: dir })
     }
 
