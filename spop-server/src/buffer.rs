@@ -113,6 +113,10 @@ impl Leftover {
             kept.bytes.drain(..kept.used);
             kept.used = 0;
         }
+        // Long ones grow by a quarter: what is counted is their length.
+        if kept.bytes.capacity() - kept.bytes.len() < bytes.len() {
+            kept.bytes.reserve_exact(bytes.len().max(kept.bytes.len() / 4));
+        }
         kept.bytes.extend_from_slice(bytes);
     }
 

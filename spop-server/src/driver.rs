@@ -12,11 +12,10 @@ use tracing::warn;
 use crate::tls::TlsSession;
 use crate::{Leftover, Protocol, ReadBuffer, Stream, buffer::Input};
 
-/// Input bytes of one turn. A peer that keeps the socket full waits for the others then: a turn of the smallest frames takes
-/// less than a millisecond.
+/// Input bytes that are read in one turn. A peer that keeps the socket full waits for the others then.
 const BUDGET: usize = 64 * 1024;
 
-/// What a read or a resumed input costs at least of that, however short it is.
+/// What a read costs at least of that, however short it is.
 const LEAST_COST: usize = BUDGET / 4;
 
 /// A connection with what it needs to be driven: the unused input, the TLS session, the readiness of its transport.
@@ -216,7 +215,7 @@ impl<P> Driver<P> {
     where
         P: Protocol<H>,
     {
-        let mut budget = BUDGET;
+        let (mut budget, mut fed) = (BUDGET, false);
         loop {
             let interest = self.protocol.interest();
             if interest.close {
@@ -237,16 +236,17 @@ impl<P> Driver<P> {
                 if !self.handshake(now, stream) {
                     return Turn::Wait;
                 }
-            } else if budget == 0 && (interest.resume || reads || self.fresh) {
+            } else if fed && interest.resume || budget == 0 && (reads || self.fresh) {
                 return Turn::Again;
             } else if interest.resume || self.fresh {
-                let used = self.feed_leftover(now, false, handler);
-                budget = budget.saturating_sub(used.max(LEAST_COST));
+                self.feed_leftover(now, false, handler);
+                fed = true;
             } else if reads {
                 let Some(bytes) = self.read(now, stream, buffer, handler, interest.read_now) else {
                     return Turn::Wait;
                 };
                 budget = budget.saturating_sub(bytes.max(LEAST_COST));
+                fed = true;
             } else {
                 return Turn::Wait;
             }
@@ -287,7 +287,7 @@ impl<P> Driver<P> {
                             self.leftover.append(input.get(used..).unwrap_or_default());
                         }
                     }
-                    Input::InLeftover => _ = self.feed_leftover(now, ended, handler),
+                    Input::InLeftover => self.feed_leftover(now, ended, handler),
                 }
                 return Some(got.bytes);
             }
@@ -392,8 +392,8 @@ impl<P> Driver<P> {
         true
     }
 
-    /// Processes the leftover, perhaps nothing; returns how many bytes were used.
-    fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H) -> usize
+    /// Processes the leftover, perhaps nothing.
+    fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H)
     where
         P: Protocol<H>,
     {
@@ -402,7 +402,6 @@ impl<P> Driver<P> {
         let used = self.protocol.on_bytes(now, handler, leftover.unused(), ended);
         leftover.consume(used);
         self.leftover = leftover;
-        used
     }
 }
 

@@ -52,8 +52,8 @@ impl Session {
         self.report(agent, now, &closed);
         agent.metrics.closed(&closed);
         self.closed = Some(Box::new(closed));
-        // The driver drops it with the transport.
-        self.unused = 0;
+        // What the driver keeps is discarded now, not with the transport.
+        self.more = self.unused > 0;
         self.forward_messages();
     }
 

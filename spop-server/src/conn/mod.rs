@@ -116,7 +116,7 @@ impl Conn {
     pub fn interest(&self) -> Interest {
         match &self.state {
             State::Session(session) if self.stage == Stage::Stop => session.last_interest(),
-            State::Session(session) => session.reactor.interest(),
+            State::Session(session) => session.interest(),
             State::Accepting(_) if self.stage == Stage::Stop => {
                 Interest { close: true, ..Interest::default() }
             }

@@ -49,6 +49,8 @@ pub(super) struct Session {
     sends: u8,
     /// Input that the driver keeps: it was not used.
     pub(super) unused: usize,
+    /// The turn has ended before the input.
+    pub(super) more: bool,
     /// What it holds of input that is not used and of output that is not sent.
     buffered: Share,
     pub(super) tally: Tally,
@@ -73,6 +75,7 @@ impl Session {
             closed: None,
             sends: 0,
             unused: 0,
+            more: false,
             buffered: agent.buffered.share(),
             tally: Tally::default(),
             open: Some(agent.metrics.open()),
@@ -94,6 +97,12 @@ impl Session {
     #[inline]
     pub(super) fn orphan_deadline(&self) -> Option<Timestamp> {
         self.membership.as_ref()?.orphan_deadline
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        let mut interest = self.reactor.interest();
+        interest.resume |= self.more;
+        interest
     }
 
     /// What a connection does when the server stops: it writes what is queued, and closes.
@@ -151,7 +160,6 @@ impl Session {
             let action = self.reactor.on_transport_error(now);
             self.carry_out(agent, now, handler, action);
         }
-        self.unused = 0;
         let _ = self.buffers_too_much(agent);
     }
 
@@ -168,12 +176,15 @@ impl Session {
         eof: bool,
     ) -> usize {
         self.publish_backlog();
-        let used = self.feed(agent, now, handler, input, eof);
+        // At the end of the input there is no next turn for the rest, and after the session it is discarded.
+        let whole = eof || self.closed.is_some();
+        let turn = if whole { input.len() } else { frames_of_a_turn(input) };
+        let used = self.feed(agent, now, handler, input.get(..turn).unwrap_or(input), eof);
         self.unused = input.len() - used;
+        self.more = self.unused > 0 && used == turn;
         self.tally.received += used as u32;
         self.at_rest(agent, now, handler);
-        // After the end, what is left is of no use.
-        if self.unused == 0 { input.len() } else { used }
+        used
     }
 
     #[inline]
@@ -463,6 +474,26 @@ impl Session {
             membership.held_up = backlog;
         }
     }
+}
+
+/// Frames that are processed in one turn. They may be short, and each cost what an ordinary one does.
+const FRAMES: usize = 64;
+
+/// The shortest frame with its length prefix.
+const SHORTEST: usize = 11;
+
+/// How much of the input is processed before other connections have their turns.
+#[inline]
+fn frames_of_a_turn(input: &[u8]) -> usize {
+    if input.len() <= FRAMES * SHORTEST {
+        return input.len();
+    }
+    let mut end = 0_usize;
+    for _ in 0..FRAMES {
+        let Some(prefix) = input.get(end..).and_then(<[u8]>::first_chunk::<4>) else { return input.len() };
+        end = end.saturating_add(4).saturating_add(u32::from_be_bytes(*prefix) as usize);
+    }
+    end.min(input.len())
 }
 
 /// Stops a call. A panic is the handler's, and its request has ended.

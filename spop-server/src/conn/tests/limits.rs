@@ -141,6 +141,7 @@ fn input_that_waits_for_a_limit_counts() {
     assert_eq!(conn.on_bytes(server.now, &mut server.app, &waits), 0);
     assert_eq!(server.agent.buffered.now(), 32 * 1024);
     server.lose(&mut conn);
+    assert_eq!(conn.on_bytes(server.now, &mut server.app, &waits), waits.len());
     assert_eq!(server.agent.buffered.now(), 0);
 }
 
