@@ -301,12 +301,12 @@ impl Agent {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether handlers keep too much of the requests of a connection: there are too many in all and it has its part in that, or
+    /// Whether handlers keep too much of the requests of a connection, with one more of so many bytes: there are too many in all and it has its part in that, or
     /// far more of its own than can be in flight, because they were cancelled and not dropped.
     #[inline]
-    pub(crate) fn is_overloaded(&self, connection: &Arc<Connection>) -> bool {
-        let bytes = connection.requests.bytes();
-        bytes >= SPARED / 2 && (bytes > self.max_held_bytes || self.requests.is_exceeded())
+    pub(crate) fn is_overloaded(&self, connection: &Arc<Connection>, payload: usize) -> bool {
+        let bytes = connection.requests.bytes() + payload;
+        bytes >= SPARED / 2 && (bytes > self.max_held_bytes || self.requests.is_exceeded_by(payload))
             || Arc::strong_count(connection) > self.max_held
     }
 

@@ -193,7 +193,13 @@ impl Total {
 
     #[inline]
     pub(crate) fn is_exceeded(&self) -> bool {
-        self.now.load(Ordering::Relaxed) > self.max
+        self.is_exceeded_by(0)
+    }
+
+    /// Whether so many bytes more are too many.
+    #[inline]
+    pub(crate) fn is_exceeded_by(&self, bytes: usize) -> bool {
+        self.now.load(Ordering::Relaxed).saturating_add(bytes) > self.max
     }
 }
 

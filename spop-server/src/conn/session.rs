@@ -290,7 +290,9 @@ impl Session {
         let Notify { ticket, payload } = notify;
         let Some(connection) = &self.connection else { return };
         self.tally.notifies += 1;
-        let permit = if agent.is_overloaded(connection) { None } else { agent.in_flight.enter() };
+        let payload_len = payload.messages().payload().len();
+        let overloaded = agent.is_overloaded(connection, payload_len);
+        let permit = if overloaded { None } else { agent.in_flight.enter() };
         let Some(permit) = permit else {
             return self.overloaded(agent, now, ticket);
         };

@@ -221,3 +221,23 @@ fn a_request_that_exceeds_a_limit_of_the_session_is_logged_at_a_bounded_rate() {
     server.say(&mut conn, "NOTIFY fin 2 1 now ; now");
     assert_eq!(server.hear(&mut conn), [format!("ACK fin 2 1 {SCORE}")]);
 }
+
+#[test]
+fn a_long_request_counts_before_it_is_kept() {
+    let config = ServerConfig { max_request_bytes: 200_000, ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut conns: Vec<_> = (0..20)
+        .map(|_| {
+            let mut conn = server.connect();
+            server.say(&mut conn, &hello("pipelining", "e").replace("16380", "1000000"));
+            server.hear(&mut conn);
+            server.say(&mut conn, r#"NOTIFY fin 1 1 keep a=string:"x"*90000"#);
+            conn
+        })
+        .collect();
+    assert_eq!((server.app.kept.len(), server.agent.stats().overloaded), (2, 18));
+    server.app.kept.clear();
+    for conn in &mut conns {
+        server.lose(conn);
+    }
+}
