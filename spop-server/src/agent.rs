@@ -25,8 +25,22 @@ use crate::{
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
 ///
-/// An adapter makes one, and a [`Conn`] for each connection that a listener accepts. It opens no socket and starts no thread;
-/// its clock converts times, and is read only where a status page asks.
+/// It opens no socket and starts no thread. Its clock converts times, and is read only by [`ServerHandle`].
+///
+/// An adapter makes one for a server, and does the following:
+///
+/// 1. When its listeners are open, call [`ready`](Self::ready) with their number.
+/// 2. For each connection that a listener accepts, call [`accept`](Self::accept), and drive the [`Conn`] it returns. If it returns
+///    `None`, close the socket. [`accept_all`](Self::accept_all) does this for the backlog of a nonblocking listener.
+/// 3. If an accept fails with an error that [is not about one connection](crate::is_of_connection), call
+///    [`accept_failed`](Self::accept_failed), and wait before the next: without file descriptors, a listener stays readable.
+/// 4. [Subscribe](Self::subscribe) a waker to the shutdown. When it was woken, and at
+///    [`shutdown_deadline`](Self::shutdown_deadline), call [`poll_shutdown`](Self::poll_shutdown). When the returned [`Stage`] has
+///    changed, give a turn to each connection that has no waker.
+/// 5. In [`Stage::Drain`] accept the connections of the backlogs, and close the listeners. The server has ended when the last
+///    `Conn` is dropped.
+/// 6. In [`Stage::Stop`] close the listeners at once, and have each connection write what can be written without waiting
+///    ([`Conn::is_stopping`]) and drop it.
 pub struct Agent {
     pub(crate) config: Arc<Checked<AgentConfig>>,
     max_connections: usize,
@@ -34,12 +48,12 @@ pub struct Agent {
     pub(crate) clock: Clock,
     sources: Sources,
     pub(crate) in_flight: InFlight,
-    /// How many requests of one connection handlers may keep, and what they may hold.
+    /// How many requests of one connection handlers may keep, and the bytes that these may hold.
     max_held: usize,
     max_held_bytes: usize,
-    /// What requests hold that handlers keep.
+    /// The bytes of requests that handlers keep.
     pub(crate) requests: Total,
-    /// Input that is not used, and output that is not sent.
+    /// Unused input and unsent output.
     pub(crate) buffered: Total,
     pub(crate) counters: Arc<Counters>,
     /// Of the recorder that is installed when the server begins to serve, which may be after the agent was made.
@@ -50,10 +64,10 @@ pub struct Agent {
     stage: AtomicStage,
     /// When the lame duck stage ends.
     drain_at: Mutex<Option<Timestamp>>,
-    /// The service manager knows of the shutdown.
+    /// The service manager was notified of the shutdown.
     told: AtomicBool,
     next: AtomicU64,
-    /// Accessed when a connection begins or ends, and when the stage changes; never for a request.
+    /// Locked when a connection begins or ends, and when the stage changes; never for a request.
     connections: Mutex<HashMap<ConnectionId, Entry>>,
     subscribers: Mutex<HashMap<u64, Waker>>,
 }
@@ -72,7 +86,7 @@ pub(crate) struct Logs {
     pub(crate) handler: LogLimit,
     /// Answers that came too late.
     pub(crate) late: LogLimit,
-    /// Sessions whose terms lose requests.
+    /// Sessions with a frame size that makes HAProxy fail long requests.
     pub(crate) session: LogLimit,
     /// Requests that exceed a limit.
     pub(crate) refused: LogLimit,
@@ -171,7 +185,8 @@ impl Agent {
         ServerHandle { agent: Arc::clone(self) }
     }
 
-    /// A connection that a listener has accepted. `None` if it exceeds a limit: it was counted and logged, and is to be closed.
+    /// A connection that a listener has accepted. `None` if it exceeds a limit: it was counted and logged; close it.
+    /// `entrance` is the accept stage of the listener, if it has one.
     pub fn accept(
         self: &Arc<Self>,
         now: Timestamp,
@@ -195,7 +210,8 @@ impl Agent {
         Some(Conn::new(self, now, peer, entrance, Some(Admission { connection, source })))
     }
 
-    /// A connection that came in another way. It ends with the server, but is in no limit and no count.
+    /// A connection that did not come from a listener. It ends with the server, but is not counted in [`Stats`], nor under
+    /// `max_connections` and `max_connections_per_source`.
     pub fn connection(self: &Arc<Self>, now: Timestamp, peer: Peer) -> Conn {
         Conn::new(self, now, peer, None, None)
     }
@@ -207,7 +223,7 @@ impl Agent {
         self.log_not_accepted(now, "connection_refused", error);
     }
 
-    /// An accept has failed, for want of file descriptors for instance.
+    /// A call of accept has failed, for example because the process has no file descriptor left.
     #[cold]
     pub fn accept_failed(&self, now: Timestamp, error: &io::Error) {
         self.counters.failed_accepts.fetch_add(1, Ordering::Relaxed);
@@ -234,16 +250,16 @@ impl Agent {
 
     // ---- shutdown ----
 
-    /// The server listens, on so many listeners: tells the service manager, and raises the soft limit on open files if it is too
-    /// low for `max_connections`. The recorder of its metrics must be installed by now.
+    /// The server listens on this many listeners. Notifies the service manager, and raises the soft limit on open files
+    /// (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
     pub fn ready(&self, listeners: usize) {
         raise_limit(self.max_connections, listeners);
         LazyLock::force(&self.metrics);
         log_service_manager(crate::tell_ready(listeners));
     }
 
-    /// The stage of the shutdown. Adapters call it when they are woken, or when [`shutdown_deadline`](Self::shutdown_deadline)
-    /// has come: the lame duck stage ends by it.
+    /// The stage of the shutdown. Adapters call it when their [subscription](Self::subscribe) was woken, and when
+    /// [`shutdown_deadline`](Self::shutdown_deadline) has come: this call ends the lame duck stage.
     pub fn poll_shutdown(&self, now: Timestamp) -> Stage {
         let stage = self.stage.get();
         if stage > Stage::Serve && !self.told.swap(true, Ordering::AcqRel) {
@@ -284,7 +300,7 @@ impl Agent {
         }
     }
 
-    /// Has a task woken when the stage of the shutdown changes, as long as the subscription lives.
+    /// Registers a waker that is woken when the stage of the shutdown changes, as long as the subscription lives.
     pub fn subscribe(self: &Arc<Self>, waker: &Waker) -> Subscription {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.subscribers().insert(key, waker.clone());
@@ -301,8 +317,9 @@ impl Agent {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether handlers keep too much of the requests of a connection, with one more of so many bytes: there are too many in all and it has its part in that, or
-    /// far more of its own than can be in flight, because they were cancelled and not dropped.
+    /// Whether handlers would keep too much of the requests of a connection with one more of `payload` bytes: the total of all
+    /// connections is exceeded and this one has 16 KiB or more, or it has more than twice what can be in flight, because requests
+    /// were cancelled and not dropped.
     #[inline]
     pub(crate) fn is_overloaded(&self, connection: &Arc<Connection>, payload: usize) -> bool {
         let bytes = connection.requests.bytes() + payload;
@@ -360,7 +377,7 @@ fn log_service_manager(sent: io::Result<()>) {
     }
 }
 
-/// Has a task woken when the stage of a shutdown changes.
+/// The registration of a waker for the stages of a shutdown. See [`Agent::subscribe`].
 #[derive(Debug)]
 pub struct Subscription {
     agent: Arc<Agent>,
@@ -388,7 +405,7 @@ impl ServerHandle {
         self.agent.advance(if lame_duck { Stage::LameDuck } else { Stage::Drain });
     }
 
-    /// Ends the server at once: queued answers are sent if that needs no waiting, and unanswered requests are lost.
+    /// Ends the server at once: queued answers are sent as far as the sockets accept them, and unanswered requests are lost.
     pub fn stop(&self) {
         self.agent.advance(Stage::Stop);
     }
@@ -416,7 +433,7 @@ impl ServerHandle {
         self.agent.stats()
     }
 
-    /// The open connections, for a status page. Each shows what it was when it last came to rest.
+    /// The open connections, for a status page. Each is as of the end of its last turn.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.agent.open_connections(self.agent.clock.now())
     }

@@ -13,11 +13,11 @@ const SMALL: usize = 4 * 1024;
 
 /// The buffer that all connections of a thread read into, one after the other.
 ///
-/// Frames are handled where they were read. What is left of one that has not arrived whole is copied to its connection; a
-/// connection on which every frame was whole holds no memory for input. 64 KiB, allocated by the first read.
+/// Frames are processed in place. The beginning of a frame that has not arrived whole is copied to a buffer of its connection
+/// (a [`Leftover`]); a connection whose frames were all whole holds no memory for input. 64 KiB, allocated by the first read.
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
-    /// Empty before the first read, and then of the same length for ever: zeros are written once.
+    /// Empty before the first read, and then of constant length: it is zeroed once.
     bytes: Vec<u8>,
 }
 

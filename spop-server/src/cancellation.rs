@@ -1,4 +1,4 @@
-//! How work outside of a handler learns that an answer is not needed any more.
+//! Cancellation for work that continues outside of its handler.
 
 use std::{
     collections::BTreeMap,

@@ -1,25 +1,25 @@
-//! Why an answer is not waited for.
+//! Why a request needs no answer any more.
 
 use spop_core::agent::Cancel;
 
-/// Why nobody waits for a request any more.
+/// Why a request needs no answer any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cancelled {
-    /// It has its answer, be that the one of a failure.
+    /// It was answered, by its handler or with the reply to a failure.
     Answered,
     /// HAProxy aborted it.
     Aborted,
     /// HAProxy sent another under the same identifiers.
     Superseded,
-    /// HAProxy gave it up and sent another on its connection.
+    /// HAProxy 3.1 or later abandoned it: it sent another on the same connection.
     Abandoned,
-    /// It was older than [`AgentConfig::processing`](spop_core::AgentConfig::processing) when its connection had as many
-    /// requests in flight as it may.
+    /// It was the oldest of a connection at its limit of requests or payload bytes in flight, and older than
+    /// [`AgentConfig::processing`](spop_core::AgentConfig::processing).
     Overdue,
     /// It was not answered within [`Timeouts::message`](spop_core::config::Timeouts::message).
     TimedOut,
-    /// Its connection is gone.
+    /// Its connection has ended; with `async`, the last connection of its engine.
     Disconnected,
 }
 

@@ -1,4 +1,4 @@
-//! Why a request has no answer of its handler.
+//! Failures: why a request was not answered by its handler.
 
 use std::{any::Any, fmt};
 
@@ -7,7 +7,7 @@ use spop_core::{agent::Reply, excerpt::Shortened};
 /// The answer to a request, or why its handler gave none.
 pub type Answer = Result<Reply, Failure>;
 
-/// Why a request has no answer of its handler. The peer gets the reply that
+/// Why a request was not answered by its handler. The peer gets the reply that
 /// [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,14 +30,17 @@ pub enum FailureKind {
     ResponderDropped,
     /// `timed_out`: no answer within [`Timeouts::message`](spop_core::config::Timeouts::message).
     TimedOut,
-    /// `overdue`: the oldest of a connection at its limit in flight, and older than
+    /// `overdue`: the oldest of a connection at its limit of requests or payload bytes in flight, and older than
     /// [`AgentConfig::processing`](spop_core::AgentConfig::processing).
     Overdue,
     /// `answer_unsendable`: the answer is longer than HAProxy accepts.
     AnswerUnsendable,
-    /// `overloaded`: more requests than [`ServerConfig::max_in_flight`](crate::ServerConfig::max_in_flight).
+    /// `overloaded`: a limit of the server was reached, and the handler was not called. It is
+    /// [`ServerConfig::max_in_flight`](crate::ServerConfig::max_in_flight),
+    /// [`ServerConfig::max_request_bytes`](crate::ServerConfig::max_request_bytes), or twice what
+    /// [`Limits`](spop_core::config::Limits) lets one connection have in flight.
     Overloaded,
-    /// `already_disconnected`: the handler disconnects a connection that has ended.
+    /// `already_disconnected`: the handler answered with a disconnect, and the connection has ended.
     AlreadyDisconnected,
 }
 

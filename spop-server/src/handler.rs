@@ -37,25 +37,29 @@ use crate::{Answer, Cancelled, Request};
 ///
 /// [`Routes`] call a function for each message, by name.
 ///
-/// A handler runs where its connection is driven: while it runs, the connection waits, and with an event loop all connections
-/// of the thread. What takes longer continues elsewhere, with [`Request::defer`].
+/// A handler runs on the thread that drives its connection, and blocks that connection; with an event loop, it blocks all
+/// connections of the thread. Defer longer work to another thread with [`Request::defer`]. Panics of a handler are caught; see
+/// [the guide](crate::guide#when-a-handler-fails).
 pub trait Handler {
-    /// Answers a request, or keeps it and answers later.
+    /// Answers a request, or keeps it ([`Outcome::Later`]) and answers later, with a [`Responder`](crate::Responder) or
+    /// [`Conn::on_answer`](crate::Conn::on_answer).
     fn handle(&mut self, request: Request<'_>) -> Outcome;
 
-    /// Decides on a request of which a part has arrived, in fragments: whether to receive the rest. Called only with
+    /// Decides whether to receive the rest of a request that arrives in fragments, by what has arrived. Called only with
     /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments).
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {
         let _ = arriving;
         Watch::Continue
     }
 
-    /// A request that was to be answered later needs no answer any more: stop the work.
+    /// A request that was to be answered later needs no answer any more. Stop its work, and drop the request or its responder: it
+    /// counts under [`max_in_flight`](crate::ServerConfig::max_in_flight) and
+    /// [`max_request_bytes`](crate::ServerConfig::max_request_bytes) until then.
     fn cancel(&mut self, request: TicketId, why: Cancelled) {
         let _ = (request, why);
     }
 
-    /// As [`cancel`](Self::cancel), for all requests of a connection that were to be answered later: in order, and perhaps many.
+    /// As [`cancel`](Self::cancel), for all unanswered requests of a connection, in order of arrival.
     fn cancel_all(&mut self, requests: &[TicketId], why: Cancelled) {
         for request in requests {
             // One that panics leaves the others.
@@ -63,7 +67,7 @@ pub trait Handler {
         }
     }
 
-    /// The connection is idle: free memory that is kept for further requests.
+    /// The connection is idle: free memory that is kept for its next requests.
     fn release_memory(&mut self) {}
 }
 

@@ -1,24 +1,25 @@
-//! What can be seen of a connection that is open.
+//! The state of an open connection.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use spop_core::{accept::Peer, link::Phase};
 
-/// A connection that is open, as the `connections` of a server's handle found it.
+/// The state of an open connection at the end of its last turn. Returned by
+/// [`ServerHandle::connections`](crate::ServerHandle::connections).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// Its number, as in the log.
+    /// Its identifier, as in the log.
     pub id: u64,
-    /// The other end.
+    /// The peer of the transport.
     pub peer: Peer,
-    /// Which engine it belongs to, if that is known.
+    /// The engine-id, if the peer announced one.
     pub engine_id: Option<Bytes>,
-    /// How far it has come.
+    /// The phase of its session.
     pub phase: Phase,
-    /// NOTIFYs that wait for their answers.
+    /// Unanswered NOTIFYs.
     pub in_flight: usize,
-    /// Bytes that the peer has not taken yet.
+    /// Queued output that the transport has not accepted, in bytes.
     pub outgoing: usize,
     /// How long it has been open.
     pub age: Duration,

@@ -75,19 +75,20 @@ impl Drop for SourcePermit {
     }
 }
 
-/// How many requests there are in all. Counted only where there is a limit.
+/// The number of requests of all connections. Counted only if there is a limit.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     max: Option<usize>,
     counts: Arc<RequestCounts>,
 }
 
-/// A handler may drop its request and work on, and may keep the request after its call was cancelled: both are counted.
+/// A handler may continue after it has dropped its request, and may keep the request after its call was cancelled: both are
+/// counted.
 #[derive(Debug, Default)]
 struct RequestCounts {
     /// Requests whose handlers run.
     working: AtomicUsize,
-    /// Requests that handlers have made their own and not dropped.
+    /// Owned requests that handlers have not dropped.
     held: AtomicUsize,
 }
 
@@ -128,7 +129,7 @@ impl InFlight {
 }
 
 impl WorkPermit {
-    /// The handler makes the request its own.
+    /// The handler takes ownership of the request.
     pub(crate) fn hold(&self) -> HoldPermit {
         HoldPermit(self.0.as_ref().map(|counts| {
             counts.held.fetch_add(1, Ordering::Relaxed);
@@ -153,15 +154,15 @@ impl Drop for HoldPermit {
     }
 }
 
-/// How many bytes all connections together may hold.
+/// A limit on the bytes that all connections hold together.
 #[derive(Debug)]
 pub(crate) struct Total {
     max: usize,
     now: Arc<AtomicUsize>,
 }
 
-/// The bytes of one connection. The total has them in steps of 16 KiB: a connection with less costs no shared write, and holds
-/// no more than its sockets do. Given back when it is dropped.
+/// The bytes of one connection. The total counts them in steps of 16 KiB, so that a connection with less needs no write to shared
+/// memory. Subtracted when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     own: AtomicUsize,
@@ -171,8 +172,8 @@ pub(crate) struct Share {
 /// What is counted in one step.
 const STEP: usize = 16 * 1024;
 
-/// What a connection may hold whatever the others do: HAProxy's frames and usual bodies. A connection that fills the limit does
-/// not end the others.
+/// What a connection may hold even if the total is exceeded: enough for HAProxy's frames and usual bodies. So a connection that
+/// uses up the total does not end the others.
 pub(crate) const SPARED: usize = 2 * STEP;
 
 impl Total {

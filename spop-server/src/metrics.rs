@@ -77,16 +77,16 @@ impl fmt::Debug for Metrics {
 
 counters! {
     connections: "spop_connections_total", "Connections whose session could begin";
-    refused: "spop_connections_refused_total", "Connections closed as they came: there were too many";
-    rejected: "spop_connections_rejected_total", "Connections that passed no rule, PROXY header or TLS in time";
+    refused: "spop_connections_refused_total", "Connections that were closed at once, for a limit on connections";
+    rejected: "spop_connections_rejected_total", "Connections that did not pass the accept stage";
     probes: "spop_probes_total", "Connections that were monitors' probes";
     notifies: "spop_notifies_total", "NOTIFYs received";
     acks: "spop_acks_total", "ACKs that handlers gave";
     late: "spop_late_acks_total", "ACKs that came later than HAProxy's processing timeout";
     failures: "spop_failures_total", "NOTIFYs that a handler failed to answer, or not in time";
-    overloaded: "spop_overloaded_total", "NOTIFYs that were not worked on: there were too many";
-    cancelled: "spop_cancelled_total", "NOTIFYs whose answer nobody wanted any more, or whose session ended";
-    aborted: "spop_aborted_total", "Payloads in fragments that were given up";
+    overloaded: "spop_overloaded_total", "NOTIFYs that were failed for a limit, without a call of their handler";
+    cancelled: "spop_cancelled_total", "NOTIFYs that were cancelled, or whose session ended";
+    aborted: "spop_aborted_total", "NOTIFYs that were dropped before they were complete, or for a limit";
     received: "spop_received_bytes_total", "Bytes received in sessions";
     sent: "spop_sent_bytes_total", "Bytes sent in sessions";
 }
@@ -114,7 +114,7 @@ impl Metrics {
         }
     }
 
-    /// A request that was worked on while its handler ran, and is answered: it was never in flight to anybody else.
+    /// A request that its handler answered before it returned: it does not appear in the gauge of requests in flight.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub(crate) fn worked(&self, began: Began) {

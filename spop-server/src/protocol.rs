@@ -1,4 +1,4 @@
-//! What a driver needs of a connection.
+//! The interface of a driver to a connection.
 
 use std::{io, task::Waker};
 
@@ -8,8 +8,10 @@ use spop_core::{Interest, Misuse, Timestamp, link::Progress};
 use crate::tls::{Tls, TlsPeer};
 use crate::{Conn, Handler};
 
-/// A side of the protocol that a [`Driver`](crate::Driver) drives: [`Conn`], or an engine's connection. `H` is what its inputs need: of
-/// `Conn`, a [`Handler`].
+/// A side of the protocol that a [`Driver`](crate::Driver) drives: [`Conn`], or an engine's connection. `H` is the type that its
+/// inputs call: for `Conn`, a [`Handler`].
+///
+/// The methods are those of `Conn`. [`on_bytes`](Self::on_bytes) with `eof` is [`Conn::on_input_eof`].
 #[allow(missing_docs, clippy::missing_errors_doc)] // As the methods of the reactors, and of `Conn`.
 pub trait Protocol<H: ?Sized> {
     fn interest(&self) -> Interest;

@@ -45,7 +45,7 @@ struct Held {
     permit: HoldPermit,
 }
 
-/// What a request counts for besides its payload: the memory of a call or a responder.
+/// What a request counts for in addition to its payload: the memory of a call or a responder.
 pub(crate) const REQUEST_OVERHEAD: usize = 1024;
 
 impl Held {
@@ -222,16 +222,16 @@ impl<'a> Request<'a> {
         self.connection().tls()
     }
 
-    /// Tells work outside of the handler when the answer is not needed any more.
+    /// A token that tells work outside of the handler when the answer is not needed any more.
     pub fn cancellation(&self) -> Cancellation {
         self.connection().watched.watch(self.id)
     }
 
     /// Sends a part of the answer now. The handler's answer is the last part.
     ///
-    /// The peer must accept fragments, which no HAProxy does; otherwise, or if its queue is full, the request fails. Parts bind
-    /// the answer to the connection that the request arrived on, even with `async`: a request whose connection has ended is
-    /// cancelled.
+    /// The peer must accept fragments, which no HAProxy does; otherwise, or if its send backlog is at
+    /// [`max_outgoing`](spop_core::config::Limits::max_outgoing), the request fails. After the first part the whole answer takes
+    /// the connection that the request arrived on, even with `async`; if that has ended, the request is cancelled.
     pub fn send_part(&self, actions: Actions) {
         // A connection that has ended needs no answer.
         let _ = self.connection().remote.send(Sent::Part(self.id, actions));
@@ -239,12 +239,14 @@ impl<'a> Request<'a> {
 
     /// The request with its own bytes: a payload that borrows the input is copied.
     ///
-    /// Its owner owes the answer: a handler that keeps it returns [`Outcome::Later`].
+    /// A handler that keeps it returns [`Outcome::Later`], and owes the answer. The request counts under
+    /// [`max_in_flight`](crate::ServerConfig::max_in_flight) and
+    /// [`max_request_bytes`](crate::ServerConfig::max_request_bytes) until it is dropped.
     pub fn into_owned(self) -> Request<'static> {
         self.owned_by(NotifyPayload::into_owned)
     }
 
-    /// As [`into_owned`](Self::into_owned), with memory that is used again: see [`NotifyPayload::into_owned_with`].
+    /// As [`into_owned`](Self::into_owned), copied to memory that is reused: see [`NotifyPayload::into_owned_with`].
     #[inline]
     pub fn into_owned_with(self, buffer: &mut BytesMut) -> Request<'static> {
         self.owned_by(|payload| payload.into_owned_with(buffer))

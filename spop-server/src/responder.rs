@@ -8,8 +8,12 @@ use crate::{Answer, Cancellation, Cancelled, Failure, FailureKind, Request, remo
 
 /// A request, and the obligation to answer it, which can be handed to another thread.
 ///
-/// If it is dropped without an answer, by a thread that panics for instance, the request fails: HAProxy gets what
-/// [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) names, at once.
+/// If it is dropped without an answer, for example because a thread panics, the request fails: HAProxy gets the reply of
+/// [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) at once.
+///
+/// Its request counts under [`max_in_flight`](crate::ServerConfig::max_in_flight) and
+/// [`max_request_bytes`](crate::ServerConfig::max_request_bytes) until it is dropped, also after it was
+/// [cancelled](Self::is_cancelled): a queue of responders should drop those.
 #[must_use = "HAProxy waits for an answer"]
 pub struct Responder {
     request: Request<'static>,
@@ -28,8 +32,8 @@ impl Responder {
         self.send(Ok(reply.into()));
     }
 
-    /// Whether the answer is not needed any more: HAProxy aborted the request, sent another with the same identifiers or gave
-    /// it up, it timed out, or its connection ended. Ask before long work, and in its course.
+    /// Whether the answer is not needed any more: HAProxy aborted or abandoned the request, or sent another with the same
+    /// identifiers; or the request timed out, or its connection ended. Check this before long work, and repeatedly during it.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.cancellation.is_cancelled()

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// The counters of a server. A connection updates them when it opens and when it ends, a request that is answered never.
+/// The counters of a server. A connection updates them when it opens and ends; a request only when it fails or is late.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     open: AtomicUsize,
@@ -71,25 +71,28 @@ impl Drop for ConnectionPermit {
 pub struct Stats {
     /// Connections that were accepted.
     pub accepted: u64,
-    /// Those of them that are open, or wait for answers that other connections of their engine will send.
+    /// Those of them that are open, or closed and kept for answers that other connections of their engine will send.
     pub open: u64,
     /// Connections that were closed at once, because there were too many.
     pub refused: u64,
-    /// Connections that were accepted, and ended before their sessions for a rule, a PROXY header, TLS, or the time they
-    /// took.
+    /// Connections that were accepted, and did not pass the accept stage: because of a source rule, the PROXY header, TLS, or
+    /// its timeout.
     pub rejected: u64,
     /// Connections that were accepted, and were monitors' probes.
     pub probes: u64,
-    /// Requests that were not worked on, because there were too many.
+    /// Requests that were failed without a call of their handler, because a limit was reached:
+    /// [`max_in_flight`](crate::ServerConfig::max_in_flight), [`max_request_bytes`](crate::ServerConfig::max_request_bytes), or
+    /// the number of requests of a connection that handlers keep.
     pub overloaded: u64,
-    /// Attempts to accept that failed, for want of file descriptors for instance.
+    /// Failed calls of accept, for example because the process has no file descriptor left.
     pub failed_accepts: u64,
-    /// Answers that took longer than [`AgentConfig::processing`](spop_core::AgentConfig::processing): HAProxy has gone on
+    /// Answers that took longer than [`AgentConfig::processing`](spop_core::AgentConfig::processing): HAProxy has continued
     /// without them.
     pub late: u64,
-    /// Requests older than that which were failed on a connection that had as many in flight as it may.
+    /// Requests older than `processing` that were failed because their connection was at its limit of requests or payload bytes
+    /// in flight.
     pub overdue: u64,
-    /// Requests that HAProxy 3.1 or later gave up before they were answered: it sent another on their connection.
+    /// Requests that HAProxy 3.1 or later abandoned before they were answered: it sent another on their connection.
     pub abandoned: u64,
 }
 

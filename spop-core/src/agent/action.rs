@@ -26,15 +26,15 @@ pub enum Action<'i> {
     /// A fragment of this NOTIFY arrived that is neither empty nor the last; [`arriving`](super::AgentReactor::arriving)
     /// returns what has arrived, and what of it is new. Only with [`AgentConfig::watch_fragments`](super::AgentConfig::watch_fragments).
     FragmentArrived(Ids),
-    /// A NOTIFY was dropped: a fragmented one before it was complete, or one that exceeds a limit. Its messages will not be
-    /// run.
+    /// A NOTIFY was dropped: a fragmented one before it was complete, or one that exceeds a limit, in fragments or not. Do not
+    /// expect its messages. There is no ticket, and the peer has its reply.
     AbortFragment(Aborted),
     /// A NOTIFY needs no answer any more: stop the work. Its ticket is void.
     ///
     /// It no longer counts in [`in_flight`](super::AgentReactor::in_flight) and
     /// [`payload_bytes`](super::AgentReactor::payload_bytes), so the next NOTIFY can arrive before the work has stopped. A peer
-    /// can have NOTIFYs cancelled as fast as it sends them, by repeating their identifiers: limit work that goes on after this
-    /// by what counts the work itself.
+    /// can have NOTIFYs cancelled as fast as it sends them, by repeating their identifiers. If work or memory can outlive its
+    /// NOTIFY, count and limit it separately.
     CancelMessages(Cancelled),
     /// No more input can be processed now, and bytes are queued: write [`outgoing`](super::AgentReactor::outgoing).
     SendFrames,
@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Whether HAProxy fails long requests because of this side's frame size: the peer announced a larger one, and sends no
-    /// fragments or this side accepts none. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy disconnects with status 10. The
-    /// agent never sees the request.
+    /// fragments or this side accepts none. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy
+    /// disconnects with status 10. The agent never sees the request.
     pub fn loses_long_requests(&self) -> bool {
         let fragments =
             self.capabilities.contains(Capabilities::FRAGMENTATION) && !self.peer_is_multiplexer();
@@ -157,7 +157,8 @@ pub enum Abort {
     Peer,
     /// A new NOTIFY with the same identifiers began.
     Superseded,
-    /// It exceeds a limit. The peer receives an ACK with ABORT, and further fragments are discarded.
+    /// It exceeds [`Limits::max_payload`](crate::config::Limits::max_payload) or
+    /// [`max_payload_bytes`](crate::config::Limits::max_payload_bytes). The peer receives an ACK with ABORT, and further fragments are discarded.
     TooBig,
     /// It has more messages than [`Limits::max_messages`](crate::config::Limits::max_messages), in fragments or not. The peer
     /// receives an ACK with ABORT, which HAProxy treats as an answer without actions.

@@ -47,10 +47,10 @@ pub struct AgentConfig {
     /// without notice. Default 500 ms; `None` if unknown. With a value below HAProxy's, requests can fail that HAProxy
     /// still waits for.
     ///
-    /// A later answer is still sent, and reported as [`Settled::Late`](super::Settled::Late). At [`Limits::max_in_flight`]
-    /// or `max_waiting_frames`, the oldest request is failed ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older
-    /// than this; otherwise a connection full of abandoned requests would serve no new one. With `None`, no answer is late,
-    /// and at `max_in_flight` reading pauses until an answer was sent.
+    /// A later answer is still sent, and reported as [`Settled::Late`](super::Settled::Late). At [`Limits::max_in_flight`],
+    /// [`Limits::max_payload_bytes`] or `max_waiting_frames`, the oldest request is failed
+    /// ([`Cancel::Overdue`](super::Cancel::Overdue)) once it is older than this; otherwise a connection full of abandoned
+    /// requests would serve no new one. With `None`, no answer is late, and at a limit reading pauses until an answer was sent.
     pub processing: Option<Duration>,
     /// For HAProxy 2.6 and 3.0: their `max-waiting-frames`, or less. They send nothing more on a connection with this many
     /// unanswered requests, abandoned ones included. From this number on, the oldest request is failed once it is older

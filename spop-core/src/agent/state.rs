@@ -137,8 +137,8 @@ impl AgentReactor {
         }
     }
 
-    /// Whether the payloads of requests in flight and those that are unfinished are at their limit together. Unfinished ones
-    /// alone cannot hold up reading: they exceed the limit by being refused.
+    /// Whether the payloads of requests in flight and the unfinished ones are at their common limit. Unfinished payloads alone do
+    /// not pause reading: one that would exceed the limit is refused.
     pub(super) fn payloads_are_full(&self) -> bool {
         self.flight.memory() + self.link.reassembly.bytes() >= self.config.limits.max_payload_bytes
             && self.flight.waiting() > 0

@@ -25,17 +25,19 @@ pub struct Limits {
     /// The longest payload reassembled from fragments, in bytes; at most `max_payload_bytes`. Default 1 MiB.
     pub max_payload: usize,
     /// The memory of all payloads together, in bytes: of those that are unfinished, and of the NOTIFYs in flight
-    /// ([`payload_bytes`](crate::AgentReactor::payload_bytes)). At the limit reading pauses until a NOTIFY in flight is answered;
-    /// the last payload can exceed it. With none in flight, a fragment that exceeds it is refused. Default 4 MiB, which is 16
-    /// KiB for each of 256 in flight.
+    /// ([`payload_bytes`](crate::AgentReactor::payload_bytes)). At the limit reading pauses until a NOTIFY in flight is answered
+    /// or, with [`AgentConfig::processing`](crate::AgentConfig::processing), the oldest is failed; the last payload can exceed
+    /// the limit. A fragment with which the unfinished payloads alone would exceed it has its payload refused. Default 4 MiB,
+    /// which is 16 KiB for each of 256 in flight.
     pub max_payload_bytes: usize,
     /// The number of unfinished payloads; one more ends the connection with [`Status::INTERLACED`](crate::Status::INTERLACED).
     /// Default 16.
     pub max_payloads: usize,
     /// The number of messages in a NOTIFY. One with more is refused
-    /// ([`Abort::TooManyMessages`](crate::agent::Abort::TooManyMessages)) as soon as the limit is exceeded, and the connection
-    /// lives. HAProxy sends those messages of an event or a group whose conditions hold, a handful; a message of two bytes
-    /// can cost a server 350 ns. A message has at most 255 arguments in any case. Default 128. Agents only.
+    /// ([`Abort::TooManyMessages`](crate::agent::Abort::TooManyMessages)), in fragments or not; the connection stays open.
+    /// HAProxy sends a handful, the messages of one event or group whose conditions hold. A message can be as short as two
+    /// bytes, and then costs a server up to 350 ns. The number of arguments needs no limit: the format allows 255 for each
+    /// message. Default 128. Agents only.
     pub max_messages: usize,
     /// The number of NOTIFYs in flight: unanswered, or with an answer that is not sent. At the limit reading pauses; with
     /// [`AgentConfig::processing`](crate::AgentConfig::processing), the oldest is failed once it is older than that.

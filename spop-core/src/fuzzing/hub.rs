@@ -199,7 +199,7 @@ impl Net {
             Ok((Settled::Queued | Settled::Late { .. }, target)) => {
                 let target = target.expect("it is queued somewhere");
                 assert_eq!(self.engines[&target], engine, "an answer crosses engines");
-                assert!(!self.cancelled.contains(&number), "answers what nobody waits for");
+                assert!(!self.cancelled.contains(&number), "answers a NOTIFY that was cancelled");
                 assert!(self.answered.insert(number), "a second answer");
                 self.queued.entry(target).or_default().insert(number);
             }

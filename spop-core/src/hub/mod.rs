@@ -11,9 +11,10 @@
 //! 2. For each NOTIFY, [`hold`](Hub::hold) its ticket. That may supersede a NOTIFY with the same identifiers on another
 //!    connection: HAProxy would take the older answer for an answer to the newer NOTIFY. Stop its handler, and
 //!    [`release`](AgentReactor::release) it there.
-//! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it.
+//! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it; when its connection has left before, [`forget`](Hub::forget) it.
 //! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another
-//!    one of the engine (a sibling) if home is gone or has a larger send backlog.
+//!    one of the engine (a sibling) if home is gone or has a larger send backlog. If the chosen connection has left by the time
+//!    it gets the answer, [`route_again`](Hub::route_again).
 //!
 //! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
@@ -36,18 +37,18 @@ pub use siblings::SIBLINGS;
 #[derive(Debug)]
 pub struct Hub {
     engines: BTreeMap<Bytes, Engine>,
-    /// The engine-id of each connection: of those that have joined, and of those that have left with NOTIFYs unanswered.
+    /// The engine-id of each connection that has joined, or has left with NOTIFYs unanswered.
     homes: BTreeMap<ConnectionId, Bytes>,
     max_orphans: usize,
 }
 
-/// What becomes of a NOTIFY that is [recorded](Hub::hold).
+/// The result of [recording](Hub::hold) a NOTIFY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the answer to one of two NOTIFYs with the same identifiers is not needed any more"]
 pub enum Held {
     /// It waits for its answer.
     Recorded,
-    /// It waits, and the answer to this NOTIFY of another connection is not needed any more.
+    /// It waits, and replaces this NOTIFY of another connection, whose answer is not needed any more.
     Supersedes(ConnectionId, TicketId),
     /// Its answer is not needed any more: a NOTIFY with the same identifiers arrived later on another connection.
     Superseded,
@@ -78,7 +79,8 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// A hub that keeps, for each engine, at most `max_orphans` unanswered NOTIFYs whose own connection is gone. Default 1024.
+    /// A hub that keeps, for each engine, at most `max_orphans` unanswered NOTIFYs whose own connection is gone; further ones
+    /// are dropped. Default 1024.
     pub const fn new(max_orphans: usize) -> Self {
         Self { engines: BTreeMap::new(), homes: BTreeMap::new(), max_orphans }
     }
@@ -124,7 +126,7 @@ impl Hub {
 
     /// Removes the NOTIFYs of a connection that has left, because the message timeout has passed: its reactor, which had the
     /// timer, is gone. Returns new tickets: [fail](AgentReactor::fail) each on the connection that
-    /// [`route_again`](Self::route_again) chooses. The tickets that handlers hold are void from now on.
+    /// [`route_again`](Self::route_again) chooses. The earlier tickets of these NOTIFYs are void.
     pub fn expire(&mut self, home: ConnectionId) -> Vec<Ticket> {
         let Some(id) = self.homes.get(&home) else { return Vec::new() };
         let Some(expired) = self.engines.get_mut(id).and_then(|engine| engine.expire(home)) else {
@@ -159,7 +161,7 @@ impl Hub {
         }
     }
 
-    /// Removes a NOTIFY that no connection answers any more; its own may have left. True if it was waiting.
+    /// Removes a NOTIFY that needs no answer any more, also if its connection has left. True if it was waiting.
     pub fn forget(&mut self, ticket: &Ticket) -> bool {
         let home = ticket.connection();
         let waiting = Waiting { home, ticket: ticket.id() };
@@ -174,8 +176,9 @@ impl Hub {
     }
 
     /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the [send
-    /// backlog](AgentReactor::send_backlog) of a connection, `None` if it can send no answer any more: it is not asked again.
-    /// The smallest counts, and home if several have it; of many siblings, [eight](SIBLINGS) are asked at a time, in turn.
+    /// backlog](AgentReactor::send_backlog) of a connection, or `None` if the connection can send no more answers; it is then
+    /// not asked again. The connection with the smallest backlog is chosen, home in a tie. If there are many siblings,
+    /// [eight](SIBLINGS) are compared for each answer, round-robin.
     pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         if ticket.engine_id().is_none_or(|id| !self.engines.contains_key(id)) {
             // Not async; or a part of the answer was sent, and the rest must take the same connection.

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::session::Session;
 use crate::{Agent, Failure, Metrics};
 
-/// What a session has counted since it last came to rest. The recorder of the metrics is shared: it is called once for many
+/// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
 /// requests. Small: each connection has one.
 #[derive(Debug, Default)]
 pub(super) struct Tally {

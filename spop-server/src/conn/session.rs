@@ -464,7 +464,7 @@ impl Session {
         if self.closed.is_some() { None } else { self.reactor.send_backlog() }
     }
 
-    /// What other threads see of the backlog. What is queued at this time is held up by the peer.
+    /// Publishes the backlog to other threads. What is queued at this time, the peer has not read.
     #[inline]
     pub(super) fn publish_backlog(&mut self) {
         if self.membership.is_none() {
