@@ -6,12 +6,18 @@ use spop_core::{Timestamp, link::Progress};
 
 use crate::{Conn, Handler, Leftover, Protocol, driver::report_written};
 
-/// A connection with what it needs to be driven by operations that end some time after they were started: the unused input,
-/// and the operations under way: one receive and one send at most. There is no TLS.
+/// A connection with what it needs to be driven by asynchronous operations: the unused input, and which operations are under
+/// way, at most one receive and one send. There is no TLS: a connection whose accept stage asks for it is rejected.
 ///
-/// Its loop reports each operation that has ended ([`received`](Self::received), [`sent`](Self::sent)). After that, when the time
-/// of the last [`Wait`](Operation::Wait) has come, and when the connection was woken, the loop performs what
-/// [`next_operation`](Self::next_operation) returns until that is `Wait` or [`Over`](Operation::Over).
+/// The loop does the following:
+///
+/// 1. Register a waker at the connection ([`conn_mut`](Self::conn_mut)), as step 2 of [`Conn`] says.
+/// 2. Report each operation that has ended: [`received`](Self::received) or [`sent`](Self::sent).
+/// 3. Call [`next_operation`](Self::next_operation) and carry out what it returns, until that is [`Wait`](Operation::Wait) or
+///    [`Over`](Operation::Over). Do so at the start, after step 2, when the time of the last `Wait` has passed, when the
+///    connection was woken, and after a decision such as [`Conn::on_answer`].
+///
+/// If several operations have ended, report all of them before step 3: one send then has all answers.
 ///
 /// The example `io-uring` is such a loop.
 #[derive(Debug)]
@@ -26,28 +32,31 @@ pub struct CompletionDriver {
     closed: bool,
 }
 
-/// What a [`CompletionDriver`] asks of its transport.
+/// What a [`CompletionDriver`] asks its loop to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Operation {
-    /// Start to receive.
+    /// Start to receive. Its end is reported to [`received`](CompletionDriver::received).
     Receive,
-    /// Start to send a copy of [`outgoing`](Conn::outgoing): answers are appended to it in the meantime.
+    /// Start to send a copy of [`outgoing`](Conn::outgoing), or of its beginning: answers are appended to it before the send ends.
+    /// The end is reported to [`sent`](CompletionDriver::sent).
     Send,
-    /// Shut the write side. What cannot be shut is gone already.
+    /// Shut the write side. Ignore errors: the connection is gone already.
     ShutWrite,
-    /// Find out whether there is input, and report it to [`peeked`](CompletionDriver::peeked).
+    /// Find out without waiting whether the socket has input (`FIONREAD`), and report it to
+    /// [`peeked`](CompletionDriver::peeked) before the next operation. A receive may be under way.
     Peek,
-    /// Close the transport so that operations under way end, a send after it has sent what it can without waiting.
+    /// Close the transport so that the operations under way end. A send first sends what it can without waiting. Report their ends
+    /// as always; a shutdown of both sides keeps the descriptor until then.
     Close,
-    /// Wait until an operation has ended, the time has come, or the connection is woken.
+    /// Wait until an operation has ended, the time has passed, or the connection is woken.
     Wait(Option<Timestamp>),
     /// Drop the connection. No operation is under way.
     Over,
 }
 
 impl CompletionDriver {
-    /// A connection whose transport was just opened.
+    /// A driver for a connection whose transport was just opened.
     pub fn new(conn: Conn) -> Self {
         let leftover = Leftover::default();
         Self { conn, leftover, receiving: false, sending: false, peeked: false, closed: false }
@@ -65,9 +74,9 @@ impl CompletionDriver {
         &mut self.conn
     }
 
-    /// The receive has ended. `result` is its buffer: what was received follows `headroom` bytes of space, which a leftover of
-    /// earlier input is copied to if it is the shorter of the two. Nothing received is the end of the input, and
-    /// [`Interrupted`](io::ErrorKind::Interrupted) starts another receive.
+    /// The receive has ended. `result` is its buffer: `headroom` bytes of free space, followed by the received bytes. Unused input is
+    /// copied to the end of the headroom if it fits there and is not longer than the received bytes; otherwise these are copied.
+    /// No received byte is the end of the input. The error [`Interrupted`](io::ErrorKind::Interrupted) starts another receive.
     pub fn received(
         &mut self,
         now: Timestamp,
@@ -96,7 +105,7 @@ impl CompletionDriver {
         }
     }
 
-    /// The send has ended: so many bytes were sent.
+    /// The send has ended. `result` is the number of bytes that were sent.
     pub fn sent(&mut self, now: Timestamp, handler: &mut impl Handler, result: io::Result<usize>) {
         self.sending = false;
         report_written(&mut self.conn, now, result, handler);
@@ -109,7 +118,7 @@ impl CompletionDriver {
         }
     }
 
-    /// Does what needs no transport: messages of other threads, input that waited, timers. Returns what to do next.
+    /// Does what needs no transport: messages of other threads, input that waited for a limit, timers. Returns what to do next.
     pub fn next_operation(&mut self, now: Timestamp, handler: &mut impl Handler) -> Operation {
         if self.conn.is_woken() {
             self.conn.on_wake(now, handler);
@@ -156,7 +165,7 @@ impl CompletionDriver {
         }
     }
 
-    /// Processes the leftover, perhaps nothing.
+    /// Processes the leftover, which can be empty.
     fn feed_leftover(&mut self, now: Timestamp, handler: &mut impl Handler, eof: bool) {
         let used = Protocol::on_bytes(&mut self.conn, now, handler, self.leftover.unused(), eof);
         self.leftover.consume(used);

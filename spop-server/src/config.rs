@@ -19,33 +19,36 @@ use spop_core::AgentConfig;
 /// config.lame_duck = Duration::from_millis(500);
 /// ```
 ///
-/// Whatever exceeds a limit is refused at once, and counted in [`Stats`](crate::Stats).
+/// [The guide](crate::guide#limits) lists what happens at each limit.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
     /// The configuration of each session.
     pub agent: AgentConfig,
-    /// How many connections may be open. Further ones are closed as soon as they are accepted. Each takes a file descriptor: a
-    /// server raises the soft limit of its process when it starts, and warns if the hard limit is too low. Default 10000.
+    /// The maximum number of open connections. Further ones are closed as soon as they are accepted. Each takes a file descriptor:
+    /// a server raises the soft limit of its process when it starts, and warns if the hard limit is too low. Default 10,000.
     pub max_connections: usize,
-    /// How many connections may be open from one source: an IPv4 address, or a /64 of IPv6, because one host has as many
-    /// addresses there as it likes. It is the address of the peer, without its port; unix sockets have none. Link-local
-    /// addresses are in one /64. Default: no limit but `max_connections`.
+    /// The maximum number of open connections from one source: an IPv4 address, or a /64 of IPv6, in which one host can use any
+    /// address. It is the address of the transport's peer, not that of a PROXY header. Unix sockets have no source, and are not
+    /// limited. All link-local addresses are in one /64. Default: no limit but `max_connections`.
     pub max_connections_per_source: Option<usize>,
-    /// How many requests may be worked on, on all connections together. A further one gets the reply that
-    /// [`AgentConfig::on_failure`] names, and its handler is not called. A request counts until its handler has ended and has
-    /// dropped it, also after it was cancelled. Default: no limit but that of each connection and
+    /// The maximum number of requests in progress on all connections together. A further one gets the reply of
+    /// [`AgentConfig::on_failure`], and its handler is not called. A request counts until its handler has ended and the request
+    /// is dropped, also after it was cancelled. Default: no limit but that of each connection and
     /// [`max_request_bytes`](Self::max_request_bytes).
     pub max_in_flight: Option<usize>,
-    /// How many bytes all connections together may hold of requests that handlers keep: their payloads, and 1 KiB for each.
-    /// When there are more, a connection whose own are 16 KiB or more gets the reply that [`AgentConfig::on_failure`] names, and
-    /// the handler is not called. Counted until the request is dropped, also after it was cancelled; in steps of 16 KiB for each
-    /// connection. Default 256 MiB.
+    /// The bytes of requests that handlers keep, on all connections together: the payload and 1 KiB for each. Above it, a further
+    /// request of a connection that already has 16 KiB or more of them gets the reply of [`AgentConfig::on_failure`], and its
+    /// handler is not called. A request counts until it is dropped, also after it was cancelled. Counted in steps of 16 KiB for
+    /// each connection. Default 256 MiB.
+    ///
+    /// In any case one connection keeps at most twice what it can have in flight: requests that were cancelled and not dropped
+    /// count there too.
     pub max_request_bytes: usize,
-    /// How many bytes all connections together may hold of input that is not used and of output that is not sent: payloads whose
-    /// last fragment is still to come, frames under way, input that waits for a limit, queued answers. A connection that
-    /// exceeds it is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE), unless it holds 32 KiB or less.
-    /// Counted in steps of 16 KiB for each connection. Default 256 MiB.
+    /// The bytes of unused input and unsent output, on all connections together: payloads whose last fragment has not arrived,
+    /// frames that have arrived in part, input under backpressure, queued answers. Above it, a connection that grows and holds
+    /// more than 32 KiB is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE), and what it holds is freed. Counted
+    /// in steps of 16 KiB for each connection. Default 256 MiB.
     pub max_buffered_bytes: usize,
     /// The length of the lame duck stage of a shutdown: health checks (HAProxy's `option spop-check`) and monitors are refused,
     /// everything else is served. Then the drain begins. Default zero.

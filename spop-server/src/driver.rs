@@ -12,16 +12,28 @@ use tracing::warn;
 use crate::tls::TlsSession;
 use crate::{Leftover, Protocol, ReadBuffer, Stream, buffer::Input};
 
-/// Input bytes that are read in one turn. A peer that keeps the socket full waits for the others then.
+/// Input bytes that are read in one turn, so that a peer that keeps its socket full does not block the others.
 const BUDGET: usize = 64 * 1024;
 
-/// What a read costs at least of that, however short it is.
+/// The least that a read takes from the budget, however short it is.
 const LEAST_COST: usize = BUDGET / 4;
 
 /// A connection with what it needs to be driven: the unused input, the TLS session, the readiness of its transport.
 ///
-/// Its loop reports readiness ([`ready`](Self::ready)) and calls [`turn`](Self::turn) when the transport is ready, when the
-/// [`deadline`](crate::Conn::deadline) of the connection has come, and when it was woken.
+/// It performs all steps of [`Conn`](crate::Conn) but these, which are the loop's:
+///
+/// 1. Register a waker at the connection ([`protocol_mut`](Self::protocol_mut)): at the start, or after each turn in which
+///    [`Conn::wants_waker`](crate::Conn::wants_waker) is true.
+/// 2. Report readiness of the transport with [`ready`](Self::ready). The driver remembers it until a call would block, so
+///    edge-triggered readiness suffices. With level-triggered readiness, ask for readable only while
+///    [`Conn::interest`](crate::Conn::interest) has `read` or [`Conn::wants_tls`](crate::Conn::wants_tls) is true, and for
+///    writable only while [`wants_write`](Self::wants_write) is true.
+/// 3. Call [`turn`](Self::turn) when the transport is ready, when the [`deadline`](crate::Conn::deadline) has passed, when the
+///    connection was woken, after a decision from outside such as [`Conn::on_answer`](crate::Conn::on_answer), and for the first
+///    time at once. Carry out the [`Turn`] it returns.
+///
+/// A turn ends after 64 KiB of input, of which each read counts at least 16 KiB, with [`Turn::Again`]. All connections of a
+/// thread share one [`ReadBuffer`] of 64 KiB.
 ///
 /// ```
 /// use std::net::TcpStream;
@@ -68,15 +80,17 @@ pub struct Driver<P> {
     peer_closed: bool,
 }
 
-/// What follows from a [`turn`](Driver::turn).
+/// The result of a [`turn`](Driver::turn): what the loop has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Turn {
-    /// Wait until the transport is ready, the deadline has come, or the connection is woken.
+    /// Wait until the transport is ready, the deadline has passed, or the connection is woken.
     Wait,
-    /// The budget of the turn is exhausted: give it another turn, after other connections.
+    /// The budget of the turn is exhausted, and no readiness will be reported for the rest: give it another turn, after the other
+    /// connections.
     Again,
-    /// Close the transport. Then wait for the deadline or a wake-up, with turns without a stream.
+    /// Close the transport. Then wait for the deadline or a wake-up, and call `turn` without a stream: other connections of its engine
+    /// will send answers to its requests.
     Closed,
     /// Close the transport, and drop the connection.
     Over,
@@ -99,7 +113,7 @@ impl<P> Driver<P> {
         }
     }
 
-    /// The peer has sent this already: it was read before the driver was made.
+    /// Input of the peer that was read before the driver was made.
     #[must_use]
     pub fn with_input(mut self, input: impl Into<Vec<u8>>) -> Self {
         let input = input.into();
@@ -116,7 +130,8 @@ impl<P> Driver<P> {
         self.shut_blocked &= !writable;
     }
 
-    /// The peer has shut its write side, as readiness tells: reading continues until the end of the input is read.
+    /// The peer has shut its write side, as reported by the system (`EPOLLRDHUP`): every read is followed by another until one
+    /// returns the end of the input.
     #[inline]
     pub fn ready_closed(&mut self) {
         self.readable = true;
@@ -135,7 +150,7 @@ impl<P> Driver<P> {
         &mut self.protocol
     }
 
-    /// Whether something waits for the stream to be writable. Otherwise a loop need not care whether it is.
+    /// Whether the driver waits for the stream to be writable. If not, the loop need not ask the system for it.
     #[inline]
     pub fn wants_write<H: ?Sized>(&self) -> bool
     where
@@ -147,8 +162,8 @@ impl<P> Driver<P> {
         }
     }
 
-    /// Does what can be done without waiting: messages of other threads, reads, writes, timers, shutdowns. After
-    /// [`Turn::Closed`] there is no stream.
+    /// Does what can be done without waiting: messages of other threads, reads, writes, timers, shutdowns. `stream` is `None` after
+    /// [`Turn::Closed`].
     pub fn turn<H: ?Sized, S: Stream>(
         &mut self,
         now: Timestamp,
@@ -392,7 +407,7 @@ impl<P> Driver<P> {
         true
     }
 
-    /// Processes the leftover, perhaps nothing.
+    /// Processes the leftover, which can be empty.
     fn feed_leftover<H: ?Sized>(&mut self, now: Timestamp, ended: bool, handler: &mut H)
     where
         P: Protocol<H>,

@@ -1,11 +1,13 @@
-//! The guide to servers: what `spop-tokio` and `spop-mio` have in common. What differs is marked.
+//! The guide to servers, for `spop-tokio` and `spop-mio`. Differences between them are marked.
 //!
 //! # When a handler fails
 //!
-//! A handler that returns an error, panics, drops its responder, takes longer than
-//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, costs its
-//! request only. HAProxy gets a reply at once: an empty answer, or one that sets a variable, or a disconnect, which also costs
-//! the other requests in flight on the connection. The event `request_failed` names the [kind](crate::FailureKind) and the error.
+//! If a handler returns an error, panics, drops its responder, takes longer than
+//! [`Timeouts::message`](spop_core::config::Timeouts::message), or answers with more than HAProxy accepts, its request fails,
+//! and no other. HAProxy gets the reply of [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) at once: an empty
+//! answer, an answer that sets a variable, or a disconnect, which also loses the other requests in flight on the connection.
+//! The same happens to a request that a limit of the server refuses. The event `request_failed` has the
+//! [kind](crate::FailureKind) and the error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,12 +27,12 @@
 //!
 //! # Listeners
 //!
-//! `Server::bind` takes addresses, paths of unix sockets, and open listeners. An [`Endpoint`](crate::Endpoint) says more about
+//! `Server::bind` takes addresses, paths of unix sockets, and open listeners. An [`Endpoint`](crate::Endpoint) has the options of
 //! one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
 //! `systemd`, `Endpoint::from_systemd` returns the sockets that a supervisor has opened.
 //!
-//! Before its session a connection passes the accept stage of its listener: handlers in the order of your choice. They are
-//! rules on source addresses, a PROXY header (feature `proxy`), a monitor that answers probes, and TLS (feature `tls`). One
+//! Before its session a connection passes the accept stage of its listener, a list of handlers: rules on source addresses, a
+//! PROXY header (feature `proxy`), a monitor that answers probes, and TLS (feature `tls`), in the order that you add them. One
 //! timeout covers all of them. A connection that does not pass is closed, counted ([`Stats::rejected`](crate::Stats::rejected))
 //! and logged.
 //!
@@ -48,8 +50,8 @@
 //! ```
 //!
 //! With `.with(ExpectProxy::new())` HAProxy's `send-proxy-v2` announces the client's address:
-//! [`Request::source`](crate::Request::source) returns it, and [`Request::peer`](crate::Request::peer) still the peer of
-//! the connection. HAProxy 3.3 and later ignore `send-proxy` for agents, and such a listener refuses them.
+//! [`Request::source`](crate::Request::source) returns it, and [`Request::peer`](crate::Request::peer) is still the peer of
+//! the connection. HAProxy 3.3 and later ignore `send-proxy` for agents, and such a listener refuses their connections.
 //!
 //! # TLS
 //!
@@ -71,15 +73,26 @@
 //!
 //! # Limits
 //!
-//! [`AgentConfig::limits`](spop_core::config::Limits) bounds one connection, and [`AgentConfig::timeouts`](spop_core::config::Timeouts)
-//! how long things may take. [`ServerConfig`](crate::ServerConfig) bounds all connections together. What exceeds a limit is
-//! refused at once and counted.
+//! [`AgentConfig::limits`](spop_core::config::Limits) bounds one connection, and
+//! [`AgentConfig::timeouts`](spop_core::config::Timeouts) how long things may take. [`ServerConfig`](crate::ServerConfig) bounds
+//! all connections together:
+//!
+//! | limit | default | at the limit | counted in |
+//! |---|---|---|---|
+//! | [`max_connections`], [`max_connections_per_source`] | 10,000; none | A new connection is closed at once. | [`Stats::refused`] |
+//! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::overloaded`] |
+//! | [`max_request_bytes`] | 256 MiB | The same, on connections with 16 KiB or more of the bytes. | [`Stats::overloaded`] |
+//! | [`max_buffered_bytes`] | 256 MiB | A connection that grows, and has more than 32 KiB of the bytes, is disconnected with status 13. | the event `connection_failed`, `spop_closed_total` |
+//!
+//! A request counts until its handler has ended and the request is dropped. So cancelled work must stop: **spop-tokio** drops the
+//! handler's future; a [`Responder`](crate::Responder) in a queue, and a request that spawned work keeps, must be dropped by
+//! the application. To size the limits and the memory of a server, see SECURITY.md in the repository.
 //!
 //! # HAProxy's settings and the agent's
 //!
 //! | HAProxy | agent | how they go together |
 //! |---|---|---|
-//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request: the agent counts an answer that comes later ([`Stats::late`]) and warns, and on a connection at its limit it fails the oldest request ([`Stats::overdue`]). |
+//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request. The agent counts later answers ([`Stats::late`]) and warns. On a connection at its limit of requests or payload bytes in flight it fails the oldest request once it is older than this ([`Stats::overdue`]). |
 //! | `maxconn` on the server line | [`ServerConfig::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to the number of requests that the agent can process at once. |
 //! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
 //! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
@@ -93,13 +106,13 @@
 //!
 //! With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine if its own
 //! is gone, or if its peer has not read earlier answers. The handlers of a lost connection continue while another connection
-//! of its engine is open.
+//! of its engine is open, for [`Timeouts::message`](spop_core::config::Timeouts::message) at most.
 //!
 //! # Shutdown
 //!
 //! [`ServerHandle::drain`](crate::ServerHandle::drain) ends a server gracefully, in two stages. *Lame duck*: for
 //! [`ServerConfig::lame_duck`], health checks and monitors are refused and everything else is served, so that HAProxy takes the
-//! server out. *Drain*: the listeners close, and each connection is served until nothing is owed on it, for
+//! server out. *Drain*: the listeners close, and each connection is served until all its requests are answered, for
 //! [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. [`ServerHandle::stop`](crate::ServerHandle::stop) ends it at
 //! once. **spop-tokio**: `Server::serve_until` drains when its future is ready.
 //!
@@ -118,8 +131,8 @@
 //!     server a2 10.0.0.2:12345       # agents with a lame duck stage of 500 ms
 //! ```
 //!
-//! With the feature `systemd` the server tells systemd `READY=1` when it serves and `STOPPING=1` when its shutdown begins, for
-//! units of `Type=notify`. Without `NOTIFY_SOCKET` it tells nothing. A program with several servers is ready when the first is.
+//! With the feature `systemd` the server sends systemd `READY=1` when it serves and `STOPPING=1` when its shutdown begins, for
+//! units of `Type=notify`. Without `NOTIFY_SOCKET` it sends nothing. A program with several servers is ready when the first is.
 //! `TimeoutStopSec=` must exceed the sum of lame duck, drain and about 15 s.
 //!
 //! A malicious peer can delay the end for longer: by [`AcceptConfig::timeout`](spop_core::accept::AcceptConfig::timeout) before
@@ -135,16 +148,16 @@
 //! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server, and
 //! [`ServerHandle::connections`](crate::ServerHandle::connections) its open connections.
 //!
-//! With the feature `metrics`, the recorder of the `metrics` facade that is installed before the server is made gets:
+//! With the feature `metrics`, the recorder of the `metrics` facade that is installed when the server begins to serve gets:
 //!
 //! | name | what |
 //! |---|---|
 //! | `spop_connections` | connections with a session: a gauge |
-//! | `spop_requests_in_flight` | requests whose handlers run: a gauge. **spop-mio**: only those that were deferred |
+//! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
 //! | `spop_handler_seconds` | how long handlers take: a histogram |
-//! | `spop_closed_total` | sessions that have ended: labels `by` (the side) and `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were too many, did not pass the accept stage, or were a monitor's |
-//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and fragmented payloads that were dropped |
+//! | `spop_closed_total` | sessions that have ended, with the labels `by` (the side that ended it) and `status` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's |
+//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and requests that were dropped before they were complete or for their size, which are in none of the others |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
 //!
 //! Events go to [`tracing`], with these names:
@@ -152,23 +165,24 @@
 //! | name | level | what |
 //! |---|---|---|
 //! | `request_failed` | warn | a request without an answer of its handler; the field `what` is the [`FailureKind`](crate::FailureKind) |
-//! | `message_unknown` | warn | **spop-tokio**: a message that its `Router` has no route for |
-//! | `watch_panicked` | warn | a handler that panicked over a request that was still arriving |
+//! | `message_unknown` | warn | **spop-tokio**: a message for which the `Router` has no route |
+//! | `watch_panicked` | warn | a panic of [`Handler::watch`](crate::Handler::watch); the request continues |
 //! | `answered_late` | warn | an answer later than [`AgentConfig::processing`] |
 //! | `request_abandoned` | warn | a request that HAProxy 3.1 or later abandoned while its handler ran |
 //! | `variable_dropped` | warn | a variable that HAProxy drops for its name: once for each name |
 //! | `frame_size_reduced` | warn | a session in which HAProxy fails long requests with 259 |
 //! | `not_spop` | warn | a client of another protocol: one line, then a count a minute |
-//! | `service_manager` | warn | systemd could not be told |
-//! | `connection_failed` | warn | a session that ended by a fault or a timeout |
+//! | `descriptor_limit` | warn | the hard limit on open files is too low for [`ServerConfig::max_connections`] |
+//! | `service_manager` | warn | a message to systemd could not be sent |
+//! | `connection_failed` | warn | a session that ended by a violation of the protocol, a timeout or a limit |
 //! | `stream_faulty` | warn | a stream that claims to have written more than it was given |
-//! | `not_accepted` | warn | a connection that was refused, rejected, or could not be accepted |
-//! | `connection_panicked` | error | **spop-tokio**: a fault of this library |
-//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped` | debug | the ordinary course of events |
+//! | `not_accepted` | warn | a connection that was refused for a limit, did not pass the accept stage, or could not be accepted |
+//! | `connection_panicked` | error | **spop-tokio**: a bug of this library |
+//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events; `payload_dropped` also if a limit on payloads was reached, with the field `why` |
 //!
-//! Warnings that a peer can cause are limited in rate, with the number of those `suppressed`. Connections run in a span
-//! `connection` and handlers in a span `request`, both of the level debug: with the filter `info,spop_server::spans=debug` every
-//! line that a handler logs names its request.
+//! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. Connections run in
+//! a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
+//! every line that a handler logs names its request.
 //!
 //! [`AgentConfig::processing`]: spop_core::AgentConfig::processing
 //! [`AgentConfig::max_frame_size`]: spop_core::AgentConfig::max_frame_size
@@ -179,3 +193,10 @@
 //! [`ServerConfig::lame_duck`]: crate::ServerConfig::lame_duck
 //! [`Stats::late`]: crate::Stats::late
 //! [`Stats::overdue`]: crate::Stats::overdue
+//! [`Stats::overloaded`]: crate::Stats::overloaded
+//! [`Stats::refused`]: crate::Stats::refused
+//! [`max_connections`]: crate::ServerConfig::max_connections
+//! [`max_connections_per_source`]: crate::ServerConfig::max_connections_per_source
+//! [`max_in_flight`]: crate::ServerConfig::max_in_flight
+//! [`max_request_bytes`]: crate::ServerConfig::max_request_bytes
+//! [`max_buffered_bytes`]: crate::ServerConfig::max_buffered_bytes

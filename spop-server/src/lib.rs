@@ -1,15 +1,31 @@
-//! SPOP servers without I/O: one connection of an agent from its first byte to its last, and what the operating system gives
-//! every server.
+//! SPOP servers without I/O: sessions, failure policy, limits, statistics and shutdown; and the listeners, socket files and TLS
+//! certificates that servers need from the operating system.
 //!
 //! `spop-core` is the protocol. This crate is the server around it, whatever moves its bytes: [`Conn`] is one accepted
-//! connection with every policy of a server, and [`Agent`] is what the connections of a server share. It is what `spop-tokio`
-//! and `spop-mio` are made of, and what another adapter needs.
+//! connection with every policy of a server, and [`Agent`] is the state that the connections of a server share. The adapters
+//! `spop-tokio` and `spop-mio` are built on it. To run an agent, use one of them; the [`guide`] applies to both.
 //!
 //! - [`Agent`], [`ServerConfig`], [`ServerHandle`]: the shared state, its configuration, and its control from outside.
 //! - [`Conn`]: a connection, driven like a reactor. [`Driver`] drives it over a [`Stream`] that does not block, and
 //!   [`CompletionDriver`] over a transport that reports completions.
 //! - [`Handler`], [`Request`], [`Responder`]: the application.
-//! - [`Endpoint`], [`Listening`], [`Entrance`]: sockets that listen, and what their connections pass before a session.
+//! - [`Endpoint`], [`Listening`], [`Entrance`]: listeners, and the accept stage that their connections pass before a session.
+//!
+//! # Another adapter
+//!
+//! For an event loop or a runtime of your own:
+//!
+//! 1. Open listeners with [`Endpoint::listen`], or with the means of your runtime.
+//! 2. Make an [`Agent`]. Its documentation has the steps of a server: accept, limits, shutdown.
+//! 3. Drive each connection with a [`Driver`], if sockets report readiness, or with a [`CompletionDriver`], if they report
+//!    completions. The documentation of each lists what is left to the loop. For anything else, such as blocking sockets, drive the
+//!    [`Conn`] itself; its documentation has all steps.
+//! 4. Call the application in a [`Handler`]. If its answers come later on the thread of the connection, as from a future, keep
+//!    [`Request::into_owned`], return [`Outcome::Later`], and call [`Conn::on_answer`]. From other threads a [`Responder`]
+//!    answers.
+//!
+//! The examples `foreign-poll` (poll(2)), `io-uring` and `thread-per-connection` (blocking sockets) are complete adapters of at
+//! most 300 lines.
 
 #![forbid(unsafe_code)]
 

@@ -28,21 +28,34 @@ use crate::{
 ///
 /// It is driven like a reactor of `spop-core`: bytes in, bytes out, and what to do next by [`interest`](Self::interest) and
 /// [`deadline`](Self::deadline). It has no socket, no task and no clock. The application is a [`Handler`], which every input
-/// takes.
+/// takes. [`Driver`](crate::Driver) drives it over a transport that does not block, and
+/// [`CompletionDriver`](crate::CompletionDriver) over one that reports completions. Any other driver does the following, and
+/// [`Agent`] has the steps of the server:
 ///
-/// 1. When a listener has accepted a connection, [`Agent::accept`] it. Register a waker with [`set_waker`](Self::set_waker):
-///    other threads wake the connection for answers that were deferred, for answers of other connections, and for a shutdown.
-/// 2. When it was woken, call [`on_wake`](Self::on_wake).
-/// 3. Read [`interest`](Self::interest), and apply it in the order of its fields as the front page of `spop-core` says. Keep
-///    the part of the input that was not used, as the beginning of the next.
-/// 4. If [`wants_tls`](Self::wants_tls) is true, start TLS with the unused input, and report how its handshake ended.
-/// 5. Call [`on_timeout`](Self::on_timeout) when the [`deadline`](Self::deadline) has come.
-/// 6. When `interest().close` is true, close the transport. When [`is_over`](Self::is_over) is true, drop the `Conn`: until
-///    then it waits for answers that other connections of its engine will send, and
-///    [`on_transport_closed`](Self::on_transport_closed) removes it from the open connections.
+/// 1. **Start.** When a listener has accepted a connection, [`Agent::accept`] it. If the listener has an accept stage,
+///    `interest` can ask for a write or for `close` before any input.
+/// 2. **Wake-ups.** Register a waker with [`set_waker`](Self::set_waker), and call [`on_wake`](Self::on_wake) when it was woken:
+///    other threads and connections send answers, and the shutdown advances. If wakers cost memory, register one only when
+///    [`wants_waker`](Self::wants_waker) is true; read it at the end of each turn. Give the connections without a waker a
+///    turn when the stage of the shutdown changes.
+/// 3. **Interest.** Read [`interest`](Self::interest), and apply its fields as steps 1 to 4 of [the loop](spop_core#the-loop) of
+///    `spop-core` say, until nothing is left to do but to wait: `resume` before `read`. The unused part of the input is the
+///    beginning of the next input, and the buffer must be able to hold the longest frame. The input of `resume` is the unused
+///    part, even if it is empty. After `close` it is discarded.
+/// 4. **TLS.** If [`wants_tls`](Self::wants_tls) is true, start TLS with the unused input, and report the end of its handshake with
+///    [`on_tls_done`](Self::on_tls_done) or [`on_tls_failed`](Self::on_tls_failed). During the handshake `interest` is empty, and
+///    the [`deadline`](Self::deadline) still applies. After it the input is what TLS decrypts.
+/// 5. **Time.** Call [`on_timeout`](Self::on_timeout) when the [`deadline`](Self::deadline) has passed, after the input that has
+///    arrived.
+/// 6. **Errors.** Report an error of the transport, or a [`Misuse`], to [`on_transport_error`](Self::on_transport_error).
+/// 7. **End.** When `interest().close` is true, close the transport and call
+///    [`on_transport_closed`](Self::on_transport_closed). Drop the `Conn` when [`is_over`](Self::is_over) is true. Until then
+///    other connections of its engine send the answers to its requests, and it needs steps 2 and 5 only.
+/// 8. **Stop.** When [`is_stopping`](Self::is_stopping) is true, write what can be written without waiting, close the transport,
+///    and drop the `Conn`.
 ///
-/// [`Driver`](crate::Driver) does this for a transport that does not block, and
-/// [`CompletionDriver`](crate::CompletionDriver) for one that reports completions.
+/// One call processes all of its input. So that a peer that sends without a pause does not block the others of a thread, end the
+/// turn of a connection after a bounded number of bytes: [`Driver`](crate::Driver) does after 64 KiB.
 #[derive(Debug)]
 pub struct Conn {
     agent: Arc<Agent>,
@@ -161,13 +174,15 @@ impl Conn {
         }
     }
 
-    /// Whether the server stops: write what can be written without waiting, and close.
+    /// Whether the server stops ([`Stage::Stop`], applied by [`on_wake`](Self::on_wake)): write what can be written without
+    /// waiting, close the transport, and drop the connection.
     #[inline]
     pub fn is_stopping(&self) -> bool {
         self.stage == Stage::Stop
     }
 
-    /// Whether the transport can be closed and nothing else is to be done.
+    /// Whether the connection can be dropped: `interest().close` is set, and no other connection will send answers to its
+    /// requests.
     pub fn is_over(&self) -> bool {
         match &self.state {
             State::Session(session) => self.interest().close && !session.has_orphans(),
@@ -197,7 +212,7 @@ impl Conn {
         self.remote.id
     }
 
-    /// Its span: `connection`, for debugging. The spans of its requests are inside it.
+    /// Its span `connection`, of level debug. The spans of its requests are inside it.
     pub fn span(&self) -> &Span {
         self.remote.span()
     }
@@ -209,7 +224,8 @@ impl Conn {
 
     // ---- events ----
 
-    /// Whose wake-up has [`on_wake`](Self::on_wake) called. Cheap if it is the same as before.
+    /// Registers the waker that is woken when [`on_wake`](Self::on_wake) is to be called; at once if it is to be called now. Cheap
+    /// if it is the same waker as before.
     #[inline]
     pub fn set_waker(&mut self, waker: &Waker) {
         if self.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
@@ -222,14 +238,15 @@ impl Conn {
         }
     }
 
-    /// Whether other threads or connections may send something, and no waker was registered. An adapter whose wakers cost memory
-    /// registers one only then, after each turn, and gives each connection a turn when the stage of the shutdown changes.
+    /// Whether other threads or connections may send something, and no waker is registered: it has deferred a request, or has
+    /// joined an engine with `async`. An adapter whose wakers cost memory reads this at the end of each turn, and registers a waker
+    /// only if it is true. Then the connections without a waker need a turn when the stage of the shutdown changes.
     #[inline]
     pub fn wants_waker(&self) -> bool {
         self.waker.is_none() && matches!(&self.state, State::Session(session) if session.has_senders())
     }
 
-    /// Whether there is something to do for [`on_wake`](Self::on_wake).
+    /// Whether [`on_wake`](Self::on_wake) has something to do.
     #[inline]
     pub fn is_woken(&self) -> bool {
         self.remote.has_messages() || self.agent.stage() != self.stage
@@ -261,7 +278,7 @@ impl Conn {
         }
     }
 
-    /// The input: the unused part of earlier input, followed by what was read. Returns how many bytes of it were used.
+    /// Processes input: the unused part of earlier input, followed by what was read. Returns how many bytes were used.
     #[inline]
     pub fn on_bytes(&mut self, now: Timestamp, handler: &mut impl Handler, input: &[u8]) -> usize {
         match &mut self.state {
@@ -270,7 +287,8 @@ impl Conn {
         }
     }
 
-    /// The peer has shut its write side; the input is what was not used.
+    /// The peer has shut its write side. The input is the unused part of earlier input, perhaps nothing. Returns how many bytes were
+    /// used.
     pub fn on_input_eof(&mut self, now: Timestamp, handler: &mut impl Handler, input: &[u8]) -> usize {
         match &mut self.state {
             State::Session(session) => session.on_input(&self.agent, now, handler, input, true),
@@ -299,7 +317,7 @@ impl Conn {
         }
     }
 
-    /// A read that [`Interest::read_now`] asked for found nothing.
+    /// A read that [`Interest::read_now`] asked for would block.
     pub fn on_read_blocked(&mut self, now: Timestamp, handler: &mut impl Handler) {
         if let State::Session(session) = &mut self.state {
             let action = session.reactor.on_read_blocked(now);
@@ -324,7 +342,8 @@ impl Conn {
         }
     }
 
-    /// The write side of the layer that [`Interest::shut`] names was shut, or cannot be now.
+    /// The write side of the layer that [`Interest::shut`] names was shut, or its shutdown would block. An error of the shutdown
+    /// counts as [`Progress::Done`].
     ///
     /// # Errors
     /// [`Misuse::ShutNotRequested`]: treat it as a failed transport.
@@ -375,8 +394,8 @@ impl Conn {
         }
     }
 
-    /// The transport was closed, as [`interest`](Self::interest) asked for: the connection is not among the open ones any more,
-    /// though it may wait for answers that others will send. It counts under the limits until it is dropped.
+    /// The transport was closed, as [`interest`](Self::interest) asked for. The connection is no longer listed by
+    /// [`ServerHandle::connections`](crate::ServerHandle::connections). It counts under the limits until it is dropped.
     pub fn on_transport_closed(&mut self) {
         self.remote.set_closed();
         if let State::Session(session) = &mut self.state {
@@ -384,7 +403,7 @@ impl Conn {
         }
     }
 
-    /// The [`deadline`](Self::deadline) may have come. Before it, nothing changes.
+    /// The [`deadline`](Self::deadline) may have passed. An early call does nothing.
     pub fn on_timeout(&mut self, now: Timestamp, handler: &mut impl Handler) {
         match &mut self.state {
             State::Session(session) => {
@@ -395,9 +414,9 @@ impl Conn {
         }
     }
 
-    /// The answer to a request that the handler [kept](crate::Outcome::Later). If several are ready, call
-    /// [`on_wake`](Self::on_wake) before the first: what is queued then, the peer has not read, and a connection of the same
-    /// engine may be faster.
+    /// The answer to a request that the handler [kept](crate::Outcome::Later), given on the thread of the connection. If the answer
+    /// is not needed any more, it is dropped. If several are ready, call [`on_wake`](Self::on_wake) before the first: with `async`
+    /// it records the send backlog by which another connection of the engine may be chosen.
     pub fn on_answer(
         &mut self,
         now: Timestamp,
