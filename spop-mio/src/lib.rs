@@ -1,10 +1,10 @@
 //! Agents for HAProxy's SPOP on bare event loops: threads and readiness, without an async runtime.
 //!
-//! HAProxy can ask an agent about a connection or a request before it proceeds. Here an agent is a function from a [`Request`]
+//! HAProxy can ask an agent about a connection or a request before it continues. Here an agent is a function from a [`Request`]
 //! to [`Actions`], and a [`Server`] runs it on any number of TCP and unix sockets. `spop-tokio` is the same server for async
-//! functions. What a server does with a request is in `spop-server`, for both.
+//! functions. Both are built on `spop-server`.
 //!
-//! This page has what is specific to threads and event loops. Everything else is in the guide in `spop_server::guide`: failures,
+//! This page has what is specific to threads and event loops. [The guide](spop_server::guide) has the rest: failures of handlers,
 //! listeners, PROXY headers, TLS, limits, HAProxy's settings, shutdown, metrics and log events.
 //!
 //! # Quick start
@@ -23,7 +23,7 @@
 //! }
 //! ```
 //!
-//! It answers this part of an SPOE configuration, and HAProxy has the answer as `var(sess.iprep.ip_score)`:
+//! It answers HAProxy with this SPOE configuration, where the answer is `var(sess.iprep.ip_score)`:
 //!
 //! ```text
 //! spoe-agent iprep-agent
@@ -60,14 +60,16 @@
 //!
 //! # Workers
 //!
-//! Each worker is a thread with its own event loop, its own connections and its own clone of the handler. Between requests
-//! no worker waits for another: they share no lock, and no counter but that of [`ServerConfig::max_in_flight`] if it is set.
-//! A TCP address has a listener for each worker, and the system spreads connections over them. Those of a unix socket, and of a
-//! listener that was open already, go to the workers in turn.
+//! Each worker is a thread with its own event loop, its own connections, a read buffer of 64 KiB and its own clone of the
+//! handler. A request that is answered at once takes no lock, and writes to no memory that workers share, except for the counter of
+//! [`ServerConfig::max_in_flight`] if it is set, and, with `async`, the state of an engine whose connection has a send backlog.
+//! The byte counts of a server are updated in steps of 16 KiB. A TCP address has a listener for each worker, and the system spreads
+//! connections over them. Those of a unix socket, and of a listener that was open already, go to the workers in turn.
 //!
-//! In one turn a connection gets a bounded amount of work done. One that has more to do waits for the others, so a busy
-//! connection delays the others of its worker by one turn. Connections without a session yet get a few turns in each round: a
-//! storm of TLS handshakes does not delay requests for long.
+//! A turn of a connection ends after 64 KiB of input. Connections that have more come after the others, so a busy connection
+//! delays the others of its worker by one turn, and any number of them by four; a turn takes less than a millisecond and the time
+//! of its handlers. Connections before their session get a limited number of turns in each round: a storm of TLS handshakes does
+//! not delay requests for long.
 //!
 //! # Handlers
 //!
@@ -77,11 +79,12 @@
 //! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock, and the connections
 //!   of its worker wait for it. All answers to what one read brought leave in one write.
 //! - What takes longer goes to another thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any
-//!   order. [`Responder::is_cancelled`] says whether the answer is still needed; [`Cancellation`] does so for work that has no
-//!   responder.
+//!   order. [`Responder::is_cancelled`] says that the answer is not needed any more; [`Cancellation`] does so for work that has
+//!   no responder. A deferred request counts under [`ServerConfig::max_in_flight`] and [`ServerConfig::max_request_bytes`]
+//!   until its responder is dropped, also after it was cancelled: drop cancelled responders from queues.
 //! - [`Swap`] replaces a handler while requests are in progress.
 //! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine, on
-//!   whatever worker, if its own has ended or its peer does not read.
+//!   any worker, if its own has ended or its peer has not read earlier answers.
 //! - [`Timeouts::message`](spop_core::config::Timeouts::message) runs for deferred requests. A handler that does not return blocks
 //!   the connections of its worker.
 //!

@@ -27,8 +27,8 @@ use crate::Request;
 /// ```
 ///
 /// A handler runs on the task of its connection: inline as far as it gets without waiting, and then concurrently with the
-/// others of its connection. It must not block the thread. **It is dropped where it waits** if its answer is not needed any
-/// more: HAProxy aborted the request, sent another with the same identifiers, gave it up, or disconnected (with `async`: the
+/// others of its connection. It must not block the thread. **It is dropped at its current `await`** if its answer is not needed any
+/// more: HAProxy aborted or abandoned the request, sent another with the same identifiers, or disconnected (with `async`: the
 /// last connection of its engine), or [`Timeouts::message`](spop_core::config::Timeouts::message) has passed. A peer that only
 /// shuts its write side still gets its answers.
 pub trait Handler: Send + Sync + 'static {
@@ -38,7 +38,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers a request.
     fn handle(&self, request: Request) -> impl Future<Output = Self::Answer> + Send;
 
-    /// Decides on a request of which a part has arrived, in fragments: whether to receive the rest. Called only with
+    /// Decides whether to receive the rest of a request that arrives in fragments, by what has arrived. Called only with
     /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments).
     fn watch(&self, arriving: Partial<'_>) -> Watch {
         let _ = arriving;

@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! It answers this part of an SPOE configuration, and HAProxy has the answer as `var(sess.iprep.ip_score)`:
+//! It answers HAProxy with this SPOE configuration, where the answer is `var(sess.iprep.ip_score)`:
 //!
 //! ```text
 //! spoe-agent iprep-agent
@@ -38,8 +38,8 @@
 //!     event on-client-session
 //! ```
 //!
-//! The guide, [`spop_server::guide`], has what all servers have in common: failures of handlers, listeners and TLS, limits,
-//! HAProxy's settings and the agent's, shutdown, metrics and log events. A server with limits and a graceful shutdown:
+//! [The guide](spop_server::guide) has what is not specific to tokio: failures of handlers, listeners, PROXY headers, TLS, limits,
+//! HAProxy's settings, shutdown, metrics and log events. A server with limits and a graceful shutdown:
 //!
 //! ```no_run
 //! # async fn handler(_: spop_tokio::Request) -> spop_tokio::Actions { spop_tokio::Actions::new() }
@@ -62,19 +62,22 @@
 //!
 //! # Handlers
 //!
-//! A handler is a function or closure, or a type that is a [`Handler`]: for state, and for decisions on requests that are still
-//! arriving. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
+//! A handler is a function or closure, or a type of your own that is a [`Handler`]: for state, and to decide on payloads while
+//! they arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
 //!
-//! - It is polled inline first. An answer that is ready at once costs no task, and no allocation if its actions take up to 120
-//!   bytes. Slow handlers run concurrently, and are answered in the order in which they are ready. All answers to the requests
-//!   of one read leave in one write.
-//! - It must not block its thread. [`Deferred`] is for work that is done elsewhere, on a thread that may block for instance;
-//!   `tokio::task::spawn_blocking` is another way.
-//! - A handler whose answer is not needed any more is dropped where it waits. [`Cancellation`] tells what it has spawned.
+//! - It is polled inline first, on the task of its connection. An answer that is ready at once costs no task, and no allocation
+//!   if its actions take up to 120 bytes. Slow handlers run concurrently on the same task, and are answered in the order in which
+//!   they are ready. All answers to the requests of one read leave in one write.
+//! - It must not block its thread. Move blocking work to another thread, with [`Deferred`] or `tokio::task::spawn_blocking`.
+//! - A handler whose answer is not needed any more is dropped at its current `await`. Work that it has spawned continues, and
+//!   learns of it from a [`Cancellation`].
+//! - A request counts under [`ServerConfig::max_in_flight`] and [`ServerConfig::max_request_bytes`] until it is dropped, also
+//!   after it was cancelled: spawned work that keeps the [`Request`] should end when it is cancelled.
+//! - A connection gives way to other tasks after 64 KiB of input.
 //! - [`Swap`] replaces a handler while requests are in progress, [`BoxHandler`] is one that is chosen at run time, and
 //!   `TowerHandler` (feature `tower`) is a service of tower.
 //!
-//! Work that a handler has spawned learns from a [`Cancellation`] that it is in vain:
+//! Spawned work that ends when its request is cancelled:
 //!
 //! ```
 //! use spop_tokio::{Actions, Request, Scope};
@@ -100,8 +103,8 @@
 //!
 //! # Routing
 //!
-//! A [`Router`] gives each message to a handler of its own, and each handler gets a request with one message. The messages of
-//! one NOTIFY are processed concurrently, and their actions are joined in order.
+//! A [`Router`] dispatches each message to a handler by its name; the handler gets a request with this one message. The messages
+//! of one NOTIFY are processed concurrently, and their actions are joined in the order of the messages.
 //!
 //! ```
 //! use std::borrow::Cow;

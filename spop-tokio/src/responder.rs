@@ -1,4 +1,4 @@
-//! Answers that are given elsewhere.
+//! Answers that are given by another thread or task.
 
 use std::{
     future::poll_fn,

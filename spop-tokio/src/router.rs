@@ -1,4 +1,4 @@
-//! Messages to handlers, by name.
+//! Dispatch of messages to handlers by name.
 
 use std::{borrow::Cow, fmt, future::Ready};
 
@@ -14,14 +14,15 @@ use tracing::warn;
 
 use crate::{Handler, Reply, Request, Watch, log::Limit};
 
-/// How many messages of a NOTIFY are worked on beside each other. HAProxy has far fewer; others may send thousands.
+/// How many messages of a NOTIFY are processed concurrently. HAProxy sends fewer;
+/// [`Limits::max_messages`](spop_core::config::Limits::max_messages) allows more.
 const BESIDE: usize = 32;
 
-/// A handler that gives each message to a handler of its own, by name.
+/// A handler that dispatches each message to a handler by its name.
 ///
-/// Each gets a request with that one message, whose arguments are [`Request::arg`]. The messages of one NOTIFY are worked on
-/// beside each other, and their actions join in the order of the messages. One that fails, or disconnects, ends them all:
-/// HAProxy takes one answer for a NOTIFY, and gets it at once.
+/// Each of these gets a request with that one message, whose arguments are [`Request::arg`]. The messages of one NOTIFY are
+/// processed concurrently, and their actions are joined in the order of the messages. If one fails or disconnects, the others are
+/// dropped: a NOTIFY has one answer, and HAProxy gets it at once.
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -55,7 +56,7 @@ pub struct Router<R = (), U = Unrouted> {
 }
 
 impl Router {
-    /// No route. What has none is passed over, and a warning says so.
+    /// A router without routes. Messages without a route are skipped, with a warning.
     pub fn new() -> Self {
         Self { routes: (), otherwise: Unrouted::default() }
     }
@@ -68,20 +69,20 @@ impl Default for Router {
 }
 
 impl<R: RouteList> Router<R> {
-    /// What becomes of messages without a route. Default: [`Unknown::Skip`].
+    /// The policy for messages without a route. Default: [`Unknown::Skip`].
     pub fn unknown(mut self, policy: Unknown) -> Self {
         self.otherwise.policy = policy;
         self
     }
 
-    /// Gives messages without a route to this handler.
+    /// Dispatches messages without a route to this handler.
     pub fn otherwise<H: Handler>(self, handler: H) -> Router<R, H> {
         Router { routes: self.routes, otherwise: handler }
     }
 }
 
 impl<R: RouteList, U: Handler> Router<R, U> {
-    /// Gives messages of this name to this handler. A later route of the same name takes its place.
+    /// Dispatches messages of this name to this handler. A later route of the same name replaces it.
     pub fn on<H: Handler>(
         self,
         message: impl Into<Cow<'static, str>>,

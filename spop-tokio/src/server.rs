@@ -99,7 +99,8 @@ impl<H: Handler> Server<H> {
         self.service.handle()
     }
 
-    /// The service, for connections that come in other ways. They end with the server, but are in no limit and no count.
+    /// The service, for connections that do not come from a listener. They end with the server, but are not counted under the
+    /// limits on connections, nor in [`Stats`](spop_server::Stats).
     pub fn service(&self) -> Service<H> {
         self.service.clone()
     }

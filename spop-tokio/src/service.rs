@@ -1,4 +1,4 @@
-//! Serving connections, wherever they come from.
+//! Serving connections without a listener.
 
 use std::{fmt, io, sync::Arc};
 
@@ -54,8 +54,8 @@ impl<H: Handler> Service<H> {
         self.agent.handle()
     }
 
-    /// Serves one connection to its end, and returns why its session ended. To be spawned, or awaited in place. It is in no
-    /// limit of connections.
+    /// Serves one connection to its end, and returns why its session ended. Spawn it, or await it in place. It is not counted
+    /// under the limits on connections.
     pub fn serve_connection<I>(
         &self,
         io: I,

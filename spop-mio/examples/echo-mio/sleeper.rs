@@ -1,4 +1,4 @@
-//! A thread that gives answers when their time has come.
+//! A thread that sends answers after a delay.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +10,11 @@ use std::{
 
 use spop_mio::{Reply, Responder};
 
-/// When so many answers wait, those that nobody waits for any more are let go: a peer that asks the same again and again
-/// must not fill the memory with what it has given up.
+/// When this many answers wait, those of cancelled requests are dropped: a peer can have requests cancelled without limit by
+/// repeating their identifiers.
 const MANY: usize = 1_024;
 
-/// Where answers are left until then.
+/// The queue of delayed answers.
 #[derive(Clone)]
 pub(crate) struct Sleeper(Sender<(Instant, Responder, Reply)>);
 
@@ -26,7 +26,7 @@ impl Sleeper {
     }
 
     pub(crate) fn reply_after(&self, wait: Duration, responder: Responder, reply: Reply) {
-        // Nobody lives to see what cannot be told in time; the responder is dropped, and the request fails.
+        // A time that `Instant` cannot represent never comes: the responder is dropped, and the request fails.
         if let Some(at) = Instant::now().checked_add(wait) {
             let _ = self.0.send((at, responder, reply));
         }

@@ -115,7 +115,7 @@ async fn run(options: Options) -> io::Result<()> {
         }
     };
     let serving = tokio::spawn(server.serve_until(signals));
-    // HAProxy is served also when nobody reads what is printed.
+    // An error of standard output, such as a closed pipe, does not end the agent.
     if let Err(error) = introduce(addresses.into_iter().next().filter(|_| !options.no_demo), &mut out).await {
         eprintln!("ip-reputation: {error}; it serves on");
     }

@@ -1,4 +1,4 @@
-//! The engine's side: HAProxy's part, for whoever is not HAProxy.
+//! The engine client: HAProxy's side of the protocol.
 
 mod answer;
 mod connection;
@@ -162,10 +162,10 @@ impl EngineClient {
     /// included.
     ///
     /// # Errors
-    /// What HAProxy says in the variable of `option set-on-error`, see [`EngineError::code`]: the time was up, the
-    /// payload does not fit, the agent refused it, or disconnected. A request that waited in vain for an agent which ends
-    /// each connection fails with the status of that end, see [`failure`](Self::failure). A full queue, too many errors or no agent that is up is
-    /// [`Resources`](EngineError::Resources); an engine that is drained or stopped answers
+    /// The errors that HAProxy sets in the variable of `option set-on-error`, see [`EngineError::code`]: the request timed out, the
+    /// payload does not fit, the agent refused it, or disconnected. A request that timed out in the queue of an agent that ends each
+    /// connection fails with the status of that end, see [`failure`](Self::failure). A full queue, too many errors or no agent that is
+    /// up is [`Resources`](EngineError::Resources); an engine that is drained or stopped returns
     /// [`Interrupted`](EngineError::Interrupted).
     pub async fn notify(&self, messages: &MessageList) -> Result<Answer, EngineError> {
         self.owner.0.ask(None, messages).await
