@@ -98,7 +98,7 @@ impl Session {
         if let Some(suppressed) = agent.logs.late.pass(now) {
             warn!(
                 name: "request_abandoned", peer = %self.remote.peer, %ids, ?age, suppressed,
-                "HAProxy gave the request up: its handler takes longer than `timeout processing`"
+                "HAProxy abandoned the request: its handler takes longer than `timeout processing`"
             );
         }
     }
@@ -113,7 +113,7 @@ impl Session {
             let processing = agent.config.processing;
             warn!(
                 name: "answered_late", peer = %self.remote.peer, %ids, ?age, ?processing, suppressed,
-                "answered later than `processing`: HAProxy has probably given the request up"
+                "answered later than `processing`: HAProxy has probably abandoned the request"
             );
         }
     }
