@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 /// delay the sessions for seconds.
 const PENDING_TURNS: usize = 16;
 
-/// Turns of connections that keep their budgets exhausted, in one round. A request that arrives meanwhile is seen after them.
+/// Turns in one round of connections that exhaust the budget of each turn. A request that arrives during the round is read after
+/// them.
 const EXHAUSTED_TURNS: usize = 4;
 
 /// The connections that have something to do, by their keys.
@@ -45,8 +46,8 @@ impl RunQueue {
         self.pending.is_empty() && self.ready.is_empty() && self.exhausted.is_empty()
     }
 
-    /// Begins a round: each connection that is queued now gets a turn. Those that are queued in its course wait for the next,
-    /// after whatever has happened by then.
+    /// Begins a round: each connection that is queued now gets a turn, up to the limits. Those that are queued during the round wait
+    /// for the next.
     #[inline]
     pub(crate) fn round(&self) -> Round {
         Round {

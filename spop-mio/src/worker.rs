@@ -182,7 +182,7 @@ impl<H: Handler> Worker<H> {
 
     // ---- messages ----
 
-    /// Receives messages of other threads, or a good part of them.
+    /// Receives messages of other threads, at most [`BATCH`].
     fn receive(&mut self) {
         for _ in 0..BATCH {
             if !self.has_messages {

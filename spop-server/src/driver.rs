@@ -70,7 +70,7 @@ pub struct Driver<P> {
     leftover: Leftover,
     #[cfg(feature = "tls")]
     tls: Option<Box<TlsSession>>,
-    /// The leftover was read before the driver was made, and was not processed yet.
+    /// The leftover was read before the driver was made, and is not processed yet.
     fresh: bool,
     readable: bool,
     writable: bool,

@@ -52,7 +52,7 @@ impl Memory {
     }
 }
 
-/// What is remembered of a stream between two polls of its connection.
+/// The state of a stream between two polls of its connection.
 #[derive(Debug, Default)]
 pub(crate) struct IoState {
     /// Bytes that the stream has accepted and perhaps buffers. They are not reported as written before a flush.
@@ -117,7 +117,7 @@ impl<I: AsyncWrite + Unpin> Write for Polled<'_, '_, I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> spop_server::Stream for Polled<'_, '_, I> {
-    /// The runtime says that there is no input from what it knew last, and out of budget whatever there is.
+    /// The runtime can report `Pending` from cached readiness, or because the task's budget is exhausted.
     fn is_drained(&mut self) -> bool {
         if !coop::has_budget_remaining() {
             return false;

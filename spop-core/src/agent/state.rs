@@ -125,8 +125,8 @@ impl AgentReactor {
         now
     }
 
-    /// Backpressure: the limit in flight, of outgoing bytes or of payload memory is reached. Deferred output does not count, or the EOF that
-    /// releases it would never be read.
+    /// Backpressure: the limit in flight, of outgoing bytes or of payload memory is reached. Deferred output does not count, or the
+    /// EOF that releases it would never be read.
     pub(super) fn is_full(&self) -> bool {
         if self.link.is_deferred() {
             self.flight.waiting() >= self.config.limits.max_in_flight || self.payloads_are_full()

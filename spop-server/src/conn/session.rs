@@ -47,11 +47,11 @@ pub(super) struct Session {
     pub(super) closed: Option<Box<Closed>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
-    /// Input that the driver keeps: it was not used.
+    /// Unused input that the driver keeps, in bytes.
     pub(super) unused: usize,
-    /// The turn has ended before the input.
+    /// The last turn ended before the input.
     pub(super) more: bool,
-    /// What it holds of input that is not used and of output that is not sent.
+    /// The bytes of its unused input and unsent output.
     buffered: Share,
     pub(super) tally: Tally,
     /// Until the transport is closed.
@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    /// Publishes and counts what has changed.
+    /// The end of a turn: counts buffered bytes, publishes the state, reports metrics.
     #[inline]
     pub(super) fn at_rest(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
         if self.buffers_too_much(agent) {
