@@ -88,7 +88,7 @@ pub(crate) struct Logs {
     pub(crate) late: LogLimit,
     /// Sessions with a frame size that makes HAProxy fail long requests.
     pub(crate) session: LogLimit,
-    /// Requests that exceed a limit.
+    /// Requests that exceed a limit of their session.
     pub(crate) refused: LogLimit,
     /// Connections that ended with a fault.
     pub(crate) closed: LogLimit,

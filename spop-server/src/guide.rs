@@ -165,6 +165,7 @@
 //! | name | level | what |
 //! |---|---|---|
 //! | `request_failed` | warn | a request without an answer of its handler; the field `what` is the [`FailureKind`](crate::FailureKind) |
+//! | `request_refused` | warn | a request that exceeds a limit of its session, or the frame timeout; the field `why` is the [`Abort`](spop_core::agent::Abort) |
 //! | `message_unknown` | warn | **spop-tokio**: a message for which the `Router` has no route |
 //! | `watch_panicked` | warn | a panic of [`Handler::watch`](crate::Handler::watch); the request continues |
 //! | `answered_late` | warn | an answer later than [`AgentConfig::processing`] |
@@ -178,7 +179,7 @@
 //! | `stream_faulty` | warn | a stream that claims to have written more than it was given |
 //! | `not_accepted` | warn | a connection that was refused for a limit, did not pass the accept stage, or could not be accepted |
 //! | `connection_panicked` | error | **spop-tokio**: a bug of this library |
-//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events; `payload_dropped` also if a limit on payloads was reached, with the field `why` |
+//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events |
 //!
 //! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. Connections run in
 //! a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
