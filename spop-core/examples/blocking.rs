@@ -106,7 +106,7 @@ fn serve(
         } else if interest.resume {
             driver.feed(false);
         } else if interest.shut.is_some() {
-            // What cannot be shut is gone already.
+            // If this fails, the connection is gone already.
             let _ = driver.stream.shutdown(Shutdown::Write);
             let shut = driver.reactor.on_write_shut(driver.clock.now(), Progress::Done);
             driver.carry_out(shut.map_err(io::Error::other)?);

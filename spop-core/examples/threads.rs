@@ -143,7 +143,7 @@ impl Driver {
                 self.feed(&mut input, false);
                 continue;
             } else if interest.shut.is_some() && to_write.is_some() {
-                // What cannot be shut is gone already.
+                // If this fails, the connection is gone already.
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = self.reactor.on_write_shut(self.clock.now(), Progress::Done);
                 continue;

@@ -1,7 +1,7 @@
 //! SPOP, the protocol with which HAProxy consults external agents about live traffic, as a sans-IO state machine.
 //!
 //! HAProxy can consult an *agent* before it processes a connection or a request: is this address known, is this body an
-//! attack, who is the user. This crate implements the protocol between them. It opens no socket, reads no clock and spawns
+//! attack, which user. This crate implements the protocol between them. It opens no socket, reads no clock and spawns
 //! no task: its inputs are received bytes and the time, its outputs are actions, bytes to send and the next deadline. An
 //! unfragmented NOTIFY with a short answer allocates nothing. The specification is `doc/SPOE.txt` in the sources of
 //! HAProxy; section numbers refer to it. Where HAProxy deviates from it, the documentation says so.

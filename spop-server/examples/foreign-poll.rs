@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Ends the wait of the loop. There is a byte in the pipe while it is `woken`.
+/// Wakes the loop: while it is `woken`, there is a byte in the pipe.
 struct Notify {
     woken: AtomicBool,
     pipe: PipeWriter,
@@ -55,7 +55,7 @@ impl Wake for Notify {
 
 struct Connection {
     driver: Driver<Conn>,
-    /// `None` if it was closed, and answers are still to come, for other connections of its engine.
+    /// `None` after it was closed, while other connections of its engine send answers to its requests.
     stream: Option<TcpStream>,
     turn: Turn,
 }
@@ -78,7 +78,7 @@ pub(crate) fn serve<H: Handler>(
     while listener.is_some() || !connections.is_empty() {
         let now = clock.now();
         accept_at = accept_at.filter(|at| *at > now);
-        // A descriptor from which nothing is wanted is left out: poll(2) would report its errors again and again.
+        // A descriptor without events to wait for is left out: poll(2) would report its errors again and again.
         let nothing = || PollFd::new(&wakes, PollFlags::empty());
         let listening = listener.as_ref().filter(|_| accept_at.is_none());
         let mut fds = vec![PollFd::new(&wakes, PollFlags::IN)];
@@ -107,7 +107,7 @@ pub(crate) fn serve<H: Handler>(
             wakes.read_exact(&mut [0])?;
             notify.woken.swap(false, AcqRel);
         }
-        // Each connection has a turn, as poll(2) has looked at each. After an error it finds that out itself.
+        // Each connection gets a turn: poll(2) is linear in their number anyway. An error is found by the read or write of the turn.
         for (Connection { driver, stream, turn }, ready) in connections.iter_mut().zip(ready) {
             driver.ready(ready.intersects(!PollFlags::OUT), ready.intersects(!PollFlags::IN));
             *turn = driver.turn(now, stream.as_mut(), &mut buffer, handler);
@@ -115,7 +115,7 @@ pub(crate) fn serve<H: Handler>(
         }
         connections.retain(|connection| connection.turn != Turn::Over);
         let draining = agent.poll_shutdown(now) >= Stage::Drain;
-        // In a drain also the connections that the system has accepted already.
+        // A drain also serves the connections that are in the backlog.
         if let Some(listener) = listener.as_ref().filter(|_| draining || !can_accept.is_empty()) {
             accept_at = agent.accept_all(now, listener, entrance, |stream, mut conn| {
                 // A connection that is gone already cannot be set up.

@@ -43,7 +43,7 @@ pub(crate) fn serve<H: Handler + Clone + Send>(
     let (address, stop, handle) = (listener.local_addr()?, listener.try_clone()?, agent.handle());
     thread::spawn(move || {
         handle.wait_for(Stage::Drain);
-        // Only a connection ends an `accept`; those after it do not wait for one.
+        // A blocked `accept` returns only with a connection; the later ones do not block.
         stop.set_nonblocking(true).and_then(|()| TcpStream::connect(address))
     });
     thread::scope(move |scope| {
@@ -110,7 +110,7 @@ fn drive(stream: &TcpStream, mut conn: Conn, clock: Clock, handler: &mut impl Ha
             input.drain(..conn.on_bytes(now, handler, &input));
             continue;
         } else if interest.shut.is_some() && !writing {
-            // What cannot be shut is gone already.
+            // If this fails, the connection is gone already.
             let _ = stream.shutdown(Shutdown::Write);
             conn.on_write_shut(now, handler, Progress::Done).map_err(io::Error::other)?;
             continue;
@@ -125,7 +125,7 @@ fn drive(stream: &TcpStream, mut conn: Conn, clock: Clock, handler: &mut impl Ha
             let _ = reads.send(buffer);
         }
         let deadline = conn.deadline().map_or(Duration::MAX, |at| at.since(now));
-        // With `read_now`: as long as the read under way may take to return what has arrived.
+        // With `read_now`, input that has arrived is expected from the read under way within this time.
         let event = events.recv_timeout(if interest.read_now { Duration::from_millis(10) } else { deadline });
         let now = clock.now();
         match event {

@@ -398,7 +398,7 @@ pub struct ServerHandle {
 
 impl ServerHandle {
     /// Ends the server gracefully. First health checks and monitors are refused, for
-    /// [`ServerConfig::lame_duck`]. Then the listeners close, and each connection is served until nothing is owed on it, for
+    /// [`ServerConfig::lame_duck`]. Then the listeners close, and each connection is served until all its requests are answered, for
     /// [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most. A second call ends the lame duck stage.
     pub fn drain(&self) {
         let lame_duck = !self.agent.lame_duck.is_zero() && self.agent.stage() == Stage::Serve;

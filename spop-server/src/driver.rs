@@ -54,7 +54,7 @@ const LEAST_COST: usize = BUDGET / 4;
 ///             Turn::Again => {}
 ///             Turn::Wait => return true,
 ///             Turn::Closed => {
-///                 // Answers are still to come, for other connections of its engine.
+///                 // Other connections of its engine send the answers to its requests.
 ///                 *stream = None;
 ///                 return true;
 ///             }
@@ -354,7 +354,7 @@ impl<P> Driver<P> {
         let blocks = shut.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.writable = !blocks;
         self.shut_blocked = blocks;
-        // What cannot be shut is gone already.
+        // If this fails otherwise, the connection is gone already.
         let progress = if blocks { Progress::Started } else { Progress::Done };
         if let Err(misuse) = self.protocol.on_write_shut(now, handler, progress) {
             self.protocol.on_transport_error(now, handler, &io::Error::other(misuse));

@@ -10,7 +10,7 @@ pub enum Stage {
     Serve,
     /// Lame duck: health checks and monitors are refused, so that HAProxy takes the server out. Everything else is served.
     LameDuck,
-    /// Listeners are closed, and each connection is served until nothing is owed on it.
+    /// Listeners are closed, and each connection is served until all its requests are answered.
     Drain,
     /// All connections are closed at once.
     Stop,

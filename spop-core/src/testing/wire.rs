@@ -113,7 +113,7 @@ impl Wire {
         Self { conditions, random, lose_at, ..Self::default() }
     }
 
-    /// Accepts as many bytes as the send buffer has room for, and returns their number.
+    /// Accepts as many bytes as the send buffer can hold, and returns their number.
     pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         if self.end.is_some() || self.lost {
             // The connection is closed or lost: the bytes are discarded.

@@ -62,7 +62,7 @@ pub(crate) fn serve<H: Handler>(
         }
         changed.extend(timers.range(..=(now, usize::MAX)).map(|(_, key)| *key));
         let draining = agent.poll_shutdown(now) >= Stage::Drain;
-        // In a drain also the connections that the system has accepted already.
+        // A drain also serves the connections that are in the backlog.
         if let Some(open) = listener.as_ref().filter(|_| draining || accept_at.is_some_and(|at| at <= now)) {
             accept_at = agent.accept_all(now, open, entrance, |stream, mut conn| {
                 let key = connections.vacant_key();
