@@ -46,8 +46,8 @@ impl RunQueue {
         self.pending.is_empty() && self.ready.is_empty() && self.exhausted.is_empty()
     }
 
-    /// Begins a round: each connection that is queued now gets a turn, up to the limits. Those that are queued during the round wait
-    /// for the next.
+    /// Begins a round: each connection that is queued now gets a turn, up to the limits. Those that are queued during the round
+    /// wait for the next.
     #[inline]
     pub(crate) fn round(&self) -> Round {
         Round {

@@ -51,6 +51,7 @@ const LEAST_COST: usize = BUDGET / 4;
 ///     driver.ready(true, true);
 ///     loop {
 ///         match driver.turn(now, stream.as_mut(), buffer, handler) {
+///             // With other connections on this thread: return, and call it again after their turns.
 ///             Turn::Again => {}
 ///             Turn::Wait => return true,
 ///             Turn::Closed => {
