@@ -40,7 +40,7 @@ pub struct ServerConfig {
     /// The bytes of requests that handlers keep, on all connections together: the payload and 1 KiB for each. Above it, a further
     /// request of a connection that already has 16 KiB or more of them gets the reply of [`AgentConfig::on_failure`], and its
     /// handler is not called. A request counts until it is dropped, also after it was cancelled. Counted in steps of 16 KiB for
-    /// each connection. Default 256 MiB.
+    /// each connection. Default 128 MiB.
     ///
     /// In any case one connection keeps at most twice what it can have in flight: requests that were cancelled and not dropped
     /// count there too.
@@ -48,7 +48,7 @@ pub struct ServerConfig {
     /// The bytes of unused input and unsent output, on all connections together: payloads whose last fragment has not arrived,
     /// frames that have arrived in part, input under backpressure, queued answers. Above it, a connection that grows and holds
     /// more than 32 KiB is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE), and what it holds is freed. Counted
-    /// in steps of 16 KiB for each connection. Default 256 MiB.
+    /// in steps of 16 KiB for each connection. Default 128 MiB.
     pub max_buffered_bytes: usize,
     /// The length of the lame duck stage of a shutdown: health checks (HAProxy's `option spop-check`) and monitors are refused,
     /// everything else is served. Then the drain begins. Default zero.
@@ -67,8 +67,8 @@ impl Default for ServerConfig {
             max_connections: 10_000,
             max_connections_per_source: None,
             max_in_flight: None,
-            max_request_bytes: 256 << 20,
-            max_buffered_bytes: 256 << 20,
+            max_request_bytes: 128 << 20,
+            max_buffered_bytes: 128 << 20,
             lame_duck: Duration::ZERO,
         }
     }

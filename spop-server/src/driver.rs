@@ -32,7 +32,7 @@ const LEAST_COST: usize = BUDGET / 4;
 ///    connection was woken, after a decision from outside such as [`Conn::on_answer`](crate::Conn::on_answer), and for the first
 ///    time at once. Carry out the [`Turn`] it returns.
 ///
-/// A turn ends after 64 KiB of input, of which each read counts at least 16 KiB, with [`Turn::Again`]. All connections of a
+/// A turn ends after 64 frames, or 64 KiB of input, of which each read counts at least 16 KiB, with [`Turn::Again`]. All connections of a
 /// thread share one [`ReadBuffer`] of 64 KiB.
 ///
 /// ```
