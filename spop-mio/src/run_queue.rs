@@ -6,9 +6,8 @@ use std::collections::VecDeque;
 /// delay the sessions for seconds.
 const PENDING_TURNS: usize = 16;
 
-/// Turns in one round of connections that exhaust the budget of each turn. A request that arrives during the round is read after
-/// them.
-const EXHAUSTED_TURNS: usize = 4;
+/// Turns in one round of connections that are busy. A request that arrives during the round is read after them.
+const BUSY_TURNS: usize = 4;
 
 /// The connections that have something to do, by their keys.
 #[derive(Debug, Default)]
@@ -17,9 +16,9 @@ pub(crate) struct RunQueue {
     pending: VecDeque<usize>,
     /// In the order in which they became ready.
     ready: VecDeque<usize>,
-    /// Those that have exhausted the budget of their turn. They come after those that are ready: a quiet connection waits for
-    /// the turn that is under way when its request arrives, and for no other.
-    exhausted: VecDeque<usize>,
+    /// Those whose last turn exhausted its budget or had much input. They come after those that are ready: a quiet connection
+    /// waits for the round that is under way when its request arrives, which has few turns of busy ones.
+    busy: VecDeque<usize>,
 }
 
 /// Turns that are left in a round.
@@ -27,7 +26,7 @@ pub(crate) struct RunQueue {
 pub(crate) struct Round {
     pending: usize,
     ready: usize,
-    exhausted: usize,
+    busy: usize,
 }
 
 impl RunQueue {
@@ -37,13 +36,13 @@ impl RunQueue {
         if has_session { &mut self.ready } else { &mut self.pending }.push_back(key);
     }
 
-    /// A connection has exhausted its budget.
-    pub(crate) fn push_exhausted(&mut self, key: usize, has_session: bool) {
-        if has_session { &mut self.exhausted } else { &mut self.pending }.push_back(key);
+    /// A connection that is busy has something to do.
+    pub(crate) fn push_busy(&mut self, key: usize, has_session: bool) {
+        if has_session { &mut self.busy } else { &mut self.pending }.push_back(key);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.ready.is_empty() && self.exhausted.is_empty()
+        self.pending.is_empty() && self.ready.is_empty() && self.busy.is_empty()
     }
 
     /// Begins a round: each connection that is queued now gets a turn, up to the limits. Those that are queued during the round
@@ -53,7 +52,7 @@ impl RunQueue {
         Round {
             pending: self.pending.len().min(PENDING_TURNS),
             ready: self.ready.len(),
-            exhausted: self.exhausted.len().min(EXHAUSTED_TURNS),
+            busy: self.busy.len().min(BUSY_TURNS),
         }
     }
 
@@ -63,7 +62,7 @@ impl RunQueue {
         for (queue, turns) in [
             (&mut self.pending, &mut round.pending),
             (&mut self.ready, &mut round.ready),
-            (&mut self.exhausted, &mut round.exhausted),
+            (&mut self.busy, &mut round.busy),
         ] {
             if let Some(left) = turns.checked_sub(1) {
                 *turns = left;
@@ -79,22 +78,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_with_an_exhausted_budget_come_last_and_pending_ones_get_a_share() {
+    fn busy_ones_come_last_and_pending_ones_get_a_share() {
         let mut queue = RunQueue::default();
-        queue.push_exhausted(1, true);
+        queue.push_busy(1, true);
         queue.push(2, true);
         (100..120).for_each(|key| queue.push(key, false));
         let mut round = queue.round();
         // In the course of the round: for the next.
         queue.push(3, true);
-        queue.push_exhausted(4, true);
+        queue.push_busy(4, true);
         let keys: Vec<_> = std::iter::from_fn(|| queue.pop(&mut round)).collect();
         assert_eq!(keys, (100..116).chain([2, 1]).collect::<Vec<_>>());
         let mut round = queue.round();
         let keys: Vec<_> = std::iter::from_fn(|| queue.pop(&mut round)).collect();
         assert_eq!(keys, [116, 117, 118, 119, 3, 4]);
         assert!(queue.is_empty());
-        (0..10).for_each(|key| queue.push_exhausted(key, true));
+        (0..10).for_each(|key| queue.push_busy(key, true));
         let mut round = queue.round();
         let keys: Vec<_> = std::iter::from_fn(|| queue.pop(&mut round)).collect();
         assert_eq!(keys, [0, 1, 2, 3], "the others after what arrives meanwhile");

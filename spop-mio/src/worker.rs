@@ -39,11 +39,16 @@ pub(crate) struct Connection {
     queued: bool,
     /// The system reports when its socket is writable.
     write_asked: bool,
+    /// Its last turn had much input: it has its next after those that had little.
+    busy: bool,
 }
+
+/// Input of one turn that is much: what is more than 20 short requests.
+const MUCH: usize = 4 * 1024;
 
 impl Connection {
     pub(crate) const fn new(driver: Driver<Conn>, socket: Socket) -> Self {
-        Self { driver, socket: Some(socket), queued: false, write_asked: false }
+        Self { driver, socket: Some(socket), queued: false, write_asked: false, busy: false }
     }
 
     #[inline]
@@ -230,7 +235,11 @@ impl<H: Handler> Worker<H> {
             && !connection.queued
         {
             connection.queued = true;
-            self.run_queue.push(key, connection.has_session());
+            if connection.busy {
+                self.run_queue.push_busy(key, connection.has_session());
+            } else {
+                self.run_queue.push(key, connection.has_session());
+            }
         }
     }
 
@@ -245,12 +254,13 @@ impl<H: Handler> Worker<H> {
             Turn::Wait => {}
             Turn::Again => {
                 connection.queued = true;
-                self.run_queue.push_exhausted(key, connection.has_session());
+                self.run_queue.push_busy(key, connection.has_session());
             }
             Turn::Closed => self.close(key),
             Turn::Over => return self.remove(key),
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.busy = connection.driver.last_input() > MUCH;
         let conn = connection.driver.protocol_mut();
         if conn.wants_waker() {
             let waker = ConnectionWaker::new(&self.queue, key, conn.id());

@@ -19,8 +19,9 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
-    NameWarnings, SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total, descriptors::raise_limit,
-    engines::Engines, remote::Remote, request::REQUEST_OVERHEAD, stage::AtomicStage,
+    NameWarnings, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
+    descriptors::raise_limit, engines::Engines, remote::Remote, request::REQUEST_OVERHEAD,
+    stage::AtomicStage,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -90,6 +91,10 @@ pub(crate) struct Logs {
     pub(crate) session: LogLimit,
     /// Requests that exceed a limit of their session.
     pub(crate) refused: LogLimit,
+    /// Requests without an answer, for want of time or memory.
+    pub(crate) requests: LogLimit,
+    /// Connections that were ended to free memory.
+    pub(crate) memory: LogLimit,
     /// Connections that ended with a fault.
     pub(crate) closed: LogLimit,
     /// Connections that were refused, or could not be accepted.
@@ -104,7 +109,9 @@ impl Default for Logs {
             handler: LogLimit::default(),
             late: LogLimit::default(),
             session: LogLimit::default(),
+            requests: LogLimit::default(),
             refused: LogLimit::default(),
+            memory: LogLimit::default(),
             closed: LogLimit::default(),
             accept: LogLimit::default(),
             foreign: LogLimit::one_a_minute(),
@@ -318,13 +325,13 @@ impl Agent {
     }
 
     /// Whether handlers would keep too much of the requests of a connection with one more of `payload` bytes: the total of all
-    /// connections is exceeded and this one has 16 KiB or more, or it has more than twice what can be in flight, because requests
+    /// connections is exceeded and this one has 24 KiB or more, or it has more than twice what can be in flight, because requests
     /// were cancelled and not dropped.
     #[inline]
     pub(crate) fn is_overloaded(&self, connection: &Arc<Connection>, payload: usize) -> bool {
         let bytes = connection.requests.bytes() + payload;
-        bytes >= SPARED / 2 && (bytes > self.max_held_bytes || self.requests.is_exceeded_by(payload))
-            || Arc::strong_count(connection) > self.max_held
+        bytes >= REQUESTS_SPARED && (bytes > self.max_held_bytes || self.requests.is_exceeded_by(payload))
+            || connection.held.load(Ordering::Relaxed) >= self.max_held
     }
 
     pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> Arc<Remote> {

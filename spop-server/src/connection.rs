@@ -1,6 +1,9 @@
 //! What is known of a connection with a session.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use spop_core::{
     Clock, ConnectionId, Session,
@@ -19,6 +22,8 @@ pub struct Connection {
     pub(crate) clock: Clock,
     /// What its requests hold that handlers keep.
     pub(crate) requests: Share,
+    /// How many requests of it handlers keep.
+    pub(crate) held: AtomicUsize,
 }
 
 /// What the accept stage found out about a connection.

@@ -79,6 +79,8 @@ pub struct Driver<P> {
     shut_blocked: bool,
     /// The peer has shut its write side. What it sent before may still be unread.
     peer_closed: bool,
+    /// Input of the last turn.
+    processed: u32,
 }
 
 /// The result of a [`turn`](Driver::turn): what the loop has to do.
@@ -111,6 +113,7 @@ impl<P> Driver<P> {
             writable: true,
             shut_blocked: false,
             peer_closed: false,
+            processed: 0,
         }
     }
 
@@ -137,6 +140,12 @@ impl<P> Driver<P> {
     pub fn ready_closed(&mut self) {
         self.readable = true;
         self.peer_closed = true;
+    }
+
+    /// How many bytes of input the last turn had. A loop can give connections with much of it their next turns after the others.
+    #[inline]
+    pub const fn last_input(&self) -> usize {
+        self.processed as usize
     }
 
     /// The connection.
@@ -175,6 +184,7 @@ impl<P> Driver<P> {
     where
         P: Protocol<H>,
     {
+        self.processed = 0;
         if self.protocol.is_woken() {
             self.protocol.on_wake(now, handler);
         }
@@ -262,6 +272,7 @@ impl<P> Driver<P> {
                     return Turn::Wait;
                 };
                 budget = budget.saturating_sub(bytes.max(LEAST_COST));
+                self.processed += bytes as u32;
                 fed = true;
             } else {
                 return Turn::Wait;

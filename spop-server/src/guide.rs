@@ -81,7 +81,7 @@
 //! |---|---|---|---|
 //! | [`max_connections`], [`max_connections_per_source`] | 10,000; none | A new connection is closed at once. | [`Stats::refused`] |
 //! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::overloaded`] |
-//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 16 KiB or more of the bytes. | [`Stats::overloaded`] |
+//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 24 KiB or more of the bytes. | [`Stats::overloaded`] |
 //! | [`max_buffered_bytes`] | 128 MiB | A connection that grows, and has more than 32 KiB of the bytes, is disconnected with status 13. | the event `connection_failed`, `spop_closed_total` |
 //!
 //! A request counts until its handler has ended and the request is dropped. So cancelled work must stop: **spop-tokio** drops the

@@ -94,7 +94,9 @@ pub use entrance::Entrance;
 pub use failure::{Answer, Failure, FailureKind};
 pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
-pub(crate) use limits::{HoldPermit, InFlight, SPARED, Share, SourcePermit, Sources, Total, WorkPermit};
+pub(crate) use limits::{
+    HoldPermit, InFlight, REQUESTS_SPARED, SPARED, Share, SourcePermit, Sources, Total, WorkPermit,
+};
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::LogLimit;
 pub(crate) use message::{TOO_MUCH_BUFFERED, overdue};

@@ -176,6 +176,9 @@ const STEP: usize = 16 * 1024;
 /// uses up the total does not end the others.
 pub(crate) const SPARED: usize = 2 * STEP;
 
+/// As [`SPARED`], for the requests that handlers keep: the 20 that HAProxy has in flight on a connection, if they are short.
+pub(crate) const REQUESTS_SPARED: usize = 24 * 1024;
+
 impl Total {
     /// At most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {

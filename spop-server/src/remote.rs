@@ -56,6 +56,8 @@ pub(crate) enum Message {
     Answer(TicketId, Answer),
     /// The answer to a request of a sibling: send it.
     Send(Ticket, Answer),
+    /// A cancellation was made for this request, which may have ended before.
+    Watch(TicketId),
     /// A newer request on a sibling supersedes this one.
     Supersede(TicketId),
     /// No connection of the engine is left that could send the answers of this one, which has ended.

@@ -1,6 +1,11 @@
 //! Requests.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::BytesMut;
 use spop_core::{
@@ -41,6 +46,7 @@ enum ConnectionRef<'a> {
 struct Held {
     connection: Arc<Connection>,
     bytes: usize,
+    is_part: bool,
     #[allow(dead_code)] // Held for its drop.
     permit: HoldPermit,
 }
@@ -53,7 +59,15 @@ impl Held {
     fn new(connection: Arc<Connection>, payload: &OwnedMessages, permit: HoldPermit) -> Self {
         let bytes = payload.payload().len() + REQUEST_OVERHEAD;
         connection.requests.add(bytes);
-        Self { connection, bytes, permit }
+        connection.held.fetch_add(1, Ordering::Relaxed);
+        Self { connection, bytes, is_part: false, permit }
+    }
+
+    /// A part of a request that is counted: its bytes may outlive that.
+    fn part(connection: Arc<Connection>, payload: &OwnedMessages) -> Self {
+        let bytes = payload.payload().len();
+        connection.requests.add(bytes);
+        Self { connection, bytes, is_part: true, permit: HoldPermit::default() }
     }
 }
 
@@ -61,6 +75,9 @@ impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
         self.connection.requests.subtract(self.bytes);
+        if !self.is_part {
+            self.connection.held.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -224,7 +241,12 @@ impl<'a> Request<'a> {
 
     /// A token that tells work outside of the handler when the answer is not needed any more.
     pub fn cancellation(&self) -> Cancellation {
-        self.connection().watched.watch(self.id)
+        let cancellation = self.connection().watched.watch(self.id);
+        if matches!(self.connection, ConnectionRef::Owned(_)) {
+            // It may have ended before: its connection knows.
+            let _ = self.connection().remote.send(Sent::Watch(self.id));
+        }
+        cancellation
     }
 
     /// Sends a part of the answer now. The handler's answer is the last part.
@@ -291,10 +313,14 @@ impl<'a> Request<'a> {
     /// }
     /// ```
     pub fn defer(mut self, keep: impl FnOnce(Responder)) -> Outcome {
-        if let Call::Running(running, _) = &mut self.call {
+        // While its handler runs, it has not ended.
+        let cancellation = if let Call::Running(running, _) = &mut self.call {
             running.deferred = true;
-        }
-        keep(Responder::new(self.into_owned()));
+            self.connection().watched.watch(self.id)
+        } else {
+            self.cancellation()
+        };
+        keep(Responder::new(self.into_owned(), cancellation));
         Outcome::Later
     }
 }
@@ -322,11 +348,7 @@ impl Request<'static> {
             };
             Self {
                 // It is a part of a request that is counted. Its bytes may outlive that.
-                connection: ConnectionRef::Owned(Held::new(
-                    Arc::clone(connection),
-                    &one,
-                    HoldPermit::default(),
-                )),
+                connection: ConnectionRef::Owned(Held::part(Arc::clone(connection), &one)),
                 messages: Payload::Owned(one),
                 id: self.id,
                 ids: self.ids,

@@ -22,8 +22,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(request: Request<'static>) -> Self {
-        let cancellation = request.cancellation();
+    pub(crate) fn new(request: Request<'static>, cancellation: Cancellation) -> Self {
         Self { request, cancellation, answered: false }
     }
 

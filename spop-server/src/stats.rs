@@ -27,6 +27,10 @@ pub(crate) struct Counters {
     pub overdue: AtomicU64,
     /// See [`Stats::abandoned`].
     pub abandoned: AtomicU64,
+    /// See [`Stats::oversized`].
+    pub oversized: AtomicU64,
+    /// See [`Stats::out_of_memory`].
+    pub out_of_memory: AtomicU64,
 }
 
 /// Counts a connection as open until it is dropped.
@@ -55,6 +59,8 @@ impl Counters {
             late: get(&self.late),
             overdue: get(&self.overdue),
             abandoned: get(&self.abandoned),
+            oversized: get(&self.oversized),
+            out_of_memory: get(&self.out_of_memory),
         }
     }
 }
@@ -94,6 +100,12 @@ pub struct Stats {
     pub overdue: u64,
     /// Requests that HAProxy 3.1 or later abandoned before they were answered: it sent another on their connection.
     pub abandoned: u64,
+    /// Requests that were refused because they exceed a limit of their session: `max_payload`, `max_payload_bytes`,
+    /// `max_messages`, or the frame timeout.
+    pub oversized: u64,
+    /// Connections that were disconnected because
+    /// [`ServerConfig::max_buffered_bytes`](crate::ServerConfig::max_buffered_bytes) was exceeded.
+    pub out_of_memory: u64,
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ impl<F: Future<Output = Reply>> Calls<F> {
             empty(&mut call.slot);
             self.slot.get_or_insert(call.slot);
         }
+        if let Some(slow) = self.slow.as_mut().filter(|slow| slow.calls.is_empty()) {
+            // Without calls they are not polled, and the lists would grow.
+            slow.batch.clear();
+            slow.woken.lock().requests.clear();
+        }
     }
 
     /// Drops all calls. One that panics meanwhile leaves the others.
@@ -290,6 +295,7 @@ mod tests {
             assert_eq!(calls.start(cx, request, || call), None);
             calls.cancel(request);
             assert!(sender.is_closed() && calls.is_empty());
+            assert!(calls.slow.iter().all(|slow| slow.batch.is_empty()));
             assert!(calls.slot.is_some(), "the next call has the slot");
         }
         assert_eq!(calls.finished(cx), None);

@@ -87,7 +87,7 @@ impl Session {
                 Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
                 Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
                 Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
-                Message::Abandon => {}
+                Message::Watch(_) | Message::Abandon => {}
             }
         }
         while let Some((request, _)) = self.waiting.first_key_value() {

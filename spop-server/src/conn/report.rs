@@ -11,7 +11,7 @@ use spop_core::{
 use tracing::{debug, warn};
 
 use super::session::Session;
-use crate::{Agent, Failure, Metrics};
+use crate::{Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED};
 
 /// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
 /// requests. Small: each connection has one.
@@ -82,6 +82,7 @@ impl Session {
                 return;
             }
         };
+        agent.counters.oversized.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.refused.pass(now) {
             warn!(
                 name: "request_refused", %peer, %ids, received, ?why, suppressed,
@@ -127,7 +128,12 @@ impl Session {
 
     #[cold]
     pub(super) fn log_failure(&self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
-        if let Some(suppressed) = agent.logs.handler.pass(now) {
+        // What a peer can cause does not hide a handler that panics.
+        let limit = match failure.kind {
+            FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,
+            _ => &agent.logs.requests,
+        };
+        if let Some(suppressed) = limit.pass(now) {
             let (what, error) = (failure.kind.as_str(), &failure.error);
             warn!(name: "request_failed", peer = %self.remote.peer, %ids, what, error, suppressed, "request failed");
         }
@@ -162,7 +168,18 @@ impl Session {
 
     /// A session ended by a fault or a timeout.
     pub(super) fn log_failed(&self, agent: &Agent, now: Timestamp, reason: &impl fmt::Display) {
-        if let Some(suppressed) = agent.logs.closed.pass(now) {
+        self.log_ended(now, &agent.logs.closed, reason);
+    }
+
+    /// A session ended to free memory.
+    #[cold]
+    pub(super) fn log_memory(&self, agent: &Agent, now: Timestamp) {
+        agent.counters.out_of_memory.fetch_add(1, Ordering::Relaxed);
+        self.log_ended(now, &agent.logs.memory, &TOO_MUCH_BUFFERED);
+    }
+
+    fn log_ended(&self, now: Timestamp, limit: &LogLimit, reason: &impl fmt::Display) {
+        if let Some(suppressed) = limit.pass(now) {
             let (peer, connection) = (&self.remote.peer, self.remote.id.0);
             warn!(name: "connection_failed", %peer, connection, %reason, suppressed, "connection failed");
         }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use spop_core::{
@@ -154,7 +157,7 @@ impl Session {
     #[cold]
     fn end_for_memory(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
         self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_BUFFERED);
-        self.log_failed(agent, now, &TOO_MUCH_BUFFERED);
+        self.log_memory(agent, now);
         self.feed(agent, now, handler, &[], false);
         if self.reactor.outgoing_bytes() > SPARED {
             let action = self.reactor.on_transport_error(now);
@@ -369,6 +372,7 @@ impl Session {
             watched: crate::cancellation::Watched::default(),
             clock: agent.clock,
             requests: agent.requests.share(),
+            held: AtomicUsize::new(0),
         });
         agent.established(&connection);
         self.connection = Some(connection);
@@ -454,6 +458,11 @@ impl Session {
             Message::Part(request, actions) => self.send_part(agent, now, handler, request, &actions),
             Message::Answer(request, answer) => self.answer(agent, now, handler, request, answer),
             Message::Send(ticket, answer) => self.send_for_sibling(agent, now, ticket, answer),
+            Message::Watch(request) => {
+                if !self.waiting.contains_key(&request) {
+                    self.end_watched(request, Cancelled::Answered);
+                }
+            }
             Message::Supersede(request) => self.superseded(now, handler, request),
             Message::Abandon => self.give_up(handler),
         }

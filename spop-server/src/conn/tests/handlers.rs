@@ -98,3 +98,18 @@ fn a_handler_that_panics_in_a_callback_ends_nothing() {
     assert_eq!(server.app.cancelled.len(), 1);
     assert_eq!(server.hear(&mut conn).len(), 2);
 }
+
+#[test]
+fn a_cancellation_that_is_made_after_the_end_says_so() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 keep");
+    let live = server.app.kept[0].cancellation();
+    server.wake(&mut conn);
+    assert!(!live.is_cancelled());
+    server.say(&mut conn, "NOTIFY fin 1 1 now");
+    let late = server.app.kept[0].cancellation();
+    server.wake(&mut conn);
+    assert!(live.is_cancelled() && late.is_cancelled());
+    server.hear(&mut conn);
+}

@@ -241,3 +241,35 @@ fn a_long_request_counts_before_it_is_kept() {
         server.lose(conn);
     }
 }
+
+#[test]
+fn parts_of_a_request_are_one_request() {
+    let mut config = AgentConfig::default();
+    config.limits.max_in_flight = 20;
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    let mut parts = Vec::new();
+    for stream in 0..20 {
+        server.say(&mut conn, &format!("NOTIFY fin {stream} 1 keep ; keep ; keep"));
+        parts.extend(server.app.kept[stream].each());
+    }
+    assert_eq!((server.app.kept.len(), parts.len(), server.agent.stats().overloaded), (20, 60, 0));
+    server.app.kept.clear();
+    assert!(server.agent.in_flight.now() == (0, 0) && parts.iter().all(|part| part.messages().len() == 1));
+    server.lose(&mut conn);
+}
+
+#[test]
+fn a_disconnect_for_memory_is_logged_whatever_else_went_wrong() {
+    let config = ServerConfig { max_buffered_bytes: 100_000, ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    for _ in 0..20 {
+        let mut conn = server.connect();
+        server.say_bytes(&mut conn, &[0xff; 8]);
+    }
+    server.logged();
+    let conn = holding(&mut server, 300_000);
+    assert!(conn.closed().is_some());
+    assert!(server.logged().contains(&"connection_failed".to_owned()));
+    assert_eq!(server.agent.stats().out_of_memory, 1);
+}
