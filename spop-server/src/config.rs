@@ -38,7 +38,7 @@ pub struct ServerConfig {
     /// [`max_request_bytes`](Self::max_request_bytes).
     pub max_in_flight: Option<usize>,
     /// The bytes of requests that handlers keep, on all connections together: the payload and 1 KiB for each. Above it, a further
-    /// request of a connection that already has 16 KiB or more of them gets the reply of [`AgentConfig::on_failure`], and its
+    /// request of a connection that has 24 KiB or more of them with it gets the reply of [`AgentConfig::on_failure`], and its
     /// handler is not called. A request counts until it is dropped, also after it was cancelled. Counted in steps of 16 KiB for
     /// each connection. Default 128 MiB.
     ///
