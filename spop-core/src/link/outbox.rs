@@ -11,6 +11,21 @@ use crate::{
 /// The first allocation in bytes, enough for several short answers.
 const INITIAL_CAPACITY: usize = 512;
 
+/// A buffer of up to this many bytes is kept whatever is queued in it: a busy connection does not reallocate it.
+const KEPT_CAPACITY: usize = 8 * 1024;
+
+/// Frees the first `head` bytes of a buffer if they are more than half of it. Then the rest is moved once for at least as many
+/// bytes that are dropped.
+pub(super) fn drop_front(bytes: &mut Vec<u8>, head: &mut usize) {
+    if bytes.capacity() > KEPT_CAPACITY
+        && *head > bytes.len() / 2
+        && let Some(rest) = bytes.get(*head..)
+    {
+        *bytes = rest.to_vec();
+        *head = 0;
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
@@ -95,7 +110,11 @@ impl Outbox {
     pub(super) fn sent(&mut self, now: Timestamp, n: usize) {
         self.head += n;
         self.progress = now;
-        if self.is_empty() {
+        if !self.is_empty() {
+            drop_front(&mut self.bytes, &mut self.head);
+        } else if self.bytes.capacity() > KEPT_CAPACITY {
+            self.clear();
+        } else {
             self.bytes.clear();
             self.head = 0;
         }
@@ -188,5 +207,26 @@ mod tests {
         assert!(out.bytes.capacity() >= 5_000);
         out.trim();
         assert_eq!(out.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn a_queue_that_is_read_in_part_frees_what_was_sent() {
+        const LEN: usize = 1 << 20;
+        let mut out = Outbox::default();
+        push(&mut out, LEN / 1_000, 1_000);
+        let (mut moved, mut head) = (0, 0);
+        while out.len() > 1 {
+            out.sent(START, 1);
+            moved += if out.head < head { out.len() } else { 0 };
+            head = out.head;
+            let most = (4 * out.len()).max(KEPT_CAPACITY);
+            assert!(out.bytes.capacity() <= most, "{} bytes for {}", out.bytes.capacity(), out.len());
+        }
+        assert!(moved <= LEN, "{moved} bytes were moved");
+        out.sent(START, 1);
+        push(&mut out, LEN / 1_000, 1_000);
+        out.sent(START, out.len());
+        push(&mut out, 1, 20);
+        assert!(out.bytes.capacity() <= KEPT_CAPACITY, "{} bytes for 20", out.bytes.capacity());
     }
 }

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::fmt;
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, drop_front};
 use crate::{
     Timestamp,
     frame::{Flags, FrameType, HEADER_MAX, Header, Ids},
@@ -104,8 +104,6 @@ impl Sending {
         let sending = self.0.get_or_insert_default();
         sending.bytes += part.len();
         if let Some(job) = sending.jobs.iter_mut().find(|job| job.ids == ids && !job.complete) {
-            job.payload.drain(..job.sent);
-            job.sent = 0;
             job.payload.extend_from_slice(part);
             job.complete = complete;
         } else {
@@ -143,6 +141,7 @@ impl Sending {
             out.push(now, header, job.rest().get(..fragment).unwrap_or_default());
             job.frame_type = FrameType::Unset;
             job.sent += fragment;
+            drop_front(&mut job.payload, &mut job.sent);
             *bytes -= fragment;
             if last {
                 jobs.pop_front();
@@ -165,6 +164,11 @@ impl Sending {
     /// The allocated capacity.
     pub(super) fn memory(&self) -> usize {
         self.0.as_ref().map_or(0, |sending| sending.jobs.capacity())
+    }
+
+    /// The allocated bytes of payloads.
+    fn payload_memory(&self) -> usize {
+        self.jobs().map(|job| job.payload.capacity()).sum()
     }
 }
 
@@ -245,6 +249,28 @@ mod tests {
         assert_eq!(sending.bytes(), 5);
         assert_eq!((sending.remove(A), sending.bytes()), (Some(true), 0));
         assert_eq!(sending.remove(A), None);
+    }
+
+    #[test]
+    fn the_memory_of_what_was_queued_is_freed() {
+        const LEN: usize = 1 << 20;
+        let (mut sending, mut out) = (Sending::default(), Outbox::default());
+        sending.add(FrameType::Ack, A, &vec![0; LEN], true);
+        while !sending.is_empty() {
+            sending.pump(NOW, &mut out, MAX, 1);
+            out.clear();
+            let (memory, counted) = (sending.payload_memory(), sending.bytes());
+            assert!(memory <= (2 * counted + MAX).max(8 * 1024), "{memory} bytes for {counted}");
+        }
+        // In parts, each sent but for a few bytes.
+        for _ in 0..10_000 {
+            sending.add(FrameType::Ack, A, &[0; FRAGMENT], false);
+            sending.add(FrameType::Ack, A, &[0], false);
+            sending.pump(NOW, &mut out, MAX, usize::MAX);
+            out.clear();
+        }
+        let memory = sending.payload_memory();
+        assert!(memory <= 16 * 1024, "{memory} bytes for {}", sending.bytes());
     }
 
     #[test]
