@@ -105,7 +105,8 @@ pub struct Timeouts {
     /// Default 1 s, so that a busy connection does not reallocate it for each request. The first two sends of a connection,
     /// and the first two after each release, free memory at once. `None` keeps it.
     pub memory: Option<Duration>,
-    /// While bytes are queued and the transport accepts none. Default 30 s.
+    /// While bytes are queued and the transport accepts none. What is queued at one time may take ten times as long to leave,
+    /// so that a peer that reads one byte now and then does not keep the queue without end. Default 30 s.
     pub write: Option<Duration>,
     /// From a NOTIFY to its answer. Default 30 s, well above HAProxy's `timeout processing`: it limits how long a handler
     /// that never answers occupies its connection.

@@ -11,6 +11,10 @@ const FLUSH_FACTOR: u32 = 10;
 /// could keep one without end.
 const BACKPRESSURE_FACTOR: u32 = 10;
 
+/// What is queued at one time may take this many write timeouts to leave. Without the limit, a peer that reads one byte now and
+/// then could keep the whole queue without end.
+const WRITE_FACTOR: u32 = 10;
+
 impl Link {
     /// `full` means backpressure; `ended` that `Close` was not returned yet.
     #[inline]
@@ -102,7 +106,9 @@ impl Link {
                     next.offer(after(self.last_active, timeouts.idle), Timer::Idle);
                 }
             } else if !self.out.deferred && !self.out.held && !self.out.is_empty() {
-                next.offer(after(self.out.progress, timeouts.write), Timer::Write);
+                let latest =
+                    timeouts.write.map(|write| self.out.marked_at + write.saturating_mul(WRITE_FACTOR));
+                next.offer(after(self.out.progress, timeouts.write).min(latest), Timer::Write);
             }
             next.offer(self.drain_by, Timer::Drain);
             if self.nothing_to_send() {

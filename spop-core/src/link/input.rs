@@ -151,8 +151,7 @@ impl Link {
         self.eof = true;
         if self.out.deferred | self.out.held {
             (self.out.deferred, self.out.held) = (false, false);
-            // The write timeout starts now: the peer could not read deferred or held output before.
-            self.out.progress = self.now;
+            self.out.released(self.now);
         }
         self.advance();
     }

@@ -101,6 +101,7 @@ impl Link {
         if !self.sending.is_empty() {
             self.pump();
         }
+        self.out.count(self.now, n, self.sending.bytes());
         if self.is_closing() && !self.awaits_disconnect() {
             self.stage_since = self.now;
             self.advance();

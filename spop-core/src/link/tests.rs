@@ -269,6 +269,52 @@ fn what_waits_to_be_sent_has_its_time_unless_it_waits_for_something_else() {
     assert_eq!(next(&part), None);
 }
 
+/// The peer reads `each` bytes every 29 s while there are any: when the write timeout expires.
+fn read_slowly(link: &mut Link, each: usize, mut refill: impl FnMut(&mut Link)) -> Option<u64> {
+    for seconds in (29..100_000).step_by(29) {
+        let due = next(link).filter(|(_, timer)| *timer == Timer::Write);
+        if let Some((by, _)) = due.filter(|(by, _)| *by <= at(seconds)) {
+            return Some(by.since(START).as_secs());
+        }
+        link.tick(at(seconds));
+        link.sent(each.min(link.outgoing().len())).unwrap();
+        refill(link);
+    }
+    None
+}
+
+#[test]
+fn a_peer_that_reads_a_byte_now_and_then_does_not_keep_the_queue() {
+    let queued = |bytes: usize| {
+        let mut link = established();
+        (0..bytes / 128).for_each(|_| link.push(ACK, &[0; 128 - 11]));
+        link
+    };
+    // The first send sets the mark.
+    assert_eq!(read_slowly(&mut queued(128 << 10), 1, |_| {}), Some(29 + 300));
+    // Each mark is reached in time: by what was queued when it was set, however much is queued meanwhile.
+    let refill = |link: &mut Link| link.push(ACK, &[0; 1_000 - 11]);
+    assert_eq!(read_slowly(&mut queued(9_000), 1_000, refill), None);
+    assert!(read_slowly(&mut queued(12_000), 1_000, refill).is_some());
+    // A queue that empties has no mark.
+    let refill = |link: &mut Link| {
+        if link.nothing_to_send() {
+            link.push(ACK, &[0; 2_000 - 11]);
+        }
+    };
+    assert_eq!(read_slowly(&mut queued(2_048), 1_500, refill), None);
+    let mut link = queued(2_048);
+    link.sent(1).unwrap();
+    send_all(&mut link);
+    link.tick(at(1_000));
+    link.push(ACK, b"");
+    assert_eq!(next(&link), Some((at(1_030), Timer::Write)));
+    // Bytes of a payload that are not in a fragment yet count, even if the peer empties the queue each time.
+    let mut link = established();
+    link.push_fragmented(FrameType::Ack, A, &vec![0; 128 << 10], true);
+    assert_eq!(read_slowly(&mut link, usize::MAX, |_| {}), Some(29 + 300));
+}
+
 #[test]
 fn output_is_not_held_back_for_a_peer_that_will_not_answer() {
     for end in [Link::input_ended, Link::close] {
