@@ -2,8 +2,6 @@
 
 use alloc::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{
     action::{Abort, Aborted, Action, Cancel, Cancelled, Notify},
     handshake::greet,
@@ -263,10 +261,10 @@ impl AgentReactor {
         let disconnect =
             Disconnect::decode(next.payload).map_err(|error| Violation::Disconnect { frame_type, error })?;
         let status = disconnect.status;
-        let message = Bytes::copy_from_slice(disconnect.message);
+        let reason = CloseReason::peer_disconnect(status, disconnect.message);
         self.link.skip(input, next.len);
         // HAProxy reports the status of this DISCONNECT instead of its own.
-        self.disconnect_for(CloseReason::PeerDisconnect { status, message }, status, "goodbye");
+        self.disconnect_for(reason, status, "goodbye");
         Ok(self.at_rest(1))
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     Actions, Scope, Status, Timer, Timestamp,
     frame::{Flags, FrameType, Header, Ids, put_frame},
-    link::{Layers, Phase, Progress},
+    link::{CloseReason, Layers, Phase, Progress},
     notation,
     testing::Inbox,
 };
@@ -375,4 +375,18 @@ fn watching_reads_a_payload_once_however_many_fragments_it_has() {
         let bound = 3 * 4 * 1_000 + 8 * payload.len().div_ceil(size);
         assert!(steps <= bound, "{steps} steps for fragments of {size} bytes, at most {bound}");
     }
+}
+
+#[test]
+fn of_the_message_of_a_disconnect_the_beginning_is_kept() {
+    let mut reactor =
+        AgentReactor::new(Arc::new(AgentConfig::default().checked().unwrap()), ConnectionId(1), START);
+    assert!(matches!(reactor.on_bytes(START, &hello("")).action, Action::Established(_)));
+    let text = "x".repeat(10_000);
+    let bye = format!("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:1 message=string:{text}");
+    let Action::Close(closed) = reactor.on_bytes(START, &notation::parse_bytes(&bye).unwrap()).action else {
+        panic!("open")
+    };
+    let CloseReason::PeerDisconnect { message, .. } = closed.reason else { panic!("{closed}") };
+    assert_eq!(message, text.as_bytes()[..256]);
 }

@@ -101,9 +101,8 @@ impl EngineReactor {
         }
         let disconnect = disconnect.map_err(|error| Violation::Disconnect { frame_type, error })?;
         let status = disconnect.status;
-        let message = Bytes::copy_from_slice(disconnect.message);
+        let reason = CloseReason::peer_disconnect(status, disconnect.message);
         self.link.skip(input, next.len);
-        let reason = CloseReason::PeerDisconnect { status, message };
         if self.config.profile.fin_hides_disconnect && self.link.is_eof() && !self.pending.is_empty() {
             self.go_silent(reason);
             return Ok(None);

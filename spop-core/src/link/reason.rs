@@ -30,7 +30,7 @@ pub enum CloseReason {
     PeerDisconnect {
         /// The status code (section 3.5).
         status: Status,
-        /// The message, as received.
+        /// The first 256 bytes of the message.
         message: Bytes,
     },
     /// The peer violated the protocol.
@@ -63,7 +63,22 @@ pub enum Initiator {
     Transport,
 }
 
+/// The longest message of a peer's DISCONNECT that is kept, in bytes: a frame may have a megabyte, and a connection that
+/// closes keeps its reason. A log line shows no more either.
+const PEER_MESSAGE_MAX: usize = 256;
+
 impl CloseReason {
+    /// The peer sent a DISCONNECT. Its message is cut, in UTF-8 at a character.
+    pub(crate) fn peer_disconnect(status: Status, message: &[u8]) -> Self {
+        let mut end = PEER_MESSAGE_MAX.min(message.len());
+        let max = end;
+        while max - end < 3 && message.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            end = end.saturating_sub(1);
+        }
+        let message = message.get(..end).unwrap_or_default();
+        Self::PeerDisconnect { status, message: Bytes::copy_from_slice(message) }
+    }
+
     /// Who ended the session.
     pub const fn initiator(&self) -> Initiator {
         match self {
@@ -199,6 +214,26 @@ mod tests {
             assert!(reason.to_string().starts_with(text), "{reason}");
             assert_eq!((reason.initiator(), reason.is_normal()), (initiator, normal), "{reason}");
         }
+    }
+
+    #[test]
+    fn the_message_of_a_disconnect_is_cut_at_a_character() {
+        let kept = |message: &[u8]| match CloseReason::peer_disconnect(Status::NORMAL, message) {
+            CloseReason::PeerDisconnect { message, .. } => message,
+            _ => Bytes::new(),
+        };
+        for len in [0, 1, 255, 256] {
+            assert_eq!(kept(&b"x".repeat(len)), b"x".repeat(len));
+        }
+        assert_eq!(kept(&b"x".repeat(1 << 20)), b"x".repeat(256));
+        assert_eq!(kept("é".repeat(200).as_bytes()), "é".repeat(128).as_bytes());
+        assert_eq!(
+            kept(["x", &"é".repeat(200)].concat().as_bytes()),
+            ["x", &"é".repeat(127)].concat().as_bytes()
+        );
+        assert_eq!(kept("😀".repeat(65).as_bytes()), "😀".repeat(64).as_bytes());
+        assert_eq!(kept(["xyz", &"😀".repeat(65)].concat().as_bytes()).len(), 3 + 63 * 4);
+        assert_eq!(kept(&[0x80; 1_000]).len(), 253);
     }
 
     #[test]

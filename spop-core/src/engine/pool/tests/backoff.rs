@@ -108,6 +108,11 @@ fn a_request_that_waits_in_vain_fails_with_what_the_agent_said() {
     world.ask().unwrap();
     let CloseReason::PeerDisconnect { status, message } = &world.failures[0].reason else { panic!() };
     assert_eq!((*status, &message[..]), (Status(13), &b"broken"[..]));
+    let mut world = World::new(config(1));
+    world.refusal = Some(Refusal::with(HELLO, &alloc::format!("{BROKEN}{}", "x".repeat(10_000))));
+    world.ask().unwrap();
+    let CloseReason::PeerDisconnect { message, .. } = &world.failures[0].reason else { panic!() };
+    assert_eq!(message.len(), 256, "its beginning is kept");
 }
 
 #[test]
