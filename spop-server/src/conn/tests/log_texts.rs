@@ -115,7 +115,7 @@ fn the_message_of_a_disconnect_is_cut() {
             message.as_bytes().escape_ascii()
         );
         let text = text(&disconnect, |_: Request<'_>| score());
-        assert!(text.ends_with("… (100000 bytes)\""), "{text}");
+        assert!(text.ends_with("… (256 bytes)\""), "{text}");
     }
 }
 
