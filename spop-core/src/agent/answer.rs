@@ -26,8 +26,9 @@ impl AgentReactor {
     /// # Errors
     /// [`AckError::TooBig`] if the answer exceeds what can be sent, or what the queue takes now
     /// ([`Limits::max_outgoing`](crate::config::Limits::max_outgoing)). For a ticket of another connection,
-    /// [`AckError::WrongConnection`] if that connection has another engine or async is not in effect, and [`AckError::Closing`]
-    /// if this connection is closing. Nothing was queued, and the error returns the ticket.
+    /// [`AckError::WrongConnection`] if that connection has another engine or async is not in effect, [`AckError::Closing`] if
+    /// this connection is closing, and [`AckError::Full`] if its queue is full. Nothing was queued, and the error returns the
+    /// ticket.
     #[inline]
     pub fn acknowledge(
         &mut self,
@@ -90,7 +91,7 @@ impl AgentReactor {
     /// treats as an answer without actions.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] or [`AckError::Closing`], only for a ticket of another connection.
+    /// [`AckError::WrongConnection`], [`AckError::Closing`] or [`AckError::Full`], only for a ticket of another connection.
     pub fn abort_answer(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.check_owner(ticket)?;
@@ -105,7 +106,7 @@ impl AgentReactor {
     /// An answer sent in part is aborted instead.
     ///
     /// # Errors
-    /// [`AckError::WrongConnection`] or [`AckError::Closing`], only for a ticket of another connection.
+    /// [`AckError::WrongConnection`], [`AckError::Closing`] or [`AckError::Full`], only for a ticket of another connection.
     pub fn fail(&mut self, now: Timestamp, ticket: Ticket) -> Result<Settled, AckError> {
         self.tick(now);
         let ticket = self.check_owner(ticket)?;
@@ -176,6 +177,9 @@ impl AgentReactor {
             Err(AckError::WrongConnection { ticket, connection: self.connection })
         } else if self.link.is_closing() {
             Err(AckError::Closing { ticket })
+        } else if self.outgoing_is_full() {
+            // The answers of siblings are not in flight here, which would bound them.
+            Err(AckError::Full { ticket })
         } else {
             Ok(ticket)
         }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Timestamp,
     frame::Ids,
+    hub::FULL,
     link::{Input, Interest, Phase},
 };
 
@@ -94,11 +95,19 @@ impl AgentReactor {
     /// The send backlog in bytes, by which [`Hub`](crate::hub::Hub) compares connections of an engine; `None` if this one
     /// can send no answer, because it has no session or is closing.
     ///
-    /// After the end of the input it is `usize::MAX / 2`, so that every other connection is preferred: an HAProxy that has
-    /// shut its write side reads nothing more.
+    /// With [`max_outgoing`](crate::config::Limits::max_outgoing) bytes queued it is [`hub::FULL`](crate::hub::FULL): no answer
+    /// of a sibling is taken. After the end of the input it is `usize::MAX / 2`, so that every other connection is preferred: an
+    /// HAProxy that has shut its write side reads nothing more.
     pub fn send_backlog(&self) -> Option<usize> {
-        let open = !self.link.is_closing() && self.session.is_some();
-        open.then(|| if self.link.is_eof() { usize::MAX / 2 } else { self.link.outgoing_bytes() })
+        if self.link.is_closing() || self.session.is_none() {
+            None
+        } else if self.outgoing_is_full() {
+            Some(FULL)
+        } else if self.link.is_eof() {
+            Some(usize::MAX / 2)
+        } else {
+            Some(self.link.outgoing_bytes())
+        }
     }
 
     /// The number of tickets that were dropped unanswered, a bug of the application. Counted in debug builds with the

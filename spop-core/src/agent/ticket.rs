@@ -124,6 +124,14 @@ pub enum AckError {
         /// The ticket.
         ticket: Ticket,
     },
+    /// [`max_outgoing`](crate::config::Limits::max_outgoing) bytes are queued, and the NOTIFY was received by another connection.
+    /// Use another connection of the engine.
+    #[error("the answer to {ticket} was given to a connection whose peer does not read")]
+    #[non_exhaustive]
+    Full {
+        /// The ticket.
+        ticket: Ticket,
+    },
     /// The answer is too long for a frame and the peer accepts no fragments; or it exceeds
     /// [`max_outgoing`](crate::config::Limits::max_outgoing), or the limit of
     /// [`PipeliningPolicy::Always`](super::PipeliningPolicy::Always).
@@ -152,6 +160,7 @@ impl AckError {
         match self {
             Self::WrongConnection { ticket, .. }
             | Self::Closing { ticket }
+            | Self::Full { ticket }
             | Self::TooBig { ticket, .. }
             | Self::NoFragmentation { ticket } => ticket,
         }

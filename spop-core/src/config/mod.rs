@@ -45,7 +45,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// The send backlog in bytes at which reading pauses. All that is queued counts: an answer in fragments must fit what is left
     /// of it, and once it is reached, an answer in one frame must fit `max_outgoing / max_in_flight` (4 KiB by default) or is
-    /// [`AckError::TooBig`](crate::AckError::TooBig). So at most twice the limit and one frame are queued. Default 1 MiB.
+    /// [`AckError::TooBig`](crate::AckError::TooBig), and none to a request of another connection is taken
+    /// ([`AckError::Full`](crate::AckError::Full)). So at most twice the limit and one frame are queued. Default 1 MiB.
     pub max_outgoing: usize,
     /// The longest `engine-id`, in bytes; HAProxy's have 36. Default 256. Agents only.
     pub max_engine_id: usize,

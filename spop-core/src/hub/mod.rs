@@ -13,8 +13,8 @@
 //!    [`release`](AgentReactor::release) it there.
 //! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it; when its connection has left before, [`forget`](Hub::forget) it.
 //! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another
-//!    one of the engine (a sibling) if home is gone or has a larger send backlog. If the chosen connection has left by the time
-//!    it gets the answer, [`route_again`](Hub::route_again).
+//!    one of the engine (a sibling) if home is gone or has a larger send backlog. If the chosen connection has left or is full by
+//!    the time it gets the answer, [`route_again`](Hub::route_again).
 //!
 //! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
@@ -31,7 +31,7 @@ use crate::{
 
 use siblings::{Engine, Left, Waiting};
 
-pub use siblings::SIBLINGS;
+pub use siblings::{FULL, SIBLINGS};
 
 /// The connections and the unanswered NOTIFYs of each engine.
 #[derive(Debug)]
@@ -177,8 +177,9 @@ impl Hub {
 
     /// Chooses the connection for an answer, and removes the NOTIFY. `backlog` returns the [send
     /// backlog](AgentReactor::send_backlog) of a connection, or `None` if the connection can send no more answers; it is then
-    /// not asked again. The connection with the smallest backlog is chosen, home in a tie. If there are many siblings,
-    /// [eight](SIBLINGS) are compared for each answer, round-robin.
+    /// not asked again before it is home to an answer and can send. The connection with the smallest backlog is chosen, home in
+    /// a tie, and no sibling that is [full](FULL). If there are many siblings, [eight](SIBLINGS) are compared for each answer,
+    /// round-robin.
     pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         if ticket.engine_id().is_none_or(|id| !self.engines.contains_key(id)) {
             // Not async; or a part of the answer was sent, and the rest must take the same connection.
@@ -192,21 +193,21 @@ impl Hub {
             return Route::Dropped(ticket);
         }
         match ticket.engine_id().and_then(|id| self.engines.get_mut(id)) {
-            Some(engine) => engine.choose(ticket, backlog),
+            Some(engine) => engine.choose(ticket, false, backlog),
             None => Route::Dropped(ticket),
         }
     }
 
-    /// Chooses another connection for an answer whose connection has left since [`route`](Self::route). It may be the one that
+    /// Chooses another connection for an answer whose connection has left or become full since [`route`](Self::route). It may be the one that
     /// received the NOTIFY: that has released it, and sends the answer like that of a [sibling](Route::Sibling).
-    /// [`Dropped`](Route::Dropped) if a new NOTIFY has the same identifiers.
+    /// [`Dropped`](Route::Dropped) if a new NOTIFY has the same identifiers, or no connection takes the answer.
     pub fn route_again(
         &mut self,
         ticket: Ticket,
         backlog: impl FnMut(ConnectionId) -> Option<usize>,
     ) -> Route {
         match ticket.engine_id().and_then(|id| self.engines.get_mut(id)) {
-            Some(engine) if !engine.is_waiting(ticket.ids()) => match engine.choose(ticket, backlog) {
+            Some(engine) if !engine.is_waiting(ticket.ids()) => match engine.choose(ticket, true, backlog) {
                 Route::Home(ticket) => Route::Sibling(ticket.connection(), ticket.released()),
                 route => route,
             },

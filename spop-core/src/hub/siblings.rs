@@ -13,6 +13,9 @@ use crate::{ConnectionId, Ticket, Timestamp, agent::TicketId, frame::Ids, steps:
 /// The most siblings whose send backlogs are compared for one answer.
 pub const SIBLINGS: usize = 8;
 
+/// The send backlog of a connection that takes no answers of siblings now.
+pub const FULL: usize = usize::MAX - 1;
+
 #[derive(Debug, Default)]
 pub(super) struct Engine {
     /// The connections, each with the identifiers of the NOTIFYs that it received. Some are not waiting any more: they are
@@ -145,14 +148,21 @@ impl Engine {
     }
 
     /// The connection with the smallest send backlog of home and some siblings; home if several have it. Fast path: a home with
-    /// an empty queue needs no comparison.
+    /// an empty queue needs no comparison. A full home is chosen if no sibling can be, unless it has `released` the NOTIFY: what
+    /// is in flight there bounds its own answers only.
     pub(super) fn choose(
         &mut self,
         ticket: Ticket,
+        released: bool,
         mut backlog: impl FnMut(ConnectionId) -> Option<usize>,
     ) -> Route {
         let home = ticket.connection();
         let own = self.has(home).then(|| backlog(home)).flatten();
+        let own = own.filter(|bytes| !released || *bytes != FULL);
+        if own.is_some() && self.senders.len() < self.members.len() {
+            // It may have been removed while it was full.
+            self.senders.insert(home);
+        }
         if own == Some(0) {
             return Route::Home(ticket);
         }
@@ -173,6 +183,9 @@ impl Engine {
             };
             first = first.or(Some(sibling));
             left -= usize::from(sibling != home);
+            if bytes == FULL {
+                continue;
+            }
             let candidate = (bytes, sibling != home, sibling);
             best = Some(best.map_or(candidate, |best| best.min(candidate)));
         }
@@ -260,7 +273,7 @@ mod tests {
         let mut asked = BTreeMap::new();
         for _ in 0..CONNECTIONS {
             let mut now = 0;
-            let route = engine.choose(ticket(5), |connection| {
+            let route = engine.choose(ticket(5), false, |connection| {
                 now += 1;
                 *asked.entry(connection).or_insert(0) += 1;
                 Some(if connection == ConnectionId(5) { 10_000 } else { 100 + connection.0 as usize })
@@ -277,11 +290,12 @@ mod tests {
     fn the_smallest_backlog_of_those_that_are_asked_counts() {
         let mut engine = engine(SIBLINGS as u64 + 1);
         for free in 1..=SIBLINGS as u64 {
-            let route = engine.choose(ticket(0), |connection| Some(1 + usize::from(connection.0 != free)));
+            let route =
+                engine.choose(ticket(0), false, |connection| Some(1 + usize::from(connection.0 != free)));
             assert!(matches!(route, Route::Sibling(sibling, _) if sibling.0 == free));
         }
-        assert!(matches!(engine.choose(ticket(3), |_| Some(7)), Route::Home(_)));
-        assert!(matches!(engine.choose(ticket(99), |_| Some(7)), Route::Sibling(..)));
+        assert!(matches!(engine.choose(ticket(3), false, |_| Some(7)), Route::Home(_)));
+        assert!(matches!(engine.choose(ticket(99), false, |_| Some(7)), Route::Sibling(..)));
     }
 
     #[test]
@@ -292,7 +306,7 @@ mod tests {
         let mut asked = 0;
         let steps = steps_of(|| {
             for _ in 0..CONNECTIONS {
-                let route = engine.choose(ticket(5), |connection| {
+                let route = engine.choose(ticket(5), false, |connection| {
                     asked += 1;
                     (connection == last).then_some(10)
                 });
@@ -303,7 +317,7 @@ mod tests {
             asked <= 3 * CONNECTIONS && steps as u64 <= 3 * CONNECTIONS,
             "{asked} questions, {steps} steps"
         );
-        assert!(matches!(engine.choose(ticket(5), |_| None), Route::Dropped(_)));
+        assert!(matches!(engine.choose(ticket(5), false, |_| None), Route::Dropped(_)));
     }
 
     #[test]

@@ -307,3 +307,72 @@ fn orphans_are_bounded() {
     assert_eq!(queued.count(), 1);
     assert_eq!(hub.waiting(), 0);
 }
+
+/// Answers requests of connection 1 on a sibling until that refuses one, and returns its ticket.
+fn fill(net: &mut Net, sibling: u64) -> Ticket {
+    let mut long = Actions::new();
+    long.set_var(Scope::Transaction, "x", "x".repeat(900));
+    for stream in 0..2_000 {
+        let ticket = net.ask(1, stream);
+        net.0.get_mut(&ConnectionId(1)).unwrap().release(NOW, ticket.id()).unwrap();
+        match net.0.get_mut(&ConnectionId(sibling)).unwrap().acknowledge(NOW, ticket, &long) {
+            Ok(settled) => assert_eq!(settled, Settled::Queued),
+            Err(AckError::Full { ticket }) => return ticket,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it takes all")
+}
+
+#[test]
+fn a_connection_whose_queue_is_full_takes_no_answer_of_a_sibling() {
+    let (mut hub, mut net) = two();
+    net.connect(&mut hub, 4, "a");
+    let max = crate::config::Limits::default().max_outgoing;
+    let ticket = fill(&mut net, 2);
+    let full = net.0.get_mut(&ConnectionId(2)).unwrap();
+    assert!((max..max + 1_000).contains(&full.outgoing_bytes()), "{} bytes", full.outgoing_bytes());
+    assert_eq!(full.send_backlog(), Some(FULL));
+    let Err(AckError::Full { ticket }) = full.fail(NOW, ticket) else { panic!("not even a failure") };
+    let Err(AckError::Full { ticket }) = full.abort_answer(NOW, ticket) else { panic!("nor an abort") };
+    // Another takes it.
+    let backlogs = |home, last| {
+        move |id| match id {
+            ConnectionId(1) => Some(home),
+            ConnectionId(2) => Some(FULL),
+            _ => Some(last),
+        }
+    };
+    let Route::Sibling(ConnectionId(4), ticket) = hub.route_again(ticket, backlogs(9, 7)) else {
+        panic!("a sibling has space")
+    };
+    let Route::Sibling(ConnectionId(1), ticket) = hub.route_again(ticket, backlogs(9, FULL)) else {
+        panic!("home has space")
+    };
+    // Once all are full, it is dropped. What home has not released is answered there: it is in flight.
+    assert!(matches!(hub.route_again(ticket, backlogs(FULL, FULL)), Route::Dropped(_)));
+    let own = net.ask(1, 1 << 20);
+    assert_eq!(hub.hold(NOW, &own), Held::Recorded);
+    assert!(matches!(hub.route(own, backlogs(FULL, FULL)), Route::Home(_)));
+}
+
+#[test]
+fn a_connection_that_was_left_out_carries_answers_again_once_it_sends() {
+    let (mut hub, mut net) = two();
+    let mut stream = 0;
+    let mut routed = |home, backlogs: [Option<usize>; 2]| {
+        stream += 1;
+        let ticket = net.ask(home, stream);
+        assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
+        let route = hub.route(ticket, |id| backlogs[id.0 as usize - 1]);
+        match route {
+            Route::Home(_) => home,
+            Route::Sibling(id, _) => id.0,
+            Route::Dropped(_) => 0,
+        }
+    };
+    assert_eq!(routed(1, [Some(5), None]), 1);
+    assert_eq!(routed(1, [Some(5), Some(1)]), 1, "it is not asked again");
+    assert_eq!(routed(2, [Some(5), Some(0)]), 2);
+    assert_eq!(routed(1, [Some(5), Some(1)]), 2);
+}

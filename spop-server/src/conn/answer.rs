@@ -119,7 +119,9 @@ impl Session {
             Ok(Settled::Queued) => self.tally.acks += 1,
             Ok(Settled::Late { age }) => self.late(agent, now, ids, age),
             Ok(_) => self.tally.cancelled += 1,
-            Err(AckError::Closing { ticket, .. }) => self.send_back(ticket, Ok(Reply::Ack(actions.clone()))),
+            Err(AckError::Closing { ticket, .. } | AckError::Full { ticket, .. }) => {
+                self.send_back(ticket, Ok(Reply::Ack(actions.clone())));
+            }
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
                 self.fail(agent, now, error.into_ticket(), &failure);

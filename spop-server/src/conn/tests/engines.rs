@@ -139,6 +139,25 @@ fn a_sibling_that_is_disconnected_by_an_earlier_answer_passes_the_next_on() {
 }
 
 #[test]
+fn a_sibling_whose_queue_is_full_passes_the_answer_on() {
+    let mut config = asynchronous();
+    config.limits.max_outgoing = 10;
+    let mut server = Server::new(config);
+    let [mut home, mut one, mut two] = [(); 3].map(|()| server.session("e"));
+    for stream in 1..=3 {
+        server.say(&mut home, &format!("NOTIFY fin {stream} 1 later"));
+    }
+    stall(&mut server, &mut home);
+    (0..3).for_each(|_| server.answer_first());
+    // One takes the first, and has no space for the others; two takes the second. The third is dropped.
+    server.wake(&mut home);
+    server.wake(&mut one);
+    let heard = hear_all(&mut server, [&mut two, &mut one, &mut home]);
+    assert_eq!(heard, [vec![ack(2)], vec![ack(1)], vec![stalled()]]);
+    assert_eq!(server.totals(), Totals { notifies: 4, acks: 3, cancelled: 1, ..Totals::default() });
+}
+
+#[test]
 fn an_answer_returns_to_its_own_connection_if_no_sibling_is_left() {
     let (mut server, [mut home, mut one, two], _other) = engine();
     drop(two);
