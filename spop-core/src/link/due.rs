@@ -106,9 +106,11 @@ impl Link {
                     next.offer(after(self.last_active, timeouts.idle), Timer::Idle);
                 }
             } else if !self.out.deferred && !self.out.held && !self.out.is_empty() {
-                let latest =
-                    timeouts.write.map(|write| self.out.marked_at + write.saturating_mul(WRITE_FACTOR));
-                next.offer(after(self.out.progress, timeouts.write).min(latest), Timer::Write);
+                next.offer(after(self.out.progress, timeouts.write), Timer::Write);
+                if let Some(marked_at) = self.out.marked_at() {
+                    let latest = timeouts.write.map(|write| marked_at + write.saturating_mul(WRITE_FACTOR));
+                    next.offer(latest, Timer::Write);
+                }
             }
             next.offer(self.drain_by, Timer::Drain);
             if self.nothing_to_send() {

@@ -37,16 +37,16 @@ pub(super) struct Outbox {
     pub(super) held: bool,
     /// When the queue became non-empty or bytes were last sent: the start of the write timeout.
     pub(super) progress: Timestamp,
-    /// When the last mark was set or, without one, when the queue became non-empty.
-    pub(super) marked_at: Timestamp,
-    /// How many bytes have to be sent before the next mark is set: what was queued when this one was.
+    /// How many bytes have to be sent before the next mark is set: what was queued when this one was. 0 before any was sent.
     mark: usize,
+    /// When the mark was set.
+    marked_at: Timestamp,
 }
 
 /// Lengths only: payloads must not appear in logs.
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bytes, head: _, deferred, held, progress, marked_at: _, mark: _ } = self;
+        let Self { bytes, head: _, deferred, held, progress, mark: _, marked_at: _ } = self;
         let mut outbox = f.debug_struct("Outbox");
         outbox.field("len", &self.len()).field("capacity", &bytes.capacity());
         outbox.field("deferred", deferred).field("held", held).field("progress", progress).finish()
@@ -59,9 +59,6 @@ impl Outbox {
     pub(super) fn push(&mut self, now: Timestamp, header: Header, payload: &[u8]) {
         if self.is_empty() {
             self.progress = now;
-            if self.mark == 0 {
-                self.marked_at = now;
-            }
         }
         let most = 4 + HEADER_MAX + payload.len();
         if self.bytes.capacity() - self.bytes.len() < most {
@@ -127,6 +124,12 @@ impl Outbox {
         }
     }
 
+    /// When the bytes were queued that have to be sent next; `None` if none were sent since the queue was empty.
+    #[inline]
+    pub(super) fn marked_at(&self) -> Option<Timestamp> {
+        (self.mark > 0).then_some(self.marked_at)
+    }
+
     /// Counts `n` sent bytes against the mark; `behind` are not queued yet. A queue that is empty has no mark.
     #[inline]
     pub(super) fn count(&mut self, now: Timestamp, n: usize, behind: usize) {
@@ -142,7 +145,7 @@ impl Outbox {
 
     /// Output can leave from now on: the peer could not read it before.
     pub(super) fn released(&mut self, now: Timestamp) {
-        (self.progress, self.marked_at, self.mark) = (now, now, 0);
+        (self.progress, self.mark) = (now, 0);
     }
 
     pub(super) fn clear(&mut self) {
