@@ -114,14 +114,32 @@ impl Outbox {
     pub(super) fn sent(&mut self, now: Timestamp, n: usize) {
         self.head += n;
         self.progress = now;
-        if !self.is_empty() {
-            drop_front(&mut self.bytes, &mut self.head);
-        } else if self.bytes.capacity() > KEPT_CAPACITY {
-            self.clear();
+        if self.is_empty() {
+            self.emptied();
         } else {
-            self.bytes.clear();
-            self.head = 0;
+            drop_front(&mut self.bytes, &mut self.head);
         }
+    }
+
+    /// All that is queued was sent, and nothing is behind it.
+    #[inline]
+    pub(super) fn all_sent(&mut self) {
+        self.mark = 0;
+        self.emptied();
+    }
+
+    #[inline]
+    fn emptied(&mut self) {
+        self.bytes.clear();
+        self.head = 0;
+        if self.bytes.capacity() > KEPT_CAPACITY {
+            self.free();
+        }
+    }
+
+    #[cold]
+    fn free(&mut self) {
+        self.bytes = Vec::new();
     }
 
     /// When the bytes were queued that have to be sent next; `None` if none were sent since the queue was empty.

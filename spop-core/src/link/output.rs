@@ -96,17 +96,26 @@ impl Link {
             return Ok(());
         }
         self.last_active = self.now;
-        self.out.sent(self.now, n);
-
-        if !self.sending.is_empty() {
-            self.pump();
+        if n == outgoing && self.sending.is_empty() {
+            self.out.all_sent();
+        } else {
+            self.sent_in_part(n);
         }
-        self.out.count(self.now, n, self.sending.bytes());
         if self.is_closing() && !self.awaits_disconnect() {
             self.stage_since = self.now;
             self.advance();
         }
         Ok(())
+    }
+
+    /// Slow path of [`sent`](Self::sent): more is to be sent.
+    #[inline(never)]
+    fn sent_in_part(&mut self, n: usize) {
+        self.out.sent(self.now, n);
+        if !self.sending.is_empty() {
+            self.pump();
+        }
+        self.out.count(self.now, n, self.sending.bytes());
     }
 
     /// Frees unused capacity.
