@@ -13,6 +13,9 @@ use crate::{
     link::CloseReason,
 };
 
+/// HAProxy's `tune.bufsize`, and so its longest frame, unless it is configured.
+const USUAL_FRAME: usize = 16 * 1024;
+
 /// Decisions of the application.
 ///
 /// Each returns success or an error of the caller, never an action. If a decision ends the session,
@@ -245,11 +248,11 @@ impl AgentReactor {
         Ok(self.settle(&ticket).unwrap_or(Settled::Dropped))
     }
 
-    /// Checks an answer in one frame against the queue. A full one takes short answers only, so that those of all requests
-    /// in flight together take `max_outgoing` once more.
+    /// Checks an answer in one frame against the queue. A full one takes no longer answers than HAProxy's frames have as a rule, so
+    /// that those of all requests in flight together have a bound.
     fn check_share(&self, ticket: Ticket, size: usize) -> Result<Ticket, AckError> {
         let limits = &self.config.limits;
-        let limit = limits.max_outgoing / limits.max_in_flight;
+        let limit = (limits.max_outgoing / limits.max_in_flight).max(USUAL_FRAME);
         if size > limit && self.outgoing_is_full() {
             return Err(AckError::TooBig { ticket, size, limit });
         }

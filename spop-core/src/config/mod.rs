@@ -44,9 +44,10 @@ pub struct Limits {
     /// Default 256; HAProxy has at most 20 in flight on a connection (`max-waiting-frames`). Agents only.
     pub max_in_flight: usize,
     /// The send backlog in bytes at which reading pauses. All that is queued counts: an answer in fragments must fit what is left
-    /// of it, and once it is reached, an answer in one frame must fit `max_outgoing / max_in_flight` (4 KiB by default) or is
+    /// of it, and once it is reached, an answer in one frame of more than 16 KiB (`max_outgoing / max_in_flight` if that is more) is
     /// [`AckError::TooBig`](crate::AckError::TooBig), and none to a request of another connection is taken
-    /// ([`AckError::Full`](crate::AckError::Full)). So at most twice the limit and one frame are queued. Default 1 MiB.
+    /// ([`AckError::Full`](crate::AckError::Full)). So at most the limit, one frame, and 16 KiB for each request in flight are
+    /// queued. Default 1 MiB.
     pub max_outgoing: usize,
     /// The longest `engine-id`, in bytes; HAProxy's have 36. Default 256. Agents only.
     pub max_engine_id: usize,
