@@ -119,6 +119,10 @@ impl Default for Logs {
     }
 }
 
+/// How many requests of one connection handlers may keep beside twice what can be in flight: HAProxy abandons some while their
+/// handlers work on, and asks others.
+const CANCELLED: usize = 256;
+
 /// What a connection occupies under the limits of the server, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -158,7 +162,7 @@ impl Agent {
             clock,
             sources: Sources::new(config.max_connections_per_source),
             in_flight: InFlight::new(config.max_in_flight),
-            max_held: limits.max_in_flight.saturating_mul(2).saturating_add(8),
+            max_held: limits.max_in_flight.saturating_mul(2).saturating_add(CANCELLED),
             max_held_bytes: max_in_flight_bytes.saturating_mul(2),
             requests: Total::new(config.max_request_bytes),
             buffered: Total::new(config.max_buffered_bytes),

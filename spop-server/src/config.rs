@@ -42,7 +42,7 @@ pub struct ServerConfig {
     /// handler is not called. A request counts until it is dropped, also after it was cancelled. Counted in steps of 16 KiB for
     /// each connection. Default 128 MiB.
     ///
-    /// In any case one connection keeps at most twice what it can have in flight: requests that were cancelled and not dropped
+    /// In any case one connection keeps at most twice what it can have in flight, and 256 requests: requests that were cancelled and not dropped
     /// count there too.
     pub max_request_bytes: usize,
     /// The bytes of unused input and unsent output, on all connections together: payloads whose last fragment has not arrived,

@@ -128,7 +128,7 @@ impl Model {
             self.events.push(format!("TooBig {len} {limit}"));
             return false;
         }
-        let share = self.bounds.outgoing / self.bounds.in_flight;
+        let share = (self.bounds.outgoing / self.bounds.in_flight).max(16 * 1024);
         if self.bytes >= self.bounds.outgoing && len > share {
             self.events.push(format!("TooBig {len} {share}"));
             return false;
