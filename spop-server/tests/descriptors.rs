@@ -26,15 +26,17 @@ const EXPECTED: &str = "SPOP_TEST_EXPECTED";
 fn start(soft: u32, hard: u32, max_connections: usize, limit: u32, warning: &str) {
     // The hard limit cannot be set above its present value.
     let shell = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
-    let status = Command::new("sh")
+    // Captured: its lines would break those of this process.
+    let output = Command::new("sh")
         .args(["-c", &shell])
         .arg(env::current_exe().unwrap())
         .args(["--exact", "server"])
         .env(MAX_CONNECTIONS, max_connections.to_string())
         .env(EXPECTED, format!("{limit} {hard} {warning}"))
         .env_remove("NOTIFY_SOCKET")
-        .status();
-    assert!(status.unwrap().success(), "{soft} {hard} {max_connections}");
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{soft} {hard} {max_connections}: {output:?}");
 }
 
 /// What the process of a case runs. By itself, it does nothing.

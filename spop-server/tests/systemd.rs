@@ -41,7 +41,8 @@ fn send(message: &str, socket: Option<&OsStr>, error: &str) {
     if let Some(socket) = socket {
         command.env("NOTIFY_SOCKET", socket);
     }
-    let mut sender = command.spawn().unwrap();
+    // Its lines would break those of this process.
+    let mut sender = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     let mut ended = None;
     let in_time = soon(|| {
         ended = sender.try_wait().unwrap();
