@@ -1,18 +1,21 @@
 //! What the adapters with handlers of plain functions have in common: the handler, and a server on a thread of its own.
 
 use std::io;
-use std::sync::mpsc;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
+use spop_core::Clock;
 use spop_core::agent::{Partial, Reply, Watch};
 use spop_server::{
-    Cancelled, ConnectionInfo, Handler, Outcome, Request, Responder, ServerHandle, Stats, Swap,
+    Agent, Cancelled, ConnectionInfo, Entrance, Handler, Outcome, Request, Responder, ServerHandle, Stats,
+    Swap,
 };
 use spop_tests::wait::PATIENCE;
 
 use super::script::{Deed, Facts, Gate, Later, deed, watch};
-use super::stage::Running;
+use super::stage::{Plan, Running};
 
 #[derive(Clone)]
 pub(crate) struct Play {
@@ -72,6 +75,23 @@ pub(crate) struct OnThread {
 }
 
 impl OnThread {
+    /// A server of one TCP listener, without TLS: what the examples of `spop-server` are.
+    pub(crate) fn over_tcp(
+        plan: Plan,
+        serve: impl FnOnce(TcpListener, &Arc<Agent>, Option<&Arc<Entrance>>, Swap<Play>) -> io::Result<()>
+        + Send
+        + 'static,
+    ) -> Result<Box<dyn Running>> {
+        ensure!(plan.path.is_none() && plan.tls.is_none(), "it has TCP only");
+        let swap = Swap::new(Play { gate: plan.gate.clone(), generation: 0 });
+        let entrance = Entrance::new(plan.accept)?;
+        let agent = Agent::new(plan.config, Clock::start())?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (address, handle, handler) = (listener.local_addr()?.to_string(), agent.handle(), swap.clone());
+        let serve = move || serve(listener, &agent, entrance.as_ref(), handler);
+        Ok(Self::start(address, handle, swap, plan.gate, serve))
+    }
+
     pub(crate) fn start(
         address: String,
         handle: ServerHandle,
