@@ -1,12 +1,12 @@
 //! Listeners, and the connections that they accept.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use mio::{Interest, Registry, Token, event::Source, net::TcpListener};
 use spop_core::{Timestamp, accept::Peer};
 #[cfg(unix)]
 use spop_server::SocketFile;
-use spop_server::{Driver, Entrance, Listening, SocketOptions, Stage, is_of_connection};
+use spop_server::{ACCEPT_BACK_OFF, Driver, Entrance, Listening, SocketOptions, Stage, is_of_connection};
 
 use crate::{
     Handler,
@@ -14,9 +14,6 @@ use crate::{
     stream::Socket,
     worker::{Connection, Worker},
 };
-
-/// How long a listener rests that cannot accept: the process has no file descriptors left, as a rule.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Connections accepted at once, before those that are open have their turns.
 const BATCH: usize = 64;
@@ -133,7 +130,7 @@ impl<H: Handler> Worker<H> {
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     listener.ready = false;
-                    listener.retry_at = Some(self.now + BACK_OFF);
+                    listener.retry_at = Some(self.now + ACCEPT_BACK_OFF);
                     return self.agent.accept_failed(self.now, &error);
                 }
             }

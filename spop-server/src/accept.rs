@@ -11,8 +11,9 @@ use spop_core::{Timestamp, accept::Peer};
 
 use crate::{Agent, Conn, Entrance, is_of_connection};
 
-/// After an accept has failed, because descriptors are exhausted for instance, the next one waits for this long.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a listener waits after an accept has failed with an error that [is not about one connection](is_of_connection), for
+/// example because the process has no file descriptor left.
+pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 impl Agent {
     /// Accepts the connections that wait at a listener that does not block: all of its backlog. Those within the limits go to
@@ -48,7 +49,7 @@ impl Agent {
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     self.accept_failed(now, &error);
-                    return Some(now + BACK_OFF);
+                    return Some(now + ACCEPT_BACK_OFF);
                 }
             }
         }
@@ -80,6 +81,6 @@ mod tests {
             (count, at, agent.stats().failed_accepts)
         };
         assert_eq!(accept_each(), (2, None, 0));
-        assert_eq!(accept_each(), (1, Some(now + BACK_OFF), 1));
+        assert_eq!(accept_each(), (1, Some(now + ACCEPT_BACK_OFF), 1));
     }
 }

@@ -78,6 +78,7 @@ mod test_support;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use accept::ACCEPT_BACK_OFF;
 pub use account::NameOrId;
 pub use address::{AbstractName, Address, Family, ParsedAddress};
 pub use agent::{Agent, ServerHandle, Subscription};

@@ -12,7 +12,8 @@ use std::{
 
 use futures_util::FutureExt as _;
 use spop_server::{
-    Address, Agent, Endpoint, Entrance, ServerConfig, ServerHandle, Stage, Subscription, is_of_connection,
+    ACCEPT_BACK_OFF, Address, Agent, Endpoint, Entrance, ServerConfig, ServerHandle, Stage, Subscription,
+    is_of_connection,
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},
@@ -21,8 +22,6 @@ use tokio::{
 
 use crate::{Handler, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
 
-/// How long accepting rests after an error: the process has no file descriptors left, as a rule.
-const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
 const STOP: Duration = Duration::from_secs(1);
 /// Connections accepted in one go, before those that are open have their turn.
@@ -220,7 +219,7 @@ impl<H: Handler> Serving<H> {
                     Poll::Ready(Err(error)) if is_of_connection(&error) => {}
                     Poll::Ready(Err(error)) => {
                         self.agent().accept_failed(self.service.now(), &error);
-                        self.back_off = Some(Box::pin(sleep(BACK_OFF)));
+                        self.back_off = Some(Box::pin(sleep(ACCEPT_BACK_OFF)));
                         cx.waker().wake_by_ref();
                         return;
                     }
