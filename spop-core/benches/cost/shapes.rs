@@ -350,8 +350,6 @@ pub const SHAPES: [Shape; 48] = shapes! {
         config: watched,
         input: || frames(FRAMES, |out, n| first(out, n, b"x")),
         application: Refuse,
-        // Two decisions of the application for 13 bytes, and an answer.
-        bound: 20.0,
         check: |peer| assert_eq!(peer.counts.fragments as u64, FRAMES),
     }
 

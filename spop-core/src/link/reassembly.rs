@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::refused::Refused;
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) struct Reassembly {
 /// The fragments of one payload.
 struct Set {
     ids: Ids,
-    payload: BytesMut,
+    payload: Vec<u8>,
     /// When the first fragment arrived.
     since: Timestamp,
     /// How far the messages were parsed when the last fragment was reported, and before that.
@@ -115,7 +115,7 @@ impl Reassembly {
             return Begun::TooMany;
         }
         let (parsed, parsed_before) = (Scan::default(), Scan::default());
-        let mut set = Set { ids, payload: BytesMut::new(), since: now, parsed, parsed_before };
+        let mut set = Set { ids, payload: Vec::new(), since: now, parsed, parsed_before };
         if !append(&mut set.payload, &mut self.bytes, fragment, limits) {
             self.refuse(ids, limits);
             return Begun::TooBig;
@@ -148,7 +148,7 @@ impl Reassembly {
         let memory = set.payload.capacity();
         self.bytes -= memory;
         if kept {
-            return Continued::Done(set.payload.freeze(), memory);
+            return Continued::Done(set.payload.into(), memory);
         }
         if !last {
             self.refuse(ids, limits);
@@ -192,7 +192,7 @@ impl Reassembly {
 
 /// Appends a fragment if the payload stays within `max_payload`, and the allocated bytes of all payloads within
 /// `max_payload_bytes`. The capacity doubles as the payload grows, up to `max_payload`.
-fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &Limits) -> bool {
+fn append(payload: &mut Vec<u8>, total: &mut usize, fragment: &[u8], limits: &Limits) -> bool {
     let len = payload.len() + fragment.len();
     if len > limits.max_payload {
         return false;
@@ -205,10 +205,8 @@ fn append(payload: &mut BytesMut, total: &mut usize, fragment: &[u8], limits: &L
         if want < len {
             return false;
         }
-        let mut grown = BytesMut::with_capacity(want);
-        grown.extend_from_slice(payload);
-        *total = others + grown.capacity();
-        *payload = grown;
+        payload.reserve_exact(want - payload.len());
+        *total = others + payload.capacity();
     }
     payload.extend_from_slice(fragment);
     true
