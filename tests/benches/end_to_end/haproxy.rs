@@ -22,19 +22,32 @@ use super::{
 };
 
 /// Clients of HAProxy, each with one request at a time on a connection that stays.
-const CLIENTS: usize = 64;
+const CLIENTS: [usize; 2] = [64, 512];
+const VERSIONS: [&str; 2] = ["2.6", "3.4"];
 
 pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
-    let binary = Binary::of("2.6")?;
-    println!("\nHAProxy {} asks about each request of {CLIENTS} clients:\n", binary.version());
+    for version in VERSIONS {
+        for clients in CLIENTS {
+            compare(&Binary::of(version)?, clients, agents, rounds, time)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(binary: &Binary, count: usize, agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
+    println!("\nHAProxy {} asks about each request of {count} clients:\n", binary.version());
     let mut pairs = Vec::new();
     for agent in agents {
         let dir = tempfile::tempdir()?;
         let process = Process::start(*agent, &[AGENT_CORE])?;
+        // HAProxy closes connections that become idle while it uses more than so many percent of its file descriptors (20 by
+        // default). Without pipelining it needs a connection for each request at a time.
         let config = Config::new(&process.address.to_string())
+            .global("tune.pool-low-fd-ratio 90")
+            .global("tune.pool-high-fd-ratio 95")
             .message("check-client-ip", "ip=src ua=req.fhdr(user-agent)")
             .show_in("sess", VARIABLE);
-        let haproxy = Haproxy::start(&binary, dir.path(), &config)?;
+        let haproxy = Haproxy::start(binary, dir.path(), &config)?;
         pairs.push((process, haproxy, dir));
     }
     let mut samples = vec![Vec::new(); agents.len()];
@@ -42,7 +55,7 @@ pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
         for turn in 0..agents.len() {
             let index = (turn + round) % agents.len();
             let (process, haproxy, _) = &pairs[index];
-            let mut clients = Clients::connect(haproxy.address())?;
+            let mut clients = Clients::connect(haproxy.address(), count)?;
             clients.run(Duration::from_millis(50))?;
             let before = cpu_at_rest(process)?;
             let outcome = clients.run(time)?;
@@ -82,10 +95,10 @@ struct Client {
 }
 
 impl Clients {
-    fn connect(haproxy: SocketAddr) -> Result<Self> {
+    fn connect(haproxy: SocketAddr, count: usize) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut clients = Vec::new();
-        for key in 0..CLIENTS {
+        for key in 0..count {
             let stream = TcpStream::connect(haproxy)?;
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
@@ -104,7 +117,7 @@ impl Clients {
             client.ask()?;
         }
         let mut busy = self.clients.len();
-        let mut events = Vec::with_capacity(CLIENTS);
+        let mut events = Vec::with_capacity(self.clients.len());
         while busy > 0 {
             events.clear();
             let patience = Timespec { tv_sec: 20, tv_nsec: 0 };

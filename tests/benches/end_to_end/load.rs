@@ -1,7 +1,8 @@
 //! The load: this project's engine on an epoll loop, the same for every agent.
 //!
-//! Each connection asks so many questions at once, in one write, and asks again when the last is answered. The engine sees
-//! to it that each is answered once; here every answer is compared with what it should be.
+//! Each connection asks so many questions at once, in one write, and asks again when the last is answered, or as many as a
+//! read has brought answers. The engine sees to it that each is answered once; here every answer is compared with what it
+//! should be.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -44,8 +45,19 @@ pub struct Load {
     latencies: Vec<u32>,
     /// Async is to be in effect.
     shared: bool,
-    /// Connections whose last answer has come.
-    answered: Vec<usize>,
+    /// Answers to come.
+    left: usize,
+    /// Connections that have got answers, and how many.
+    answered: Vec<(usize, usize)>,
+}
+
+/// When a connection asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Window {
+    /// When the last of its questions is answered: as many again.
+    Burst,
+    /// When answers come: as many as have come.
+    Sliding,
 }
 
 struct Conn {
@@ -92,6 +104,7 @@ impl Load {
             expected: actions().as_bytes().to_vec(),
             latencies: Vec::new(),
             shared,
+            left: 0,
             answered: Vec::new(),
         };
         let mut config = EngineConfig::default();
@@ -121,33 +134,35 @@ impl Load {
             }
             load.events = events;
         }
-        load.run(1, Duration::ZERO)?;
+        load.run(1, Window::Burst, Duration::ZERO)?;
         Ok(load)
     }
 
     /// Asks for so long, `depth` questions at once on each connection; every connection asks at least once.
-    pub fn run(&mut self, depth: usize, time: Duration) -> Result<Outcome> {
+    pub fn run(&mut self, depth: usize, window: Window, time: Duration) -> Result<Outcome> {
         self.latencies.clear();
         let start = Instant::now();
         let now = self.clock.now();
         for key in 0..self.conns.len() {
             self.ask(now, key, depth)?;
         }
-        let mut busy = self.conns.len();
         let mut over = false;
-        while busy > 0 {
+        while self.left > 0 {
             self.wait()?;
             over = over || start.elapsed() >= time;
             let events = std::mem::take(&mut self.events);
             for event in &events {
                 let key = event.data.u64() as usize;
                 self.read(key)?;
-                while let Some(key) = self.answered.pop() {
-                    if over {
-                        busy -= 1;
-                    } else {
+                while let Some((key, count)) = self.answered.pop() {
+                    let count = match window {
+                        Window::Sliding => count,
+                        Window::Burst if self.conns[key].left == 0 => depth,
+                        Window::Burst => continue,
+                    };
+                    if !over {
                         let now = self.clock.now();
-                        self.ask(now, key, depth)?;
+                        self.ask(now, key, count)?;
                     }
                 }
             }
@@ -181,7 +196,8 @@ impl Load {
                 conn.stream_id = STREAMS.start;
             }
         }
-        conn.left = depth;
+        conn.left += depth;
+        self.left += depth;
         conn.write(now)
     }
 
@@ -203,9 +219,8 @@ impl Load {
                     ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
                     self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));
                     conn.left -= 1;
-                    if conn.left == 0 {
-                        self.answered.push(key);
-                    }
+                    self.left -= 1;
+                    answered(&mut self.answered, key);
                 }
                 EngineAction::Unclaimed(ack) => self.claim(now, ack)?,
                 EngineAction::Established(session) => {
@@ -230,15 +245,22 @@ impl Load {
                     ensure!(*answer.payload == *self.expected, "a wrong answer: {:?}", answer.payload);
                     self.latencies.push(u32::try_from(answer.took.as_nanos()).unwrap_or(u32::MAX));
                     conn.left -= 1;
-                    if conn.left == 0 {
-                        self.answered.push(key);
-                    }
+                    self.left -= 1;
+                    answered(&mut self.answered, key);
                     return Ok(());
                 }
                 Err(other) => ack = other,
             }
         }
         bail!("an answer to no question: {ack:?}")
+    }
+}
+
+/// Counts an answer.
+fn answered(answered: &mut Vec<(usize, usize)>, key: usize) {
+    match answered.last_mut() {
+        Some((last, count)) if *last == key => *count += 1,
+        _ => answered.push((key, 1)),
     }
 }
 

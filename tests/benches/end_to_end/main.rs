@@ -25,7 +25,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    load::Load,
+    load::{Load, Window},
     process::{LOAD_CORE, bind},
     question::Question,
     serve::Agent,
@@ -68,6 +68,8 @@ enum Mode {
         depth: usize,
         #[arg(default_value = "small")]
         question: Question,
+        #[arg(default_value = "burst")]
+        window: Window,
     },
     /// Is one of the agents, on these processors with a worker for each.
     #[command(hide = true)]
@@ -101,8 +103,8 @@ fn main() -> Result<()> {
             bind(&[LOAD_CORE])?;
             haproxy::run(&agents, options.rounds, time)
         }
-        Some(Mode::Ask { address, connections, depth, question }) => {
-            let outcome = Load::connect(address, connections, question, false)?.run(depth, time)?;
+        Some(Mode::Ask { address, connections, depth, question, window }) => {
+            let outcome = Load::connect(address, connections, question, false)?.run(depth, window, time)?;
             println!("{} NOTIFYs in {:?}", outcome.answers, outcome.elapsed);
             Ok(())
         }

@@ -5,7 +5,7 @@ use std::{thread::sleep, time::Duration};
 use anyhow::Result;
 
 use super::{
-    load::{Load, Outcome},
+    load::{Load, Outcome, Window},
     process::Process,
     question::Question,
 };
@@ -20,6 +20,7 @@ pub struct Shape {
     /// Questions at once on each.
     pub depth: usize,
     pub question: Question,
+    pub window: Window,
     /// All connections are of one engine, and async is in effect.
     pub shared: bool,
 }
@@ -37,9 +38,9 @@ pub struct Sample {
 /// Asks an agent for so long, on connections that are opened for it.
 pub fn measure(process: &Process, shape: Shape, time: Duration) -> Result<Sample> {
     let mut load = Load::connect(process.address, shape.connections, shape.question, shape.shared)?;
-    load.run(shape.depth, WARM_UP)?;
+    load.run(shape.depth, shape.window, WARM_UP)?;
     let before = cpu_at_rest(process)?;
-    let outcome = load.run(shape.depth, time)?;
+    let outcome = load.run(shape.depth, shape.window, time)?;
     let after = cpu_at_rest(process)?;
     drop(load);
     // Closing connections is not a part of what is measured next.

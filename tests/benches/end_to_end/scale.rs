@@ -5,7 +5,7 @@ use std::{sync::Barrier, thread, time::Duration};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    load::Load,
+    load::{Load, Window},
     measure::{Sample, Shape, cpu_at_rest, measure, median},
     process::{AGENT_CORE, LOAD_CORE, Process, bind},
     question::Question,
@@ -29,7 +29,8 @@ pub fn connections(agents: &[Agent], rounds: usize, time: Duration) -> Result<()
     }
     println!("\n|---|{}", "---|".repeat(agents.len()));
     for connections in CONNECTIONS {
-        let shape = Shape { connections, depth: 1, question: Question::Small, shared: false };
+        let shape =
+            Shape { connections, depth: 1, question: Question::Small, window: Window::Burst, shared: false };
         let mut samples = vec![Vec::new(); agents.len()];
         for round in 0..rounds {
             for turn in 0..agents.len() {
@@ -62,7 +63,8 @@ pub fn siblings(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             for (shared, runs) in [(false, &mut without), (true, &mut with)] {
-                let shape = Shape { connections, depth, question: Question::Small, shared };
+                let shape =
+                    Shape { connections, depth, question: Question::Small, window: Window::Burst, shared };
                 runs.push(measure(&process, shape, time)?.cpu);
             }
         }
@@ -114,13 +116,13 @@ fn loads(process: &Process, time: Duration) -> Result<Sample> {
             scope.spawn(move || {
                 let load = bind(&[core]).and_then(|()| {
                     let mut load = Load::connect(process.address, connections, Question::Small, false)?;
-                    load.run(depth, Duration::from_millis(20))?;
+                    load.run(depth, Window::Burst, Duration::from_millis(20))?;
                     Ok(load)
                 });
                 ready.wait();
                 // Meanwhile the processor time is read.
                 ready.wait();
-                load.and_then(|mut load| load.run(depth, time))
+                load.and_then(|mut load| load.run(depth, Window::Burst, time))
             })
         });
         ready.wait();

@@ -5,15 +5,22 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
-    load::Load,
+    load::{Load, Window},
     measure::{Sample, Shape, measure, median, spread},
     process::{AGENT_CORE, Process},
     question::Question,
     serve::Agent,
 };
 
-/// Connections, and questions at once on each.
-const LOADS: [(usize, usize); 4] = [(1, 1), (1, 32), (16, 16), (256, 1)];
+/// Connections, questions at once on each, and when they ask again.
+const LOADS: [(usize, usize, Window); 6] = [
+    (1, 1, Window::Sliding),
+    (1, 32, Window::Burst),
+    (16, 16, Window::Burst),
+    (1, 32, Window::Sliding),
+    (16, 16, Window::Sliding),
+    (256, 1, Window::Sliding),
+];
 /// Connections that do nothing.
 const IDLE: usize = 2_000;
 
@@ -23,8 +30,8 @@ pub fn run(agents: &[Agent], rounds: usize, time: Duration) -> Result<()> {
         agents.iter().map(|agent| Process::start(*agent, &[AGENT_CORE])).collect::<Result<Vec<_>>>()?;
     let shapes: Vec<Shape> = LOADS
         .iter()
-        .flat_map(|&(connections, depth)| {
-            Question::ALL.map(|question| Shape { connections, depth, question, shared: false })
+        .flat_map(|&(connections, depth, window)| {
+            Question::ALL.map(|question| Shape { connections, depth, question, window, shared: false })
         })
         .collect();
     // By shape, then by agent.
@@ -60,6 +67,11 @@ fn idle_memory(agent: Agent) -> Result<u64> {
     Ok(process.memory()?.saturating_sub(before) / IDLE as u64)
 }
 
+fn name(connections: usize, depth: usize, window: Window) -> String {
+    let bursts = if window == Window::Burst { " bursts" } else { "" };
+    format!("{connections} × {depth}{bursts}")
+}
+
 fn least(runs: &[Sample]) -> f64 {
     runs.iter().map(|run| run.cpu).fold(f64::INFINITY, f64::min)
 }
@@ -75,10 +87,10 @@ fn print_ratios(
         "\nProcessor time of the agent for each NOTIFY, small / 1.1 KB, as multiples of the first; {what}:\n"
     );
     print!("| |");
-    for (connections, depth) in LOADS {
-        print!(" {connections} × {depth} |");
+    for (connections, depth, window) in LOADS {
+        print!(" {} |", name(connections, depth, window));
     }
-    println!(" bytes per idle connection |\n|---|---|---|---|---|---|");
+    println!(" bytes per idle connection |\n|---{}|", "|---".repeat(LOADS.len() + 1));
     let nanos: Vec<String> = samples.iter().map(|by_agent| format!("{:.0}", least(&by_agent[0]))).collect();
     let nanos: Vec<String> = nanos.chunks(2).map(|both| both.join(" / ")).collect();
     println!("| {}, least ns | {} | {} |", agents[0].name(), nanos.join(" | "), idle[0]);
@@ -114,9 +126,8 @@ fn print_rest(
         for (agent, runs) in agents.iter().zip(by_agent) {
             let middle = |value: fn(&Sample) -> f64| median(runs.iter().map(value));
             println!(
-                "| {} × {} | {:?} | {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} |",
-                shape.connections,
-                shape.depth,
+                "| {} | {:?} | {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} |",
+                name(shape.connections, shape.depth, shape.window),
                 shape.question,
                 agent.name(),
                 middle(|sample| sample.cpu),
