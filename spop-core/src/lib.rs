@@ -106,6 +106,7 @@
 //! imports only from those below it.
 //!
 //! - `testing` (feature `testing`): an engine and an agent connected in virtual time. For tests of handlers and of agents.
+//! - `http` (feature `http`): arguments as types of the `http` crate. For agents that ask other HTTP services.
 //! - [`haproxy`]: HAProxy's behavior around an engine: the events of a stream, variables, timeouts, log lines. For tests
 //!   and tools that need HAProxy's reaction to an answer.
 //! - [`hub`]: routing of answers over other connections of the same engine (`async`). For servers with many connections.
@@ -163,6 +164,8 @@ pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod haproxy;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod hub;
 pub mod link;
 pub mod notation;

@@ -123,6 +123,8 @@ mod timers;
 mod worker;
 
 pub use server::Server;
+#[cfg(feature = "http")]
+pub use spop_core::http;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, Scope, Status, Value,
     accept::{self, Peer},

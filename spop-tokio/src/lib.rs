@@ -179,6 +179,8 @@ pub use responder::{Deferred, Responder, Response};
 pub use router::{Route, RouteList, Router, Unrouted};
 pub use server::Server;
 pub use service::Service;
+#[cfg(feature = "http")]
+pub use spop_core::http;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, EngineConfig, MessageList, Scope, Status, Value,
     accept::{self, Peer},

@@ -110,4 +110,10 @@ pub enum Unusable {
     /// A BINARY that is not a list of headers as `req.hdrs_bin` sends it.
     #[error("is no list of headers: {0}")]
     NotHeaders(DecodeError),
+    /// The type is right, and the value is none of those that the requested type has.
+    #[error("is no {expected}")]
+    Invalid {
+        /// What was asked for.
+        expected: &'static str,
+    },
 }

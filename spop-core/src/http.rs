@@ -1,0 +1,264 @@
+//! Arguments as types of the `http` crate, for agents that ask other HTTP services (feature `http`).
+//!
+//! [`HeaderMap`], [`Method`], [`Uri`], [`Version`] and [`StatusCode`] are types of arguments:
+//!
+//! ```
+//! use http::{HeaderMap, Method, Uri};
+//! use spop_core::{Actions, Scope, frame::Message, http::remove_hop_by_hop};
+//!
+//! // spoe-message check-request
+//! //     args method=method url=url hdrs=req.hdrs_bin
+//! fn forward(message: &Message<'_>) -> Result<http::Request<()>, Box<dyn std::error::Error>> {
+//!     let mut request = http::Request::new(());
+//!     *request.method_mut() = message.arg("method")?;
+//!     *request.uri_mut() = message.arg("url")?;
+//!     *request.headers_mut() = message.arg("hdrs")?;
+//!     remove_hop_by_hop(request.headers_mut());
+//!     Ok(request)
+//! }
+//!
+//! // http-request set-headers-bin var(txn.my_agent.headers)      # HAProxy 3.4 and later
+//! fn back(response: &http::Response<()>) -> Result<Actions, spop_core::wire::HeaderError> {
+//!     let mut actions = Actions::new();
+//!     actions.set_headers(Scope::Transaction, "headers", response.headers())?;
+//!     Ok(actions)
+//! }
+//! ```
+//!
+//! | type | argument |
+//! |---|---|
+//! | [`HeaderMap`] | `req.hdrs_bin`, `res.hdrs_bin` |
+//! | [`Method`] | `method` |
+//! | [`Uri`] | `url`, `pathq`, `path` |
+//! | [`Version`] | `req.ver`, `res.ver`: `1.1`, also with `HTTP/` in front |
+//! | [`StatusCode`] | `status` |
+//!
+//! A client can send URIs and methods that these types refuse, but HAProxy does not. If the handler returns that error, there is no
+//! answer, and by default HAProxy continues without one: decide in the handler what such a request gets. Headers are accepted as
+//! they come: a byte of a value that [`HeaderValue`] does not allow becomes a space (RFC 9110, section 5.5).
+
+use alloc::vec::Vec;
+
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
+    header::{self, Entry},
+};
+
+use crate::{
+    frame::{FromValue, Unusable},
+    wire::{Headers, Value},
+};
+
+/// Removes the headers that concern one connection only, and must not be forwarded (RFC 9110, section 7.6.1): `connection`, the
+/// headers that it names, and `keep-alive`, `proxy-authenticate`, `proxy-authorization`, `proxy-connection`, `te`, `trailer`,
+/// `transfer-encoding` and `upgrade`.
+///
+/// A client chooses what `connection` names: set headers that the other side trusts after this call.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let (_, values) = connection.remove_entry_mult();
+        let values: Vec<HeaderValue> = values.collect();
+        for name in values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in [
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// The headers of a BINARY from `req.hdrs_bin` or `res.hdrs_bin`. A name that [`HeaderName`] refuses, or more headers than a
+/// [`HeaderMap`] holds, are errors.
+impl FromValue<'_> for HeaderMap {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        let list = Headers::from_value(value)?;
+        let mut headers = Self::new();
+        for (name, value) in &list {
+            let name = HeaderName::from_bytes(name)
+                .map_err(|_| Unusable::Invalid { expected: "list of HTTP headers" })?;
+            let appended = headers.try_append(name, header_value(value));
+            appended
+                .map_err(|_| Unusable::Invalid { expected: "list of headers that a HeaderMap can hold" })?;
+        }
+        Ok(headers)
+    }
+}
+
+fn header_value(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).unwrap_or_else(|_| {
+        let allowed = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+        let bytes: Vec<u8> = bytes.iter().map(|byte| if allowed(*byte) { *byte } else { b' ' }).collect();
+        HeaderValue::from_bytes(&bytes).unwrap_or(HeaderValue::from_static(""))
+    })
+}
+
+impl FromValue<'_> for Method {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        Self::from_bytes(text(value)?).map_err(|_| Unusable::Invalid { expected: "HTTP method" })
+    }
+}
+
+impl FromValue<'_> for Uri {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        Self::try_from(text(value)?).map_err(|_| Unusable::Invalid { expected: "URI" })
+    }
+}
+
+impl FromValue<'_> for Version {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        let text = text(value)?;
+        match text.strip_prefix(b"HTTP/").unwrap_or(text) {
+            b"0.9" => Ok(Self::HTTP_09),
+            b"1.0" => Ok(Self::HTTP_10),
+            b"1.1" => Ok(Self::HTTP_11),
+            b"2.0" => Ok(Self::HTTP_2),
+            b"3.0" => Ok(Self::HTTP_3),
+            _ => Err(Unusable::Invalid { expected: "version of HTTP" }),
+        }
+    }
+}
+
+impl FromValue<'_> for StatusCode {
+    fn from_value(value: Value<'_>) -> Result<Self, Unusable> {
+        Self::from_u16(u16::from_value(value)?).map_err(|_| Unusable::Invalid { expected: "HTTP status" })
+    }
+}
+
+/// The bytes of a STRING.
+fn text(value: Value<'_>) -> Result<&[u8], Unusable> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Null => Err(Unusable::Null),
+        other => Err(Unusable::WrongType { expected: "STRING", found: other.value_type() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, string::ToString as _, vec};
+
+    use super::*;
+    use crate::{Actions, Scope, wire::put_headers};
+
+    fn list(headers: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_headers(&mut bytes, headers.iter().copied()).unwrap();
+        bytes
+    }
+
+    fn map(headers: &[(&str, &[u8])]) -> HeaderMap {
+        HeaderMap::from_value(Value::Binary(&list(headers))).unwrap()
+    }
+
+    #[test]
+    fn headers_are_taken_and_given_back() {
+        let map =
+            map(&[("host", b"example.org"), ("cookie", b"a=1"), ("cookie", b"\xff\t"), ("x-empty", b"")]);
+        assert_eq!(
+            map.get_all("cookie").iter().map(HeaderValue::as_bytes).collect::<Vec<_>>(),
+            [b"a=1".as_slice(), b"\xff\t"]
+        );
+        assert_eq!(
+            (map.len(), map["host"].to_str().unwrap(), map["x-empty"].is_empty()),
+            (4, "example.org", true)
+        );
+        let (mut of_map, mut of_list) = (Actions::new(), Actions::new());
+        of_map.set_headers(Scope::Transaction, "headers", &map).unwrap();
+        let all = [
+            ("host", b"example.org".as_slice()),
+            ("cookie", b"a=1"),
+            ("cookie", b"\xff\t"),
+            ("x-empty", b""),
+        ];
+        of_list.set_headers(Scope::Transaction, "headers", all).unwrap();
+        assert_eq!(of_map, of_list);
+    }
+
+    #[test]
+    fn what_a_value_may_not_have_becomes_a_space() {
+        let mut bytes = b"\x03x-a\x05a\x01b\x7fc\x00\x00".to_vec();
+        assert_eq!(HeaderMap::from_value(Value::Binary(&bytes)).unwrap()["x-a"], "a b c");
+        bytes[6] = b'\r';
+        assert_eq!(HeaderMap::from_value(Value::Binary(&bytes)).unwrap()["x-a"], "a b c");
+    }
+
+    #[test]
+    fn what_no_map_holds_is_an_error_and_no_panic() {
+        let name = HeaderMap::from_value(Value::Binary(b"\x03x a\x00\x00\x00"));
+        assert_eq!(name.unwrap_err().to_string(), "is no list of HTTP headers");
+        let mut many = Vec::new();
+        put_headers(&mut many, (0..40_000).map(|n| (format!("x-{n}"), "1"))).unwrap();
+        assert!(matches!(HeaderMap::from_value(Value::Binary(&many)), Err(Unusable::Invalid { .. })));
+        let mut same = Vec::new();
+        put_headers(&mut same, (0..100_000).map(|_| ("x", ""))).unwrap();
+        assert_eq!(HeaderMap::from_value(Value::Binary(&same)).unwrap().len(), 100_000);
+    }
+
+    #[test]
+    fn methods_uris_versions_and_statuses() {
+        assert_eq!(Method::from_value(Value::String(b"PURGE")).unwrap().as_str(), "PURGE");
+        let uri = Uri::from_value(Value::String(b"/a?b=c")).unwrap();
+        assert_eq!((uri.path(), uri.query()), ("/a", Some("b=c")));
+        assert_eq!(
+            Uri::from_value(Value::String(b"http://example.org/a")).unwrap().host(),
+            Some("example.org")
+        );
+        for version in [b"2.0".as_slice(), b"HTTP/2.0"] {
+            assert_eq!(Version::from_value(Value::String(version)).unwrap(), Version::HTTP_2);
+        }
+        assert_eq!(StatusCode::from_value(Value::Int64(404)).unwrap(), StatusCode::NOT_FOUND);
+        let errors = [
+            Method::from_value(Value::String(b"G T")).unwrap_err(),
+            Uri::from_value(Value::String(b"/a b")).unwrap_err(),
+            Version::from_value(Value::String(b"1.2")).unwrap_err(),
+            StatusCode::from_value(Value::Int32(99)).unwrap_err(),
+            Uri::from_value(Value::Null).unwrap_err(),
+            Method::from_value(Value::Binary(b"GET")).unwrap_err(),
+        ];
+        let texts = [
+            "is no HTTP method",
+            "is no URI",
+            "is no version of HTTP",
+            "is no HTTP status",
+            "is NULL",
+            "is of type BINARY, not STRING",
+        ];
+        assert_eq!(errors.map(|error| error.to_string()), texts);
+    }
+
+    #[test]
+    fn headers_of_one_connection_are_removed() {
+        let mut headers = map(&[
+            ("host", b"example.org"),
+            ("connection", b"close, X-Hop ,,\xff, te"),
+            ("connection", b"x-other"),
+            ("x-hop", b"1"),
+            ("x-hop", b"2"),
+            ("x-other", b"3"),
+            ("x-stays", b"4"),
+            ("te", b"trailers"),
+            ("trailer", b"x"),
+            ("keep-alive", b"5"),
+            ("proxy-authorization", b"Basic"),
+            ("proxy-authenticate", b"Basic"),
+            ("proxy-connection", b"close"),
+            ("transfer-encoding", b"chunked"),
+            ("upgrade", b"websocket"),
+        ]);
+        remove_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, vec!["host", "x-stays"]);
+    }
+}
