@@ -41,7 +41,7 @@ impl AgentReactor {
     ) -> Result<Settled, AckError> {
         let payload = actions.as_bytes();
         if ticket.connection != self.connection
-            || payload.len() + HEADER_MAX > self.max_ack
+            || payload.len() + HEADER_MAX > self.max_ack as usize
             || self.link.is_fragmenting()
             || self.link.is_deferred()
             || self.outgoing_is_full()
@@ -202,7 +202,7 @@ impl AgentReactor {
         let mut settled = Settled::Queued;
         if ticket.connection == self.connection {
             if let Some((_, arrived)) = self.flight.remove(ticket.id) {
-                let age = self.link.now().as_nanos().saturating_sub(arrived.as_nanos());
+                let age = self.link.now().nanos_since(arrived);
                 if age > self.late_after {
                     settled = Settled::Late { age: Duration::from_nanos(age) };
                 }
@@ -238,7 +238,7 @@ impl AgentReactor {
         }
         let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
         let size = header.encoded_len() + payload.len();
-        if !self.link.is_sending(ticket.ids) && size <= self.max_ack {
+        if !self.link.is_sending(ticket.ids) && size <= self.max_ack as usize {
             ticket = self.check_share(ticket, payload.len())?;
             self.link.push(header, payload);
         } else {
@@ -265,7 +265,7 @@ impl AgentReactor {
             self.config.limits.max_outgoing.saturating_sub(self.link.outgoing_bytes())
         } else {
             let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: ticket.ids };
-            self.max_ack.saturating_sub(header.encoded_len())
+            (self.max_ack as usize).saturating_sub(header.encoded_len())
         };
         if size <= limit { Ok(ticket) } else { Err(AckError::TooBig { ticket, size, limit }) }
     }

@@ -10,22 +10,33 @@ mod detection {
     /// The most tickets that are counted between two events; others are not.
     const MAX: usize = 32;
 
-    /// The reactor's side: the tickets that were dropped since the last event, settled ones included.
+    /// The reactor's side.
     #[derive(Debug)]
-    pub(in crate::agent) struct Dropped(Arc<Mutex<Vec<TicketId>>>);
+    pub(in crate::agent) struct Dropped {
+        /// Those since the last event, settled ones included.
+        tickets: Arc<Mutex<Vec<TicketId>>>,
+        /// How many were unanswered, up to that event.
+        unanswered: u64,
+    }
 
     impl Dropped {
         pub(in crate::agent) fn new() -> Self {
-            Self(Arc::new(Mutex::new(Vec::with_capacity(MAX))))
+            Self { tickets: Arc::new(Mutex::new(Vec::with_capacity(MAX))), unanswered: 0 }
         }
 
         pub(in crate::agent) fn guard(&self, id: TicketId) -> Guard {
-            Guard(Some((id, Arc::clone(&self.0))))
+            Guard(Some((id, Arc::clone(&self.tickets))))
         }
 
-        /// Clears the list; returns how many of its tickets are unanswered.
-        pub(in crate::agent) fn count(&self, waits: impl Fn(TicketId) -> bool) -> u64 {
-            self.0.lock().map_or(0, |mut dropped| dropped.drain(..).filter(|id| waits(*id)).count() as u64)
+        /// Clears the list, and counts those of its tickets that are unanswered.
+        pub(in crate::agent) fn update(&mut self, waits: impl Fn(TicketId) -> bool) {
+            if let Ok(mut dropped) = self.tickets.lock() {
+                self.unanswered += dropped.drain(..).filter(|id| waits(*id)).count() as u64;
+            }
+        }
+
+        pub(in crate::agent) const fn unanswered(&self) -> u64 {
+            self.unanswered
         }
     }
 
@@ -63,7 +74,9 @@ mod detection {
         }
 
         #[inline]
-        pub(in crate::agent) fn count(&self, _: impl Fn(TicketId) -> bool) -> u64 {
+        pub(in crate::agent) fn update(&mut self, _: impl Fn(TicketId) -> bool) {}
+
+        pub(in crate::agent) const fn unanswered(&self) -> u64 {
             0
         }
     }

@@ -12,14 +12,16 @@ const LINEAR_MAX: usize = 64;
 /// ticket follows from its distance to the first.
 ///
 /// HAProxy numbers its streams upwards: identifiers above all others are new without a search.
+///
+/// Counts have 32 bits, because each connection has them: 2^32 requests would take 200 GB of slots.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     /// In the order of tickets. A slot answered before an older one stays, with `waits` false.
     slots: Vec<Slot>,
     /// The index of the oldest that waits, if any does.
-    oldest: usize,
+    oldest: u32,
     /// The number that waits.
-    waiting: usize,
+    waiting: u32,
     /// The memory of the payloads of those that wait.
     memory: usize,
     /// At least the highest identifiers of those that wait.
@@ -30,7 +32,7 @@ pub(super) struct Flight {
     #[expect(clippy::box_collection, reason = "each connection has one, and few are built")]
     by_ids: Option<Box<BTreeMap<Ids, TicketId>>>,
     /// Requests whose answer is queued and not sent.
-    unsent: usize,
+    unsent: u32,
     /// The number of the next ticket.
     next: u64,
 }
@@ -53,13 +55,13 @@ impl Flight {
     /// The number of unanswered requests.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting as usize
     }
 
     /// The number of requests that are unanswered, or whose answer is not sent.
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.waiting + self.unsent
+        self.waiting as usize + self.unsent as usize
     }
 
     /// The memory of the payloads of unanswered requests, in bytes.
@@ -76,7 +78,7 @@ impl Flight {
 
     fn search(&mut self, ids: Ids) -> Option<TicketId> {
         // Slots that do not wait count as well: there may be many more of them, after a burst.
-        let slots = self.slots.get(self.oldest..).unwrap_or_default();
+        let slots = self.slots.get(self.oldest as usize..).unwrap_or_default();
         let mut waiting = slots.iter().inspect(|_| step()).filter(|slot| slot.waits);
         if slots.len() <= LINEAR_MAX && self.by_ids.is_none() {
             return waiting.find(|slot| slot.ids == ids).map(|slot| slot.ticket);
@@ -90,7 +92,7 @@ impl Flight {
     /// The oldest unanswered request, and when it arrived.
     #[inline]
     pub(super) fn oldest(&self) -> Option<(TicketId, Ids, Timestamp)> {
-        let slot = self.slots.get(self.oldest)?;
+        let slot = self.slots.get(self.oldest as usize)?;
         Some((slot.ticket, slot.ids, slot.arrived))
     }
 
@@ -119,7 +121,7 @@ impl Flight {
     /// Removes answered slots, if they are at least half of all, instead of growing.
     #[cold]
     fn compact(&mut self) {
-        if self.waiting <= self.slots.len() / 2 {
+        if self.waiting() <= self.slots.len() / 2 {
             self.slots.retain(|slot| slot.waits);
             self.oldest = 0;
         }
@@ -128,15 +130,16 @@ impl Flight {
     /// The index of an unanswered ticket.
     #[inline]
     fn position(&self, ticket: TicketId) -> Option<usize> {
-        let slots = self.slots.get(self.oldest..)?;
+        let oldest = self.oldest as usize;
+        let slots = self.slots.get(oldest..)?;
         let ahead = ticket.0.checked_sub(slots.first()?.ticket.0)? as usize;
         let waits = |at: usize| slots.get(at).is_some_and(|slot| slot.ticket == ticket && slot.waits);
         if waits(ahead) {
-            return Some(self.oldest + ahead);
+            return Some(oldest + ahead);
         }
         // The slots were compacted: the ticket is nearer to the first than its number says.
         let at = slots.binary_search_by_key(&ticket, |slot| slot.ticket).ok()?;
-        waits(at).then_some(self.oldest + at)
+        waits(at).then_some(oldest + at)
     }
 
     /// Removes a request; returns its identifiers and when it arrived. `None` if it was removed before.
@@ -144,7 +147,7 @@ impl Flight {
     pub(super) fn remove(&mut self, ticket: TicketId) -> Option<(Ids, Timestamp)> {
         if self.waiting == 1 {
             // Slots behind the oldest do not wait.
-            let slot = self.slots.get(self.oldest).filter(|slot| slot.ticket == ticket)?;
+            let slot = self.slots.get(self.oldest as usize).filter(|slot| slot.ticket == ticket)?;
             let removed = (slot.ids, slot.arrived);
             self.waiting = 0;
             self.memory = 0;
@@ -159,9 +162,9 @@ impl Flight {
         let removed = (slot.ids, slot.arrived);
         self.waiting -= 1;
         self.memory -= slot.memory as usize;
-        if at == self.oldest {
+        if at == self.oldest as usize {
             let waiting = self.slots.get(at..).unwrap_or_default();
-            self.oldest += waiting.iter().take_while(|slot| !slot.waits).count();
+            self.oldest += waiting.iter().take_while(|slot| !slot.waits).count() as u32;
         }
         if let Some(index) = &mut self.by_ids {
             index.remove(&removed.0);
@@ -188,7 +191,7 @@ impl Flight {
 
     /// Removes all; returns the number of unanswered requests.
     pub(super) fn clear(&mut self) -> usize {
-        let waiting = self.waiting;
+        let waiting = self.waiting();
         *self = Self { next: self.next, ..Self::default() };
         waiting
     }

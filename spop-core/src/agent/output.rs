@@ -42,7 +42,7 @@ impl AgentReactor {
         match &config.on_failure {
             OnFailure::Answer(actions) => {
                 let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids };
-                let fits = header.encoded_len() + actions.as_bytes().len() <= self.max_ack;
+                let fits = header.encoded_len() + actions.as_bytes().len() <= self.max_ack as usize;
                 self.link.push(header, if fits { actions.as_bytes() } else { &[] });
             }
             OnFailure::Disconnect { status, message } => {

@@ -50,11 +50,9 @@ pub struct AgentReactor {
     /// A payload was refused before its last fragment arrived, and no NOTIFY has begun since.
     pub(super) payload_refused: bool,
     /// The number of requests that the peer has in flight at most. If it sends more, it has abandoned the oldest.
-    pub(super) window: usize,
-    /// From this many requests in flight, the oldest is failed once it is overdue.
-    pub(super) overdue_limit: usize,
+    pub(super) window: u32,
     /// The longest ACK in bytes, without its length prefix.
-    pub(super) max_ack: usize,
+    pub(super) max_ack: u32,
     /// The age in nanoseconds above which an answer is late.
     pub(super) late_after: u64,
     /// When the connection reaches its maximum age.
@@ -65,9 +63,8 @@ pub struct AgentReactor {
     pub(super) drained_by: Option<Timer>,
     /// The time of a DISCONNECT that the drain timer has announced with `read_now`, and when it did.
     pub(super) announced_disconnect: Option<(Timestamp, Timestamp)>,
-    pub(super) dropped: Dropped,
     /// Tickets that were dropped unanswered.
-    pub(super) dropped_tickets: u64,
+    pub(super) dropped: Dropped,
     /// The end of the session, until `Action::Close` was returned.
     pub(super) ended: Option<Box<Closed>>,
 }
@@ -83,7 +80,6 @@ impl AgentReactor {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
             connection,
-            overdue_limit: config.limits.max_in_flight,
             late_after: config.processing.map_or(u64::MAX, nanos),
             max_age: config.max_age.map(|age| now + with_jitter(age, connection, now)),
             config,
@@ -92,13 +88,12 @@ impl AgentReactor {
             session: None,
             shared_engine: None,
             payload_refused: false,
-            window: usize::MAX,
-            max_ack: usize::MAX,
+            window: u32::MAX,
+            max_ack: u32::MAX,
             lame_duck: false,
             drained_by: None,
             announced_disconnect: None,
             dropped: Dropped::new(),
-            dropped_tickets: 0,
             ended: None,
         }
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The number of requests that HAProxy 3.1 and later have in flight on a connection with pipelining.
-const STREAMS: usize = 20;
+const STREAMS: u32 = 20;
 
 impl AgentReactor {
     /// Processes a frame other than an unfragmented NOTIFY.
@@ -61,13 +61,10 @@ impl AgentReactor {
         let session = greeting.session;
         self.link.phase = Phase::Established;
         self.link.max_frame_size = session.max_frame_size;
-        self.max_ack = session.max_frame_size as usize;
-        if session.peer_capabilities.contains(Capabilities::ASYNC) {
-            self.overdue_limit = self.overdue_limit.min(self.config.max_waiting_frames);
-        }
+        self.max_ack = session.max_frame_size;
         if session.peer_is_multiplexer() {
             // Unread answers must not fill the peer's buffer, which holds one frame of maximum length with its length prefix.
-            let buffer = (session.peer_max_frame_size as usize).saturating_add(4);
+            let buffer = session.peer_max_frame_size.saturating_add(4);
             if session.capabilities.contains(Capabilities::PIPELINING) {
                 self.window = STREAMS;
                 // One share for each request in flight, and one for a frame that the peer has read in part.
@@ -89,7 +86,7 @@ impl AgentReactor {
         self.link.reassembly.is_idle()
             && !self.link.is_fragmenting()
             && !self.link.is_deferred()
-            && self.flight.waiting() < self.window
+            && self.flight.waiting() < self.window as usize
             && self.flight.find(ids).is_none()
     }
 
@@ -142,7 +139,7 @@ impl AgentReactor {
     /// Cancels the oldest request if the peer begins more than it keeps in flight. The new frame stays in the input and is
     /// processed by the next call.
     pub(super) fn abandon_oldest(&mut self) -> Option<Action<'static>> {
-        if self.flight.waiting() < self.window {
+        if self.flight.waiting() < self.window as usize {
             return None;
         }
         let (ticket, ids, _) = self.flight.oldest()?;

@@ -113,7 +113,7 @@ impl AgentReactor {
     /// The number of tickets that were dropped unanswered, a bug of the application. Counted in debug builds with the
     /// feature `std`; otherwise 0. Updated by events other than [`on_bytes`](Self::on_bytes).
     pub const fn dropped_tickets(&self) -> u64 {
-        self.dropped_tickets
+        self.dropped.unanswered()
     }
 
     /// The number of frames of unknown type, which are skipped.
@@ -127,7 +127,7 @@ impl AgentReactor {
     #[inline]
     pub(super) fn tick(&mut self, now: Timestamp) -> Timestamp {
         let now = self.link.tick(now);
-        self.dropped_tickets += self.dropped.count(|id| self.flight.contains(id));
+        self.dropped.update(|id| self.flight.contains(id));
         if self.is_full() {
             self.link.under_backpressure();
         }

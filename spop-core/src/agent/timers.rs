@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Status, Timestamp,
+    frame::Capabilities,
     link::{CloseReason, Due, Earliest, TIMERS, Timer},
 };
 use alloc::string::ToString;
@@ -19,7 +20,7 @@ impl AgentReactor {
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
         if let Some((_, _, arrived)) = self.flight.oldest() {
             next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
-            if self.flight.waiting() >= self.overdue_limit || self.payloads_are_full() {
+            if self.flight.waiting() >= self.overdue_limit() || self.payloads_are_full() {
                 next.offer(self.config.processing.map(|processing| arrived + processing), Timer::Processing);
             }
         }
@@ -97,6 +98,17 @@ impl AgentReactor {
                 self.disconnect_for(CloseReason::Timeout(timer), Status::TIMEOUT, &timer.to_string());
                 None
             }
+        }
+    }
+
+    /// From this many requests in flight, the oldest is failed once it is overdue.
+    fn overdue_limit(&self) -> usize {
+        let max = self.config.limits.max_in_flight;
+        match &self.session {
+            Some(session) if session.peer_capabilities.contains(Capabilities::ASYNC) => {
+                max.min(self.config.max_waiting_frames)
+            }
+            _ => max,
         }
     }
 

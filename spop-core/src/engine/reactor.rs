@@ -68,7 +68,7 @@ impl EngineReactor {
     /// number for it.
     pub fn new(config: Arc<Checked<EngineConfig>>, connection: ConnectionId, now: Timestamp) -> Self {
         let mut link = Link::new(Side::Engine, config.max_frame_size, now);
-        link.spare(NOTIFY_HEADER.saturating_sub(crate::frame::HEADER_MAX));
+        link.spare((NOTIFY_HEADER - crate::frame::HEADER_MAX) as u32);
         let header = Header { frame_type: FrameType::HaproxyHello, flags: Flags::FIN, ids: Ids::ZERO };
         link.push(header, &hello(&config));
         link.phase = Phase::Greeted;

@@ -12,26 +12,23 @@ const EARLY: u8 = 2;
 /// Tracks whether a connection has memory to free when it becomes idle.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Bytes were sent since memory was last freed.
-    used: bool,
-    /// The number of sends since then, saturating at [`EARLY`].
-    uses: u8,
+    /// The number of sends since memory was last freed, saturating above [`EARLY`]: then there is some to free.
+    sends: u8,
 }
 
 impl Memory {
     /// Bytes were sent. True for the first [`EARLY`] times: free memory now. Later, [`deadline`](Self::deadline) says when.
     #[inline]
     pub(crate) fn used(&mut self) -> bool {
-        let early = self.uses < EARLY;
-        self.uses += u8::from(early);
-        self.used = !early;
+        let early = self.sends < EARLY;
+        self.sends = if early { self.sends + 1 } else { EARLY + 1 };
         early
     }
 
     /// When to free memory: `quiet` after the connection was last `active`.
     #[inline]
     pub(crate) fn deadline(self, active: Timestamp, quiet: Option<Duration>) -> Option<Timestamp> {
-        quiet.filter(|_| self.used).map(|quiet| active + quiet)
+        quiet.filter(|_| self.sends > EARLY).map(|quiet| active + quiet)
     }
 
     /// Memory was freed.

@@ -37,8 +37,9 @@ pub(super) struct Outbox {
     pub(super) held: bool,
     /// When the queue became non-empty or bytes were last sent: the start of the write timeout.
     pub(super) progress: Timestamp,
-    /// How many bytes have to be sent before the next mark is set: what was queued when this one was. 0 before any was sent.
-    mark: usize,
+    /// How many bytes have to be sent before the next mark is set: what was queued when this one was, 4 GiB at most. 0 before any
+    /// was sent.
+    mark: u32,
     /// When the mark was set.
     marked_at: Timestamp,
 }
@@ -153,10 +154,10 @@ impl Outbox {
     pub(super) fn count(&mut self, now: Timestamp, n: usize, behind: usize) {
         if self.is_empty() {
             self.mark = 0;
-        } else if n < self.mark {
-            self.mark -= n;
+        } else if n < self.mark as usize {
+            self.mark -= n as u32;
         } else {
-            self.mark = self.len() + behind;
+            self.mark = u32::try_from(self.len() + behind).unwrap_or(u32::MAX);
             self.marked_at = now;
         }
     }

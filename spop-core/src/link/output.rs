@@ -64,8 +64,9 @@ impl Link {
 
     /// Queues further fragments, up to a low-water mark of four frames.
     fn pump(&mut self) {
-        let max = self.max_frame_size as usize;
-        self.sending.pump(self.now, &mut self.out, max.saturating_sub(self.spare), max.saturating_mul(4));
+        let max = self.max_frame_size;
+        let fragment = max.saturating_sub(self.spare) as usize;
+        self.sending.pump(self.now, &mut self.out, fragment, (max as usize).saturating_mul(4));
     }
 
     /// The bytes that can be sent now.

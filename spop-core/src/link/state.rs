@@ -17,7 +17,7 @@ pub(crate) struct Link {
     pub(super) out: Outbox,
     pub(super) sending: Sending,
     /// Bytes that each outgoing fragment stays below the frame size.
-    pub(super) spare: usize,
+    pub(super) spare: u32,
     pub(super) closing: Closing,
     pub(super) layers: Layers,
     /// The current time: the latest that any input carried.
@@ -43,7 +43,7 @@ pub(crate) struct Link {
     pub(super) shut_requested: bool,
     pub(crate) memory: Memory,
     /// Frames of unknown type.
-    pub(super) skipped: u64,
+    pub(super) skipped: u32,
 }
 
 impl Link {
@@ -103,7 +103,7 @@ impl Link {
     }
 
     /// Keeps outgoing fragments this many bytes below the frame size.
-    pub(crate) fn spare(&mut self, bytes: usize) {
+    pub(crate) fn spare(&mut self, bytes: u32) {
         self.spare = bytes;
     }
 
@@ -126,7 +126,7 @@ impl Link {
     }
 
     pub(crate) fn skipped(&self) -> u64 {
-        self.skipped
+        self.skipped.into()
     }
 
     /// Bytes of a frame that has arrived in part.
