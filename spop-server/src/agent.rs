@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Wake, Waker},
@@ -20,7 +20,10 @@ use tracing::{debug, error, warn};
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
     NameWarnings, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
-    descriptors::raise_limit, engines::Engines, remote::Remote, request::REQUEST_OVERHEAD,
+    descriptors::raise_limit,
+    engines::Engines,
+    registry::{Registry, Slot},
+    request::REQUEST_OVERHEAD,
     stage::AtomicStage,
 };
 
@@ -69,15 +72,8 @@ pub struct Agent {
     told: AtomicBool,
     next: AtomicU64,
     /// Locked when a connection begins or ends, and when the stage changes; never for a request.
-    connections: Mutex<HashMap<ConnectionId, Entry>>,
+    connections: Mutex<Registry>,
     subscribers: Mutex<HashMap<u64, Waker>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    remote: Arc<Remote>,
-    /// With a session.
-    connection: Weak<Connection>,
 }
 
 /// The limits of log events, one for each kind, so that none can hide another. For all threads of a server together.
@@ -301,10 +297,9 @@ impl Agent {
     /// Advances the shutdown, and wakes all connections and subscribers.
     fn advance(&self, stage: Stage) {
         if self.stage.advance(stage) {
-            let remotes: Vec<_> =
-                self.connections().values().map(|entry| Arc::clone(&entry.remote)).collect();
-            for remote in remotes {
-                remote.wake();
+            let connections: Vec<_> = self.connections().iter().cloned().collect();
+            for connection in connections {
+                connection.inbox.wake();
             }
             let wakers: Vec<_> = self.subscribers().values().cloned().collect();
             wakers.into_iter().for_each(Waker::wake);
@@ -324,7 +319,7 @@ impl Agent {
 
     // ---- connections ----
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, Entry>> {
+    fn connections(&self) -> MutexGuard<'_, Registry> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -338,21 +333,17 @@ impl Agent {
             || connection.held.load(Ordering::Relaxed) >= self.max_held
     }
 
-    pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> Arc<Remote> {
+    pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> (Arc<Connection>, Slot) {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let remote = Arc::new(Remote::new(id, peer, now));
-        self.connections().insert(id, Entry { remote: Arc::clone(&remote), connection: Weak::new() });
-        remote
+        let connection = Arc::new(Connection::new(id, peer, now, self.requests.share()));
+        let slot = self.connections().insert(Arc::clone(&connection));
+        (connection, slot)
     }
 
-    pub(crate) fn established(&self, connection: &Arc<Connection>) {
-        if let Some(entry) = self.connections().get_mut(&connection.id()) {
-            entry.connection = Arc::downgrade(connection);
-        }
-    }
-
-    pub(crate) fn deregister(&self, id: ConnectionId) {
-        self.connections().remove(&id);
+    pub(crate) fn deregister(&self, slot: Slot) {
+        let removed = self.connections().remove(slot);
+        // Dropped without the lock.
+        drop(removed);
     }
 
     /// The counters.
@@ -363,11 +354,8 @@ impl Agent {
     /// The open connections.
     pub fn open_connections(&self, now: Timestamp) -> Vec<ConnectionInfo> {
         let connections = self.connections();
-        let info = |entry: &Entry| {
-            let connection = entry.connection.upgrade();
-            entry.remote.info(now, connection.and_then(|connection| connection.session.engine_id.clone()))
-        };
-        connections.values().filter(|entry| !entry.remote.is_closed()).map(info).collect()
+        let open = connections.iter().filter(|connection| !connection.is_closed());
+        open.map(|connection| connection.info(now)).collect()
     }
 }
 

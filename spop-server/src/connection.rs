@@ -1,30 +1,54 @@
-//! What is known of a connection with a session.
+//! What is known of a connection, by its requests and by other threads.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc, LazyLock, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+    },
 };
 
 use spop_core::{
-    Clock, ConnectionId, Session,
+    AgentReactor, ConnectionId, Session, Timestamp,
     accept::{Addresses, Origin, Peer, ProxyHeader},
+    link::Phase,
 };
+use tracing::Span;
 
-use crate::{Share, cancellation::Watched, remote::Remote};
+use crate::{ConnectionInfo, Share, inbox::Inbox, spans};
 
 /// The connection that a request arrived on.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) remote: Arc<Remote>,
-    pub(crate) accepted: Option<Box<Accepted>>,
-    pub(crate) session: Arc<Session>,
-    pub(crate) watched: Watched,
-    pub(crate) clock: Clock,
+    pub(crate) id: ConnectionId,
+    peer: Peer,
+    /// Boxed: disabled, as a rule.
+    span: Option<Box<Span>>,
+    since: Timestamp,
+    pub(crate) inbox: Inbox,
+    established: OnceLock<Established>,
     /// What its requests hold that handlers keep.
     pub(crate) requests: Share,
     /// How many requests of it handlers keep.
     pub(crate) held: AtomicUsize,
+    /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
+    backlog: AtomicUsize,
+    // The state for a status page. Written by the connection only, with relaxed ordering.
+    in_flight: AtomicU32,
+    outgoing: AtomicU32,
+    phase: AtomicU8,
+    /// The transport is closed.
+    closed: AtomicBool,
 }
+
+/// What is known since the handshake.
+#[derive(Debug)]
+struct Established {
+    session: Arc<Session>,
+    accepted: Option<Box<Accepted>>,
+}
+
+const SENDS_NOTHING: usize = usize::MAX;
 
 /// What the accept stage found out about a connection.
 #[derive(Clone, Debug)]
@@ -35,24 +59,107 @@ pub(crate) struct Accepted {
 }
 
 impl Connection {
+    pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp, requests: Share) -> Self {
+        Self {
+            id,
+            span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),
+            peer,
+            since,
+            inbox: Inbox::default(),
+            established: OnceLock::new(),
+            requests,
+            held: AtomicUsize::new(0),
+            backlog: AtomicUsize::new(SENDS_NOTHING),
+            in_flight: AtomicU32::new(0),
+            outgoing: AtomicU32::new(0),
+            phase: AtomicU8::new(Phase::Connected as u8),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The handshake is complete.
+    pub(crate) fn set_established(&self, session: Arc<Session>, accepted: Option<Box<Accepted>>) {
+        // A connection has one handshake.
+        let _ = self.established.set(Established { session, accepted });
+    }
+
+    /// The span of the connection.
+    #[inline]
+    pub(crate) fn span(&self) -> &Span {
+        static DISABLED: Span = Span::none();
+        self.span.as_deref().unwrap_or(&DISABLED)
+    }
+
+    // ---- what other threads read ----
+
+    /// Publishes that the transport is closed.
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Publishes the state of the connection.
+    #[inline]
+    pub(crate) fn publish(&self, reactor: &AgentReactor) {
+        self.phase.store(reactor.phase() as u8, Ordering::Relaxed);
+        self.in_flight.store(to_u32(reactor.in_flight()), Ordering::Relaxed);
+        self.outgoing.store(to_u32(reactor.outgoing_bytes()), Ordering::Relaxed);
+    }
+
+    /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
+    #[inline]
+    pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
+        self.backlog.store(backlog.unwrap_or(SENDS_NOTHING), Ordering::Relaxed);
+    }
+
+    pub(crate) fn backlog(&self) -> Option<usize> {
+        Some(self.backlog.load(Ordering::Relaxed)).filter(|backlog| *backlog != SENDS_NOTHING)
+    }
+
+    /// The state for a status page.
+    pub(crate) fn info(&self, now: Timestamp) -> ConnectionInfo {
+        let phase = self.phase.load(Ordering::Relaxed);
+        let phases = [Phase::Connected, Phase::Greeted, Phase::Established, Phase::Closing];
+        ConnectionInfo {
+            id: self.id.0,
+            peer: self.peer.clone(),
+            engine_id: self.session().engine_id.as_deref().cloned(),
+            phase: phases.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::Closing),
+            in_flight: self.in_flight.load(Ordering::Relaxed) as usize,
+            outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
+            age: now.since(self.since),
+        }
+    }
+
+    // ---- for requests ----
+
+    fn accepted(&self) -> Option<&Accepted> {
+        self.established.get()?.accepted.as_deref()
+    }
+
     /// Its identifier, as in the log and in [`ConnectionInfo`](crate::ConnectionInfo). Unique within the server.
     pub fn id(&self) -> ConnectionId {
-        self.remote.id
+        self.id
     }
 
     /// The session, as negotiated in the handshake.
     pub fn session(&self) -> &Session {
-        &self.session
+        // Requests come after the handshake.
+        static NONE: LazyLock<Session> = LazyLock::new(Session::default);
+        self.established.get().map_or(&NONE, |established| &established.session)
     }
 
     /// The engine-id, if the peer announced one. HAProxy 2.6 and 3.0 have one for each thread.
     pub fn engine_id(&self) -> Option<&[u8]> {
-        self.session.engine_id.as_deref()
+        self.session().engine_id.as_ref().map(|id| &***id)
     }
 
     /// The peer of the transport: HAProxy, not its client.
     pub fn peer(&self) -> &Peer {
-        &self.remote.peer
+        &self.peer
     }
 
     /// The source address of the connection: what a PROXY header announced, otherwise that of the [`peer`](Self::peer), if it
@@ -68,16 +175,22 @@ impl Connection {
 
     /// The PROXY header of the connection, if its listener expects one.
     pub fn proxy_header(&self) -> Option<&ProxyHeader> {
-        self.accepted.as_ref()?.origin.proxy.as_ref()
+        self.accepted()?.origin.proxy.as_ref()
     }
 
     /// The TLS peer, if the connection is inside TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&crate::tls::TlsPeer> {
-        self.accepted.as_ref()?.tls.as_ref()
+        self.accepted()?.tls.as_ref()
     }
 
     fn addresses(&self) -> Option<&Addresses> {
         self.proxy_header()?.addresses.as_ref()
     }
+}
+
+/// For a status page, where 4 GiB are as good as more.
+#[inline]
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }

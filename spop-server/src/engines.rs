@@ -14,14 +14,11 @@ use spop_core::{
     hub::{Held, Hub, Route},
 };
 
-use crate::{
-    Answer,
-    remote::{Message, Remote},
-};
+use crate::{Answer, Connection, inbox::Message};
 
 /// The engines of a server. The lock is held when a connection joins or leaves, never for a request.
 #[derive(Debug, Default)]
-pub(crate) struct Engines(Mutex<HashMap<Bytes, Arc<Engine>>>);
+pub(crate) struct Engines(Mutex<HashMap<Arc<Bytes>, Arc<Engine>>>);
 
 /// The connections of an engine. Requests of one engine do not wait for those of another.
 #[derive(Debug, Default)]
@@ -30,9 +27,9 @@ struct Engine(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     hub: Hub,
-    members: HashMap<ConnectionId, Arc<Remote>>,
+    members: HashMap<ConnectionId, Arc<Connection>>,
     /// Connections that have ended while their handlers continue.
-    orphans: HashMap<ConnectionId, Arc<Remote>>,
+    orphans: HashMap<ConnectionId, Arc<Connection>>,
 }
 
 /// The membership of a connection in its engine.
@@ -40,8 +37,8 @@ struct State {
 pub(crate) struct Membership {
     engines: Arc<Engines>,
     engine: Arc<Engine>,
-    id: Bytes,
-    remote: Arc<Remote>,
+    id: Arc<Bytes>,
+    connection: Arc<Connection>,
     /// The send backlog when this turn began: what the peer has not read of earlier answers. `None` if no answer can be sent.
     /// A sibling may be faster then.
     pub(crate) held_up: Option<usize>,
@@ -62,20 +59,24 @@ pub(crate) enum Routed {
 
 impl Engines {
     /// Joins a connection to its engine; `None` if async is not in effect.
-    pub(crate) fn join(self: &Arc<Self>, remote: &Arc<Remote>, session: &Session) -> Option<Membership> {
-        let id = session.shared_engine()?.clone();
-        remote.set_backlog(Some(0));
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        session: &Session,
+    ) -> Option<Membership> {
+        let id = Arc::clone(session.shared_engine()?);
+        connection.set_backlog(Some(0));
         let mut engines = self.lock();
         let engine = Arc::clone(engines.entry(id.clone()).or_default());
         let mut state = engine.lock();
-        state.hub.join(remote.id, session);
-        state.members.insert(remote.id, Arc::clone(remote));
+        state.hub.join(connection.id, session);
+        state.members.insert(connection.id, Arc::clone(connection));
         drop((state, engines));
         Some(Membership {
             engines: Arc::clone(self),
             engine,
             id,
-            remote: Arc::clone(remote),
+            connection: Arc::clone(connection),
             held_up: Some(0),
             orphan_deadline: None,
         })
@@ -92,7 +93,7 @@ impl Engines {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Engine>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Bytes>, Arc<Engine>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +121,7 @@ impl State {
                 if connection == own {
                     own_backlog
                 } else {
-                    members.get(&connection).and_then(|remote| remote.backlog())
+                    members.get(&connection).and_then(|connection| connection.backlog())
                 }
             };
             let route = if again { hub.route_again(ticket, backlog) } else { hub.route(ticket, backlog) };
@@ -132,11 +133,11 @@ impl State {
             if to == own {
                 return Routed::Here(routed, answer);
             }
-            let Some(remote) = members.get(&to) else { return Routed::Dropped };
-            match remote.send(Message::Send(routed, answer)) {
+            let Some(connection) = members.get(&to) else { return Routed::Dropped };
+            match connection.inbox.send(Message::Send(routed, answer)) {
                 // It is about to leave.
                 Err(Message::Send(returned, unsent)) => {
-                    remote.set_backlog(None);
+                    connection.set_backlog(None);
                     (ticket, answer, again) = (returned, unsent, true);
                 }
                 _ => return Routed::Sent,
@@ -154,9 +155,9 @@ impl Membership {
         match state.hub.hold(arrived, ticket) {
             Held::Recorded => {}
             Held::Supersedes(older, id) => {
-                if let Some(remote) = state.members.get(&older).or_else(|| state.orphans.get(&older)) {
+                if let Some(connection) = state.members.get(&older).or_else(|| state.orphans.get(&older)) {
                     // If it has ended, so have its requests.
-                    let _ = remote.send(Message::Supersede(id));
+                    let _ = connection.inbox.send(Message::Supersede(id));
                 }
             }
             Held::Superseded => return false,
@@ -166,7 +167,7 @@ impl Membership {
 
     /// A request of this connection was cancelled, or is answered here whatever the backlog.
     pub(crate) fn cancel(&self, ids: Ids, ticket: TicketId) {
-        self.engine.lock().hub.cancel(self.remote.id, ids, ticket);
+        self.engine.lock().hub.cancel(self.connection.id, ids, ticket);
     }
 
     /// No connection can send the answer of this request. It may be an orphan.
@@ -176,30 +177,30 @@ impl Membership {
 
     /// An answer is ready.
     pub(crate) fn route(&self, own_backlog: Option<usize>, ticket: Ticket, answer: Answer) -> Routed {
-        self.engine.lock().route((self.remote.id, own_backlog), ticket, answer, false)
+        self.engine.lock().route((self.connection.id, own_backlog), ticket, answer, false)
     }
 
     /// This connection cannot send an answer that was routed to it.
     pub(crate) fn route_again(&self, ticket: Ticket, answer: Answer) -> Routed {
-        self.remote.set_backlog(None);
-        self.engine.lock().route((self.remote.id, None), ticket, answer, true)
+        self.connection.set_backlog(None);
+        self.engine.lock().route((self.connection.id, None), ticket, answer, true)
     }
 
     /// The session is over. True if a sibling can send its answers.
     pub(crate) fn leave(&self) -> bool {
-        self.remote.set_backlog(None);
+        self.connection.set_backlog(None);
         let mut engines = self.engines.lock();
         let mut state = self.engine.lock();
-        if state.members.remove(&self.remote.id).is_none() {
-            return state.orphans.contains_key(&self.remote.id);
+        if state.members.remove(&self.connection.id).is_none() {
+            return state.orphans.contains_key(&self.connection.id);
         }
-        let siblings = state.hub.leave(self.remote.id);
+        let siblings = state.hub.leave(self.connection.id);
         if siblings {
-            state.orphans.insert(self.remote.id, Arc::clone(&self.remote));
+            state.orphans.insert(self.connection.id, Arc::clone(&self.connection));
         } else {
             for orphan in state.orphans.values() {
                 // One that has ended waits for no answers.
-                let _ = orphan.send(Message::Abandon);
+                let _ = orphan.inbox.send(Message::Abandon);
             }
             engines.remove(&self.id);
         }
@@ -210,6 +211,6 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.leave();
-        self.engine.lock().orphans.remove(&self.remote.id);
+        self.engine.lock().orphans.remove(&self.connection.id);
     }
 }

@@ -50,6 +50,7 @@ mod failure;
 mod file_access;
 pub mod guide;
 mod handler;
+mod inbox;
 mod info;
 mod limits;
 mod listening;
@@ -60,7 +61,7 @@ mod name_warnings;
 #[cfg(unix)]
 mod path_lock;
 mod protocol;
-mod remote;
+mod registry;
 mod request;
 mod responder;
 mod service_manager;

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    Actions, Session, Timestamp,
+    Actions, Session,
     accept::{Peer, ProxyHeader},
     agent::TicketId,
     frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
@@ -17,7 +17,7 @@ use spop_core::{
 
 use crate::{
     Began, Cancellation, Connection, HoldPermit, Metrics, Outcome, Responder, Work, WorkPermit,
-    remote::Message as Sent,
+    inbox::Message as Sent,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -27,7 +27,7 @@ pub struct Request<'a> {
     messages: Payload<'a>,
     id: TicketId,
     ids: Ids,
-    deadline: Option<Timestamp>,
+    deadline: Option<Instant>,
     connection: ConnectionRef<'a>,
     call: Call<'a>,
 }
@@ -130,7 +130,7 @@ impl<'a> Request<'a> {
         payload: NotifyPayload<'a>,
         id: TicketId,
         ids: Ids,
-        deadline: Option<Timestamp>,
+        deadline: Option<Instant>,
         connection: &'a Arc<Connection>,
         running: &'a mut Running,
         metrics: &'a Metrics,
@@ -190,8 +190,8 @@ impl<'a> Request<'a> {
 
     /// When the request will time out, if [`Timeouts::message`](spop_core::config::Timeouts::message) is set. HAProxy does not
     /// announce its own `timeout processing`.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.connection().clock.instant(self.deadline?)
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// The connection that the request arrived on.
@@ -241,10 +241,10 @@ impl<'a> Request<'a> {
 
     /// A token that tells work outside of the handler when the answer is not needed any more.
     pub fn cancellation(&self) -> Cancellation {
-        let cancellation = self.connection().watched.watch(self.id);
+        let cancellation = self.connection().inbox.watch(self.id);
         if matches!(self.connection, ConnectionRef::Owned(_)) {
             // It may have ended before: its connection knows.
-            let _ = self.connection().remote.send(Sent::Watch(self.id));
+            let _ = self.connection().inbox.send(Sent::Watch(self.id));
         }
         cancellation
     }
@@ -256,7 +256,7 @@ impl<'a> Request<'a> {
     /// the connection that the request arrived on, even with `async`; if that has ended, the request is cancelled.
     pub fn send_part(&self, actions: Actions) {
         // A connection that has ended needs no answer.
-        let _ = self.connection().remote.send(Sent::Part(self.id, actions));
+        let _ = self.connection().inbox.send(Sent::Part(self.id, actions));
     }
 
     /// The request with its own bytes: a payload that borrows the input is copied.
@@ -316,7 +316,7 @@ impl<'a> Request<'a> {
         // While its handler runs, it has not ended.
         let cancellation = if let Call::Running(running, _) = &mut self.call {
             running.deferred = true;
-            self.connection().watched.watch(self.id)
+            self.connection().inbox.watch(self.id)
         } else {
             self.cancellation()
         };

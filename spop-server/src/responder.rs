@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, thread};
 
 use spop_core::agent::Reply;
 
-use crate::{Answer, Cancellation, Cancelled, Failure, FailureKind, Request, remote::Message};
+use crate::{Answer, Cancellation, Cancelled, Failure, FailureKind, Request, inbox::Message};
 
 /// A request, and the obligation to answer it, which can be handed to another thread.
 ///
@@ -46,7 +46,7 @@ impl Responder {
     fn send(&mut self, answer: Answer) {
         self.answered = true;
         // A connection that has ended needs no answer.
-        let _ = self.request.connection().remote.send(Message::Answer(self.request.id(), answer));
+        let _ = self.request.connection().inbox.send(Message::Answer(self.request.id(), answer));
     }
 }
 

@@ -13,5 +13,5 @@ pub(crate) fn connection(peer: &Peer, id: ConnectionId) -> Span {
 /// A request, while its handler works on it, inside its connection.
 #[inline]
 pub(crate) fn request(connection: &Connection, ids: Ids) -> Span {
-    debug_span!(parent: connection.remote.span(), "request", %ids)
+    debug_span!(parent: connection.span(), "request", %ids)
 }

@@ -62,6 +62,8 @@ impl Action<'_> {
 }
 
 /// The parameters of a session, as agreed in the handshake.
+///
+/// The default has no capabilities and a frame size of 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
@@ -77,12 +79,25 @@ pub struct Session {
     /// The `max-frame-size` that the peer announced.
     pub peer_max_frame_size: u32,
     /// The `engine-id` that the peer announced. HAProxy 2.6 and 3.0 send one per thread.
-    pub engine_id: Option<Bytes>,
+    pub engine_id: Option<Arc<Bytes>>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            version: Version::V2_0,
+            max_frame_size: 0,
+            capabilities: Capabilities::default(),
+            peer_capabilities: Capabilities::default(),
+            peer_max_frame_size: 0,
+            engine_id: None,
+        }
+    }
 }
 
 impl Session {
     /// The engine-id, if async is in effect: an answer may then take any connection with the same engine-id.
-    pub fn shared_engine(&self) -> Option<&Bytes> {
+    pub fn shared_engine(&self) -> Option<&Arc<Bytes>> {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
 

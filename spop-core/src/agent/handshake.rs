@@ -1,6 +1,6 @@
 //! The agent's side of the HELLO handshake.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use bytes::Bytes;
 
@@ -56,7 +56,7 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
             capabilities,
             peer_capabilities: hello.capabilities,
             peer_max_frame_size: hello.max_frame_size,
-            engine_id: hello.engine_id.map(Bytes::copy_from_slice),
+            engine_id: hello.engine_id.map(Bytes::copy_from_slice).map(Arc::new),
         },
         healthcheck: hello.healthcheck,
         answer,

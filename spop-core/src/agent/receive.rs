@@ -74,7 +74,7 @@ impl AgentReactor {
                 self.max_ack = self.max_ack.min(buffer - 1 - 4);
             }
         }
-        self.shared_engine = session.shared_engine().cloned().map(Arc::new);
+        self.shared_engine = session.shared_engine().cloned();
         let session = Arc::new(session);
         self.session = Some(Arc::clone(&session));
         Ok(Action::Established(session))

@@ -1,6 +1,6 @@
 //! The engine's side of the HELLO handshake.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use super::EngineConfig;
 use crate::{
@@ -47,7 +47,7 @@ pub(super) fn negotiate(config: &EngineConfig, header: Header, payload: &[u8]) -
         capabilities,
         peer_capabilities: hello.capabilities,
         peer_max_frame_size: hello.max_frame_size,
-        engine_id: config.engine_id.clone(),
+        engine_id: config.engine_id.clone().map(Arc::new),
     })
 }
 

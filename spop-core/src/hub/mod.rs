@@ -36,9 +36,9 @@ pub use siblings::{FULL, SIBLINGS};
 /// The connections and the unanswered NOTIFYs of each engine.
 #[derive(Debug)]
 pub struct Hub {
-    engines: BTreeMap<Bytes, Engine>,
+    engines: BTreeMap<Arc<Bytes>, Engine>,
     /// The engine-id of each connection that has joined, or has left with NOTIFYs unanswered.
-    homes: BTreeMap<ConnectionId, Bytes>,
+    homes: BTreeMap<ConnectionId, Arc<Bytes>>,
     max_orphans: usize,
 }
 

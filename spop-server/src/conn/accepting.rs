@@ -186,7 +186,7 @@ impl Conn {
             return self
                 .accept(now, |accepting| accepting.next = accepting.acceptor.on_input_eof(now, &[]).action);
         }
-        let remote = Arc::clone(&self.remote);
-        self.reject(now, "tls_failed", &format_args!("TLS with {} failed: {error}", remote.peer));
+        let connection = Arc::clone(&self.connection);
+        self.reject(now, "tls_failed", &format_args!("TLS with {} failed: {error}", connection.peer()));
     }
 }

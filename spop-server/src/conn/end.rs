@@ -8,7 +8,7 @@ use super::{
     answer::already_disconnected,
     session::{Session, cancel_all},
 };
-use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, remote::Message};
+use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, inbox::Message};
 
 impl Session {
     /// The server stops.
@@ -65,9 +65,7 @@ impl Session {
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.clear_orphan_deadline();
-        if let Some(connection) = &self.connection {
-            connection.watched.end_all();
-        }
+        self.connection.inbox.end_all_watched();
     }
 
     fn clear_orphan_deadline(&mut self) {
@@ -81,7 +79,7 @@ impl Session {
         if let Some(membership) = &self.membership {
             membership.leave();
         }
-        for message in self.remote.close() {
+        for message in self.connection.inbox.close() {
             match message {
                 Message::Send(ticket, answer) => self.send_back(ticket, answer),
                 Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
@@ -93,9 +91,7 @@ impl Session {
         while let Some((request, _)) = self.waiting.first_key_value() {
             self.forget(*request, Cancelled::Disconnected);
         }
-        if let Some(connection) = &self.connection {
-            connection.watched.end_all();
-        }
+        self.connection.inbox.end_all_watched();
         self.tally.report(&agent.metrics);
     }
 
@@ -104,11 +100,11 @@ impl Session {
         if self.membership.is_none() {
             return;
         }
-        for message in self.remote.take_messages() {
+        for message in self.connection.inbox.take_messages() {
             match message {
                 Message::Send(ticket, answer) => self.send_back(ticket, answer),
                 // Applied later, or not needed any more.
-                message => _ = self.remote.send(message),
+                message => _ = self.connection.inbox.send(message),
             }
         }
     }

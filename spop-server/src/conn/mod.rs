@@ -20,7 +20,8 @@ use tracing::{Span, debug};
 
 use self::{accepting::Accepting, session::Session};
 use crate::{
-    Agent, Answer, Entrance, Handler, Stage, agent::Admission, connection::Accepted, remote::Remote,
+    Agent, Answer, Connection, Entrance, Handler, Stage, agent::Admission, connection::Accepted,
+    registry::Slot,
 };
 
 /// One connection of a server: the accept stage, the session, the failure policy, limits, counters, log events, answers that
@@ -59,7 +60,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Conn {
     agent: Arc<Agent>,
-    remote: Arc<Remote>,
+    connection: Arc<Connection>,
+    slot: Slot,
     /// The stage of the shutdown, as far as it was applied.
     stage: Stage,
     waker: Option<Waker>,
@@ -86,10 +88,11 @@ impl Conn {
         entrance: Option<&Arc<Entrance>>,
         admission: Option<Admission>,
     ) -> Self {
-        let remote = agent.register(peer, now);
+        let (connection, slot) = agent.register(peer, now);
         let mut conn = Self {
             agent: Arc::clone(agent),
-            remote,
+            connection,
+            slot,
             stage: Stage::Serve,
             waker: None,
             state: State::Over,
@@ -98,7 +101,7 @@ impl Conn {
         match entrance {
             Some(entrance) => {
                 conn.state =
-                    State::Accepting(Box::new(Accepting::new(entrance, conn.remote.peer.clone(), now)));
+                    State::Accepting(Box::new(Accepting::new(entrance, conn.connection.peer().clone(), now)));
                 conn.apply_stage(now);
                 conn.accept(now, |accepting| accepting.start(now));
             }
@@ -112,14 +115,14 @@ impl Conn {
 
     /// Begins the session.
     fn begin(&mut self, now: Timestamp, accepted: Option<Box<Accepted>>) {
-        let (peer, id) = (&self.remote.peer, self.remote.id);
+        let (peer, id) = (self.connection.peer(), self.connection.id);
         debug!(name: "connection_opened", %peer, connection = id.0, "connection opened");
         let layers = match &accepted {
             Some(accepted) if accepted.origin.tls => Layers::Data,
             _ => Layers::Plain,
         };
         let reactor = AgentReactor::new(Arc::clone(&self.agent.config), id, now).with_layers(layers);
-        self.state = State::Session(Session::new(&self.agent, &self.remote, reactor, accepted));
+        self.state = State::Session(Session::new(&self.agent, &self.connection, reactor, accepted));
     }
 
     // ---- what to do next ----
@@ -209,17 +212,17 @@ impl Conn {
 
     /// Its identifier, as in the log. Unique within the server.
     pub fn id(&self) -> spop_core::ConnectionId {
-        self.remote.id
+        self.connection.id
     }
 
     /// Its span `connection`, of level debug. The spans of its requests are inside it.
     pub fn span(&self) -> &Span {
-        self.remote.span()
+        self.connection.span()
     }
 
     /// The peer of the transport.
     pub fn peer(&self) -> &Peer {
-        &self.remote.peer
+        self.connection.peer()
     }
 
     // ---- events ----
@@ -229,7 +232,7 @@ impl Conn {
     #[inline]
     pub fn set_waker(&mut self, waker: &Waker) {
         if self.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            self.remote.set_waker(waker);
+            self.connection.inbox.set_waker(waker);
             self.waker = Some(waker.clone());
             // What came before found no waker, or another.
             if self.is_woken() {
@@ -249,7 +252,7 @@ impl Conn {
     /// Whether [`on_wake`](Self::on_wake) has something to do.
     #[inline]
     pub fn is_woken(&self) -> bool {
-        self.remote.has_messages() || self.agent.stage() != self.stage
+        self.connection.inbox.has_messages() || self.agent.stage() != self.stage
     }
 
     /// Applies what other threads have sent: answers, and the stage of the shutdown.
@@ -373,7 +376,7 @@ impl Conn {
         match &mut self.state {
             State::Session(session) => {
                 if session.closed.is_none() {
-                    debug!(name: "transport_failed", peer = %self.remote.peer, connection = self.remote.id.0, %error, "transport failed");
+                    debug!(name: "transport_failed", peer = %self.connection.peer(), connection = self.connection.id.0, %error, "transport failed");
                 }
                 let action = session.reactor.on_transport_error(now);
                 session.on_event(&self.agent, now, handler, action);
@@ -383,11 +386,11 @@ impl Conn {
                 self.on_first_input(now, handler, &[], true);
             }
             State::Accepting(_) => {
-                let remote = Arc::clone(&self.remote);
+                let connection = Arc::clone(&self.connection);
                 self.reject(
                     now,
                     "lost",
-                    &format_args!("{} was lost before its session: {error}", remote.peer),
+                    &format_args!("{} was lost before its session: {error}", connection.peer()),
                 );
             }
             State::Over => {}
@@ -397,7 +400,7 @@ impl Conn {
     /// The transport was closed, as [`interest`](Self::interest) asked for. The connection is no longer listed by
     /// [`ServerHandle::connections`](crate::ServerHandle::connections). It counts under the limits until it is dropped.
     pub fn on_transport_closed(&mut self) {
-        self.remote.set_closed();
+        self.connection.set_closed();
         if let State::Session(session) = &mut self.state {
             session.open = None;
         }
@@ -434,11 +437,11 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.agent.deregister(self.remote.id);
+        self.agent.deregister(self.slot);
         if let State::Session(session) = mem::replace(&mut self.state, State::Over) {
             session.abandon(&self.agent);
         }
         // No answer finds it any more.
-        drop(self.remote.close());
+        drop(self.connection.inbox.close());
     }
 }

@@ -60,7 +60,7 @@ impl Session {
         {
             warn!(
                 name: "frame_size_reduced",
-                peer = %self.remote.peer,
+                peer = %self.connection.peer(),
                 offered = session.peer_max_frame_size,
                 agreed = session.max_frame_size,
                 suppressed,
@@ -72,7 +72,7 @@ impl Session {
     /// A request was dropped before it ran.
     #[cold]
     pub(super) fn log_aborted(&self, agent: &Agent, now: Timestamp, aborted: &Aborted) {
-        let (peer, ids, received, why) = (&self.remote.peer, aborted.ids, aborted.received, aborted.why);
+        let (peer, ids, received, why) = (self.connection.peer(), aborted.ids, aborted.received, aborted.why);
         let limit = match why {
             Abort::TooBig => "max_payload or max_payload_bytes",
             Abort::TooManyMessages => "max_messages",
@@ -98,7 +98,7 @@ impl Session {
         agent.counters.abandoned.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.late.pass(now) {
             warn!(
-                name: "request_abandoned", peer = %self.remote.peer, %ids, ?age, suppressed,
+                name: "request_abandoned", peer = %self.connection.peer(), %ids, ?age, suppressed,
                 "HAProxy abandoned the request: its handler takes longer than `timeout processing`"
             );
         }
@@ -113,7 +113,7 @@ impl Session {
         if let Some(suppressed) = agent.logs.late.pass(now) {
             let processing = agent.config.processing;
             warn!(
-                name: "answered_late", peer = %self.remote.peer, %ids, ?age, ?processing, suppressed,
+                name: "answered_late", peer = %self.connection.peer(), %ids, ?age, ?processing, suppressed,
                 "answered later than `processing`: HAProxy has probably abandoned the request"
             );
         }
@@ -135,7 +135,7 @@ impl Session {
         };
         if let Some(suppressed) = limit.pass(now) {
             let (what, error) = (failure.kind.as_str(), &failure.error);
-            warn!(name: "request_failed", peer = %self.remote.peer, %ids, what, error, suppressed, "request failed");
+            warn!(name: "request_failed", peer = %self.connection.peer(), %ids, what, error, suppressed, "request failed");
         }
     }
 
@@ -143,13 +143,13 @@ impl Session {
     pub(super) fn log_watch_panicked(&self, agent: &Agent, now: Timestamp, ids: Ids, error: &str) {
         if let Some(suppressed) = agent.logs.handler.pass(now) {
             let error = &*Shortened(error).to_string();
-            warn!(name: "watch_panicked", peer = %self.remote.peer, %ids, error, suppressed, "watch panicked");
+            warn!(name: "watch_panicked", peer = %self.connection.peer(), %ids, error, suppressed, "watch panicked");
         }
     }
 
     /// Logs why a session ended.
     pub(super) fn report(&self, agent: &Agent, now: Timestamp, closed: &Closed) {
-        let (peer, connection) = (&self.remote.peer, self.remote.id.0);
+        let (peer, connection) = (self.connection.peer(), self.connection.id.0);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
         if let CloseReason::Violation(violation) = &closed.reason
@@ -180,7 +180,7 @@ impl Session {
 
     fn log_ended(&self, now: Timestamp, limit: &LogLimit, reason: &impl fmt::Display) {
         if let Some(suppressed) = limit.pass(now) {
-            let (peer, connection) = (&self.remote.peer, self.remote.id.0);
+            let (peer, connection) = (self.connection.peer(), self.connection.id.0);
             warn!(name: "connection_failed", %peer, connection, %reason, suppressed, "connection failed");
         }
     }

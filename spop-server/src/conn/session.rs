@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use spop_core::{
@@ -23,8 +20,8 @@ use crate::{
     connection::Accepted,
     engines::Membership,
     failure::panic_message,
+    inbox::Message,
     overdue,
-    remote::{Message, Remote},
     request::{Running, Unclaimed},
     spans,
 };
@@ -37,11 +34,9 @@ const EARLY: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) reactor: AgentReactor,
-    pub(super) remote: Arc<Remote>,
+    pub(super) connection: Arc<Connection>,
     /// What the accept stage found out, until the session is established.
     accepted: Option<Box<Accepted>>,
-    /// Set with the handshake.
-    pub(super) connection: Option<Arc<Connection>>,
     /// With async.
     pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
@@ -64,15 +59,14 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         agent: &Agent,
-        remote: &Arc<Remote>,
+        connection: &Arc<Connection>,
         reactor: AgentReactor,
         accepted: Option<Box<Accepted>>,
     ) -> Self {
         Self {
             reactor,
-            remote: Arc::clone(remote),
+            connection: Arc::clone(connection),
             accepted,
-            connection: None,
             membership: None,
             waiting: BTreeMap::new(),
             closed: None,
@@ -138,10 +132,10 @@ impl Session {
         if self.buffers_too_much(agent) {
             self.end_for_memory(agent, now, handler);
         }
-        self.remote.publish(&self.reactor);
+        self.connection.publish(&self.reactor);
         if self.membership.is_some() {
             // Siblings compare it, and this connection may have no event until its peer reads.
-            self.remote.set_backlog(self.backlog());
+            self.connection.set_backlog(self.backlog());
         }
         self.tally.report(&agent.metrics);
     }
@@ -291,7 +285,7 @@ impl Session {
     #[inline]
     fn run(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, notify: Notify<'_>) {
         let Notify { ticket, payload } = notify;
-        let Some(connection) = &self.connection else { return };
+        let connection = &self.connection;
         self.tally.notifies += 1;
         let payload_len = payload.messages().payload().len();
         let overloaded = agent.is_overloaded(connection, payload_len);
@@ -301,7 +295,7 @@ impl Session {
         };
         let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
         let mut running = Running { unclaimed, deferred: false };
-        let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
+        let deadline = agent.config.timeouts.message.and_then(|timeout| agent.clock.instant(now + timeout));
         let (id, ids) = (ticket.id(), ticket.ids());
         let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
         let span = spans::request(connection, ids).entered();
@@ -326,7 +320,7 @@ impl Session {
         if let Some(Unclaimed { began, .. }) = running.unclaimed {
             agent.metrics.worked(began);
         }
-        if self.remote.has_messages() {
+        if self.connection.inbox.has_messages() {
             // Parts of this answer may be among them.
             self.wait(now, handler, ticket);
             self.take_messages(agent, now, handler);
@@ -357,25 +351,15 @@ impl Session {
     fn established(&mut self, agent: &Agent, now: Timestamp, session: Arc<spop_core::Session>) {
         debug!(
             name: "session_established",
-            peer = %self.remote.peer,
-            connection = self.remote.id.0,
+            peer = %self.connection.peer(),
+            connection = self.connection.id.0,
             capabilities = %session.capabilities,
             max_frame_size = session.max_frame_size,
             "session established"
         );
         self.warn_of_frame_size(agent, now, &session);
-        self.membership = agent.engines.join(&self.remote, &session).map(Box::new);
-        let connection = Arc::new(Connection {
-            remote: Arc::clone(&self.remote),
-            accepted: self.accepted.take(),
-            session,
-            watched: crate::cancellation::Watched::default(),
-            clock: agent.clock,
-            requests: agent.requests.share(),
-            held: AtomicUsize::new(0),
-        });
-        agent.established(&connection);
-        self.connection = Some(connection);
+        self.membership = agent.engines.join(&self.connection, &session).map(Box::new);
+        self.connection.set_established(session, self.accepted.take());
     }
 
     fn watch(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, ids: Ids) {
@@ -397,7 +381,7 @@ impl Session {
         cancelled: CancelledNotify,
     ) {
         let (ids, why, age) = (cancelled.ids, cancelled.why, cancelled.age);
-        debug!(name: "request_cancelled", peer = %self.remote.peer, %ids, ?why, "request cancelled");
+        debug!(name: "request_cancelled", peer = %self.connection.peer(), %ids, ?why, "request cancelled");
         match why {
             Cancel::TimedOut => {
                 self.failed(agent, now, ids, &Failure::new(FailureKind::TimedOut, "no answer in time"));
@@ -434,9 +418,7 @@ impl Session {
     /// Tells the cancellations of a request that it has ended.
     #[inline]
     pub(super) fn end_watched(&self, request: TicketId, why: Cancelled) {
-        if let Some(connection) = &self.connection {
-            connection.watched.end(request, why);
-        }
+        self.connection.inbox.end_watched(request, why);
     }
 
     // ---- messages ----
@@ -444,8 +426,8 @@ impl Session {
     /// Applies the messages of other threads and connections.
     #[inline]
     pub(super) fn take_messages(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        while self.remote.has_messages() {
-            for message in self.remote.take_messages() {
+        while self.connection.inbox.has_messages() {
+            for message in self.connection.inbox.take_messages() {
                 self.collect_end(agent, now, handler);
                 self.apply(agent, now, handler, message);
             }
@@ -480,7 +462,7 @@ impl Session {
             return;
         }
         let backlog = self.backlog();
-        self.remote.set_backlog(backlog);
+        self.connection.set_backlog(backlog);
         if let Some(membership) = &mut self.membership {
             membership.held_up = backlog;
         }
