@@ -43,9 +43,6 @@ pub(crate) struct Connection {
     busy: bool,
 }
 
-/// Input of one turn that is much: what is more than 20 short requests.
-const MUCH: usize = 4 * 1024;
-
 impl Connection {
     pub(crate) const fn new(driver: Driver<Conn>, socket: Socket) -> Self {
         Self { driver, socket: Some(socket), queued: false, write_asked: false, busy: false }
@@ -260,7 +257,7 @@ impl<H: Handler> Worker<H> {
             Turn::Over => return self.remove(key),
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.busy = connection.driver.last_input() > MUCH;
+        connection.busy = connection.driver.had_much_input();
         let conn = connection.driver.protocol_mut();
         if conn.wants_waker() {
             let waker = ConnectionWaker::new(&self.queue, key, conn.id());

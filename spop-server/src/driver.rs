@@ -15,6 +15,9 @@ use crate::{Leftover, Protocol, ReadBuffer, Stream, buffer::Input};
 /// Input bytes that are read in one turn, so that a peer that keeps its socket full does not block the others.
 const BUDGET: usize = 64 * 1024;
 
+/// Input of one turn that is much: what is more than 20 short requests.
+const MUCH: usize = 4 * 1024;
+
 /// The least that a read takes from the budget, however short it is.
 const LEAST_COST: usize = BUDGET / 4;
 
@@ -79,8 +82,8 @@ pub struct Driver<P> {
     shut_blocked: bool,
     /// The peer has shut its write side. What it sent before may still be unread.
     peer_closed: bool,
-    /// Input of the last turn.
-    processed: u32,
+    /// The last turn had more input than [`MUCH`].
+    had_much: bool,
 }
 
 /// The result of a [`turn`](Driver::turn): what the loop has to do.
@@ -113,7 +116,7 @@ impl<P> Driver<P> {
             writable: true,
             shut_blocked: false,
             peer_closed: false,
-            processed: 0,
+            had_much: false,
         }
     }
 
@@ -142,10 +145,10 @@ impl<P> Driver<P> {
         self.peer_closed = true;
     }
 
-    /// How many bytes of input the last turn had. A loop can give connections with much of it their next turns after the others.
+    /// Whether the last turn had much input: more than 4 KiB. A loop can give such connections their next turns after the others.
     #[inline]
-    pub const fn last_input(&self) -> usize {
-        self.processed as usize
+    pub const fn had_much_input(&self) -> bool {
+        self.had_much
     }
 
     /// The connection.
@@ -184,7 +187,7 @@ impl<P> Driver<P> {
     where
         P: Protocol<H>,
     {
-        self.processed = 0;
+        self.had_much = false;
         if self.protocol.is_woken() {
             self.protocol.on_wake(now, handler);
         }
@@ -241,7 +244,7 @@ impl<P> Driver<P> {
     where
         P: Protocol<H>,
     {
-        let (mut budget, mut fed) = (BUDGET, false);
+        let (mut budget, mut fed, mut received) = (BUDGET, false, 0);
         loop {
             let interest = self.protocol.interest();
             if interest.close {
@@ -272,7 +275,8 @@ impl<P> Driver<P> {
                     return Turn::Wait;
                 };
                 budget = budget.saturating_sub(bytes.max(LEAST_COST));
-                self.processed += bytes as u32;
+                received += bytes;
+                self.had_much |= received > MUCH;
                 fed = true;
             } else {
                 return Turn::Wait;

@@ -9,20 +9,21 @@ use crate::Connection;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     slots: Vec<Option<Arc<Connection>>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
 }
 
 /// The slot of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(usize);
+pub(crate) struct Slot(u32);
 
 impl Registry {
     pub(crate) fn insert(&mut self, connection: Arc<Connection>) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            self.slots.len() - 1
+            // There are not as many connections as that.
+            (self.slots.len() - 1) as u32
         });
-        if let Some(empty) = self.slots.get_mut(slot) {
+        if let Some(empty) = self.slots.get_mut(slot as usize) {
             *empty = Some(connection);
         }
         Slot(slot)
@@ -30,7 +31,7 @@ impl Registry {
 
     /// Removes a connection, once.
     pub(crate) fn remove(&mut self, Slot(slot): Slot) -> Option<Arc<Connection>> {
-        let removed = self.slots.get_mut(slot)?.take()?;
+        let removed = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
         if self.free.len() == self.slots.len() {
             // After a burst of connections, their memory is returned.

@@ -61,7 +61,7 @@ impl Session {
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         if !self.waiting.is_empty() {
             let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
-            self.tally.cancelled += requests.len() as u32;
+            self.tally.cancelled += requests.len();
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.clear_orphan_deadline();

@@ -1,6 +1,6 @@
 //! What a session counts and logs.
 
-use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
+use std::{fmt, ops::AddAssign, sync::atomic::Ordering, time::Duration};
 
 use spop_core::{
     Actions, CloseReason, Closed, Timestamp,
@@ -14,34 +14,55 @@ use super::session::Session;
 use crate::{Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED};
 
 /// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
-/// requests. Small: each connection has one.
+/// requests.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) notifies: u32,
-    pub(super) acks: u32,
-    pub(super) failures: u32,
-    pub(super) cancelled: u32,
-    pub(super) received: u32,
-    pub(super) sent: u32,
+    pub(super) notifies: Count,
+    pub(super) acks: Count,
+    pub(super) failures: Count,
+    pub(super) cancelled: Count,
+    pub(super) received: Count,
+    pub(super) sent: Count,
+}
+
+/// A number for the metrics. Nothing without them: each connection has six.
+#[derive(Debug, Default)]
+pub(super) struct Count(#[cfg(any(feature = "metrics", test))] u32);
+
+impl AddAssign<usize> for Count {
+    #[inline]
+    fn add_assign(&mut self, n: usize) {
+        #[cfg(any(feature = "metrics", test))]
+        {
+            self.0 += n as u32;
+        }
+        let _ = n;
+    }
+}
+
+impl Count {
+    /// Reports the number to the metrics, if it is not zero.
+    #[inline]
+    #[cfg_attr(not(any(feature = "metrics", test)), allow(clippy::unused_self))]
+    fn report(&mut self, to: impl FnOnce(usize)) {
+        #[cfg(any(feature = "metrics", test))]
+        if self.0 != 0 {
+            return to(std::mem::take(&mut self.0) as usize);
+        }
+        let _ = to;
+    }
 }
 
 impl Tally {
     #[inline]
     pub(super) fn report(&mut self, metrics: &Metrics) {
         let Self { notifies, acks, failures, cancelled, received, sent } = self;
-        report(notifies, |n| metrics.notifies(n));
-        report(acks, |n| metrics.acks(n));
-        report(failures, |n| metrics.failures(n));
-        report(cancelled, |n| metrics.cancelled(n));
-        report(received, |n| metrics.received(n));
-        report(sent, |n| metrics.sent(n));
-    }
-}
-
-#[inline]
-fn report(count: &mut u32, to: impl FnOnce(usize)) {
-    if *count != 0 {
-        to(take(count) as usize);
+        notifies.report(|n| metrics.notifies(n));
+        acks.report(|n| metrics.acks(n));
+        failures.report(|n| metrics.failures(n));
+        cancelled.report(|n| metrics.cancelled(n));
+        received.report(|n| metrics.received(n));
+        sent.report(|n| metrics.sent(n));
     }
 }
 

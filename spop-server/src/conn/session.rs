@@ -45,8 +45,8 @@ pub(super) struct Session {
     pub(super) closed: Option<Box<Closed>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
-    /// Unused input that the driver keeps, in bytes.
-    pub(super) unused: usize,
+    /// Unused input that the driver keeps, in bytes, up to 4 GiB.
+    pub(super) unused: u32,
     /// The last turn ended before the input.
     pub(super) more: bool,
     /// The bytes of its unused input and unsent output.
@@ -143,7 +143,7 @@ impl Session {
     /// Counts what the connection holds. True if the total is exceeded, and this connection grew and holds more than 32 KiB.
     #[inline]
     fn buffers_too_much(&mut self, agent: &Agent) -> bool {
-        let bytes = self.reactor.reassembly_bytes() + self.reactor.outgoing_bytes() + self.unused;
+        let bytes = self.reactor.reassembly_bytes() + self.reactor.outgoing_bytes() + self.unused as usize;
         self.buffered.set(bytes) && bytes > SPARED && agent.buffered.is_exceeded()
     }
 
@@ -177,9 +177,9 @@ impl Session {
         let whole = eof || self.closed.is_some();
         let turn = if whole { input.len() } else { frames_of_a_turn(input) };
         let used = self.feed(agent, now, handler, input.get(..turn).unwrap_or(input), eof);
-        self.unused = input.len() - used;
+        self.unused = u32::try_from(input.len() - used).unwrap_or(u32::MAX);
         self.more = self.unused > 0 && used == turn;
-        self.tally.received += used as u32;
+        self.tally.received += used;
         self.at_rest(agent, now, handler);
         used
     }
@@ -215,7 +215,7 @@ impl Session {
     ) -> Result<(), Misuse> {
         let action = self.reactor.on_sent(now, n)?;
         self.carry_out(agent, now, handler, action);
-        self.tally.sent += n as u32;
+        self.tally.sent += n;
         if self.sends < EARLY {
             self.sends += 1;
             release_memory(handler);
