@@ -15,7 +15,7 @@ pub enum Peer {
     /// An address and a port.
     Ip(SocketAddr),
     /// The path of a unix socket. A client's is empty unless it was bound; an abstract one begins with a zero byte.
-    Unix(Bytes),
+    Unix(Cow<'static, [u8]>),
     /// Another transport, with a name for the log.
     Other(Cow<'static, str>),
 }
@@ -23,7 +23,7 @@ pub enum Peer {
 impl Peer {
     /// A unix socket without a path.
     pub const fn unnamed() -> Self {
-        Self::Unix(Bytes::new())
+        Self::Unix(Cow::Borrowed(&[]))
     }
 
     /// The IP address; `None` for other transports.

@@ -230,7 +230,7 @@ fn header_of(version: ProxyVersion, local: bool, addresses: Option<Addresses>) -
 /// A path is padded with zeros. An abstract one begins with a zero.
 fn unix_path(padded: &[u8]) -> Peer {
     let len = padded.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    Peer::Unix(Bytes::copy_from_slice(padded.get(..len).unwrap_or_default()))
+    Peer::Unix(padded.get(..len).unwrap_or_default().to_vec().into())
 }
 
 /// The length of the common prefix of `bytes` and `prefix`.

@@ -1,5 +1,6 @@
 //! Drains: when the DISCONNECT is sent.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::AgentReactor;
@@ -136,10 +137,10 @@ impl AgentReactor {
     pub(super) fn on_drain_timer(&mut self) {
         let due = self.disconnect_at();
         if let Some(due) = due.filter(|due| *due <= self.link.now())
-            && self.announced_disconnect.is_none_or(|(announced, _)| announced != due)
+            && self.announced_disconnect.as_ref().is_none_or(|announced| announced.0 != due)
             && self.drain_timing().is_some()
         {
-            self.announced_disconnect = Some((due, self.link.now()));
+            self.announced_disconnect = Some(Box::new((due, self.link.now())));
         } else {
             self.advance_drain();
         }
@@ -147,9 +148,9 @@ impl AgentReactor {
 
     /// The next deadline of a drain other than its end.
     pub(super) fn drain_deadline(&self) -> Option<Timestamp> {
-        let next = match (self.disconnect_at(), self.announced_disconnect) {
+        let next = match (self.disconnect_at(), self.announced_disconnect.as_deref()) {
             // Held answers are sent with the DISCONNECT then.
-            (Some(due), Some((announced, at))) if announced == due => at + READ_WITHIN,
+            (Some(due), Some((announced, at))) if *announced == due => *at + READ_WITHIN,
             (due, _) => due.into_iter().chain(self.held_until()).min()?,
         };
         Some(next.max(self.link.now()))

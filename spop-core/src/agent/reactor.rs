@@ -62,7 +62,8 @@ pub struct AgentReactor {
     /// The timer that started the drain; `None` if the application did.
     pub(super) drained_by: Option<Timer>,
     /// The time of a DISCONNECT that the drain timer has announced with `read_now`, and when it did.
-    pub(super) announced_disconnect: Option<(Timestamp, Timestamp)>,
+    /// Boxed: few connections are draining.
+    pub(super) announced_disconnect: Option<Box<(Timestamp, Timestamp)>>,
     /// Tickets that were dropped unanswered.
     pub(super) dropped: Dropped,
     /// The end of the session, until `Action::Close` was returned.

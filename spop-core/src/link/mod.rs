@@ -13,6 +13,7 @@ mod memory;
 mod misuse;
 mod outbox;
 mod output;
+mod payloads;
 mod reason;
 mod reassembly;
 mod refused;

@@ -1,7 +1,7 @@
 //! The connection state that both reactors build on.
 
 use super::{
-    Closing, Layers, Phase, Side, memory::Memory, outbox::Outbox, reassembly::Reassembly, sending::Sending,
+    Closing, Layers, Phase, Side, memory::Memory, outbox::Outbox, payloads::Payloads, sending::Sending,
 };
 use crate::Timestamp;
 
@@ -13,7 +13,7 @@ pub(crate) struct Link {
     pub(crate) phase: Phase,
     /// The longest frame, without its length prefix.
     pub(crate) max_frame_size: u32,
-    pub(crate) reassembly: Reassembly,
+    pub(crate) reassembly: Payloads,
     pub(super) out: Outbox,
     pub(super) sending: Sending,
     /// Bytes that each outgoing fragment stays below the frame size.
@@ -52,7 +52,7 @@ impl Link {
             side,
             phase: Phase::Connected,
             max_frame_size,
-            reassembly: Reassembly::default(),
+            reassembly: Payloads::default(),
             out: Outbox::default(),
             sending: Sending::default(),
             spare: 0,

@@ -2,8 +2,6 @@
 
 use alloc::{format, string::String, vec};
 
-use bytes::Bytes;
-
 use super::*;
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -339,7 +337,7 @@ fn handlers_pass_a_connection_on_in_any_order() {
 
 #[test]
 fn what_is_written_is_read() {
-    let unix = |path: &'static [u8]| Peer::Unix(Bytes::from_static(path));
+    let unix = |path: &'static [u8]| Peer::Unix(path.into());
     let pair = |source: &Peer, destination: &Peer| {
         Some(Addresses { source: source.clone(), destination: destination.clone() })
     };

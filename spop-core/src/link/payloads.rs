@@ -1,0 +1,108 @@
+//! The unfinished and the refused payloads of a connection, which few connections have.
+
+use alloc::boxed::Box;
+
+use super::reassembly::{Begun, Continued, Reassembly};
+use crate::{
+    Timestamp,
+    config::Limits,
+    frame::{Ids, Scan},
+};
+
+/// A [`Reassembly`] that is allocated as long as a payload is unfinished or refused.
+#[derive(Debug, Default)]
+pub(crate) struct Payloads(Option<Box<Reassembly>>);
+
+impl Payloads {
+    /// Whether no payload is unfinished or refused.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The number of unfinished payloads.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |some| some.len())
+    }
+
+    /// Allocated bytes of all unfinished payloads.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |some| some.bytes())
+    }
+
+    /// As [`Reassembly::get`].
+    pub(crate) fn get(&self, ids: Ids) -> Option<(&[u8], Scan)> {
+        self.0.as_ref()?.get(ids)
+    }
+
+    /// As [`Reassembly::oldest`].
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<(Ids, Timestamp)> {
+        self.0.as_ref()?.oldest()
+    }
+
+    /// As [`Reassembly::parse_on`].
+    pub(crate) fn parse_on(&mut self, ids: Ids) -> usize {
+        self.0.as_mut().map_or(0, |some| some.parse_on(ids))
+    }
+
+    /// As [`Reassembly::begin`].
+    pub(crate) fn begin(&mut self, now: Timestamp, ids: Ids, fragment: &[u8], limits: &Limits) -> Begun {
+        self.0.get_or_insert_default().begin(now, ids, fragment, limits)
+    }
+
+    /// As [`Reassembly::continue_with`].
+    pub(crate) fn continue_with(
+        &mut self,
+        ids: Ids,
+        fragment: &[u8],
+        last: bool,
+        limits: &Limits,
+    ) -> Continued {
+        self.update(|some| some.continue_with(ids, fragment, last, limits)).unwrap_or(Continued::Unknown)
+    }
+
+    /// As [`Reassembly::drop_set`].
+    pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
+        self.update(|some| some.drop_set(ids))?
+    }
+
+    /// As [`Reassembly::refuse`].
+    pub(crate) fn refuse(&mut self, ids: Ids, limits: &Limits) {
+        self.0.get_or_insert_default().refuse(ids, limits);
+    }
+
+    /// As [`Reassembly::forget_refused`].
+    #[inline]
+    pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
+        self.update(|some| some.forget_refused(ids)).unwrap_or(false)
+    }
+
+    /// As [`Reassembly::clear`].
+    pub(crate) fn clear(&mut self) -> impl ExactSizeIterator<Item = Ids> + use<> {
+        self.0.take().unwrap_or_default().clear()
+    }
+
+    /// Frees unused capacity, except that of unfinished payloads.
+    pub(crate) fn trim(&mut self) {
+        self.update(Reassembly::trim);
+    }
+
+    /// Changes it, and frees it if nothing is left.
+    fn update<T>(&mut self, change: impl FnOnce(&mut Reassembly) -> T) -> Option<T> {
+        let some = self.0.as_mut()?;
+        let result = change(some);
+        if some.is_idle() {
+            self.0 = None;
+        }
+        Some(result)
+    }
+
+    /// The allocated capacity, in entries.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.0.as_ref().map_or(0, |some| some.memory())
+    }
+}
