@@ -149,8 +149,8 @@ impl AgentReactor {
     /// Whether the payloads of requests in flight and the unfinished ones are at their common limit. Unfinished payloads alone do
     /// not pause reading: one that would exceed the limit is refused.
     pub(super) fn payloads_are_full(&self) -> bool {
-        self.flight.memory() + self.link.reassembly.bytes() >= self.config.limits.max_payload_bytes
-            && self.flight.waiting() > 0
+        self.flight.waiting() > 0
+            && self.flight.memory() + self.link.reassembly.bytes() >= self.config.limits.max_payload_bytes
     }
 
     /// Whether deferred output is at its limit and input is left: no more requests can be answered before the input ends.
