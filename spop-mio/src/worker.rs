@@ -332,3 +332,16 @@ impl<H: Handler> Worker<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        // Its memory while it is idle, besides what `Conn` has allocated. 16 bytes are for the socket and the run queue; with the
+        // metrics 24 more, in debug builds 16.
+        assert!(size_of::<Connection>() <= size_of::<Driver<Conn>>() + 16);
+        assert!(size_of::<Driver<Conn>>() <= 480 + 24 + 16, "{} bytes", size_of::<Driver<Conn>>());
+    }
+}

@@ -44,3 +44,29 @@ impl Registry {
         self.slots.iter().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spop_core::{ConnectionId, Timestamp, accept::Peer};
+
+    use super::*;
+    use crate::Total;
+
+    #[test]
+    fn a_slot_is_used_again_and_memory_is_returned_after_the_last() {
+        let total = Total::new(usize::MAX);
+        let connection =
+            |id| Arc::new(Connection::new(ConnectionId(id), Peer::unnamed(), Timestamp::ZERO, total.share()));
+        let ids = |registry: &Registry| registry.iter().map(|one| one.id.0).collect::<Vec<_>>();
+        let mut registry = Registry::default();
+        let slots: Vec<_> = (0..100).map(|id| registry.insert(connection(id))).collect();
+        assert_eq!(registry.remove(slots[7]).map(|one| one.id.0), Some(7));
+        assert!(registry.remove(slots[7]).is_none());
+        assert_eq!(registry.insert(connection(100)), slots[7]);
+        assert_eq!(ids(&registry)[6..9], [6, 100, 8]);
+        for slot in slots {
+            assert!(registry.remove(slot).is_some());
+        }
+        assert_eq!((ids(&registry), registry.slots.capacity()), (Vec::new(), 0));
+    }
+}
