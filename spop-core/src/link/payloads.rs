@@ -106,3 +106,28 @@ impl Payloads {
         self.0.as_ref().map_or(0, |some| some.memory())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_freed_with_the_last_payload() {
+        let (ids, other, limits) = (Ids::new(1, 1), Ids::new(2, 1), Limits::default());
+        let mut payloads = Payloads::default();
+        for end in [
+            |payloads: &mut Payloads, ids, _: &Limits| payloads.drop_set(ids).is_some(),
+            |payloads: &mut Payloads, ids, limits: &Limits| {
+                matches!(payloads.continue_with(ids, b"", true, limits), Continued::Done(..))
+            },
+        ] {
+            assert_eq!(payloads.begin(Timestamp::ZERO, ids, b"half", &limits), Begun::Kept);
+            payloads.refuse(other, &limits);
+            assert!(end(&mut payloads, ids, &limits));
+            assert!(!payloads.is_idle(), "one is refused");
+            assert!(payloads.forget_refused(other));
+            assert!(payloads.is_idle());
+            assert!(!end(&mut payloads, ids, &limits));
+        }
+    }
+}
