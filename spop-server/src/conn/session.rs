@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, Ordering},
     },
 };
 
@@ -25,7 +25,7 @@ use crate::{
     failure::panic_message,
     overdue,
     remote::{Message, Remote},
-    request::{Running, Unclaimed},
+    request::Incoming,
     spans,
 };
 
@@ -299,21 +299,36 @@ impl Session {
         let Some(permit) = permit else {
             return self.overloaded(agent, now, ticket);
         };
-        let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
-        let mut running = Running { unclaimed, deferred: false };
-        let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
         let (id, ids) = (ticket.id(), ticket.ids());
-        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
+        let mut incoming = Incoming {
+            payload,
+            id,
+            ids,
+            deadline: agent.config.timeouts.message.map(|timeout| now + timeout),
+            connection,
+            metrics: &agent.metrics,
+            began: agent.metrics.begin(),
+            permit,
+            claimed: AtomicBool::new(false),
+            deferred: AtomicBool::new(false),
+        };
         let span = spans::request(connection, ids).entered();
-        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
+        let outer = connection.begin_call(id);
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(Request::new(&incoming))));
         drop(span);
+        let claimed = *incoming.claimed.get_mut();
+        connection.end_call(outer, claimed, incoming.bytes());
+        if claimed {
+            incoming.permit.disarm();
+        }
+        let Incoming { permit, began, deferred, .. } = incoming;
         // By reference: an answer stays where the handler put it, and is encoded from there.
         let failed;
         let answer = match &outcome {
             // Also if the handler panicked after that.
-            _ if running.deferred => return self.wait(now, handler, ticket),
+            _ if deferred.into_inner() => return self.wait(now, handler, ticket),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(now, handler, ticket),
+            Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket),
             Ok(Outcome::Later) => {
                 failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
                 &failed
@@ -323,7 +338,8 @@ impl Session {
                 &failed
             }
         };
-        if let Some(Unclaimed { began, .. }) = running.unclaimed {
+        drop(permit);
+        if !claimed {
             agent.metrics.worked(began);
         }
         if self.remote.has_messages() {
@@ -372,7 +388,7 @@ impl Session {
             watched: crate::cancellation::Watched::default(),
             clock: agent.clock,
             requests: agent.requests.share(),
-            held: AtomicUsize::new(0),
+            held: AtomicIsize::new(0),
         });
         agent.established(&connection);
         self.connection = Some(connection);
