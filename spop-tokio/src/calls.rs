@@ -271,7 +271,10 @@ mod tests {
         let [one, two] = requests();
         let mut calls = Calls::new();
         for request in [one, two] {
-            assert_eq!(calls.start(cx, request, RequestGuard::default(), || async { ack() }.boxed()), Some(Ok(ack())));
+            assert_eq!(
+                calls.start(cx, request, RequestGuard::default(), || async { ack() }.boxed()),
+                Some(Ok(ack()))
+            );
             assert!(calls.slot.is_some() && calls.slow.is_none());
         }
         calls.trim();
@@ -371,8 +374,12 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         let [one, two] = requests();
         let mut calls = Calls::new();
-        let panicked = calls.start(cx, one, RequestGuard::default(), || async { panic!("on purpose") }.boxed());
+        let panicked =
+            calls.start(cx, one, RequestGuard::default(), || async { panic!("on purpose") }.boxed());
         assert_eq!(panicked, Some(Err(Failure::new(FailureKind::HandlerPanicked, "on purpose"))));
-        assert_eq!(calls.start(cx, two, RequestGuard::default(), || async { ack() }.boxed()), Some(Ok(ack())));
+        assert_eq!(
+            calls.start(cx, two, RequestGuard::default(), || async { ack() }.boxed()),
+            Some(Ok(ack()))
+        );
     }
 }

@@ -114,7 +114,11 @@ impl Load {
         for stream in set {
             frames.clear();
             for _ in 0..self.depth {
-                let header = Header { frame_type: FrameType::Notify, flags: Flags::FIN, ids: Ids::new(self.stream_id, 1) };
+                let header = Header {
+                    frame_type: FrameType::Notify,
+                    flags: Flags::FIN,
+                    ids: Ids::new(self.stream_id, 1),
+                };
                 put_frame(&mut frames, header, &self.payload);
                 self.stream_id += 1;
             }

@@ -23,7 +23,8 @@ const TOLERANCE: u64 = 3;
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/instructions.txt");
 
-const AGENTS: [(&str, fn(&Path, usize, usize)); 3] = [("mio", mio), ("tokio", tokio), ("tokio later", tokio_later)];
+const AGENTS: [(&str, fn(&Path, usize, usize)); 3] =
+    [("mio", mio), ("tokio", tokio), ("tokio later", tokio_later)];
 
 /// Connections that are asked in a round, and the requests in flight on each.
 const SHAPES: [(usize, usize); 3] = [(64, 1), (16, 16), (1, 32)];
