@@ -186,7 +186,7 @@ pub(crate) struct Share {
 /// What is counted in one step.
 const STEP: usize = 16 * 1024;
 
-const SIGNED_STEP: isize = STEP as isize;
+const SIGNED_STEP: isize = STEP.cast_signed();
 
 /// What a connection may hold even if the total is exceeded: enough for HAProxy's frames and usual bodies. So a connection that
 /// uses up the total does not end the others.
@@ -226,25 +226,25 @@ impl Total {
 impl Share {
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.own.load(Ordering::Relaxed).max(0) as usize
+        self.own.load(Ordering::Relaxed).max(0).cast_unsigned()
     }
 
     #[inline]
     pub(crate) fn add(&self, bytes: usize) {
-        let before = self.own.fetch_add(bytes as isize, Ordering::Relaxed);
-        self.update(before, before.wrapping_add(bytes as isize));
+        let before = self.own.fetch_add(bytes.cast_signed(), Ordering::Relaxed);
+        self.update(before, before.wrapping_add(bytes.cast_signed()));
     }
 
     #[inline]
     pub(crate) fn subtract(&self, bytes: usize) {
-        let before = self.own.fetch_sub(bytes as isize, Ordering::Relaxed);
-        self.update(before, before.wrapping_sub(bytes as isize));
+        let before = self.own.fetch_sub(bytes.cast_signed(), Ordering::Relaxed);
+        self.update(before, before.wrapping_sub(bytes.cast_signed()));
     }
 
     /// For a share that has one owner. True if it grew by a step.
     #[inline]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
-        let bytes = bytes as isize;
+        let bytes = bytes.cast_signed();
         let before = std::mem::replace(self.own.get_mut(), bytes);
         self.update(before, bytes);
         bytes.div_euclid(SIGNED_STEP) > before.div_euclid(SIGNED_STEP)
