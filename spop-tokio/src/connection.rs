@@ -49,6 +49,7 @@ where
 }
 
 /// A call of a handler. Not an async function: that would hold the request a second time, as its argument.
+#[allow(clippy::manual_async_fn)]
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one that of all.
 #[inline]
 fn call<H: Handler>(handler: Arc<Arc<H>>, request: Request) -> impl Future<Output = Reply> {
