@@ -53,7 +53,7 @@ pub struct Agent {
     sources: Sources,
     pub(crate) in_flight: InFlight,
     /// How many requests of one connection handlers may keep, and the bytes that these may hold.
-    max_held: usize,
+    max_held: isize,
     max_held_bytes: usize,
     /// The bytes of requests that handlers keep.
     pub(crate) requests: Total,
@@ -158,7 +158,12 @@ impl Agent {
             clock,
             sources: Sources::new(config.max_connections_per_source),
             in_flight: InFlight::new(config.max_in_flight),
-            max_held: limits.max_in_flight.saturating_mul(2).saturating_add(CANCELLED),
+            max_held: limits
+                .max_in_flight
+                .saturating_mul(2)
+                .saturating_add(CANCELLED)
+                .try_into()
+                .unwrap_or(isize::MAX),
             max_held_bytes: max_in_flight_bytes.saturating_mul(2),
             requests: Total::new(config.max_request_bytes),
             buffered: Total::new(config.max_buffered_bytes),

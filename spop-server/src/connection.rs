@@ -1,16 +1,18 @@
 //! What is known of a connection, by its requests and by other threads.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::{
         Arc, LazyLock, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
 use spop_core::{
     AgentReactor, ConnectionId, Session, Timestamp,
     accept::{Addresses, Origin, Peer, ProxyHeader},
+    agent::TicketId,
     link::Phase,
 };
 use tracing::Span;
@@ -29,8 +31,8 @@ pub struct Connection {
     established: OnceLock<Established>,
     /// What its requests hold that handlers keep.
     pub(crate) requests: Share,
-    /// How many requests of it handlers keep.
-    pub(crate) held: AtomicUsize,
+    /// How many requests of it handlers keep. Negative for a moment, when one is dropped before it is counted.
+    pub(crate) held: AtomicIsize,
     /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
     backlog: AtomicUsize,
     // The state for a status page. Written by the connection only, with relaxed ordering.
@@ -39,6 +41,57 @@ pub struct Connection {
     phase: AtomicU8,
     /// The transport is closed.
     closed: AtomicBool,
+}
+
+thread_local! {
+    /// The call of a handler that runs on this thread: the address of its connection, and its request.
+    static CALL: Cell<Option<(usize, TicketId)>> = const { Cell::new(None) };
+}
+
+/// The calls of handlers, to count the requests that handlers keep.
+///
+/// A request counts from the end of its call. One that is dropped within its call, on the same thread, is not counted: so are
+/// most, and the count is memory that threads share.
+impl Connection {
+    /// A handler is called; returns what [`end_call`](Self::end_call) needs: a handler may drive another connection.
+    #[inline]
+    pub(crate) fn begin_call(&self, request: TicketId) -> Option<(usize, TicketId)> {
+        CALL.replace(Some((self.address(), request)))
+    }
+
+    /// The call has ended. If the handler made the request its own (`claimed`) and has not dropped it here, it is counted.
+    #[inline]
+    pub(crate) fn end_call(&self, outer: Option<(usize, TicketId)>, claimed: bool, bytes: usize) {
+        if CALL.replace(outer).is_some() && claimed {
+            self.count_kept(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn count_kept(&self, bytes: usize) {
+        self.requests.add(bytes);
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that a handler made its own was dropped, on any thread.
+    #[inline]
+    pub(crate) fn request_dropped(&self, request: TicketId, bytes: usize) {
+        let call = Some((self.address(), request));
+        // As long as the request exists, no other connection has this address.
+        if CALL.try_with(|current| current.get() == call && current.replace(None).is_some()) != Ok(true) {
+            self.discount_kept(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn discount_kept(&self, bytes: usize) {
+        self.requests.subtract(bytes);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
 }
 
 /// What is known since the handshake.
@@ -68,7 +121,7 @@ impl Connection {
             inbox: Inbox::default(),
             established: OnceLock::new(),
             requests,
-            held: AtomicUsize::new(0),
+            held: AtomicIsize::new(0),
             backlog: AtomicUsize::new(SENDS_NOTHING),
             in_flight: AtomicU32::new(0),
             outgoing: AtomicU32::new(0),

@@ -284,7 +284,8 @@ impl<P> Driver<P> {
         }
     }
 
-    /// Reads once; returns how many bytes. `None` if the read would block, and the stream has yet to ask the system.
+    /// Reads once; returns how many bytes. `None` if there is nothing to do until the stream is ready: the read would block, or
+    /// the stream has yet to ask the system.
     #[inline]
     fn read<H: ?Sized, S: Stream>(
         &mut self,
@@ -324,12 +325,10 @@ impl<P> Driver<P> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
-                if read_now {
-                    if !stream.is_drained() {
-                        return None;
-                    }
-                    self.protocol.on_read_blocked(now, handler);
+                if !read_now || !stream.is_drained() {
+                    return None;
                 }
+                self.protocol.on_read_blocked(now, handler);
             }
             Err(error) => self.protocol.on_transport_error(now, handler, &error),
         }

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicIsize, AtomicUsize, Ordering},
     },
 };
 
@@ -138,6 +138,18 @@ impl WorkPermit {
     }
 }
 
+impl WorkPermit {
+    /// The permit for the guard of a request; this one is to be [disarmed](Self::disarm) then.
+    pub(crate) fn transfer(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Counts nothing any more.
+    pub(crate) fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for WorkPermit {
     fn drop(&mut self) {
         if let Some(counts) = &self.0 {
@@ -157,20 +169,24 @@ impl Drop for HoldPermit {
 /// A limit on the bytes that all connections hold together.
 #[derive(Debug)]
 pub(crate) struct Total {
-    max: usize,
-    now: Arc<AtomicUsize>,
+    max: isize,
+    /// Negative for a moment, when a share is.
+    now: Arc<AtomicIsize>,
 }
 
 /// The bytes of one connection. The total counts them in steps of 16 KiB, so that a connection with less needs no write to shared
 /// memory. Subtracted when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
-    own: AtomicUsize,
-    total: Arc<AtomicUsize>,
+    /// Negative for a moment, when bytes are subtracted by another thread before they were added.
+    own: AtomicIsize,
+    total: Arc<AtomicIsize>,
 }
 
 /// What is counted in one step.
 const STEP: usize = 16 * 1024;
+
+const SIGNED_STEP: isize = STEP.cast_signed();
 
 /// What a connection may hold even if the total is exceeded: enough for HAProxy's frames and usual bodies. So a connection that
 /// uses up the total does not end the others.
@@ -182,17 +198,17 @@ pub(crate) const REQUESTS_SPARED: usize = 24 * 1024;
 impl Total {
     /// At most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, now: Arc::default() }
+        Self { max: max.try_into().unwrap_or(isize::MAX), now: Arc::default() }
     }
 
     #[cfg(test)]
     pub(crate) fn now(&self) -> usize {
-        self.now.load(Ordering::Relaxed)
+        self.now.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 
     /// The share of a connection that has none yet.
     pub(crate) fn share(&self) -> Share {
-        Share { own: AtomicUsize::new(0), total: Arc::clone(&self.now) }
+        Share { own: AtomicIsize::new(0), total: Arc::clone(&self.now) }
     }
 
     #[inline]
@@ -203,52 +219,49 @@ impl Total {
     /// Whether so many bytes more are too many.
     #[inline]
     pub(crate) fn is_exceeded_by(&self, bytes: usize) -> bool {
-        self.now.load(Ordering::Relaxed).saturating_add(bytes) > self.max
+        self.now.load(Ordering::Relaxed).saturating_add_unsigned(bytes) > self.max
     }
 }
 
 impl Share {
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.own.load(Ordering::Relaxed)
+        self.own.load(Ordering::Relaxed).max(0).cast_unsigned()
     }
 
     #[inline]
     pub(crate) fn add(&self, bytes: usize) {
-        let before = self.own.fetch_add(bytes, Ordering::Relaxed);
-        self.update(before, before + bytes);
+        let before = self.own.fetch_add(bytes.cast_signed(), Ordering::Relaxed);
+        self.update(before, before.wrapping_add(bytes.cast_signed()));
     }
 
     #[inline]
     pub(crate) fn subtract(&self, bytes: usize) {
-        let before = self.own.fetch_sub(bytes, Ordering::Relaxed);
-        self.update(before, before.saturating_sub(bytes));
+        let before = self.own.fetch_sub(bytes.cast_signed(), Ordering::Relaxed);
+        self.update(before, before.wrapping_sub(bytes.cast_signed()));
     }
 
     /// For a share that has one owner. True if it grew by a step.
     #[inline]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        let bytes = bytes.cast_signed();
         let before = std::mem::replace(self.own.get_mut(), bytes);
         self.update(before, bytes);
-        bytes / STEP > before / STEP
+        bytes.div_euclid(SIGNED_STEP) > before.div_euclid(SIGNED_STEP)
     }
 
     /// Each update has values of its own, so that the total is exact whatever their order.
     #[inline]
-    fn update(&self, before: usize, after: usize) {
-        let (before, after) = (before / STEP, after / STEP);
+    fn update(&self, before: isize, after: isize) {
+        let (before, after) = (before.div_euclid(SIGNED_STEP), after.div_euclid(SIGNED_STEP));
         if before != after {
-            self.update_total(before * STEP, after * STEP);
+            self.update_total((after - before) * SIGNED_STEP);
         }
     }
 
     #[cold]
-    fn update_total(&self, before: usize, after: usize) {
-        if after > before {
-            self.total.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.total.fetch_sub(before - after, Ordering::Relaxed);
-        }
+    fn update_total(&self, change: isize) {
+        self.total.fetch_add(change, Ordering::Relaxed);
     }
 }
 
@@ -326,6 +339,20 @@ mod tests {
             }
         });
         assert_eq!((share.bytes(), all.now()), (2 * STEP, 2 * STEP));
+        drop(share);
+        assert_eq!(all.now(), 0);
+    }
+
+    #[test]
+    fn bytes_may_be_subtracted_before_they_are_added() {
+        let all = Total::new(STEP);
+        let share = all.share();
+        share.subtract(3 * STEP / 2);
+        assert_eq!((share.bytes(), all.now()), (0, 0));
+        assert!(!all.is_exceeded_by(STEP));
+        share.add(3 * STEP / 2);
+        share.add(STEP);
+        assert_eq!((share.bytes(), all.now()), (STEP, STEP));
         drop(share);
         assert_eq!(all.now(), 0);
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 #[cfg(feature = "metrics")]
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
 
 #[cfg(feature = "metrics")]
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, IntoF64, counter, describe_counter, gauge, histogram};
 use spop_core::Closed;
 #[cfg(feature = "metrics")]
 use spop_core::{CloseReason, Status, link::Initiator};
@@ -22,6 +22,9 @@ macro_rules! counters {
             in_flight: Gauge,
             #[cfg(feature = "metrics")]
             seconds: Histogram,
+            /// There is a recorder for `seconds`: without one, no clock is read.
+            #[cfg(feature = "metrics")]
+            timed: bool,
             /// The same counts, by key.
             #[cfg(test)]
             pub(crate) totals: std::sync::Mutex<std::collections::BTreeMap<&'static str, usize>>,
@@ -32,6 +35,8 @@ macro_rules! counters {
             #[must_use]
             pub(crate) fn new() -> Self {
                 $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
+                #[cfg(feature = "metrics")]
+                let seconds = histogram!("spop_handler_seconds");
                 Self {
                     $(#[cfg(feature = "metrics")] $name: counter!($key),)*
                     #[cfg(feature = "metrics")]
@@ -39,7 +44,9 @@ macro_rules! counters {
                     #[cfg(feature = "metrics")]
                     in_flight: gauge!("spop_requests_in_flight"),
                     #[cfg(feature = "metrics")]
-                    seconds: histogram!("spop_handler_seconds"),
+                    timed: is_recorded(&seconds),
+                    #[cfg(feature = "metrics")]
+                    seconds,
                     #[cfg(test)]
                     totals: std::sync::Mutex::default(),
                 }
@@ -110,7 +117,7 @@ impl Metrics {
     pub(crate) fn begin(&self) -> Began {
         Began {
             #[cfg(feature = "metrics")]
-            at: Instant::now(),
+            at: self.timed.then(Instant::now),
         }
     }
 
@@ -119,7 +126,9 @@ impl Metrics {
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub(crate) fn worked(&self, began: Began) {
         #[cfg(feature = "metrics")]
-        self.seconds.record(began.at.elapsed());
+        if let Some(at) = began.at {
+            self.seconds.record(at.elapsed());
+        }
         let _ = began;
     }
 
@@ -132,7 +141,9 @@ impl Metrics {
         let _ = began;
         Work {
             #[cfg(feature = "metrics")]
-            timed: Some((began.at, self.in_flight.clone(), self.seconds.clone())),
+            in_flight: Some(self.in_flight.clone()),
+            #[cfg(feature = "metrics")]
+            timed: began.at.map(|at| (at, self.seconds.clone())),
         }
     }
 
@@ -161,6 +172,21 @@ impl Metrics {
     }
 }
 
+/// Whether a recorder takes the values of this histogram. Only then it asks for the value, of which it records none.
+#[cfg(feature = "metrics")]
+fn is_recorded(histogram: &Histogram) -> bool {
+    struct Asked<'a>(&'a Cell<bool>);
+    impl IntoF64 for Asked<'_> {
+        fn into_f64(self) -> f64 {
+            self.0.set(true);
+            0.0
+        }
+    }
+    let asked = Cell::new(false);
+    histogram.record_many(Asked(&asked), 0);
+    asked.get()
+}
+
 /// A connection that is open.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -179,14 +205,16 @@ impl Drop for Open {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Began {
     #[cfg(feature = "metrics")]
-    at: Instant,
+    at: Option<Instant>,
 }
 
 /// A request that is worked on.
 #[derive(Default)]
 pub(crate) struct Work {
     #[cfg(feature = "metrics")]
-    timed: Option<(Instant, Gauge, Histogram)>,
+    in_flight: Option<Gauge>,
+    #[cfg(feature = "metrics")]
+    timed: Option<(Instant, Histogram)>,
 }
 
 impl fmt::Debug for Work {
@@ -198,8 +226,10 @@ impl fmt::Debug for Work {
 #[cfg(feature = "metrics")]
 impl Drop for Work {
     fn drop(&mut self) {
-        if let Some((since, in_flight, seconds)) = self.timed.take() {
+        if let Some(in_flight) = self.in_flight.take() {
             in_flight.decrement(1);
+        }
+        if let Some((since, seconds)) = self.timed.take() {
             seconds.record(since.elapsed());
         }
     }

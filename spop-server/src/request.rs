@@ -1,9 +1,13 @@
 //! Requests.
 
 use std::{
+    cell::Cell,
     fmt,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -23,95 +27,137 @@ use crate::{
 /// One NOTIFY: the messages of one event, to be answered together.
 ///
 /// It borrows the input, unless it is `'static`: [`into_owned`](Self::into_owned) makes it so.
-pub struct Request<'a> {
-    messages: Payload<'a>,
+pub struct Request<'a>(Source<'a>);
+
+/// A reference or a box: a request is moved several times, through the futures of a handler for instance.
+enum Source<'a> {
+    Received(&'a Incoming<'a>),
+    Owned(Owned),
+}
+
+/// A request whose handler is called.
+#[derive(Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) payload: NotifyPayload<'a>,
+    pub(crate) id: TicketId,
+    pub(crate) ids: Ids,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) connection: &'a Arc<Connection>,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) began: Began,
+    pub(crate) permit: WorkPermit,
+    /// The handler has made the request its own, and with it the guard.
+    pub(crate) claimed: AtomicBool,
+    /// A responder has the obligation to answer, whatever the handler returns.
+    pub(crate) deferred: AtomicBool,
+}
+
+/// A request that a handler keeps, or a part of one.
+struct Owned {
+    connection: Arc<Connection>,
     id: TicketId,
+    /// `None` while it is dropped.
+    kept: Option<Box<Kept>>,
+}
+
+struct Kept {
+    messages: OwnedMessages,
     ids: Ids,
     deadline: Option<Instant>,
-    connection: ConnectionRef<'a>,
-    call: Call<'a>,
-}
-
-enum Payload<'a> {
-    Received(NotifyPayload<'a>),
-    Owned(OwnedMessages),
-}
-
-enum ConnectionRef<'a> {
-    Borrowed(&'a Arc<Connection>),
-    Owned(Held),
-}
-
-/// Counts a request that its owner keeps, until it is dropped.
-struct Held {
-    connection: Arc<Connection>,
-    bytes: usize,
+    /// It is a part of a request that is counted: its bytes may outlive that.
     is_part: bool,
-    #[allow(dead_code)] // Held for its drop.
     permit: HoldPermit,
+    guard: RequestGuard,
+    /// Where it is memory for requests to come: the next, and how many follow.
+    next: Option<Box<Self>>,
+    followers: usize,
+}
+
+/// How many requests of a thread leave their memory, of some 130 bytes, to later ones.
+const SPARE: usize = 32;
+
+thread_local! {
+    /// The memory of requests that were dropped, for the next ones of this thread.
+    static MEMORY: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
+}
+
+impl Owned {
+    #[inline]
+    fn new(connection: &Arc<Connection>, id: TicketId, kept: Kept) -> Self {
+        if kept.is_part {
+            connection.requests.add(kept.bytes());
+        }
+        let memory = MEMORY.try_with(|spare| {
+            let mut memory = spare.take()?;
+            spare.set(memory.next.take());
+            Some(memory)
+        });
+        let kept = match memory {
+            Ok(Some(mut memory)) => {
+                *memory = kept;
+                memory
+            }
+            _ => Box::new(kept),
+        };
+        Self { connection: Arc::clone(connection), id, kept: Some(kept) }
+    }
+}
+
+impl Drop for Owned {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(mut kept) = self.kept.take() else { return };
+        if kept.is_part {
+            self.connection.requests.subtract(kept.bytes());
+        } else {
+            self.connection.request_dropped(self.id, kept.bytes());
+        }
+        kept.messages = OwnedMessages::default();
+        kept.permit = HoldPermit::default();
+        kept.guard = RequestGuard::default();
+        // A thread that ends needs no memory.
+        let _ = MEMORY.try_with(|spare| {
+            let next = spare.take();
+            let followers = next.as_ref().map_or(0, |next| next.followers + 1);
+            if followers < SPARE {
+                kept.next = next;
+                kept.followers = followers;
+                spare.set(Some(kept));
+            } else {
+                spare.set(next);
+            }
+        });
+    }
 }
 
 /// What a request counts for in addition to its payload: the memory of a call or a responder.
 pub(crate) const REQUEST_OVERHEAD: usize = 1024;
 
-impl Held {
+impl Kept {
     #[inline]
-    fn new(connection: Arc<Connection>, payload: &OwnedMessages, permit: HoldPermit) -> Self {
-        let bytes = payload.payload().len() + REQUEST_OVERHEAD;
-        connection.requests.add(bytes);
-        connection.held.fetch_add(1, Ordering::Relaxed);
-        Self { connection, bytes, is_part: false, permit }
+    fn messages(&self) -> Messages<'_> {
+        self.messages.view()
     }
 
-    /// A part of a request that is counted: its bytes may outlive that.
-    fn part(connection: Arc<Connection>, payload: &OwnedMessages) -> Self {
-        let bytes = payload.payload().len();
-        connection.requests.add(bytes);
-        Self { connection, bytes, is_part: true, permit: HoldPermit::default() }
-    }
-}
-
-impl Drop for Held {
     #[inline]
-    fn drop(&mut self) {
-        self.connection.requests.subtract(self.bytes);
-        if !self.is_part {
-            self.connection.held.fetch_sub(1, Ordering::Relaxed);
-        }
+    fn bytes(&self) -> usize {
+        self.messages.payload().len() + if self.is_part { 0 } else { REQUEST_OVERHEAD }
     }
 }
 
-/// What is counted while a request is worked on.
-enum Call<'a> {
-    /// The handler runs, and the connection has the guard.
-    Running(&'a mut Running, &'a Metrics),
-    /// The request has it.
-    Claimed(RequestGuard),
-    /// Nothing: it is a part of another request, or the guard was taken.
-    None,
-}
+impl Incoming<'_> {
+    /// What the request counts for when its handler keeps it.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.messages().payload().len() + REQUEST_OVERHEAD
+    }
 
-/// A request whose handler runs.
-#[derive(Debug)]
-pub(crate) struct Running {
-    /// The guard, before it was taken.
-    pub(crate) unclaimed: Option<Unclaimed>,
-    /// A responder has the obligation to answer, whatever the handler returns.
-    pub(crate) deferred: bool,
-}
-
-impl Running {
     /// The handler makes the request its own.
-    fn claim(&mut self, metrics: &Metrics) -> Option<RequestGuard> {
-        let Unclaimed { permit, began } = self.unclaimed.take()?;
-        Some(RequestGuard { permit, work: metrics.work_since(began) })
+    #[inline]
+    fn claim(&self) -> RequestGuard {
+        self.claimed.store(true, Ordering::Relaxed);
+        RequestGuard { permit: self.permit.transfer(), work: self.metrics.work_since(self.began) }
     }
-}
-
-#[derive(Debug)]
-pub(crate) struct Unclaimed {
-    pub(crate) permit: WorkPermit,
-    pub(crate) began: Began,
 }
 
 /// Counts a request as in progress until it is dropped: for
@@ -126,31 +172,17 @@ pub struct RequestGuard {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(
-        payload: NotifyPayload<'a>,
-        id: TicketId,
-        ids: Ids,
-        deadline: Option<Instant>,
-        connection: &'a Arc<Connection>,
-        running: &'a mut Running,
-        metrics: &'a Metrics,
-    ) -> Self {
-        Self {
-            messages: Payload::Received(payload),
-            id,
-            ids,
-            deadline,
-            connection: ConnectionRef::Borrowed(connection),
-            call: Call::Running(running, metrics),
-        }
+    #[inline]
+    pub(crate) const fn new(incoming: &'a Incoming<'a>) -> Self {
+        Self(Source::Received(incoming))
     }
 
     /// The messages, in order.
     #[inline]
     pub fn messages(&self) -> Messages<'_> {
-        match &self.messages {
-            Payload::Received(payload) => payload.messages(),
-            Payload::Owned(messages) => messages.view(),
+        match &self.0 {
+            Source::Received(incoming) => incoming.payload.messages(),
+            Source::Owned(owned) => owned.kept.as_deref().map_or_else(Messages::default, Kept::messages),
         }
     }
 
@@ -170,36 +202,54 @@ impl<'a> Request<'a> {
     /// Identifies the request among those of its connection. Never reused.
     #[inline]
     pub const fn id(&self) -> TicketId {
-        self.id
+        match &self.0 {
+            Source::Received(incoming) => incoming.id,
+            Source::Owned(owned) => owned.id,
+        }
     }
 
     /// STREAM-ID and FRAME-ID. HAProxy may reuse them.
     pub const fn ids(&self) -> Ids {
-        self.ids
+        match &self.0 {
+            Source::Received(incoming) => incoming.ids,
+            Source::Owned(Owned { kept: Some(kept), .. }) => kept.ids,
+            Source::Owned(_) => Ids::new(0, 0),
+        }
     }
 
     /// STREAM-ID: HAProxy's number of the stream; with HAProxy 3.1 and later it counts requests on the connection.
     pub const fn stream_id(&self) -> u64 {
-        self.ids.stream
+        self.ids().stream
     }
 
     /// FRAME-ID: counts the requests of a stream.
     pub const fn frame_id(&self) -> u64 {
-        self.ids.frame
+        self.ids().frame
     }
 
     /// When the request will time out, if [`Timeouts::message`](spop_core::config::Timeouts::message) is set. HAProxy does not
     /// announce its own `timeout processing`.
     pub const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match &self.0 {
+            Source::Received(incoming) => incoming.deadline,
+            Source::Owned(owned) => match &owned.kept {
+                Some(kept) => kept.deadline,
+                None => None,
+            },
+        }
     }
 
     /// The connection that the request arrived on.
     #[inline]
     pub fn connection(&self) -> &Connection {
-        match &self.connection {
-            ConnectionRef::Borrowed(connection) => connection,
-            ConnectionRef::Owned(held) => &held.connection,
+        self.shared_connection()
+    }
+
+    #[inline]
+    fn shared_connection(&self) -> &Arc<Connection> {
+        match &self.0 {
+            Source::Received(incoming) => incoming.connection,
+            Source::Owned(owned) => &owned.connection,
         }
     }
 
@@ -241,10 +291,10 @@ impl<'a> Request<'a> {
 
     /// A token that tells work outside of the handler when the answer is not needed any more.
     pub fn cancellation(&self) -> Cancellation {
-        let cancellation = self.connection().inbox.watch(self.id);
-        if matches!(self.connection, ConnectionRef::Owned(_)) {
+        let cancellation = self.connection().inbox.watch(self.id());
+        if matches!(self.0, Source::Owned(_)) {
             // It may have ended before: its connection knows.
-            let _ = self.connection().inbox.send(Sent::Watch(self.id));
+            let _ = self.connection().inbox.send(Sent::Watch(self.id()));
         }
         cancellation
     }
@@ -256,7 +306,7 @@ impl<'a> Request<'a> {
     /// the connection that the request arrived on, even with `async`; if that has ended, the request is cancelled.
     pub fn send_part(&self, actions: Actions) {
         // A connection that has ended needs no answer.
-        let _ = self.connection().inbox.send(Sent::Part(self.id, actions));
+        let _ = self.connection().inbox.send(Sent::Part(self.id(), actions));
     }
 
     /// The request with its own bytes: a payload that borrows the input is copied.
@@ -276,29 +326,21 @@ impl<'a> Request<'a> {
 
     #[inline]
     fn owned_by(self, copy: impl FnOnce(NotifyPayload<'a>) -> OwnedMessages) -> Request<'static> {
-        let Self { messages, id, ids, deadline, connection, call } = self;
-        let messages = match messages {
-            Payload::Received(payload) => copy(payload),
-            Payload::Owned(messages) => messages,
+        let incoming = match self.0 {
+            Source::Received(incoming) => incoming,
+            Source::Owned(owned) => return Request(Source::Owned(owned)),
         };
-        let call = match call {
-            Call::Running(running, metrics) => running.claim(metrics).map_or(Call::None, Call::Claimed),
-            Call::Claimed(guard) => Call::Claimed(guard),
-            Call::None => Call::None,
+        let kept = Kept {
+            messages: copy(incoming.payload.clone()),
+            ids: incoming.ids,
+            deadline: incoming.deadline,
+            is_part: false,
+            permit: incoming.permit.hold(),
+            guard: incoming.claim(),
+            next: None,
+            followers: 0,
         };
-        let held = match connection {
-            ConnectionRef::Borrowed(connection) => {
-                let permit = if let Call::Claimed(guard) = &call {
-                    guard.permit.hold()
-                } else {
-                    HoldPermit::default()
-                };
-                Held::new(Arc::clone(connection), &messages, permit)
-            }
-            ConnectionRef::Owned(held) => held,
-        };
-        let (messages, connection) = (Payload::Owned(messages), ConnectionRef::Owned(held));
-        Request { messages, id, ids, deadline, connection, call }
+        Request(Source::Owned(Owned::new(incoming.connection, incoming.id, kept)))
     }
 
     /// Answers later, from any thread: `keep` stores the responder, which has the request.
@@ -312,13 +354,14 @@ impl<'a> Request<'a> {
     ///     request.defer(|responder| drop(pool.send(responder)))
     /// }
     /// ```
-    pub fn defer(mut self, keep: impl FnOnce(Responder)) -> Outcome {
+    pub fn defer(self, keep: impl FnOnce(Responder)) -> Outcome {
         // While its handler runs, it has not ended.
-        let cancellation = if let Call::Running(running, _) = &mut self.call {
-            running.deferred = true;
-            self.connection().inbox.watch(self.id)
-        } else {
-            self.cancellation()
+        let cancellation = match &self.0 {
+            Source::Received(incoming) => {
+                incoming.deferred.store(true, Ordering::Relaxed);
+                incoming.connection.inbox.watch(incoming.id)
+            }
+            Source::Owned(_) => self.cancellation(),
         };
         keep(Responder::new(self.into_owned(), cancellation));
         Outcome::Later
@@ -328,33 +371,25 @@ impl<'a> Request<'a> {
 impl Request<'static> {
     /// Takes the guard that counts the request as in progress, for an adapter whose handler may drop the request early.
     pub fn take_guard(&mut self) -> RequestGuard {
-        match std::mem::replace(&mut self.call, Call::None) {
-            Call::Claimed(guard) => guard,
-            Call::Running(..) | Call::None => RequestGuard::default(),
+        match &mut self.0 {
+            Source::Owned(Owned { kept: Some(kept), .. }) => std::mem::take(&mut kept.guard),
+            _ => RequestGuard::default(),
         }
     }
 
     /// A request for each message, for handlers by name.
     pub fn each(&self) -> impl Iterator<Item = Self> + use<'_> {
-        let messages = match &self.messages {
-            Payload::Owned(messages) => messages.clone(),
-            Payload::Received(payload) => payload.clone().into_owned(),
+        let (kept, connection, id) = match &self.0 {
+            Source::Owned(owned) => (owned.kept.as_deref(), &owned.connection, owned.id),
+            Source::Received(incoming) => (None, incoming.connection, incoming.id),
         };
-        let each: Vec<_> = messages.each().collect();
-        each.into_iter().map(move |one| {
-            let connection = match &self.connection {
-                ConnectionRef::Owned(held) => &held.connection,
-                ConnectionRef::Borrowed(connection) => *connection,
-            };
-            Self {
-                // It is a part of a request that is counted. Its bytes may outlive that.
-                connection: ConnectionRef::Owned(Held::part(Arc::clone(connection), &one)),
-                messages: Payload::Owned(one),
-                id: self.id,
-                ids: self.ids,
-                deadline: self.deadline,
-                call: Call::None,
-            }
+        let each: Vec<_> = kept.map(|kept| kept.messages.each().collect()).unwrap_or_default();
+        let (ids, deadline) = (self.ids(), kept.and_then(|kept| kept.deadline));
+        each.into_iter().map(move |messages| {
+            let (permit, guard) = (HoldPermit::default(), RequestGuard::default());
+            let part =
+                Kept { messages, ids, deadline, is_part: true, permit, guard, next: None, followers: 0 };
+            Self(Source::Owned(Owned::new(connection, id, part)))
         })
     }
 }
@@ -362,7 +397,7 @@ impl Request<'static> {
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("ids", &self.ids)
+            .field("ids", &self.ids())
             .field("messages", &self.messages())
             .field("peer", self.peer())
             .finish_non_exhaustive()

@@ -13,7 +13,8 @@ use std::{
 };
 
 use spop_core::agent::TicketId;
-use spop_server::{Answer, Failure, FailureKind};
+use spop_server::{Answer, Failure, FailureKind, RequestGuard};
+use tracing::{Span, level_filters::LevelFilter};
 
 use crate::Reply;
 
@@ -40,6 +41,10 @@ struct SlowCalls<F> {
 struct SlowCall<F> {
     slot: Slot<F>,
     waker: Arc<CallWaker>,
+    /// That of the request, if it is enabled: the handler continues in it.
+    span: Span,
+    #[allow(dead_code)] // Held for its drop.
+    guard: RequestGuard,
 }
 
 /// The calls that were woken.
@@ -68,12 +73,14 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// Runs a call as far as it gets without waiting; the answer, if that is to its end. The call is made where it runs:
     /// moving it often costs as much as running it.
     ///
-    /// A call that waits has the waker of the connection, until [`finished`](Self::finished) polls it.
+    /// A call that waits has the waker of the connection, until [`finished`](Self::finished) polls it. It continues in the
+    /// span that is current now, and holds the guard to its end.
     #[inline]
     pub(crate) fn start(
         &mut self,
         cx: &mut Context<'_>,
         request: TicketId,
+        guard: RequestGuard,
         call: impl FnOnce() -> F,
     ) -> Option<Answer> {
         let mut slot = self.slot.take().unwrap_or_else(|| Box::pin(None));
@@ -82,7 +89,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
             self.slot = Some(slot);
             return Some(answer);
         }
-        self.slow.get_or_insert_default().insert(request, slot);
+        self.slow.get_or_insert_default().insert(request, slot, guard);
         None
     }
 
@@ -94,7 +101,8 @@ impl<F: Future<Output = Reply>> Calls<F> {
             let Some(call) = slow.calls.get_mut(&request) else { continue };
             call.waker.listed.store(false, Ordering::Release);
             let waker = Waker::from(Arc::clone(&call.waker));
-            if let Poll::Ready(answer) = poll_slot(&mut call.slot, &mut Context::from_waker(&waker)) {
+            let polled = call.span.in_scope(|| poll_slot(&mut call.slot, &mut Context::from_waker(&waker)));
+            if let Poll::Ready(answer) = polled {
                 let slot = slow.calls.remove(&request).map(|call| call.slot);
                 self.slot = self.slot.take().or(slot);
                 return Some((request, answer));
@@ -106,7 +114,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// Drops a call where it waits.
     pub(crate) fn cancel(&mut self, request: TicketId) {
         if let Some(mut call) = self.slow.as_mut().and_then(|slow| slow.calls.remove(&request)) {
-            empty(&mut call.slot);
+            call.cancel();
             self.slot.get_or_insert(call.slot);
         }
         if let Some(slow) = self.slow.as_mut().filter(|slow| slow.calls.is_empty()) {
@@ -119,7 +127,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// Drops all calls. One that panics meanwhile leaves the others.
     pub(crate) fn clear(&mut self) {
         if let Some(slow) = self.slow.take() {
-            slow.calls.into_values().for_each(|mut call| empty(&mut call.slot));
+            slow.calls.into_values().for_each(|mut call| call.cancel());
         }
     }
 
@@ -146,10 +154,20 @@ impl<F> Default for SlowCalls<F> {
 
 impl<F> SlowCalls<F> {
     /// Keeps a call, and has it polled with a waker of its own.
-    fn insert(&mut self, request: TicketId, slot: Slot<F>) {
+    fn insert(&mut self, request: TicketId, slot: Slot<F>, guard: RequestGuard) {
+        let debugging = LevelFilter::current() >= LevelFilter::DEBUG;
+        let span = if debugging { Span::current() } else { Span::none() };
         let waker = CallWaker { request, listed: AtomicBool::new(true), woken: Arc::clone(&self.woken) };
         self.batch.push_back(request);
-        self.calls.insert(request, SlowCall { slot, waker: Arc::new(waker) });
+        self.calls.insert(request, SlowCall { slot, waker: Arc::new(waker), span, guard });
+    }
+}
+
+impl<F> SlowCall<F> {
+    /// Drops the call where it waits.
+    fn cancel(&mut self) {
+        let Self { slot, span, .. } = self;
+        span.in_scope(|| empty(slot));
     }
 }
 
@@ -253,7 +271,10 @@ mod tests {
         let [one, two] = requests();
         let mut calls = Calls::new();
         for request in [one, two] {
-            assert_eq!(calls.start(cx, request, || async { ack() }.boxed()), Some(Ok(ack())));
+            assert_eq!(
+                calls.start(cx, request, RequestGuard::default(), || async { ack() }.boxed()),
+                Some(Ok(ack()))
+            );
             assert!(calls.slot.is_some() && calls.slow.is_none());
         }
         calls.trim();
@@ -268,7 +289,7 @@ mod tests {
         let [(first, one_call), (second, two_call), (third, three_call), (fourth, four_call)] =
             [(); 4].map(|()| waiting());
         for (request, call) in [(one, one_call), (two, two_call), (three, three_call), (four, four_call)] {
-            assert_eq!(calls.start(cx, request, || call), None);
+            assert_eq!(calls.start(cx, request, RequestGuard::default(), || call), None);
         }
         assert_eq!(calls.finished(cx), None);
         second.send(ack()).unwrap();
@@ -292,7 +313,7 @@ mod tests {
         let mut calls = Calls::new();
         for request in requests {
             let (sender, call) = waiting();
-            assert_eq!(calls.start(cx, request, || call), None);
+            assert_eq!(calls.start(cx, request, RequestGuard::default(), || call), None);
             calls.cancel(request);
             assert!(sender.is_closed() && calls.is_empty());
             assert!(calls.slow.iter().all(|slow| slow.batch.is_empty()));
@@ -318,7 +339,7 @@ mod tests {
         let mut calls = Calls::new();
         for request in [one, two] {
             let (sender, call) = waiting();
-            assert_eq!(calls.start(cx, request, || call), None);
+            assert_eq!(calls.start(cx, request, RequestGuard::default(), || call), None);
             // With the waker of the connection first, then with its own.
             assert_eq!(calls.finished(cx), None);
             let before = count.0.load(Ordering::Relaxed);
@@ -337,9 +358,9 @@ mod tests {
             cx.waker().wake_by_ref();
             Poll::Pending
         });
-        assert_eq!(calls.start(cx, spins, || spinning.boxed()), None);
+        assert_eq!(calls.start(cx, spins, RequestGuard::default(), || spinning.boxed()), None);
         let (sender, call) = waiting();
-        assert_eq!(calls.start(cx, waits, || call), None);
+        assert_eq!(calls.start(cx, waits, RequestGuard::default(), || call), None);
         for _ in 0..3 {
             assert_eq!(calls.finished(cx), None);
         }
@@ -353,8 +374,12 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         let [one, two] = requests();
         let mut calls = Calls::new();
-        let panicked = calls.start(cx, one, || async { panic!("on purpose") }.boxed());
+        let panicked =
+            calls.start(cx, one, RequestGuard::default(), || async { panic!("on purpose") }.boxed());
         assert_eq!(panicked, Some(Err(Failure::new(FailureKind::HandlerPanicked, "on purpose"))));
-        assert_eq!(calls.start(cx, two, || async { ack() }.boxed()), Some(Ok(ack())));
+        assert_eq!(
+            calls.start(cx, two, RequestGuard::default(), || async { ack() }.boxed()),
+            Some(Ok(ack()))
+        );
     }
 }

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use spop_core::{Clock, Closed, agent::TicketId};
 use spop_server::{Cancelled, Conn, Driver, Outcome, Turn};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::{Instrument as _, Span, level_filters::LevelFilter};
+use tracing::Instrument as _;
 
 use crate::{
     Handler, Partial, Reply, Request, Watch,
@@ -49,18 +49,11 @@ where
 }
 
 /// A call of a handler. Not an async function: that would hold the request a second time, as its argument.
+#[allow(clippy::manual_async_fn)]
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one that of all.
 #[inline]
-fn call<H: Handler>(handler: Arc<Arc<H>>, mut request: Request) -> impl Future<Output = Reply> {
-    let guard = request.take_guard();
-    // That of the request, if it is enabled: the handler continues in it.
-    let debugging = LevelFilter::current() >= LevelFilter::DEBUG;
-    let span = if debugging { Span::current() } else { Span::none() };
-    async move {
-        let reply = handler.handle(request).instrument(span).await.into();
-        drop(guard);
-        reply
-    }
+fn call<H: Handler>(handler: Arc<Arc<H>>, request: Request) -> impl Future<Output = Reply> {
+    async move { handler.handle(request).await.into() }
 }
 
 /// It is woken by its stream, its timer, its calls, and by what other threads send to it.
@@ -159,7 +152,9 @@ where
     fn handle(&mut self, request: spop_server::Request<'_>) -> Outcome {
         let id = request.id();
         let Self { cx, calls, call, payloads, .. } = self;
-        let answer = calls.start(cx, id, || call(request.into_owned_with(payloads)));
+        let mut request = request.into_owned_with(payloads);
+        let guard = request.take_guard();
+        let answer = calls.start(cx, id, guard, || call(request));
         answer.map_or(Outcome::Later, Outcome::Now)
     }
 

@@ -17,7 +17,7 @@ impl AgentReactor {
     /// When to call [`on_timeout`](Self::on_timeout), and for which timer. `None` if no timer runs.
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
-        let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, self.is_full()));
+        let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, || self.is_full()));
         if let Some((_, _, arrived)) = self.flight.oldest() {
             next.offer(timeouts.message.map(|timeout| arrived + timeout), Timer::Message);
             if self.flight.waiting() >= self.overdue_limit() || self.payloads_are_full() {
@@ -27,7 +27,9 @@ impl AgentReactor {
         if !self.link.is_draining() && !self.link.is_closing() {
             next.offer(self.max_age, Timer::Age);
         }
-        next.offer(self.drain_deadline(), Timer::Drain);
+        if self.link.is_draining() || self.link.holds_output() {
+            next.offer(self.drain_deadline(), Timer::Drain);
+        }
         if self.payload_refused && !self.link.is_draining() && !self.link.is_closing() {
             let quiet = self.config.drain_after_refusal.map(|quiet| self.link.last_active() + quiet);
             next.offer(quiet, Timer::Refused);

@@ -232,7 +232,7 @@ impl EngineReactor {
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
         let owes = !self.config.profile.idle_while_waiting && !self.pending.is_empty();
-        let mut next = Earliest(self.link.deadline(timeouts, owes, false));
+        let mut next = Earliest(self.link.deadline(timeouts, owes, || false));
         if let Some(timeout) = timeouts.message
             && let Some(oldest) = self.pending.oldest()
         {

@@ -63,7 +63,7 @@ impl Link {
         &self,
         timeouts: &Timeouts,
         outstanding: bool,
-        full: bool,
+        full: impl Fn() -> bool,
     ) -> Option<(Timestamp, Timer)> {
         let mut next = Earliest::default();
         if self.mute {
@@ -85,21 +85,22 @@ impl Link {
             if self.phase != Phase::Established {
                 next.offer(after(self.since, timeouts.hello), Timer::Hello);
             }
-            if !self.eof
-                && !full
-                && let Some((since, _)) = self.partial
+            if let Some((since, _)) = self.partial
+                && !self.eof
+                && !full()
             {
                 next.offer(after(since.max(self.backpressure_at), timeouts.frame), Timer::Frame);
             }
-            if !self.eof
-                && !full
-                && let Some((_, since)) = self.reassembly.oldest()
+            if let Some((_, since)) = self.reassembly.oldest()
+                && !self.eof
+                && !full()
             {
                 let latest = timeouts.frame.map(|frame| since + frame.saturating_mul(BACKPRESSURE_FACTOR));
                 let by = after(since.max(self.backpressure_at), timeouts.frame).min(latest);
                 next.offer(by, Timer::Fragment);
             }
-            if self.nothing_to_send() || self.out.deferred {
+            let nothing_to_send = self.nothing_to_send();
+            if nothing_to_send || self.out.deferred {
                 // A frame or payload that has arrived in part has the frame timeout; without one, the idle timeout applies.
                 let timed = timeouts.frame.is_some() && (self.reassembly.len() > 0 || self.partial.is_some());
                 if !outstanding && !timed && !self.is_draining() {
@@ -113,7 +114,7 @@ impl Link {
                 }
             }
             next.offer(self.drain_by, Timer::Drain);
-            if self.nothing_to_send() {
+            if nothing_to_send {
                 next.offer(self.memory.deadline(self.last_active, timeouts.memory), Timer::Memory);
             }
         }

@@ -97,6 +97,12 @@ impl Link {
         self.out.held = held && !self.eof && !self.is_closing();
     }
 
+    /// Whether queued output is held.
+    #[inline]
+    pub(crate) const fn holds_output(&self) -> bool {
+        self.out.held
+    }
+
     /// Since when queued output has been held; `None` if nothing is held.
     pub(crate) fn held_since(&self) -> Option<Timestamp> {
         (self.out.held && !self.out.is_empty()).then_some(self.out.progress)

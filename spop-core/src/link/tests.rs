@@ -28,7 +28,7 @@ fn at(seconds: u64) -> Timestamp {
 
 /// The next deadline without outstanding answers or backpressure.
 fn next(link: &Link) -> Option<(Timestamp, Timer)> {
-    link.deadline(&Timeouts::default(), false, false)
+    link.deadline(&Timeouts::default(), false, || false)
 }
 
 fn frame(frame_type: FrameType, payload: &[u8]) -> Vec<u8> {
@@ -200,7 +200,7 @@ fn a_frame_under_way_has_its_time_unless_nobody_reads() {
         begin(&mut link, &limits);
         assert_eq!(next(&link), Some((at(11), timer)), "and no idle timer");
         assert_eq!(
-            link.deadline(&Timeouts::default(), false, true),
+            link.deadline(&Timeouts::default(), false, || true),
             None,
             "no frame timeout under backpressure"
         );
@@ -209,8 +209,8 @@ fn a_frame_under_way_has_its_time_unless_nobody_reads() {
         assert_eq!(next(&link), Some((at(15), timer)), "the timeout restarts when backpressure ends");
         // Without a frame timeout, the idle timeout applies.
         let patient = Timeouts { frame: None, ..Timeouts::default() };
-        assert_eq!(link.deadline(&patient, false, false), Some((at(600), Timer::Idle)));
-        assert_eq!(link.deadline(&patient, true, false), None);
+        assert_eq!(link.deadline(&patient, false, || false), Some((at(600), Timer::Idle)));
+        assert_eq!(link.deadline(&patient, true, || false), None);
         link.input_ended();
         assert_eq!(next(&link), None);
     }
@@ -220,7 +220,7 @@ fn a_frame_under_way_has_its_time_unless_nobody_reads() {
 fn an_idle_link_ends_unless_it_owes_an_answer() {
     let mut link = established();
     assert_eq!(next(&link), Some((at(600), Timer::Idle)));
-    assert_eq!(link.deadline(&Timeouts::default(), true, false), None);
+    assert_eq!(link.deadline(&Timeouts::default(), true, || false), None);
     link.tick(at(7));
     link.push(ACK, b"");
     assert_eq!(link.last_active(), at(7));

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use spop_core::{
@@ -16,14 +19,8 @@ use tracing::debug;
 use super::report::Tally;
 use crate::{
     Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, SPARED, Share,
-    Stage, TOO_MUCH_BUFFERED,
-    connection::Accepted,
-    engines::Membership,
-    failure::panic_message,
-    inbox::Message,
-    overdue,
-    request::{Running, Unclaimed},
-    spans,
+    Stage, TOO_MUCH_BUFFERED, connection::Accepted, engines::Membership, failure::panic_message,
+    inbox::Message, overdue, request::Incoming, spans,
 };
 
 /// After how many sends the handler's memory is freed at once. A connection is often opened for one request: after the
@@ -293,21 +290,36 @@ impl Session {
         let Some(permit) = permit else {
             return self.overloaded(agent, now, ticket);
         };
-        let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
-        let mut running = Running { unclaimed, deferred: false };
-        let deadline = agent.config.timeouts.message.and_then(|timeout| agent.clock.instant(now + timeout));
         let (id, ids) = (ticket.id(), ticket.ids());
-        let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
+        let mut incoming = Incoming {
+            payload,
+            id,
+            ids,
+            deadline: agent.config.timeouts.message.and_then(|timeout| agent.clock.instant(now + timeout)),
+            connection,
+            metrics: &agent.metrics,
+            began: agent.metrics.begin(),
+            permit,
+            claimed: AtomicBool::new(false),
+            deferred: AtomicBool::new(false),
+        };
         let span = spans::request(connection, ids).entered();
-        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
+        let outer = connection.begin_call(id);
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(Request::new(&incoming))));
         drop(span);
+        let claimed = *incoming.claimed.get_mut();
+        connection.end_call(outer, claimed, incoming.bytes());
+        if claimed {
+            incoming.permit.disarm();
+        }
+        let Incoming { permit, began, deferred, .. } = incoming;
         // By reference: an answer stays where the handler put it, and is encoded from there.
         let failed;
         let answer = match &outcome {
             // Also if the handler panicked after that.
-            _ if running.deferred => return self.wait(now, handler, ticket),
+            _ if deferred.into_inner() => return self.wait(now, handler, ticket),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(now, handler, ticket),
+            Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket),
             Ok(Outcome::Later) => {
                 failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
                 &failed
@@ -317,7 +329,8 @@ impl Session {
                 &failed
             }
         };
-        if let Some(Unclaimed { began, .. }) = running.unclaimed {
+        drop(permit);
+        if !claimed {
             agent.metrics.worked(began);
         }
         if self.connection.inbox.has_messages() {

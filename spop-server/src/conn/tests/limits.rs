@@ -169,6 +169,53 @@ fn requests_that_were_superseded_count_until_they_are_dropped() {
 }
 
 #[test]
+fn a_request_counts_from_the_end_of_its_call_until_it_is_dropped() {
+    let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
+    let now = Timestamp::from_millis(1);
+    let mut conn = agent.accept(now, Peer::unnamed(), None).unwrap();
+    let mut other = agent.accept(now, Peer::unnamed(), None).unwrap();
+    let mut kept = Vec::new();
+    let mut say = |line: &str| {
+        let mut handler = |request: Request<'_>| {
+            let request = request.into_owned();
+            let name = request.messages().iter().next().unwrap().name().to_owned();
+            match &*name {
+                b"keep" => kept.push(request),
+                b"drop" => drop(request),
+                b"elsewhere" => std::thread::spawn(move || drop(request)).join().unwrap(),
+                _ => {
+                    // A call within the call, of a request with the same number.
+                    let mut request = Some(request);
+                    let mut inner = |_: Request<'_>| {
+                        request = None;
+                        Outcome::Later
+                    };
+                    for line in [hello("pipelining", "f").as_str(), "NOTIFY fin 1 1 a"] {
+                        other.on_bytes(now, &mut inner, &notation::parse_bytes(line).unwrap());
+                    }
+                }
+            }
+            Outcome::Later
+        };
+        conn.on_bytes(now, &mut handler, &notation::parse_bytes(line).unwrap());
+        let kept = kept.first().map(Request::connection);
+        kept.map_or((0, 0), |connection| {
+            (connection.held.load(Ordering::Relaxed), connection.requests.bytes())
+        })
+    };
+    say(&hello("pipelining", "e"));
+    let (held, bytes) = say("NOTIFY fin 1 1 keep");
+    assert!(held == 1 && (1024..1100).contains(&bytes), "{held} with {bytes} bytes");
+    for (stream, name) in ["drop", "elsewhere", "nested"].into_iter().enumerate() {
+        assert_eq!(say(&format!("NOTIFY fin {} 1 {name}", stream + 2)), (held, bytes), "{name}");
+    }
+    assert_eq!(say("NOTIFY fin 5 1 keep"), (2, 2 * bytes));
+    let last = kept.pop().unwrap();
+    kept.clear();
+    assert_eq!(last.connection().requests.bytes(), bytes);
+}
+
+#[test]
 fn a_request_counts_under_the_limit_of_all_until_it_is_dropped() {
     let config = ServerConfig { max_in_flight: Some(1), ..ServerConfig::default() };
     let mut server = Server::new(config);

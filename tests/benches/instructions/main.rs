@@ -1,0 +1,151 @@
+//! The instructions per NOTIFY of the adapters, counted by valgrind's callgrind, and a check against the recorded figures.
+//!
+//! Everything that the agent's process runs is counted, outside of the kernel: the event loop or the runtime, the server, the
+//! handler. It has one thread, so the result depends only on the code and the compiler. `instructions.txt` has the recorded
+//! figures and names the compiler. `cargo bench -p spop-tests --bench instructions` checks them; `-- --record` writes the file.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod load;
+#[path = "../end_to_end/question.rs"]
+#[allow(dead_code)] // The others of its questions.
+mod question;
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use spop_server::Request;
+
+/// The tolerated increase over the recorded figures, in percent.
+const TOLERANCE: u64 = 3;
+
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/instructions.txt");
+
+const AGENTS: [(&str, fn(&Path, usize, usize)); 3] =
+    [("mio", mio), ("tokio", tokio), ("tokio later", tokio_later)];
+
+/// Connections that are asked in a round, and the requests in flight on each.
+const SHAPES: [(usize, usize); 3] = [(64, 1), (16, 16), (1, 32)];
+
+fn main() -> ExitCode {
+    let args: Vec<_> = env::args().collect();
+    if args.iter().any(|arg| arg == "--counted") {
+        let numbers: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
+        let (connections, depth) = SHAPES[numbers[1]];
+        let folder = tempfile::tempdir().unwrap();
+        AGENTS[numbers[0]].1(&folder.path().join("socket"), connections, depth);
+        return ExitCode::FAILURE;
+    }
+    let table = table();
+    print!("{table}");
+    if args.iter().any(|arg| arg == "--record") {
+        fs::write(RECORD, table).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    compare(&fs::read_to_string(RECORD).unwrap(), &table)
+}
+
+// ---- the agents ----
+
+fn mio(path: &Path, connections: usize, depth: usize) {
+    let answer = |request: Request<'_>| {
+        load::arrived();
+        question::answer(request.messages().iter())
+    };
+    let server = spop_mio::Server::new(answer).workers(1).bind(path).unwrap();
+    load::start(path, connections, depth);
+    server.serve().unwrap();
+}
+
+/// A handler that answers at once.
+fn tokio(path: &Path, connections: usize, depth: usize) {
+    serve(path, connections, depth, async |request: spop_tokio::Request| {
+        load::arrived();
+        question::answer(request.messages().iter())
+    });
+}
+
+/// A handler that waits once.
+fn tokio_later(path: &Path, connections: usize, depth: usize) {
+    serve(path, connections, depth, async |request: spop_tokio::Request| {
+        load::arrived();
+        tokio::task::yield_now().await;
+        question::answer(request.messages().iter())
+    });
+}
+
+fn serve(path: &Path, connections: usize, depth: usize, handler: impl spop_tokio::Handler) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = spop_tokio::Server::new(handler).bind(path).await.unwrap();
+        load::start(path, connections, depth);
+        server.serve().await;
+    });
+}
+
+// ---- counting ----
+
+/// Runs this program under callgrind; returns the instructions per NOTIFY.
+fn count(agent: usize, shape: usize) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("counted");
+    let status = Command::new("valgrind")
+        .args(["-q", "--tool=callgrind", "--toggle-collect=*load::uncounted", "--collect-atstart=yes"])
+        .args(["--zero-before=*load::begin", "--dump-before=*load::end"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(env::current_exe().unwrap())
+        .args(["--counted", &agent.to_string(), &shape.to_string()])
+        .stdin(Stdio::null())
+        .status()
+        .unwrap_or_else(|error| panic!("valgrind cannot be run: {error}"));
+    assert!(status.success(), "valgrind: {status}");
+    let text = fs::read_to_string(folder.path().join("counted.1")).unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    let total: u64 = total.unwrap().trim().parse().unwrap();
+    let (connections, depth) = SHAPES[shape];
+    total / (connections * depth * load::ROUNDS) as u64
+}
+
+fn table() -> String {
+    let version =
+        Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let mut table = format!("# Instructions per NOTIFY, outside of the kernel. {version}");
+    table += "# agent        connections x in flight   instructions\n";
+    for (agent, (name, _)) in AGENTS.iter().enumerate() {
+        for (shape, (connections, depth)) in SHAPES.iter().enumerate() {
+            let shape_name = format!("{connections} x {depth}");
+            table += &format!("{name:<12} {shape_name:>25} {:>14}\n", count(agent, shape));
+        }
+    }
+    table
+}
+
+fn compare(recorded: &str, found: &str) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    let rows = |table: &str| -> Vec<(String, u64)> {
+        let rows = table.lines().filter(|line| !line.starts_with('#'));
+        rows.map(|row| {
+            let (name, figure) = row.split_at(38);
+            (name.to_owned(), figure.trim().parse().unwrap())
+        })
+        .collect()
+    };
+    let (recorded_rows, found_rows) = (rows(recorded), rows(found));
+    assert_eq!(recorded_rows.len(), found_rows.len(), "other cases than those of {RECORD}");
+    for ((name, before), (_, now)) in recorded_rows.iter().zip(&found_rows) {
+        if now * 100 > before * (100 + TOLERANCE) {
+            println!("{name}: {now} instructions, {before} were recorded");
+            code = ExitCode::FAILURE;
+        }
+    }
+    if code == ExitCode::FAILURE {
+        let compilers = [recorded, found].map(|table| table.lines().next().unwrap_or_default());
+        if compilers[0] != compilers[1] {
+            println!("recorded with another compiler:\n{}\n{}", compilers[0], compilers[1]);
+        }
+    }
+    code
+}
