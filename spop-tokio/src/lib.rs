@@ -158,6 +158,7 @@ mod alarm;
 mod calls;
 mod client;
 mod connection;
+mod endpoint;
 mod handler;
 mod listen;
 mod log;
@@ -174,6 +175,7 @@ mod tower;
 mod transport;
 
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
+pub use endpoint::IntoEndpoint;
 pub use handler::{BoxHandler, Handler};
 pub use responder::{Deferred, Responder, Response};
 pub use router::{Route, RouteList, Router, Unrouted};

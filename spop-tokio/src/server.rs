@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use spop_server::{
-    ACCEPT_BACK_OFF, Address, Agent, Endpoint, Entrance, ServerConfig, ServerHandle, Stage, Subscription,
+    ACCEPT_BACK_OFF, Address, Agent, Entrance, ServerConfig, ServerHandle, Stage, Subscription,
     is_of_connection,
 };
 use tokio::{
@@ -20,7 +20,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{Handler, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
+use crate::{Handler, IntoEndpoint, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
 
 /// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
 const STOP: Duration = Duration::from_secs(1);
@@ -72,13 +72,14 @@ impl<H: Handler> Server<H> {
         Ok(Self { service: Service::new(handler, config)?, listeners: Vec::new() })
     }
 
-    /// Listens on an endpoint, besides those before. A socket file that no process serves is replaced; it is removed when the
+    /// Listens on an endpoint, besides those before: an address, a path, a `(host, port)`, a listener of tokio or std, or an
+    /// [`Endpoint`](spop_server::Endpoint) with options. A socket file that no process serves is replaced; it is removed when the
     /// server ends.
     ///
     /// # Errors
     /// Names the endpoint, and why the server cannot listen on it.
-    pub async fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
-        let endpoint = endpoint.into();
+    pub async fn bind(mut self, endpoint: impl IntoEndpoint) -> io::Result<Self> {
+        let endpoint = endpoint.into_endpoint()?;
         // It may look up a name.
         let listening = spawn_blocking(|| endpoint.listen(false)).await.map_err(io::Error::other)??;
         self.listeners.push(listening.try_into()?);
