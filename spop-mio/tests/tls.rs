@@ -252,9 +252,9 @@ fn a_connection_of_ones_own_runs_inside_tls() {
         let serving = thread::spawn(move || {
             // Streams that block do as well: a thread for each.
             let mut stream = listener.accept().unwrap().0;
-            let entrance = Entrance::with_tls(AcceptConfig::new(), tls).unwrap();
+            let entrance = Arc::new(Entrance::with_tls(AcceptConfig::new(), tls).unwrap());
             let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
-            let conn = agent.accept(agent.clock().now(), Peer::unnamed(), entrance.as_ref()).unwrap();
+            let conn = agent.accept(agent.clock().now(), Peer::unnamed(), Some(&entrance)).unwrap();
             let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
             let mut handler = |_: Request<'_>| Actions::new();
             loop {
@@ -428,7 +428,7 @@ fn what_comes_with_the_end_of_the_handshake_is_read() {
     let setting = Setting::new();
     let tls = Tls::from_files(setting.files()).unwrap();
     let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap();
-    let entrance = Entrance::with_tls(config, tls).unwrap();
+    let entrance = Arc::new(Entrance::with_tls(config, tls).unwrap());
     let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
     for version in [&TLS12, &TLS13] {
         let name = ServerName::try_from("agent.example").unwrap();
@@ -441,7 +441,7 @@ fn what_comes_with_the_end_of_the_handshake_is_read() {
         );
         let mut stream = Immediate { client, sends, last, received: Vec::new() };
         let now = agent.clock().now();
-        let conn = agent.accept(now, Peer::unnamed(), entrance.as_ref()).unwrap();
+        let conn = agent.accept(now, Peer::unnamed(), Some(&entrance)).unwrap();
         let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
         let mut handler = |_: Request<'_>| Actions::new();
         assert_eq!(driver.turn(now, Some(&mut stream), &mut buffer, &mut handler), Turn::Wait);

@@ -15,12 +15,12 @@ use std::{
 use spop_core::{
     AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked, excerpt::Shortened,
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
     NameWarnings, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
-    descriptors::raise_limit, engines::Engines, remote::Remote, request::REQUEST_OVERHEAD,
+    descriptors::raise_limit, drain::Drain, engines::Engines, remote::Remote, request::REQUEST_OVERHEAD,
     stage::AtomicStage,
 };
 
@@ -30,7 +30,7 @@ use crate::{
 ///
 /// An adapter makes one for a server, and does the following:
 ///
-/// 1. When its listeners are open, call [`ready`](Self::ready) with their number.
+/// 1. When its listeners are open, call [`ready`](Self::ready).
 /// 2. For each connection that a listener accepts, call [`accept`](Self::accept), and drive the [`Conn`] it returns. If it returns
 ///    `None`, close the socket. [`accept_all`](Self::accept_all) does this for the backlog of a nonblocking listener.
 /// 3. If an accept fails with an error that [is not about one connection](crate::is_of_connection), call
@@ -39,7 +39,7 @@ use crate::{
 ///    [`shutdown_deadline`](Self::shutdown_deadline), call [`poll_shutdown`](Self::poll_shutdown). When the returned [`Stage`] has
 ///    changed, give a turn to each connection that has no waker.
 /// 5. In [`Stage::Drain`] accept the connections of the backlogs, and close the listeners. The server has ended when the last
-///    `Conn` is dropped.
+///    `Conn` is dropped: call [`ended`](Self::ended).
 /// 6. In [`Stage::Stop`] close the listeners at once, and have each connection write what can be written without waiting
 ///    ([`Conn::is_stopping`]) and drop it.
 pub struct Agent {
@@ -65,6 +65,7 @@ pub struct Agent {
     stage: AtomicStage,
     /// When the lame duck stage ends.
     drain_at: Mutex<Option<Timestamp>>,
+    pub(crate) drain: Drain,
     /// The service manager was notified of the shutdown.
     told: AtomicBool,
     next: AtomicU64,
@@ -173,6 +174,7 @@ impl Agent {
             engines: Arc::default(),
             stage: AtomicStage::default(),
             drain_at: Mutex::default(),
+            drain: Drain::default(),
             told: AtomicBool::new(false),
             next: AtomicU64::new(0),
             connections: Mutex::default(),
@@ -197,7 +199,7 @@ impl Agent {
     }
 
     /// A connection that a listener has accepted. `None` if it exceeds a limit: it was counted and logged; close it.
-    /// `entrance` is the accept stage of the listener, if it has one.
+    /// `entrance` has the address and the accept stage of the listener.
     pub fn accept(
         self: &Arc<Self>,
         now: Timestamp,
@@ -261,12 +263,26 @@ impl Agent {
 
     // ---- shutdown ----
 
-    /// The server listens on this many listeners. Notifies the service manager, and raises the soft limit on open files
-    /// (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
-    pub fn ready(&self, listeners: usize) {
-        raise_limit(self.max_connections, listeners);
+    /// The server listens on these listeners. Logs their addresses, notifies the service manager, and raises the soft limit on open
+    /// files (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
+    pub fn ready<'a>(&self, listeners: impl IntoIterator<Item = &'a Arc<Entrance>>) {
+        let mut count = 0;
+        for entrance in listeners {
+            count += 1;
+            if let Some(listener) = &entrance.listener {
+                let (tls, proxy) = (entrance.config.has_tls(), entrance.config.expects_proxy());
+                info!(name: "listening", %listener, tls, proxy, "listening");
+            }
+        }
+        raise_limit(self.max_connections, count);
         LazyLock::force(&self.metrics);
-        log_service_manager(crate::tell_ready(listeners));
+        log_service_manager(crate::tell_ready(count));
+    }
+
+    /// The server has ended: its last connection, or the time of a stop. Logs how long the drain took.
+    pub fn ended(&self, now: Timestamp) {
+        let left = self.connections().len();
+        self.drain.ended(now, left);
     }
 
     /// The stage of the shutdown. Adapters call it when their [subscription](Self::subscribe) was woken, and when
@@ -283,7 +299,11 @@ impl Agent {
                 self.advance(Stage::Drain);
             }
         }
-        self.stage.get()
+        let stage = self.stage.get();
+        if stage >= Stage::Drain {
+            self.drain.began(now);
+        }
+        stage
     }
 
     /// When to call [`poll_shutdown`](Self::poll_shutdown) next.
@@ -303,6 +323,9 @@ impl Agent {
         if self.stage.advance(stage) {
             let remotes: Vec<_> =
                 self.connections().values().map(|entry| Arc::clone(&entry.remote)).collect();
+            // Before they are woken: some end at once.
+            let requests = remotes.iter().map(|remote| remote.in_flight()).sum();
+            Drain::log_stage(stage, self.lame_duck, remotes.len(), requests);
             for remote in remotes {
                 remote.wake();
             }
@@ -338,9 +361,14 @@ impl Agent {
             || connection.held.load(Ordering::Relaxed) >= self.max_held
     }
 
-    pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> Arc<Remote> {
+    pub(crate) fn register(
+        &self,
+        peer: Peer,
+        now: Timestamp,
+        entrance: Option<Arc<Entrance>>,
+    ) -> Arc<Remote> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let remote = Arc::new(Remote::new(id, peer, now));
+        let remote = Arc::new(Remote::new(id, peer, now, entrance));
         self.connections().insert(id, Entry { remote: Arc::clone(&remote), connection: Weak::new() });
         remote
     }

@@ -164,6 +164,11 @@
 //!
 //! | name | level | what |
 //! |---|---|---|
+//! | `listening` | info | the server serves on this `listener`, with or without `tls` and `proxy` headers: one for each |
+//! | `lame_duck` | info | a shutdown began with a lame duck stage of this `time`; `connections` that are open, unanswered `requests` |
+//! | `draining` | info | the drain began; `connections`, `requests` |
+//! | `stopping` | info | the server was stopped; `connections`, `requests` |
+//! | `drained` | info | the server has ended; the time it `took` since the drain or the stop began, the connections that were `cut` at the deadline or by a stop, and the requests that were `lost` with them |
 //! | `request_failed` | warn | a request without an answer of its handler; the field `what` is the [`FailureKind`](crate::FailureKind) |
 //! | `request_refused` | warn | a request that exceeds a limit of its session, or the frame timeout; the field `why` is the [`Abort`](spop_core::agent::Abort) |
 //! | `message_unknown` | warn | **spop-tokio**: a message for which the `Router` has no route |
@@ -181,8 +186,9 @@
 //! | `connection_panicked` | error | **spop-tokio**: a bug of this library |
 //! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events |
 //!
-//! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. Connections run in
-//! a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
+//! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. An event about a
+//! request has the `peer` and the number of the `connection`, the STREAM-ID and FRAME-ID (`ids`), and in `messages` the name of
+//! the first message, up to 30 bytes of it, with the number of the others. Connections run in a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
 //! every line that a handler logs names its request.
 //!
 //! [`AgentConfig::processing`]: spop_core::AgentConfig::processing

@@ -3,24 +3,26 @@
 use std::{
     mem,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
 };
 
 use spop_core::{
-    Actions, AgentReactor, ConnectionId, Ticket, Timestamp, accept::Peer, agent::TicketId, link::Phase,
+    Actions, AgentReactor, ConnectionId, Timestamp, accept::Peer, agent::TicketId, link::Phase,
 };
 use tracing::Span;
 
-use crate::{Answer, ConnectionInfo, spans};
+use crate::{Answer, ConnectionInfo, Entrance, label::Owed, spans};
 
 /// What other threads know of a connection, and send to it.
 #[derive(Debug)]
 pub(crate) struct Remote {
     pub(crate) id: ConnectionId,
     pub(crate) peer: Peer,
+    /// The listener that accepted it.
+    pub(crate) entrance: Option<Arc<Entrance>>,
     /// Boxed: disabled, as a rule.
     span: Option<Box<Span>>,
     since: Timestamp,
@@ -55,7 +57,7 @@ pub(crate) enum Message {
     /// The answer to one of its requests, which was deferred.
     Answer(TicketId, Answer),
     /// The answer to a request of a sibling: send it.
-    Send(Ticket, Answer),
+    Send(Owed, Answer),
     /// A cancellation was made for this request, which may have ended before.
     Watch(TicketId),
     /// A newer request on a sibling supersedes this one.
@@ -65,11 +67,12 @@ pub(crate) enum Message {
 }
 
 impl Remote {
-    pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp) -> Self {
+    pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp, entrance: Option<Arc<Entrance>>) -> Self {
         Self {
             id,
             span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),
             peer,
+            entrance,
             since,
             inbox: Mutex::default(),
             has_messages: AtomicBool::new(false),
@@ -162,6 +165,11 @@ impl Remote {
         self.outgoing.store(to_u32(reactor.outgoing_bytes()), Ordering::Relaxed);
     }
 
+    /// Its unanswered requests at the end of its last turn.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed) as usize
+    }
+
     /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
     #[inline]
     pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
@@ -181,7 +189,7 @@ impl Remote {
             peer: self.peer.clone(),
             engine_id,
             phase: phases.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::Closing),
-            in_flight: self.in_flight.load(Ordering::Relaxed) as usize,
+            in_flight: self.in_flight(),
             outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
             age: now.since(self.since),
         }

@@ -116,7 +116,7 @@ impl<H: Handler> Server<H> {
         let mut shutdown = pin!(shutdown.fuse());
         let handle = self.handle();
         let mut serving = Serving::new(self);
-        serving.agent().ready(serving.listeners.len());
+        serving.agent().ready(serving.listeners.iter().map(|listener| &listener.entrance));
         poll_fn(|cx| {
             if shutdown.as_mut().poll(cx).is_ready() {
                 handle.drain();
@@ -124,6 +124,7 @@ impl<H: Handler> Server<H> {
             serving.poll(cx)
         })
         .await;
+        serving.agent().ended(serving.service.now());
     }
 }
 
@@ -214,8 +215,8 @@ impl<H: Handler> Serving<H> {
                 let Some(listener) = self.listeners.get(index) else { break };
                 match listener.poll_accept(cx) {
                     Poll::Ready(Ok((stream, peer))) => {
-                        let entrance = listener.entrance.clone();
-                        self.admit(stream, peer, entrance.as_ref());
+                        let entrance = Arc::clone(&listener.entrance);
+                        self.admit(stream, peer, &entrance);
                     }
                     Poll::Ready(Err(error)) if is_of_connection(&error) => {}
                     Poll::Ready(Err(error)) => {
@@ -233,15 +234,15 @@ impl<H: Handler> Serving<H> {
     /// Closes the listeners, and serves the connections of their backlogs.
     fn accept_last(&mut self) {
         for listener in mem::take(&mut self.listeners) {
-            let entrance = listener.entrance.clone();
+            let entrance = Arc::clone(&listener.entrance);
             for (stream, peer) in listener.close() {
-                self.admit(stream, peer, entrance.as_ref());
+                self.admit(stream, peer, &entrance);
             }
         }
     }
 
-    fn admit(&mut self, stream: Stream, peer: Peer, entrance: Option<&Arc<Entrance>>) {
-        if let Some(conn) = self.agent().accept(self.service.now(), peer, entrance) {
+    fn admit(&mut self, stream: Stream, peer: Peer, entrance: &Arc<Entrance>) {
+        if let Some(conn) = self.agent().accept(self.service.now(), peer, Some(entrance)) {
             self.connections.spawn(self.service.serve(stream, conn).map(drop));
         }
     }

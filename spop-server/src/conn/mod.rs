@@ -86,7 +86,7 @@ impl Conn {
         entrance: Option<&Arc<Entrance>>,
         admission: Option<Admission>,
     ) -> Self {
-        let remote = agent.register(peer, now);
+        let remote = agent.register(peer, now, entrance.cloned());
         let mut conn = Self {
             agent: Arc::clone(agent),
             remote,
@@ -95,7 +95,7 @@ impl Conn {
             state: State::Over,
             admission,
         };
-        match entrance {
+        match entrance.filter(|entrance| !entrance.config.handlers().is_empty()) {
             Some(entrance) => {
                 conn.state =
                     State::Accepting(Box::new(Accepting::new(entrance, conn.remote.peer.clone(), now)));

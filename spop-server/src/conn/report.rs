@@ -11,7 +11,10 @@ use spop_core::{
 use tracing::{debug, warn};
 
 use super::session::Session;
-use crate::{Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED};
+use crate::{
+    Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED,
+    label::{Label, Labelled},
+};
 
 /// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
 /// requests. Small: each connection has one.
@@ -93,12 +96,20 @@ impl Session {
 
     /// HAProxy abandoned a request whose handler still runs.
     #[cold]
-    pub(super) fn abandoned(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+    pub(super) fn abandoned(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        label: Option<Label>,
+        age: Duration,
+    ) {
         self.tally.cancelled += 1;
         agent.counters.abandoned.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.late.pass(now) {
             warn!(
-                name: "request_abandoned", peer = %self.remote.peer, %ids, ?age, suppressed,
+                name: "request_abandoned", peer = %self.remote.peer, connection = self.remote.id.0, %ids,
+                messages = label.map(tracing::field::display), ?age, suppressed,
                 "HAProxy abandoned the request: its handler takes longer than `timeout processing`"
             );
         }
@@ -106,14 +117,22 @@ impl Session {
 
     /// HAProxy has continued without this answer.
     #[cold]
-    pub(super) fn late(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+    pub(super) fn late(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        labelled: Labelled<'_>,
+        age: Duration,
+    ) {
         self.tally.acks += 1;
         agent.metrics.late(1);
         agent.counters.late.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.late.pass(now) {
             let processing = agent.config.processing;
             warn!(
-                name: "answered_late", peer = %self.remote.peer, %ids, ?age, ?processing, suppressed,
+                name: "answered_late", peer = %self.remote.peer, connection = self.remote.id.0, %ids,
+                messages = %labelled.label(), ?age, ?processing, suppressed,
                 "answered later than `processing`: HAProxy has probably abandoned the request"
             );
         }
@@ -121,13 +140,27 @@ impl Session {
 
     /// A request has no answer of its handler.
     #[cold]
-    pub(super) fn failed(&mut self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+    pub(super) fn failed(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        label: Option<Label>,
+        failure: &Failure,
+    ) {
         self.tally.failures += 1;
-        self.log_failure(agent, now, ids, failure);
+        self.log_failure(agent, now, ids, label, failure);
     }
 
     #[cold]
-    pub(super) fn log_failure(&self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+    pub(super) fn log_failure(
+        &self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        label: Option<Label>,
+        failure: &Failure,
+    ) {
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
             FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,
@@ -135,7 +168,10 @@ impl Session {
         };
         if let Some(suppressed) = limit.pass(now) {
             let (what, error) = (failure.kind.as_str(), &failure.error);
-            warn!(name: "request_failed", peer = %self.remote.peer, %ids, what, error, suppressed, "request failed");
+            warn!(
+                name: "request_failed", peer = %self.remote.peer, connection = self.remote.id.0, %ids,
+                messages = label.map(tracing::field::display), what, error, suppressed, "request failed"
+            );
         }
     }
 

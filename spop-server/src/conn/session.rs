@@ -23,6 +23,7 @@ use crate::{
     connection::Accepted,
     engines::Membership,
     failure::panic_message,
+    label::{Label, Labelled, Owed},
     overdue,
     remote::{Message, Remote},
     request::{Running, Unclaimed},
@@ -45,7 +46,7 @@ pub(super) struct Session {
     /// With async.
     pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
-    pub(super) waiting: BTreeMap<TicketId, Ticket>,
+    pub(super) waiting: BTreeMap<TicketId, Owed>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
     /// Sends since memory was freed, up to [`EARLY`].
@@ -295,25 +296,28 @@ impl Session {
         self.tally.notifies += 1;
         let payload_len = payload.messages().payload().len();
         let overloaded = agent.is_overloaded(connection, payload_len);
+        let labelled = Labelled::of(&payload);
         let permit = if overloaded { None } else { agent.in_flight.enter() };
         let Some(permit) = permit else {
-            return self.overloaded(agent, now, ticket);
+            return self.overloaded(agent, now, ticket, labelled);
         };
         let unclaimed = Some(Unclaimed { permit, began: agent.metrics.begin() });
         let mut running = Running { unclaimed, deferred: false };
         let deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
         let (id, ids) = (ticket.id(), ticket.ids());
         let request = Request::new(payload, id, ids, deadline, connection, &mut running, &agent.metrics);
-        let span = spans::request(connection, ids).entered();
+        let span = spans::request(connection, ids, labelled).entered();
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(request)));
         drop(span);
         // By reference: an answer stays where the handler put it, and is encoded from there.
         let failed;
         let answer = match &outcome {
             // Also if the handler panicked after that.
-            _ if running.deferred => return self.wait(now, handler, ticket),
+            _ if running.deferred => return self.wait(now, handler, ticket, labelled.label()),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(now, handler, ticket),
+            Ok(Outcome::Later) if running.unclaimed.is_none() => {
+                return self.wait(now, handler, ticket, labelled.label());
+            }
             Ok(Outcome::Later) => {
                 failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
                 &failed
@@ -328,18 +332,18 @@ impl Session {
         }
         if self.remote.has_messages() {
             // Parts of this answer may be among them.
-            self.wait(now, handler, ticket);
+            self.wait(now, handler, ticket, labelled.label());
             self.take_messages(agent, now, handler);
             return self.answer(agent, now, handler, id, answer.clone());
         }
-        self.answer_at_once(agent, now, ticket, answer);
+        self.answer_at_once(agent, now, ticket, labelled, answer);
     }
 
     /// The answer follows.
-    fn wait(&mut self, now: Timestamp, handler: &mut impl Handler, ticket: Ticket) {
+    fn wait(&mut self, now: Timestamp, handler: &mut impl Handler, ticket: Ticket, label: Label) {
         let request = ticket.id();
         let is_newest = self.membership.as_ref().is_none_or(|membership| membership.hold(now, &ticket));
-        self.waiting.insert(request, ticket);
+        self.waiting.insert(request, Owed { ticket, label });
         if !is_newest {
             self.superseded(now, handler, request);
         }
@@ -397,17 +401,22 @@ impl Session {
         cancelled: CancelledNotify,
     ) {
         let (ids, why, age) = (cancelled.ids, cancelled.why, cancelled.age);
-        debug!(name: "request_cancelled", peer = %self.remote.peer, %ids, ?why, "request cancelled");
+        let label = self.waiting.get(&cancelled.ticket).map(|owed| owed.label);
+        debug!(
+            name: "request_cancelled", peer = %self.remote.peer, connection = self.remote.id.0, %ids,
+            messages = label.map(tracing::field::display), ?why, "request cancelled"
+        );
         match why {
             Cancel::TimedOut => {
-                self.failed(agent, now, ids, &Failure::new(FailureKind::TimedOut, "no answer in time"));
+                let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
+                self.failed(agent, now, ids, label, &failure);
             }
             Cancel::Overdue => {
                 agent.counters.overdue.fetch_add(1, Ordering::Relaxed);
                 let error = overdue(&agent.config, self.reactor.in_flight() + 1, age);
-                self.failed(agent, now, ids, &Failure::new(FailureKind::Overdue, error));
+                self.failed(agent, now, ids, label, &Failure::new(FailureKind::Overdue, error));
             }
-            Cancel::Abandoned => self.abandoned(agent, now, ids, age),
+            Cancel::Abandoned => self.abandoned(agent, now, ids, label, age),
             _ => self.tally.cancelled += 1,
         }
         self.end_waiting(handler, cancelled.ticket, why.into());
@@ -457,7 +466,7 @@ impl Session {
         match message {
             Message::Part(request, actions) => self.send_part(agent, now, handler, request, &actions),
             Message::Answer(request, answer) => self.answer(agent, now, handler, request, answer),
-            Message::Send(ticket, answer) => self.send_for_sibling(agent, now, ticket, answer),
+            Message::Send(owed, answer) => self.send_for_sibling(agent, now, owed, answer),
             Message::Watch(request) => {
                 if !self.waiting.contains_key(&request) {
                     self.end_watched(request, Cancelled::Answered);

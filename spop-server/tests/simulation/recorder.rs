@@ -26,7 +26,7 @@ impl Recorder {
         let new = || {
             let agent = Agent::new(config, Clock::start())?;
             // Now it takes the recorder.
-            agent.ready(1);
+            agent.ready([]);
             Ok(agent)
         };
         #[cfg(feature = "metrics")]

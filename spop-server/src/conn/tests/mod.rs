@@ -3,6 +3,7 @@
 mod answers;
 mod engines;
 mod entrance;
+mod events;
 mod failures;
 mod handlers;
 mod limits;
