@@ -207,12 +207,13 @@ impl Agent {
         entrance: Option<&Arc<Entrance>>,
     ) -> Option<Conn> {
         let Some(connection) = self.counters.open(self.max_connections) else {
-            self.refuse(now, &format_args!("{peer}: too many connections"));
+            self.refuse(now, entrance, &format_args!("{peer}: too many connections"));
             return None;
         };
         let Some(source) = self.sources.enter(&peer) else {
             self.refuse(
                 now,
+                entrance,
                 &format_args!(
                     "{peer}: too many connections from its source (an IPv4 address or an IPv6 /64)"
                 ),
@@ -230,9 +231,9 @@ impl Agent {
     }
 
     #[cold]
-    fn refuse(&self, now: Timestamp, error: &dyn fmt::Display) {
+    fn refuse(&self, now: Timestamp, entrance: Option<&Arc<Entrance>>, error: &dyn fmt::Display) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        self.metrics.refused(1);
+        self.metrics.of(entrance).refused();
         self.log_not_accepted(now, "connection_refused", error);
     }
 
@@ -266,16 +267,17 @@ impl Agent {
     /// The server listens on these listeners. Logs their addresses, notifies the service manager, and raises the soft limit on open
     /// files (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
     pub fn ready<'a>(&self, listeners: impl IntoIterator<Item = &'a Arc<Entrance>>) {
+        LazyLock::force(&self.metrics);
         let mut count = 0;
         for entrance in listeners {
             count += 1;
+            self.metrics.of(Some(entrance));
             if let Some(listener) = &entrance.listener {
                 let (tls, proxy) = (entrance.config.has_tls(), entrance.config.expects_proxy());
                 info!(name: "listening", %listener, tls, proxy, "listening");
             }
         }
         raise_limit(self.max_connections, count);
-        LazyLock::force(&self.metrics);
         log_service_manager(crate::tell_ready(count));
     }
 
@@ -380,12 +382,25 @@ impl Agent {
     }
 
     pub(crate) fn deregister(&self, id: ConnectionId) {
-        self.connections().remove(&id);
+        let mut connections = self.connections();
+        if let Some(entry) = connections.remove(&id) {
+            // With the lock: it is counted once at any time.
+            let (requests, answered) = entry.remote.totals();
+            self.counters.requests.fetch_add(requests, Ordering::Relaxed);
+            self.counters.answered.fetch_add(answered, Ordering::Relaxed);
+        }
     }
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.counters.stats()
+        let connections = self.connections();
+        let mut stats = self.counters.stats();
+        for entry in connections.values() {
+            let (requests, answered) = entry.remote.totals();
+            stats.requests += requests;
+            stats.answered += answered;
+        }
+        stats
     }
 
     /// The open connections.
@@ -393,7 +408,7 @@ impl Agent {
         let connections = self.connections();
         let info = |entry: &Entry| {
             let connection = entry.connection.upgrade();
-            entry.remote.info(now, connection.and_then(|connection| connection.session.engine_id.clone()))
+            entry.remote.info(now, connection.as_deref())
         };
         connections.values().filter(|entry| !entry.remote.is_closed()).map(info).collect()
     }

@@ -1,14 +1,17 @@
 //! A listener, as its connections know it: its address and its accept stage.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 #[cfg(feature = "tls")]
 use spop_core::accept::AcceptHandler;
 use spop_core::{accept::AcceptConfig, config::Checked};
 
-use crate::Address;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
+use crate::{Address, ListenerMetrics};
 
 /// What the connections of one listener have in common: its address, the handlers of the accept stage, and the certificates of
 /// TLS.
@@ -23,6 +26,8 @@ pub struct Entrance {
     /// The certificates, if one of the handlers is TLS.
     #[cfg(feature = "tls")]
     pub tls: Option<Tls>,
+    /// Made when they are needed: the recorder is installed later.
+    pub(crate) metrics: OnceLock<ListenerMetrics>,
 }
 
 impl Entrance {
@@ -34,11 +39,16 @@ impl Entrance {
         if config.has_tls() {
             return Err(io::Error::other("it asks for TLS, and has no certificate"));
         }
+        Self::of(config)
+    }
+
+    fn of(config: AcceptConfig) -> io::Result<Self> {
         Ok(Self {
             listener: None,
             config: Arc::new(config.checked()?),
             #[cfg(feature = "tls")]
             tls: None,
+            metrics: OnceLock::new(),
         })
     }
 
@@ -50,6 +60,6 @@ impl Entrance {
     pub fn with_tls(config: AcceptConfig, tls: Tls) -> io::Result<Self> {
         let config =
             if config.has_tls() { config } else { config.with(AcceptHandler::Tls).map_err(io::Error::other)? };
-        Ok(Self { listener: None, config: Arc::new(config.checked()?), tls: Some(tls) })
+        Ok(Self { tls: Some(tls), ..Self::of(config)? })
     }
 }

@@ -188,8 +188,9 @@
 //!
 //! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. An event about a
 //! request has the `peer` and the number of the `connection`, the STREAM-ID and FRAME-ID (`ids`), and in `messages` the name of
-//! the first message, up to 30 bytes of it, with the number of the others. Connections run in a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
-//! every line that a handler logs names its request.
+//! the first message, up to 30 bytes of it, with the number of the others. Connections run in a span `connection` and handlers in
+//! a span `request`, both of level debug: with the filter `info,spop_server::spans=debug` every line that a handler logs names
+//! its request.
 //!
 //! [`AgentConfig::processing`]: spop_core::AgentConfig::processing
 //! [`AgentConfig::max_frame_size`]: spop_core::AgentConfig::max_frame_size

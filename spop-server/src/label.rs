@@ -30,13 +30,18 @@ impl Label {
         }
         label
     }
+
+    /// What is kept of the name of the first message.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.name.get(..usize::from(self.len)).unwrap_or(&self.name)
+    }
 }
 
 /// As `check-ip`, or `check-ip and 2 more`.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len = usize::from(self.len);
-        Escaped(self.name.get(..len).unwrap_or(&self.name)).fmt(f)?;
+        Escaped(self.name()).fmt(f)?;
         if len > NAME {
             f.write_str("…")?;
         }

@@ -103,7 +103,8 @@ pub(crate) use limits::{
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::LogLimit;
 pub(crate) use message::{TOO_MUCH_BUFFERED, overdue};
-pub(crate) use metrics::{Began, Metrics, Open, Work};
+pub use metrics::HANDLER_SECONDS_BUCKETS;
+pub(crate) use metrics::{Began, ListenerMetrics, Metrics, Open, Work};
 pub use name_warnings::NameWarnings;
 pub use protocol::Protocol;
 pub use request::{Request, RequestGuard};
@@ -112,7 +113,7 @@ pub(crate) use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use stage::Stage;
-pub use stats::Stats;
+pub use stats::{Failures, Stats};
 pub(crate) use stats::{ConnectionPermit, Counters};
 pub use stream::Stream;
 pub use swap::Swap;

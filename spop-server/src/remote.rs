@@ -4,7 +4,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -14,7 +14,7 @@ use spop_core::{
 };
 use tracing::Span;
 
-use crate::{Answer, ConnectionInfo, Entrance, label::Owed, spans};
+use crate::{Answer, Connection, ConnectionInfo, Entrance, label::Owed, spans};
 
 /// What other threads know of a connection, and send to it.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ pub(crate) struct Remote {
     phase: AtomicU8,
     in_flight: AtomicU32,
     outgoing: AtomicU32,
+    /// NOTIFYs, and those that were answered.
+    requests: AtomicU64,
+    answered: AtomicU64,
+    /// When it last sent or received, in nanoseconds.
+    active: AtomicU64,
     /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
     backlog: AtomicUsize,
 }
@@ -80,6 +85,9 @@ impl Remote {
             phase: AtomicU8::new(Phase::Connected as u8),
             in_flight: AtomicU32::new(0),
             outgoing: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            active: AtomicU64::new(since.as_nanos()),
             backlog: AtomicUsize::new(SENDS_NOTHING),
         }
     }
@@ -165,6 +173,23 @@ impl Remote {
         self.outgoing.store(to_u32(reactor.outgoing_bytes()), Ordering::Relaxed);
     }
 
+    /// Adds what was counted in a turn.
+    #[inline]
+    pub(crate) fn count(&self, now: Timestamp, requests: u32, answered: u32) {
+        // It has one writer.
+        let add = |total: &AtomicU64, n: u32| {
+            total.store(total.load(Ordering::Relaxed) + u64::from(n), Ordering::Relaxed);
+        };
+        add(&self.requests, requests);
+        add(&self.answered, answered);
+        self.active.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Its requests, and those that were answered.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.requests.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
+    }
+
     /// Its unanswered requests at the end of its last turn.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed) as usize
@@ -180,18 +205,23 @@ impl Remote {
         Some(self.backlog.load(Ordering::Relaxed)).filter(|backlog| *backlog != SENDS_NOTHING)
     }
 
-    /// The state for a status page; `engine_id` is known to the caller.
-    pub(crate) fn info(&self, now: Timestamp, engine_id: Option<bytes::Bytes>) -> ConnectionInfo {
+    /// The state for a status page; with the connection once the session is established.
+    pub(crate) fn info(&self, now: Timestamp, connection: Option<&Connection>) -> ConnectionInfo {
         let phase = self.phase.load(Ordering::Relaxed);
         let phases = [Phase::Connected, Phase::Greeted, Phase::Established, Phase::Closing];
         ConnectionInfo {
             id: self.id.0,
+            listener: self.entrance.as_ref().and_then(|entrance| entrance.listener.clone()),
+            tls: self.entrance.as_ref().is_some_and(|entrance| entrance.config.has_tls()),
             peer: self.peer.clone(),
-            engine_id,
+            source: connection.and_then(Connection::source),
+            engine_id: connection.and_then(Connection::engine_id).map(|id| id.escape_ascii().to_string()),
             phase: phases.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::Closing),
             in_flight: self.in_flight(),
             outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
+            requests: self.totals().0,
             age: now.since(self.since),
+            idle: now.since(Timestamp::from_nanos(self.active.load(Ordering::Relaxed))),
         }
     }
 }

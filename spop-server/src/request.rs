@@ -102,9 +102,9 @@ pub(crate) struct Running {
 
 impl Running {
     /// The handler makes the request its own.
-    fn claim(&mut self, metrics: &Metrics) -> Option<RequestGuard> {
+    fn claim(&mut self, metrics: &Metrics, messages: Messages<'_>) -> Option<RequestGuard> {
         let Unclaimed { permit, began } = self.unclaimed.take()?;
-        Some(RequestGuard { permit, work: metrics.work_since(began) })
+        Some(RequestGuard { permit, work: metrics.work_since(began, messages) })
     }
 }
 
@@ -282,7 +282,9 @@ impl<'a> Request<'a> {
             Payload::Owned(messages) => messages,
         };
         let call = match call {
-            Call::Running(running, metrics) => running.claim(metrics).map_or(Call::None, Call::Claimed),
+            Call::Running(running, metrics) => {
+                running.claim(metrics, messages.view()).map_or(Call::None, Call::Claimed)
+            }
             Call::Claimed(guard) => Call::Claimed(guard),
             Call::None => Call::None,
         };

@@ -220,10 +220,8 @@ impl Session {
         ticket: Ticket,
         labelled: Labelled<'_>,
     ) {
-        agent.metrics.overloaded(1);
-        agent.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let failure = Failure::new(FailureKind::Overloaded, "too many requests");
-        self.log_failure(agent, now, ticket.ids(), Some(labelled.label()), &failure);
+        self.failed(agent, now, ticket.ids(), Some(labelled.label()), &failure);
         // The ticket is this connection's.
         let _ = self.reactor.fail(now, ticket);
     }

@@ -14,6 +14,7 @@ use super::session::Session;
 use crate::{
     Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED,
     label::{Label, Labelled},
+    remote::Remote,
 };
 
 /// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
@@ -22,19 +23,25 @@ use crate::{
 pub(super) struct Tally {
     pub(super) notifies: u32,
     pub(super) acks: u32,
-    pub(super) failures: u32,
     pub(super) cancelled: u32,
     pub(super) received: u32,
     pub(super) sent: u32,
 }
 
 impl Tally {
+    /// For [`Stats`](crate::Stats) and status pages, before the counts are reported.
+    #[inline]
+    pub(super) fn publish(&self, remote: &Remote, now: Timestamp) {
+        if self.notifies | self.acks | self.received | self.sent != 0 {
+            remote.count(now, self.notifies, self.acks);
+        }
+    }
+
     #[inline]
     pub(super) fn report(&mut self, metrics: &Metrics) {
-        let Self { notifies, acks, failures, cancelled, received, sent } = self;
+        let Self { notifies, acks, cancelled, received, sent } = self;
         report(notifies, |n| metrics.notifies(n));
         report(acks, |n| metrics.acks(n));
-        report(failures, |n| metrics.failures(n));
         report(cancelled, |n| metrics.cancelled(n));
         report(received, |n| metrics.received(n));
         report(sent, |n| metrics.sent(n));
@@ -141,19 +148,6 @@ impl Session {
     /// A request has no answer of its handler.
     #[cold]
     pub(super) fn failed(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        ids: Ids,
-        label: Option<Label>,
-        failure: &Failure,
-    ) {
-        self.tally.failures += 1;
-        self.log_failure(agent, now, ids, label, failure);
-    }
-
-    #[cold]
-    pub(super) fn log_failure(
         &self,
         agent: &Agent,
         now: Timestamp,
@@ -161,6 +155,8 @@ impl Session {
         label: Option<Label>,
         failure: &Failure,
     ) {
+        agent.counters.failed(failure.kind);
+        agent.metrics.failed(failure.kind);
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
             FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,

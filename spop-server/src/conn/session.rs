@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::AtomicUsize,
     },
 };
 
@@ -82,7 +82,7 @@ impl Session {
             more: false,
             buffered: agent.buffered.share(),
             tally: Tally::default(),
-            open: Some(agent.metrics.open()),
+            open: Some(agent.metrics.of(remote.entrance.as_ref()).open()),
         }
     }
 
@@ -140,6 +140,7 @@ impl Session {
             self.end_for_memory(agent, now, handler);
         }
         self.remote.publish(&self.reactor);
+        self.tally.publish(&self.remote, now);
         if self.membership.is_some() {
             // Siblings compare it, and this connection may have no event until its peer reads.
             self.remote.set_backlog(self.backlog());
@@ -328,7 +329,7 @@ impl Session {
             }
         };
         if let Some(Unclaimed { began, .. }) = running.unclaimed {
-            agent.metrics.worked(began);
+            agent.metrics.worked(began, labelled);
         }
         if self.remote.has_messages() {
             // Parts of this answer may be among them.
@@ -412,7 +413,6 @@ impl Session {
                 self.failed(agent, now, ids, label, &failure);
             }
             Cancel::Overdue => {
-                agent.counters.overdue.fetch_add(1, Ordering::Relaxed);
                 let error = overdue(&agent.config, self.reactor.in_flight() + 1, age);
                 self.failed(agent, now, ids, label, &Failure::new(FailureKind::Overdue, error));
             }
