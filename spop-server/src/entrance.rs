@@ -58,8 +58,11 @@ impl Entrance {
     /// The list is full, or the configuration cannot work.
     #[cfg(feature = "tls")]
     pub fn with_tls(config: AcceptConfig, tls: Tls) -> io::Result<Self> {
-        let config =
-            if config.has_tls() { config } else { config.with(AcceptHandler::Tls).map_err(io::Error::other)? };
+        let config = if config.has_tls() {
+            config
+        } else {
+            config.with(AcceptHandler::Tls).map_err(io::Error::other)?
+        };
         Ok(Self { tls: Some(tls), ..Self::of(config)? })
     }
 }

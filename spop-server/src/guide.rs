@@ -80,8 +80,8 @@
 //! | limit | default | at the limit | counted in |
 //! |---|---|---|---|
 //! | [`max_connections`], [`max_connections_per_source`] | 10,000; none | A new connection is closed at once. | [`Stats::refused`] |
-//! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::overloaded`] |
-//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 24 KiB or more of the bytes. | [`Stats::overloaded`] |
+//! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::failures`] |
+//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 24 KiB or more of the bytes. | [`Stats::failures`] |
 //! | [`max_buffered_bytes`] | 128 MiB | A connection that grows, and has more than 32 KiB of the bytes, is disconnected with status 13. | the event `connection_failed`, `spop_closed_total` |
 //!
 //! A request counts until its handler has ended and the request is dropped. So cancelled work must stop: **spop-tokio** drops the
@@ -92,7 +92,7 @@
 //!
 //! | HAProxy | agent | how they go together |
 //! |---|---|---|
-//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request. The agent counts later answers ([`Stats::late`]) and warns. On a connection at its limit of requests or payload bytes in flight it fails the oldest request once it is older than this ([`Stats::overdue`]). |
+//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request. The agent counts later answers ([`Stats::late`]) and warns. On a connection at its limit of requests or payload bytes in flight it fails the oldest request once it is older than this (`overdue` in [`Stats::failures`]). |
 //! | `maxconn` on the server line | [`ServerConfig::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to the number of requests that the agent can process at once. |
 //! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
 //! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
@@ -145,20 +145,35 @@
 //!
 //! # Observability
 //!
-//! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server, and
-//! [`ServerHandle::connections`](crate::ServerHandle::connections) its open connections.
+//! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server: its connections, requests, answers, and
+//! failures by kind. [`ServerHandle::connections`](crate::ServerHandle::connections) returns its open connections, each with its
+//! listener, peer, source, engine-id, requests and idle time. Neither needs a feature.
 //!
 //! With the feature `metrics`, the recorder of the `metrics` facade that is installed when the server begins to serve gets:
 //!
 //! | name | what |
 //! |---|---|
-//! | `spop_connections` | connections with a session: a gauge |
-//! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
-//! | `spop_handler_seconds` | how long handlers take: a histogram |
+//! | `spop_connections` | connections with a session: a gauge, with the label `listener` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's; with the label `listener` |
 //! | `spop_closed_total` | sessions that have ended, with the labels `by` (the side that ended it) and `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's |
-//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and requests that were dropped before they were complete or for their size, which are in none of the others |
+//! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
+//! | `spop_handler_seconds` | how long handlers take: a histogram with the label `message`, the name of the first message. Peers choose the names: the first 64 of up to 64 bytes are labels, the others are `other` |
+//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of three; and requests that were dropped before they were complete or for their size, which are in none of the others. `spop_failures_total` has the label `kind`, a [`FailureKind`](crate::FailureKind) |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
+//!
+//! The label `listener` is an address as the event `listening` has it, or `none` for a connection that no listener accepted.
+//!
+//! Whether a histogram has buckets is up to the recorder. That of `metrics-exporter-prometheus` makes a summary of
+//! `spop_handler_seconds` unless it is given buckets, such as [`HANDLER_SECONDS_BUCKETS`](crate::HANDLER_SECONDS_BUCKETS):
+//!
+//! ```ignore
+//! use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+//! use spop_server::HANDLER_SECONDS_BUCKETS;
+//!
+//! let seconds = Matcher::Full("spop_handler_seconds".to_owned());
+//! PrometheusBuilder::new().set_buckets_for_metric(seconds, &HANDLER_SECONDS_BUCKETS)?.install()?;
+//! // Then serve.
+//! ```
 //!
 //! Events go to [`tracing`], with these names:
 //!
@@ -200,8 +215,7 @@
 //! [`ServerConfig::max_connections`]: crate::ServerConfig::max_connections
 //! [`ServerConfig::lame_duck`]: crate::ServerConfig::lame_duck
 //! [`Stats::late`]: crate::Stats::late
-//! [`Stats::overdue`]: crate::Stats::overdue
-//! [`Stats::overloaded`]: crate::Stats::overloaded
+//! [`Stats::failures`]: crate::Stats::failures
 //! [`Stats::refused`]: crate::Stats::refused
 //! [`max_connections`]: crate::ServerConfig::max_connections
 //! [`max_connections_per_source`]: crate::ServerConfig::max_connections_per_source

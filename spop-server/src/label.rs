@@ -23,7 +23,8 @@ pub(crate) struct Label {
 
 impl Label {
     pub(crate) fn new(messages: Messages<'_>) -> Self {
-        let mut label = Self { name: [0; NAME], len: 0, messages: messages.len().try_into().unwrap_or(u8::MAX) };
+        let mut label =
+            Self { name: [0; NAME], len: 0, messages: messages.len().try_into().unwrap_or(u8::MAX) };
         if let Some(first) = messages.iter().next() {
             label.len = first.name().len().try_into().unwrap_or(u8::MAX);
             label.name.iter_mut().zip(first.name()).for_each(|(to, from)| *to = *from);
@@ -94,7 +95,8 @@ mod tests {
     use super::*;
 
     fn label(names: &[&[u8]]) -> String {
-        let payload: Vec<u8> = names.iter().flat_map(|name| once(name.len() as u8).chain(name.to_vec()).chain([0])).collect();
+        let payload: Vec<u8> =
+            names.iter().flat_map(|name| once(name.len() as u8).chain(name.to_vec()).chain([0])).collect();
         Label::new(Messages::decode(&payload).unwrap()).to_string()
     }
 

@@ -113,7 +113,7 @@ pub(crate) use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use stage::Stage;
-pub use stats::{Failures, Stats};
 pub(crate) use stats::{ConnectionPermit, Counters};
+pub use stats::{Failures, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -183,7 +183,10 @@ impl Metrics {
 fn describe() {
     for (name, about) in [
         ("spop_connections_total", "Connections whose session could begin, by listener"),
-        ("spop_connections_refused_total", "Connections that were closed at once, for a limit on connections"),
+        (
+            "spop_connections_refused_total",
+            "Connections that were closed at once, for a limit on connections",
+        ),
         ("spop_connections_rejected_total", "Connections that did not pass the accept stage"),
         ("spop_probes_total", "Connections that were monitors' probes"),
         ("spop_closed_total", "Sessions that have ended, by the side that ended them and the status"),

@@ -9,9 +9,7 @@ use std::{
     task::Waker,
 };
 
-use spop_core::{
-    Actions, AgentReactor, ConnectionId, Timestamp, accept::Peer, agent::TicketId, link::Phase,
-};
+use spop_core::{Actions, AgentReactor, ConnectionId, Timestamp, accept::Peer, agent::TicketId, link::Phase};
 use tracing::Span;
 
 use crate::{Answer, Connection, ConnectionInfo, Entrance, label::Owed, spans};
@@ -72,7 +70,12 @@ pub(crate) enum Message {
 }
 
 impl Remote {
-    pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp, entrance: Option<Arc<Entrance>>) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        peer: Peer,
+        since: Timestamp,
+        entrance: Option<Arc<Entrance>>,
+    ) -> Self {
         Self {
             id,
             span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),

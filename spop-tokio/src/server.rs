@@ -40,8 +40,7 @@ const BATCH: usize = 64;
 ///     actions
 /// });
 /// let server = server.bind("127.0.0.1:12345").await?.bind("/run/agent.sock").await?;
-/// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await;
-/// # Ok(())
+/// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await
 /// # }
 /// ```
 #[must_use = "a server does nothing before `serve`"]
@@ -106,13 +105,19 @@ impl<H: Handler> Server<H> {
     }
 
     /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called, and the last connection has ended.
-    pub async fn serve(self) {
-        self.serve_until(pending()).await;
+    ///
+    /// # Errors
+    /// None so far. Connections cause none.
+    pub async fn serve(self) -> io::Result<()> {
+        self.serve_until(pending()).await
     }
 
     /// Serves until `shutdown` is ready, then drains as [`ServerHandle::drain`] does. Returns when the last connection has
     /// ended.
-    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let mut shutdown = pin!(shutdown.fuse());
         let handle = self.handle();
         let mut serving = Serving::new(self);
@@ -125,6 +130,7 @@ impl<H: Handler> Server<H> {
         })
         .await;
         serving.agent().ended(serving.service.now());
+        Ok(())
     }
 }
 

@@ -63,11 +63,8 @@ impl Session {
     fn route(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Answer) {
         let Some(membership) = &self.membership else { return self.send_owed(agent, now, owed, &answer) };
         let request = owed.ticket.id();
-        match membership.route(
-            membership.held_up,
-            owed,
-            already_disconnected(answer, self.closed.is_some()),
-        ) {
+        match membership.route(membership.held_up, owed, already_disconnected(answer, self.closed.is_some()))
+        {
             Routed::Here(owed, answer) => self.send_owed(agent, now, owed, &answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {

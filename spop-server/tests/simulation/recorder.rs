@@ -42,8 +42,7 @@ impl Recorder {
         {
             let values = self.values.lock().unwrap();
             let get = |key: &str| values[key].load(Ordering::Relaxed);
-            let ended =
-                ["acks", "failures", "cancelled"].map(|key| get(&format!("spop_{key}_total")));
+            let ended = ["acks", "failures", "cancelled"].map(|key| get(&format!("spop_{key}_total")));
             assert_eq!(
                 get("spop_notifies_total"),
                 ended.iter().sum::<u64>(),

@@ -89,8 +89,7 @@ async fn run(options: &Options) -> io::Result<()> {
         writeln!(stdout, "listening on {address}")?;
     }
     stdout.flush()?;
-    server.serve().await;
-    Ok(())
+    server.serve().await
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the drain.

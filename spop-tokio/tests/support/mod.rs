@@ -83,7 +83,7 @@ impl Running {
     pub fn of(server: Server<impl Handler>) -> Self {
         let address = server.addresses().unwrap().remove(0);
         let handle = server.handle();
-        Self { address, handle, task: tokio::spawn(server.serve()) }
+        Self { address, handle, task: tokio::spawn(async { server.serve().await.unwrap() }) }
     }
 
     pub async fn connect(&self) -> Client<TcpStream> {

@@ -61,7 +61,7 @@ impl Later for Responder {
     }
 
     fn cancelled(&self) -> Option<Cancelled> {
-        Self::cancelled(self)
+        Self::reason(self)
     }
 }
 

@@ -82,7 +82,10 @@ fn the_oldest_request_gives_way_when_it_is_overdue() {
     server.say(&mut conn, "NOTIFY fin 2 1 later");
     server.wait(&mut conn, millis(600));
     assert_eq!(server.hear(&mut conn), ["ACK fin 1 1"]);
-    assert_eq!((failures(&mut server), server.agent.stats().failures.of(FailureKind::Overdue)), (vec!["overdue".into()], 1));
+    assert_eq!(
+        (failures(&mut server), server.agent.stats().failures.of(FailureKind::Overdue)),
+        (vec!["overdue".into()], 1)
+    );
     assert_eq!(server.app.cancelled, [Cancelled::Overdue]);
     server.app.deferred.clear();
     server.wake(&mut conn);
@@ -127,7 +130,10 @@ fn requests_beyond_the_limit_of_all_connections_are_not_handled() {
     server.say(&mut other, "NOTIFY fin 2 1 later");
     server.say(&mut other, "NOTIFY fin 3 1 now");
     assert_eq!((server.hear(&mut other), server.app.called), (vec!["ACK fin 3 1".to_owned()], 2));
-    assert_eq!((failures(&mut server), server.agent.stats().failures.of(FailureKind::Overloaded)), (vec!["overloaded".into()], 1));
+    assert_eq!(
+        (failures(&mut server), server.agent.stats().failures.of(FailureKind::Overloaded)),
+        (vec!["overloaded".into()], 1)
+    );
     // The session has ended, and the work goes on.
     server.lose(&mut one);
     server.say(&mut other, "NOTIFY fin 4 1 now");

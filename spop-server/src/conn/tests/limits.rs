@@ -253,7 +253,10 @@ fn parts_of_a_request_are_one_request() {
         server.say(&mut conn, &format!("NOTIFY fin {stream} 1 keep ; keep ; keep"));
         parts.extend(server.app.kept[stream].each());
     }
-    assert_eq!((server.app.kept.len(), parts.len(), server.agent.stats().failures.of(FailureKind::Overloaded)), (20, 60, 0));
+    assert_eq!(
+        (server.app.kept.len(), parts.len(), server.agent.stats().failures.of(FailureKind::Overloaded)),
+        (20, 60, 0)
+    );
     server.app.kept.clear();
     assert!(server.agent.in_flight.now() == (0, 0) && parts.iter().all(|part| part.messages().len() == 1));
     server.lose(&mut conn);

@@ -289,12 +289,7 @@ impl Drop for Server {
             return;
         }
         let Totals { notifies, acks, failures, cancelled } = self.totals();
-        assert_eq!(
-            notifies,
-            acks + failures + cancelled,
-            "each request ends once: {:?}",
-            self.totals()
-        );
+        assert_eq!(notifies, acks + failures + cancelled, "each request ends once: {:?}", self.totals());
         assert_eq!(self.agent.stats().open, 0);
         assert!(self.agent.open_connections(self.now).is_empty());
         assert_eq!(self.agent.engines.len(), 0);

@@ -195,9 +195,15 @@ fn a_handle_shows_connections_and_counters() {
         (info.phase, info.age, info.outgoing),
         (spop_core::link::Phase::Established, millis(70), one.outgoing().len())
     );
-    assert_eq!((info.requests, info.idle, info.listener.as_ref(), info.tls), (4, millis(40), Some(&address), false));
+    assert_eq!(
+        (info.requests, info.idle, info.listener.as_ref(), info.tls),
+        (4, millis(40), Some(&address), false)
+    );
     assert_eq!(info.source, Some("192.0.2.7:4711".parse().unwrap()));
-    assert_eq!((other.requests, other.idle, other.listener.as_ref(), other.source), (0, millis(70), None, None));
+    assert_eq!(
+        (other.requests, other.idle, other.listener.as_ref(), other.source),
+        (0, millis(70), None, None)
+    );
     assert_eq!((other.id, other.engine_id.as_deref(), other.outgoing), (fresh.id().0, None, 0));
     let handle = server.agent.handle();
     assert_eq!(handle.connections().len(), 2);
