@@ -485,14 +485,19 @@ fn plain_text_and_silence_end_with_a_line() {
         let log = Log::start();
         let setting = Setting::new();
         let (server, _) = serve(setting.files(), AcceptConfig::new());
-        let mut client = server.connect();
-        client.send("HAPROXY-HELLO fin 0 0");
-        assert!(!matches!(client.io.read_to_end(&mut Vec::new()), Ok(100..)));
-        let line = logged(&log);
-        assert!(
-            line.contains("TLS with 127.0.0.1:") && line.contains("failed: received corrupt message"),
-            "{line}"
-        );
+        for (bytes, error) in [
+            (
+                bytes("HAPROXY-HELLO fin 0 0"),
+                "failed: plain SPOP on a TLS listener: add `ssl` to HAProxy's server line",
+            ),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "failed: received corrupt message"),
+        ] {
+            let mut client = server.connect();
+            client.io.write_all(&bytes).unwrap();
+            assert!(!matches!(client.io.read_to_end(&mut Vec::new()), Ok(100..)));
+            let line = logged(&log);
+            assert!(line.contains("TLS with 127.0.0.1:") && line.contains(error), "{line}");
+        }
 
         let mut config = AcceptConfig::new();
         config.timeout = Duration::from_millis(50);

@@ -172,7 +172,7 @@ pub mod tls;
 mod tower;
 mod transport;
 
-pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
+pub use client::{Answer, Engine, EngineClient, EngineFailures, EngineStats, Target};
 pub use endpoint::IntoEndpoint;
 pub use handler::{BoxHandler, Handler};
 pub use responder::{Deferred, Responder, Response};

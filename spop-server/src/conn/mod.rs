@@ -372,8 +372,8 @@ impl Conn {
     pub fn on_transport_error(&mut self, now: Timestamp, handler: &mut impl Handler, error: &io::Error) {
         match &mut self.state {
             State::Session(session) => {
-                if session.closed.is_none() {
-                    debug!(name: "transport_failed", peer = %self.remote.peer, connection = self.remote.id.0, %error, "transport failed");
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    session.transport_error = Some(Box::new(error.to_string()));
                 }
                 let action = session.reactor.on_transport_error(now);
                 session.on_event(&self.agent, now, handler, action);

@@ -194,7 +194,8 @@ impl Session {
         } else if faulty {
             self.log_failed(agent, now, closed);
         } else {
-            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
+            let error = self.transport_error.as_ref().map(|error| error.as_str());
+            debug!(name: "connection_closed", %peer, connection, reason = %closed, error, "connection closed");
         }
     }
 

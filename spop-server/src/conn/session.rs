@@ -46,6 +46,9 @@ pub(super) struct Session {
     pub(super) waiting: BTreeMap<TicketId, Owed>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
+    /// With what error the transport failed, if that is logged.
+    #[expect(clippy::box_collection, reason = "each connection has one, and it is empty as a rule")]
+    pub(super) transport_error: Option<Box<String>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
     /// Unused input that the driver keeps, in bytes.
@@ -74,6 +77,7 @@ impl Session {
             membership: None,
             waiting: BTreeMap::new(),
             closed: None,
+            transport_error: None,
             sends: 0,
             unused: 0,
             more: false,
