@@ -1,5 +1,4 @@
 //! TLS, with real handshakes.
-#![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
 
 mod support;

@@ -4,7 +4,7 @@
 //! From the root of the repository:
 //!
 //! ```text
-//! cargo run --release --example ip-reputation
+//! cargo run --release -p spop-tokio --example ip-reputation
 //! ```
 //!
 //! It begins with a demonstration that needs no HAProxy: an engine asks the agent about some addresses over a socket. The
