@@ -1,5 +1,24 @@
 //! The guide to servers, for `spop-tokio` and `spop-mio`. Differences between them are marked.
 //!
+//! # Which adapter
+//!
+//! Both are the same server, with the same configuration, limits, listeners, events and metrics. Take `spop-tokio` for handlers that
+//! await something, and `spop-mio` for handlers that compute their answers at once. From one to the other:
+//!
+//! | | spop-tokio | spop-mio |
+//! |---|---|---|
+//! | handler | an async function of [`Request`](crate::Request) with its own bytes; `&self`, shared by all connections | a function of [`Request`](crate::Request) that borrows the input; `&mut self`, a clone for each worker |
+//! | several messages | `Router`, or [`Routes`](spop_core::agent::Routes) | [`Routes`](spop_core::agent::Routes) |
+//! | an answer from another thread | `Deferred`, with a request and a `Responder` | [`Request::defer`](crate::Request::defer), with a [`Responder`](crate::Responder) that has the request |
+//! | to give it | `Responder::reply` | [`Responder::reply`](crate::Responder::reply) |
+//! | to learn that it is not needed | `Responder::cancelled`, [`Request::cancellation`](crate::Request::cancellation); the future is dropped | [`Responder::is_cancelled`](crate::Responder::is_cancelled), [`Request::cancellation`](crate::Request::cancellation) |
+//! | replaced at run time | `Swap::replace`, `Swap::current` | [`Swap::replace`](crate::Swap::replace), [`Swap::current`](crate::Swap::current) |
+//! | listening | `bind(…).await?`, also listeners of tokio | `bind(…)?` |
+//! | serving | `serve().await?` on any runtime | `serve()?` on `workers(n)` threads, one of which is the caller's |
+//! | shutdown | [`ServerHandle`](crate::ServerHandle), or `serve_until(future)` | [`ServerHandle`](crate::ServerHandle), from another thread |
+//! | connections without a listener | `Service` | [`Driver`](crate::Driver) |
+//! | HAProxy's side | `Engine` | |
+//!
 //! # When a handler fails
 //!
 //! If a handler returns an error, panics, drops its responder, takes longer than
@@ -27,7 +46,7 @@
 //!
 //! # Listeners
 //!
-//! `Server::bind` takes addresses, paths of unix sockets, and open listeners. An [`Endpoint`](crate::Endpoint) has the options of
+//! `Server::bind` takes addresses, `(host, port)`, paths of unix sockets, and open listeners; **spop-tokio** also those of tokio. An [`Endpoint`](crate::Endpoint) has the options of
 //! one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
 //! `systemd`, `Endpoint::from_systemd` returns the sockets that a supervisor has opened.
 //!
