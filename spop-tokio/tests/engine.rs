@@ -130,8 +130,8 @@ async fn what_becomes_of_requests_and_connections_is_counted() {
         assert_eq!((stats.failed.disconnected, stats.failed.total()), (1, 1), "{stats:?}");
         assert_eq!(stats.connects, 1, "{stats:?}");
 
-        // HAProxy 2.6 fails what is queued when a connection fails.
-        let unreachable = Engine::new(EngineConfig::haproxy_2_6()).agent("127.0.0.1:1").start().unwrap();
+        // HAProxy 3.1 and later fail what is queued when a connection cannot be opened.
+        let unreachable = Engine::new(EngineConfig::haproxy_3_1()).agent("127.0.0.1:1").start().unwrap();
         let error = unreachable.notify(&list).await.unwrap_err();
         assert_eq!((error, error.code()), (EngineError::Unreachable, 257));
         assert_eq!(error.to_string(), "257 (the agent could not be reached)");
