@@ -52,6 +52,7 @@ pub(crate) struct Membership {
 
 /// What becomes of an answer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the answer is moved in either case")]
 pub(crate) enum Routed {
     /// The connection itself sends it.
     Here(Owed, Answer),

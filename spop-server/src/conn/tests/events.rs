@@ -1,6 +1,6 @@
 //! Log events with all their fields.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use tracing::{Level, field::Field};
 
@@ -49,7 +49,8 @@ impl Visit for Line {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() != "message" {
-            self.0.push_str(&format!(" {field}={value:?}"));
+            // Writing to a string cannot fail.
+            let _ = write!(self.0, " {field}={value:?}");
         }
     }
 }
