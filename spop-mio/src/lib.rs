@@ -133,8 +133,9 @@ pub use spop_core::{
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Handler,
-    NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle, Stage, Stats, Swap,
+    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, FailureKind,
+    Failures, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle,
+    Stage, Stats, Swap,
 };
 
 #[cfg(feature = "tls")]

@@ -28,7 +28,7 @@ pub(crate) struct Listener {
     /// Its connections go to all workers in turn.
     shared: bool,
     options: SocketOptions,
-    entrance: Option<Arc<Entrance>>,
+    entrance: Arc<Entrance>,
     /// There may be a connection to accept.
     pub(crate) ready: bool,
     /// When to try again after a failure.
@@ -118,7 +118,7 @@ impl<H: Handler> Worker<H> {
                 Ok((socket, peer)) => {
                     let shared = listener.shared;
                     // Otherwise it exceeds a limit.
-                    if let Some(conn) = self.agent.accept(self.now, peer, listener.entrance.as_ref()) {
+                    if let Some(conn) = self.agent.accept(self.now, peer, Some(&listener.entrance)) {
                         let connection = Box::new(Connection::new(Driver::new(conn), socket));
                         if shared { self.distribute(connection) } else { self.insert(connection) }
                     }

@@ -89,9 +89,10 @@ impl<H: Handler + Clone + Send + 'static> Server<H> {
     /// # Errors
     /// The system cannot report readiness or start threads, or `workers` is zero. Connections cause none.
     pub fn serve(self) -> io::Result<()> {
-        let (agent, listeners) = (Arc::clone(&self.agent), self.listeners.len());
+        let agent = Arc::clone(&self.agent);
+        let entrances: Vec<_> = self.listeners.iter().map(|one| Arc::clone(&one.entrance)).collect();
         let mut workers = self.start()?.into_iter();
-        agent.ready(listeners);
+        agent.ready(&entrances);
         let run = |worker: Worker<H>| -> io::Result<()> {
             let stop = StopOnDrop(&agent);
             worker.run()?;
@@ -112,6 +113,7 @@ impl<H: Handler + Clone + Send + 'static> Server<H> {
                 thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
             }
             std::mem::forget(stop);
+            agent.ended(agent.clock().now());
             Ok(())
         })
     }

@@ -17,7 +17,7 @@ use std::{
 use spop_core::config::ConfigError;
 use spop_mio::{Actions, Address, AgentConfig, Request, Server, ServerConfig};
 
-use crate::support::{Client, Running, bytes, echo::Echo, hand_out, until, within};
+use crate::support::{Client, Running, bytes, echo::Echo, hand_out, log::Log, until, within};
 
 fn empty(_: Request<'_>) -> Actions {
     Actions::new()
@@ -34,6 +34,32 @@ fn a_configuration_that_cannot_work_is_refused_by_name() {
     assert_eq!(inside.map(|error| &*error.field), Some("limits.max_in_flight"));
     let error = Server::new(empty).workers(0).serve().unwrap_err();
     assert_eq!(error.to_string(), "`workers` is 0, and must be at least 1");
+}
+
+#[test]
+fn a_run_is_told_at_level_info() {
+    within(|| {
+        let log = Log::with("info");
+        let (handler, responders) = hand_out();
+        // Each worker has a listener of its own for the address.
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        let (mut client, address) = (server.session(), server.address.clone());
+        client.send("NOTIFY fin 1 1 m");
+        let responder = responders.recv().unwrap();
+        until(|| server.handle.connections().iter().any(|one| one.in_flight == 1));
+        server.handle.drain();
+        server.handle.stop();
+        while client.receive().is_some() {}
+        server.join();
+        drop(responder);
+        let lines = log.take();
+        let [listening, draining, stopping, ended] = &lines[..] else { panic!("{lines:?}") };
+        let expected = format!(" listening listener={address} tls=false proxy=false");
+        assert!(listening.ends_with(&expected), "{listening}");
+        assert!(draining.ends_with(" draining connections=1 requests=1"), "{draining}");
+        assert!(stopping.ends_with(" stopping connections=1 requests=1"), "{stopping}");
+        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1"), "{ended}");
+    });
 }
 
 #[test]

@@ -14,8 +14,8 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use spop_mio::{
-    Actions, AgentConfig, Endpoint, Handler, Outcome, Request, Responder, Scope, Server, ServerConfig, Swap,
-    spop_core::link::Phase,
+    Actions, AgentConfig, Endpoint, FailureKind, Handler, Outcome, Request, Responder, Scope, Server,
+    ServerConfig, Swap, spop_core::link::Phase,
 };
 
 use crate::support::{Client, Running, until, within};
@@ -119,7 +119,7 @@ fn requests_over_the_limit_of_all_fail_at_once() {
         kept.push(responders.recv().unwrap());
         two.expect("ACK fin 102 1");
         one.ask("NOTIFY fin 0 1 m", "ACK fin 0 1");
-        assert_eq!(server.handle.stats().overloaded, 2);
+        assert_eq!(server.handle.stats().failures.of(FailureKind::Overloaded), 2);
         for responder in kept {
             responder.reply(number(1));
         }
@@ -150,7 +150,7 @@ fn connections_can_be_seen() {
             connections.iter().find(|connection| connection.peer == peer).unwrap()
         };
         let (first, second) = (find(&client), find(&silent));
-        assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
+        assert_eq!(first.engine_id.as_deref(), Some("e1"));
         assert_eq!((first.phase, first.in_flight, first.outgoing), (Phase::Established, 2, 0));
         assert_eq!((second.phase, second.in_flight), (Phase::Connected, 0));
         assert!(first.age >= second.age && first.id != second.id);
@@ -314,6 +314,7 @@ mod metrics {
         let (address, handle) = (server.addresses().unwrap()[0].tcp().unwrap(), server.handle());
         let serve = move || ::metrics::with_local_recorder(&recorder, || server.serve());
         let thread = thread::spawn(serve);
+        let listener = address.to_string();
         let mut client = Client::new(TcpStream::connect(address).unwrap());
         client.greet("pipelining,async", "e1");
         client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1");
@@ -339,7 +340,7 @@ mod metrics {
         };
         let under_way = look();
         assert_eq!(number(&under_way, "spop_requests_in_flight", ""), Some(1));
-        assert_eq!(number(&under_way, "spop_connections", ""), Some(1));
+        assert_eq!(number(&under_way, "spop_connections", &listener), Some(1));
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:7 message=string:bye");
         while client.receive().is_some() {}
         drop((client, responder));
@@ -347,18 +348,19 @@ mod metrics {
         handle.drain();
         thread.join().unwrap().unwrap();
         let end = look();
-        for (name, expected) in [
-            ("spop_connections", 0),
-            ("spop_requests_in_flight", 0),
-            ("spop_handler_seconds", 3),
-            ("spop_connections_total", 1),
-            ("spop_notifies_total", 3),
-            ("spop_acks_total", 2),
-            ("spop_failures_total", 0),
-            ("spop_cancelled_total", 1),
-            ("spop_probes_total", 0),
+        for (name, labels, expected) in [
+            ("spop_connections", &*listener, 0),
+            ("spop_requests_in_flight", "", 0),
+            ("spop_handler_seconds", "m", 3),
+            ("spop_connections_total", &listener, 1),
+            ("spop_connections_total", "none", 0),
+            ("spop_notifies_total", "", 3),
+            ("spop_acks_total", "", 2),
+            ("spop_failures_total", "timed_out", 0),
+            ("spop_cancelled_total", "", 1),
+            ("spop_probes_total", &listener, 0),
         ] {
-            assert_eq!(number(&end, name, ""), Some(expected), "{name}");
+            assert_eq!(number(&end, name, labels), Some(expected), "{name} {labels}");
         }
         assert_eq!(number(&end, "spop_closed_total", "peer,7"), Some(1));
         assert!(number(&end, "spop_received_bytes_total", "").unwrap() > 100);

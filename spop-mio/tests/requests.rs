@@ -282,17 +282,17 @@ fn a_responder_sees_that_nobody_waits() {
         assert!(!older.is_cancelled() && older.deadline().is_some());
         client.send("NOTIFY fin 1 1 m");
         let newer = responders.recv().unwrap();
-        assert_eq!((older.cancelled(), newer.cancelled()), (Some(Cancelled::Superseded), None));
+        assert_eq!((older.reason(), newer.reason()), (Some(Cancelled::Superseded), None));
         older.reply(Actions::new());
         // It is answered in its stead, with nothing.
         client.expect("ACK fin 1 1");
         until(|| newer.is_cancelled());
-        assert_eq!(newer.cancelled(), Some(Cancelled::TimedOut));
+        assert_eq!(newer.reason(), Some(Cancelled::TimedOut));
 
         client.send("NOTIFY fin 3 1 m\nHAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
         let late = responders.recv().unwrap();
         until(|| late.is_cancelled());
-        assert_eq!(late.cancelled(), Some(Cancelled::Disconnected));
+        assert_eq!(late.reason(), Some(Cancelled::Disconnected));
 
         let mut client = server.session();
         client.send("NOTIFY fin 2 1 m");

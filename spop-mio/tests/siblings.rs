@@ -42,8 +42,7 @@ fn an_answer_takes_another_connection_of_its_engine() {
             // Its connection is gone, its engine is not.
             socket2::SockRef::from(&home.io).set_linger(Some(Duration::ZERO)).unwrap();
             drop(home);
-            let of_engine =
-                |connection: &ConnectionInfo| connection.engine_id.as_deref() == Some(engine.as_bytes());
+            let of_engine = |connection: &ConnectionInfo| connection.engine_id.as_deref() == Some(engine);
             until(|| server.handle.connections().iter().filter(|one| of_engine(one)).count() == 1);
             for responder in kept {
                 assert!(!responder.is_cancelled());
@@ -86,7 +85,7 @@ fn nobody_waits_when_the_last_connection_of_an_engine_is_gone() {
             client.io.shutdown(Shutdown::Both).unwrap();
             until(|| server.handle.connections().len() == left);
         }
-        until(|| kept.iter().all(|responder| responder.cancelled() == Some(Cancelled::Disconnected)));
+        until(|| kept.iter().all(|responder| responder.reason() == Some(Cancelled::Disconnected)));
         kept.into_iter().for_each(drop);
         server.session().send("NOTIFY fin 9 1 m");
         assert_eq!(responders.recv().unwrap().ids().stream, 9);

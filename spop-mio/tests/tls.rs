@@ -252,9 +252,9 @@ fn a_connection_of_ones_own_runs_inside_tls() {
         let serving = thread::spawn(move || {
             // Streams that block do as well: a thread for each.
             let mut stream = listener.accept().unwrap().0;
-            let entrance = Entrance::with_tls(AcceptConfig::new(), tls).unwrap();
+            let entrance = Arc::new(Entrance::with_tls(AcceptConfig::new(), tls).unwrap());
             let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
-            let conn = agent.accept(agent.clock().now(), Peer::unnamed(), entrance.as_ref()).unwrap();
+            let conn = agent.accept(agent.clock().now(), Peer::unnamed(), Some(&entrance)).unwrap();
             let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
             let mut handler = |_: Request<'_>| Actions::new();
             loop {
@@ -428,7 +428,7 @@ fn what_comes_with_the_end_of_the_handshake_is_read() {
     let setting = Setting::new();
     let tls = Tls::from_files(setting.files()).unwrap();
     let config = AcceptConfig::new().with(ExpectProxy::new()).unwrap();
-    let entrance = Entrance::with_tls(config, tls).unwrap();
+    let entrance = Arc::new(Entrance::with_tls(config, tls).unwrap());
     let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
     for version in [&TLS12, &TLS13] {
         let name = ServerName::try_from("agent.example").unwrap();
@@ -441,7 +441,7 @@ fn what_comes_with_the_end_of_the_handshake_is_read() {
         );
         let mut stream = Immediate { client, sends, last, received: Vec::new() };
         let now = agent.clock().now();
-        let conn = agent.accept(now, Peer::unnamed(), entrance.as_ref()).unwrap();
+        let conn = agent.accept(now, Peer::unnamed(), Some(&entrance)).unwrap();
         let (mut driver, mut buffer) = (Driver::new(conn), ReadBuffer::new());
         let mut handler = |_: Request<'_>| Actions::new();
         assert_eq!(driver.turn(now, Some(&mut stream), &mut buffer, &mut handler), Turn::Wait);
@@ -485,14 +485,19 @@ fn plain_text_and_silence_end_with_a_line() {
         let log = Log::start();
         let setting = Setting::new();
         let (server, _) = serve(setting.files(), AcceptConfig::new());
-        let mut client = server.connect();
-        client.send("HAPROXY-HELLO fin 0 0");
-        assert!(!matches!(client.io.read_to_end(&mut Vec::new()), Ok(100..)));
-        let line = logged(&log);
-        assert!(
-            line.contains("TLS with 127.0.0.1:") && line.contains("failed: received corrupt message"),
-            "{line}"
-        );
+        for (bytes, error) in [
+            (
+                bytes("HAPROXY-HELLO fin 0 0"),
+                "failed: plain SPOP on a TLS listener: add `ssl` to HAProxy's server line",
+            ),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "failed: received corrupt message"),
+        ] {
+            let mut client = server.connect();
+            client.io.write_all(&bytes).unwrap();
+            assert!(!matches!(client.io.read_to_end(&mut Vec::new()), Ok(100..)));
+            let line = logged(&log);
+            assert!(line.contains("TLS with 127.0.0.1:") && line.contains(error), "{line}");
+        }
 
         let mut config = AcceptConfig::new();
         config.timeout = Duration::from_millis(50);

@@ -15,12 +15,13 @@ use std::{
 use spop_core::{
     AgentConfig, Clock, ConnectionId, Timestamp, accept::Peer, config::Checked, excerpt::Shortened,
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
     NameWarnings, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
     descriptors::raise_limit,
+    drain::Drain,
     engines::Engines,
     registry::{Registry, Slot},
     request::REQUEST_OVERHEAD,
@@ -33,7 +34,7 @@ use crate::{
 ///
 /// An adapter makes one for a server, and does the following:
 ///
-/// 1. When its listeners are open, call [`ready`](Self::ready) with their number.
+/// 1. When its listeners are open, call [`ready`](Self::ready).
 /// 2. For each connection that a listener accepts, call [`accept`](Self::accept), and drive the [`Conn`] it returns. If it returns
 ///    `None`, close the socket. [`accept_all`](Self::accept_all) does this for the backlog of a nonblocking listener.
 /// 3. If an accept fails with an error that [is not about one connection](crate::is_of_connection), call
@@ -42,7 +43,7 @@ use crate::{
 ///    [`shutdown_deadline`](Self::shutdown_deadline), call [`poll_shutdown`](Self::poll_shutdown). When the returned [`Stage`] has
 ///    changed, give a turn to each connection that has no waker.
 /// 5. In [`Stage::Drain`] accept the connections of the backlogs, and close the listeners. The server has ended when the last
-///    `Conn` is dropped.
+///    `Conn` is dropped: call [`ended`](Self::ended).
 /// 6. In [`Stage::Stop`] close the listeners at once, and have each connection write what can be written without waiting
 ///    ([`Conn::is_stopping`]) and drop it.
 pub struct Agent {
@@ -68,6 +69,7 @@ pub struct Agent {
     stage: AtomicStage,
     /// When the lame duck stage ends.
     drain_at: Mutex<Option<Timestamp>>,
+    pub(crate) drain: Drain,
     /// The service manager was notified of the shutdown.
     told: AtomicBool,
     next: AtomicU64,
@@ -174,6 +176,7 @@ impl Agent {
             engines: Arc::default(),
             stage: AtomicStage::default(),
             drain_at: Mutex::default(),
+            drain: Drain::default(),
             told: AtomicBool::new(false),
             next: AtomicU64::new(0),
             connections: Mutex::default(),
@@ -198,7 +201,7 @@ impl Agent {
     }
 
     /// A connection that a listener has accepted. `None` if it exceeds a limit: it was counted and logged; close it.
-    /// `entrance` is the accept stage of the listener, if it has one.
+    /// `entrance` has the address and the accept stage of the listener.
     pub fn accept(
         self: &Arc<Self>,
         now: Timestamp,
@@ -206,12 +209,13 @@ impl Agent {
         entrance: Option<&Arc<Entrance>>,
     ) -> Option<Conn> {
         let Some(connection) = self.counters.open(self.max_connections) else {
-            self.refuse(now, &format_args!("{peer}: too many connections"));
+            self.refuse(now, entrance, &format_args!("{peer}: too many connections"));
             return None;
         };
         let Some(source) = self.sources.enter(&peer) else {
             self.refuse(
                 now,
+                entrance,
                 &format_args!(
                     "{peer}: too many connections from its source (an IPv4 address or an IPv6 /64)"
                 ),
@@ -229,9 +233,9 @@ impl Agent {
     }
 
     #[cold]
-    fn refuse(&self, now: Timestamp, error: &dyn fmt::Display) {
+    fn refuse(&self, now: Timestamp, entrance: Option<&Arc<Entrance>>, error: &dyn fmt::Display) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        self.metrics.refused(1);
+        self.metrics.of(entrance).refused();
         self.log_not_accepted(now, "connection_refused", error);
     }
 
@@ -262,12 +266,27 @@ impl Agent {
 
     // ---- shutdown ----
 
-    /// The server listens on this many listeners. Notifies the service manager, and raises the soft limit on open files
-    /// (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
-    pub fn ready(&self, listeners: usize) {
-        raise_limit(self.max_connections, listeners);
+    /// The server listens on these listeners. Logs their addresses, notifies the service manager, and raises the soft limit on open
+    /// files (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
+    pub fn ready<'a>(&self, listeners: impl IntoIterator<Item = &'a Arc<Entrance>>) {
         LazyLock::force(&self.metrics);
-        log_service_manager(crate::tell_ready(listeners));
+        let mut count = 0;
+        for entrance in listeners {
+            count += 1;
+            self.metrics.of(Some(entrance));
+            if let Some(listener) = &entrance.listener {
+                let (tls, proxy) = (entrance.config.has_tls(), entrance.config.expects_proxy());
+                info!(name: "listening", %listener, tls, proxy, "listening");
+            }
+        }
+        raise_limit(self.max_connections, count);
+        log_service_manager(crate::tell_ready(count));
+    }
+
+    /// The server has ended: its last connection, or the time of a stop. Logs how long the drain took.
+    pub fn ended(&self, now: Timestamp) {
+        let left = self.connections().iter().count();
+        self.drain.ended(now, left);
     }
 
     /// The stage of the shutdown. Adapters call it when their [subscription](Self::subscribe) was woken, and when
@@ -284,7 +303,11 @@ impl Agent {
                 self.advance(Stage::Drain);
             }
         }
-        self.stage.get()
+        let stage = self.stage.get();
+        if stage >= Stage::Drain {
+            self.drain.began(now);
+        }
+        stage
     }
 
     /// When to call [`poll_shutdown`](Self::poll_shutdown) next.
@@ -303,6 +326,9 @@ impl Agent {
     fn advance(&self, stage: Stage) {
         if self.stage.advance(stage) {
             let connections: Vec<_> = self.connections().iter().cloned().collect();
+            // Before they are woken: some end at once.
+            let requests = connections.iter().map(|connection| connection.in_flight()).sum();
+            Drain::log_stage(stage, self.lame_duck, connections.len(), requests);
             for connection in connections {
                 connection.inbox.wake();
             }
@@ -338,22 +364,42 @@ impl Agent {
             || connection.held.load(Ordering::Relaxed) >= self.max_held
     }
 
-    pub(crate) fn register(&self, peer: Peer, now: Timestamp) -> (Arc<Connection>, Slot) {
+    pub(crate) fn register(
+        &self,
+        peer: Peer,
+        now: Timestamp,
+        entrance: Option<Arc<Entrance>>,
+    ) -> (Arc<Connection>, Slot) {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let connection = Arc::new(Connection::new(id, peer, now, self.requests.share()));
+        let connection = Arc::new(Connection::new(id, peer, now, entrance, self.requests.share()));
         let slot = self.connections().insert(Arc::clone(&connection));
         (connection, slot)
     }
 
     pub(crate) fn deregister(&self, slot: Slot) {
-        let removed = self.connections().remove(slot);
+        let mut connections = self.connections();
+        let removed = connections.remove(slot);
+        if let Some(connection) = &removed {
+            // With the lock: it is counted once at any time.
+            let (requests, answered) = connection.totals();
+            self.counters.requests.fetch_add(requests, Ordering::Relaxed);
+            self.counters.answered.fetch_add(answered, Ordering::Relaxed);
+        }
         // Dropped without the lock.
+        drop(connections);
         drop(removed);
     }
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.counters.stats()
+        let connections = self.connections();
+        let mut stats = self.counters.stats();
+        for connection in connections.iter() {
+            let (requests, answered) = connection.totals();
+            stats.requests += requests;
+            stats.answered += answered;
+        }
+        stats
     }
 
     /// The open connections.

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, LazyLock, OnceLock,
-        atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -17,13 +17,15 @@ use spop_core::{
 };
 use tracing::Span;
 
-use crate::{ConnectionInfo, Share, inbox::Inbox, spans};
+use crate::{ConnectionInfo, Entrance, Share, inbox::Inbox, spans};
 
 /// The connection that a request arrived on.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) id: ConnectionId,
     peer: Peer,
+    /// The listener that accepted it.
+    pub(crate) entrance: Option<Arc<Entrance>>,
     /// Boxed: disabled, as a rule.
     span: Option<Box<Span>>,
     since: Timestamp,
@@ -39,6 +41,11 @@ pub struct Connection {
     in_flight: AtomicU32,
     outgoing: AtomicU32,
     phase: AtomicU8,
+    /// NOTIFYs, and those that were answered.
+    requests_total: AtomicU64,
+    answered: AtomicU64,
+    /// When it last sent or received, in nanoseconds.
+    active: AtomicU64,
     /// The transport is closed.
     closed: AtomicBool,
 }
@@ -112,11 +119,18 @@ pub(crate) struct Accepted {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, peer: Peer, since: Timestamp, requests: Share) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        peer: Peer,
+        since: Timestamp,
+        entrance: Option<Arc<Entrance>>,
+        requests: Share,
+    ) -> Self {
         Self {
             id,
             span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),
             peer,
+            entrance,
             since,
             inbox: Inbox::default(),
             established: OnceLock::new(),
@@ -126,6 +140,9 @@ impl Connection {
             in_flight: AtomicU32::new(0),
             outgoing: AtomicU32::new(0),
             phase: AtomicU8::new(Phase::Connected as u8),
+            requests_total: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            active: AtomicU64::new(since.as_nanos()),
             closed: AtomicBool::new(false),
         }
     }
@@ -162,6 +179,28 @@ impl Connection {
         self.outgoing.store(to_u32(reactor.outgoing_bytes()), Ordering::Relaxed);
     }
 
+    /// Adds what was counted in a turn.
+    #[inline]
+    pub(crate) fn count(&self, now: Timestamp, requests: u32, answered: u32) {
+        // It has one writer.
+        let add = |total: &AtomicU64, n: u32| {
+            total.store(total.load(Ordering::Relaxed) + u64::from(n), Ordering::Relaxed);
+        };
+        add(&self.requests_total, requests);
+        add(&self.answered, answered);
+        self.active.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Its requests, and those that were answered.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.requests_total.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
+    }
+
+    /// Its unanswered requests at the end of its last turn.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed) as usize
+    }
+
     /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
     #[inline]
     pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
@@ -178,12 +217,17 @@ impl Connection {
         let phases = [Phase::Connected, Phase::Greeted, Phase::Established, Phase::Closing];
         ConnectionInfo {
             id: self.id.0,
+            listener: self.entrance.as_ref().and_then(|entrance| entrance.listener.clone()),
+            tls: self.entrance.as_ref().is_some_and(|entrance| entrance.config.has_tls()),
             peer: self.peer.clone(),
-            engine_id: self.session().engine_id.as_deref().cloned(),
+            source: self.established.get().and_then(|_| self.source()),
+            engine_id: self.engine_id().map(|id| id.escape_ascii().to_string()),
             phase: phases.into_iter().find(|known| *known as u8 == phase).unwrap_or(Phase::Closing),
-            in_flight: self.in_flight.load(Ordering::Relaxed) as usize,
+            in_flight: self.in_flight(),
             outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
+            requests: self.totals().0,
             age: now.since(self.since),
+            idle: now.since(Timestamp::from_nanos(self.active.load(Ordering::Relaxed))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
     time::Duration,
 };
 #[cfg(unix)]
@@ -25,7 +25,8 @@ use crate::{file_access::Access, socket_file::listen_unix};
 /// Where to listen: what the `bind` of a server takes.
 ///
 /// A text is an address in HAProxy's format, such as `*:12345`, `/run/agent.sock` or `abns@agent`: see [`ParsedAddress`].
-/// One that cannot be read is an error of `bind`. A listener that is open already is taken as it is.
+/// One that cannot be read is an error of `bind`. A `(host, port)`, a [`SocketAddr`] and a path are addresses as well. A listener
+/// that is open already is taken as it is.
 ///
 /// An endpoint also says what its connections pass before their sessions, and has the options of its socket:
 ///
@@ -62,32 +63,15 @@ enum Kind {
     Open(Listener),
 }
 
-impl From<Kind> for Endpoint {
-    fn from(kind: Kind) -> Self {
-        Self {
-            kind,
-            accept: AcceptConfig::new(),
-            #[cfg(feature = "tls")]
-            tls: None,
-            mode: None,
-            owner: None,
-            group: None,
-            take_over: false,
-            reuse_port: false,
-            sockets: SocketOptions { nodelay: true, keepalive: None },
-        }
-    }
-}
-
 impl From<&str> for Endpoint {
     fn from(text: &str) -> Self {
-        Kind::Text(text.to_owned()).into()
+        Self::new(Kind::Text(text.to_owned()))
     }
 }
 
 impl From<String> for Endpoint {
     fn from(text: String) -> Self {
-        Kind::Text(text).into()
+        Self::new(Kind::Text(text))
     }
 }
 
@@ -99,7 +83,7 @@ impl From<&String> for Endpoint {
 
 impl From<ParsedAddress> for Endpoint {
     fn from(address: ParsedAddress) -> Self {
-        Kind::Address(address).into()
+        Self::new(Kind::Address(address))
     }
 }
 
@@ -109,9 +93,29 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+impl From<(IpAddr, u16)> for Endpoint {
+    fn from((ip, port): (IpAddr, u16)) -> Self {
+        SocketAddr::new(ip, port).into()
+    }
+}
+
+/// As the text `host:port`.
+impl From<(&str, u16)> for Endpoint {
+    fn from((host, port): (&str, u16)) -> Self {
+        format!("{host}:{port}").into()
+    }
+}
+
+/// As the text `host:port`.
+impl From<(String, u16)> for Endpoint {
+    fn from((host, port): (String, u16)) -> Self {
+        (host.as_str(), port).into()
+    }
+}
+
 impl From<TcpListener> for Endpoint {
     fn from(listener: TcpListener) -> Self {
-        Kind::Open(Listener::Tcp(listener)).into()
+        Self::new(Kind::Open(Listener::Tcp(listener)))
     }
 }
 
@@ -133,11 +137,26 @@ impl From<PathBuf> for Endpoint {
 #[cfg(unix)]
 impl From<UnixListener> for Endpoint {
     fn from(listener: UnixListener) -> Self {
-        Kind::Open(Listener::Unix { listener, file: None }).into()
+        Self::new(Kind::Open(Listener::Unix { listener, file: None }))
     }
 }
 
 impl Endpoint {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            accept: AcceptConfig::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            mode: None,
+            owner: None,
+            group: None,
+            take_over: false,
+            reuse_port: false,
+            sockets: SocketOptions { nodelay: true, keepalive: None },
+        }
+    }
+
     /// What connections pass before their sessions: rules, a PROXY header, a monitor's probe, TLS, in the order of the
     /// list.
     #[must_use]

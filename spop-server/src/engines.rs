@@ -14,7 +14,7 @@ use spop_core::{
     hub::{Held, Hub, Route},
 };
 
-use crate::{Answer, Connection, inbox::Message};
+use crate::{Answer, Connection, inbox::Message, label::Owed};
 
 /// The engines of a server. The lock is held when a connection joins or leaves, never for a request.
 #[derive(Debug, Default)]
@@ -48,9 +48,10 @@ pub(crate) struct Membership {
 
 /// What becomes of an answer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the answer is moved in either case")]
 pub(crate) enum Routed {
     /// The connection itself sends it.
-    Here(Ticket, Answer),
+    Here(Owed, Answer),
     /// A sibling sends it.
     Sent,
     /// It is not needed any more, or no connection can send it.
@@ -110,11 +111,12 @@ impl State {
     fn route(
         &mut self,
         (own, own_backlog): (ConnectionId, Option<usize>),
-        ticket: Ticket,
+        owed: Owed,
         answer: Answer,
         mut again: bool,
     ) -> Routed {
-        let (mut ticket, mut answer) = (ticket, answer);
+        let Owed { mut ticket, label } = owed;
+        let mut answer = answer;
         loop {
             let Self { hub, members, .. } = self;
             let backlog = |connection| {
@@ -131,14 +133,14 @@ impl State {
                 Route::Dropped(_) => return Routed::Dropped,
             };
             if to == own {
-                return Routed::Here(routed, answer);
+                return Routed::Here(Owed { ticket: routed, label }, answer);
             }
             let Some(connection) = members.get(&to) else { return Routed::Dropped };
-            match connection.inbox.send(Message::Send(routed, answer)) {
+            match connection.inbox.send(Message::Send(Owed { ticket: routed, label }, answer)) {
                 // It is about to leave.
                 Err(Message::Send(returned, unsent)) => {
                     connection.set_backlog(None);
-                    (ticket, answer, again) = (returned, unsent, true);
+                    (ticket, answer, again) = (returned.ticket, unsent, true);
                 }
                 _ => return Routed::Sent,
             }
@@ -176,14 +178,14 @@ impl Membership {
     }
 
     /// An answer is ready.
-    pub(crate) fn route(&self, own_backlog: Option<usize>, ticket: Ticket, answer: Answer) -> Routed {
-        self.engine.lock().route((self.connection.id, own_backlog), ticket, answer, false)
+    pub(crate) fn route(&self, own_backlog: Option<usize>, owed: Owed, answer: Answer) -> Routed {
+        self.engine.lock().route((self.connection.id, own_backlog), owed, answer, false)
     }
 
     /// This connection cannot send an answer that was routed to it.
-    pub(crate) fn route_again(&self, ticket: Ticket, answer: Answer) -> Routed {
+    pub(crate) fn route_again(&self, owed: Owed, answer: Answer) -> Routed {
         self.connection.set_backlog(None);
-        self.engine.lock().route((self.connection.id, None), ticket, answer, true)
+        self.engine.lock().route((self.connection.id, None), owed, answer, true)
     }
 
     /// The session is over. True if a sibling can send its answers.

@@ -45,6 +45,18 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All kinds, in order.
+    pub const ALL: [Self; 8] = [
+        Self::HandlerFailed,
+        Self::HandlerPanicked,
+        Self::ResponderDropped,
+        Self::TimedOut,
+        Self::Overdue,
+        Self::AnswerUnsendable,
+        Self::Overloaded,
+        Self::AlreadyDisconnected,
+    ];
+
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,24 @@
 //! The guide to servers, for `spop-tokio` and `spop-mio`. Differences between them are marked.
 //!
+//! # Which adapter
+//!
+//! Both are the same server, with the same configuration, limits, listeners, events and metrics. Take `spop-tokio` for handlers that
+//! await something, and `spop-mio` for handlers that compute their answers at once. From one to the other:
+//!
+//! | | spop-tokio | spop-mio |
+//! |---|---|---|
+//! | handler | an async function of [`Request`](crate::Request) with its own bytes; `&self`, shared by all connections | a function of [`Request`](crate::Request) that borrows the input; `&mut self`, a clone for each worker |
+//! | several messages | `Router`, or [`Routes`](spop_core::agent::Routes) | [`Routes`](spop_core::agent::Routes) |
+//! | an answer from another thread | `Deferred`, with a request and a `Responder` | [`Request::defer`](crate::Request::defer), with a [`Responder`](crate::Responder) that has the request |
+//! | to give it | `Responder::reply` | [`Responder::reply`](crate::Responder::reply) |
+//! | to learn that it is not needed | `Responder::cancelled`, [`Request::cancellation`](crate::Request::cancellation); the future is dropped | [`Responder::is_cancelled`](crate::Responder::is_cancelled), [`Request::cancellation`](crate::Request::cancellation) |
+//! | replaced at run time | `Swap::replace`, `Swap::current` | [`Swap::replace`](crate::Swap::replace), [`Swap::current`](crate::Swap::current) |
+//! | listening | `bind(…).await?`, also listeners of tokio | `bind(…)?` |
+//! | serving | `serve().await?` on any runtime | `serve()?` on `workers(n)` threads, one of which is the caller's |
+//! | shutdown | [`ServerHandle`](crate::ServerHandle), or `serve_until(future)` | [`ServerHandle`](crate::ServerHandle), from another thread |
+//! | connections without a listener | `Service` | [`Driver`](crate::Driver) |
+//! | HAProxy's side | `Engine` | |
+//!
 //! # When a handler fails
 //!
 //! If a handler returns an error, panics, drops its responder, takes longer than
@@ -27,7 +46,7 @@
 //!
 //! # Listeners
 //!
-//! `Server::bind` takes addresses, paths of unix sockets, and open listeners. An [`Endpoint`](crate::Endpoint) has the options of
+//! `Server::bind` takes addresses, `(host, port)`, paths of unix sockets, and open listeners; **spop-tokio** also those of tokio. An [`Endpoint`](crate::Endpoint) has the options of
 //! one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
 //! `systemd`, `Endpoint::from_systemd` returns the sockets that a supervisor has opened.
 //!
@@ -80,8 +99,8 @@
 //! | limit | default | at the limit | counted in |
 //! |---|---|---|---|
 //! | [`max_connections`], [`max_connections_per_source`] | 10,000; none | A new connection is closed at once. | [`Stats::refused`] |
-//! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::overloaded`] |
-//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 24 KiB or more of the bytes. | [`Stats::overloaded`] |
+//! | [`max_in_flight`] | none | A new request fails with `overloaded`, and its handler is not called. | [`Stats::failures`] |
+//! | [`max_request_bytes`] | 128 MiB | The same, on connections with 24 KiB or more of the bytes. | [`Stats::failures`] |
 //! | [`max_buffered_bytes`] | 128 MiB | A connection that grows, and has more than 32 KiB of the bytes, is disconnected with status 13. | the event `connection_failed`, `spop_closed_total` |
 //!
 //! A request counts until its handler has ended and the request is dropped. So cancelled work must stop: **spop-tokio** drops the
@@ -92,7 +111,7 @@
 //!
 //! | HAProxy | agent | how they go together |
 //! |---|---|---|
-//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request. The agent counts later answers ([`Stats::late`]) and warns. On a connection at its limit of requests or payload bytes in flight it fails the oldest request once it is older than this ([`Stats::overdue`]). |
+//! | `timeout processing` of the `spoe-agent` | [`AgentConfig::processing`], default 500 ms | Set the agent's to HAProxy's, or a little more. HAProxy does not say when it abandons a request. The agent counts later answers ([`Stats::late`]) and warns. On a connection at its limit of requests or payload bytes in flight it fails the oldest request once it is older than this (`overdue` in [`Stats::failures`]). |
 //! | `maxconn` on the server line | [`ServerConfig::max_connections`] | HAProxy 3.1 and later have one request at a time on a connection, so `maxconn` bounds the concurrent requests as well. Leave it out, or set it to the number of requests that the agent can process at once. |
 //! | `tune.bufsize` | [`AgentConfig::max_frame_size`], default 1 MiB | HAProxy 3.1 and later never fragment: a request that is longer than its buffer, or than the agent's frame size, fails with error 259 (256 + 3). 2.6 and 3.0 send it in fragments, up to [`Limits::max_payload`](spop_core::config::Limits::max_payload). |
 //! | `timeout processing` | [`Timeouts::message`](spop_core::config::Timeouts::message), default 30 s | Shorter, if `on_failure` is to reach HAProxy in time. |
@@ -151,25 +170,45 @@
 //!
 //! # Observability
 //!
-//! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server, and
-//! [`ServerHandle::connections`](crate::ServerHandle::connections) its open connections.
+//! [`ServerHandle::stats`](crate::ServerHandle::stats) returns the counters of a server: its connections, requests, answers, and
+//! failures by kind. [`ServerHandle::connections`](crate::ServerHandle::connections) returns its open connections, each with its
+//! listener, peer, source, engine-id, requests and idle time. Neither needs a feature.
 //!
 //! With the feature `metrics`, the recorder of the `metrics` facade that is installed when the server begins to serve gets:
 //!
 //! | name | what |
 //! |---|---|
-//! | `spop_connections` | connections with a session: a gauge |
-//! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
-//! | `spop_handler_seconds` | how long handlers take: a histogram |
+//! | `spop_connections` | connections with a session: a gauge, with the label `listener` |
+//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's; with the label `listener` |
 //! | `spop_closed_total` | sessions that have ended, with the labels `by` (the side that ended it) and `status` |
-//! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's |
-//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_overloaded_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of four; and requests that were dropped before they were complete or for their size, which are in none of the others |
+//! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
+//! | `spop_handler_seconds` | how long handlers take: a histogram with the label `message`, the name of the first message. Peers choose the names: the first 64 of up to 64 bytes are labels, the others are `other` |
+//! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of three; and requests that were dropped before they were complete or for their size, which are in none of the others. `spop_failures_total` has the label `kind`, a [`FailureKind`](crate::FailureKind) |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
+//!
+//! The label `listener` is an address as the event `listening` has it, or `none` for a connection that no listener accepted.
+//!
+//! Whether a histogram has buckets is up to the recorder. That of `metrics-exporter-prometheus` makes a summary of
+//! `spop_handler_seconds` unless it is given buckets, such as [`HANDLER_SECONDS_BUCKETS`](crate::HANDLER_SECONDS_BUCKETS):
+//!
+//! ```ignore
+//! use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+//! use spop_server::HANDLER_SECONDS_BUCKETS;
+//!
+//! let seconds = Matcher::Full("spop_handler_seconds".to_owned());
+//! PrometheusBuilder::new().set_buckets_for_metric(seconds, &HANDLER_SECONDS_BUCKETS)?.install()?;
+//! // Then serve.
+//! ```
 //!
 //! Events go to [`tracing`], with these names:
 //!
 //! | name | level | what |
 //! |---|---|---|
+//! | `listening` | info | the server serves on this `listener`, with or without `tls` and `proxy` headers: one for each |
+//! | `lame_duck` | info | a shutdown began with a lame duck stage of this `time`; `connections` that are open, unanswered `requests` |
+//! | `draining` | info | the drain began; `connections`, `requests` |
+//! | `stopping` | info | the server was stopped; `connections`, `requests` |
+//! | `drained` | info | the server has ended; the time it `took` since the drain or the stop began, the connections that were `cut` at the deadline or by a stop, and the requests that were `lost` with them |
 //! | `request_failed` | warn | a request without an answer of its handler; the field `what` is the [`FailureKind`](crate::FailureKind) |
 //! | `request_refused` | warn | a request that exceeds a limit of its session, or the frame timeout; the field `why` is the [`Abort`](spop_core::agent::Abort) |
 //! | `message_unknown` | warn | **spop-tokio**: a message for which the `Router` has no route |
@@ -185,11 +224,13 @@
 //! | `stream_faulty` | warn | a stream that claims to have written more than it was given |
 //! | `not_accepted` | warn | a connection that was refused for a limit, did not pass the accept stage, or could not be accepted |
 //! | `connection_panicked` | error | **spop-tokio**: a bug of this library |
-//! | `connection_opened`, `session_established`, `connection_closed`, `transport_failed`, `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events |
+//! | `connection_opened`, `session_established`, `connection_closed` (with the `error` of the transport, if it failed), `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events |
 //!
-//! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. Connections run in
-//! a span `connection` and handlers in a span `request`, both of level debug: with the filter `info,spop_server::spans=debug`
-//! every line that a handler logs names its request.
+//! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. An event about a
+//! request has the `peer` and the number of the `connection`, the STREAM-ID and FRAME-ID (`ids`), and in `messages` the name of
+//! the first message, up to 30 bytes of it, with the number of the others. Connections run in a span `connection` and handlers in
+//! a span `request`, both of level debug: with the filter `info,spop_server::spans=debug` every line that a handler logs names
+//! its request.
 //!
 //! [`AgentConfig::processing`]: spop_core::AgentConfig::processing
 //! [`AgentConfig::max_frame_size`]: spop_core::AgentConfig::max_frame_size
@@ -199,8 +240,7 @@
 //! [`ServerConfig::max_connections`]: crate::ServerConfig::max_connections
 //! [`ServerConfig::lame_duck`]: crate::ServerConfig::lame_duck
 //! [`Stats::late`]: crate::Stats::late
-//! [`Stats::overdue`]: crate::Stats::overdue
-//! [`Stats::overloaded`]: crate::Stats::overloaded
+//! [`Stats::failures`]: crate::Stats::failures
 //! [`Stats::refused`]: crate::Stats::refused
 //! [`max_connections`]: crate::ServerConfig::max_connections
 //! [`max_connections_per_source`]: crate::ServerConfig::max_connections_per_source

@@ -10,9 +10,9 @@ use std::{
     task::Waker,
 };
 
-use spop_core::{Actions, Ticket, agent::TicketId};
+use spop_core::{Actions, agent::TicketId};
 
-use crate::{Answer, Cancellation, Cancelled};
+use crate::{Answer, Cancellation, Cancelled, label::Owed};
 
 /// A message to a connection.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) enum Message {
     /// The answer to one of its requests, which was deferred.
     Answer(TicketId, Answer),
     /// The answer to a request of a sibling: send it.
-    Send(Ticket, Answer),
+    Send(Owed, Answer),
     /// A cancellation was made for this request, which may have ended before.
     Watch(TicketId),
     /// A newer request on a sibling supersedes this one.

@@ -35,8 +35,8 @@ pub struct Listening {
     pub shared: bool,
     /// The options of accepted sockets.
     pub sockets: SocketOptions,
-    /// The accept stage of its connections, if it has handlers.
-    pub entrance: Option<Arc<Entrance>>,
+    /// Its address, and the accept stage of its connections.
+    pub entrance: Arc<Entrance>,
 }
 
 /// A listener. Dropping it removes its socket file.
@@ -84,7 +84,17 @@ impl Listening {
         listener: Listener,
         shared: bool,
         sockets: SocketOptions,
-        entrance: Option<Arc<Entrance>>,
+        mut entrance: Entrance,
+    ) -> io::Result<Self> {
+        entrance.listener = Some(listener.address()?);
+        Self::with_entrance(listener, shared, sockets, Arc::new(entrance))
+    }
+
+    fn with_entrance(
+        listener: Listener,
+        shared: bool,
+        sockets: SocketOptions,
+        entrance: Arc<Entrance>,
     ) -> io::Result<Self> {
         match &listener {
             Listener::Tcp(listener) => {
@@ -104,13 +114,7 @@ impl Listening {
     /// # Errors
     /// The system call fails.
     pub fn address(&self) -> io::Result<Address> {
-        Ok(match &self.listener {
-            Listener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
-            #[cfg(unix)]
-            Listener::Unix { file: Some(file), .. } => Address::Unix(file.path().to_owned()),
-            #[cfg(unix)]
-            Listener::Unix { listener, file: None } => listener.local_addr()?.into(),
-        })
+        self.listener.address()
     }
 
     /// Another listener on the same address, if it can be shared.
@@ -121,10 +125,23 @@ impl Listening {
         match &self.listener {
             Listener::Tcp(listener) if self.shared => {
                 let listener = Listener::Tcp(bind(listener.local_addr()?, true)?);
-                Self::new(listener, true, self.sockets, self.entrance.clone()).map(Some)
+                let entrance = Arc::clone(&self.entrance);
+                Self::with_entrance(listener, true, self.sockets, entrance).map(Some)
             }
             _ => Ok(None),
         }
+    }
+}
+
+impl Listener {
+    fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            #[cfg(unix)]
+            Self::Unix { file: Some(file), .. } => Address::Unix(file.path().to_owned()),
+            #[cfg(unix)]
+            Self::Unix { listener, file: None } => listener.local_addr()?.into(),
+        })
     }
 }
 

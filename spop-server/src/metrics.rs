@@ -1,14 +1,19 @@
 //! Numbers for the `metrics` facade. Without the feature all of this is nothing.
 
-use std::fmt;
 #[cfg(feature = "metrics")]
-use std::{cell::Cell, time::Instant};
+use std::{cell::Cell, sync::OnceLock, time::Instant};
+use std::{fmt, sync::Arc};
 
 #[cfg(feature = "metrics")]
-use metrics::{Counter, Gauge, Histogram, IntoF64, counter, describe_counter, gauge, histogram};
-use spop_core::Closed;
+use metrics::{
+    Counter, Gauge, Histogram, IntoF64, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 #[cfg(feature = "metrics")]
 use spop_core::{CloseReason, Status, link::Initiator};
+use spop_core::{Closed, frame::Messages};
+
+use crate::{Address, Entrance, FailureKind, label::Labelled};
 
 /// A name in the code, the name of the metric, and what it counts.
 macro_rules! counters {
@@ -17,14 +22,16 @@ macro_rules! counters {
         pub(crate) struct Metrics {
             $(#[cfg(feature = "metrics")] $name: Counter,)*
             #[cfg(feature = "metrics")]
-            open: Gauge,
+            failures: [Counter; FailureKind::ALL.len()],
             #[cfg(feature = "metrics")]
             in_flight: Gauge,
             #[cfg(feature = "metrics")]
-            seconds: Histogram,
+            seconds: HandlerSeconds,
             /// There is a recorder for `seconds`: without one, no clock is read.
             #[cfg(feature = "metrics")]
             timed: bool,
+            /// Of connections without a listener.
+            listener: ListenerMetrics,
             /// The same counts, by key.
             #[cfg(test)]
             pub(crate) totals: std::sync::Mutex<std::collections::BTreeMap<&'static str, usize>>,
@@ -36,17 +43,20 @@ macro_rules! counters {
             pub(crate) fn new() -> Self {
                 $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
                 #[cfg(feature = "metrics")]
-                let seconds = histogram!("spop_handler_seconds");
+                describe();
+                #[cfg(feature = "metrics")]
+                let seconds = HandlerSeconds::new();
                 Self {
                     $(#[cfg(feature = "metrics")] $name: counter!($key),)*
                     #[cfg(feature = "metrics")]
-                    open: gauge!("spop_connections"),
+                    failures: FailureKind::ALL.map(|kind| counter!("spop_failures_total", "kind" => kind.as_str())),
                     #[cfg(feature = "metrics")]
                     in_flight: gauge!("spop_requests_in_flight"),
                     #[cfg(feature = "metrics")]
-                    timed: is_recorded(&seconds),
+                    timed: is_recorded(&seconds.other),
                     #[cfg(feature = "metrics")]
                     seconds,
+                    listener: ListenerMetrics::new(None),
                     #[cfg(test)]
                     totals: std::sync::Mutex::default(),
                 }
@@ -83,15 +93,9 @@ impl fmt::Debug for Metrics {
 }
 
 counters! {
-    connections: "spop_connections_total", "Connections whose session could begin";
-    refused: "spop_connections_refused_total", "Connections that were closed at once, for a limit on connections";
-    rejected: "spop_connections_rejected_total", "Connections that did not pass the accept stage";
-    probes: "spop_probes_total", "Connections that were monitors' probes";
     notifies: "spop_notifies_total", "NOTIFYs received";
     acks: "spop_acks_total", "ACKs that handlers gave";
     late: "spop_late_acks_total", "ACKs that came later than HAProxy's processing timeout";
-    failures: "spop_failures_total", "NOTIFYs that a handler failed to answer, or not in time";
-    overloaded: "spop_overloaded_total", "NOTIFYs that were failed for a limit, without a call of their handler";
     cancelled: "spop_cancelled_total", "NOTIFYs that were cancelled, or whose session ended";
     aborted: "spop_aborted_total", "NOTIFYs that were dropped before they were complete, or for a limit";
     received: "spop_received_bytes_total", "Bytes received in sessions";
@@ -99,16 +103,26 @@ counters! {
 }
 
 impl Metrics {
-    /// A connection, until that is dropped.
+    /// Those of a listener; `None` for connections without one.
+    pub(crate) fn of<'a>(&'a self, entrance: Option<&'a Arc<Entrance>>) -> &'a ListenerMetrics {
+        let of = |entrance: &'a Arc<Entrance>| {
+            entrance.metrics.get_or_init(|| ListenerMetrics::new(entrance.listener.as_ref()))
+        };
+        entrance.map_or(&self.listener, of)
+    }
+
+    /// A request has failed.
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub(crate) fn open(&self) -> Open {
-        self.connections(1);
+    pub(crate) fn failed(&self, kind: FailureKind) {
         #[cfg(feature = "metrics")]
-        self.open.increment(1);
-        Open {
-            #[cfg(feature = "metrics")]
-            open: self.open.clone(),
+        if let Some(counter) = self.failures.get(kind as usize) {
+            counter.increment(1);
         }
+        #[cfg(test)]
+        if let Ok(mut totals) = self.totals.lock() {
+            *totals.entry("spop_failures_total").or_default() += 1;
+        }
+        let _ = kind;
     }
 
     /// A handler begins.
@@ -124,26 +138,30 @@ impl Metrics {
     /// A request that its handler answered before it returned: it does not appear in the gauge of requests in flight.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub(crate) fn worked(&self, began: Began) {
+    pub(crate) fn worked(&self, began: Began, labelled: Labelled<'_>) {
         #[cfg(feature = "metrics")]
         if let Some(at) = began.at {
-            self.seconds.record(at.elapsed());
+            match labelled {
+                Labelled::Messages(messages) => self.seconds.of_messages(messages),
+                Labelled::Label(label) => self.seconds.of(label.name()),
+            }
+            .record(at.elapsed());
         }
-        let _ = began;
+        let _ = (began, labelled);
     }
 
     /// A request that was begun, and is worked on until that is dropped.
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
-    pub(crate) fn work_since(&self, began: Began) -> Work {
+    pub(crate) fn work_since(&self, began: Began, messages: Messages<'_>) -> Work {
         #[cfg(feature = "metrics")]
         self.in_flight.increment(1);
-        let _ = began;
+        let _ = (began, messages);
         Work {
             #[cfg(feature = "metrics")]
             in_flight: Some(self.in_flight.clone()),
             #[cfg(feature = "metrics")]
-            timed: began.at.map(|at| (at, self.seconds.clone())),
+            timed: began.at.map(|at| (at, self.seconds.of_messages(messages).clone())),
         }
     }
 
@@ -185,6 +203,150 @@ fn is_recorded(histogram: &Histogram) -> bool {
     let asked = Cell::new(false);
     histogram.record_many(Asked(&asked), 0);
     asked.get()
+}
+
+#[cfg(feature = "metrics")]
+fn describe() {
+    for (name, about) in [
+        ("spop_connections_total", "Connections whose session could begin, by listener"),
+        (
+            "spop_connections_refused_total",
+            "Connections that were closed at once, for a limit on connections",
+        ),
+        ("spop_connections_rejected_total", "Connections that did not pass the accept stage"),
+        ("spop_probes_total", "Connections that were monitors' probes"),
+        ("spop_closed_total", "Sessions that have ended, by the side that ended them and the status"),
+        ("spop_failures_total", "NOTIFYs without an answer of their handler, by kind"),
+    ] {
+        describe_counter!(name, about);
+    }
+    describe_gauge!("spop_connections", "Connections with a session, by listener");
+    describe_gauge!("spop_requests_in_flight", "Requests whose handlers have not ended");
+    describe_histogram!(
+        "spop_handler_seconds",
+        Unit::Seconds,
+        "How long handlers take, by the name of the first message"
+    );
+}
+
+/// What a listener counts.
+#[derive(Clone)]
+pub(crate) struct ListenerMetrics {
+    #[cfg(feature = "metrics")]
+    connections: Counter,
+    #[cfg(feature = "metrics")]
+    refused: Counter,
+    #[cfg(feature = "metrics")]
+    rejected: Counter,
+    #[cfg(feature = "metrics")]
+    probes: Counter,
+    #[cfg(feature = "metrics")]
+    open: Gauge,
+}
+
+impl fmt::Debug for ListenerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ListenerMetrics")
+    }
+}
+
+#[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+impl ListenerMetrics {
+    fn new(listener: Option<&Address>) -> Self {
+        let _ = listener;
+        #[cfg(feature = "metrics")]
+        let listener = listener.map_or_else(|| "none".to_owned(), ToString::to_string);
+        Self {
+            #[cfg(feature = "metrics")]
+            connections: counter!("spop_connections_total", "listener" => listener.clone()),
+            #[cfg(feature = "metrics")]
+            refused: counter!("spop_connections_refused_total", "listener" => listener.clone()),
+            #[cfg(feature = "metrics")]
+            rejected: counter!("spop_connections_rejected_total", "listener" => listener.clone()),
+            #[cfg(feature = "metrics")]
+            probes: counter!("spop_probes_total", "listener" => listener.clone()),
+            #[cfg(feature = "metrics")]
+            open: gauge!("spop_connections", "listener" => listener),
+        }
+    }
+
+    pub(crate) fn refused(&self) {
+        #[cfg(feature = "metrics")]
+        self.refused.increment(1);
+    }
+
+    pub(crate) fn rejected(&self) {
+        #[cfg(feature = "metrics")]
+        self.rejected.increment(1);
+    }
+
+    pub(crate) fn probe(&self) {
+        #[cfg(feature = "metrics")]
+        self.probes.increment(1);
+    }
+
+    /// A connection with a session, until that is dropped.
+    pub(crate) fn open(&self) -> Open {
+        #[cfg(feature = "metrics")]
+        {
+            self.connections.increment(1);
+            self.open.increment(1);
+        }
+        Open {
+            #[cfg(feature = "metrics")]
+            open: self.open.clone(),
+        }
+    }
+}
+
+/// Buckets for `spop_handler_seconds`, from 50 µs to 5 s. Whether a histogram has buckets, and which, decides the recorder:
+/// see [the guide](crate::guide#observability).
+pub const HANDLER_SECONDS_BUCKETS: [f64; 16] =
+    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// How many names of messages are labels. Peers choose the names.
+#[cfg(feature = "metrics")]
+const NAMES: usize = 64;
+
+/// The longest name that is a label.
+#[cfg(feature = "metrics")]
+const NAME_LEN: usize = 64;
+
+/// A histogram for each of the first names of messages, and one for all others. Found without a lock.
+#[cfg(feature = "metrics")]
+struct HandlerSeconds {
+    names: [OnceLock<(Box<[u8]>, Histogram)>; NAMES],
+    other: Histogram,
+}
+
+#[cfg(feature = "metrics")]
+impl HandlerSeconds {
+    fn new() -> Self {
+        Self { names: [const { OnceLock::new() }; NAMES], other: Self::register("other".to_owned()) }
+    }
+
+    fn register(message: String) -> Histogram {
+        histogram!("spop_handler_seconds", "message" => message)
+    }
+
+    #[inline]
+    fn of_messages(&self, messages: Messages<'_>) -> &Histogram {
+        self.of(messages.iter().next().map(|message| message.name()).unwrap_or_default())
+    }
+
+    fn of(&self, name: &[u8]) -> &Histogram {
+        for slot in &self.names {
+            let known = match slot.get() {
+                Some(known) => known,
+                None if name.len() > NAME_LEN => break,
+                None => slot.get_or_init(|| (name.into(), Self::register(name.escape_ascii().to_string()))),
+            };
+            if *known.0 == *name {
+                return &known.1;
+            }
+        }
+        &self.other
+    }
 }
 
 /// A connection that is open.

@@ -55,8 +55,9 @@ mod tests {
     #[test]
     fn a_slot_is_used_again_and_memory_is_returned_after_the_last() {
         let total = Total::new(usize::MAX);
-        let connection =
-            |id| Arc::new(Connection::new(ConnectionId(id), Peer::unnamed(), Timestamp::ZERO, total.share()));
+        let connection = |id| {
+            Arc::new(Connection::new(ConnectionId(id), Peer::unnamed(), Timestamp::ZERO, None, total.share()))
+        };
         let ids = |registry: &Registry| registry.iter().map(|one| one.id.0).collect::<Vec<_>>();
         let mut registry = Registry::default();
         let slots: Vec<_> = (0..100).map(|id| registry.insert(connection(id))).collect();

@@ -156,7 +156,8 @@ impl Incoming<'_> {
     #[inline]
     fn claim(&self) -> RequestGuard {
         self.claimed.store(true, Ordering::Relaxed);
-        RequestGuard { permit: self.permit.transfer(), work: self.metrics.work_since(self.began) }
+        let work = self.metrics.work_since(self.began, self.payload.messages());
+        RequestGuard { permit: self.permit.transfer(), work }
     }
 }
 

@@ -39,7 +39,7 @@ impl Responder {
     }
 
     /// Why the answer is not needed any more, if so.
-    pub fn cancelled(&self) -> Option<Cancelled> {
+    pub fn reason(&self) -> Option<Cancelled> {
         self.cancellation.reason()
     }
 
@@ -74,7 +74,7 @@ impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Responder")
             .field("request", &self.request)
-            .field("cancelled", &self.cancelled())
+            .field("cancelled", &self.reason())
             .finish_non_exhaustive()
     }
 }

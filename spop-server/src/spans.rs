@@ -3,7 +3,7 @@
 use spop_core::{ConnectionId, accept::Peer, frame::Ids};
 use tracing::{Span, debug_span};
 
-use crate::Connection;
+use crate::{Connection, label::Labelled};
 
 /// A connection, from its acceptance to its end.
 pub(crate) fn connection(peer: &Peer, id: ConnectionId) -> Span {
@@ -12,6 +12,6 @@ pub(crate) fn connection(peer: &Peer, id: ConnectionId) -> Span {
 
 /// A request, while its handler works on it, inside its connection.
 #[inline]
-pub(crate) fn request(connection: &Connection, ids: Ids) -> Span {
-    debug_span!(parent: connection.span(), "request", %ids)
+pub(crate) fn request(connection: &Connection, ids: Ids, labelled: Labelled<'_>) -> Span {
+    debug_span!(parent: connection.span(), "request", %ids, messages = %labelled.label())
 }

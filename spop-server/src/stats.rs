@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// The counters of a server. A connection updates them when it opens and ends; a request only when it fails or is late.
+use crate::FailureKind;
+
+/// The counters of a server. A connection updates them when it opens and ends; a request only when it fails or is late. What
+/// connections count of their requests is added when they end.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     open: AtomicUsize,
@@ -17,14 +20,16 @@ pub(crate) struct Counters {
     pub rejected: AtomicU64,
     /// See [`Stats::probes`].
     pub probes: AtomicU64,
-    /// See [`Stats::overloaded`].
-    pub overloaded: AtomicU64,
+    /// See [`Stats::requests`].
+    pub requests: AtomicU64,
+    /// See [`Stats::answered`].
+    pub answered: AtomicU64,
+    /// See [`Stats::failures`].
+    pub failures: [AtomicU64; FailureKind::ALL.len()],
     /// See [`Stats::failed_accepts`].
     pub failed_accepts: AtomicU64,
     /// See [`Stats::late`].
     pub late: AtomicU64,
-    /// See [`Stats::overdue`].
-    pub overdue: AtomicU64,
     /// See [`Stats::abandoned`].
     pub abandoned: AtomicU64,
     /// See [`Stats::oversized`].
@@ -45,7 +50,14 @@ impl Counters {
         (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
 
-    /// The numbers so far.
+    /// A request has failed.
+    pub(crate) fn failed(&self, kind: FailureKind) {
+        if let Some(count) = self.failures.get(kind as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The numbers so far, without those of requests on connections that are open.
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -54,10 +66,11 @@ impl Counters {
             refused: get(&self.refused),
             rejected: get(&self.rejected),
             probes: get(&self.probes),
-            overloaded: get(&self.overloaded),
+            requests: get(&self.requests),
+            answered: get(&self.answered),
+            failures: Failures(std::array::from_fn(|kind| self.failures.get(kind).map_or(0, get))),
             failed_accepts: get(&self.failed_accepts),
             late: get(&self.late),
-            overdue: get(&self.overdue),
             abandoned: get(&self.abandoned),
             oversized: get(&self.oversized),
             out_of_memory: get(&self.out_of_memory),
@@ -86,18 +99,17 @@ pub struct Stats {
     pub rejected: u64,
     /// Connections that were accepted, and were monitors' probes.
     pub probes: u64,
-    /// Requests that were failed without a call of their handler, because a limit was reached:
-    /// [`max_in_flight`](crate::ServerConfig::max_in_flight), [`max_request_bytes`](crate::ServerConfig::max_request_bytes), or
-    /// the number of requests of a connection that handlers keep.
-    pub overloaded: u64,
+    /// NOTIFYs that were received. Those of an open connection are counted at the end of its turns.
+    pub requests: u64,
+    /// Those of them that were answered by their handlers.
+    pub answered: u64,
+    /// Those of them that failed, by kind.
+    pub failures: Failures,
     /// Failed calls of accept, for example because the process has no file descriptor left.
     pub failed_accepts: u64,
     /// Answers that took longer than [`AgentConfig::processing`](spop_core::AgentConfig::processing): HAProxy has continued
     /// without them.
     pub late: u64,
-    /// Requests older than `processing` that were failed because their connection was at its limit of requests or payload bytes
-    /// in flight.
-    pub overdue: u64,
     /// Requests that HAProxy 3.1 or later abandoned before they were answered: it sent another on their connection.
     pub abandoned: u64,
     /// Requests that were refused because they exceed a limit of their session: `max_payload`, `max_payload_bytes`,
@@ -106,6 +118,38 @@ pub struct Stats {
     /// Connections that were disconnected because
     /// [`ServerConfig::max_buffered_bytes`](crate::ServerConfig::max_buffered_bytes) was exceeded.
     pub out_of_memory: u64,
+}
+
+/// The requests that failed, by kind.
+///
+/// ```
+/// # let stats = spop_server::Stats::default();
+/// use spop_server::FailureKind;
+///
+/// let timed_out = stats.failures.of(FailureKind::TimedOut);
+/// for (kind, requests) in stats.failures.iter() {
+///     println!("{}: {requests}", kind.as_str());
+/// }
+/// # assert_eq!(timed_out, 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures([u64; FailureKind::ALL.len()]);
+
+impl Failures {
+    /// Those of this kind.
+    pub fn of(&self, kind: FailureKind) -> u64 {
+        self.0.get(kind as usize).copied().unwrap_or_default()
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The kinds and their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (FailureKind, u64)> {
+        FailureKind::ALL.into_iter().zip(self.0)
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +164,18 @@ mod tests {
         drop(permits);
         assert_eq!(counters.stats().open, 0);
         assert!(counters.open(1).is_some());
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_number() {
+        let counters = Counters::default();
+        for (number, kind) in FailureKind::ALL.into_iter().enumerate() {
+            (0..=number).for_each(|_| counters.failed(kind));
+        }
+        let failures = Arc::new(counters).stats().failures;
+        assert_eq!(failures.total(), 36);
+        for (number, (kind, count)) in (1..).zip(failures.iter()) {
+            assert_eq!((count, failures.of(kind)), (number, number), "{}", kind.as_str());
+        }
     }
 }

@@ -44,11 +44,11 @@ pub struct Swap<H> {
 
 struct Shared<H> {
     version: AtomicU64,
-    current: Mutex<H>,
+    current: Mutex<Arc<H>>,
 }
 
 impl<H> Shared<H> {
-    fn current(&self) -> MutexGuard<'_, H> {
+    fn current(&self) -> MutexGuard<'_, Arc<H>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,23 +56,23 @@ impl<H> Shared<H> {
 impl<H: Clone> Swap<H> {
     /// A handler to begin with.
     pub fn new(handler: H) -> Self {
-        let shared = Shared { version: AtomicU64::new(0), current: Mutex::new(handler.clone()) };
+        let shared = Shared { version: AtomicU64::new(0), current: Mutex::new(Arc::new(handler.clone())) };
         Self { shared: Arc::new(shared), mine: handler, version: 0 }
     }
 
-    /// Takes this handler for the requests to come.
+    /// Uses this handler for further requests.
     pub fn replace(&self, handler: H) {
         let mut current = self.shared.current();
-        let before = std::mem::replace(&mut *current, handler);
+        let before = std::mem::replace(&mut *current, Arc::new(handler));
         // While the handler is locked: a version that is seen has its handler.
         self.shared.version.fetch_add(1, Ordering::Release);
         drop(current);
         drop(before);
     }
 
-    /// The handler of the moment.
-    pub fn current(&self) -> H {
-        self.shared.current().clone()
+    /// The current handler.
+    pub fn current(&self) -> Arc<H> {
+        Arc::clone(&self.shared.current())
     }
 
     #[inline]
@@ -87,7 +87,7 @@ impl<H: Clone> Swap<H> {
     fn renew(&mut self) {
         let current = self.shared.current();
         self.version = self.shared.version.load(Ordering::Acquire);
-        self.mine = current.clone();
+        self.mine = H::clone(&current);
     }
 }
 

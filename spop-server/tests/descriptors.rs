@@ -9,8 +9,8 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit};
-use spop_core::Clock;
-use spop_server::{Agent, ServerConfig};
+use spop_core::{Clock, accept::AcceptConfig};
+use spop_server::{Agent, Entrance, ServerConfig};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -47,7 +47,10 @@ fn server() {
     config.max_connections = max_connections.parse().unwrap();
     let agent = Agent::new(config, Clock::start()).unwrap();
     let warnings = Arc::new(Mutex::new(Vec::new()));
-    tracing::subscriber::with_default(Warnings(Arc::clone(&warnings)), || agent.ready(2));
+    tracing::subscriber::with_default(Warnings(Arc::clone(&warnings)), || {
+        let entrance = Arc::new(Entrance::new(AcceptConfig::new()).unwrap());
+        agent.ready([&entrance, &entrance]);
+    });
     let warnings = warnings.lock().unwrap();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let expected = env::var(EXPECTED).unwrap();

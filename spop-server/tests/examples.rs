@@ -12,7 +12,7 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -90,14 +90,14 @@ impl Drop for Server {
 fn with_each(config: &ServerConfig, accept: &AcceptConfig, scenario: impl Fn(&Server)) {
     for name in ["foreign-poll", "io-uring", "thread-per-connection"] {
         let agent = Agent::new(config.clone(), Clock::start()).unwrap();
-        let entrance = Entrance::new(accept.clone()).unwrap();
+        let entrance = Arc::new(Entrance::new(accept.clone()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, handle) = (listener.local_addr().unwrap().to_string(), agent.handle());
         let (end, ended) = mpsc::channel();
         let (at_end, (sender, later)) = (end.clone(), mpsc::channel());
         thread::spawn(move || {
             let mut echo = |request: Request<'_>| echo(request, &sender);
-            let (agent, entrance) = (&agent, entrance.as_ref());
+            let (agent, entrance) = (&agent, Some(&entrance));
             let result = match name {
                 "foreign-poll" => foreign_poll::serve(listener, agent, entrance, &mut echo),
                 "io-uring" => io_uring::serve(listener, agent, entrance, &mut echo),

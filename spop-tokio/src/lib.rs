@@ -19,8 +19,7 @@
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
 //!     let router = Router::new().on("get-ip-reputation", reputation);
-//!     Server::new(router).bind("127.0.0.1:12345").await?.serve().await;
-//!     Ok(())
+//!     Server::new(router).bind("127.0.0.1:12345").await?.serve().await
 //! }
 //! ```
 //!
@@ -55,8 +54,7 @@
 //! config.lame_duck = Duration::from_millis(500);
 //! let mut terminate = signal(SignalKind::terminate())?;
 //! let server = Server::with_config(handler, config)?.bind("127.0.0.1:12345").await?;
-//! server.serve_until(async { drop(terminate.recv().await) }).await;
-//! # Ok(())
+//! server.serve_until(async { drop(terminate.recv().await) }).await
 //! # }
 //! ```
 //!
@@ -158,6 +156,7 @@ mod alarm;
 mod calls;
 mod client;
 mod connection;
+mod endpoint;
 mod handler;
 mod listen;
 mod log;
@@ -173,7 +172,8 @@ pub mod tls;
 mod tower;
 mod transport;
 
-pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
+pub use client::{Answer, Engine, EngineClient, EngineFailures, EngineStats, Target};
+pub use endpoint::IntoEndpoint;
 pub use handler::{BoxHandler, Handler};
 pub use responder::{Deferred, Responder, Response};
 pub use router::{Route, RouteList, Router, Unrouted};
@@ -193,8 +193,8 @@ pub use spop_core::{
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, ConnectionInfo, Endpoint, NameOrId, ParsedAddress,
-    ServerConfig, ServerHandle, Stats,
+    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, FailureKind,
+    Failures, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

@@ -22,8 +22,7 @@ use crate::{Peer, stream::Stream};
 pub(crate) struct Listener {
     socket: Socket,
     sockets: SocketOptions,
-    /// The accept stage of its connections, if there is one.
-    pub(crate) entrance: Option<Arc<Entrance>>,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 #[derive(Debug)]

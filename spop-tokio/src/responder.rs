@@ -20,7 +20,7 @@ use crate::{Handler, Reply, Request};
 /// std::thread::spawn(move || {
 ///     for (request, responder) in work {
 ///         // Whatever takes its time, and may block.
-///         responder.answer(Actions::new());
+///         responder.reply(Actions::new());
 ///     }
 /// });
 /// let server = Server::new(Deferred::new(move |request, responder| {
@@ -46,7 +46,7 @@ impl Responder {
     }
 
     /// Answers. If the answer is not needed any more, it is dropped.
-    pub fn answer(self, reply: impl Into<Reply>) {
+    pub fn reply(self, reply: impl Into<Reply>) {
         drop(self.0.send(reply.into()));
     }
 

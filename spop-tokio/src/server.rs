@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use spop_server::{
-    ACCEPT_BACK_OFF, Address, Agent, Endpoint, Entrance, ServerConfig, ServerHandle, Stage, Subscription,
+    ACCEPT_BACK_OFF, Address, Agent, Entrance, ServerConfig, ServerHandle, Stage, Subscription,
     is_of_connection,
 };
 use tokio::{
@@ -20,7 +20,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{Handler, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
+use crate::{Handler, IntoEndpoint, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
 
 /// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
 const STOP: Duration = Duration::from_secs(1);
@@ -40,8 +40,7 @@ const BATCH: usize = 64;
 ///     actions
 /// });
 /// let server = server.bind("127.0.0.1:12345").await?.bind("/run/agent.sock").await?;
-/// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await;
-/// # Ok(())
+/// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await
 /// # }
 /// ```
 #[must_use = "a server does nothing before `serve`"]
@@ -72,13 +71,14 @@ impl<H: Handler> Server<H> {
         Ok(Self { service: Service::new(handler, config)?, listeners: Vec::new() })
     }
 
-    /// Listens on an endpoint, besides those before. A socket file that no process serves is replaced; it is removed when the
+    /// Listens on an endpoint, besides those before: an address, a path, a `(host, port)`, a listener of tokio or std, or an
+    /// [`Endpoint`](spop_server::Endpoint) with options. A socket file that no process serves is replaced; it is removed when the
     /// server ends.
     ///
     /// # Errors
     /// Names the endpoint, and why the server cannot listen on it.
-    pub async fn bind(mut self, endpoint: impl Into<Endpoint>) -> io::Result<Self> {
-        let endpoint = endpoint.into();
+    pub async fn bind(mut self, endpoint: impl IntoEndpoint) -> io::Result<Self> {
+        let endpoint = endpoint.into_endpoint()?;
         // It may look up a name.
         let listening = spawn_blocking(|| endpoint.listen(false)).await.map_err(io::Error::other)??;
         self.listeners.push(listening.try_into()?);
@@ -105,17 +105,23 @@ impl<H: Handler> Server<H> {
     }
 
     /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called, and the last connection has ended.
-    pub async fn serve(self) {
-        self.serve_until(pending()).await;
+    ///
+    /// # Errors
+    /// None so far. Connections cause none.
+    pub async fn serve(self) -> io::Result<()> {
+        self.serve_until(pending()).await
     }
 
     /// Serves until `shutdown` is ready, then drains as [`ServerHandle::drain`] does. Returns when the last connection has
     /// ended.
-    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let mut shutdown = pin!(shutdown.fuse());
         let handle = self.handle();
         let mut serving = Serving::new(self);
-        serving.agent().ready(serving.listeners.len());
+        serving.agent().ready(serving.listeners.iter().map(|listener| &listener.entrance));
         poll_fn(|cx| {
             if shutdown.as_mut().poll(cx).is_ready() {
                 handle.drain();
@@ -123,6 +129,8 @@ impl<H: Handler> Server<H> {
             serving.poll(cx)
         })
         .await;
+        serving.agent().ended(serving.service.now());
+        Ok(())
     }
 }
 
@@ -213,8 +221,8 @@ impl<H: Handler> Serving<H> {
                 let Some(listener) = self.listeners.get(index) else { break };
                 match listener.poll_accept(cx) {
                     Poll::Ready(Ok((stream, peer))) => {
-                        let entrance = listener.entrance.clone();
-                        self.admit(stream, peer, entrance.as_ref());
+                        let entrance = Arc::clone(&listener.entrance);
+                        self.admit(stream, peer, &entrance);
                     }
                     Poll::Ready(Err(error)) if is_of_connection(&error) => {}
                     Poll::Ready(Err(error)) => {
@@ -232,15 +240,15 @@ impl<H: Handler> Serving<H> {
     /// Closes the listeners, and serves the connections of their backlogs.
     fn accept_last(&mut self) {
         for listener in mem::take(&mut self.listeners) {
-            let entrance = listener.entrance.clone();
+            let entrance = Arc::clone(&listener.entrance);
             for (stream, peer) in listener.close() {
-                self.admit(stream, peer, entrance.as_ref());
+                self.admit(stream, peer, &entrance);
             }
         }
     }
 
-    fn admit(&mut self, stream: Stream, peer: Peer, entrance: Option<&Arc<Entrance>>) {
-        if let Some(conn) = self.agent().accept(self.service.now(), peer, entrance) {
+    fn admit(&mut self, stream: Stream, peer: Peer, entrance: &Arc<Entrance>) {
+        if let Some(conn) = self.agent().accept(self.service.now(), peer, Some(entrance)) {
             self.connections.spawn(self.service.serve(stream, conn).map(drop));
         }
     }

@@ -3,10 +3,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use spop_tokio::{
-    Actions, AgentConfig, Endpoint, Engine, EngineConfig, MessageList, ParsedAddress, Request, Scope, Value,
+    Actions, AgentConfig, Endpoint, Engine, EngineConfig, IntoEndpoint, MessageList, ParsedAddress, Request,
+    Scope, Server, Value,
 };
 use support::{Running, within};
 
@@ -43,6 +47,40 @@ async fn tcp_in_every_spelling() {
         }
         // As the server says.
         ask(&server.address.to_string()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_program_has_is_an_endpoint() {
+    async fn on(endpoint: impl IntoEndpoint) -> Running {
+        let running = Running::of(Server::new(answer).bind(endpoint).await.unwrap());
+        ask(&running.address.to_string()).await.unwrap();
+        running
+    }
+    within(async {
+        let localhost = IpAddr::from([127, 0, 0, 1]);
+        on(("localhost", 0)).await;
+        on((String::from("127.0.0.1"), 0)).await;
+        on((localhost, 0)).await;
+        on(SocketAddr::new(localhost, 0)).await;
+        let all = on(("", 0)).await;
+        assert!(all.address.tcp().unwrap().ip().is_unspecified());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(on(listener).await.address.tcp(), Some(address));
+        on(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).await;
+
+        let folder = tempfile::tempdir().unwrap();
+        on(folder.path().join("1").as_path()).await;
+        on(folder.path().join("2")).await;
+        let path = folder.path().join("3");
+        let server = on(tokio::net::UnixListener::bind(&path).unwrap()).await;
+        assert_eq!(server.address.to_string(), path.display().to_string());
+        server.handle.stop();
+        server.task.await.unwrap();
+        assert!(path.exists(), "the file is its maker's");
+        on(std::os::unix::net::UnixListener::bind(folder.path().join("4")).unwrap()).await;
     })
     .await;
 }

@@ -18,7 +18,7 @@ use spop_tokio::{
     Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Server, ServerConfig, Service,
     accept::{AcceptConfig, Monitor},
 };
-use support::{Client, Running, until, within};
+use support::{Client, Running, log::Log, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpStream, UnixStream},
@@ -60,7 +60,30 @@ async fn a_stop_ends_the_drain() {
 async fn serve_until_drains_when_its_future_is_ready() {
     within(async {
         let server = Server::new(wait).bind("127.0.0.1:0").await.unwrap();
-        server.serve_until(tokio::task::yield_now()).await;
+        server.serve_until(tokio::task::yield_now()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_is_told_at_level_info() {
+    within(async {
+        let log = Log::with("info");
+        let server = Running::start(wait).await;
+        let mut client = server.session().await;
+        client.send("NOTIFY fin 1 1 m\n NOTIFY fin 0 1 m").await;
+        client.expect("ACK fin 0 1").await;
+        server.handle.drain();
+        server.handle.stop();
+        while client.receive().await.is_some() {}
+        server.task.await.unwrap();
+        let lines = log.take();
+        let [listening, draining, stopping, ended] = &lines[..] else { panic!("{lines:?}") };
+        let expected = format!(" listening listener={} tls=false proxy=false", server.address);
+        assert!(listening.ends_with(&expected), "{listening}");
+        assert!(draining.ends_with(" draining connections=1 requests=1"), "{draining}");
+        assert!(stopping.ends_with(" stopping connections=1 requests=1"), "{stopping}");
+        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1"), "{ended}");
     })
     .await;
 }
@@ -171,7 +194,7 @@ async fn unix_sockets_are_served_and_cleaned_up() {
         handle.drain();
         assert!(client.receive().await.unwrap().starts_with(GOODBYE));
         drop(client);
-        task.await.unwrap();
+        task.await.unwrap().unwrap();
         assert!(!path.exists());
     })
     .await;

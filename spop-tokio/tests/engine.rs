@@ -111,6 +111,38 @@ async fn every_request_gets_its_own_answer() {
 }
 
 #[tokio::test]
+async fn what_becomes_of_requests_and_connections_is_counted() {
+    within(async {
+        let server = Running::start(answer).await;
+        let client = engine(config(), &server);
+        assert_eq!(code(&client, &ask("turns", 0)).await, 0);
+        let list = ask("never", 1);
+        let mut lost = pin!(client.notify(&list));
+        assert!(lost.as_mut().now_or_never().is_none());
+        drop(pin!(client.notify(&ask("turns", 0))).now_or_never());
+        until("it was asked", || server.handle.connections().iter().any(|one| one.in_flight == 1)).await;
+        server.handle.stop();
+        server.task.await.unwrap();
+        assert_eq!(lost.await.unwrap_err(), EngineError::Spop(Status::NORMAL));
+        until("its connection has ended", || client.stats().disconnects == 1).await;
+        let stats = client.stats();
+        assert_eq!((stats.asked, stats.answered, stats.withdrawn), (3, 1, 1), "{stats:?}");
+        assert_eq!((stats.failed.disconnected, stats.failed.total()), (1, 1), "{stats:?}");
+        assert_eq!(stats.connects, 1, "{stats:?}");
+
+        // HAProxy 3.1 and later fail what is queued when a connection cannot be opened.
+        let unreachable = Engine::new(EngineConfig::haproxy_3_1()).agent("127.0.0.1:1").start().unwrap();
+        let error = unreachable.notify(&list).await.unwrap_err();
+        assert_eq!((error, error.code()), (EngineError::Unreachable, 257));
+        assert_eq!(error.to_string(), "257 (the agent could not be reached)");
+        let stats = unreachable.stats();
+        assert_eq!((stats.connects, stats.failed.unreachable, stats.failed.total()), (0, 1, 1), "{stats:?}");
+        assert!(stats.failed_connects >= 1, "{stats:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_agent_that_comes_back_is_asked_again() {
     within(async {
         let server = Running::start(answer).await;

@@ -1,5 +1,4 @@
 //! An engine that talks TLS with its agents.
-#![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
 
 mod support;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, Deferred, Endpoint, Handler, Request, Responder, Scope, Server, ServerConfig, Swap,
-    spop_core::link::Phase,
+    Actions, AgentConfig, Deferred, Endpoint, FailureKind, Handler, Request, Responder, Scope, Server,
+    ServerConfig, Swap, spop_core::link::Phase,
 };
 use support::{Client, Running, until, within};
 use tokio::{
@@ -72,7 +72,7 @@ async fn answers_come_from_other_threads() {
             for (request, responder) in work {
                 match request.stream_id() {
                     1 => drop(responder),
-                    _ => responder.answer(Actions::new()),
+                    _ => responder.reply(Actions::new()),
                 }
             }
         });
@@ -99,7 +99,7 @@ async fn a_responder_learns_that_nobody_waits() {
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
         responder.cancelled().await;
         assert!(responder.is_cancelled());
-        responder.answer(Actions::new());
+        responder.reply(Actions::new());
     })
     .await;
 }
@@ -139,7 +139,7 @@ async fn requests_over_the_limit_of_all_fail_at_once() {
         two.send("NOTIFY fin 101 1 m\n NOTIFY fin 102 1 m").await;
         two.expect("ACK fin 102 1").await;
         one.ask("NOTIFY fin 0 1 m", "ACK fin 0 1").await;
-        assert_eq!(server.handle.stats().overloaded, 2);
+        assert_eq!(server.handle.stats().failures.of(FailureKind::Overloaded), 2);
         gate.add_permits(3);
         one.expect("ACK fin 101 1 set txn number=int32:1\n ACK fin 102 1 set txn number=int32:1").await;
         two.expect("ACK fin 101 1 set txn number=int32:1").await;
@@ -164,7 +164,7 @@ async fn connections_can_be_seen() {
         })
         .await;
         let [first, second] = &connections[..] else { panic!("{connections:?}") };
-        assert_eq!(first.engine_id.as_deref(), Some(b"e1".as_slice()));
+        assert_eq!(first.engine_id.as_deref(), Some("e1"));
         assert_eq!(first.peer, spop_tokio::Peer::Ip(client.io.local_addr().unwrap()));
         assert_eq!(first.phase, Phase::Established);
         assert_eq!(second.phase, Phase::Connected);
@@ -189,7 +189,7 @@ async fn a_socket_file_has_its_permissions_and_its_name() {
         Client::new(UnixStream::connect(&path).await.unwrap()).greet().await;
         assert!(Server::new(numbered(1).0).bind(endpoint()).await.is_err());
         handle.stop();
-        task.await.unwrap();
+        task.await.unwrap().unwrap();
         assert!(!path.exists());
     })
     .await;
@@ -383,6 +383,9 @@ mod metrics {
         let run = within(async {
             let server = Running::start(numbered(1).0).await;
             let mut client = server.session().await;
+            client.ask("NOTIFY fin 0 3 \"b\\n\" ; m", "ACK fin 0 3 set txn number=int32:1").await;
+            let long = "n".repeat(65);
+            client.ask(&format!("NOTIFY fin 0 4 {long}"), "ACK fin 0 4 set txn number=int32:1").await;
             client.ask("NOTIFY fin 0 1 m", "ACK fin 0 1 set txn number=int32:1").await;
             client.ask("NOTIFY fin 0 2 m", "ACK fin 0 2 set txn number=int32:1").await;
             client
@@ -393,27 +396,33 @@ mod metrics {
             while client.receive().await.is_some() {}
             drop(client);
             until("all are gone", || server.handle.stats().open == 0).await;
+            server.address
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));
+        let address = ::metrics::with_local_recorder(&recorder, || runtime.block_on(run));
         let mut numbers = std::collections::HashMap::new();
-        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        for (key, _, about, value) in snapshotter.snapshot().into_vec() {
+            assert!(about.is_some(), "{key:?} is not described");
             let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
             numbers.insert((key.key().name().to_owned(), labels.join(",")), value);
         }
-        let number = |name: &str| numbers.get(&(name.to_owned(), String::new()));
-        assert_eq!(number("spop_notifies_total"), Some(&DebugValue::Counter(3)));
-        assert_eq!(number("spop_acks_total"), Some(&DebugValue::Counter(2)));
+        let labelled = |name: &str, labels: &str| numbers.get(&(name.to_owned(), labels.to_owned()));
+        let number = |name: &str| labelled(name, "");
+        let listener = address.to_string();
+        assert_eq!(number("spop_notifies_total"), Some(&DebugValue::Counter(5)));
+        assert_eq!(number("spop_acks_total"), Some(&DebugValue::Counter(4)));
         assert_eq!(number("spop_cancelled_total"), Some(&DebugValue::Counter(1)));
-        assert_eq!(number("spop_connections_total"), Some(&DebugValue::Counter(1)));
-        assert_eq!(number("spop_connections"), Some(&DebugValue::Gauge(0.0.into())));
+        assert_eq!(labelled("spop_connections_total", &listener), Some(&DebugValue::Counter(1)));
+        assert_eq!(labelled("spop_connections", &listener), Some(&DebugValue::Gauge(0.0.into())));
         assert_eq!(number("spop_requests_in_flight"), Some(&DebugValue::Gauge(0.0.into())));
-        assert!(
-            matches!(number("spop_handler_seconds"), Some(DebugValue::Histogram(times)) if times.len() == 3)
-        );
+        let handled = |message: &str| match labelled("spop_handler_seconds", message) {
+            Some(DebugValue::Histogram(times)) => times.len(),
+            _ => 0,
+        };
+        assert_eq!((handled("m"), handled("b\\n"), handled("other")), (3, 1, 1));
+        assert_eq!(labelled("spop_failures_total", "handler_failed"), Some(&DebugValue::Counter(0)));
         assert!(matches!(number("spop_received_bytes_total"), Some(DebugValue::Counter(100..))));
-        let closed = numbers.get(&("spop_closed_total".to_owned(), "peer,7".to_owned()));
-        assert_eq!(closed, Some(&DebugValue::Counter(1)));
+        assert_eq!(labelled("spop_closed_total", "peer,7"), Some(&DebugValue::Counter(1)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ async fn each_message_goes_to_its_handler_and_all_actions_come_back_in_order() {
             })
             .on("ip", reputation)
             .on("swapped", first)
-            .on("elsewhere", Deferred::new(|_, responder| responder.answer(number("elsewhere", 3))))
+            .on("elsewhere", Deferred::new(|_, responder| responder.reply(number("elsewhere", 3))))
             .on("inner", Router::new().on("inner", async |_: Request| number("inner", 4)));
         assert_eq!(format!("{router:?}"), r#"["late", "early", "ip", "swapped", "elsewhere", "inner"]"#);
         let server = Running::start(router).await;

@@ -1,5 +1,4 @@
 //! TLS, with real handshakes.
-#![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
 
 mod support;
@@ -166,14 +165,17 @@ async fn plain_text_and_silence_end_with_a_line() {
         let log = Log::start();
         let setting = Setting::new();
         let (server, _) = serve(setting.files()).await;
-        let mut client = server.connect().await;
-        client.send("HAPROXY-HELLO fin 0 0").await;
-        assert!(!matches!(client.io.read_to_end(&mut Vec::new()).await, Ok(100..)));
-        let line = logged(&log).await;
-        assert!(
-            line.contains("TLS with 127.0.0.1:") && line.contains("failed: received corrupt message"),
-            "{line}"
-        );
+        let spop = spop_core::notation::parse_bytes("HAPROXY-HELLO fin 0 0").unwrap();
+        for (bytes, error) in [
+            (&spop[..], "failed: plain SPOP on a TLS listener: add `ssl` to HAProxy's server line"),
+            (b"GET / HTTP/1.1\r\n\r\n", "failed: received corrupt message"),
+        ] {
+            let mut client = server.connect().await;
+            client.io.write_all(bytes).await.unwrap();
+            assert!(!matches!(client.io.read_to_end(&mut Vec::new()).await, Ok(100..)));
+            let line = logged(&log).await;
+            assert!(line.contains("TLS with 127.0.0.1:") && line.contains(error), "{line}");
+        }
 
         let mut config = AcceptConfig::new();
         config.timeout = Duration::from_millis(50);

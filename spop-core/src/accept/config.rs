@@ -83,12 +83,10 @@ impl AcceptConfig {
         }
         match &handler {
             #[cfg(feature = "proxy")]
-            AcceptHandler::ExpectProxy(_)
-                if self.handlers.iter().any(|handler| matches!(handler, AcceptHandler::ExpectProxy(_))) =>
-            {
+            AcceptHandler::ExpectProxy(_) if self.expects_proxy() => {
                 return Err(AcceptHandlerError::SecondProxyHeader);
             }
-            AcceptHandler::Tls if self.handlers.contains(&AcceptHandler::Tls) => {
+            AcceptHandler::Tls if self.has_tls() => {
                 return Err(AcceptHandlerError::SecondTls);
             }
             _ => {}
@@ -110,6 +108,19 @@ impl AcceptConfig {
     /// The handlers, in order.
     pub fn handlers(&self) -> &[AcceptHandler] {
         &self.handlers
+    }
+
+    /// Whether connections pass TLS.
+    pub fn has_tls(&self) -> bool {
+        self.handlers.contains(&AcceptHandler::Tls)
+    }
+
+    /// Whether connections have a PROXY header.
+    pub fn expects_proxy(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.handlers.iter().any(|handler| matches!(handler, AcceptHandler::ExpectProxy(_)));
+        #[cfg(not(feature = "proxy"))]
+        false
     }
 }
 

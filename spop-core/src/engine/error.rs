@@ -22,6 +22,8 @@ pub enum EngineError {
     Interrupted,
     /// 255: an unknown error.
     Unknown,
+    /// 257: the agent could not be reached. HAProxy has no number of its own for it.
+    Unreachable,
     /// 256 + N: the session ended with status N.
     Spop(Status),
 }
@@ -37,6 +39,7 @@ impl EngineError {
             Self::Aborted => 4,
             Self::Interrupted => 5,
             Self::Unknown => 255,
+            Self::Unreachable => 257,
             Self::Spop(status) => status.0.saturating_add(256),
         }
     }
@@ -52,6 +55,7 @@ impl fmt::Display for EngineError {
             Self::Aborted => write!(f, "{code} (the agent aborted the fragmented payload)"),
             Self::Interrupted => write!(f, "{code} (interrupted by the engine)"),
             Self::Unknown => write!(f, "{code} (unknown)"),
+            Self::Unreachable => write!(f, "{code} (the agent could not be reached)"),
             Self::Spop(status) => write!(f, "{code} (the session ended with status {status})"),
         }
     }

@@ -141,6 +141,15 @@ impl<'i> NotifyPayload<'i> {
         Messages::checked(&self.received, self.lengths)
     }
 
+    /// The messages, if the payload borrows the input: what is left of them when the payload was given away.
+    #[inline]
+    pub fn messages_in_input(&self) -> Option<Messages<'i>> {
+        match self.received.0 {
+            Source::Input(payload) => Some(Messages::checked(payload, self.lengths)),
+            Source::Fragments(_) => None,
+        }
+    }
+
     /// The messages with their own bytes, for a handler that answers later. A payload that borrows the input is copied.
     #[inline]
     pub fn into_owned(self) -> OwnedMessages {

@@ -154,8 +154,8 @@ fn a_connection_is_over_when_its_operations_have_ended() {
 #[test]
 fn the_end_of_a_receive_after_the_close_is_not_the_peers() {
     let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK");
-    let entrance = Entrance::new(AcceptConfig::new().with(health).unwrap()).unwrap();
-    let mut bench = Bench::new(entrance.as_ref());
+    let entrance = Arc::new(Entrance::new(AcceptConfig::new().with(health).unwrap()).unwrap());
+    let mut bench = Bench::new(Some(&entrance));
     bench.expect(&[Operation::Receive, WAIT]);
     bench.agent.handle().stop();
     bench.expect(&[Operation::Close, WAIT]);
@@ -223,10 +223,7 @@ fn timers_run_and_faulty_results_end_the_session() {
 #[test]
 fn a_connection_that_needs_tls_is_rejected() {
     let config = AcceptConfig::new().with(AcceptHandler::Tls).unwrap().checked().unwrap();
-    #[cfg(feature = "tls")]
-    let entrance = Entrance { config: Arc::new(config), tls: None };
-    #[cfg(not(feature = "tls"))]
-    let entrance = Entrance { config: Arc::new(config) };
+    let entrance = Entrance { config: Arc::new(config), ..Entrance::new(AcceptConfig::new()).unwrap() };
     let mut bench = Bench::new(Some(&Arc::new(entrance)));
     bench.expect(&[Operation::Close, Operation::Over]);
     assert_eq!(bench.agent.stats().rejected, 1);

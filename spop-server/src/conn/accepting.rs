@@ -144,7 +144,7 @@ impl Conn {
             // `Close`. The others ask for what was done already, and never come.
             _ => {
                 self.agent.counters.probes.fetch_add(1, Ordering::Relaxed);
-                self.agent.metrics.probes(1);
+                self.agent.metrics.of(self.connection.entrance.as_ref()).probe();
                 self.state = State::Over;
             }
         }
@@ -154,7 +154,7 @@ impl Conn {
     #[cold]
     pub(super) fn reject(&mut self, now: Timestamp, what: &'static str, error: &dyn fmt::Display) {
         self.agent.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        self.agent.metrics.rejected(1);
+        self.agent.metrics.of(self.connection.entrance.as_ref()).rejected();
         self.agent.log_not_accepted(now, what, error);
         self.state = State::Over;
     }

@@ -6,12 +6,23 @@ use spop_core::{
 };
 
 use super::session::{Session, cancel};
-use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed};
+use crate::{
+    Agent, Answer, Cancelled, Failure, FailureKind, Handler,
+    engines::Routed,
+    label::{Labelled, Owed},
+};
 
 impl Session {
     /// Answers a request whose handler has answered at once.
     #[inline]
-    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
+    pub(super) fn answer_at_once(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        labelled: Labelled<'_>,
+        answer: &Answer,
+    ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership
             && membership.held_up != Some(0)
@@ -19,9 +30,9 @@ impl Session {
         {
             // A sibling may be faster. If a newer request has superseded this one, its answer is dropped there.
             let _ = membership.hold(now, &ticket);
-            return self.route(agent, now, ticket, answer.clone());
+            return self.route(agent, now, Owed { ticket, label: labelled.label() }, answer.clone());
         }
-        self.send(agent, now, ticket, answer);
+        self.send(agent, now, ticket, labelled, answer);
     }
 
     /// Answers a request whose answer was to follow.
@@ -35,29 +46,26 @@ impl Session {
     ) {
         self.collect_end(agent, now, handler);
         // Otherwise it needs no answer any more.
-        let Some(ticket) = self.waiting.remove(&request) else { return };
+        let Some(owed) = self.waiting.remove(&request) else { return };
         self.end_watched(request, Cancelled::Answered);
         match &self.membership {
-            None => self.send(agent, now, ticket, &answer),
+            None => self.send_owed(agent, now, owed, &answer),
             Some(membership) if is_disconnect(&answer) && self.closed.is_none() => {
-                membership.cancel(ticket.ids(), request);
-                self.send(agent, now, ticket, &answer);
+                membership.cancel(owed.ticket.ids(), request);
+                self.send_owed(agent, now, owed, &answer);
             }
-            Some(_) => self.route(agent, now, ticket, answer),
+            Some(_) => self.route(agent, now, owed, answer),
         }
     }
 
     /// Answers on the connection of the engine that is the fastest.
     #[cold]
-    fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
-        let Some(membership) = &self.membership else { return self.send(agent, now, ticket, &answer) };
-        let request = ticket.id();
-        match membership.route(
-            membership.held_up,
-            ticket,
-            already_disconnected(answer, self.closed.is_some()),
-        ) {
-            Routed::Here(ticket, answer) => self.send(agent, now, ticket, &answer),
+    fn route(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Answer) {
+        let Some(membership) = &self.membership else { return self.send_owed(agent, now, owed, &answer) };
+        let request = owed.ticket.id();
+        match membership.route(membership.held_up, owed, already_disconnected(answer, self.closed.is_some()))
+        {
+            Routed::Here(owed, answer) => self.send_owed(agent, now, owed, &answer),
             Routed::Sent => self.release(now, request),
             Routed::Dropped => {
                 self.tally.cancelled += 1;
@@ -74,35 +82,47 @@ impl Session {
 
     /// An answer of a sibling.
     #[cold]
-    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Answer) {
         if self.closed.is_some() {
-            self.send_back(ticket, answer);
+            self.send_back(owed, answer);
         } else {
-            self.send(agent, now, ticket, &already_disconnected(answer, true));
+            self.send_owed(agent, now, owed, &already_disconnected(answer, true));
         }
     }
 
     /// An answer was given to this connection, which cannot send it: another one may.
     #[cold]
-    pub(super) fn send_back(&mut self, ticket: Ticket, answer: Answer) {
-        let routed = self.membership.as_ref().map(|membership| membership.route_again(ticket, answer));
+    pub(super) fn send_back(&mut self, owed: Owed, answer: Answer) {
+        let routed = self.membership.as_ref().map(|membership| membership.route_again(owed, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
         }
     }
 
+    fn send_owed(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: &Answer) {
+        self.send(agent, now, owed.ticket, Labelled::Label(owed.label), answer);
+    }
+
     /// Queues an answer on this connection.
     #[inline]
-    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
+    fn send(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        labelled: Labelled<'_>,
+        answer: &Answer,
+    ) {
         match answer {
-            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, actions),
+            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, labelled, actions),
             Ok(Reply::Fail(error)) => {
-                self.fail(agent, now, ticket, &Failure::new(FailureKind::HandlerFailed, error));
+                let failure = Failure::new(FailureKind::HandlerFailed, error);
+                self.fail(agent, now, ticket, labelled, &failure);
             }
-            Err(failure) => self.fail(agent, now, ticket, failure),
+            Err(failure) => self.fail(agent, now, ticket, labelled, failure),
             Ok(Reply::Abort) => match self.reactor.abort_answer(now, ticket) {
                 Ok(_) => self.tally.acks += 1,
-                Err(error) => self.send_back(error.into_ticket(), Ok(Reply::Abort)),
+                Err(error) => self.send_back(owed(error, labelled), Ok(Reply::Abort)),
             },
             Ok(Reply::Disconnect { status, message }) => {
                 self.tally.cancelled += 1;
@@ -112,19 +132,26 @@ impl Session {
     }
 
     #[inline]
-    fn acknowledge(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, actions: &Actions) {
+    fn acknowledge(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        labelled: Labelled<'_>,
+        actions: &Actions,
+    ) {
         Self::warn_of_names(agent, actions);
         let ids = ticket.ids();
         match self.reactor.acknowledge(now, ticket, actions) {
             Ok(Settled::Queued) => self.tally.acks += 1,
-            Ok(Settled::Late { age }) => self.late(agent, now, ids, age),
+            Ok(Settled::Late { age }) => self.late(agent, now, ids, labelled, age),
             Ok(_) => self.tally.cancelled += 1,
-            Err(AckError::Closing { ticket, .. } | AckError::Full { ticket, .. }) => {
-                self.send_back(ticket, Ok(Reply::Ack(actions.clone())));
+            Err(error @ (AckError::Closing { .. } | AckError::Full { .. })) => {
+                self.send_back(owed(error, labelled), Ok(Reply::Ack(actions.clone())));
             }
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
-                self.fail(agent, now, error.into_ticket(), &failure);
+                self.fail(agent, now, error.into_ticket(), labelled, &failure);
             }
         }
     }
@@ -147,10 +174,10 @@ impl Session {
             }
             return;
         }
-        let Some(ticket) = self.waiting.remove(&request) else { return };
+        let Some(Owed { ticket, label }) = self.waiting.remove(&request) else { return };
         Self::warn_of_names(agent, actions);
         match self.reactor.acknowledge_part(now, ticket, actions) {
-            Ok(ticket) => _ = self.waiting.insert(request, ticket),
+            Ok(ticket) => _ = self.waiting.insert(request, Owed { ticket, label }),
             Err(error) => {
                 cancel(handler, request, Cancelled::Answered);
                 self.end_watched(request, Cancelled::Answered);
@@ -159,35 +186,48 @@ impl Session {
                 if let Some(membership) = &self.membership {
                     membership.cancel(ticket.ids(), request);
                 }
-                self.fail(agent, now, ticket, &failure);
+                self.fail(agent, now, ticket, Labelled::Label(label), &failure);
             }
         }
     }
 
     /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
     #[cold]
-    fn fail(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, failure: &Failure) {
+    fn fail(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        labelled: Labelled<'_>,
+        failure: &Failure,
+    ) {
         let ids = ticket.ids();
         match self.reactor.fail(now, ticket) {
             Ok(Settled::Dropped) => self.tally.cancelled += 1,
-            Ok(_) => self.failed(agent, now, ids, failure),
-            Err(error) => self.send_back(error.into_ticket(), Err(failure.clone())),
+            Ok(_) => self.failed(agent, now, ids, Some(labelled.label()), failure),
+            Err(error) => self.send_back(owed(error, labelled), Err(failure.clone())),
         }
     }
 
     #[cold]
-    pub(super) fn overloaded(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket) {
-        agent.metrics.overloaded(1);
-        agent.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.log_failure(
-            agent,
-            now,
-            ticket.ids(),
-            &Failure::new(FailureKind::Overloaded, "too many requests"),
-        );
+    pub(super) fn overloaded(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ticket: Ticket,
+        labelled: Labelled<'_>,
+    ) {
+        let failure = Failure::new(FailureKind::Overloaded, "too many requests");
+        self.failed(agent, now, ticket.ids(), Some(labelled.label()), &failure);
         // The ticket is this connection's.
         let _ = self.reactor.fail(now, ticket);
     }
+}
+
+/// The ticket of a refused decision, with its label.
+#[cold]
+fn owed(error: AckError, labelled: Labelled<'_>) -> Owed {
+    Owed { ticket: error.into_ticket(), label: labelled.label() }
 }
 
 fn is_disconnect(answer: &Answer) -> bool {

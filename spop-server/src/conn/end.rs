@@ -2,13 +2,15 @@
 
 use std::mem;
 
-use spop_core::{Closed, Status, Timestamp, agent::TicketId, link::Phase};
+use spop_core::{CloseReason, Closed, Status, Timer, Timestamp, agent::TicketId, link::Phase};
 
 use super::{
     answer::already_disconnected,
     session::{Session, cancel_all},
 };
-use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed, inbox::Message};
+use crate::{
+    Agent, Answer, Cancelled, Failure, FailureKind, Handler, Stage, engines::Routed, inbox::Message,
+};
 
 impl Session {
     /// The server stops.
@@ -49,6 +51,9 @@ impl Session {
         } else {
             self.give_up(handler);
         }
+        if agent.stage() == Stage::Stop || closed.reason == CloseReason::Timeout(Timer::Drain) {
+            agent.drain.cut(closed.lost.messages);
+        }
         self.report(agent, now, &closed);
         agent.metrics.closed(&closed);
         self.closed = Some(Box::new(closed));
@@ -61,7 +66,7 @@ impl Session {
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         if !self.waiting.is_empty() {
             let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
-            self.tally.cancelled += requests.len();
+            self.tally.cancelled += requests.len() as u32;
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.clear_orphan_deadline();
@@ -81,7 +86,7 @@ impl Session {
         }
         for message in self.connection.inbox.close() {
             match message {
-                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                Message::Send(owed, answer) => self.send_back(owed, answer),
                 Message::Answer(request, answer) => self.answer_orphan(request, Cancelled::Answered, answer),
                 Message::Part(request, _) => self.forget(request, Cancelled::Disconnected),
                 Message::Supersede(request) => self.forget(request, Cancelled::Superseded),
@@ -102,7 +107,7 @@ impl Session {
         }
         for message in self.connection.inbox.take_messages() {
             match message {
-                Message::Send(ticket, answer) => self.send_back(ticket, answer),
+                Message::Send(owed, answer) => self.send_back(owed, answer),
                 // Applied later, or not needed any more.
                 message => _ = self.connection.inbox.send(message),
             }
@@ -124,10 +129,10 @@ impl Session {
     /// Has a sibling answer a request of this session, which is over.
     #[cold]
     pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Answer) {
-        let Some(ticket) = self.waiting.remove(&request) else { return };
+        let Some(owed) = self.waiting.remove(&request) else { return };
         self.end_watched(request, why);
         let answer = already_disconnected(answer, true);
-        let routed = self.membership.as_ref().map(|membership| membership.route(None, ticket, answer));
+        let routed = self.membership.as_ref().map(|membership| membership.route(None, owed, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
         }
@@ -136,11 +141,11 @@ impl Session {
     /// Ends a request of this session, which is over, without an answer.
     #[cold]
     pub(super) fn forget(&mut self, request: TicketId, why: Cancelled) {
-        let Some(ticket) = self.waiting.remove(&request) else { return };
+        let Some(owed) = self.waiting.remove(&request) else { return };
         self.tally.cancelled += 1;
         self.end_watched(request, why);
         if let Some(membership) = &self.membership {
-            membership.forget(&ticket);
+            membership.forget(&owed.ticket);
         }
     }
 }

@@ -88,7 +88,7 @@ impl Conn {
         entrance: Option<&Arc<Entrance>>,
         admission: Option<Admission>,
     ) -> Self {
-        let (connection, slot) = agent.register(peer, now);
+        let (connection, slot) = agent.register(peer, now, entrance.cloned());
         let mut conn = Self {
             agent: Arc::clone(agent),
             connection,
@@ -98,7 +98,7 @@ impl Conn {
             state: State::Over,
             admission,
         };
-        match entrance {
+        match entrance.filter(|entrance| !entrance.config.handlers().is_empty()) {
             Some(entrance) => {
                 conn.state =
                     State::Accepting(Box::new(Accepting::new(entrance, conn.connection.peer().clone(), now)));
@@ -375,8 +375,8 @@ impl Conn {
     pub fn on_transport_error(&mut self, now: Timestamp, handler: &mut impl Handler, error: &io::Error) {
         match &mut self.state {
             State::Session(session) => {
-                if session.closed.is_none() {
-                    debug!(name: "transport_failed", peer = %self.connection.peer(), connection = self.connection.id.0, %error, "transport failed");
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    session.transport_error = Some(Box::new(error.to_string()));
                 }
                 let action = session.reactor.on_transport_error(now);
                 session.on_event(&self.agent, now, handler, action);

@@ -1,6 +1,6 @@
 //! What a session counts and logs.
 
-use std::{fmt, ops::AddAssign, sync::atomic::Ordering, time::Duration};
+use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
 
 use spop_core::{
     Actions, CloseReason, Closed, Timestamp,
@@ -11,58 +11,46 @@ use spop_core::{
 use tracing::{debug, warn};
 
 use super::session::Session;
-use crate::{Agent, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED};
+use crate::{
+    Agent, Connection, Failure, FailureKind, LogLimit, Metrics, TOO_MUCH_BUFFERED,
+    label::{Label, Labelled},
+};
 
 /// What a session has counted since the end of the last turn. The recorder of the metrics is shared: it is called once for many
 /// requests.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) notifies: Count,
-    pub(super) acks: Count,
-    pub(super) failures: Count,
-    pub(super) cancelled: Count,
-    pub(super) received: Count,
-    pub(super) sent: Count,
-}
-
-/// A number for the metrics. Nothing without them: each connection has six.
-#[derive(Debug, Default)]
-pub(super) struct Count(#[cfg(any(feature = "metrics", test))] u32);
-
-impl AddAssign<usize> for Count {
-    #[inline]
-    fn add_assign(&mut self, n: usize) {
-        #[cfg(any(feature = "metrics", test))]
-        {
-            self.0 += n as u32;
-        }
-        let _ = n;
-    }
-}
-
-impl Count {
-    /// Reports the number to the metrics, if it is not zero.
-    #[inline]
-    #[cfg_attr(not(any(feature = "metrics", test)), allow(clippy::unused_self))]
-    fn report(&mut self, to: impl FnOnce(usize)) {
-        #[cfg(any(feature = "metrics", test))]
-        if self.0 != 0 {
-            return to(std::mem::take(&mut self.0) as usize);
-        }
-        let _ = to;
-    }
+    pub(super) notifies: u32,
+    pub(super) acks: u32,
+    pub(super) cancelled: u32,
+    pub(super) received: u32,
+    pub(super) sent: u32,
 }
 
 impl Tally {
+    /// For [`Stats`](crate::Stats) and status pages, before the counts are reported.
+    #[inline]
+    pub(super) fn publish(&self, connection: &Connection, now: Timestamp) {
+        if self.notifies | self.acks | self.received | self.sent != 0 {
+            connection.count(now, self.notifies, self.acks);
+        }
+    }
+
     #[inline]
     pub(super) fn report(&mut self, metrics: &Metrics) {
-        let Self { notifies, acks, failures, cancelled, received, sent } = self;
-        notifies.report(|n| metrics.notifies(n));
-        acks.report(|n| metrics.acks(n));
-        failures.report(|n| metrics.failures(n));
-        cancelled.report(|n| metrics.cancelled(n));
-        received.report(|n| metrics.received(n));
-        sent.report(|n| metrics.sent(n));
+        let Self { notifies, acks, cancelled, received, sent } = self;
+        report(notifies, |n| metrics.notifies(n));
+        report(acks, |n| metrics.acks(n));
+        report(cancelled, |n| metrics.cancelled(n));
+        report(received, |n| metrics.received(n));
+        report(sent, |n| metrics.sent(n));
+    }
+}
+
+#[inline]
+fn report(count: &mut u32, to: impl FnOnce(usize)) {
+    if *count != 0 {
+        to(take(count) as usize);
     }
 }
 
@@ -114,12 +102,20 @@ impl Session {
 
     /// HAProxy abandoned a request whose handler still runs.
     #[cold]
-    pub(super) fn abandoned(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+    pub(super) fn abandoned(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        label: Option<Label>,
+        age: Duration,
+    ) {
         self.tally.cancelled += 1;
         agent.counters.abandoned.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.late.pass(now) {
             warn!(
-                name: "request_abandoned", peer = %self.connection.peer(), %ids, ?age, suppressed,
+                name: "request_abandoned", peer = %self.connection.peer(), connection = self.connection.id.0, %ids,
+                messages = label.map(tracing::field::display), ?age, suppressed,
                 "HAProxy abandoned the request: its handler takes longer than `timeout processing`"
             );
         }
@@ -127,14 +123,22 @@ impl Session {
 
     /// HAProxy has continued without this answer.
     #[cold]
-    pub(super) fn late(&mut self, agent: &Agent, now: Timestamp, ids: Ids, age: Duration) {
+    pub(super) fn late(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        labelled: Labelled<'_>,
+        age: Duration,
+    ) {
         self.tally.acks += 1;
         agent.metrics.late(1);
         agent.counters.late.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = agent.logs.late.pass(now) {
             let processing = agent.config.processing;
             warn!(
-                name: "answered_late", peer = %self.connection.peer(), %ids, ?age, ?processing, suppressed,
+                name: "answered_late", peer = %self.connection.peer(), connection = self.connection.id.0, %ids,
+                messages = %labelled.label(), ?age, ?processing, suppressed,
                 "answered later than `processing`: HAProxy has probably abandoned the request"
             );
         }
@@ -142,13 +146,16 @@ impl Session {
 
     /// A request has no answer of its handler.
     #[cold]
-    pub(super) fn failed(&mut self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
-        self.tally.failures += 1;
-        self.log_failure(agent, now, ids, failure);
-    }
-
-    #[cold]
-    pub(super) fn log_failure(&self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+    pub(super) fn failed(
+        &self,
+        agent: &Agent,
+        now: Timestamp,
+        ids: Ids,
+        label: Option<Label>,
+        failure: &Failure,
+    ) {
+        agent.counters.failed(failure.kind);
+        agent.metrics.failed(failure.kind);
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
             FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,
@@ -156,7 +163,10 @@ impl Session {
         };
         if let Some(suppressed) = limit.pass(now) {
             let (what, error) = (failure.kind.as_str(), &failure.error);
-            warn!(name: "request_failed", peer = %self.connection.peer(), %ids, what, error, suppressed, "request failed");
+            warn!(
+                name: "request_failed", peer = %self.connection.peer(), connection = self.connection.id.0, %ids,
+                messages = label.map(tracing::field::display), what, error, suppressed, "request failed"
+            );
         }
     }
 
@@ -183,7 +193,8 @@ impl Session {
         } else if faulty {
             self.log_failed(agent, now, closed);
         } else {
-            debug!(name: "connection_closed", %peer, connection, reason = %closed, "connection closed");
+            let error = self.transport_error.as_ref().map(|error| error.as_str());
+            debug!(name: "connection_closed", %peer, connection, reason = %closed, error, "connection closed");
         }
     }
 

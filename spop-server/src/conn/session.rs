@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use spop_core::{
@@ -19,8 +16,15 @@ use tracing::debug;
 use super::report::Tally;
 use crate::{
     Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, SPARED, Share,
-    Stage, TOO_MUCH_BUFFERED, connection::Accepted, engines::Membership, failure::panic_message,
-    inbox::Message, overdue, request::Incoming, spans,
+    Stage, TOO_MUCH_BUFFERED,
+    connection::Accepted,
+    engines::Membership,
+    failure::panic_message,
+    inbox::Message,
+    label::{Label, Labelled, Owed},
+    overdue,
+    request::Incoming,
+    spans,
 };
 
 /// After how many sends the handler's memory is freed at once. A connection is often opened for one request: after the
@@ -37,9 +41,12 @@ pub(super) struct Session {
     /// With async.
     pub(super) membership: Option<Box<Membership>>,
     /// The requests whose answers follow.
-    pub(super) waiting: BTreeMap<TicketId, Ticket>,
+    pub(super) waiting: BTreeMap<TicketId, Owed>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
+    /// With what error the transport failed, if that is logged.
+    #[expect(clippy::box_collection, reason = "each connection has one, and it is empty as a rule")]
+    pub(super) transport_error: Option<Box<String>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
     /// Unused input that the driver keeps, in bytes, up to 4 GiB.
@@ -67,12 +74,13 @@ impl Session {
             membership: None,
             waiting: BTreeMap::new(),
             closed: None,
+            transport_error: None,
             sends: 0,
             unused: 0,
             more: false,
             buffered: agent.buffered.share(),
             tally: Tally::default(),
-            open: Some(agent.metrics.open()),
+            open: Some(agent.metrics.of(connection.entrance.as_ref()).open()),
         }
     }
 
@@ -130,6 +138,7 @@ impl Session {
             self.end_for_memory(agent, now, handler);
         }
         self.connection.publish(&self.reactor);
+        self.tally.publish(&self.connection, now);
         if self.membership.is_some() {
             // Siblings compare it, and this connection may have no event until its peer reads.
             self.connection.set_backlog(self.backlog());
@@ -176,7 +185,7 @@ impl Session {
         let used = self.feed(agent, now, handler, input.get(..turn).unwrap_or(input), eof);
         self.unused = u32::try_from(input.len() - used).unwrap_or(u32::MAX);
         self.more = self.unused > 0 && used == turn;
-        self.tally.received += used;
+        self.tally.received += used as u32;
         self.at_rest(agent, now, handler);
         used
     }
@@ -212,7 +221,7 @@ impl Session {
     ) -> Result<(), Misuse> {
         let action = self.reactor.on_sent(now, n)?;
         self.carry_out(agent, now, handler, action);
-        self.tally.sent += n;
+        self.tally.sent += n as u32;
         if self.sends < EARLY {
             self.sends += 1;
             release_memory(handler);
@@ -286,9 +295,10 @@ impl Session {
         self.tally.notifies += 1;
         let payload_len = payload.messages().payload().len();
         let overloaded = agent.is_overloaded(connection, payload_len);
+        let labelled = Labelled::of(&payload);
         let permit = if overloaded { None } else { agent.in_flight.enter() };
         let Some(permit) = permit else {
-            return self.overloaded(agent, now, ticket);
+            return self.overloaded(agent, now, ticket, labelled);
         };
         let (id, ids) = (ticket.id(), ticket.ids());
         let mut incoming = Incoming {
@@ -303,7 +313,7 @@ impl Session {
             claimed: AtomicBool::new(false),
             deferred: AtomicBool::new(false),
         };
-        let span = spans::request(connection, ids).entered();
+        let span = spans::request(connection, ids, labelled).entered();
         let outer = connection.begin_call(id);
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(Request::new(&incoming))));
         drop(span);
@@ -317,9 +327,9 @@ impl Session {
         let failed;
         let answer = match &outcome {
             // Also if the handler panicked after that.
-            _ if deferred.into_inner() => return self.wait(now, handler, ticket),
+            _ if deferred.into_inner() => return self.wait(now, handler, ticket, labelled.label()),
             Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket),
+            Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket, labelled.label()),
             Ok(Outcome::Later) => {
                 failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
                 &failed
@@ -331,22 +341,22 @@ impl Session {
         };
         drop(permit);
         if !claimed {
-            agent.metrics.worked(began);
+            agent.metrics.worked(began, labelled);
         }
         if self.connection.inbox.has_messages() {
             // Parts of this answer may be among them.
-            self.wait(now, handler, ticket);
+            self.wait(now, handler, ticket, labelled.label());
             self.take_messages(agent, now, handler);
             return self.answer(agent, now, handler, id, answer.clone());
         }
-        self.answer_at_once(agent, now, ticket, answer);
+        self.answer_at_once(agent, now, ticket, labelled, answer);
     }
 
     /// The answer follows.
-    fn wait(&mut self, now: Timestamp, handler: &mut impl Handler, ticket: Ticket) {
+    fn wait(&mut self, now: Timestamp, handler: &mut impl Handler, ticket: Ticket, label: Label) {
         let request = ticket.id();
         let is_newest = self.membership.as_ref().is_none_or(|membership| membership.hold(now, &ticket));
-        self.waiting.insert(request, ticket);
+        self.waiting.insert(request, Owed { ticket, label });
         if !is_newest {
             self.superseded(now, handler, request);
         }
@@ -394,17 +404,21 @@ impl Session {
         cancelled: CancelledNotify,
     ) {
         let (ids, why, age) = (cancelled.ids, cancelled.why, cancelled.age);
-        debug!(name: "request_cancelled", peer = %self.connection.peer(), %ids, ?why, "request cancelled");
+        let label = self.waiting.get(&cancelled.ticket).map(|owed| owed.label);
+        debug!(
+            name: "request_cancelled", peer = %self.connection.peer(), connection = self.connection.id.0, %ids,
+            messages = label.map(tracing::field::display), ?why, "request cancelled"
+        );
         match why {
             Cancel::TimedOut => {
-                self.failed(agent, now, ids, &Failure::new(FailureKind::TimedOut, "no answer in time"));
+                let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
+                self.failed(agent, now, ids, label, &failure);
             }
             Cancel::Overdue => {
-                agent.counters.overdue.fetch_add(1, Ordering::Relaxed);
                 let error = overdue(&agent.config, self.reactor.in_flight() + 1, age);
-                self.failed(agent, now, ids, &Failure::new(FailureKind::Overdue, error));
+                self.failed(agent, now, ids, label, &Failure::new(FailureKind::Overdue, error));
             }
-            Cancel::Abandoned => self.abandoned(agent, now, ids, age),
+            Cancel::Abandoned => self.abandoned(agent, now, ids, label, age),
             _ => self.tally.cancelled += 1,
         }
         self.end_waiting(handler, cancelled.ticket, why.into());
@@ -452,7 +466,7 @@ impl Session {
         match message {
             Message::Part(request, actions) => self.send_part(agent, now, handler, request, &actions),
             Message::Answer(request, answer) => self.answer(agent, now, handler, request, answer),
-            Message::Send(ticket, answer) => self.send_for_sibling(agent, now, ticket, answer),
+            Message::Send(owed, answer) => self.send_for_sibling(agent, now, owed, answer),
             Message::Watch(request) => {
                 if !self.waiting.contains_key(&request) {
                     self.end_watched(request, Cancelled::Answered);

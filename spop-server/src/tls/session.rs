@@ -22,13 +22,51 @@ pub(crate) struct TlsSession {
     session: ServerConnection,
     /// Bytes that were encrypted, and are reported as written when their records are.
     taken: usize,
+    first: First,
+}
+
+/// The first bytes of the peer: with them, plain SPOP is recognized.
+#[derive(Default)]
+struct First {
+    bytes: [u8; 5],
+    len: usize,
+}
+
+impl First {
+    fn keep(&mut self, received: &[u8]) {
+        if let Some(free) = self.bytes.get_mut(self.len..) {
+            let n = free.len().min(received.len());
+            free.iter_mut().zip(received).for_each(|(to, from)| *to = *from);
+            self.len += n;
+        }
+    }
+
+    /// A HAPROXY-HELLO of at most 16 MiB. No TLS record begins with zero.
+    fn is_spop(&self) -> bool {
+        matches!(self.bytes, [0, _, _, _, 1]) && self.len == self.bytes.len()
+    }
+}
+
+/// Reads, and keeps the first bytes.
+struct Keep<'a, S> {
+    stream: &'a mut S,
+    first: &'a mut First,
+}
+
+impl<S: io::Read> io::Read for Keep<'_, S> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(space)?;
+        self.first.keep(space.get(..n).unwrap_or_default());
+        Ok(n)
+    }
 }
 
 impl TlsSession {
     /// A session whose handshake the peer begins; `received` was read already.
     pub(crate) fn new(tls: &Tls, stream: &mut impl Stream, mut received: &[u8]) -> io::Result<Self> {
         let session = ServerConnection::new(tls.current()).map_err(io::Error::other)?;
-        let mut this = Self { session, taken: 0 };
+        let mut this = Self { session, taken: 0, first: First::default() };
+        this.first.keep(received);
         while !received.is_empty() {
             this.session.read_tls(&mut received)?;
             this.process(stream)?;
@@ -70,7 +108,7 @@ impl TlsSession {
 
     /// Receives records, and processes them. Zero at the end of the stream.
     fn receive(&mut self, stream: &mut impl Stream) -> io::Result<usize> {
-        let n = retry(|| self.session.read_tls(stream))?;
+        let n = retry(|| self.session.read_tls(&mut Keep { stream, first: &mut self.first }))?;
         self.process(stream)?;
         Ok(n)
     }
@@ -79,7 +117,14 @@ impl TlsSession {
         if let Err(error) = self.session.process_new_packets() {
             // The first error is reported, also if the alert cannot be sent.
             let _ = self.send_records(stream);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            return Err(if self.session.is_handshaking() && self.first.is_spop() {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "plain SPOP on a TLS listener: add `ssl` to HAProxy's server line, or connect to another listener",
+                )
+            } else {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            });
         }
         Ok(())
     }

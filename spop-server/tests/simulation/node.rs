@@ -103,7 +103,7 @@ impl Node {
         config.max_buffered_bytes = limits.unfinished;
         config.lame_duck = rng.pick(&[Duration::ZERO, Duration::from_millis(250)]);
         let entrance = rng.permille(300).then(|| AcceptConfig::new().with(ExpectProxy::new()).unwrap());
-        let entrance = entrance.and_then(|config| Entrance::new(config).unwrap());
+        let entrance = entrance.map(|config| Arc::new(Entrance::new(config).unwrap()));
         let recorder = Recorder::default();
         let agent = recorder.server(config).unwrap();
         let stage_changed = Arc::<Flag>::default();

@@ -26,7 +26,7 @@ impl Recorder {
         let new = || {
             let agent = Agent::new(config, Clock::start())?;
             // Now it takes the recorder.
-            agent.ready(1);
+            agent.ready([]);
             Ok(agent)
         };
         #[cfg(feature = "metrics")]
@@ -42,8 +42,7 @@ impl Recorder {
         {
             let values = self.values.lock().unwrap();
             let get = |key: &str| values[key].load(Ordering::Relaxed);
-            let ended =
-                ["acks", "failures", "overloaded", "cancelled"].map(|key| get(&format!("spop_{key}_total")));
+            let ended = ["acks", "failures", "cancelled"].map(|key| get(&format!("spop_{key}_total")));
             assert_eq!(
                 get("spop_notifies_total"),
                 ended.iter().sum::<u64>(),

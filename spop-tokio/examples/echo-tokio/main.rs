@@ -1,7 +1,7 @@
 //! Echoes every argument of every message as a variable: for trying an SPOE configuration, and for tests.
 //!
 //! ```text
-//! cargo run --release --example echo-tokio -- --listen 127.0.0.1:12345 --listen /run/echo.sock
+//! cargo run --release -p spop-tokio --example echo-tokio -- --listen 127.0.0.1:12345 --listen /run/echo.sock
 //! ```
 
 mod echo;
@@ -89,8 +89,7 @@ async fn run(options: &Options) -> io::Result<()> {
         writeln!(stdout, "listening on {address}")?;
     }
     stdout.flush()?;
-    server.serve().await;
-    Ok(())
+    server.serve().await
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the drain.

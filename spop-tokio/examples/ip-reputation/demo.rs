@@ -86,6 +86,6 @@ mod tests {
             );
         }
         handle.drain();
-        serving.await.unwrap();
+        serving.await.unwrap().unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! From the root of the repository:
 //!
 //! ```text
-//! cargo run --release --example ip-reputation
+//! cargo run --release -p spop-tokio --example ip-reputation
 //! ```
 //!
 //! It begins with a demonstration that needs no HAProxy: an engine asks the agent about some addresses over a socket. The
@@ -16,14 +16,14 @@
 //! curl --interface 127.0.0.3 http://127.0.0.1:10080/
 //! ```
 //!
-//! The second is rejected.
+//! The second is rejected. Its log is on stderr: `RUST_LOG=debug` shows each connection, `RUST_LOG=off` nothing.
 
 mod demo;
 mod networks;
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     net::IpAddr,
     path::PathBuf,
     process::ExitCode,
@@ -74,10 +74,9 @@ impl Handler for Reputation {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        .init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let colors = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(io::stderr).init();
     match run(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -119,8 +118,7 @@ async fn run(options: Options) -> io::Result<()> {
     if let Err(error) = introduce(addresses.into_iter().next().filter(|_| !options.no_demo), &mut out).await {
         eprintln!("ip-reputation: {error}; it serves on");
     }
-    serving.await?;
-    Ok(())
+    serving.await?
 }
 
 /// The demonstration, unless there is no agent for it, and what else can be tried.

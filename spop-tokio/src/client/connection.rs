@@ -26,16 +26,19 @@ use crate::{
 
 /// Opens a connection and drives it to its end.
 pub(super) async fn run(shared: Arc<Shared>, id: ConnectionId, target: Target, waker: Arc<AtomicWaker>) {
-    let end = PoolEnd { shared: Arc::clone(&shared), id, out: BytesMut::new() };
+    let end = PoolEnd { shared: Arc::clone(&shared), id, out: BytesMut::new(), error: None };
     match open(&shared, &target).await {
         Ok(stream) => {
+            shared.connected();
             debug!(name: "agent_connected", %target, connection = id.0, "agent connected");
-            match stream {
+            let error = match stream {
                 Opened::Plain(stream) => drive(stream, Layers::Plain, end, &waker).await,
                 #[cfg(feature = "tls")]
                 Opened::Tls(stream) => drive(*stream, Layers::Data, end, &waker).await,
-            }
-            debug!(name: "agent_disconnected", %target, connection = id.0, "agent disconnected");
+            };
+            shared.disconnected();
+            let error = error.as_ref().map(tracing::field::display);
+            debug!(name: "agent_disconnected", %target, connection = id.0, error, "agent disconnected");
         }
         Err(error) => {
             shared.unreachable(&target, &error);
@@ -92,12 +95,13 @@ async fn introduce(shared: &Shared, target: &Target) -> io::Result<Opened> {
     }
 }
 
+/// Drives a connection to its end. Returns the error of the transport, if it failed.
 async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     mut stream: I,
     layers: Layers,
     end: PoolEnd,
     waker: &AtomicWaker,
-) {
+) -> Option<io::Error> {
     let shared = Arc::clone(&end.shared);
     shared.tell(|pool, now| pool.on_open_with(now, end.id, layers));
     let (mut driver, mut state) = (Driver::new(end), IoState::default());
@@ -126,6 +130,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
         })
         .await;
     }
+    driver.protocol_mut().error.take()
 }
 
 /// A connection of the pool as its driver sees it.
@@ -134,6 +139,7 @@ struct PoolEnd {
     id: ConnectionId,
     /// A copy of the bytes to send: the pool is not locked while they are written.
     out: BytesMut,
+    error: Option<io::Error>,
 }
 
 impl Protocol<()> for PoolEnd {
@@ -168,7 +174,8 @@ impl Protocol<()> for PoolEnd {
         self.shared.tell(|pool, now| pool.on_write_shut(now, self.id, progress))
     }
 
-    fn on_transport_error(&mut self, _: Timestamp, (): &mut (), _: &io::Error) {
+    fn on_transport_error(&mut self, _: Timestamp, (): &mut (), error: &io::Error) {
+        self.error = Some(io::Error::new(error.kind(), error.to_string()));
         self.shared.tell(|pool, now| pool.on_transport_error(now, self.id));
     }
 

@@ -206,7 +206,7 @@ impl EngineClient {
         self.owner.0.failure(agent)
     }
 
-    /// The numbers at the moment.
+    /// Its numbers: those of the moment, and those since it was started.
     pub fn stats(&self) -> EngineStats {
         self.owner.0.stats()
     }
@@ -224,4 +224,63 @@ pub struct EngineStats {
     pub queued: usize,
     /// Requests that wait for their answers.
     pub waiting: usize,
+    /// Requests so far. Each is in the end answered, failed or withdrawn.
+    pub asked: u64,
+    /// Those of them that were answered.
+    pub answered: u64,
+    /// Those of them that failed, by error.
+    pub failed: EngineFailures,
+    /// Those of them whose future was dropped.
+    pub withdrawn: u64,
+    /// Connections that were opened so far.
+    pub connects: u64,
+    /// Connections that could not be opened: the event `agent_unreachable` has the reason.
+    pub failed_connects: u64,
+    /// Connections that were opened and have ended, for whatever reason.
+    pub disconnects: u64,
+}
+
+/// The requests of an engine that failed, by [`EngineError`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineFailures {
+    /// [`EngineError::Timeout`].
+    pub timeout: u64,
+    /// [`EngineError::Resources`].
+    pub resources: u64,
+    /// [`EngineError::TooBig`].
+    pub too_big: u64,
+    /// [`EngineError::Aborted`].
+    pub aborted: u64,
+    /// [`EngineError::Interrupted`].
+    pub interrupted: u64,
+    /// [`EngineError::Unreachable`].
+    pub unreachable: u64,
+    /// [`EngineError::Spop`], with any status.
+    pub disconnected: u64,
+    /// Any other.
+    pub other: u64,
+}
+
+impl EngineFailures {
+    fn count(&mut self, error: EngineError) {
+        let count = match error {
+            EngineError::Timeout => &mut self.timeout,
+            EngineError::Resources => &mut self.resources,
+            EngineError::TooBig => &mut self.too_big,
+            EngineError::Aborted => &mut self.aborted,
+            EngineError::Interrupted => &mut self.interrupted,
+            EngineError::Unreachable => &mut self.unreachable,
+            EngineError::Spop(_) => &mut self.disconnected,
+            _ => &mut self.other,
+        };
+        *count += 1;
+    }
+
+    /// All together.
+    pub const fn total(&self) -> u64 {
+        let Self { timeout, resources, too_big, aborted, interrupted, unreachable, disconnected, other } =
+            *self;
+        timeout + resources + too_big + aborted + interrupted + unreachable + disconnected + other
+    }
 }

@@ -66,6 +66,8 @@ struct State {
     /// When the timer goes off, as far as it was told.
     alarm: Option<Timestamp>,
     stopped: bool,
+    /// Those that only grow.
+    counts: EngineStats,
 }
 
 /// The task of a connection.
@@ -84,6 +86,7 @@ impl Shared {
             timer: None,
             alarm: None,
             stopped: false,
+            counts: EngineStats::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -137,10 +140,14 @@ impl Shared {
         match action {
             PoolAction::Open { connection, agent } => self.open(state, connection, agent),
             PoolAction::Answered { request, payload, times } => {
+                state.counts.answered += 1;
                 let took = times.processing.unwrap_or_default();
                 state.settle(request, Ok(Answer { payload, took }));
             }
-            PoolAction::Failed { request, error, .. } => state.settle(request, Err(error)),
+            PoolAction::Failed { request, error, .. } => {
+                state.counts.failed.count(error);
+                state.settle(request, Err(error));
+            }
             PoolAction::Drive(connection) => {
                 if let Some(task) = state.connections.get(&connection) {
                     task.waker.wake();
@@ -167,6 +174,16 @@ impl Shared {
         state.connections.insert(id, Task { waker, handle: task.abort_handle() });
     }
 
+    /// A connection was opened.
+    pub(super) fn connected(&self) {
+        self.lock().counts.connects += 1;
+    }
+
+    /// A connection that was opened has ended.
+    pub(super) fn disconnected(&self) {
+        self.lock().counts.disconnects += 1;
+    }
+
     /// A connection is no more, and so is its task.
     pub(super) fn closed(self: &Arc<Self>, id: ConnectionId) {
         self.tell_state(|state, now| {
@@ -177,6 +194,7 @@ impl Shared {
 
     /// An agent cannot be reached.
     pub(super) fn unreachable(&self, target: &Target, error: &std::io::Error) {
+        self.lock().counts.failed_connects += 1;
         if let Some(suppressed) = self.unreachable.pass() {
             warn!(name: "agent_unreachable", %target, error = %Shortened(error), suppressed, "agent unreachable");
         }
@@ -200,14 +218,19 @@ impl Shared {
 
     pub(super) async fn ask(self: &Arc<Self>, ids: Option<Ids>, messages: &MessageList) -> Outcome {
         let asked = self.tell_state(|state, now| {
+            state.counts.asked += 1;
             let request = state.pool.ask(now, ids, messages)?;
             let (sender, receiver) = oneshot::channel();
             state.waiters.insert(request, sender);
             Ok((request, receiver))
         });
-        let (request, answer) = asked.map_err(|error| match error {
-            AskError::QueueFull | AskError::TooManyErrors | AskError::NoAgent => EngineError::Resources,
-            _ => EngineError::Interrupted,
+        let (request, answer) = asked.map_err(|error| {
+            let error = match error {
+                AskError::QueueFull | AskError::TooManyErrors | AskError::NoAgent => EngineError::Resources,
+                _ => EngineError::Interrupted,
+            };
+            self.lock().counts.failed.count(error);
+            error
         })?;
         let _withdraw = Withdraw { shared: self, request };
         answer.await.unwrap_or(Err(EngineError::Interrupted))
@@ -222,6 +245,7 @@ impl Shared {
         let mut state = self.lock();
         state.stopped = true;
         state.pool.drain(transport::now(&self.clock));
+        state.counts.failed.interrupted += state.waiters.len() as u64;
         state.waiters.clear();
         let tasks = state.connections.drain().map(|(_, task)| task.handle);
         let tasks: Vec<_> = tasks.collect();
@@ -246,12 +270,14 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> EngineStats {
-        self.look(|pool| EngineStats {
-            connections: pool.connections(),
-            idle: pool.idles(),
-            queued: pool.queued(),
-            waiting: pool.waiting(),
-        })
+        let state = self.lock();
+        EngineStats {
+            connections: state.pool.connections(),
+            idle: state.pool.idles(),
+            queued: state.pool.queued(),
+            waiting: state.pool.waiting(),
+            ..state.counts
+        }
     }
 }
 
@@ -281,7 +307,10 @@ struct Withdraw<'a> {
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
-        let waits = self.shared.lock().waiters.remove(&self.request).is_some();
+        let mut state = self.shared.lock();
+        let waits = state.waiters.remove(&self.request).is_some();
+        state.counts.withdrawn += u64::from(waits);
+        drop(state);
         if waits {
             self.shared.tell(|pool, now| pool.withdraw(now, self.request));
         }

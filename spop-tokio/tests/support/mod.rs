@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that panics has failed.
 
 pub mod log;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls-tests")]
 pub mod pki;
 
 use std::{
@@ -83,7 +83,7 @@ impl Running {
     pub fn of(server: Server<impl Handler>) -> Self {
         let address = server.addresses().unwrap().remove(0);
         let handle = server.handle();
-        Self { address, handle, task: tokio::spawn(server.serve()) }
+        Self { address, handle, task: tokio::spawn(async { server.serve().await.unwrap() }) }
     }
 
     pub async fn connect(&self) -> Client<TcpStream> {

@@ -78,7 +78,7 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
                 let server = spop_tokio::Server::with_config(answer, config())?;
                 let server = server.bind("127.0.0.1:0").await?;
                 announce(server.addresses()?.first())?;
-                server.serve().await;
+                server.serve().await?;
                 bail!("the server has ended")
             })
         }

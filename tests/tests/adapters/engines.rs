@@ -40,7 +40,7 @@ fn lose(stage: &Stage<'_>, server: &Server, mut home: Peer, engine: &str) -> Res
 
 /// Waits until an engine has so many connections.
 fn await_connections(server: &Server, engine: &str, count: usize) -> Result<()> {
-    let of_engine = |info: &ConnectionInfo| info.engine_id.as_deref() == Some(engine.as_bytes());
+    let of_engine = |info: &ConnectionInfo| info.engine_id.as_deref() == Some(engine);
     until_true(&format!("{engine} has {count} connections"), PATIENCE, || {
         Ok(server.running.connections().into_iter().filter(of_engine).count() == count)
     })

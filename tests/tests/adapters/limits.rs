@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use spop_server::FailureKind;
 use spop_tests::peer::{Peer, bytes};
 use spop_tests::wait::PATIENCE;
 
@@ -38,7 +39,7 @@ pub(super) fn requests_in_flight_in_all(stage: &Stage<'_>) -> Result<()> {
     // What a failed handler gives, and no handler is called.
     one.ask("NOTIFY fin 3 1 m v=int32:3", "ACK fin 3 1")?;
     other.ask("NOTIFY fin 3 1 m v=int32:3", "ACK fin 3 1")?;
-    server.wait_for("both are counted", |stats| stats.overloaded == 2)?;
+    server.wait_for("both are counted", |stats| stats.failures.of(FailureKind::Overloaded) == 2)?;
     server.gate.release("a")?;
     one.expect("ACK fin 1 1 set txn v=int32:1")?;
     other.ask("NOTIFY fin 5 1 m v=int32:3", "ACK fin 5 1 set txn v=int32:3")?;

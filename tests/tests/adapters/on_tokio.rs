@@ -67,7 +67,7 @@ struct Waits {
 
 impl Later for Waits {
     fn answer(self: Box<Self>, reply: Reply) {
-        self.responder.answer(reply);
+        self.responder.reply(reply);
     }
 
     fn is_cancelled(&self) -> bool {
@@ -85,7 +85,7 @@ struct OfTokio {
     handle: ServerHandle,
     swap: Swap<Play>,
     gate: Gate,
-    task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Adapter for OnTokio {
@@ -127,7 +127,7 @@ impl Running for OfTokio {
     fn wait(&mut self) -> Result<()> {
         let (task, runtime) = (self.task.take().context("it has ended")?, self.runtime.as_ref());
         let ended = async { timeout(PATIENCE, task).await };
-        Ok(runtime.context("no runtime")?.block_on(ended).context("the server does not end")??)
+        Ok(runtime.context("no runtime")?.block_on(ended).context("the server does not end")???)
     }
 
     fn stats(&self) -> Stats {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use spop_core::agent::PipeliningPolicy;
-use spop_server::Cancelled;
+use spop_server::{Cancelled, FailureKind};
 
 use super::log::{Log, name};
 use super::stage::{Over, Stage};
@@ -24,7 +24,9 @@ pub(super) fn a_late_answer_is_sent_and_counted(stage: &Stage<'_>) -> Result<()>
     server.gate.wait("a")?;
     server.gate.release("a")?;
     peer.expect("ACK fin 3 1 set txn a=int32:3")?;
-    server.wait_for("it is counted, and no other", |stats| stats.late == 1 && stats.overdue == 0)?;
+    server.wait_for("it is counted, and no other", |stats| {
+        stats.late == 1 && stats.failures.of(FailureKind::Overdue) == 0
+    })?;
     let line = log.expect_one("answered_late", &[name(&peer)?])?;
     ensure!(line.contains(" ids=3/1 "), "{line}");
     Ok(())
@@ -51,7 +53,7 @@ pub(super) fn at_the_limit_in_flight_the_oldest_gives_way(stage: &Stage<'_>) -> 
     server.gate.release("b")?;
     peer.expect("ACK fin 3 1 set txn a=int32:3")?;
     peer.expect_silence(SILENCE)?;
-    server.wait_for("it is counted", |stats| stats.overdue == 1)?;
+    server.wait_for("it is counted", |stats| stats.failures.of(FailureKind::Overdue) == 1)?;
     let line = log.expect_one("request_failed", &[name(&peer)?])?;
     ensure!(line.contains(" ids=1/1 what=\"overdue\""), "{line}");
     Ok(())

@@ -61,7 +61,7 @@ impl Later for Responder {
     }
 
     fn cancelled(&self) -> Option<Cancelled> {
-        Self::cancelled(self)
+        Self::reason(self)
     }
 }
 
@@ -84,11 +84,11 @@ impl OnThread {
     ) -> Result<Box<dyn Running>> {
         ensure!(plan.path.is_none() && plan.tls.is_none(), "it has TCP only");
         let swap = Swap::new(Play { gate: plan.gate.clone(), generation: 0 });
-        let entrance = Entrance::new(plan.accept)?;
+        let entrance = Arc::new(Entrance::new(plan.accept)?);
         let agent = Agent::new(plan.config, Clock::start())?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let (address, handle, handler) = (listener.local_addr()?.to_string(), agent.handle(), swap.clone());
-        let serve = move || serve(listener, &agent, entrance.as_ref(), handler);
+        let serve = move || serve(listener, &agent, Some(&entrance), handler);
         Ok(Self::start(address, handle, swap, plan.gate, serve))
     }
 

@@ -161,6 +161,7 @@ impl Pool {
         connection.ended = true;
         let (agent, check, sent) =
             (connection.agent, connection.check, core::mem::take(&mut connection.sent));
+        let error = if connection.open { ended.error } else { EngineError::Unreachable };
         if check {
             if !self.is_draining() {
                 self.checked(agent, ended.is_healthy());
@@ -177,7 +178,7 @@ impl Pool {
                 let waited = self.queue.len().min(self.window());
                 let waited: Vec<_> = self.queue.drain(..waited).collect();
                 for queued in &waited {
-                    self.fail_queued(queued, ended.error);
+                    self.fail_queued(queued, error);
                 }
             }
         }

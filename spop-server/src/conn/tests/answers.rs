@@ -147,7 +147,7 @@ fn a_part_that_the_peer_cannot_take_fails_the_request() {
     server.app.deferred[0].send_part(part("a"));
     server.wake(&mut conn);
     assert_eq!(server.hear(&mut conn), ["ACK fin 2 1"]);
-    assert_eq!(server.app.deferred[0].cancelled(), Some(Cancelled::Answered));
+    assert_eq!(server.app.deferred[0].reason(), Some(Cancelled::Answered));
     server.answer_first();
     server.wake(&mut conn);
     assert!(server.hear(&mut conn).is_empty());
@@ -179,7 +179,7 @@ fn an_answer_after_the_request_was_cancelled_is_dropped() {
         server.say(&mut conn, "NOTIFY fin 1 1 now");
         assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 {SCORE}")]);
         assert_eq!(server.app.cancelled, [Cancelled::Superseded]);
-        assert_eq!(server.app.deferred[0].cancelled(), Some(Cancelled::Superseded));
+        assert_eq!(server.app.deferred[0].reason(), Some(Cancelled::Superseded));
         server.answer_first();
         server.wake(&mut conn);
         assert!(server.hear(&mut conn).is_empty());
@@ -196,7 +196,7 @@ fn the_end_of_a_session_cancels_its_requests_once() {
     server.lose(&mut conn);
     assert_eq!(server.app.cancelled, [Cancelled::Disconnected; 2]);
     assert!(conn.is_over());
-    assert_eq!(server.app.deferred[1].cancelled(), Some(Cancelled::Disconnected));
+    assert_eq!(server.app.deferred[1].reason(), Some(Cancelled::Disconnected));
     server.answer_first();
     server.wake(&mut conn);
     assert_eq!(server.totals(), Totals { notifies: 2, cancelled: 2, ..Totals::default() });
@@ -210,7 +210,7 @@ fn a_connection_that_is_dropped_cancels_its_requests() {
     server.say(&mut conn, "NOTIFY fin 2 1 later");
     server.answer_first();
     drop(conn);
-    assert_eq!(server.app.deferred[0].cancelled(), Some(Cancelled::Disconnected));
+    assert_eq!(server.app.deferred[0].reason(), Some(Cancelled::Disconnected));
     assert_eq!(server.totals(), Totals { notifies: 2, cancelled: 2, ..Totals::default() });
 }
 

@@ -206,7 +206,7 @@ fn a_newer_request_with_the_same_identifiers_supersedes_the_older_on_another_con
     server.wake(&mut other);
     server.wake(&mut home);
     assert_eq!(server.app.cancelled, [Cancelled::Superseded]);
-    let why: Vec<_> = server.app.deferred.iter().map(Responder::cancelled).collect();
+    let why: Vec<_> = server.app.deferred.iter().map(Responder::reason).collect();
     assert_eq!(why, [Some(Cancelled::Superseded), None, None]);
     assert_eq!(home.reactor().unwrap().in_flight(), 0);
     (0..3).for_each(|_| server.answer_first());

@@ -9,7 +9,7 @@ const LAST_TIME: &str = "HTTP/1.0 503\r\n\r\n";
 
 fn entrance(handlers: impl IntoIterator<Item = AcceptHandler>) -> Arc<Entrance> {
     let config = handlers.into_iter().try_fold(AcceptConfig::new(), AcceptConfig::with).unwrap();
-    Entrance::new(config).unwrap().unwrap()
+    Arc::new(Entrance::new(config).unwrap())
 }
 
 fn behind_a_proxy() -> Arc<Entrance> {

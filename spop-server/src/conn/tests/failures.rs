@@ -82,7 +82,10 @@ fn the_oldest_request_gives_way_when_it_is_overdue() {
     server.say(&mut conn, "NOTIFY fin 2 1 later");
     server.wait(&mut conn, millis(600));
     assert_eq!(server.hear(&mut conn), ["ACK fin 1 1"]);
-    assert_eq!((failures(&mut server), server.agent.stats().overdue), (vec!["overdue".into()], 1));
+    assert_eq!(
+        (failures(&mut server), server.agent.stats().failures.of(FailureKind::Overdue)),
+        (vec!["overdue".into()], 1)
+    );
     assert_eq!(server.app.cancelled, [Cancelled::Overdue]);
     server.app.deferred.clear();
     server.wake(&mut conn);
@@ -127,7 +130,10 @@ fn requests_beyond_the_limit_of_all_connections_are_not_handled() {
     server.say(&mut other, "NOTIFY fin 2 1 later");
     server.say(&mut other, "NOTIFY fin 3 1 now");
     assert_eq!((server.hear(&mut other), server.app.called), (vec!["ACK fin 3 1".to_owned()], 2));
-    assert_eq!((failures(&mut server), server.agent.stats().overloaded), (vec!["overloaded".into()], 1));
+    assert_eq!(
+        (failures(&mut server), server.agent.stats().failures.of(FailureKind::Overloaded)),
+        (vec!["overloaded".into()], 1)
+    );
     // The session has ended, and the work goes on.
     server.lose(&mut one);
     server.say(&mut other, "NOTIFY fin 4 1 now");
@@ -140,7 +146,7 @@ fn requests_beyond_the_limit_of_all_connections_are_not_handled() {
         server.hear(&mut other),
         [format!("ACK fin 5 1 {SCORE}"), "ACK fin 6 1".into(), format!("ACK fin 7 1 {SCORE}")]
     );
-    assert_eq!(server.totals().overloaded, 2);
+    assert_eq!(server.agent.stats().failures.of(FailureKind::Overloaded), 2);
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn on_failure_chooses_the_actions() {
         server.hear(&mut conn),
         [1, 2, 4, 3].map(|id| format!("ACK fin {id} 1 set txn failed=bool:true"))
     );
-    assert_eq!(server.totals(), Totals { notifies: 4, failures: 3, overloaded: 1, ..Totals::default() });
+    assert_eq!(server.totals(), Totals { notifies: 4, failures: 4, ..Totals::default() });
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn the_order_of_requests_is_that_in_which_they_arrive() {
         })
     };
     one.on_bytes(now, &mut outer, &notify);
-    assert_eq!((kept[0].cancelled(), newer[0].cancelled()), (Some(Cancelled::Superseded), None));
+    assert_eq!((kept[0].reason(), newer[0].reason()), (Some(Cancelled::Superseded), None));
 }
 
 #[test]

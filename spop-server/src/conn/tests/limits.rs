@@ -158,7 +158,7 @@ fn requests_that_were_superseded_count_until_they_are_dropped() {
         assert!(conn.reactor().unwrap().in_flight() <= 1);
     }
     assert!(server.app.deferred.len() <= 2 * 4 + 256, "{} are kept", server.app.deferred.len());
-    assert!(server.agent.stats().overloaded > 130);
+    assert!(server.agent.stats().failures.of(FailureKind::Overloaded) > 130);
     server.say(&mut other, "NOTIFY fin 1 1 now");
     assert_eq!(server.hear(&mut other), [format!("ACK fin 1 1 {SCORE}")]);
     server.app.deferred.clear();
@@ -244,7 +244,7 @@ fn payloads_that_handlers_keep_are_limited_over_all_connections() {
     }
     let kept = server.app.kept.len();
     assert!((13..=15).contains(&kept), "{kept} are kept");
-    assert_eq!(server.agent.stats().overloaded, 40 - kept as u64);
+    assert_eq!(server.agent.stats().failures.of(FailureKind::Overloaded), 40 - kept as u64);
     server.say(&mut modest, "NOTIFY fin 1 1 now");
     assert_eq!(server.hear(&mut modest), [format!("ACK fin 1 1 {SCORE}")]);
     server.app.kept.clear();
@@ -282,7 +282,7 @@ fn a_long_request_counts_before_it_is_kept() {
             conn
         })
         .collect();
-    assert_eq!((server.app.kept.len(), server.agent.stats().overloaded), (2, 18));
+    assert_eq!((server.app.kept.len(), server.agent.stats().failures.of(FailureKind::Overloaded)), (2, 18));
     server.app.kept.clear();
     for conn in &mut conns {
         server.lose(conn);
@@ -300,7 +300,10 @@ fn parts_of_a_request_are_one_request() {
         server.say(&mut conn, &format!("NOTIFY fin {stream} 1 keep ; keep ; keep"));
         parts.extend(server.app.kept[stream].each());
     }
-    assert_eq!((server.app.kept.len(), parts.len(), server.agent.stats().overloaded), (20, 60, 0));
+    assert_eq!(
+        (server.app.kept.len(), parts.len(), server.agent.stats().failures.of(FailureKind::Overloaded)),
+        (20, 60, 0)
+    );
     server.app.kept.clear();
     assert!(server.agent.in_flight.now() == (0, 0) && parts.iter().all(|part| part.messages().len() == 1));
     server.lose(&mut conn);

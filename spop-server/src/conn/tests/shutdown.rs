@@ -173,22 +173,45 @@ fn each_stage_wakes_connections_and_subscribers_once() {
 #[test]
 fn a_handle_shows_connections_and_counters() {
     let mut server = Server::new(ServerConfig::default());
-    let (mut one, fresh) = (server.session("one"), server.connect());
+    let listener = crate::Endpoint::from("127.0.0.1:0").listen(false).unwrap();
+    let address = listener.address().unwrap();
+    let peer = Peer::Ip("192.0.2.7:4711".parse().unwrap());
+    let mut one = server.connect_from(peer, Some(&listener.entrance)).unwrap();
+    server.greet(&mut one, "\"one\\n\"");
+    let fresh = server.connect();
     server.say(&mut one, "NOTIFY fin 1 1 later");
     server.say(&mut one, "NOTIFY fin 2 1 now");
-    server.now = server.now + millis(70);
+    server.say(&mut one, "NOTIFY fin 3 1 fail");
+    server.now = server.now + millis(30);
+    one.on_timeout(server.now, &mut server.app);
+    server.say(&mut one, "NOTIFY fin 4 1 now");
+    server.now = server.now + millis(40);
+    one.on_timeout(server.now, &mut server.app);
     let mut infos = server.agent.open_connections(server.now);
     infos.sort_by_key(|info| info.id);
     let [info, other] = &infos[..] else { panic!("two connections") };
-    assert_eq!((info.id, info.engine_id.as_deref(), info.in_flight), (one.id().0, Some(&b"one"[..]), 1));
+    assert_eq!((info.id, info.engine_id.as_deref(), info.in_flight), (one.id().0, Some("one\\n"), 1));
     assert_eq!(
         (info.phase, info.age, info.outgoing),
         (spop_core::link::Phase::Established, millis(70), one.outgoing().len())
+    );
+    assert_eq!(
+        (info.requests, info.idle, info.listener.as_ref(), info.tls),
+        (4, millis(40), Some(&address), false)
+    );
+    assert_eq!(info.source, Some("192.0.2.7:4711".parse().unwrap()));
+    assert_eq!(
+        (other.requests, other.idle, other.listener.as_ref(), other.source),
+        (0, millis(70), None, None)
     );
     assert_eq!((other.id, other.engine_id.as_deref(), other.outgoing), (fresh.id().0, None, 0));
     let handle = server.agent.handle();
     assert_eq!(handle.connections().len(), 2);
     assert_eq!((handle.stats().accepted, handle.stats().open), (2, 2));
+    let requests = |stats: crate::Stats| (stats.requests, stats.answered, stats.failures.total());
+    assert_eq!(requests(handle.stats()), (4, 2, 1));
     drop(one);
     assert_eq!((handle.connections().len(), handle.stats().open), (1, 1));
+    assert_eq!(requests(handle.stats()), (4, 2, 1), "the counts of a connection outlive it");
+    assert_eq!(handle.stats().failures.of(FailureKind::HandlerFailed), 1);
 }
