@@ -63,7 +63,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Converts between [`std::time::Instant`] and [`Timestamp`]. The epoch is the time of its creation.
+/// Converts between [`std::time::Instant`] and [`Timestamp`]. The epoch is the time of its creation, or the instant that it is
+/// made [from](Self::from), for a runtime whose clock can be paused.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(std::time::Instant);
@@ -93,6 +94,13 @@ impl Clock {
 }
 
 #[cfg(feature = "std")]
+impl From<std::time::Instant> for Clock {
+    fn from(epoch: std::time::Instant) -> Self {
+        Self(epoch)
+    }
+}
+
+#[cfg(feature = "std")]
 impl Default for Clock {
     fn default() -> Self {
         Self::start()
@@ -115,7 +123,7 @@ mod tests {
     #[test]
     fn a_clock_turns_instants_into_timestamps_and_back() {
         let start = std::time::Instant::now();
-        let clock = Clock(start);
+        let clock = Clock::from(start);
         let later = start + Duration::from_millis(250);
         assert_eq!(clock.at(later), Timestamp::from_millis(250));
         assert_eq!(clock.instant(Timestamp::from_millis(250)), Some(later));
