@@ -29,6 +29,10 @@
 //! assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(100)));
 //! # Ok::<(), spop_core::engine::NotifyError>(())
 //! ```
+//!
+//! [`replay`](mod@replay) runs transcripts: the frames that HAProxy sends, and the answers expected, with every way to cut them.
+//!
+//! Handlers of the adapters, async ones included, have the same in `spop_tokio::testing` and `spop_mio::testing`.
 
 mod agent_side;
 mod call;

@@ -80,7 +80,8 @@ impl Outcome {
     }
 
     /// The request is in flight, and no event is left that could end it.
-    pub(super) const fn waiting() -> Self {
+    #[doc(hidden)]
+    pub const fn waiting() -> Self {
         Self { end: End::Waiting, failure: None }
     }
 

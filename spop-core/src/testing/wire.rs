@@ -167,6 +167,16 @@ impl Wire {
         bytes
     }
 
+    /// Whether no byte is in transit.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Whether the sender has shut its write side.
+    pub const fn is_shut(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// The sender shuts its write side.
     pub fn shut(&mut self, now: Timestamp) {
         let last = self.segments.back().map_or(now, |(at, _)| *at);

@@ -15,7 +15,7 @@
 //!     > NOTIFY fin 6 1 check-ip ip=bool:true
 //!     < ACK fin 6 1
 //!     ",
-//!     &AgentConfig::default(),
+//!     AgentConfig::default(),
 //!     || {
 //!         let routes = Routes::new().on("check-ip", |message, actions| {
 //!             let ip: IpAddr = message.arg("ip")?;
@@ -72,7 +72,7 @@ pub use script::{Scenario, Way, parse};
 /// let transcript = "
 ///     > NOTIFY fin 5 1 check-ip
 ///     < ACK fin 5 1 set sess ip_score=int32:100";
-/// let error = testing::replay(transcript, &AgentConfig::default(), || |_: &Call<'_>| Err::<Actions, _>("no database").into());
+/// let error = testing::replay(transcript, AgentConfig::default(), || |_: &Call<'_>| Err::<Actions, _>("no database").into());
 /// assert_eq!(error.unwrap_err().to_string(), "\
 /// line 3, with a frame in each read:
 ///   expected  < ACK fin 5 1 set sess ip_score=int32:100
@@ -122,7 +122,7 @@ impl error::Error for ReplayError {}
 ///
 /// # Panics
 /// If the configuration is invalid.
-pub fn replay<H>(text: &str, config: &AgentConfig, mut make: impl FnMut() -> H) -> Result<(), ReplayError>
+pub fn replay<H>(text: &str, config: AgentConfig, mut make: impl FnMut() -> H) -> Result<(), ReplayError>
 where
     H: FnMut(&Call<'_>) -> Decision,
 {

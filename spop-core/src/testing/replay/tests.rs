@@ -23,7 +23,7 @@ fn config() -> AgentConfig {
 }
 
 fn run(text: &str) -> Result<(), ReplayError> {
-    replay(text, &config(), || handler)
+    replay(text, config(), || handler)
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn an_error_says_why_the_handler_failed() {
 #[test]
 fn every_way_is_tried_with_a_handler_of_its_own() {
     let (mut made, calls) = (0, Cell::new(0));
-    replay("> NOTIFY fin 1 1 a\n< ACK fin 1 1", &config(), || {
+    replay("> NOTIFY fin 1 1 a\n< ACK fin 1 1", config(), || {
         made += 1;
         let calls = &calls;
         move |_: &Call<'_>| {
