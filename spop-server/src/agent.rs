@@ -71,6 +71,9 @@ pub struct Agent {
     /// Locked when a connection begins or ends, and when the stage changes; never for a request.
     connections: Mutex<HashMap<ConnectionId, Entry>>,
     subscribers: Mutex<HashMap<u64, Waker>>,
+    /// Of requests, for tests.
+    #[cfg(feature = "testing")]
+    pub(crate) failures: crate::testing::FailureRecord,
 }
 
 #[derive(Debug)]
@@ -177,6 +180,8 @@ impl Agent {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             subscribers: Mutex::default(),
+            #[cfg(feature = "testing")]
+            failures: crate::testing::FailureRecord::default(),
             config: Arc::new(sessions),
         })
     }

@@ -334,6 +334,27 @@ impl Request<'static> {
         }
     }
 
+    /// A request that no connection has received.
+    #[cfg(feature = "testing")]
+    pub(crate) fn by_hand(
+        messages: OwnedMessages,
+        id: TicketId,
+        ids: Ids,
+        deadline: Option<Timestamp>,
+        connection: Arc<Connection>,
+    ) -> Self {
+        let connection = ConnectionRef::Owned(Held::new(connection, &messages, HoldPermit::default()));
+        Self { messages: Payload::Owned(messages), id, ids, deadline, connection, call: Call::None }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn shared_connection(&self) -> Arc<Connection> {
+        match &self.connection {
+            ConnectionRef::Owned(held) => Arc::clone(&held.connection),
+            ConnectionRef::Borrowed(connection) => Arc::clone(connection),
+        }
+    }
+
     /// A request for each message, for handlers by name.
     pub fn each(&self) -> impl Iterator<Item = Self> + use<'_> {
         let messages = match &self.messages {

@@ -128,6 +128,8 @@ impl Session {
 
     #[cold]
     pub(super) fn log_failure(&self, agent: &Agent, now: Timestamp, ids: Ids, failure: &Failure) {
+        #[cfg(feature = "testing")]
+        agent.failures.record(ids, failure);
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
             FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,
