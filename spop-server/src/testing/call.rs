@@ -132,7 +132,7 @@ impl Pending {
         match answer {
             Ok(Reply::Ack(actions)) => Outcome::answered(self.parts.append(&actions)),
             Ok(Reply::Fail(error)) => nothing(&Failure::new(FailureKind::HandlerFailed, error)),
-            Ok(Reply::Abort) => nothing("the handler aborted its answer"),
+            Ok(Reply::Abort) => nothing(&"the handler aborted its answer"),
             Ok(Reply::Disconnect { status, message }) => Outcome::failed(EngineError::Spop(status))
                 .with_failure(format!("the handler disconnects: {message}")),
             Err(failure) => nothing(&failure),
@@ -152,6 +152,6 @@ impl Pending {
     }
 }
 
-fn nothing(why: impl ToString) -> Outcome {
+fn nothing(why: &impl ToString) -> Outcome {
     Outcome::answered(&Actions::new()).with_failure(why.to_string())
 }

@@ -76,7 +76,7 @@ struct Server<H> {
 
 impl<H: Handler> Server<H> {
     fn run(&mut self, player: &mut Player<'_>, failures: &FailureRecord) -> Result<(), ReplayError> {
-        while let Some(todo) = player.next()? {
+        while let Some(todo) = player.next_todo()? {
             match todo {
                 Todo::Send(bytes) => self.wire.input.extend(bytes),
                 Todo::Shut => self.wire.eof = true,
@@ -87,12 +87,10 @@ impl<H: Handler> Server<H> {
                     }
                     self.now = until;
                 }
-                Todo::Receive => {
-                    if !self.await_threads() && !self.advance() {
-                        return Err(player.nothing_comes());
-                    }
+                Todo::Receive if !self.await_threads() && !self.advance() => {
+                    return Err(player.nothing_comes());
                 }
-                _ => {}
+                Todo::Receive | Todo::Settle => {}
             }
             self.turns();
             player.failures.extend(failures.take().into_iter().map(|(ids, why)| (ids, why.to_string())));

@@ -122,6 +122,7 @@ impl error::Error for ReplayError {}
 ///
 /// # Panics
 /// If the configuration is invalid.
+#[expect(clippy::needless_pass_by_value, reason = "as `Pair::new` and the adapters take it")]
 pub fn replay<H>(text: &str, config: AgentConfig, mut make: impl FnMut() -> H) -> Result<(), ReplayError>
 where
     H: FnMut(&Call<'_>) -> Decision,
@@ -145,11 +146,10 @@ struct Replay<H> {
 
 impl<H: FnMut(&Call<'_>) -> Decision> Replay<H> {
     fn run(mut self, player: &mut Player<'_>) -> Result<(), ReplayError> {
-        while let Some(todo) = player.next()? {
+        while let Some(todo) = player.next_todo()? {
             match todo {
                 Todo::Send(bytes) => _ = self.incoming.put(self.now, &bytes),
                 Todo::Shut => self.incoming.shut(self.now),
-                Todo::Settle => {}
                 Todo::Wait(time) => {
                     let until = self.now + time;
                     while self.next_event().is_some_and(|at| at <= until) {
@@ -157,11 +157,8 @@ impl<H: FnMut(&Call<'_>) -> Decision> Replay<H> {
                     }
                     self.now = until;
                 }
-                Todo::Receive => {
-                    if !self.advance() {
-                        return Err(player.nothing_comes());
-                    }
-                }
+                Todo::Receive if !self.advance() => return Err(player.nothing_comes()),
+                Todo::Receive | Todo::Settle => {}
             }
             while self.agent.turn(self.now, &mut self.incoming) {}
             player.failures.append(&mut self.agent.failures);

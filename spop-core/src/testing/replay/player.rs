@@ -86,7 +86,7 @@ impl<'s> Player<'s> {
     ///
     /// # Errors
     /// What has arrived is not what is expected.
-    pub fn next(&mut self) -> Result<Option<Todo>, ReplayError> {
+    pub fn next_todo(&mut self) -> Result<Option<Todo>, ReplayError> {
         loop {
             if !self.out.is_empty() {
                 return Ok(Some(Todo::Send(self.piece())));

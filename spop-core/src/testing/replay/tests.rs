@@ -111,7 +111,7 @@ fn the_ways_differ() {
         let mut player = Player::new(&scenarios[0], way);
         player.receive(notation::parse_bytes("AGENT-HELLO fin 0 0").unwrap());
         let mut reads = vec![];
-        while let Ok(Some(Todo::Send(bytes))) = player.next() {
+        while let Ok(Some(Todo::Send(bytes))) = player.next_todo() {
             reads.push(bytes.len());
         }
         reads

@@ -120,6 +120,27 @@ fn an_outcome_says_why_the_handler_gave_no_answer() {
 }
 
 #[test]
+fn a_failure_after_the_outcome_is_not_that_of_the_next_request() {
+    let mut config = AgentConfig::default();
+    config.timeouts.message = Some(Duration::from_secs(3));
+    let mut asked = 0;
+    let mut pair = Pair::new(Profile::Spec.config(), config, |_: &Call<'_>| {
+        asked += 1;
+        if asked == 1 { Decision::Never } else { Decision::Now(Actions::new()) }
+    });
+    pair.run_handshake();
+    let ids = Some(Ids::new(7, 1));
+    pair.notify(ids, &question(&[], 1)).unwrap();
+    // The engine waits for 2 seconds.
+    pair.run_for(Duration::from_secs(4));
+    assert_eq!(codes(&pair), [1]);
+    pair.notify(ids, &question(&[], 1)).unwrap();
+    pair.run_until_settled();
+    let outcomes: Vec<_> = pair.take_outcomes().map(|(_, outcome)| outcome.failure().is_some()).collect();
+    assert_eq!(outcomes, [false, false]);
+}
+
+#[test]
 fn fragments_go_both_ways_where_they_are_announced() {
     let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
     let mut pair = Pair::new(Profile::Spec.config(), config, handler);
