@@ -75,15 +75,18 @@ async fn a_call_has_the_outcome_of_the_handler() {
     assert!(start.elapsed() > LIMIT);
 }
 
+/// Records that it was dropped.
+struct Drops(Arc<AtomicBool>);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_at_its_deadline_and_when_it_is_cancelled() {
     let (start, dropped) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-    struct Drops(Arc<AtomicBool>);
-    impl Drop for Drops {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let seen = Arc::new(Mutex::new(Vec::new()));
     let handler = BoxHandler::new({
         let (dropped, seen) = (Arc::clone(&dropped), Arc::clone(&seen));

@@ -119,7 +119,7 @@ impl Pair {
 
     /// Runs until both sides have closed the connection, and returns why the server's session ended.
     pub async fn run_to_end(mut self) -> Option<Closed> {
-        self.run_until(|engine| engine.is_closed()).await;
+        self.run_until(EngineSide::is_closed).await;
         self.connection.join_next().await?.ok()?
     }
 

@@ -94,7 +94,7 @@ struct Run {
 impl Run {
     async fn play(mut self, player: &mut Player<'_>) -> Result<(), ReplayError> {
         let failures = FailureRecord::begin(&self.agent);
-        while let Some(todo) = player.next()? {
+        while let Some(todo) = player.next_todo()? {
             let mut arrives = true;
             match todo {
                 Todo::Send(bytes) => self.send(&bytes).await,
@@ -112,7 +112,7 @@ impl Run {
                     arrives = timeout(LIMIT, self.arrives()).await.unwrap_or(false);
                     self.time = Instant::now();
                 }
-                _ => sleep_until(self.time + SETTLED).await,
+                Todo::Settle => sleep_until(self.time + SETTLED).await,
             }
             let failures = failures.take().into_iter();
             player.failures.extend(failures.map(|(ids, failure)| (ids, failure.to_string())));
