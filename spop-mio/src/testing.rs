@@ -28,7 +28,7 @@
 //! ```
 //!
 //! [`replay`] runs a transcript of what HAProxy and the agent exchange, through the whole server, with every way to cut it, in
-//! virtual time: see [`spop_core::testing::replay`].
+//! virtual time: see [`spop_core::testing::replay`](mod@spop_core::testing::replay).
 //!
 //! ```
 //! use spop_mio::{Routes, Scope, ServerConfig, testing};

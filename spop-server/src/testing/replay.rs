@@ -15,7 +15,7 @@ use spop_core::{
 use super::{FailureRecord, LIMIT};
 use crate::{Agent, Conn, Driver, Handler, ReadBuffer, ServerConfig, Stream, Turn};
 
-/// Runs a [transcript](spop_core::testing::replay) against handlers that `make` makes, one for each connection, with all policies
+/// Runs a [transcript](mod@spop_core::testing::replay) against handlers that `make` makes, one for each connection, with all policies
 /// of a server. Time is virtual. An answer that comes from another thread is awaited as by [`call`](super::call()).
 ///
 /// ```

@@ -28,7 +28,7 @@ const SETTLED: Duration = Duration::from_millis(1);
 /// How often other tasks have their turns until the server has read what was sent to it: one that does not read is not awaited.
 const TURNS: usize = 100;
 
-/// Runs a [transcript](spop_core::testing::replay) against handlers that `make` makes, one for each connection, with all policies
+/// Runs a [transcript](mod@spop_core::testing::replay) against handlers that `make` makes, one for each connection, with all policies
 /// of a server. With a paused clock the time of `wait` is virtual, to the millisecond. An answer is awaited for [`LIMIT`].
 ///
 /// ```
