@@ -61,8 +61,9 @@ use crate::{AgentConfig, Timestamp, frame::Ids};
 
 #[doc(hidden)]
 pub use player::{Player, Todo};
+pub use script::Way;
 #[doc(hidden)]
-pub use script::{Scenario, Way, parse};
+pub use script::{Scenario, parse};
 
 /// A line of a transcript that does not parse, or an answer that is not the one expected.
 ///
