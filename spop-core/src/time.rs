@@ -87,7 +87,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Converts between [`std::time::Instant`] and [`Timestamp`]. The epoch is the time of its creation.
+/// Converts between [`std::time::Instant`] and [`Timestamp`]. The epoch is the time of its creation, or the instant that it is
+/// made [from](Self::from), for a runtime whose clock can be paused.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(std::time::Instant);
@@ -113,6 +114,13 @@ impl Clock {
     /// The instant of a timestamp; `None` if the platform cannot represent it.
     pub fn instant(&self, at: Timestamp) -> Option<std::time::Instant> {
         self.0.checked_add(Duration::from_nanos(at.as_nanos()))
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<std::time::Instant> for Clock {
+    fn from(epoch: std::time::Instant) -> Self {
+        Self(epoch)
     }
 }
 
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn a_clock_turns_instants_into_timestamps_and_back() {
         let start = std::time::Instant::now();
-        let clock = Clock(start);
+        let clock = Clock::from(start);
         let later = start + Duration::from_millis(250);
         assert_eq!(clock.at(later), Timestamp::from_millis(250));
         assert_eq!(clock.instant(Timestamp::from_millis(250)), Some(later));

@@ -107,10 +107,35 @@
 //! }
 //! ```
 //!
+//! # Testing a handler
+//!
+//! With the feature `testing`, in `[dev-dependencies]`, a test calls a handler with a request made by hand, and runs transcripts
+//! through the whole server, in virtual time and without a socket:
+//!
+#![cfg_attr(feature = "testing", doc = "```")]
+#![cfg_attr(not(feature = "testing"), doc = "```ignore")]
+//! use spop_mio::{Actions, ArgError, Request, Scope, testing::{self, TestRequest}};
+//!
+//! fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
+//!     let ip: std::net::IpAddr = request.arg("ip")?;
+//!     let mut actions = Actions::new();
+//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
+//!     Ok(actions)
+//! }
+//!
+//! // #[test]
+//! fn a_loopback_address_is_trusted() {
+//!     let outcome = testing::call(&mut reputation, TestRequest::new("check-ip ip=ipv4:127.0.0.1"));
+//!     assert_eq!(outcome.sentence(), "set sess ip_score=int32:100");
+//! }
+//! # a_loopback_address_is_trusted();
+//! ```
+//!
 //! # Features
 //!
 //! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
 //! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
+//! `testing`: what the tests of handlers need.
 
 #![forbid(unsafe_code)]
 
@@ -119,6 +144,8 @@ mod messages;
 mod run_queue;
 mod server;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timers;
 mod worker;
 

@@ -76,6 +76,9 @@ pub struct Agent {
     /// Locked when a connection begins or ends, and when the stage changes; never for a request.
     connections: Mutex<Registry>,
     subscribers: Mutex<HashMap<u64, Waker>>,
+    /// Of requests, for tests.
+    #[cfg(feature = "testing")]
+    pub(crate) failures: crate::testing::FailureRecord,
 }
 
 /// The limits of log events, one for each kind, so that none can hide another. For all threads of a server together.
@@ -181,6 +184,8 @@ impl Agent {
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             subscribers: Mutex::default(),
+            #[cfg(feature = "testing")]
+            failures: crate::testing::FailureRecord::default(),
             config: Arc::new(sessions),
         })
     }

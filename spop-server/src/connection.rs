@@ -75,7 +75,7 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn count_kept(&self, bytes: usize) {
+    pub(crate) fn count_kept(&self, bytes: usize) {
         self.requests.add(bytes);
         self.held.fetch_add(1, Ordering::Relaxed);
     }

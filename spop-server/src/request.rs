@@ -247,7 +247,7 @@ impl<'a> Request<'a> {
     }
 
     #[inline]
-    fn shared_connection(&self) -> &Arc<Connection> {
+    pub(crate) fn shared_connection(&self) -> &Arc<Connection> {
         match &self.0 {
             Source::Received(incoming) => incoming.connection,
             Source::Owned(owned) => &owned.connection,
@@ -376,6 +376,21 @@ impl Request<'static> {
             Source::Owned(Owned { kept: Some(kept), .. }) => std::mem::take(&mut kept.guard),
             _ => RequestGuard::default(),
         }
+    }
+
+    /// A request that no connection has received.
+    #[cfg(feature = "testing")]
+    pub(crate) fn by_hand(
+        messages: OwnedMessages,
+        id: TicketId,
+        ids: Ids,
+        deadline: Option<Instant>,
+        connection: &Arc<Connection>,
+    ) -> Self {
+        let (permit, guard) = (HoldPermit::default(), RequestGuard::default());
+        let kept = Kept { messages, ids, deadline, is_part: false, permit, guard, next: None, followers: 0 };
+        connection.count_kept(kept.bytes());
+        Self(Source::Owned(Owned::new(connection, id, kept)))
     }
 
     /// A request for each message, for handlers by name.

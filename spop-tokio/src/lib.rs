@@ -124,6 +124,44 @@
 //! # drop(router);
 //! ```
 //!
+//! # Testing a handler
+//!
+//! With the feature `testing`, in `[dev-dependencies]`, a test calls a handler or a router with a request made by hand. It needs no
+//! socket, and with a paused clock no time:
+//!
+#![cfg_attr(feature = "testing", doc = "```")]
+#![cfg_attr(not(feature = "testing"), doc = "```ignore")]
+//! use std::{error::Error, io, net::IpAddr};
+//! use spop_tokio::{Actions, Request, Scope, testing::{self, TestRequest}};
+//!
+//! async fn reputation(
+//!     request: Request,
+//!     upstream: impl AsyncFn(IpAddr) -> io::Result<u32>,
+//! ) -> Result<Actions, Box<dyn Error + Send + Sync>> {
+//!     let score = upstream(request.arg("ip")?).await?;
+//!     let mut actions = Actions::new();
+//!     actions.set_var(Scope::Session, "ip_score", score);
+//!     Ok(actions)
+//! }
+//!
+//! // #[tokio::test]
+//! async fn an_address_has_the_score_of_the_upstream() {
+//!     let handler = |request| reputation(request, async |_| Ok(99));
+//!     let outcome = testing::call(&handler, TestRequest::new("check-ip ip=ipv4:203.0.113.7")).await;
+//!     assert_eq!(outcome.sentence(), "set sess ip_score=uint32:99");
+//!
+//!     let handler = |request| reputation(request, async |_| Err(io::ErrorKind::ConnectionRefused.into()));
+//!     let outcome = testing::call(&handler, TestRequest::new("check-ip ip=ipv4:203.0.113.7")).await;
+//!     assert_eq!(outcome.failure(), Some("handler_failed: connection refused"));
+//! }
+//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! # runtime.enable_all().build()?.block_on(an_address_has_the_score_of_the_upstream());
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! The module `testing` also has a connection with HAProxy's side of the protocol in virtual time, for timeouts, latency and cuts,
+//! and a runner of transcripts.
+//!
 //! # The engine client
 //!
 //! An [`Engine`] is HAProxy's side, for tests, load generators, health checks and other proxies: a pool of connections to one
@@ -166,6 +204,8 @@ mod server;
 mod service;
 mod stream;
 mod swap;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "tower")]

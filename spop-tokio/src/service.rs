@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use spop_core::{Clock, Closed, Timestamp};
+use spop_core::{Closed, Timestamp};
 use spop_server::{Agent, Conn, ServerConfig, ServerHandle};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -42,11 +42,11 @@ impl<H: Handler> Service<H> {
     /// The configuration cannot work: of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), with the
     /// [`ConfigError`](spop_core::config::ConfigError) inside, whose text names the field.
     pub fn new(handler: H, config: impl Into<ServerConfig>) -> io::Result<Self> {
-        Ok(Self { handler: Arc::new(handler), agent: Agent::new(config, Clock::start())? })
+        Ok(Self { handler: Arc::new(handler), agent: Agent::new(config, transport::clock())? })
     }
 
     pub(crate) fn with_defaults(handler: H) -> Self {
-        Self { handler: Arc::new(handler), agent: Agent::with_defaults(Clock::start()) }
+        Self { handler: Arc::new(handler), agent: Agent::with_defaults(transport::clock()) }
     }
 
     /// Ends the connections of this service from outside, and returns its counters.

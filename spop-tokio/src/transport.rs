@@ -17,6 +17,11 @@ use tokio::{
     time::Instant,
 };
 
+/// A clock whose epoch is now, as tokio has it: paused in a test, that of std may be later.
+pub(crate) fn clock() -> Clock {
+    Clock::from(Instant::now().into_std())
+}
+
 /// The time as tokio has it, so that tests may pause it.
 #[inline]
 pub(crate) fn now(clock: &Clock) -> Timestamp {

@@ -142,6 +142,13 @@ const AUTHORITY: u8 = 0x02;
 /// `PP2_TYPE_UNIQUE_ID`.
 const UNIQUE_ID: u8 = 0x05;
 
+/// A header of version 2 with these addresses, and without TLVs.
+impl From<Addresses> for ProxyHeader {
+    fn from(addresses: Addresses) -> Self {
+        Self { version: ProxyVersion::V2, local: false, addresses: Some(addresses), tlvs: Bytes::new() }
+    }
+}
+
 impl ProxyHeader {
     /// The TLVs of version 2 in order: type and value. They are not interpreted; a checksum (`PP2_TYPE_CRC32C`) was not
     /// verified.

@@ -17,6 +17,15 @@ use crate::wire::{Sink, ToValue, put_string};
 /// list.message("log").arg("", "no name");
 /// assert_eq!(list.iter().count(), 2);
 /// ```
+///
+/// The [notation](crate::notation) is shorter where a test writes it:
+///
+/// ```
+/// # use spop_core::{MessageList, notation};
+/// let list: MessageList = r#"check-ip ip=ipv4:203.0.113.7 port=int64:443 ; log =string:"no name""#.parse()?;
+/// assert_eq!(list.iter().count(), 2);
+/// # Ok::<(), notation::ParseError>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct MessageList {
     bytes: Vec<u8>,
@@ -26,6 +35,11 @@ impl MessageList {
     /// An empty list.
     pub const fn new() -> Self {
         Self { bytes: Vec::new() }
+    }
+
+    /// A list of this payload, which was validated.
+    pub(crate) const fn checked(bytes: Vec<u8>) -> Self {
+        Self { bytes }
     }
 
     /// Appends a message. Add its arguments to the returned value.

@@ -5,11 +5,11 @@ use core::time::Duration;
 
 use super::input::Input;
 use crate::{
-    Actions, AgentConfig, EngineConfig, MessageList, Notify, Scope, Status, Value,
+    Actions, AgentConfig, EngineConfig, MessageList, Scope, Status, Value,
     engine::{EngineError, NotifyId},
     frame::{Capabilities, Ids},
     link::{CloseReason, Side},
-    testing::{Conditions, Cuts, Decision, Outcome, Pair},
+    testing::{Call, Conditions, Cuts, Decision, Pair},
     wire::Reader,
 };
 
@@ -202,7 +202,7 @@ pub fn storm(setup: Setup, steps: &[Step]) {
     assert_eq!(settled, asked);
     for (_, outcome) in pair.outcomes() {
         // Answered, or failed for a specific reason.
-        let named = !matches!(outcome, Outcome::Waiting | Outcome::Failed(EngineError::Unknown));
+        let named = !outcome.is_waiting() && outcome.error() != Some(EngineError::Unknown);
         assert!(named, "{}", outcome.sentence());
     }
     pair.run_to_end();
@@ -233,9 +233,9 @@ pub fn question(answer: &[u32], size: usize) -> MessageList {
 const GARBLED: Status = Status(900);
 
 /// The handler: an answer of a given size after a given number of microseconds, or another decision.
-pub fn handler(notify: &Notify) -> Decision {
+pub fn handler(call: &Call<'_>) -> Decision {
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
-    let args = notify.messages().get("echo").into_iter().flat_map(|message| message.args());
+    let args = call.messages().get("echo").into_iter().flat_map(|message| message.args());
     let numbers: Vec<_> = args.filter_map(|(_, value)| integer(value)).collect();
     let [kind, size, micros] = numbers[..] else { return Decision::Disconnect(GARBLED) };
     let mut actions = Actions::new();
@@ -244,7 +244,7 @@ pub fn handler(notify: &Notify) -> Decision {
         0 => Decision::Now(actions),
         1 => Decision::After(Duration::from_micros(micros.into()), actions),
         2 => Decision::Never,
-        3 => Decision::Fail,
+        3 => Decision::Fail("no".into()),
         4 => Decision::Abort,
         _ => Decision::Disconnect(Status(kind)),
     }

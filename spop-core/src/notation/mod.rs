@@ -117,7 +117,7 @@ mod transcript;
 use alloc::{string::String, vec::Vec};
 use core::{fmt, str};
 
-use crate::frame::{Frame, Header};
+use crate::frame::{Frame, Header, MessageList, Messages};
 
 pub use print::{Sentence, print};
 pub use transcript::{Direction, Step, transcript};
@@ -144,6 +144,20 @@ pub fn parse(line: &str) -> Result<OwnedFrame, ParseError> {
 /// As [`parse`].
 pub fn parse_bytes(line: &str) -> Result<Vec<u8>, ParseError> {
     Ok(parse(line)?.to_bytes())
+}
+
+/// Parses messages, as those of a NOTIFY.
+impl str::FromStr for MessageList {
+    type Err = ParseError;
+
+    fn from_str(sentence: &str) -> Result<Self, ParseError> {
+        let mut cursor = cursor::Cursor::new(sentence);
+        let payload = parse::messages(&mut cursor)?;
+        if Messages::decode(&payload).is_err() {
+            return Err(cursor.error("messages that are well-formed"));
+        }
+        Ok(Self::checked(payload))
+    }
 }
 
 /// A frame that owns its payload.

@@ -43,6 +43,11 @@ pub(super) fn frame(cursor: &mut Cursor<'_>) -> Parsed<OwnedFrame> {
     Ok(OwnedFrame { header, payload })
 }
 
+/// The payload of a NOTIFY.
+pub(super) fn messages(cursor: &mut Cursor<'_>) -> Parsed<Vec<u8>> {
+    payload(cursor, Kind::Messages)
+}
+
 fn header(cursor: &mut Cursor<'_>) -> Parsed<Header> {
     Ok(Header {
         frame_type: frame_type(cursor)?,

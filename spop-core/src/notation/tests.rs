@@ -371,3 +371,16 @@ fn check(text: &str) {
     }
     let _ = transcript(text);
 }
+
+#[test]
+fn a_message_list_is_parsed_from_its_sentence() {
+    let list: MessageList = "a n=uint32:1 ; b".parse().unwrap();
+    let mut same = MessageList::new();
+    same.message("a").arg("n", 1_u32);
+    same.message("b");
+    assert_eq!(list, same);
+    assert_eq!("".parse(), Ok(MessageList::new()));
+    for (wrong, column) in [("a n=what", 5), ("a ; hex:05", 11)] {
+        assert_eq!(wrong.parse::<MessageList>().unwrap_err().column, column, "{wrong}");
+    }
+}

@@ -9,14 +9,14 @@
 //! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
 //! use spop_core::haproxy::{Sample, VarRules};
 //!
-//! // The handler under test: any closure from a NOTIFY to a `Decision`.
+//! // The handler under test: any closure from a `Call` to a `Decision`. It has the messages and the virtual time.
 //! let routes = Routes::new().on("check-ip", |message, actions| {
 //!     let ip: IpAddr = message.arg("ip")?;
 //!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
 //!     Ok(())
 //! });
-//! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |notify| {
-//!     routes.answer(notify.messages()).into()
+//! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |call| {
+//!     routes.answer(call.messages()).into()
 //! });
 //!
 //! let mut question = MessageList::new();
@@ -29,27 +29,35 @@
 //! assert_eq!(vars.get("sess.iprep.ip_score"), Some(&Sample::Int(100)));
 //! # Ok::<(), spop_core::engine::NotifyError>(())
 //! ```
+//!
+//! [`replay`](mod@replay) runs transcripts: the frames that HAProxy sends, and the answers expected, with every way to cut them.
+//!
+//! Handlers of the adapters, async ones included, have the same in `spop_tokio::testing` and `spop_mio::testing`.
 
+mod agent_side;
+mod call;
 mod drive;
+#[doc(hidden)]
+pub mod engine_side;
 mod outcome;
+pub mod replay;
 #[cfg(test)]
 mod tests;
 #[doc(hidden)]
 pub mod transcript;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 
 use alloc::{
     boxed::Box,
-    collections::BTreeMap,
     string::{String, ToString},
-    sync::Arc,
     vec::Vec,
 };
 use core::{fmt, time::Duration};
 
 use crate::{
-    AgentConfig, AgentReactor, ConnectionId, EngineConfig, EngineReactor, MessageList, Notify, Session,
-    Status, Ticket, Timestamp,
+    AgentConfig, AgentReactor, EngineConfig, EngineReactor, Interest, MessageList, Session, Status,
+    Timestamp,
     agent::Partial,
     config::{Checked, ConfigError},
     engine::{Ended, NotifyError, NotifyId},
@@ -58,7 +66,11 @@ use crate::{
     notation::{self, print},
 };
 
+use agent_side::AgentSide;
+pub use call::Call;
+use engine_side::EngineSide;
 pub use outcome::{Counts, Decision, Outcome};
+pub use replay::{ReplayError, replay};
 pub use transcript::Inbox;
 use wire::Wire;
 pub use wire::{Conditions, Cuts};
@@ -70,20 +82,8 @@ pub use wire::{Conditions, Cuts};
 #[derive(Debug)]
 pub struct Pair<H> {
     now: Timestamp,
-    engine: EngineReactor,
-    agent: AgentReactor,
-    handler: H,
-    engine_end: End,
-    agent_end: End,
-    /// Deferred answers, by the time at which they are due.
-    decisions: BTreeMap<(Timestamp, u64), (Ticket, Decision)>,
-    deferred: u64,
-    refuses: Refuses,
-    outcomes: Vec<(NotifyId, Outcome)>,
-    session: Option<Session>,
-    ended: Option<Ended>,
-    closed: Option<Closed>,
-    counts: Counts,
+    engine: EngineSide,
+    agent: AgentSide<H>,
 }
 
 /// Decides whether the agent refuses a payload, from the part that has arrived.
@@ -100,7 +100,7 @@ impl fmt::Debug for Refuses {
 
 /// One end of the connection, and its outgoing direction.
 #[derive(Debug, Default)]
-struct End {
+pub(crate) struct End {
     inbox: Inbox,
     out: Wire,
     /// EOF was read.
@@ -111,7 +111,18 @@ struct End {
     closed: bool,
 }
 
-impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
+impl End {
+    /// Closes the end if its reactor asks for it: its peer reads EOF.
+    fn close(&mut self, interest: Interest, now: Timestamp) -> bool {
+        if interest.close {
+            self.closed = true;
+            self.out.shut(now);
+        }
+        interest.close
+    }
+}
+
+impl<H: FnMut(&Call<'_>) -> Decision> Pair<H> {
     /// An engine, and an agent with this handler, over a connection without latency, loss or segmentation.
     ///
     /// # Panics
@@ -127,30 +138,18 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     /// As [`new`](Self::new).
     #[track_caller]
     pub fn with(conditions: Conditions, engine: EngineConfig, agent: AgentConfig, handler: H) -> Self {
-        let now = Timestamp::ZERO;
         let (engine, agent) = (valid("engine", engine.checked()), valid("agent", agent.checked()));
         Self {
-            now,
-            engine: EngineReactor::new(Arc::new(engine), ConnectionId(0), now),
-            agent: AgentReactor::new(Arc::new(agent), ConnectionId(0), now),
-            handler,
-            engine_end: End { out: Wire::new(conditions.clone(), 0), ..End::default() },
-            agent_end: End { out: Wire::new(conditions, 1), ..End::default() },
-            decisions: BTreeMap::new(),
-            deferred: 0,
-            refuses: Refuses::default(),
-            outcomes: Vec::new(),
-            session: None,
-            ended: None,
-            closed: None,
-            counts: Counts::default(),
+            now: Timestamp::ZERO,
+            engine: EngineSide::new(engine, conditions.clone()),
+            agent: AgentSide::new(agent, handler, conditions),
         }
     }
 
     /// Sets the conditions of the direction from the agent to the engine.
     #[must_use]
     pub fn with_way_back(mut self, conditions: Conditions) -> Self {
-        self.agent_end.out = Wire::new(conditions, 1);
+        self.agent.end.out = Wire::new(conditions, 1);
         self
     }
 
@@ -158,7 +157,7 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     /// [`AgentConfig::watch_fragments`].
     #[must_use]
     pub fn refusing(mut self, refuses: impl FnMut(Partial<'_>) -> bool + 'static) -> Self {
-        self.refuses = Refuses(Some(Box::new(refuses)));
+        self.agent.refuses = Refuses(Some(Box::new(refuses)));
         self
     }
 
@@ -170,8 +169,9 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
         self.run_handshake();
         let id = self.notify(None, messages)?;
         self.run_until_settled();
-        let index = self.outcomes.iter().rposition(|(settled, _)| *settled == id);
-        Ok(index.map_or(Outcome::Waiting, |index| self.outcomes.remove(index).1))
+        let outcomes = &mut self.engine.outcomes;
+        let index = outcomes.iter().rposition(|(settled, _)| *settled == id);
+        Ok(index.map_or_else(Outcome::waiting, |index| outcomes.remove(index).1))
     }
 
     /// Sends a request, as [`EngineReactor::notify`].
@@ -187,18 +187,18 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
     /// # Errors
     /// As [`EngineReactor::notify_raw`].
     pub fn notify_raw(&mut self, ids: Option<Ids>, payload: &[u8]) -> Result<NotifyId, NotifyError> {
-        self.engine.notify_raw(self.now, ids, payload)
+        self.engine.reactor.notify_raw(self.now, ids, payload)
     }
 
     /// Runs until the session is established or the connection has ended. True if there is a session.
     pub fn run_handshake(&mut self) -> bool {
-        while self.session.is_none() && self.ended.is_none() && self.advance(None) {}
-        self.session.is_some()
+        while self.engine.session.is_none() && self.engine.ended.is_none() && self.advance(None) {}
+        self.engine.session.is_some()
     }
 
     /// Runs until no request is in flight, or no event is left.
     pub fn run_until_settled(&mut self) {
-        while self.engine.in_flight() > 0 && self.advance(None) {}
+        while self.engine.reactor.in_flight() > 0 && self.advance(None) {}
     }
 
     /// Runs for this time.
@@ -215,25 +215,25 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
 
     /// Drains the agent: it answers what is in flight and disconnects.
     pub fn drain_agent(&mut self) {
-        self.agent.drain(self.now);
-        self.agent_end.blocked = false;
+        self.agent.reactor.drain(self.now);
+        self.agent.end.blocked = false;
     }
 
     /// Disconnects the agent at once.
     pub fn disconnect_agent(&mut self, status: Status, message: &str) {
-        self.agent.disconnect(self.now, status, message);
+        self.agent.reactor.disconnect(self.now, status, message);
         self.resume();
     }
 
     /// Drains the engine: it awaits the answers in flight and disconnects.
     pub fn drain_engine(&mut self) {
-        self.engine.drain(self.now);
+        self.engine.reactor.drain(self.now);
         self.resume();
     }
 
     /// Disconnects the engine at once.
     pub fn disconnect_engine(&mut self, status: Status) {
-        self.engine.disconnect(self.now, status);
+        self.engine.reactor.disconnect(self.now, status);
         self.resume();
     }
 
@@ -273,8 +273,8 @@ impl<H: FnMut(&Notify<'_>) -> Decision> Pair<H> {
 
     fn end_mut(&mut self, side: Side) -> &mut End {
         match side {
-            Side::Engine => &mut self.engine_end,
-            Side::Agent => &mut self.agent_end,
+            Side::Engine => &mut self.engine.end,
+            Side::Agent => &mut self.agent.end,
         }
     }
 }
@@ -294,54 +294,58 @@ impl<H> Pair<H> {
 
     /// The engine.
     pub const fn engine(&self) -> &EngineReactor {
-        &self.engine
+        &self.engine.reactor
     }
 
     /// The agent.
     pub const fn agent(&self) -> &AgentReactor {
-        &self.agent
+        &self.agent.reactor
     }
 
     /// The session, once it is established.
     pub const fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
+        self.engine.session.as_ref()
     }
 
     /// The end of the session, as the engine reported it.
     pub const fn engine_ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
+        self.engine.ended.as_ref()
     }
 
     /// The end of the session, as the agent reported it.
     pub const fn agent_closed(&self) -> Option<&Closed> {
-        self.closed.as_ref()
+        self.agent.closed.as_ref()
     }
 
     /// Whether both sides have closed the connection.
     pub const fn is_over(&self) -> bool {
-        self.engine_end.closed && self.agent_end.closed
+        self.engine.end.closed && self.agent.end.closed
     }
 
     /// The requests that have ended, in the order of their ends, with their outcomes.
     pub fn outcomes(&self) -> &[(NotifyId, Outcome)] {
-        &self.outcomes
+        &self.engine.outcomes
     }
 
     /// As [`outcomes`](Self::outcomes), and removes them.
     pub fn take_outcomes(&mut self) -> impl ExactSizeIterator<Item = (NotifyId, Outcome)> + '_ {
-        self.outcomes.drain(..)
+        self.engine.outcomes.drain(..)
     }
 
     /// Counts of events.
     pub const fn counts(&self) -> Counts {
-        Counts { dropped_tickets: self.agent.dropped_tickets(), ..self.counts }
+        Counts {
+            dropped_tickets: self.agent.reactor.dropped_tickets(),
+            unclaimed: self.engine.unclaimed,
+            ..self.agent.counts
+        }
     }
 
     /// The bytes that a side has sent. Empty unless [`Conditions::record`] is set.
     pub fn sent_by(&self, side: Side) -> &[u8] {
         match side {
-            Side::Engine => self.engine_end.out.recorded(),
-            Side::Agent => self.agent_end.out.recorded(),
+            Side::Engine => self.engine.end.out.recorded(),
+            Side::Agent => self.agent.end.out.recorded(),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The decision of an agent under test, and the outcome of a request.
 
 use alloc::string::{String, ToString};
-use core::time::Duration;
+use core::{fmt, time::Duration};
+
+use bytes::Bytes;
 
 use crate::{
     Actions, Status,
-    engine::{Answer, EngineError},
-    frame::{Flags, Frame, FrameType, Header, Ids},
+    engine::EngineError,
+    frame::{AckActions, Flags, Frame, FrameType, Header, Ids},
     haproxy::{VarRules, Vars},
     notation::print,
 };
@@ -21,8 +23,9 @@ pub enum Decision {
     After(Duration, Actions),
     /// Never answer: keep the ticket.
     Never,
-    /// [`AgentReactor::fail`](crate::AgentReactor::fail): apply the configured `on_failure`.
-    Fail,
+    /// [`AgentReactor::fail`](crate::AgentReactor::fail): apply the configured `on_failure`. The text says why the handler failed,
+    /// for [`Outcome::failure`].
+    Fail(String),
     /// [`AgentReactor::abort_answer`](crate::AgentReactor::abort_answer): answer with ABORT.
     Abort,
     /// Disconnect with this status.
@@ -34,37 +37,100 @@ impl<T: Into<crate::agent::Reply>> From<T> for Decision {
     fn from(reply: T) -> Self {
         match reply.into() {
             crate::agent::Reply::Ack(actions) => Self::Now(actions),
-            crate::agent::Reply::Fail(_) => Self::Fail,
+            crate::agent::Reply::Fail(why) => Self::Fail(why),
             crate::agent::Reply::Abort => Self::Abort,
             crate::agent::Reply::Disconnect { status, .. } => Self::Disconnect(status),
         }
     }
 }
 
-/// The outcome of a request.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The agent answered.
-    Answered(Answer<'static>),
-    /// The request failed.
+/// The outcome of a request: what HAProxy gets, and why the handler gave no answer, if so.
+///
+/// ```
+/// use spop_core::{AgentConfig, EngineConfig, MessageList, testing::{Decision, Pair}};
+///
+/// let mut pair = Pair::new(EngineConfig::haproxy_3_1(), AgentConfig::default(), |_| {
+///     Decision::Fail("no database".into())
+/// });
+/// let mut question = MessageList::new();
+/// question.message("check-ip");
+/// let outcome = pair.ask(&question)?;
+/// // HAProxy gets an ACK without actions, which is the default of `AgentConfig::on_failure`.
+/// assert_eq!((outcome.error(), outcome.actions().iter().count()), (None, 0));
+/// assert_eq!(outcome.failure(), Some("no database"));
+/// # Ok::<(), spop_core::engine::NotifyError>(())
+/// ```
+#[derive(Clone)]
+pub struct Outcome {
+    end: End,
+    failure: Option<String>,
+}
+
+#[derive(Clone)]
+enum End {
+    Answered(Bytes, Duration),
     Failed(EngineError),
-    /// The request is in flight, and no event is left that could end it.
     Waiting,
 }
 
 impl Outcome {
-    /// The actions as the [notation](crate::notation) writes them, or the error.
+    /// An ACK with this payload, which arrived after this time.
+    pub(super) const fn acknowledged(payload: Bytes, took: Duration) -> Self {
+        Self { end: End::Answered(payload, took), failure: None }
+    }
+
+    /// The request is in flight, and no event is left that could end it.
+    #[doc(hidden)]
+    pub const fn waiting() -> Self {
+        Self { end: End::Waiting, failure: None }
+    }
+
+    /// HAProxy gets an answer with these actions.
+    pub fn answered(actions: &Actions) -> Self {
+        Self::acknowledged(Bytes::copy_from_slice(actions.as_bytes()), Duration::ZERO)
+    }
+
+    /// HAProxy gets no answer: the request fails.
+    pub const fn failed(error: EngineError) -> Self {
+        Self { end: End::Failed(error), failure: None }
+    }
+
+    /// The same, with why the agent's handler gave no answer.
+    #[must_use]
+    pub fn with_failure(self, why: impl Into<String>) -> Self {
+        Self { failure: Some(why.into()), ..self }
+    }
+
+    /// The actions as the [notation](crate::notation) writes them; if there are none, why: the [`failure`](Self::failure) or the
+    /// [`error`](Self::error). Empty for an answer without actions.
     pub fn sentence(&self) -> String {
-        match self {
-            Self::Answered(answer) => {
-                let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::ZERO };
-                let line = print(Frame { header, payload: &answer.payload }).to_string();
-                line.strip_prefix("ACK fin 0 0").unwrap_or(&line).trim_start().into()
-            }
-            Self::Failed(error) => error.to_string(),
-            Self::Waiting => "no end in sight".into(),
+        let actions = self.payload().map(|payload| {
+            let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::ZERO };
+            let line = print(Frame { header, payload }).to_string();
+            line.strip_prefix("ACK fin 0 0").unwrap_or(&line).trim_start().to_string()
+        });
+        match (actions.unwrap_or_default(), &self.failure, &self.end) {
+            (actions, _, _) if !actions.is_empty() => actions,
+            (_, Some(why), _) => why.clone(),
+            (_, None, End::Failed(error)) => error.to_string(),
+            (_, None, End::Waiting) => "in flight, and nothing is left that could end it".into(),
+            (empty, None, End::Answered(..)) => empty,
         }
+    }
+
+    /// The actions of the answer, as HAProxy parses them. None if there was no answer.
+    pub fn actions(&self) -> AckActions<'_> {
+        AckActions::lenient(self.payload().unwrap_or_default())
+    }
+
+    /// The payload of the ACK, if HAProxy gets one.
+    pub fn payload(&self) -> Option<&[u8]> {
+        if let End::Answered(payload, _) = &self.end { Some(payload) } else { None }
+    }
+
+    /// The time from the request to its answer.
+    pub const fn took(&self) -> Option<Duration> {
+        if let End::Answered(_, took) = &self.end { Some(*took) } else { None }
     }
 
     /// The variables that HAProxy sets from this answer, without those that it drops. A request that failed or is in flight
@@ -90,15 +156,34 @@ impl Outcome {
     /// ```
     pub fn vars(&self, rules: &VarRules) -> Vars {
         let mut vars = Vars::default();
-        if let Self::Answered(answer) = self {
-            vars.apply(rules, answer.actions());
-        }
+        vars.apply(rules, self.actions());
         vars
     }
 
-    /// The error of a request that failed.
+    /// Why HAProxy gets no answer.
     pub const fn error(&self) -> Option<EngineError> {
-        if let Self::Failed(error) = self { Some(*error) } else { None }
+        if let End::Failed(error) = &self.end { Some(*error) } else { None }
+    }
+
+    /// Why the agent's handler gave no answer that HAProxy gets: its error, or what ended the request. HAProxy gets what
+    /// [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names, or nothing.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Whether the request is in flight, and no event is left that could end it.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self.end, End::Waiting)
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Outcome({:?}", self.sentence())?;
+        match &self.failure {
+            Some(why) if *why != self.sentence() => write!(f, ", failure: {why:?})"),
+            _ => f.write_str(")"),
+        }
     }
 }
 
@@ -127,13 +212,29 @@ pub struct Counts {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
+    use crate::Scope;
 
     #[test]
     fn what_was_not_answered_sets_nothing() {
         let rules = VarRules::new("p").force();
-        for outcome in [Outcome::Waiting, Outcome::Failed(EngineError::Timeout)] {
+        for outcome in [Outcome::waiting(), Outcome::failed(EngineError::Timeout)] {
             assert_eq!(outcome.vars(&rules), Vars::default());
+            assert!(!outcome.sentence().is_empty());
         }
+    }
+
+    #[test]
+    fn the_sentence_has_the_actions_or_why_there_are_none() {
+        let mut actions = Actions::new();
+        assert_eq!(Outcome::answered(&actions).sentence(), "");
+        assert_eq!(Outcome::answered(&actions).with_failure("no").sentence(), "no");
+        assert_eq!(Outcome::failed(EngineError::Aborted).with_failure("no").sentence(), "no");
+        actions.set_var(Scope::Session, "a", true);
+        let outcome = Outcome::answered(&actions).with_failure("no");
+        assert_eq!(outcome.sentence(), "set sess a=bool:true");
+        assert_eq!(format!("{outcome:?}"), r#"Outcome("set sess a=bool:true", failure: "no")"#);
     }
 }

@@ -75,7 +75,7 @@ impl Random {
 
 /// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub enum Arrival {
     /// The read would block.
     Nothing,
     /// Bytes were added to the inbox.
@@ -84,9 +84,9 @@ pub(super) enum Arrival {
     Eof,
 }
 
-/// Bytes in transit in one direction.
+/// Bytes in transit in one direction. Private: for the pairs of adapters.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub struct Wire {
     conditions: Conditions,
     random: Random,
     /// The number of reads so far.
@@ -107,14 +107,14 @@ pub(super) struct Wire {
 
 impl Wire {
     /// One direction with these conditions. `direction` gives the two directions different random numbers.
-    pub(super) fn new(conditions: Conditions, direction: u64) -> Self {
+    pub fn new(conditions: Conditions, direction: u64) -> Self {
         let mut random = Random(conditions.seed ^ direction << 63);
         let lose_at = conditions.lost_within.map(|most| random.next() % most.max(1));
         Self { conditions, random, lose_at, ..Self::default() }
     }
 
     /// Accepts as many bytes as the send buffer can hold, and returns their number.
-    pub(super) fn send(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
+    pub fn send(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         if self.end.is_some() || self.lost {
             // The connection is closed or lost: the bytes are discarded.
             return bytes.len();
@@ -124,7 +124,7 @@ impl Wire {
     }
 
     /// Accepts all bytes up to the break of the connection, whatever the buffer, and returns their number.
-    pub(super) fn put(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
+    pub fn put(&mut self, now: Timestamp, bytes: &[u8]) -> usize {
         let mut taken = if self.end.is_some() || self.lost { &[] } else { bytes };
         if let Some(lose_at) = self.lose_at {
             let left = usize::try_from(lose_at.saturating_sub(self.sent)).unwrap_or(usize::MAX);
@@ -158,36 +158,55 @@ impl Wire {
         taken.len()
     }
 
+    /// Takes all bytes in transit, whenever they would arrive.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.segments.clear();
+        let bytes = self.bytes.split_off(self.head);
+        self.bytes.clear();
+        self.head = 0;
+        bytes
+    }
+
+    /// Whether no byte is in transit.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Whether the sender has shut its write side.
+    pub const fn is_shut(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// The sender shuts its write side.
-    pub(super) fn shut(&mut self, now: Timestamp) {
+    pub fn shut(&mut self, now: Timestamp) {
         let last = self.segments.back().map_or(now, |(at, _)| *at);
         self.end.get_or_insert(last.max(now));
     }
 
-    pub(super) fn lose(&mut self) {
+    pub fn lose(&mut self) {
         self.lost = true;
     }
 
-    pub(super) fn break_after(&mut self, bytes: u64) {
+    pub fn break_after(&mut self, bytes: u64) {
         self.lose_at = Some(bytes);
         self.lost |= self.sent >= bytes;
     }
 
-    pub(super) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         self.lost
     }
 
-    pub(super) fn recorded(&self) -> &[u8] {
+    pub fn recorded(&self) -> &[u8] {
         &self.record
     }
 
     /// The time of the next arrival.
-    pub(super) fn next_arrival(&self) -> Option<Timestamp> {
+    pub fn next_arrival(&self) -> Option<Timestamp> {
         self.segments.front().map(|(at, _)| *at).or(self.end)
     }
 
     /// Reads bytes that have arrived, cut by the conditions.
-    pub(super) fn receive(&mut self, now: Timestamp, inbox: &mut Inbox) -> Arrival {
+    pub fn receive(&mut self, now: Timestamp, inbox: &mut Inbox) -> Arrival {
         let there: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, len)| *len).sum();
         if there == 0 {
             let ended = self.segments.is_empty() && self.end.is_some_and(|end| end <= now);

@@ -156,6 +156,8 @@ impl Session {
     ) {
         agent.counters.failed(failure.kind);
         agent.metrics.failed(failure.kind);
+        #[cfg(feature = "testing")]
+        agent.failures.record(ids, failure);
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
             FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,

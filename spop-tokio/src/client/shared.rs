@@ -78,7 +78,7 @@ struct Task {
 
 impl Shared {
     pub(super) fn new(parts: Parts, runtime: Handle) -> Self {
-        let clock = Clock::start();
+        let clock = transport::clock();
         let state = State {
             pool: Pool::new(parts.pool, transport::now(&clock)),
             waiters: HashMap::new(),

@@ -147,7 +147,7 @@ mod in_a_pair {
         Actions, AgentConfig, Scope, Value,
         agent::PipeliningPolicy,
         link::Side,
-        testing::{Decision, Outcome, Pair},
+        testing::{Decision, Pair},
     };
 
     fn agent(capabilities: Capabilities) -> AgentConfig {
@@ -222,7 +222,7 @@ mod in_a_pair {
                 pair.run_for(Duration::from_secs(2));
                 let (id, outcome) = pair.outcomes().last().unwrap();
                 assert_eq!(*id, asked);
-                assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+                assert!(outcome.error().is_some(), "{outcome:?}");
             }
         }
     }

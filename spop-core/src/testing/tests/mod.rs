@@ -83,8 +83,8 @@ fn question(answer: &[u32], size: usize) -> MessageList {
 }
 
 /// The handler: an answer of a given size after a given number of microseconds, or another decision.
-fn handler(notify: &Notify) -> Decision {
-    let message = notify.messages().get("echo").expect("the only message");
+fn handler(call: &Call<'_>) -> Decision {
+    let message = call.messages().get("echo").expect("the only message");
     let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
     let numbers: Vec<_> = message.args().filter_map(|(_, value)| integer(value)).collect();
     let [kind, size, micros] = numbers[..] else { panic!("a question has three numbers") };
@@ -94,7 +94,7 @@ fn handler(notify: &Notify) -> Decision {
         0 => Decision::Now(actions),
         1 => Decision::After(Duration::from_micros(micros.into()), actions),
         2 => Decision::Never,
-        3 => Decision::Fail,
+        3 => Decision::Fail("no".into()),
         4 => Decision::Abort,
         _ => Decision::Disconnect(Status(kind)),
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{agent::PipeliningPolicy, engine::EngineError, link::CloseReason};
 
-fn pair(profile: Profile) -> Pair<impl FnMut(&Notify<'_>) -> Decision> {
+fn pair(profile: Profile) -> Pair<impl FnMut(&Call<'_>) -> Decision> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
 }
 
@@ -20,7 +20,7 @@ fn each_reply_has_its_outcome() {
         assert_eq!(said(pair.ask(&question(&[1, 1, 500_000], 9)).unwrap()), "set txn blob=binary:79");
         assert_eq!(pair.now(), Timestamp::from_millis(500));
         assert_eq!(said(pair.ask(&question(&[2, 1, 0], 9)).unwrap()), "1 (no answer in time)");
-        assert_eq!(said(pair.ask(&question(&[3, 1, 0], 9)).unwrap()), "");
+        assert_eq!(said(pair.ask(&question(&[3, 1, 0], 9)).unwrap()), "no");
         assert_eq!(said(pair.ask(&question(&[4, 1, 0], 9)).unwrap()), "");
         let last = pair.ask(&question(&[77, 1, 0], 9)).unwrap();
         assert_eq!(last.error().map(EngineError::code), Some(333), "{profile:?}");
@@ -37,7 +37,7 @@ fn what_handlers_of_adapters_say_is_a_reply() {
     for (reply, sentence, code) in [
         (Decision::from(actions.clone()), "set req a=bool:true", None),
         (Ok::<_, &str>(actions).into(), "set req a=bool:true", None),
-        (Err::<Actions, _>("no such address").into(), "", None),
+        (Err::<Actions, _>("no such address").into(), "no such address", None),
         (bye.into(), "346 (the session ended with status 90 (a code of the application))", Some(346)),
     ] {
         let mut pair = Pair::new(Profile::Old.config(), AgentConfig::default(), |_| reply.clone());
@@ -87,8 +87,57 @@ fn the_longest_identifiers_come_back() {
 fn what_does_not_fit_is_refused_on_the_side_that_made_it() {
     let mut pair = pair(Profile::New);
     assert!(matches!(pair.ask(&question(&[0, 1, 0], 20_000)), Err(NotifyError::TooBig { .. })));
-    assert_eq!(pair.ask(&question(&[0, 20_000, 0], 1)).unwrap().sentence(), "");
+    let outcome = pair.ask(&question(&[0, 20_000, 0], 1)).unwrap();
+    assert_eq!(outcome.payload(), Some(&[][..]));
+    assert!(outcome.failure().unwrap().contains("more than the"), "{outcome:?}");
     assert_eq!(pair.counts().refused, 1);
+}
+
+#[test]
+fn an_outcome_says_why_the_handler_gave_no_answer() {
+    let mut config = AgentConfig::default();
+    config.timeouts.message = Some(Duration::from_millis(80));
+    let mut decisions = vec![
+        Decision::Fail("no database".into()),
+        Decision::Never,
+        Decision::After(Duration::from_millis(20), Actions::new()),
+    ]
+    .into_iter();
+    let mut times = vec![];
+    let mut pair = Pair::new(Profile::Old.config(), config, |call: &Call<'_>| {
+        times.push(call.now());
+        decisions.next().unwrap()
+    });
+    let failures = [Some("no database"), Some("no answer after 80ms: TimedOut"), None];
+    for failure in failures {
+        let outcome = pair.ask(&question(&[], 1)).unwrap();
+        // HAProxy gets an empty ACK each time.
+        assert_eq!((outcome.payload(), outcome.failure()), (Some(&[][..]), failure));
+    }
+    drop(pair);
+    // The handler has the virtual time.
+    assert_eq!(times, [Timestamp::ZERO, Timestamp::ZERO, Timestamp::from_millis(80)]);
+}
+
+#[test]
+fn a_failure_after_the_outcome_is_not_that_of_the_next_request() {
+    let mut config = AgentConfig::default();
+    config.timeouts.message = Some(Duration::from_secs(3));
+    let mut asked = 0;
+    let mut pair = Pair::new(Profile::Spec.config(), config, |_: &Call<'_>| {
+        asked += 1;
+        if asked == 1 { Decision::Never } else { Decision::Now(Actions::new()) }
+    });
+    pair.run_handshake();
+    let ids = Some(Ids::new(7, 1));
+    pair.notify(ids, &question(&[], 1)).unwrap();
+    // The engine waits for 2 seconds.
+    pair.run_for(Duration::from_secs(4));
+    assert_eq!(codes(&pair), [1]);
+    pair.notify(ids, &question(&[], 1)).unwrap();
+    pair.run_until_settled();
+    let outcomes: Vec<_> = pair.take_outcomes().map(|(_, outcome)| outcome.failure().is_some()).collect();
+    assert_eq!(outcomes, [false, false]);
 }
 
 #[test]
@@ -96,8 +145,7 @@ fn fragments_go_both_ways_where_they_are_announced() {
     let config = AgentConfig { max_frame_size: 256, ..AgentConfig::default() };
     let mut pair = Pair::new(Profile::Spec.config(), config, handler);
     let outcome = pair.ask(&question(&[0, 50_000, 0], 100_000)).unwrap();
-    let Outcome::Answered(answer) = outcome else { panic!("{}", outcome.sentence()) };
-    assert!(answer.payload.len() > 50_000);
+    assert!(outcome.payload().is_some_and(|payload| payload.len() > 50_000), "{:?}", outcome.error());
 }
 
 #[test]
@@ -190,7 +238,7 @@ fn answers_never_fill_the_buffer_of_a_haproxy_that_would_stall() {
     twenty.run_handshake();
     // The overhead of a blob: the action, and the header of the frame.
     let bound = 16_384 / 21 - 4 - 7 - 11;
-    for (size, sentence) in [(bound, "set"), (bound + 1, "")] {
+    for (size, sentence) in [(bound, "set"), (bound + 1, "the")] {
         for _ in 0..20 {
             twenty.notify(None, &question(&[1, size, 5_000], 1)).unwrap();
         }
@@ -282,8 +330,7 @@ fn the_directions_differ() {
         Pair::with(way, Profile::Old.config(), AgentConfig::default(), handler).with_way_back(way_back);
     assert!(pair.run_handshake());
     assert_eq!(pair.now(), Timestamp::from_millis(35));
-    let Outcome::Answered(answer) = pair.ask(&question(&[1, 1, 1_000], 1)).unwrap() else { panic!() };
-    assert_eq!(answer.took, millis(36));
+    assert_eq!(pair.ask(&question(&[1, 1, 1_000], 1)).unwrap().took(), Some(millis(36)));
 }
 
 #[test]
