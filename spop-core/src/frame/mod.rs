@@ -11,6 +11,7 @@ mod disconnect;
 mod from_value;
 mod header;
 mod hello;
+mod into_actions;
 mod message_list;
 mod notify;
 mod received;
@@ -18,7 +19,7 @@ mod scan;
 mod variable;
 mod version;
 
-pub use ack::{AckAction, AckActions, AckIter, Scope};
+pub use ack::{AckAction, AckActions, AckIter, Scope, UnknownScope};
 pub use actions::Actions;
 pub use argument::{ArgError, Unusable};
 pub use capabilities::Capabilities;
