@@ -9,15 +9,12 @@ use std::{
 use bytes::Bytes;
 use spop_core::{
     ConnectionId, Session, Ticket, Timestamp,
-    agent::TicketId,
+    agent::{Reply, TicketId},
     frame::Ids,
     hub::{Held, Hub, Route},
 };
 
-use crate::{
-    Answer,
-    remote::{Message, Remote},
-};
+use crate::remote::{Message, Remote};
 
 /// The engines of a server. The lock is held when a connection joins or leaves, never for a request.
 #[derive(Debug, Default)]
@@ -53,7 +50,7 @@ pub(crate) struct Membership {
 #[derive(Debug)]
 pub(crate) enum Routed {
     /// The connection itself sends it.
-    Here(Ticket, Answer),
+    Here(Ticket, Reply),
     /// A sibling sends it.
     Sent,
     /// It is not needed any more, or no connection can send it.
@@ -110,7 +107,7 @@ impl State {
         &mut self,
         (own, own_backlog): (ConnectionId, Option<usize>),
         ticket: Ticket,
-        answer: Answer,
+        answer: Reply,
         mut again: bool,
     ) -> Routed {
         let (mut ticket, mut answer) = (ticket, answer);
@@ -175,12 +172,12 @@ impl Membership {
     }
 
     /// An answer is ready.
-    pub(crate) fn route(&self, own_backlog: Option<usize>, ticket: Ticket, answer: Answer) -> Routed {
+    pub(crate) fn route(&self, own_backlog: Option<usize>, ticket: Ticket, answer: Reply) -> Routed {
         self.engine.lock().route((self.remote.id, own_backlog), ticket, answer, false)
     }
 
     /// This connection cannot send an answer that was routed to it.
-    pub(crate) fn route_again(&self, ticket: Ticket, answer: Answer) -> Routed {
+    pub(crate) fn route_again(&self, ticket: Ticket, answer: Reply) -> Routed {
         self.remote.set_backlog(None);
         self.engine.lock().route((self.remote.id, None), ticket, answer, true)
     }

@@ -10,11 +10,14 @@ use std::{
 };
 
 use spop_core::{
-    Actions, AgentReactor, ConnectionId, Ticket, Timestamp, accept::Peer, agent::TicketId, link::Phase,
+    Actions, AgentReactor, ConnectionId, Ticket, Timestamp,
+    accept::Peer,
+    agent::{Reply, TicketId},
+    link::Phase,
 };
 use tracing::Span;
 
-use crate::{Answer, ConnectionInfo, spans};
+use crate::{ConnectionInfo, spans};
 
 /// What other threads know of a connection, and send to it.
 #[derive(Debug)]
@@ -53,9 +56,9 @@ pub(crate) enum Message {
     /// A part of the answer to one of its requests.
     Part(TicketId, Actions),
     /// The answer to one of its requests, which was deferred.
-    Answer(TicketId, Answer),
+    Answer(TicketId, Reply),
     /// The answer to a request of a sibling: send it.
-    Send(Ticket, Answer),
+    Send(Ticket, Reply),
     /// A cancellation was made for this request, which may have ended before.
     Watch(TicketId),
     /// A newer request on a sibling supersedes this one.

@@ -158,10 +158,13 @@ mod alarm;
 mod calls;
 mod client;
 mod connection;
+mod from_request;
 mod handler;
+mod into_route;
 mod listen;
 mod log;
 mod responder;
+mod route;
 mod router;
 mod server;
 mod service;
@@ -174,15 +177,18 @@ mod tower;
 mod transport;
 
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
-pub use handler::{BoxHandler, Handler};
+pub use from_request::FromRequest;
+pub use handler::Handler;
+pub use into_route::IntoRoute;
 pub use responder::{Deferred, Responder, Response};
-pub use router::{Route, RouteList, Router, Unrouted};
+pub use route::Route;
+pub use router::Router;
 pub use server::Server;
 pub use service::Service;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, EngineConfig, MessageList, Scope, Status, Value,
     accept::{self, Peer},
-    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Unknown, Watch},
+    agent::{BoxError, Failure, FailureKind, OnFailure, Partial, PipeliningPolicy, Reply, Unknown, Watch},
     engine::{
         EngineError,
         pool::{AgentFailure, PoolConfig},

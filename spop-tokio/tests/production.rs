@@ -28,7 +28,7 @@ struct Numbered {
 }
 
 impl Handler for Numbered {
-    type Answer = Actions;
+    type Output = Actions;
 
     async fn handle(&self, request: Request) -> Actions {
         if request.stream_id() > 100 {
@@ -72,7 +72,7 @@ async fn answers_come_from_other_threads() {
             for (request, responder) in work {
                 match request.stream_id() {
                     1 => drop(responder),
-                    _ => responder.answer(Actions::new()),
+                    _ => responder.reply(Actions::new()),
                 }
             }
         });
@@ -99,7 +99,7 @@ async fn a_responder_learns_that_nobody_waits() {
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").await;
         responder.cancelled().await;
         assert!(responder.is_cancelled());
-        responder.answer(Actions::new());
+        responder.reply(Actions::new());
     })
     .await;
 }

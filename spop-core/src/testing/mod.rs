@@ -6,17 +6,16 @@
 //!
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
-//! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
+//! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Router, Scope, testing::Pair};
 //! use spop_core::haproxy::{Sample, VarRules};
 //!
 //! // The handler under test: any closure from a NOTIFY to a `Decision`.
-//! let routes = Routes::new().on("check-ip", |message, actions| {
+//! let router = Router::new().on("check-ip", |message| {
 //!     let ip: IpAddr = message.arg("ip")?;
-//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     Ok(())
+//!     Ok((Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //! });
 //! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |notify| {
-//!     routes.answer(notify.messages()).into()
+//!     router.reply(notify.messages()).into()
 //! });
 //!
 //! let mut question = MessageList::new();

@@ -1,17 +1,19 @@
 //! Answers, and what happens when there is none.
 
+use std::sync::atomic::Ordering;
+
 use spop_core::{
     AckError, Actions, Settled, Ticket, Timestamp,
     agent::{Reply, TicketId},
 };
 
 use super::session::{Session, cancel};
-use crate::{Agent, Answer, Cancelled, Failure, FailureKind, Handler, engines::Routed};
+use crate::{Agent, Cancelled, Failure, FailureKind, Handler, engines::Routed};
 
 impl Session {
     /// Answers a request whose handler has answered at once.
     #[inline]
-    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
+    pub(super) fn answer_at_once(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Reply) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership
             && membership.held_up != Some(0)
@@ -31,7 +33,7 @@ impl Session {
         now: Timestamp,
         handler: &mut impl Handler,
         request: TicketId,
-        answer: Answer,
+        answer: Reply,
     ) {
         self.collect_end(agent, now, handler);
         // Otherwise it needs no answer any more.
@@ -49,7 +51,7 @@ impl Session {
 
     /// Answers on the connection of the engine that is the fastest.
     #[cold]
-    fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+    fn route(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Reply) {
         let Some(membership) = &self.membership else { return self.send(agent, now, ticket, &answer) };
         let request = ticket.id();
         match membership.route(
@@ -74,7 +76,7 @@ impl Session {
 
     /// An answer of a sibling.
     #[cold]
-    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Answer) {
+    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: Reply) {
         if self.closed.is_some() {
             self.send_back(ticket, answer);
         } else {
@@ -84,7 +86,7 @@ impl Session {
 
     /// An answer was given to this connection, which cannot send it: another one may.
     #[cold]
-    pub(super) fn send_back(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn send_back(&mut self, ticket: Ticket, answer: Reply) {
         let routed = self.membership.as_ref().map(|membership| membership.route_again(ticket, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
@@ -93,18 +95,15 @@ impl Session {
 
     /// Queues an answer on this connection.
     #[inline]
-    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Answer) {
+    fn send(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, answer: &Reply) {
         match answer {
-            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, actions),
-            Ok(Reply::Fail(error)) => {
-                self.fail(agent, now, ticket, &Failure::new(FailureKind::HandlerFailed, error));
-            }
-            Err(failure) => self.fail(agent, now, ticket, failure),
-            Ok(Reply::Abort) => match self.reactor.abort_answer(now, ticket) {
+            Reply::Ack(actions) => self.acknowledge(agent, now, ticket, actions),
+            Reply::Fail(failure) => self.fail(agent, now, ticket, failure),
+            Reply::Abort => match self.reactor.abort_answer(now, ticket) {
                 Ok(_) => self.tally.acks += 1,
-                Err(error) => self.send_back(error.into_ticket(), Ok(Reply::Abort)),
+                Err(error) => self.send_back(error.into_ticket(), Reply::Abort),
             },
-            Ok(Reply::Disconnect { status, message }) => {
+            Reply::Disconnect { status, message } => {
                 self.tally.cancelled += 1;
                 self.reactor.disconnect(now, *status, message);
             }
@@ -120,7 +119,7 @@ impl Session {
             Ok(Settled::Late { age }) => self.late(agent, now, ids, age),
             Ok(_) => self.tally.cancelled += 1,
             Err(AckError::Closing { ticket, .. } | AckError::Full { ticket, .. }) => {
-                self.send_back(ticket, Ok(Reply::Ack(actions.clone())));
+                self.send_back(ticket, Reply::Ack(actions.clone()));
             }
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
@@ -164,21 +163,38 @@ impl Session {
         }
     }
 
-    /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
+    /// Sends the answer of the failure, or applies `on_failure`: the reply that HAProxy gets for a request without an answer.
     #[cold]
     fn fail(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket, failure: &Failure) {
         let ids = ticket.ids();
-        match self.reactor.fail(now, ticket) {
+        let settled = match &failure.answer {
+            Some(actions) => self.reactor.acknowledge(now, ticket, actions).or_else(|error| match error {
+                AckError::Closing { .. } | AckError::Full { .. } => Err(error),
+                // It is longer than HAProxy accepts.
+                error => self.reactor.fail(now, error.into_ticket()),
+            }),
+            None => self.reactor.fail(now, ticket),
+        };
+        match settled {
             Ok(Settled::Dropped) => self.tally.cancelled += 1,
-            Ok(_) => self.failed(agent, now, ids, failure),
-            Err(error) => self.send_back(error.into_ticket(), Err(failure.clone())),
+            Ok(_) => {
+                if failure.kind == FailureKind::Overloaded {
+                    Self::count_overloaded(agent);
+                }
+                self.failed(agent, now, ids, failure);
+            }
+            Err(error) => self.send_back(error.into_ticket(), Reply::Fail(failure.clone())),
         }
+    }
+
+    fn count_overloaded(agent: &Agent) {
+        agent.metrics.overloaded(1);
+        agent.counters.overloaded.fetch_add(1, Ordering::Relaxed);
     }
 
     #[cold]
     pub(super) fn overloaded(&mut self, agent: &Agent, now: Timestamp, ticket: Ticket) {
-        agent.metrics.overloaded(1);
-        agent.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self::count_overloaded(agent);
         self.log_failure(
             agent,
             now,
@@ -190,15 +206,15 @@ impl Session {
     }
 }
 
-fn is_disconnect(answer: &Answer) -> bool {
-    matches!(answer, Ok(Reply::Disconnect { .. }))
+fn is_disconnect(answer: &Reply) -> bool {
+    matches!(answer, Reply::Disconnect { .. })
 }
 
 /// A disconnect is for the connection that the request arrived on. If that has ended, the request fails.
-pub(super) fn already_disconnected(answer: Answer, elsewhere: bool) -> Answer {
+pub(super) fn already_disconnected(answer: Reply, elsewhere: bool) -> Reply {
     match answer {
-        Ok(Reply::Disconnect { message, .. }) if elsewhere => {
-            Err(Failure::new(FailureKind::AlreadyDisconnected, message))
+        Reply::Disconnect { message, .. } if elsewhere => {
+            Reply::Fail(Failure::new(FailureKind::AlreadyDisconnected, message))
         }
         answer => answer,
     }

@@ -134,8 +134,9 @@ impl Session {
             _ => &agent.logs.requests,
         };
         if let Some(suppressed) = limit.pass(now) {
-            let (what, error) = (failure.kind.as_str(), &failure.error);
-            warn!(name: "request_failed", peer = %self.remote.peer, %ids, what, error, suppressed, "request failed");
+            let (what, route, error) = (failure.kind.as_str(), failure.route.as_deref(), &failure.error);
+            let peer = &self.remote.peer;
+            warn!(name: "request_failed", %peer, %ids, what, route, error, suppressed, "request failed");
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
-    agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
+    agent::{Cancel, Cancelled as CancelledNotify, Reply, TicketId, Watch},
     frame::Ids,
 };
 use tracing::debug;
@@ -22,7 +22,6 @@ use crate::{
     Stage, TOO_MUCH_BUFFERED,
     connection::Accepted,
     engines::Membership,
-    failure::panic_message,
     overdue,
     remote::{Message, Remote},
     request::{Running, Unclaimed},
@@ -315,11 +314,11 @@ impl Session {
             Ok(Outcome::Now(answer)) => answer,
             Ok(Outcome::Later) if running.unclaimed.is_none() => return self.wait(now, handler, ticket),
             Ok(Outcome::Later) => {
-                failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
+                failed = Reply::failed("it answered nothing");
                 &failed
             }
             Err(panic) => {
-                failed = Err(Failure::panicked(panic.as_ref()));
+                failed = Reply::Fail(Failure::panicked(panic.as_ref()));
                 &failed
             }
         };
@@ -384,7 +383,7 @@ impl Session {
             Ok(Watch::Continue) => {}
             // An error would say that it is not arriving any more.
             Ok(Watch::Refuse) => _ = self.reactor.abort(now, ids),
-            Err(panic) => self.log_watch_panicked(agent, now, ids, panic_message(panic.as_ref())),
+            Err(panic) => self.log_watch_panicked(agent, now, ids, &Failure::panicked(panic.as_ref()).error),
         }
     }
 

@@ -23,7 +23,7 @@ struct Play {
 }
 
 impl Handler for Play {
-    type Answer = Reply;
+    type Output = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
         let facts = Facts {
@@ -67,7 +67,7 @@ struct Waits {
 
 impl Later for Waits {
     fn answer(self: Box<Self>, reply: Reply) {
-        self.responder.answer(reply);
+        self.responder.reply(reply);
     }
 
     fn is_cancelled(&self) -> bool {

@@ -161,7 +161,7 @@ fn a_guard_counts_a_request_as_in_progress_for_as_long_as_it_lives() {
         conn.on_bytes(now, &mut handler, &notation::parse_bytes(line).unwrap());
     }
     let request = kept.lock().unwrap().take().unwrap();
-    conn.on_answer(now, &mut handler, request, Ok(score().into()));
+    conn.on_answer(now, &mut handler, request, score().into());
     assert_eq!(agent.in_flight.now().0, 1, "the answer was given, and the task has not ended");
     drop(guard);
     assert_eq!(agent.in_flight.now(), (0, 0));

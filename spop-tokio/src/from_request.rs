@@ -1,0 +1,69 @@
+//! What a function takes from a request.
+
+use spop_core::{accept::Peer, agent::BoxError};
+use spop_server::Cancellation;
+
+use crate::Request;
+
+/// A value that the function of a [`Route`](crate::Route) takes from its request: an argument of the function.
+///
+/// Implement it for what several handlers read from their messages. An error fails the request.
+///
+/// ```
+/// use std::net::IpAddr;
+/// use spop_tokio::{BoxError, FromRequest, Request, Router, Scope};
+///
+/// struct Client {
+///     ip: IpAddr,
+///     port: u16,
+/// }
+///
+/// impl FromRequest for Client {
+///     fn from_request(request: &Request) -> Result<Self, BoxError> {
+///         Ok(Self { ip: request.arg("ip")?, port: request.arg("port")? })
+///     }
+/// }
+///
+/// async fn check(client: Client) -> (Scope, &'static str, bool) {
+///     (Scope::Session, "local", client.ip.is_loopback() && client.port > 1023)
+/// }
+///
+/// let router = Router::new().on("check", check);
+/// # let _ = router;
+/// ```
+///
+#[cfg_attr(
+    feature = "serde",
+    doc = "[`Args`](crate::Args) takes the arguments of a message by the names of fields."
+)]
+#[cfg_attr(
+    not(feature = "serde"),
+    doc = "With the feature `serde`, `Args` takes the arguments of a message by the names of fields."
+)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be taken from a request",
+    label = "not an extractor",
+    note = "implement `FromRequest` for it, or take the arguments of the message with `Args` (feature `serde`)",
+    note = "the state of a router is taken as a reference, first; the `Request` itself is taken by value, last"
+)]
+pub trait FromRequest: Sized {
+    /// Takes it from a request.
+    ///
+    /// # Errors
+    /// Any: the request fails with it.
+    fn from_request(request: &Request) -> Result<Self, BoxError>;
+}
+
+/// As [`Request::peer`](spop_server::Request::peer).
+impl FromRequest for Peer {
+    fn from_request(request: &Request) -> Result<Self, BoxError> {
+        Ok(request.peer().clone())
+    }
+}
+
+/// As [`Request::cancellation`](spop_server::Request::cancellation).
+impl FromRequest for Cancellation {
+    fn from_request(request: &Request) -> Result<Self, BoxError> {
+        Ok(request.cancellation())
+    }
+}
