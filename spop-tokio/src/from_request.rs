@@ -67,3 +67,38 @@ impl FromRequest for Cancellation {
         Ok(request.cancellation())
     }
 }
+
+/// The arguments of the first message, as a structure whose fields have their names. Feature `serde`.
+///
+/// ```
+/// use std::net::IpAddr;
+/// use serde::Deserialize;
+/// use spop_tokio::{Args, Router, Scope};
+///
+/// #[derive(Deserialize)]
+/// struct Check {
+///     ip: IpAddr,
+///     path: String,
+///     user: Option<String>,
+/// }
+///
+/// async fn check(Args(check): Args<Check>) -> (Scope, &'static str, bool) {
+///     (Scope::Transaction, "odd", check.path.contains("/../") || check.user.is_none() && check.ip.is_loopback())
+/// }
+///
+/// let router = Router::new().on("check", check);
+/// # let _ = router;
+/// ```
+///
+/// The types of fields: see [`Message::deserialize`](spop_core::frame::Message::deserialize).
+/// [`Request::deserialize`](spop_server::Request::deserialize) borrows text and bytes.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Args<T>(pub T);
+
+#[cfg(feature = "serde")]
+impl<T: serde::de::DeserializeOwned> FromRequest for Args<T> {
+    fn from_request(request: &Request) -> Result<Self, BoxError> {
+        Ok(Self(request.deserialize()?))
+    }
+}

@@ -177,6 +177,8 @@ mod tower;
 mod transport;
 
 pub use client::{Answer, Engine, EngineClient, EngineStats, Target};
+#[cfg(feature = "serde")]
+pub use from_request::Args;
 pub use from_request::FromRequest;
 pub use handler::Handler;
 pub use into_route::IntoRoute;

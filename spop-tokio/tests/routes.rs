@@ -87,6 +87,34 @@ async fn four(_: Peer, _: Cancellation, Ip(_): Ip, Port(port): Port) -> Result<A
     Ok(score(port.into()))
 }
 
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Check {
+    ip: IpAddr,
+    port: u16,
+}
+
+#[cfg(feature = "serde")]
+async fn args(spop_tokio::Args(check): spop_tokio::Args<Check>) -> Option<Answer> {
+    check.ip.is_loopback().then(|| score(check.port.into()))
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn arguments_become_the_fields_of_a_structure() {
+    within(async {
+        let log = Log::start();
+        let server = Running::start(Router::new().on("check", args)).await;
+        let mut client = server.session().await;
+        let asked = "NOTIFY fin 1 1 check port=int32:443 ip=ipv6:::1 ip=null";
+        client.ask(asked, "ACK fin 1 1 set txn score=int32:443").await;
+        client.ask("NOTIFY fin 2 1 check ip=ipv6:::1", "ACK fin 2 1").await;
+        let lines = log.take();
+        assert!(lines[0].contains(r#"argument \"port\" of message \"check\" is missing"#), "{lines:?}");
+    })
+    .await;
+}
+
 async fn all(
     scores: &Scores,
     _: Peer,

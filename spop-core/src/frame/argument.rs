@@ -110,4 +110,7 @@ pub enum Unusable {
     /// A BINARY that is not a list of headers as `req.hdrs_bin` sends it.
     #[error("is no list of headers: {0}")]
     NotHeaders(DecodeError),
+    /// The requested type has another reason.
+    #[error("is unusable: {0}")]
+    Other(String),
 }

@@ -1,6 +1,6 @@
 //! Handlers that answer later, and answers that coincide.
 
-use spop_core::{Actions, agent::Reply, notation};
+use spop_core::notation;
 
 use super::*;
 use crate::{Cancelled, Request, ServerConfig};
