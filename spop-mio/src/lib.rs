@@ -110,7 +110,8 @@
 //! # Features
 //!
 //! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
-//! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
+//! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called. `serde`: the
+//! arguments of a message as a structure, with [`Message::deserialize`](spop_core::frame::Message).
 
 #![forbid(unsafe_code)]
 

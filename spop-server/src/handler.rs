@@ -21,12 +21,8 @@ use crate::{Cancelled, Request};
 /// use spop_server::Request;
 ///
 /// fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
-///     let mut actions = Actions::new();
-///     if let Some(message) = request.message("get-ip-reputation") {
-///         let ip: IpAddr = message.arg("ip")?;
-///         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-///     }
-///     Ok(actions)
+///     let ip: IpAddr = request.arg("ip")?;
+///     Ok(Actions::new().set(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 /// }
 /// # fn is_handler(_: impl spop_server::Handler) {}
 /// # is_handler(reputation);

@@ -75,8 +75,8 @@ impl<S, H: Handler> IntoRoute<S, ViaHandler> for H {
 }
 
 impl<S, H: Handler> Target<S> for H {
-    fn call<'a>(&'a self, _: &'a S, request: Request) -> Call<'a> {
-        self.handle(request).into_call()
+    fn call<'a>(&'a self, _: &'a S, request: &mut Option<Request>) -> Call<'a> {
+        request.take().map_or(Call::Now(None), |request| self.handle(request).into_call())
     }
 
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -96,8 +96,8 @@ struct FunctionTarget<F, M> {
 }
 
 impl<S: Sync + 'static, M: 'static, F: for<'a> Function<'a, S, M>> Target<S> for FunctionTarget<F, M> {
-    fn call<'a>(&'a self, state: &'a S, request: Request) -> Call<'a> {
-        self.function.call(state, request)
+    fn call<'a>(&'a self, state: &'a S, request: &mut Option<Request>) -> Call<'a> {
+        request.take().map_or(Call::Now(None), |request| self.function.call(state, request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A handler of messages, with its policy.
 
 use std::{
-    fmt, mem,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
@@ -55,8 +55,8 @@ pub struct Route<S = ()> {
 
 /// What a route calls.
 pub(crate) trait Target<S>: Send + Sync {
-    /// Calls it.
-    fn call<'a>(&'a self, state: &'a S, request: Request) -> Call<'a>;
+    /// Calls it. The request is there, and is taken: by reference, to move it once only.
+    fn call<'a>(&'a self, state: &'a S, request: &mut Option<Request>) -> Call<'a>;
 
     /// As [`Handler::watch`].
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -120,26 +120,30 @@ impl<S> Route<S> {
         self
     }
 
-    /// Calls the handler. `message` is the name of the message, if it is not that of the route.
+    /// Calls the handler with the request, which is taken.
     #[inline]
     pub(crate) fn call<'a>(
         &'a self,
         state: &'a S,
         name: Option<&'a str>,
-        message: Option<Box<[u8]>>,
-        request: Request,
+        request: &mut Option<Request>,
     ) -> RouteCall<'a> {
         let policy = self.policy.as_deref();
-        let call = if policy.is_none_or(Policy::enter) {
-            catch_unwind(AssertUnwindSafe(|| self.target.call(state, request)))
-                .unwrap_or_else(|panic| Call::fails(Failure::panicked(panic.as_ref())))
-        } else {
-            // It has not entered, and does not leave.
-            let error = "the route has as many calls in progress as its max_in_flight allows";
-            let call = Call::fails(Failure::new(FailureKind::Overloaded, error));
-            return RouteCall { call, name, message, policy, entered: false, sleep: None };
-        };
-        RouteCall { call, name, message, policy, entered: policy.is_some(), sleep: None }
+        let mut extra = None;
+        if let Some(policy) = policy
+            && policy.max_in_flight.is_some()
+        {
+            let Some(permit) = policy.enter() else {
+                *request = None;
+                let error = "the route has as many calls in progress as its max_in_flight allows";
+                let call = Call::fails(Failure::new(FailureKind::Overloaded, error));
+                return RouteCall { call, name, policy: Some(policy), extra };
+            };
+            extra = Some(Box::new(Extra { permit: Some(permit), ..Extra::default() }));
+        }
+        let call = catch_unwind(AssertUnwindSafe(|| self.target.call(state, request)))
+            .unwrap_or_else(|panic| Call::fails(Failure::panicked(panic.as_ref())));
+        RouteCall { call, name, policy, extra }
     }
 
     pub(crate) fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -156,19 +160,19 @@ impl Call<'_> {
 
 impl Policy {
     /// Counts a call, unless there are too many.
-    fn enter(&self) -> bool {
-        let Some(max) = self.max_in_flight else { return true };
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < max {
-            return true;
-        }
-        self.leave();
-        false
+    fn enter(&self) -> Option<Permit<'_>> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(&self.in_flight);
+        self.max_in_flight.is_none_or(|max| before < max).then_some(permit)
     }
+}
 
-    fn leave(&self) {
-        if self.max_in_flight.is_some() {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
+/// Counts a call as in progress.
+struct Permit<'a>(&'a AtomicUsize);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -177,25 +181,38 @@ pub(crate) struct RouteCall<'a> {
     call: Call<'a>,
     /// Of the route.
     name: Option<&'a str>,
-    /// The name of the message, if it is another.
-    message: Option<Box<[u8]>>,
     policy: Option<&'a Policy>,
-    /// It counts as in progress.
-    entered: bool,
+    extra: Option<Box<Extra<'a>>>,
+}
+
+/// What most calls are without.
+#[derive(Default)]
+struct Extra<'a> {
+    /// The name of the message, if it is not that of the route.
+    message: Option<Box<[u8]>>,
+    #[allow(dead_code)] // Held for its drop.
+    permit: Option<Permit<'a>>,
     /// From the first poll that was not ready.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl<'a> RouteCall<'a> {
+impl RouteCall<'_> {
     /// A call that is of no route.
-    pub(crate) const fn of(call: Call<'a>) -> Self {
-        Self { call, name: None, message: None, policy: None, entered: false, sleep: None }
+    pub(crate) const fn of(call: Call<'_>) -> RouteCall<'_> {
+        RouteCall { call, name: None, policy: None, extra: None }
+    }
+
+    /// The name of the message is not that of the route.
+    pub(crate) fn with_message(mut self, message: Box<[u8]>) -> Self {
+        self.extra.get_or_insert_default().message = Some(message);
+        self
     }
 
     /// The failure of a call that was not ready, once its time is over.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(timeout) = self.policy.and_then(|policy| policy.timeout) else { return Poll::Pending };
-        let timer = self.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let extra = self.extra.get_or_insert_default();
+        let timer = extra.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
         timer.as_mut().poll(cx).map(|()| {
             Failure::new(FailureKind::TimedOut, format_args!("no answer within {timeout:?}")).into()
         })
@@ -205,7 +222,8 @@ impl<'a> RouteCall<'a> {
     fn failed(&self, failure: &mut Failure) {
         let answer = self.policy.and_then(|policy| policy.on_failure.as_ref());
         if let Some(name) = self.name {
-            failure.set_route(name, self.message.as_deref().unwrap_or(name.as_bytes()), answer);
+            let message = self.extra.as_ref().and_then(|extra| extra.message.as_deref());
+            failure.set_route(name, message.unwrap_or(name.as_bytes()), answer);
         } else if failure.answer.is_none() {
             failure.answer = answer.map(|answer| answer.clone().into());
         }
@@ -239,23 +257,12 @@ impl Future for RouteCall<'_> {
     }
 }
 
-impl Drop for RouteCall<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if mem::take(&mut self.entered)
-            && let Some(policy) = self.policy
-        {
-            policy.leave();
-        }
-    }
-}
-
 impl Handler for Route {
     type Output = Reply;
 
     #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        self.call(&(), None, None, request)
+        self.call(&(), None, &mut Some(request))
     }
 
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -266,5 +273,15 @@ impl Handler for Route {
 impl<S> fmt::Debug for Route<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Route").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_not_much_more_than_a_reply() {
+        assert!(size_of::<RouteCall<'_>>() <= size_of::<Reply>() + 40, "{}", size_of::<RouteCall<'_>>());
     }
 }

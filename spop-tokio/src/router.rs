@@ -110,20 +110,23 @@ impl<S> Router<S> {
         &self.state
     }
 
+    /// Calls the route of a request with one message. Without one, this is `None`: several messages.
     #[inline]
-    fn one(&self, request: Request) -> RouteCall<'_> {
-        match self.routes.get(name_of(&request)) {
-            Some((name, route)) => route.call(&self.state, Some(name), None, request),
+    fn one(&self, request: &mut Option<Request>) -> Option<RouteCall<'_>> {
+        let message = request.as_ref()?.messages().only()?;
+        Some(match self.routes.get(message.name()) {
+            Some((name, route)) => route.call(&self.state, Some(name), request),
             None => self.without_route(request),
-        }
+        })
     }
 
-    fn without_route(&self, request: Request) -> RouteCall<'_> {
+    fn without_route(&self, request: &mut Option<Request>) -> RouteCall<'_> {
+        let message = request.as_ref().map(name_of).unwrap_or_default();
         if let Some(route) = &self.otherwise {
-            let message = name_of(&request).into();
-            return route.call(&self.state, Some("otherwise"), Some(message), request);
+            let message = message.into();
+            return route.call(&self.state, Some("otherwise"), request).with_message(message);
         }
-        let failure = || Failure::unrouted(name_of(&request));
+        let failure = || Failure::unrouted(message);
         let reply = match self.unknown {
             Unknown::Fail => Reply::Fail(failure()),
             Unknown::Skip => {
@@ -142,8 +145,9 @@ impl<S> Router<S> {
         let mut messages = request.each();
         loop {
             let some = messages.by_ref().take(BESIDE).enumerate();
+            let calls = some.filter_map(|(index, one)| Some((index, self.one(&mut Some(one))?)));
             let mut calls: FuturesUnordered<_> =
-                some.map(|(index, one)| self.one(one).map(move |reply| (index, reply))).collect();
+                calls.map(|(index, call)| call.map(move |reply| (index, reply))).collect();
             if calls.is_empty() {
                 return all;
             }
@@ -167,12 +171,12 @@ impl<S: Send + Sync + 'static> Handler for Router<S> {
 
     #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        let mut messages = request.messages().iter();
-        if messages.next().is_some() && messages.next().is_none() {
-            self.one(request)
-        } else {
-            RouteCall::of(Call::Later(Box::pin(self.many(request))))
+        let mut request = Some(request);
+        if let Some(call) = self.one(&mut request) {
+            return call;
         }
+        // It was not taken.
+        RouteCall::of(request.map_or(Call::Now(None), |request| Call::Later(Box::pin(self.many(request)))))
     }
 
     /// Each route is asked of whose messages something has come, and any may refuse it. Those before have been asked.

@@ -113,6 +113,7 @@ async fn routed(request: Request) -> Result<Actions, ArgError> {
     Ok(score(request.arg("ip")?))
 }
 
+#[allow(clippy::needless_pass_by_value)] // A route takes it so.
 fn routed_at_once(request: Request) -> Result<Actions, ArgError> {
     Ok(score(request.arg("ip")?))
 }

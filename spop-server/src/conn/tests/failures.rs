@@ -3,6 +3,7 @@
 use spop_core::agent::OnFailure;
 
 use super::*;
+use crate::{Failure, FailureKind};
 
 /// The failures that were logged.
 fn failures(server: &mut Server) -> Vec<String> {
@@ -206,5 +207,30 @@ fn on_failure_may_disconnect() {
         );
         assert_eq!(server.app.cancelled, [Cancelled::Disconnected]);
         assert_eq!(server.totals(), Totals { notifies: 2, failures: 1, cancelled: 1, ..Totals::default() });
+    }
+}
+
+#[test]
+fn a_failure_may_have_an_answer_of_its_own() {
+    let mut config = AgentConfig::default();
+    config.on_failure = OnFailure::Answer(part("failed"));
+    for (kind, answer, acked, overloaded) in [
+        (FailureKind::HandlerFailed, part("own"), "own", 0),
+        (FailureKind::Overloaded, part("own"), "own", 1),
+        // Longer than HAProxy accepts.
+        (FailureKind::HandlerFailed, long(20_000), "failed", 0),
+    ] {
+        let mut server = Server::new(config.clone());
+        let mut conn = server.session("e");
+        let mut handler = |_: Request<'_>| {
+            let mut failure = Failure::new(kind, "on purpose");
+            failure.answer = Some(answer.clone().into());
+            Err::<(), _>(failure)
+        };
+        conn.on_bytes(server.now, &mut handler, &notation::parse_bytes("NOTIFY fin 1 1 m").unwrap());
+        assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 set txn {acked}=bool:true")]);
+        assert_eq!(failures(&mut server), [kind.as_str()]);
+        let totals = Totals { notifies: 1, failures: 1, overloaded, ..Totals::default() };
+        assert_eq!(server.totals(), totals);
     }
 }
