@@ -1,5 +1,6 @@
 //! The forms of handlers that a router takes, and the policies of routes, over real sockets.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+#![allow(clippy::cast_possible_wrap, clippy::needless_pass_by_value)] // Numbers are small, and functions have all forms.
 
 mod support;
 

@@ -177,12 +177,12 @@ impl Session {
         };
         match settled {
             Ok(Settled::Dropped) => self.tally.cancelled += 1,
-            Ok(_) => {
-                if failure.kind == FailureKind::Overloaded {
-                    Self::count_overloaded(agent);
-                }
-                self.failed(agent, now, ids, failure);
+            // By a limit of a route. Each request is counted once.
+            Ok(_) if failure.kind == FailureKind::Overloaded => {
+                Self::count_overloaded(agent);
+                self.log_failure(agent, now, ids, failure);
             }
+            Ok(_) => self.failed(agent, now, ids, failure),
             Err(error) => self.send_back(error.into_ticket(), Reply::Fail(failure.clone())),
         }
     }
