@@ -1,11 +1,17 @@
 //! Texts of a peer or an application in messages: cut, so that neither decides how long a log line is and how long it takes.
 
-use core::fmt::{self, Write as _};
+use alloc::string::ToString as _;
+use core::{
+    error::Error,
+    fmt::{self, Write as _},
+};
 
 /// The longest escaped text of [`Escaped`], in bytes. HAProxy's names and messages are shorter.
 const ESCAPED_MAX: usize = 256;
 /// The longest text of [`Shortened`], in bytes. It holds an [`Escaped`] and the sentence around it.
 const SHORTENED_MAX: usize = 512;
+/// How many causes of an error [`Causes`] displays. A chain is longer only if it has no end.
+const CAUSES_MAX: usize = 16;
 
 /// Displays bytes of the peer: what is not printable ASCII is escaped, and a text above 256 bytes is cut and followed by `…` and
 /// the number of bytes in all.
@@ -60,6 +66,50 @@ impl<T: fmt::Display> fmt::Display for Shortened<T> {
     }
 }
 
+/// Displays an error and what caused it, `a: b: c`, cut as by [`Shortened`]. A cause that the text before ends with is not repeated.
+///
+/// ```
+/// use std::{error::Error, fmt, io};
+/// use spop_core::excerpt::Causes;
+///
+/// #[derive(Debug)]
+/// struct Lookup(io::Error);
+///
+/// impl fmt::Display for Lookup {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str("lookup failed")
+///     }
+/// }
+///
+/// impl Error for Lookup {
+///     fn source(&self) -> Option<&(dyn Error + 'static)> {
+///         Some(&self.0)
+///     }
+/// }
+///
+/// let error = Lookup(io::Error::other("connection refused"));
+/// assert_eq!(Causes(&error).to_string(), "lookup failed: connection refused");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Causes<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Shortened(self.0).to_string();
+        let mut cause = self.0.source();
+        for _ in 0..CAUSES_MAX {
+            let Some(error) = cause.filter(|_| text.len() <= SHORTENED_MAX) else { break };
+            cause = error.source();
+            let error = Shortened(error).to_string();
+            if !text.ends_with(&error) {
+                text.push_str(": ");
+                text.push_str(&error);
+            }
+        }
+        Shortened(text).fmt(f)
+    }
+}
+
 /// The beginning of a text. The write that exceeds it is an error, which ends the formatting.
 struct Head<'a, 'f> {
     f: &'a mut fmt::Formatter<'f>,
@@ -93,7 +143,10 @@ mod tests {
         string::{String, ToString as _},
         vec,
     };
-    use core::cell::Cell;
+    use core::{
+        cell::Cell,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
@@ -137,5 +190,48 @@ mod tests {
         let endless = Endless(Cell::new(0));
         assert_eq!(Shortened(&endless).to_string().len(), 512 + '…'.len_utf8());
         assert_eq!(endless.0.get(), 52);
+    }
+
+    #[derive(Debug)]
+    struct Link(&'static str, Option<&'static Self>);
+
+    impl fmt::Display for Link {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Link {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.map(|cause| cause as _)
+        }
+    }
+
+    /// An error that causes itself, with another number each time.
+    #[derive(Debug)]
+    struct Circle(AtomicUsize);
+
+    impl fmt::Display for Circle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "x{}", self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    impl Error for Circle {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    #[test]
+    fn causes_are_not_repeated_and_their_number_is_bounded() {
+        static ROOT: Link = Link("root", None);
+        static INNER: Link = Link("inner", Some(&ROOT));
+        assert_eq!(Causes(&Link("outer: inner", Some(&INNER))).to_string(), "outer: inner: root");
+        assert_eq!(Causes(&ROOT).to_string(), "root");
+        let circle = Causes(&Circle(AtomicUsize::new(0))).to_string();
+        assert_eq!(circle.matches('x').count(), 1 + CAUSES_MAX, "{circle}");
+        let long: &'static str = "y".repeat(600).leak();
+        assert_eq!(Causes(&Link(long, Some(&ROOT))).to_string(), format!("{}…", "y".repeat(512)));
     }
 }

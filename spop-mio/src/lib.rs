@@ -11,15 +11,14 @@
 //!
 //! ```no_run
 //! use std::net::IpAddr;
-//! use spop_mio::{Routes, Scope, Server};
+//! use spop_mio::{Router, Scope, Server};
 //!
 //! fn main() -> std::io::Result<()> {
-//!     let routes = Routes::new().on("get-ip-reputation", |message, actions| {
+//!     let router = Router::new().on("get-ip-reputation", |message| {
 //!         let ip: IpAddr = message.arg("ip")?;
-//!         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!         Ok(())
+//!         Ok((Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //!     });
-//!     Server::new(routes).bind("127.0.0.1:12345")?.serve()
+//!     Server::new(router).bind("127.0.0.1:12345")?.serve()
 //! }
 //! ```
 //!
@@ -73,8 +72,9 @@
 //!
 //! # Handlers
 //!
-//! A [`Handler`] is a function or closure, [`Routes`], or a type of your own: for state, and to decide on payloads while they
-//! arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
+//! A [`Handler`] is a function or closure, a [`Router`], or a type of your own: for state, and to decide on payloads while
+//! they arrive. It returns [`Actions`], what converts into them (`()`, a tuple of scope, name and value), a [`Reply`], or a `Result` of
+//! these with any error, whose causes are logged with it. A [`Route`] of a router has an answer of its own for failures.
 //!
 //! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock, and the connections
 //!   of its worker wait for it. All answers to what one read brought leave in one write.
@@ -135,7 +135,8 @@
 //!
 //! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
 //! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
-//! `testing`: what the tests of handlers need.
+//! `testing`: what the tests of handlers need. `serde`: the arguments of a message as a structure, with
+//! [`Message::deserialize`](spop_core::frame::Message).
 
 #![forbid(unsafe_code)]
 
@@ -155,14 +156,17 @@ pub use spop_core::http;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, Scope, Status, Value,
     accept::{self, Peer},
-    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, TicketId, Unknown, Watch},
+    agent::{
+        BoxError, Failure, FailureKind, OnFailure, Partial, PipeliningPolicy, Reply, Route, Router, TicketId,
+        Unknown, Watch,
+    },
     frame::{ArgError, Capabilities, FromValue, NameError},
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, FailureKind,
-    Failures, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle,
-    Stage, Stats, Swap,
+    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Failures,
+    Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle, Stage, Stats,
+    Swap,
 };
 
 #[cfg(feature = "tls")]

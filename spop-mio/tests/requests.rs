@@ -19,8 +19,8 @@ use std::{
 };
 
 use spop_mio::{
-    Actions, AgentConfig, ArgError, Cancelled, Outcome, Reply, Request, Responder, Routes, Scope, Status,
-    Unknown, Value,
+    Actions, AgentConfig, ArgError, Cancelled, Outcome, Reply, Request, Responder, Route, Router, Scope,
+    Status, Unknown, Value,
 };
 
 use crate::support::{Running, bytes, hand_out, log::Log, logged, until, within};
@@ -47,19 +47,25 @@ fn a_request_is_answered() {
 }
 
 #[test]
-fn routes_are_a_handler() {
+fn a_router_is_a_handler() {
     within(|| {
-        let routes = Routes::new().on("score", |message, actions| {
-            actions.set_var(Scope::Session, "score", message.arg::<u32>("n")?);
-            Ok(())
-        });
-        let server = Running::start(routes.unknown(Unknown::Fail));
+        let fails = Route::new(|_| Err::<(), _>("on purpose".into()));
+        let panics = Route::new(|message| Ok((Scope::Session, "zero", 1 / message.arg::<i32>("zero")?)));
+        let router = Router::new()
+            .on("score", |message| Ok((Scope::Session, "score", message.arg::<u32>("n")?)))
+            .route("fails", fails.on_failure((Scope::Session, "failed", 1)))
+            .route("panics", panics.on_failure((Scope::Session, "failed", 2)));
+        let server = Running::start(router.unknown(Unknown::Fail));
         let mut client = server.session();
         let (asked, answer) =
             ("score n=int64:7 ; score n=int64:8", "set sess score=uint32:7 ; set sess score=uint32:8");
         client.ask(&format!("NOTIFY fin 1 1 {asked}"), &format!("ACK fin 1 1 {answer}"));
         client.ask("NOTIFY fin 3 1 score n=int64:-1", "ACK fin 3 1");
         client.ask("NOTIFY fin 5 1 score n=int64:7 ; other", "ACK fin 5 1");
+        client.ask(
+            "NOTIFY fin 7 1 fails ; score n=int64:7 ; panics zero=int32:0",
+            "ACK fin 7 1 set sess failed=int32:1 ; set sess score=uint32:7 ; set sess failed=int32:2",
+        );
     });
 }
 
@@ -184,7 +190,7 @@ fn a_request_that_fails_costs_itself_only() {
         });
         client.expect("ACK fin 5 1");
         client.send("NOTIFY fin 6 1 later");
-        responders.recv().unwrap().reply(Reply::Fail("no".into()));
+        responders.recv().unwrap().reply(Reply::failed("no"));
         client.expect("ACK fin 6 1");
         client.send("NOTIFY fin 7 1 later");
         let mut big = Actions::new();

@@ -108,7 +108,7 @@ fn the_same_ids_on_another_connection_of_the_engine_supersede() {
         let newer = responders.recv().unwrap();
         until(|| older.is_cancelled());
         assert!(!newer.is_cancelled());
-        older.reply(Reply::Fail("too late".into()));
+        older.reply(Reply::failed("too late"));
         newer.reply(Actions::new());
         two.expect("ACK fin 1 1");
         one.send("NOTIFY fin 5 1 m");

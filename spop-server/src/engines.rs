@@ -9,12 +9,12 @@ use std::{
 use bytes::Bytes;
 use spop_core::{
     ConnectionId, Session, Ticket, Timestamp,
-    agent::TicketId,
+    agent::{Reply, TicketId},
     frame::Ids,
     hub::{Held, Hub, Route},
 };
 
-use crate::{Answer, Connection, inbox::Message, label::Owed};
+use crate::{Connection, inbox::Message, label::Owed};
 
 /// The engines of a server. The lock is held when a connection joins or leaves, never for a request.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) struct Membership {
 #[expect(clippy::large_enum_variant, reason = "the answer is moved in either case")]
 pub(crate) enum Routed {
     /// The connection itself sends it.
-    Here(Owed, Answer),
+    Here(Owed, Reply),
     /// A sibling sends it.
     Sent,
     /// It is not needed any more, or no connection can send it.
@@ -112,7 +112,7 @@ impl State {
         &mut self,
         (own, own_backlog): (ConnectionId, Option<usize>),
         owed: Owed,
-        answer: Answer,
+        answer: Reply,
         mut again: bool,
     ) -> Routed {
         let Owed { mut ticket, label } = owed;
@@ -178,12 +178,12 @@ impl Membership {
     }
 
     /// An answer is ready.
-    pub(crate) fn route(&self, own_backlog: Option<usize>, owed: Owed, answer: Answer) -> Routed {
+    pub(crate) fn route(&self, own_backlog: Option<usize>, owed: Owed, answer: Reply) -> Routed {
         self.engine.lock().route((self.connection.id, own_backlog), owed, answer, false)
     }
 
     /// This connection cannot send an answer that was routed to it.
-    pub(crate) fn route_again(&self, owed: Owed, answer: Answer) -> Routed {
+    pub(crate) fn route_again(&self, owed: Owed, answer: Reply) -> Routed {
         self.connection.set_backlog(None);
         self.engine.lock().route((self.connection.id, None), owed, answer, true)
     }

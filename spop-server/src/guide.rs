@@ -26,16 +26,19 @@
 //! and no other. HAProxy gets the reply of [`AgentConfig::on_failure`](spop_core::AgentConfig::on_failure) at once: an empty
 //! answer, an answer that sets a variable, or a disconnect, which also loses the other requests in flight on the connection.
 //! The same happens to a request that a limit of the server refuses. The event `request_failed` has the
-//! [kind](crate::FailureKind) and the error.
+//! [kind](crate::FailureKind), the route, and the error with its causes. Errors of `anyhow` and `Box<dyn Error + Send + Sync>` are
+//! taken as they are.
+//!
+//! A `Route` of a router has an answer of its own for its failures: `Route::new(handler).on_failure(…)`. In a NOTIFY of several messages
+//! the others are answered then; without it the NOTIFY fails as a whole. **spop-tokio**: a route also has a timeout and a limit
+//! of calls in progress.
 //!
 //! ```
 //! use std::time::Duration;
 //! use spop_core::{Actions, AgentConfig, Scope, agent::OnFailure};
 //!
-//! let mut failed = Actions::new();
-//! failed.set_var(Scope::Session, "failed", true);
 //! let mut config = AgentConfig::default();
-//! config.on_failure = OnFailure::Answer(failed);
+//! config.on_failure = OnFailure::Answer(Actions::new().set(Scope::Session, "failed", true));
 //! // Shorter than HAProxy's `timeout processing`, or the answer comes too late.
 //! config.timeouts.message = Some(Duration::from_millis(80));
 //! // spop_tokio::Server::with_config(handler, config)?, or that of spop_mio.

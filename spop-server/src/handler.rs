@@ -1,22 +1,19 @@
 //! What the application does with requests.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use spop_core::{
-    Actions,
-    agent::{Partial, Reply, Routes, TicketId, Watch},
-    excerpt::Shortened,
+    Actions, Scope,
+    agent::{BoxError, Partial, Reply, Router, TicketId, Watch},
+    wire::ToValue,
 };
 
-use crate::{Answer, Cancelled, Request};
+use crate::{Cancelled, Request};
 
 /// Answers requests, now or later: what a [`Conn`](crate::Conn) calls.
 ///
-/// A function or closure from [`Request`] to anything that is [`Into<Outcome>`] is a handler: `Actions`, a `Reply`, or a
-/// `Result` of them with any error that can be displayed.
+/// A function or closure from [`Request`] to anything that is [`Into<Outcome>`] is a handler: `Actions`, what converts into them
+/// (`()`, a tuple of scope, name and value), a `Reply`, or a `Result` of them with any error. Its causes are logged with it.
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -24,18 +21,14 @@ use crate::{Answer, Cancelled, Request};
 /// use spop_server::Request;
 ///
 /// fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
-///     let mut actions = Actions::new();
-///     if let Some(message) = request.message("get-ip-reputation") {
-///         let ip: IpAddr = message.arg("ip")?;
-///         actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-///     }
-///     Ok(actions)
+///     let ip: IpAddr = request.arg("ip")?;
+///     Ok(Actions::new().set(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 /// }
 /// # fn is_handler(_: impl spop_server::Handler) {}
 /// # is_handler(reputation);
 /// ```
 ///
-/// [`Routes`] call a function for each message, by name.
+/// A [`Router`] calls a function for each message, by name.
 ///
 /// A handler runs on the thread that drives its connection, and blocks that connection; with an event loop, it blocks all
 /// connections of the thread. Defer longer work to another thread with [`Request::defer`]. Panics of a handler are caught; see
@@ -105,9 +98,9 @@ impl Handler for Box<dyn Handler + Send> {
     }
 }
 
-impl Handler for Routes {
+impl Handler for Router {
     fn handle(&mut self, request: Request<'_>) -> Outcome {
-        self.answer(request.messages()).into()
+        Outcome::Now(self.reply(request.messages()))
     }
 }
 
@@ -116,29 +109,43 @@ impl Handler for Routes {
 #[must_use = "the connection applies it"]
 pub enum Outcome {
     /// It answered, or failed.
-    Now(Answer),
+    Now(Reply),
     /// It keeps the request, and the answer follows: [`Request::defer`] returns this.
     Later,
 }
 
-impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for Outcome {
+impl<T: Into<Self>, E: Into<BoxError>> From<Result<T, E>> for Outcome {
+    #[inline]
     fn from(result: Result<T, E>) -> Self {
         match result {
             Ok(outcome) => outcome.into(),
-            Err(error) => Self::Now(Ok(Reply::Fail(Shortened(error).to_string()))),
+            Err(error) => Self::Now(Reply::failed(error)),
         }
     }
 }
 
-impl From<Reply> for Outcome {
-    fn from(reply: Reply) -> Self {
-        Self::Now(Ok(reply))
-    }
+macro_rules! answers {
+    ($([$($generic:tt)*] $type:ty,)*) => {$(
+        impl<$($generic)*> From<$type> for Outcome {
+            #[inline]
+            fn from(reply: $type) -> Self {
+                Self::Now(reply.into())
+            }
+        }
+    )*};
 }
 
-impl From<Actions> for Outcome {
-    #[inline]
-    fn from(actions: Actions) -> Self {
-        Self::Now(Ok(Reply::Ack(actions)))
-    }
+// What converts into a reply. Not by one implementation, which would overlap with that for a `Result`.
+answers! {
+    [] Reply,
+    [] Actions,
+    [] (),
+    [N: AsRef<[u8]>, V: ToValue] (Scope, N, V),
+    [T: Into<Actions>] Option<T>,
+    [T: Into<Actions>, const N: usize] [T; N],
+    [A: Into<Actions>, B: Into<Actions>] (A, B),
+    // Not of any three: `(Scope, N, V)` could be one of them, for what this crate knows.
+    [K: AsRef<[u8]>, V: ToValue, L: AsRef<[u8]>, W: ToValue, M: AsRef<[u8]>, X: ToValue]
+        ((Scope, K, V), (Scope, L, W), (Scope, M, X)),
+    [A: Into<Actions>, B: Into<Actions>, C: Into<Actions>, D: Into<Actions>] (A, B, C, D),
 }

@@ -10,9 +10,12 @@ use std::{
     task::Waker,
 };
 
-use spop_core::{Actions, agent::TicketId};
+use spop_core::{
+    Actions,
+    agent::{Reply, TicketId},
+};
 
-use crate::{Answer, Cancellation, Cancelled, label::Owed};
+use crate::{Cancellation, Cancelled, label::Owed};
 
 /// A message to a connection.
 #[derive(Debug)]
@@ -20,9 +23,9 @@ pub(crate) enum Message {
     /// A part of the answer to one of its requests.
     Part(TicketId, Actions),
     /// The answer to one of its requests, which was deferred.
-    Answer(TicketId, Answer),
+    Answer(TicketId, Reply),
     /// The answer to a request of a sibling: send it.
-    Send(Owed, Answer),
+    Send(Owed, Reply),
     /// A cancellation was made for this request, which may have ended before.
     Watch(TicketId),
     /// A newer request on a sibling supersedes this one.

@@ -46,7 +46,6 @@ mod driver;
 mod endpoint;
 mod engines;
 mod entrance;
-mod failure;
 #[cfg(unix)]
 mod file_access;
 pub mod guide;
@@ -97,7 +96,6 @@ pub use connection::Connection;
 pub use driver::{Driver, Turn};
 pub use endpoint::Endpoint;
 pub use entrance::Entrance;
-pub use failure::{Answer, Failure, FailureKind};
 pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
 pub(crate) use limits::{
@@ -115,6 +113,7 @@ pub use responder::Responder;
 pub(crate) use service_manager::{tell_ready, tell_stopping};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
+pub use spop_core::agent::{Failure, FailureKind};
 pub use stage::Stage;
 pub(crate) use stats::{ConnectionPermit, Counters};
 pub use stats::{Failures, Stats};

@@ -200,6 +200,15 @@ impl<'a> Request<'a> {
         self.messages().arg(name)
     }
 
+    /// The arguments of the first message as a `T`, as [`Message::deserialize`]: for handlers that expect one message.
+    ///
+    /// # Errors
+    /// [`ArgsError`](spop_core::frame::ArgsError) names the message and the argument.
+    #[cfg(feature = "serde")]
+    pub fn deserialize<'r, T: serde::Deserialize<'r>>(&'r self) -> Result<T, spop_core::frame::ArgsError> {
+        self.messages().deserialize()
+    }
+
     /// Identifies the request among those of its connection. Never reused.
     #[inline]
     pub const fn id(&self) -> TicketId {

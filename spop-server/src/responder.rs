@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, thread};
 
 use spop_core::agent::Reply;
 
-use crate::{Answer, Cancellation, Cancelled, Failure, FailureKind, Request, inbox::Message};
+use crate::{Cancellation, Cancelled, Failure, FailureKind, Request, inbox::Message};
 
 /// A request, and the obligation to answer it, which can be handed to another thread.
 ///
@@ -28,7 +28,7 @@ impl Responder {
 
     /// Answers. If the answer is not needed any more, it is dropped.
     pub fn reply(mut self, reply: impl Into<Reply>) {
-        self.send(Ok(reply.into()));
+        self.send(reply.into());
     }
 
     /// Whether the answer is not needed any more: HAProxy aborted or abandoned the request, or sent another with the same
@@ -43,7 +43,7 @@ impl Responder {
         self.cancellation.reason()
     }
 
-    fn send(&mut self, answer: Answer) {
+    fn send(&mut self, answer: Reply) {
         self.answered = true;
         // A connection that has ended needs no answer.
         let _ = self.request.connection().inbox.send(Message::Answer(self.request.id(), answer));
@@ -61,7 +61,7 @@ impl Deref for Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
-            self.send(Err(if thread::panicking() {
+            self.send(Reply::Fail(if thread::panicking() {
                 Failure::new(FailureKind::HandlerPanicked, "the thread that had the responder panicked")
             } else {
                 Failure::new(FailureKind::ResponderDropped, "the responder was dropped")

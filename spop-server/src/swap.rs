@@ -21,11 +21,7 @@ use crate::{Cancelled, Handler, Outcome, Request};
 /// use spop_server::{Request, Swap};
 ///
 /// fn score(value: i32) -> impl FnMut(Request<'_>) -> Actions + Clone {
-///     move |_: Request<'_>| {
-///         let mut actions = Actions::new();
-///         actions.set_var(Scope::Session, "score", value);
-///         actions
-///     }
+///     move |_: Request<'_>| Actions::new().set(Scope::Session, "score", value)
 /// }
 ///
 /// let current = Swap::new(score(50));

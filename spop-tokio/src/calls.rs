@@ -13,7 +13,7 @@ use std::{
 };
 
 use spop_core::agent::TicketId;
-use spop_server::{Answer, Failure, FailureKind, RequestGuard};
+use spop_server::{Failure, RequestGuard};
 use tracing::{Span, level_filters::LevelFilter};
 
 use crate::Reply;
@@ -82,7 +82,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
         request: TicketId,
         guard: RequestGuard,
         call: impl FnOnce() -> F,
-    ) -> Option<Answer> {
+    ) -> Option<Reply> {
         let mut slot = self.slot.take().unwrap_or_else(|| Box::pin(None));
         slot.set(Some(call()));
         if let Poll::Ready(answer) = poll_slot(&mut slot, cx) {
@@ -94,7 +94,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
     }
 
     /// The next call that has ended since it was started. To be called until there is none.
-    pub(crate) fn finished(&mut self, cx: &Context<'_>) -> Option<(TicketId, Answer)> {
+    pub(crate) fn finished(&mut self, cx: &Context<'_>) -> Option<(TicketId, Reply)> {
         let slow = self.slow.as_deref_mut()?;
         slow.woken.poll(&mut slow.batch, cx.waker());
         while let Some(request) = slow.batch.pop_front() {
@@ -211,14 +211,14 @@ impl Wake for CallWaker {
 
 /// Runs the call in a slot, and empties the slot at its end. A panic ends the call, not the connection.
 #[inline]
-fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Answer> {
+fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Reply> {
     let Some(call) = slot.as_mut().as_pin_mut() else {
-        return Poll::Ready(Err(Failure::new(FailureKind::HandlerFailed, "no call")));
+        return Poll::Ready(Reply::failed("no call"));
     };
     let answer = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
         Ok(Poll::Pending) => return Poll::Pending,
-        Ok(Poll::Ready(reply)) => Ok(reply),
-        Err(panic) => Err(Failure::panicked(panic.as_ref())),
+        Ok(Poll::Ready(reply)) => reply,
+        Err(panic) => Reply::Fail(Failure::panicked(panic.as_ref())),
     };
     empty(slot);
     Poll::Ready(answer)
@@ -273,7 +273,7 @@ mod tests {
         for request in [one, two] {
             assert_eq!(
                 calls.start(cx, request, RequestGuard::default(), || async { ack() }.boxed()),
-                Some(Ok(ack()))
+                Some(ack())
             );
             assert!(calls.slot.is_some() && calls.slow.is_none());
         }
@@ -293,13 +293,13 @@ mod tests {
         }
         assert_eq!(calls.finished(cx), None);
         second.send(ack()).unwrap();
-        assert_eq!(calls.finished(cx), Some((two, Ok(ack()))));
+        assert_eq!(calls.finished(cx), Some((two, ack())));
         calls.cancel(three);
         assert!(third.is_closed(), "its future was dropped");
         // Memory that is in use stays.
         calls.trim();
         first.send(ack()).unwrap();
-        assert_eq!(calls.finished(cx), Some((one, Ok(ack()))));
+        assert_eq!(calls.finished(cx), Some((one, ack())));
         assert_eq!(calls.finished(cx), None);
         assert!(!calls.is_empty());
         calls.clear();
@@ -345,7 +345,7 @@ mod tests {
             let before = count.0.load(Ordering::Relaxed);
             sender.send(ack()).unwrap();
             assert_eq!(count.0.load(Ordering::Relaxed), before + 1);
-            assert_eq!(calls.finished(cx), Some((request, Ok(ack()))));
+            assert_eq!(calls.finished(cx), Some((request, ack())));
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
             assert_eq!(calls.finished(cx), None);
         }
         sender.send(ack()).unwrap();
-        assert_eq!(calls.finished(cx), Some((waits, Ok(ack()))));
+        assert_eq!(calls.finished(cx), Some((waits, ack())));
         assert_eq!(calls.finished(cx), None);
     }
 
@@ -376,10 +376,7 @@ mod tests {
         let mut calls = Calls::new();
         let panicked =
             calls.start(cx, one, RequestGuard::default(), || async { panic!("on purpose") }.boxed());
-        assert_eq!(panicked, Some(Err(Failure::new(FailureKind::HandlerPanicked, "on purpose"))));
-        assert_eq!(
-            calls.start(cx, two, RequestGuard::default(), || async { ack() }.boxed()),
-            Some(Ok(ack()))
-        );
+        assert_eq!(panicked, Some(Reply::Fail(Failure::panicked(&"on purpose"))));
+        assert_eq!(calls.start(cx, two, RequestGuard::default(), || async { ack() }.boxed()), Some(ack()));
     }
 }

@@ -11,9 +11,7 @@
 //!
 //! async fn reputation(request: Request) -> Result<Actions, ArgError> {
 //!     let ip: IpAddr = request.arg("ip")?;
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     Ok(actions)
+//!     Ok(Actions::new().set(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //! }
 //!
 //! #[tokio::main]
@@ -60,8 +58,10 @@
 //!
 //! # Handlers
 //!
-//! A handler is a function or closure, or a type of your own that is a [`Handler`]: for state, and to decide on payloads while
-//! they arrive. It returns [`Actions`], a [`Reply`], or a `Result` of either with any error that can be displayed.
+//! A handler is an async function or closure from [`Request`], a [`Router`], or a type of your own that is a [`Handler`]: to decide
+//! on payloads while they arrive. It returns [`Actions`], what converts into them (`()`, a tuple of scope, name and value), a
+//! [`Reply`], or a `Result` of these with any error: that of `anyhow` or `Box<dyn Error + Send + Sync>` too. The causes of an error
+//! are logged with it.
 //!
 //! - It is polled inline first, on the task of its connection. An answer that is ready at once costs no task, and no allocation
 //!   if its actions take up to 120 bytes. Slow handlers run concurrently on the same task, and are answered in the order in which
@@ -72,8 +72,8 @@
 //! - A request counts under [`ServerConfig::max_in_flight`] and [`ServerConfig::max_request_bytes`] until it is dropped, also
 //!   after it was cancelled: spawned work that keeps the [`Request`] should end when it is cancelled.
 //! - A connection gives way to other tasks after 64 KiB of input.
-//! - [`Swap`] replaces a handler while requests are in progress, [`BoxHandler`] is one that is chosen at run time, and
-//!   `TowerHandler` (feature `tower`) is a service of tower.
+//! - [`Swap`] replaces a handler while requests are in progress, a [`Route`] is one that is chosen at run time, and `TowerHandler`
+//!   (feature `tower`) is a service of tower.
 //!
 //! Spawned work that ends when its request is cancelled:
 //!
@@ -85,9 +85,7 @@
 //!     let found = tokio::task::spawn_blocking(move || {
 //!         (0..1_000_000_u32).take_while(|_| !cancellation.is_cancelled()).filter(|n| n % 7 == 0).count()
 //!     });
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Transaction, "found", found.await? as u64);
-//!     Ok(actions)
+//!     Ok(Actions::new().set(Scope::Transaction, "found", found.await? as u64))
 //! }
 //! ```
 //!
@@ -104,25 +102,50 @@
 //! A [`Router`] dispatches each message to a handler by its name; the handler gets a request with this one message. The messages
 //! of one NOTIFY are processed concurrently, and their actions are joined in the order of the messages.
 //!
+//! The handler of a route is a function of what it needs, in this order: the state of the router as a reference, up to four values
+//! that are [`FromRequest`], the [`Request`]. A function that is not async saves an allocation; it must not wait.
+//!
 //! ```
-//! use std::borrow::Cow;
-//! use spop_tokio::{Actions, ArgError, Headers, Request, Router, Scope, Unknown};
+//! use std::{borrow::Cow, time::Duration};
+//! use spop_tokio::{Actions, ArgError, BoxError, FromRequest, Headers, Request, Route, Router, Scope, Unknown};
 //!
-//! async fn inspect(request: Request) -> Result<Actions, ArgError> {
+//! /// The state: what the handlers share.
+//! struct Rules {
+//!     forbidden: Vec<String>,
+//! }
+//!
+//! async fn inspect(rules: &Rules, request: Request) -> Result<Actions, ArgError> {
 //!     let (path, headers): (Cow<'_, str>, Headers<'_>) = (request.arg("path")?, request.arg("hdrs")?);
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Request, "odd", path.contains("..") || headers.get("host").is_none());
-//!     Ok(actions)
+//!     let forbidden = rules.forbidden.iter().any(|part| path.contains(part));
+//!     Ok(Actions::new().set(Scope::Request, "odd", forbidden || headers.get("host").is_none()))
 //! }
 //!
-//! async fn log(request: Request) -> Actions {
-//!     println!("{:?}", request.messages());
-//!     Actions::new()
+//! /// Taken from the request before the function is called.
+//! struct User(String);
+//!
+//! impl FromRequest for User {
+//!     fn from_request(request: &Request) -> Result<Self, BoxError> {
+//!         Ok(Self(request.arg("user")?))
+//!     }
 //! }
 //!
-//! let router = Router::new().on("check-request", inspect).on("log", log).unknown(Unknown::Fail);
+//! async fn group(User(name): User) -> (Scope, &'static str, &'static str) {
+//!     (Scope::Transaction, "group", if name == "root" { "admin" } else { "user" })
+//! }
+//!
+//! let group = Route::new(group)
+//!     .timeout(Duration::from_millis(20))
+//!     .on_failure((Scope::Transaction, "group", "unknown"));
+//! let router: Router<Rules> = Router::with_state(Rules { forbidden: vec!["..".to_owned()] })
+//!     .on("check-request", inspect)
+//!     .on("log", |request: Request| println!("{:?}", request.messages()))
+//!     .route("get-group", group)
+//!     .unknown(Unknown::Fail);
 //! # drop(router);
 //! ```
+//!
+//! With the feature `serde`, `Args` takes the arguments of a message as a structure. All [`Route`]s with one state have one type:
+//! make them in a loop, store them, and collect them into a router.
 //!
 //! # Testing a handler
 //!
@@ -195,10 +218,13 @@ mod calls;
 mod client;
 mod connection;
 mod endpoint;
+mod from_request;
 mod handler;
+mod into_route;
 mod listen;
 mod log;
 mod responder;
+mod route;
 mod router;
 mod server;
 mod service;
@@ -214,9 +240,14 @@ mod transport;
 
 pub use client::{Answer, Engine, EngineClient, EngineFailures, EngineStats, Target};
 pub use endpoint::IntoEndpoint;
-pub use handler::{BoxHandler, Handler};
+#[cfg(feature = "serde")]
+pub use from_request::Args;
+pub use from_request::FromRequest;
+pub use handler::Handler;
+pub use into_route::IntoRoute;
 pub use responder::{Deferred, Responder, Response};
-pub use router::{Route, RouteList, Router, Unrouted};
+pub use route::Route;
+pub use router::Router;
 pub use server::Server;
 pub use service::Service;
 #[cfg(feature = "http")]
@@ -224,7 +255,7 @@ pub use spop_core::http;
 pub use spop_core::{
     self, Actions, AgentConfig, CloseReason, Closed, EngineConfig, MessageList, Scope, Status, Value,
     accept::{self, Peer},
-    agent::{OnFailure, Partial, PipeliningPolicy, Reply, RouteError, Routes, Unknown, Watch},
+    agent::{BoxError, Failure, FailureKind, OnFailure, Partial, PipeliningPolicy, Reply, Unknown, Watch},
     engine::{
         EngineError,
         pool::{AgentFailure, PoolConfig},
@@ -233,8 +264,8 @@ pub use spop_core::{
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, FailureKind,
-    Failures, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
+    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Failures,
+    NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use spop_core::agent::{Failure, FailureKind};
 use tokio::sync::oneshot;
 
 use crate::{Handler, Reply, Request};
@@ -66,7 +67,11 @@ impl Future for Response {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         let reply = Pin::new(&mut self.0).poll(cx);
-        reply.map(|reply| reply.unwrap_or_else(|_| Reply::Fail("the responder was dropped".to_owned())))
+        reply.map(|reply| {
+            reply.unwrap_or_else(|_| {
+                Failure::new(FailureKind::ResponderDropped, "the responder was dropped").into()
+            })
+        })
     }
 }
 
@@ -82,7 +87,7 @@ impl<F: Fn(Request, Responder) + Send + Sync + 'static> Deferred<F> {
 }
 
 impl<F: Fn(Request, Responder) + Send + Sync + 'static> Handler for Deferred<F> {
-    type Answer = Reply;
+    type Output = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
         let (responder, response) = Responder::new();

@@ -35,9 +35,7 @@ const BATCH: usize = 64;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {
 /// let server = Server::new(|request: Request| async move {
-///     let mut actions = Actions::new();
-///     actions.set_var(Scope::Transaction, "messages", request.messages().len() as u64);
-///     actions
+///     Actions::new().set(Scope::Transaction, "messages", request.messages().len())
 /// });
 /// let server = server.bind("127.0.0.1:12345").await?.bind("/run/agent.sock").await?;
 /// server.serve_until(async { drop(tokio::signal::ctrl_c().await) }).await

@@ -16,12 +16,10 @@ use crate::{Handler, Request, Watch};
 /// struct Score(i32);
 ///
 /// impl Handler for Score {
-///     type Answer = Actions;
+///     type Output = Actions;
 ///
 ///     async fn handle(&self, _: Request) -> Actions {
-///         let mut actions = Actions::new();
-///         actions.set_var(Scope::Session, "score", self.0);
-///         actions
+///         Actions::new().set(Scope::Session, "score", self.0)
 ///     }
 /// }
 ///
@@ -65,9 +63,9 @@ impl<H> fmt::Debug for Swap<H> {
 }
 
 impl<H: Handler> Handler for Swap<H> {
-    type Answer = H::Answer;
+    type Output = H::Output;
 
-    async fn handle(&self, request: Request) -> H::Answer {
+    async fn handle(&self, request: Request) -> H::Output {
         let handler = self.current();
         handler.handle(request).await
     }

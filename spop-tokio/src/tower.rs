@@ -1,12 +1,12 @@
 //! Handlers from services of tower.
 
 use std::{
-    fmt,
     future::poll_fn,
     task::{Poll, ready},
 };
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
+use spop_core::agent::BoxError;
 use tower_service::Service;
 
 use crate::{Handler, Reply, Request};
@@ -50,10 +50,10 @@ impl<S> TowerHandler<S> {
 
 impl<S> Handler for TowerHandler<S>
 where
-    S: Service<Request, Response: Into<Reply>, Error: fmt::Display, Future: Send>,
+    S: Service<Request, Response: Into<Reply>, Error: Into<BoxError>, Future: Send>,
     S: Clone + Send + Sync + 'static,
 {
-    type Answer = Reply;
+    type Output = Reply;
 
     /// Not an async function: it would have to be `Send` for services of requests of any lifetime.
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
@@ -63,6 +63,6 @@ where
             // A future that was ready is not polled again.
             request.take().map_or(Poll::Pending, |request| Poll::Ready(Ok(service.call(request))))
         });
-        call.try_flatten().map(|answer: Result<_, S::Error>| answer.map_err(|error| error.to_string()).into())
+        call.try_flatten().map(|answer: Result<_, S::Error>| answer.into())
     }
 }

@@ -32,7 +32,7 @@ fn gated(gate: &Arc<Semaphore>) -> impl Fn(Request) -> Pin<Box<dyn Future<Output
             gate.acquire().await.unwrap().forget();
             match request.stream_id() {
                 1 => Reply::Disconnect { status: Status(42), message: "enough".into() },
-                2 => Reply::Fail("it fails".into()),
+                2 => Reply::failed("it fails"),
                 _ => Reply::Ack(Actions::new()),
             }
         })

@@ -89,7 +89,7 @@ async fn those_beside_failing_handlers_are_answered() {
         for (ids, what, error) in [
             (Ids::new(1001, 1), "handler_panicked", "on purpose"),
             (Ids::new(1002, 1), "handler_failed", r#"message \"errs\": no such user"#),
-            (Ids::new(1003, 1), "handler_failed", "the responder was dropped"),
+            (Ids::new(1003, 1), "responder_dropped", r#"message \"drops\": the responder was dropped"#),
             (Ids::new(1004, 1), "answer_unsendable", "more than the"),
         ] {
             let mut of_this = lines.iter().filter(|line| line.contains(&format!("ids={ids} ")));

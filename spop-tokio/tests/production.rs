@@ -28,7 +28,7 @@ struct Numbered {
 }
 
 impl Handler for Numbered {
-    type Answer = Actions;
+    type Output = Actions;
 
     async fn handle(&self, request: Request) -> Actions {
         if request.stream_id() > 100 {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, ArgError, BoxHandler, Handler, Partial, Peer, Reply, Request, Scope, Status, Watch,
+    Actions, AgentConfig, ArgError, Handler, Partial, Peer, Reply, Request, Route, Scope, Status, Watch,
 };
 use support::{Running, until, within};
 use tokio::sync::Semaphore;
@@ -212,7 +212,7 @@ async fn a_deadline_that_passed_while_a_handler_blocked_is_served() {
 struct Watcher;
 
 impl Handler for Watcher {
-    type Answer = Actions;
+    type Output = Actions;
 
     async fn handle(&self, _: Request) -> Actions {
         Actions::new()
@@ -286,7 +286,7 @@ async fn an_answer_may_be_sent_in_parts() {
 async fn a_handler_may_be_chosen_at_run_time() {
     within(async {
         for (watched, ack) in [(false, "ACK fin 1 1 set sess score=int32:7"), (true, "ACK fin 1 1")] {
-            let handler = if watched { BoxHandler::new(Watcher) } else { BoxHandler::new(reputation) };
+            let handler = if watched { Route::new(Watcher) } else { Route::new(reputation) };
             let server = Running::start(handler).await;
             server.session().await.ask("NOTIFY fin 1 1 check ip=ipv4:192.0.2.1", ack).await;
         }

@@ -9,18 +9,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use spop_core::wire::put_headers;
+use spop_core::{agent, wire::put_headers};
 use spop_tokio::{
     Actions, AgentConfig, ArgError, Deferred, Engine, EngineConfig, Handler, Headers, MessageList, Partial,
-    Reply, Request, Router, Routes, Scope, Status, Swap, Unknown, Value, Watch,
+    Reply, Request, Router, Scope, Status, Swap, Unknown, Value, Watch,
 };
 use support::{Running, log::Log, within};
 use tokio::sync::Notify;
 
 fn number(name: &str, value: i32) -> Actions {
-    let mut actions = Actions::new();
-    actions.set_var(Scope::Transaction, name, value);
-    actions
+    Actions::new().set(Scope::Transaction, name, value)
 }
 
 async fn reputation(request: Request) -> Result<Actions, ArgError> {
@@ -56,7 +54,7 @@ async fn each_message_goes_to_its_handler_and_all_actions_come_back_in_order() {
             .on("swapped", first)
             .on("elsewhere", Deferred::new(|_, responder| responder.reply(number("elsewhere", 3))))
             .on("inner", Router::new().on("inner", async |_: Request| number("inner", 4)));
-        assert_eq!(format!("{router:?}"), r#"["late", "early", "ip", "swapped", "elsewhere", "inner"]"#);
+        assert_eq!(format!("{router:?}"), r#"{"ip", "late", "early", "inner", "swapped", "elsewhere"}"#);
         let server = Running::start(router).await;
         let mut client = server.session().await;
         client
@@ -144,7 +142,7 @@ async fn messages_without_a_route_have_a_policy() {
 struct Inspector(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Handler for Inspector {
-    type Answer = Actions;
+    type Output = Actions;
 
     async fn handle(&self, _: Request) -> Actions {
         number("whole", 1)
@@ -181,12 +179,12 @@ async fn a_route_watches_its_messages_arrive() {
 #[tokio::test]
 async fn routes_that_answer_at_once_are_a_handler() {
     within(async {
-        let routes = Routes::new().on("check", |message, actions| {
+        let router = agent::Router::new().on("check", |message| {
             let headers: Headers<'_> = message.arg("hdrs")?;
-            actions.set_var(Scope::Request, "host", Value::String(headers.get("Host").unwrap_or_default()));
-            Ok(())
+            let host = Value::String(headers.get("Host").unwrap_or_default());
+            Ok(Actions::new().set(Scope::Request, "host", host))
         });
-        let server = Running::start(routes).await;
+        let server = Running::start(router).await;
         let engine = Engine::new(EngineConfig::default()).agent(server.address.clone()).start().unwrap();
         let mut headers = Vec::new();
         put_headers(&mut headers, [("host", b"example.org".as_slice()), ("accept", b"*/*")]).unwrap();

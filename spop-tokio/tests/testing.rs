@@ -12,7 +12,7 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, BoxHandler, Cancelled, EngineConfig, MessageList, Reply, Request, Router, Scope,
+    Actions, AgentConfig, Cancelled, EngineConfig, MessageList, Reply, Request, Route, Router, Scope,
     ServerConfig,
     testing::{Conditions, Cuts, LIMIT, Pair, Sample, TestRequest, VarRules, call, replay},
 };
@@ -88,7 +88,7 @@ impl Drop for Drops {
 async fn a_call_ends_at_its_deadline_and_when_it_is_cancelled() {
     let (start, dropped) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let handler = BoxHandler::new({
+    let handler: Route = Route::new({
         let (dropped, seen) = (Arc::clone(&dropped), Arc::clone(&seen));
         move |request: Request| {
             let drops = Drops(Arc::clone(&dropped));

@@ -2,10 +2,12 @@
 
 mod action;
 mod answer;
+mod by_name;
 mod config;
 mod drain;
 mod dropped;
 mod end;
+mod failure;
 mod flight;
 mod fragments;
 mod handshake;
@@ -13,7 +15,7 @@ mod output;
 mod reactor;
 mod receive;
 mod reply;
-mod routes;
+mod router;
 mod state;
 mod ticket;
 mod timers;
@@ -22,10 +24,12 @@ mod timers;
 mod tests;
 
 pub use action::{Abort, Aborted, Action, Cancel, Cancelled, Notify, Session};
+pub use by_name::ByName;
 pub use config::{AgentConfig, OnFailure, PipeliningPolicy};
 pub use drain::DrainTiming;
+pub use failure::{BoxError, Failure, FailureKind};
 pub use fragments::{NotArriving, Partial};
 pub use reactor::AgentReactor;
 pub use reply::{Reply, Watch};
-pub use routes::{RouteError, Routes, Unknown};
+pub use router::{Route, Router, Unknown};
 pub use ticket::{AckError, ConnectionId, NotWaiting, Settled, Ticket, TicketId};

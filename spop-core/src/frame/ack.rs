@@ -1,9 +1,11 @@
 //! Decoding the payload of an ACK (section 3.4): a list of actions on variables.
 
-use core::fmt;
+use alloc::string::String;
+use core::{fmt, str::FromStr};
 
 use crate::{
     DecodeError,
+    excerpt::Escaped,
     wire::{Malformed, Piece, Reader, Value},
 };
 
@@ -11,14 +13,19 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// `proc`: the lifetime of the HAProxy process.
+    #[doc(alias = "proc")]
     Process = 0,
     /// `sess`: the lifetime of the client's connection.
+    #[doc(alias = "sess")]
     Session = 1,
     /// `txn`: from the request to the end of its response.
+    #[doc(alias = "txn")]
     Transaction = 2,
     /// `req`: while the request is processed. HAProxy drops an action on it in an event of the response.
+    #[doc(alias = "req")]
     Request = 3,
     /// `res`: while the response is processed. HAProxy drops an action on it in an event of the request.
+    #[doc(alias = "res")]
     Response = 4,
 }
 
@@ -52,6 +59,26 @@ impl fmt::Display for Scope {
         f.write_str(self.name())
     }
 }
+
+/// By its name in HAProxy's configuration.
+///
+/// ```
+/// use spop_core::Scope;
+///
+/// assert_eq!("txn".parse(), Ok(Scope::Transaction));
+/// ```
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(name: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or_else(|| UnknownScope(name.into()))
+    }
+}
+
+/// A name that is none of the five scopes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{}\" is no scope: there are proc, sess, txn, req and res", Escaped(.0.as_bytes()))]
+pub struct UnknownScope(pub String);
 
 pub(super) const SET_VAR: u8 = 1;
 pub(super) const UNSET_VAR: u8 = 2;

@@ -26,9 +26,13 @@ const INLINE: usize = 120;
 /// ```
 /// use spop_core::{Actions, Scope};
 ///
-/// let mut actions = Actions::new();
-/// actions.set_var(Scope::Session, "ip_score", 77_i32).unset_var(Scope::Transaction, "reason");
+/// let actions = Actions::new().set(Scope::Session, "ip_score", 77).unset(Scope::Transaction, "reason");
+/// # drop(actions);
 /// ```
+///
+/// [`set`](Self::set) and [`unset`](Self::unset) are for an answer in one expression, [`set_var`](Self::set_var) and
+/// [`unset_var`](Self::unset_var) for a list that is filled step by step. A tuple of scope, name and value converts into a list, and
+/// so do tuples, arrays and `Option`s of them, and `()`.
 #[derive(Clone, Default)]
 pub struct Actions {
     bytes: Bytes,
@@ -81,6 +85,30 @@ impl Actions {
     #[inline]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`set_var`](Self::set_var), by value.
+    ///
+    /// ```
+    /// use spop_core::{Actions, Scope};
+    ///
+    /// let answer = Actions::new().set(Scope::Session, "ip_score", 77).set(Scope::Transaction, "reason", "listed");
+    /// assert_eq!(answer.iter().count(), 2);
+    /// ```
+    #[expect(clippy::inline_always, reason = "as set_var")]
+    #[inline(always)]
+    #[must_use = "it returns the list"]
+    pub fn set(mut self, scope: Scope, name: impl AsRef<[u8]>, value: impl ToValue) -> Self {
+        self.set_var(scope, name, value);
+        self
+    }
+
+    /// As [`unset_var`](Self::unset_var), by value.
+    #[inline]
+    #[must_use = "it returns the list"]
+    pub fn unset(mut self, scope: Scope, name: impl AsRef<[u8]>) -> Self {
+        self.unset_var(scope, name);
+        self
     }
 
     /// SET-VAR: sets a variable to a value of any type that implements [`ToValue`], or a reference to one. NULL (`None`)

@@ -116,4 +116,7 @@ pub enum Unusable {
         /// What was asked for.
         expected: &'static str,
     },
+    /// The requested type has another reason.
+    #[error("is unusable: {0}")]
+    Other(String),
 }

@@ -7,10 +7,13 @@ mod ack;
 mod actions;
 mod argument;
 mod capabilities;
+#[cfg(feature = "serde")]
+mod deserialize;
 mod disconnect;
 mod from_value;
 mod header;
 mod hello;
+mod into_actions;
 mod message_list;
 mod notify;
 mod received;
@@ -18,10 +21,12 @@ mod scan;
 mod variable;
 mod version;
 
-pub use ack::{AckAction, AckActions, AckIter, Scope};
+pub use ack::{AckAction, AckActions, AckIter, Scope, UnknownScope};
 pub use actions::Actions;
 pub use argument::{ArgError, Unusable};
 pub use capabilities::Capabilities;
+#[cfg(feature = "serde")]
+pub use deserialize::ArgsError;
 pub use disconnect::{Disconnect, DisconnectError};
 pub use from_value::FromValue;
 pub use header::{Flags, Frame, FrameType, HEADER_MAX, Header, Ids, MIN_FRAME_SIZE, put_frame};

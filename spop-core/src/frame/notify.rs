@@ -66,6 +66,17 @@ impl<'a> Messages<'a> {
         self.iter().find(|message| message.name() == name.as_bytes())
     }
 
+    /// The message, if there is one alone.
+    #[inline]
+    pub fn only(self) -> Option<Message<'a>> {
+        let mut messages = self.iter();
+        let first = messages.next()?;
+        // The length of most is known. Above 16 bits this could be the lengths of several.
+        let len = self.payload.len() as u64;
+        let is_last = len < 1 << 16 && self.lengths.0 == len || messages.next().is_none();
+        is_last.then_some(first)
+    }
+
     /// Each message as a list of its own, for handlers of a single message.
     pub fn each(self) -> impl Iterator<Item = Self> {
         let mut start = 0;
@@ -457,6 +468,12 @@ mod tests {
         assert_eq!(messages.get("two").unwrap().get("x"), Some(Value::String(b"text")));
         assert!(messages.get("three").is_none());
         assert_eq!(messages.to_owned().iter().count(), 3);
+        assert!(messages.only().is_none() && Messages::default().only().is_none());
+        assert!(
+            messages
+                .each()
+                .all(|one| one.only().is_some_and(|only| only.name() == one.iter().next().unwrap().name()))
+        );
         let each: Vec<_> = messages.each().collect();
         assert_eq!(each.iter().flat_map(|one| one.payload().to_vec()).collect::<Vec<_>>(), three());
         assert!(owned.each().all(|one| owned.payload().as_ptr_range().contains(&one.payload().as_ptr())));
@@ -465,6 +482,30 @@ mod tests {
             assert_eq!((one.len(), only.name()), (1, whole.name()));
             assert!(only.args().eq(whole.args()));
         }
+    }
+
+    #[test]
+    fn the_only_message_is_not_one_of_several_whose_lengths_look_like_it() {
+        let long = alloc::vec![b'x'; 1 << 17];
+        let only = |lens: &[usize]| {
+            let mut out = Vec::new();
+            for len in lens {
+                if *len == 2 {
+                    put_message(&mut out, "", []);
+                } else {
+                    // Name, number of arguments, name, type, length of three bytes, value.
+                    put_message(&mut out, "", [("", Value::Binary(&long[..len - 7]))]);
+                }
+            }
+            let messages = Messages::decode(&out).unwrap();
+            assert_eq!(messages.only().is_some(), messages.len() == 1, "{lens:?}");
+            (out.len(), messages.lengths.0)
+        };
+        only(&[1 << 16]);
+        only(&[1000, 1000]);
+        // The second has two bytes, the third more than are known: with the first, what 2 << 16 is to a single one.
+        let (len, lengths) = only(&[1000, 2, 131_070]);
+        assert_eq!(len as u64, lengths);
     }
 
     #[test]

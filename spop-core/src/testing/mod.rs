@@ -6,17 +6,16 @@
 //!
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
-//! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Routes, Scope, testing::Pair};
+//! use spop_core::{AgentConfig, EngineConfig, MessageList, agent::Router, Scope, testing::Pair};
 //! use spop_core::haproxy::{Sample, VarRules};
 //!
 //! // The handler under test: any closure from a `Call` to a `Decision`. It has the messages and the virtual time.
-//! let routes = Routes::new().on("check-ip", |message, actions| {
+//! let router = Router::new().on("check-ip", |message| {
 //!     let ip: IpAddr = message.arg("ip")?;
-//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     Ok(())
+//!     Ok((Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //! });
 //! let mut pair = Pair::new(EngineConfig::haproxy_2_6(), AgentConfig::default(), |call| {
-//!     routes.answer(call.messages()).into()
+//!     router.reply(call.messages()).into()
 //! });
 //!
 //! let mut question = MessageList::new();

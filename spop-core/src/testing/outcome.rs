@@ -32,12 +32,15 @@ pub enum Decision {
     Disconnect(Status),
 }
 
-/// The reply of a handler of an adapter, or of [`Routes`](crate::agent::Routes).
+/// The reply of a handler of an adapter, or of a [`Router`](crate::agent::Router).
 impl<T: Into<crate::agent::Reply>> From<T> for Decision {
     fn from(reply: T) -> Self {
         match reply.into() {
             crate::agent::Reply::Ack(actions) => Self::Now(actions),
-            crate::agent::Reply::Fail(why) => Self::Fail(why),
+            crate::agent::Reply::Fail(failure) => match failure.answer {
+                Some(answer) => Self::Now(*answer),
+                None => Self::Fail(failure.error),
+            },
             crate::agent::Reply::Abort => Self::Abort,
             crate::agent::Reply::Disconnect { status, .. } => Self::Disconnect(status),
         }
@@ -141,9 +144,7 @@ impl Outcome {
     /// use spop_core::{haproxy::{Sample, VarRules}, testing::{Pair, Decision}};
     ///
     /// let mut pair = Pair::new(EngineConfig::haproxy_3_1(), AgentConfig::default(), |_| {
-    ///     let mut actions = Actions::new();
-    ///     actions.set_var(Scope::Session, "ip_score", 77).set_var(Scope::Session, "ip-country", "nl");
-    ///     Decision::Now(actions)
+    ///     Decision::Now(Actions::new().set(Scope::Session, "ip_score", 77).set(Scope::Session, "ip-country", "nl"))
     /// });
     /// let mut question = MessageList::new();
     /// question.message("check-ip");

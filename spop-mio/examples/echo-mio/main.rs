@@ -58,7 +58,7 @@ fn reply(end: Result<End, Failure>) -> Reply {
     match end {
         Ok(End::Ack(actions)) => Reply::Ack(actions),
         Ok(End::Disconnect(status)) => Reply::Disconnect { status, message: "as you wish".into() },
-        Err(failure) => Reply::Fail(failure.to_string()),
+        Err(failure) => Reply::failed(failure.to_string()),
     }
 }
 

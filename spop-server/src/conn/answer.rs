@@ -7,7 +7,7 @@ use spop_core::{
 
 use super::session::{Session, cancel};
 use crate::{
-    Agent, Answer, Cancelled, Failure, FailureKind, Handler,
+    Agent, Cancelled, Failure, FailureKind, Handler,
     engines::Routed,
     label::{Labelled, Owed},
 };
@@ -21,7 +21,7 @@ impl Session {
         now: Timestamp,
         ticket: Ticket,
         labelled: Labelled<'_>,
-        answer: &Answer,
+        answer: &Reply,
     ) {
         self.end_watched(ticket.id(), Cancelled::Answered);
         if let Some(membership) = &self.membership
@@ -42,7 +42,7 @@ impl Session {
         now: Timestamp,
         handler: &mut impl Handler,
         request: TicketId,
-        answer: Answer,
+        answer: Reply,
     ) {
         self.collect_end(agent, now, handler);
         // Otherwise it needs no answer any more.
@@ -60,7 +60,7 @@ impl Session {
 
     /// Answers on the connection of the engine that is the fastest.
     #[cold]
-    fn route(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Answer) {
+    fn route(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Reply) {
         let Some(membership) = &self.membership else { return self.send_owed(agent, now, owed, &answer) };
         let request = owed.ticket.id();
         match membership.route(membership.held_up, owed, already_disconnected(answer, self.closed.is_some()))
@@ -82,7 +82,7 @@ impl Session {
 
     /// An answer of a sibling.
     #[cold]
-    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Answer) {
+    pub(super) fn send_for_sibling(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: Reply) {
         if self.closed.is_some() {
             self.send_back(owed, answer);
         } else {
@@ -92,14 +92,14 @@ impl Session {
 
     /// An answer was given to this connection, which cannot send it: another one may.
     #[cold]
-    pub(super) fn send_back(&mut self, owed: Owed, answer: Answer) {
+    pub(super) fn send_back(&mut self, owed: Owed, answer: Reply) {
         let routed = self.membership.as_ref().map(|membership| membership.route_again(owed, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
         }
     }
 
-    fn send_owed(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: &Answer) {
+    fn send_owed(&mut self, agent: &Agent, now: Timestamp, owed: Owed, answer: &Reply) {
         self.send(agent, now, owed.ticket, Labelled::Label(owed.label), answer);
     }
 
@@ -111,20 +111,16 @@ impl Session {
         now: Timestamp,
         ticket: Ticket,
         labelled: Labelled<'_>,
-        answer: &Answer,
+        answer: &Reply,
     ) {
         match answer {
-            Ok(Reply::Ack(actions)) => self.acknowledge(agent, now, ticket, labelled, actions),
-            Ok(Reply::Fail(error)) => {
-                let failure = Failure::new(FailureKind::HandlerFailed, error);
-                self.fail(agent, now, ticket, labelled, &failure);
-            }
-            Err(failure) => self.fail(agent, now, ticket, labelled, failure),
-            Ok(Reply::Abort) => match self.reactor.abort_answer(now, ticket) {
+            Reply::Ack(actions) => self.acknowledge(agent, now, ticket, labelled, actions),
+            Reply::Fail(failure) => self.fail(agent, now, ticket, labelled, failure),
+            Reply::Abort => match self.reactor.abort_answer(now, ticket) {
                 Ok(_) => self.tally.acks += 1,
-                Err(error) => self.send_back(owed(error, labelled), Ok(Reply::Abort)),
+                Err(error) => self.send_back(owed(error, labelled), Reply::Abort),
             },
-            Ok(Reply::Disconnect { status, message }) => {
+            Reply::Disconnect { status, message } => {
                 self.tally.cancelled += 1;
                 self.reactor.disconnect(now, *status, message);
             }
@@ -147,7 +143,7 @@ impl Session {
             Ok(Settled::Late { age }) => self.late(agent, now, ids, labelled, age),
             Ok(_) => self.tally.cancelled += 1,
             Err(error @ (AckError::Closing { .. } | AckError::Full { .. })) => {
-                self.send_back(owed(error, labelled), Ok(Reply::Ack(actions.clone())));
+                self.send_back(owed(error, labelled), Reply::Ack(actions.clone()));
             }
             Err(error) => {
                 let failure = Failure::new(FailureKind::AnswerUnsendable, error.to_string());
@@ -191,7 +187,7 @@ impl Session {
         }
     }
 
-    /// Applies `on_failure`: the reply that HAProxy gets for a request without an answer.
+    /// Sends the answer of the failure, or applies `on_failure`: the reply that HAProxy gets for a request without an answer.
     #[cold]
     fn fail(
         &mut self,
@@ -202,10 +198,18 @@ impl Session {
         failure: &Failure,
     ) {
         let ids = ticket.ids();
-        match self.reactor.fail(now, ticket) {
+        let settled = match &failure.answer {
+            Some(actions) => self.reactor.acknowledge(now, ticket, actions).or_else(|error| match error {
+                AckError::Closing { .. } | AckError::Full { .. } => Err(error),
+                // It is longer than HAProxy accepts.
+                error => self.reactor.fail(now, error.into_ticket()),
+            }),
+            None => self.reactor.fail(now, ticket),
+        };
+        match settled {
             Ok(Settled::Dropped) => self.tally.cancelled += 1,
             Ok(_) => self.failed(agent, now, ids, Some(labelled.label()), failure),
-            Err(error) => self.send_back(owed(error, labelled), Err(failure.clone())),
+            Err(error) => self.send_back(owed(error, labelled), Reply::Fail(failure.clone())),
         }
     }
 
@@ -230,15 +234,15 @@ fn owed(error: AckError, labelled: Labelled<'_>) -> Owed {
     Owed { ticket: error.into_ticket(), label: labelled.label() }
 }
 
-fn is_disconnect(answer: &Answer) -> bool {
-    matches!(answer, Ok(Reply::Disconnect { .. }))
+fn is_disconnect(answer: &Reply) -> bool {
+    matches!(answer, Reply::Disconnect { .. })
 }
 
 /// A disconnect is for the connection that the request arrived on. If that has ended, the request fails.
-pub(super) fn already_disconnected(answer: Answer, elsewhere: bool) -> Answer {
+pub(super) fn already_disconnected(answer: Reply, elsewhere: bool) -> Reply {
     match answer {
-        Ok(Reply::Disconnect { message, .. }) if elsewhere => {
-            Err(Failure::new(FailureKind::AlreadyDisconnected, message))
+        Reply::Disconnect { message, .. } if elsewhere => {
+            Reply::Fail(Failure::new(FailureKind::AlreadyDisconnected, message))
         }
         answer => answer,
     }

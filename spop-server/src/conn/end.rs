@@ -2,15 +2,17 @@
 
 use std::mem;
 
-use spop_core::{CloseReason, Closed, Status, Timer, Timestamp, agent::TicketId, link::Phase};
+use spop_core::{
+    CloseReason, Closed, Status, Timer, Timestamp,
+    agent::{Reply, TicketId},
+    link::Phase,
+};
 
 use super::{
     answer::already_disconnected,
     session::{Session, cancel_all},
 };
-use crate::{
-    Agent, Answer, Cancelled, Failure, FailureKind, Handler, Stage, engines::Routed, inbox::Message,
-};
+use crate::{Agent, Cancelled, Failure, FailureKind, Handler, Stage, engines::Routed, inbox::Message};
 
 impl Session {
     /// The server stops.
@@ -122,13 +124,13 @@ impl Session {
         cancel_all(handler, &requests, Cancelled::TimedOut);
         for request in requests {
             let failure = Failure::new(FailureKind::TimedOut, "no answer in time");
-            self.answer_orphan(request, Cancelled::TimedOut, Err(failure));
+            self.answer_orphan(request, Cancelled::TimedOut, Reply::Fail(failure));
         }
     }
 
     /// Has a sibling answer a request of this session, which is over.
     #[cold]
-    pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Answer) {
+    pub(super) fn answer_orphan(&mut self, request: TicketId, why: Cancelled, answer: Reply) {
         let Some(owed) = self.waiting.remove(&request) else { return };
         self.end_watched(request, why);
         let answer = already_disconnected(answer, true);

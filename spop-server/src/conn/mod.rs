@@ -13,15 +13,14 @@ use std::{io, mem, sync::Arc, task::Waker};
 use spop_core::{
     AgentReactor, Closed, Interest, Misuse, Timestamp,
     accept::Peer,
-    agent::TicketId,
+    agent::{Reply, TicketId},
     link::{Layers, Progress},
 };
 use tracing::{Span, debug};
 
 use self::{accepting::Accepting, session::Session};
 use crate::{
-    Agent, Answer, Connection, Entrance, Handler, Stage, agent::Admission, connection::Accepted,
-    registry::Slot,
+    Agent, Connection, Entrance, Handler, Stage, agent::Admission, connection::Accepted, registry::Slot,
 };
 
 /// One connection of a server: the accept stage, the session, the failure policy, limits, counters, log events, answers that
@@ -425,7 +424,7 @@ impl Conn {
         now: Timestamp,
         handler: &mut impl Handler,
         request: TicketId,
-        answer: Answer,
+        answer: Reply,
     ) {
         if let State::Session(session) = &mut self.state {
             session.take_messages(&self.agent, now, handler);

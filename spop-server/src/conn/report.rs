@@ -164,10 +164,10 @@ impl Session {
             _ => &agent.logs.requests,
         };
         if let Some(suppressed) = limit.pass(now) {
-            let (what, error) = (failure.kind.as_str(), &failure.error);
+            let (what, route, error) = (failure.kind.as_str(), failure.route.as_deref(), &failure.error);
             warn!(
                 name: "request_failed", peer = %self.connection.peer(), connection = self.connection.id.0, %ids,
-                messages = label.map(tracing::field::display), what, error, suppressed, "request failed"
+                messages = label.map(tracing::field::display), what, route, error, suppressed, "request failed"
             );
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
-    agent::{Cancel, Cancelled as CancelledNotify, TicketId, Watch},
+    agent::{Cancel, Cancelled as CancelledNotify, Reply, TicketId, Watch},
     frame::Ids,
 };
 use tracing::debug;
@@ -19,7 +19,6 @@ use crate::{
     Stage, TOO_MUCH_BUFFERED,
     connection::Accepted,
     engines::Membership,
-    failure::panic_message,
     inbox::Message,
     label::{Label, Labelled, Owed},
     overdue,
@@ -331,11 +330,11 @@ impl Session {
             Ok(Outcome::Now(answer)) => answer,
             Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket, labelled.label()),
             Ok(Outcome::Later) => {
-                failed = Err(Failure::new(FailureKind::HandlerFailed, "it answered nothing"));
+                failed = Reply::failed("it answered nothing");
                 &failed
             }
             Err(panic) => {
-                failed = Err(Failure::panicked(panic.as_ref()));
+                failed = Reply::Fail(Failure::panicked(panic.as_ref()));
                 &failed
             }
         };
@@ -391,7 +390,7 @@ impl Session {
             Ok(Watch::Continue) => {}
             // An error would say that it is not arriving any more.
             Ok(Watch::Refuse) => _ = self.reactor.abort(now, ids),
-            Err(panic) => self.log_watch_panicked(agent, now, ids, panic_message(panic.as_ref())),
+            Err(panic) => self.log_watch_panicked(agent, now, ids, &Failure::panicked(panic.as_ref()).error),
         }
     }
 

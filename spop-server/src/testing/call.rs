@@ -15,9 +15,7 @@ use spop_core::{
     testing::Outcome,
 };
 
-use crate::{
-    Answer, Cancellation, Cancelled, Connection, Failure, FailureKind, Handler, Request, inbox::Message,
-};
+use crate::{Cancellation, Cancelled, Connection, Failure, FailureKind, Handler, Request, inbox::Message};
 
 /// How long [`call`] waits for an answer that comes from another thread, unless the request has a deadline.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +62,7 @@ pub fn call(handler: &mut impl Handler, request: impl Into<Request<'static>>) ->
     match catch_unwind(AssertUnwindSafe(|| handler.handle(request))) {
         Ok(crate::Outcome::Now(given)) => answer = Some(given),
         Ok(crate::Outcome::Later) => {}
-        Err(panic) => answer = Some(Err(Failure::panicked(panic.as_ref()))),
+        Err(panic) => answer = Some(Reply::Fail(Failure::panicked(panic.as_ref()))),
     }
     let cancel = |handler: &mut _, why| {
         let _ = catch_unwind(AssertUnwindSafe(|| Handler::cancel(handler, id, why)));
@@ -87,7 +85,7 @@ pub fn call(handler: &mut impl Handler, request: impl Into<Request<'static>>) ->
         }
         if !is_kept {
             let nothing = Failure::new(FailureKind::HandlerFailed, "it answered nothing");
-            return pending.answered(Err(nothing));
+            return pending.answered(Reply::Fail(nothing));
         }
         thread::park_timeout(TICK.min(until - now));
     }
@@ -113,7 +111,7 @@ impl Pending {
     }
 
     /// What was sent to its connection: parts of its answer, and the answer of a responder.
-    fn receive(&mut self) -> Option<Answer> {
+    fn receive(&mut self) -> Option<Reply> {
         let mut answer = None;
         for message in self.connection.inbox.take_messages() {
             match message {
@@ -126,16 +124,18 @@ impl Pending {
     }
 
     /// The outcome of this answer.
-    pub fn answered(mut self, answer: Answer) -> Outcome {
+    pub fn answered(mut self, answer: Reply) -> Outcome {
         self.receive();
         self.connection.inbox.end_watched(self.request, Cancelled::Answered);
         match answer {
-            Ok(Reply::Ack(actions)) => Outcome::answered(self.parts.append(&actions)),
-            Ok(Reply::Fail(error)) => nothing(&Failure::new(FailureKind::HandlerFailed, error)),
-            Ok(Reply::Abort) => nothing(&"the handler aborted its answer"),
-            Ok(Reply::Disconnect { status, message }) => Outcome::failed(EngineError::Spop(status))
+            Reply::Ack(actions) => Outcome::answered(self.parts.append(&actions)),
+            Reply::Fail(failure) => match &failure.answer {
+                Some(answer) => Outcome::answered(answer).with_failure(failure.to_string()),
+                None => nothing(&failure),
+            },
+            Reply::Abort => nothing(&"the handler aborted its answer"),
+            Reply::Disconnect { status, message } => Outcome::failed(EngineError::Spop(status))
                 .with_failure(format!("the handler disconnects: {message}")),
-            Err(failure) => nothing(&failure),
         }
     }
 

@@ -29,7 +29,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    type Answer = Reply;
+    type Output = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
         if self.score {
@@ -44,7 +44,7 @@ impl Handler for Echo {
         match plan.end {
             Ok(End::Ack(actions)) => Reply::Ack(actions),
             Ok(End::Disconnect(status)) => Reply::Disconnect { status, message: "as you wish".into() },
-            Err(failure) => Reply::Fail(failure.to_string()),
+            Err(failure) => Reply::failed(failure.to_string()),
         }
     }
 

@@ -58,13 +58,15 @@ mod tests {
     use spop_tokio::Server;
 
     use super::*;
-    use crate::{Reputation, networks::Networks};
+    use crate::{Reputation, networks::Networks, router};
 
     #[tokio::test]
     async fn the_table_says_what_the_agent_says() {
         let networks = Networks::parse(include_str!("networks.txt")).unwrap();
-        let server =
-            Server::new(Reputation { networks, default_score: 50 }).bind("127.0.0.1:0").await.unwrap();
+        let server = Server::new(router(Reputation { networks, default_score: 50 }))
+            .bind("127.0.0.1:0")
+            .await
+            .unwrap();
         let (agent, handle) = (server.addresses().unwrap().remove(0), server.handle());
         let serving = tokio::spawn(server.serve());
         let mut table = Vec::new();

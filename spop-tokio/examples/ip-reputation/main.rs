@@ -31,7 +31,7 @@ use std::{
 };
 
 use clap::Parser;
-use spop_tokio::{Actions, Address, ArgError, Handler, Request, Scope, Server};
+use spop_tokio::{Actions, Address, ArgError, Request, Router, Scope, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::networks::{Networks, Score};
@@ -58,18 +58,14 @@ struct Reputation {
     default_score: Score,
 }
 
-impl Handler for Reputation {
-    type Answer = Result<Actions, ArgError>;
+async fn score(reputation: &Reputation, request: Request) -> Result<Actions, ArgError> {
+    let address: IpAddr = request.arg("ip")?;
+    let score = reputation.networks.score(address).unwrap_or(reputation.default_score);
+    Ok(Actions::new().set(Scope::Session, "ip_score", i32::from(score)))
+}
 
-    async fn handle(&self, request: Request) -> Result<Actions, ArgError> {
-        let mut actions = Actions::new();
-        if let Some(message) = request.message("get-ip-reputation") {
-            let address: IpAddr = message.arg("ip")?;
-            let score = self.networks.score(address).unwrap_or(self.default_score);
-            actions.set_var(Scope::Session, "ip_score", i32::from(score));
-        }
-        Ok(actions)
-    }
+fn router(reputation: Reputation) -> Router<Reputation> {
+    Router::with_state(reputation).on("get-ip-reputation", score)
 }
 
 #[tokio::main]
@@ -89,7 +85,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> io::Result<()> {
     let (networks, source) = read(options.networks)?;
     let count = networks.len();
-    let mut server = Server::new(Reputation { networks, default_score: options.default_score });
+    let mut server = Server::new(router(Reputation { networks, default_score: options.default_score }));
     for address in options.listen {
         server = server.bind(address).await?;
     }

@@ -57,8 +57,8 @@ pub async fn call<H: Handler>(handler: &H, request: impl Into<Request>) -> Outco
     let answer = {
         let mut reply = pin!(async { Into::<Reply>::into(handler.handle(request).await) });
         let answer = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| reply.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(Failure::panicked(panic.as_ref()))),
+            Ok(poll) => poll,
+            Err(panic) => Poll::Ready(Reply::Fail(Failure::panicked(panic.as_ref()))),
         });
         let end = async {
             let until = sleep_until(deadline.unwrap_or_else(|| Instant::now() + LIMIT));

@@ -23,7 +23,7 @@ struct Play {
 }
 
 impl Handler for Play {
-    type Answer = Reply;
+    type Output = Reply;
 
     async fn handle(&self, request: Request) -> Reply {
         let facts = Facts {

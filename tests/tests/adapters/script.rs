@@ -47,7 +47,7 @@ pub(crate) enum Deed {
 pub(crate) fn deed(messages: Messages<'_>, facts: &Facts) -> Deed {
     match read(messages, facts) {
         Ok(deed) => deed,
-        Err(error) => Deed::Say(Reply::Fail(error.to_string())),
+        Err(error) => Deed::Say(Reply::failed(error)),
     }
 }
 
@@ -62,7 +62,7 @@ fn read(messages: Messages<'_>, facts: &Facts) -> Result<Deed, ArgError> {
             b"hold" => hold = Some(message.arg::<&str>("key")?.to_owned()),
             b"panic" => return Ok(Deed::Panic),
             b"drop" => return Ok(Deed::Drop),
-            b"fail" => return Ok(Deed::Say(Reply::Fail("as you wish".into()))),
+            b"fail" => return Ok(Deed::Say(Reply::failed("as you wish"))),
             b"disconnect" => {
                 let status = Status(message.arg("code")?);
                 let reply = Reply::Disconnect { status, message: "as you wish".into() };

@@ -150,7 +150,7 @@ fn answer(
 struct OnTokio(u64);
 
 impl spop_tokio::Handler for OnTokio {
-    type Answer = Actions;
+    type Output = Actions;
 
     async fn handle(&self, request: spop_tokio::Request) -> Actions {
         let certificates = request.tls().map(|tls| tls.certificates.len());

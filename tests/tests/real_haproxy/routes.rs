@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use spop_core::frame::Message;
-use spop_core::{Actions, Scope, Value, agent::Routes, frame::ArgError, wire::Headers};
+use spop_core::{Actions, Scope, Value, agent, frame::ArgError, wire::Headers};
 use spop_tests::haproxy::Config;
 use spop_tests::http::Request;
 use spop_tests::stage::{Stage, Verdict, everywhere};
@@ -26,44 +26,37 @@ impl Drop for Agent {
     }
 }
 
-fn who(message: &Message<'_>, actions: &mut Actions) -> Result<(), ArgError> {
-    actions.set_var(Scope::Transaction, "ip", message.arg::<IpAddr>("ip")?);
-    Ok(())
+fn who(message: &Message<'_>) -> Result<Actions, ArgError> {
+    Ok((Scope::Transaction, "ip", message.arg::<IpAddr>("ip")?).into())
 }
 
-fn headers(message: &Message<'_>, actions: &mut Actions) -> Result<(), ArgError> {
+fn headers(message: &Message<'_>) -> Result<Actions, ArgError> {
     let headers: Headers<'_> = message.arg("hdrs")?;
     let value = |name: &str| Value::String(headers.get(name).unwrap_or(b"none"));
-    actions.set_var(Scope::Transaction, "host", value("Host"));
-    actions.set_var(Scope::Transaction, "empty", value("x-empty"));
-    actions.set_var(Scope::Transaction, "none", value("x-none"));
     let twice: Vec<_> = headers.get_all("X-Twice").collect();
-    actions.set_var(Scope::Transaction, "twice", Value::Binary(&twice.concat()));
     let long = headers.get("x-long").map_or(0, <[u8]>::len);
-    actions.set_var(Scope::Transaction, "long", long as u64);
-    Ok(())
+    Ok(Actions::new()
+        .set(Scope::Transaction, "host", value("Host"))
+        .set(Scope::Transaction, "empty", value("x-empty"))
+        .set(Scope::Transaction, "none", value("x-none"))
+        .set(Scope::Transaction, "twice", Value::Binary(&twice.concat()))
+        .set(Scope::Transaction, "long", long as u64))
 }
 
 /// What spop-tokio routes with: a handler for each message.
 fn router() -> impl spop_tokio::Handler {
-    let on = |answer: fn(&Message<'_>, &mut Actions) -> Result<(), ArgError>| {
+    let on = |answer: fn(&Message<'_>) -> Result<Actions, ArgError>| {
         move |request: spop_tokio::Request| async move {
             tokio::task::yield_now().await;
-            let mut actions = Actions::new();
-            for message in request.messages() {
-                answer(&message, &mut actions)?;
-            }
-            Ok::<_, ArgError>(actions)
+            request.messages().iter().map(|message| answer(&message)).collect::<Result<Actions, _>>()
         }
     };
     Router::new().on("who", on(who)).on("headers", on(headers))
 }
 
 /// What any adapter can route with.
-fn routes() -> Routes {
-    Routes::new()
-        .on("who", |message, actions| Ok(who(message, actions)?))
-        .on("headers", |message, actions| Ok(headers(message, actions)?))
+fn sync_router() -> agent::Router {
+    agent::Router::new().on("who", |message| Ok(who(message)?)).on("headers", |message| Ok(headers(message)?))
 }
 
 fn start(stage: &Stage) -> Result<(String, Agent)> {
@@ -77,7 +70,7 @@ fn start(stage: &Stage) -> Result<(String, Agent)> {
             (address, Agent::Tokio(handle, runtime))
         }
         "echo-mio" => {
-            let server = spop_mio::Server::new(routes()).workers(1).bind("127.0.0.1:0")?;
+            let server = spop_mio::Server::new(sync_router()).workers(1).bind("127.0.0.1:0")?;
             let address = server.addresses()?.first().context("no address")?.to_string();
             let handle = server.handle();
             thread::spawn(move || server.serve());

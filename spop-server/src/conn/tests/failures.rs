@@ -3,6 +3,7 @@
 use spop_core::agent::OnFailure;
 
 use super::*;
+use crate::{Failure, FailureKind};
 
 /// The failures that were logged.
 fn failures(server: &mut Server) -> Vec<String> {
@@ -167,7 +168,7 @@ fn a_guard_counts_a_request_as_in_progress_for_as_long_as_it_lives() {
         conn.on_bytes(now, &mut handler, &notation::parse_bytes(line).unwrap());
     }
     let request = kept.lock().unwrap().take().unwrap();
-    conn.on_answer(now, &mut handler, request, Ok(score().into()));
+    conn.on_answer(now, &mut handler, request, score().into());
     assert_eq!(agent.in_flight.now().0, 1, "the answer was given, and the task has not ended");
     drop(guard);
     assert_eq!(agent.in_flight.now(), (0, 0));
@@ -212,5 +213,30 @@ fn on_failure_may_disconnect() {
         );
         assert_eq!(server.app.cancelled, [Cancelled::Disconnected]);
         assert_eq!(server.totals(), Totals { notifies: 2, failures: 1, cancelled: 1, ..Totals::default() });
+    }
+}
+
+#[test]
+fn a_failure_may_have_an_answer_of_its_own() {
+    let mut config = AgentConfig::default();
+    config.on_failure = OnFailure::Answer(part("failed"));
+    for (kind, answer, acked, overloaded) in [
+        (FailureKind::HandlerFailed, part("own"), "own", 0),
+        (FailureKind::Overloaded, part("own"), "own", 1),
+        // Longer than HAProxy accepts.
+        (FailureKind::HandlerFailed, long(20_000), "failed", 0),
+    ] {
+        let mut server = Server::new(config.clone());
+        let mut conn = server.session("e");
+        let mut handler = |_: Request<'_>| {
+            let mut failure = Failure::new(kind, "on purpose");
+            failure.answer = Some(answer.clone().into());
+            Err::<(), _>(failure)
+        };
+        conn.on_bytes(server.now, &mut handler, &notation::parse_bytes("NOTIFY fin 1 1 m").unwrap());
+        assert_eq!(server.hear(&mut conn), [format!("ACK fin 1 1 set txn {acked}=bool:true")]);
+        assert_eq!(failures(&mut server), [kind.as_str()]);
+        let totals = Totals { notifies: 1, failures: 1 - overloaded, overloaded, ..Totals::default() };
+        assert_eq!(server.totals(), totals);
     }
 }

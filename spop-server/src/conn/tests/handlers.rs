@@ -1,6 +1,6 @@
 //! Handlers that answer later, and answers that coincide.
 
-use spop_core::{Actions, agent::Reply, notation};
+use spop_core::notation;
 
 use super::*;
 use crate::{Cancelled, Request, ServerConfig};
@@ -16,7 +16,7 @@ fn answers_that_are_ready_together_stay_on_their_connection() {
     }
     conn.on_wake(server.now, &mut server.app);
     for request in std::mem::take(&mut server.app.kept) {
-        conn.on_answer(server.now, &mut server.app, request.id(), Ok(Reply::Ack(Actions::new())));
+        conn.on_answer(server.now, &mut server.app, request.id(), ().into());
     }
     server.wake(&mut sibling);
     assert_eq!(server.hear(&mut conn), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
@@ -28,7 +28,7 @@ fn answers_that_are_ready_together_stay_on_their_connection() {
     }
     for request in std::mem::take(&mut server.app.kept) {
         conn.on_wake(server.now, &mut server.app);
-        conn.on_answer(server.now, &mut server.app, request.id(), Ok(Reply::Ack(Actions::new())));
+        conn.on_answer(server.now, &mut server.app, request.id(), ().into());
     }
     server.wake(&mut sibling);
     assert_eq!(server.hear(&mut conn), ["ACK fin 4 1"]);

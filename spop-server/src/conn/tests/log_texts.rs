@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::panic_any};
 
-use spop_core::agent::{Routes, Unknown};
+use spop_core::agent::{Router, Unknown};
 use tracing::{Level, field::Field};
 
 use super::{super::State, *};
@@ -92,7 +92,7 @@ fn the_name_of_a_message_is_cut_in_the_error_of_its_argument() {
     let name = "\\x01".repeat(64);
     let expected = format!("argument \"ip\" of message \"{name}… (100000 bytes)\" is missing");
     assert_eq!(text(&notify, handler), expected);
-    let handler = |request: Request<'_>| Routes::new().unknown(Unknown::Fail).answer(request.messages());
+    let handler = |request: Request<'_>| Router::new().unknown(Unknown::Fail).reply(request.messages());
     let expected = format!("there is no route for message \"{name}… (100000 bytes)\"");
     assert_eq!(text(&notify, handler), expected);
 }
@@ -102,7 +102,7 @@ fn the_error_of_a_handler_is_cut() {
     let notify = "NOTIFY fin 1 1 m";
     let cut = "\u{1}".repeat(512) + "…";
     assert_eq!(text(notify, |_: Request<'_>| Err::<Actions, _>(long())), cut);
-    assert_eq!(text(notify, |_: Request<'_>| Reply::Fail(long())), cut);
+    assert_eq!(text(notify, |_: Request<'_>| Reply::failed(long())), cut);
     assert_eq!(text(notify, |_: Request<'_>| -> Actions { panic_any(long()) }), cut);
 }
 

@@ -159,7 +159,7 @@ fn a_connection_that_is_dropped_loses_no_answer_that_a_sibling_can_send() {
     server.answer_first();
     server.app.deferred.remove(2).reply(score());
     server.wake(&mut one);
-    server.app.deferred.remove(1).reply(Reply::Fail("no".into()));
+    server.app.deferred.remove(1).reply(Reply::failed("no"));
     drop(home);
     let [one, two] = hear_all(&mut server, [&mut one, &mut two]);
     assert_eq!((one.len(), two), (1, vec![ack(1), ack(4), failed(3)]));

@@ -1,0 +1,80 @@
+//! Values by the names of messages.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::{cmp::Ordering, fmt};
+
+/// Values by the names of messages, for routers: sorted by length and name, so that most comparisons are those of two numbers.
+#[derive(Clone)]
+pub struct ByName<T>(Vec<(Box<str>, T)>);
+
+impl<T> ByName<T> {
+    /// No values.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The value of this name, and the name.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<(&str, &T)> {
+        let index = self.find(name).ok()?;
+        self.0.get(index).map(|(name, value)| (&**name, value))
+    }
+
+    /// Inserts a value, and returns the one of the same name that it replaces.
+    pub fn insert(&mut self, name: impl Into<Box<str>>, value: T) -> Option<T> {
+        let name = name.into();
+        match self.find(name.as_bytes()) {
+            Ok(index) => self.0.get_mut(index).map(|(_, old)| core::mem::replace(old, value)),
+            Err(index) => {
+                self.0.insert(index, (name, value));
+                None
+            }
+        }
+    }
+
+    /// The names, and their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
+    }
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| match known.len().cmp(&name.len()) {
+            Ordering::Equal => known.as_bytes().cmp(name),
+            unequal => unequal,
+        })
+    }
+}
+
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The names.
+impl<T> fmt::Debug for ByName<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_has_its_last_value() {
+        let names = ["check-request", "log", "a", "", "b", "check-response", "gol"];
+        let mut values = ByName::new();
+        for (value, name) in names.into_iter().enumerate() {
+            assert_eq!(values.insert(name, value), None);
+        }
+        for (value, name) in names.into_iter().enumerate() {
+            assert_eq!(values.get(name.as_bytes()), Some((name, &value)));
+        }
+        assert_eq!((values.get(b"c"), values.get(b"check-respons"), values.get(b"\xff")), (None, None, None));
+        assert_eq!((values.insert("log", 9), values.get(b"log")), (Some(1), Some(("log", &9))));
+        assert_eq!(alloc::format!("{values:?}").matches('"').count(), 2 * names.len());
+    }
+}
