@@ -66,7 +66,13 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "FILE", requires = "tls", conflicts_with = "tls_insecure")]
     tls_ca: Option<PathBuf>,
     /// The certificate of this side, for agents that require one
-    #[arg(long, value_name = "FILE", requires = "tls", requires = "tls_key", conflicts_with = "tls_insecure")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls",
+        requires = "tls_key",
+        conflicts_with = "tls_insecure"
+    )]
     tls_cert: Option<PathBuf>,
     /// The key of that certificate
     #[arg(long, value_name = "FILE", requires = "tls_cert")]

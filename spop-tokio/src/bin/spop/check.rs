@@ -73,7 +73,8 @@ async fn check(options: &Options, output: Output) -> Result<Exit, Failure> {
     let mut greetings = Vec::new();
     for version in versions {
         for healthcheck in [false, true] {
-            let greeting = greet(&connector, &config(options, *version, healthcheck), *version, options).await?;
+            let greeting =
+                greet(&connector, &config(options, *version, healthcheck), *version, options).await?;
             greeting.judge(&mut findings, options);
             output.object(&greeting.object())?;
             greetings.push(greeting);
@@ -118,7 +119,10 @@ fn together(greetings: &[Greeting], findings: &mut Findings) {
         );
     }
     let announced = |version: fn(&Greeting) -> bool| {
-        greetings.iter().filter(|greeting| !greeting.healthcheck && version(greeting)).find_map(Greeting::capabilities)
+        greetings
+            .iter()
+            .filter(|greeting| !greeting.healthcheck && version(greeting))
+            .find_map(Greeting::capabilities)
     };
     if announced(|greeting| !greeting.version.is_old())
         .is_some_and(|capabilities| capabilities.contains(Capabilities::PIPELINING))
@@ -135,12 +139,22 @@ fn together(greetings: &[Greeting], findings: &mut Findings) {
 }
 
 fn show(greetings: &[Greeting], output: Output) -> Result<(), Failure> {
-    let mut table =
-        Table::new(["HAPROXY", "GREETING", "CONNECTED", "ANSWERED", "VERSION", "FRAME SIZE", "CAPABILITIES", "RESULT"]);
+    let mut table = Table::new([
+        "HAPROXY",
+        "GREETING",
+        "CONNECTED",
+        "ANSWERED",
+        "VERSION",
+        "FRAME SIZE",
+        "CAPABILITIES",
+        "RESULT",
+    ]);
     for greeting in greetings {
-        let (paint, result) = if greeting.is_accepted() { (None, "ok") } else { (Some(Paint::Bad), "rejected") };
+        let (paint, result) =
+            if greeting.is_accepted() { (None, "ok") } else { (Some(Paint::Bad), "rejected") };
         let hello = greeting.hello();
-        let of_hello = |text: fn(&hello::Hello) -> Option<String>| hello.and_then(text).unwrap_or_else(|| "-".into());
+        let of_hello =
+            |text: fn(&hello::Hello) -> Option<String>| hello.and_then(text).unwrap_or_else(|| "-".into());
         table.row(
             paint,
             [
@@ -171,10 +185,10 @@ struct Summary {
 
 impl Summary {
     fn text(&self, output: Output, address: &Address, bad: bool) -> String {
-        let Self { greetings, accepted, wrong, warnings, .. } = self;
+        let Self { greetings, accepted, wrong, warnings, ms, .. } = self;
         let paint = if bad { Paint::Bad } else { Paint::Good };
         let text = format!(
-            "{address}: {accepted} of {greetings} greetings accepted; {wrong} wrong, {warnings} {}",
+            "{address}: {accepted} of {greetings} greetings accepted in {ms:.0} ms; {wrong} wrong, {warnings} {}",
             if *warnings == 1 { "warning" } else { "warnings" }
         );
         output.paint(paint, text)

@@ -181,7 +181,10 @@ pub(crate) fn refused(ended: &Ended) -> String {
             text
         }
         CloseReason::Eof if ended.closed.lost.frame_bytes > 0 => {
-            format!("the agent closed the connection after {} bytes of a frame", ended.closed.lost.frame_bytes)
+            format!(
+                "the agent closed the connection after {} bytes of a frame",
+                ended.closed.lost.frame_bytes
+            )
         }
         CloseReason::Eof => "the agent closed the connection without an AGENT-HELLO: is it an agent?".into(),
         CloseReason::Violation(violation) => format!("HAProxy rejects what the agent sends: {violation}"),

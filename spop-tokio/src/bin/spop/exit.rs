@@ -1,6 +1,10 @@
 //! How a command ends: its exit status, and the line that says why.
 
-use std::{fmt, io, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use tokio::signal::ctrl_c;
 
@@ -71,6 +75,14 @@ impl Failure {
         Self { exit: Exit::Interrupted, text: "interrupted".into() }
     }
 
+    /// Shows it on standard error.
+    pub(crate) fn show(&self) {
+        if !self.text.is_empty() {
+            // Nothing is left to do where standard error is closed.
+            let _ = writeln!(io::stderr(), "spop: {self}");
+        }
+    }
+
     /// The reader of the output has gone, as `head` does: nothing is wrong, and nothing is left to do.
     pub(crate) fn output(error: &io::Error) -> Self {
         match error.kind() {
@@ -115,4 +127,9 @@ pub(crate) async fn interruptible<T>(
         result = command => result,
         _ = ctrl_c() => Err(Failure::interrupted()),
     }
+}
+
+/// Shows a line on standard error that is no part of the output.
+pub(crate) fn warn(text: fmt::Arguments<'_>) {
+    Failure::wrong(text).show();
 }

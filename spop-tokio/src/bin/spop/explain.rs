@@ -82,12 +82,14 @@ async fn explain_input(output: Output) -> Result<Exit, Failure> {
             }
             Some(Err(error)) => {
                 wrong = true;
-                eprintln!("spop: line {number}: {error}");
+                exit::warn(format_args!("line {number}: {error}"));
             }
         }
     }
     if found == 0 && !wrong {
-        return Err(Failure::wrong("standard input has no log line of SPOE: they contain `SPOE: [AGENT] <EVENT:NAME>`"));
+        return Err(Failure::wrong(
+            "standard input has no log line of SPOE: they contain `SPOE: [AGENT] <EVENT:NAME>`",
+        ));
     }
     Ok(Exit::unless(wrong))
 }

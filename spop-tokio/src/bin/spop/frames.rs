@@ -87,10 +87,14 @@ pub(crate) fn text(frame: &[u8]) -> String {
 pub(crate) fn foreign(first: &[u8]) -> Option<&'static str> {
     match first {
         [b'H', b'T', b'T', b'P', ..] => Some("an HTTP server"),
+        // HTTP/0.9, with which some servers answer what they do not understand.
+        [b'<', b'!' | b'h' | b'H', ..] => Some("an HTTP server"),
         [b'S', b'S', b'H', b'-', ..] => Some("an SSH server"),
         // An alert, or a handshake.
         [0x15 | 0x16, 0x03, 0..=4, ..] => Some("a TLS server: try --tls"),
-        [a, b, c, d, ..] if [a, b, c, d].into_iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+        [a, b, c, d, ..]
+            if [a, b, c, d].into_iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) =>
+        {
             Some("a server of a text protocol")
         }
         _ => None,
@@ -140,7 +144,10 @@ mod tests {
 
     #[test]
     fn a_frame_without_a_header_is_shown_as_its_bytes() {
-        assert_eq!(text(b"\x67\0"), "malformed frame of 2 bytes, at byte 0: the data ends in the middle of a frame header: g\\x00");
+        assert_eq!(
+            text(b"\x67\0"),
+            "malformed frame of 2 bytes, at byte 0: the data ends in the middle of a frame header: g\\x00"
+        );
         assert_eq!(header(b"\x67\0"), None);
     }
 }

@@ -10,9 +10,7 @@ use std::{
 use bytes::Bytes;
 use clap::ValueEnum;
 use spop_core::{
-    ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp,
-    agent::Session,
-    engine::Ended,
+    ConnectionId, EngineAction, EngineConfig, EngineReactor, Timestamp, agent::Session, engine::Ended,
 };
 
 /// A version of HAProxy.
@@ -47,7 +45,8 @@ impl Version {
 
     /// Its configuration, with an engine-id.
     pub(crate) fn config(self) -> EngineConfig {
-        let mut config = if self.is_old() { EngineConfig::haproxy_2_6() } else { EngineConfig::haproxy_3_2() };
+        let mut config =
+            if self.is_old() { EngineConfig::haproxy_2_6() } else { EngineConfig::haproxy_3_2() };
         config.engine_id = Some(Bytes::from(engine_id()));
         config
     }
@@ -139,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_hello_in_two_reads_is_judged_by_the_version() {
-        let hello = "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:\"\"";
+        let hello =
+            "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:\"\"";
         let hello = Bytes::from(notation::parse_bytes(hello).unwrap());
         let whole = [hello.clone()];
         let halves = [hello.slice(..20), hello.slice(20..)];
@@ -148,9 +148,8 @@ mod tests {
             (EngineConfig::haproxy_3_2(), true),
             (EngineConfig::haproxy_3_1(), false),
         ] {
-            let established = |reads| {
-                matches!(judge(config.clone(), reads, false), Ok(Verdict::Established(_)))
-            };
+            let established =
+                |reads| matches!(judge(config.clone(), reads, false), Ok(Verdict::Established(_)));
             assert!(established(&whole[..]));
             assert_eq!(established(&halves[..]), accepts_halves);
         }

@@ -112,7 +112,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failure> {
     let rules = Arc::new(options.rules()?);
     for name in rules.dropped_names() {
-        eprintln!("spop: warning: HAProxy drops it: {name}");
+        exit::warn(format_args!("warning: HAProxy drops it: {name}"));
     }
     let config = options.config();
     let config = Arc::new(config.checked().map_err(Failure::usage)?);
@@ -120,7 +120,8 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     let mut trace = Trace::new(output, options.cut);
     trace.listening(&listener.address())?;
 
-    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    let signals = signal(SignalKind::interrupt())
+        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
     let (mut interrupt, mut terminate) = signals.map_err(|error| Failure::io_of("signals", &error))?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -190,7 +191,9 @@ impl Options {
         let mut rules = Rules::new(default);
         for pair in self.on.chunks_exact(2) {
             if let [message, answer] = pair {
-                let rule = answer.parse().map_err(|error| Failure::usage(format_args!("--on {message}: {error}")))?;
+                let rule = answer
+                    .parse()
+                    .map_err(|error| Failure::usage(format_args!("--on {message}: {error}")))?;
                 rules.on(message, rule);
             }
         }

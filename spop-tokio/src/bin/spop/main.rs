@@ -23,7 +23,7 @@ mod text;
 mod time;
 mod variables;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime;
@@ -35,7 +35,7 @@ use crate::{
 
 /// Tools for SPOP, the protocol that HAProxy speaks to its agents (SPOE)
 #[derive(Debug, Parser)]
-#[command(name = "spop", version, after_help = exit::HELP, max_term_width = 110, infer_subcommands = false)]
+#[command(name = "spop", version, after_help = exit::HELP, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
@@ -75,15 +75,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(cli.command.run(output)),
         Err(error) => Err(Failure::io_of("the runtime", &error)),
     };
-    result.unwrap_or_else(|failure| {
-        let text = failure.to_string();
-        if !text.is_empty() {
-            // Nothing is left to do where standard error is closed.
-            let _ = writeln!(std::io::stderr(), "spop: {text}");
-        }
-        failure.exit
-    })
-    .into()
+    result
+        .unwrap_or_else(|failure| {
+            failure.show();
+            failure.exit
+        })
+        .into()
 }
 
 #[cfg(test)]

@@ -82,11 +82,6 @@ impl From<OutputOptions> for Output {
 }
 
 impl Output {
-    /// Whether JSON is to be printed, and no text.
-    pub(crate) const fn is_json(self) -> bool {
-        self.json
-    }
-
     /// Prints a line of text; nothing with `--json`.
     pub(crate) fn line(self, line: impl fmt::Display) -> Result<(), Failure> {
         if self.json {

@@ -121,7 +121,8 @@ impl Sender {
             let mut lines = input::lines();
             while let Some((number, line)) = lines.recv().await {
                 let messages = line.and_then(|line| {
-                    text::messages(&line).map_err(|error| Failure::wrong(format_args!("line {number}: {error}")))
+                    text::messages(&line)
+                        .map_err(|error| Failure::wrong(format_args!("line {number}: {error}")))
                 });
                 match messages {
                     Ok(messages) => {
@@ -131,7 +132,7 @@ impl Sender {
                     }
                     Err(failure) if failure.exit == Exit::Wrong => {
                         self.totals.bad_lines += 1;
-                        eprintln!("spop: {failure}");
+                        failure.show();
                     }
                     Err(failure) => return Err(failure),
                 }
@@ -180,10 +181,21 @@ impl Sender {
             }
             Answer::Aborted { answered } => {
                 let fragments = asked.fragments;
-                self.output.object(&AbortedObject { event: "aborted", request, messages, fragments, answered: *answered })?;
-                let end = if *answered { "and the agent has answered it" } else { "no answer came, as it must be" };
+                self.output.object(&AbortedObject {
+                    event: "aborted",
+                    request,
+                    messages,
+                    fragments,
+                    answered: *answered,
+                })?;
+                let end =
+                    if *answered { "and the agent has answered it" } else { "no answer came, as it must be" };
                 self.output.line(format_args!("  aborted after {fragments} fragments: {end}"))?;
-                if *answered { self.totals.failed += 1 } else { self.totals.aborted += 1 }
+                if *answered {
+                    self.totals.failed += 1
+                } else {
+                    self.totals.aborted += 1
+                }
                 Ok(())
             }
             Answer::Failed { code, detail } => {
@@ -221,7 +233,8 @@ impl Sender {
             1 => "1 action".to_owned(),
             many => format!("{many} actions"),
         };
-        let fragments = if asked.fragments > 1 { format!(" to {} fragments", asked.fragments) } else { String::new() };
+        let fragments =
+            if asked.fragments > 1 { format!(" to {} fragments", asked.fragments) } else { String::new() };
         let abort = if abort { ", with ABORT: HAProxy takes it as an answer without actions" } else { "" };
         let ms = millis(asked.took);
         let line = format!("< ACK{fragments} after {ms:.3} ms, {actions}{abort}");

@@ -136,7 +136,8 @@ mod tests {
     use super::*;
 
     fn effects(actions: &str) -> Vec<Effect> {
-        let options = VariableOptions { prefix: "e".into(), register: vec!["known".into()], force_set_var: false };
+        let options =
+            VariableOptions { prefix: "e".into(), register: vec!["known".into()], force_set_var: false };
         let actions = text::actions(actions).unwrap();
         options.rules().effects(AckActions::lenient(actions.as_bytes()))
     }

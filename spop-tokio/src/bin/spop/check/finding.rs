@@ -78,8 +78,9 @@ pub(super) struct Findings(Vec<Finding>);
 impl Findings {
     /// Adds a finding of a greeting. The same one of several greetings is one.
     pub(super) fn add(&mut self, mut finding: Finding, seen_in: Option<(Version, bool)>) {
-        let greeting = seen_in
-            .map(|(version, healthcheck)| format!("{version}{}", if healthcheck { " health check" } else { "" }));
+        let greeting = seen_in.map(|(version, healthcheck)| {
+            format!("{version}{}", if healthcheck { " health check" } else { "" })
+        });
         let same = self.0.iter_mut().find(|known| {
             known.code == finding.code && known.text == finding.text && known.effect == finding.effect
         });

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
-use spop_core::{EngineConfig, Status, frame::{Capabilities, FrameType}};
+use spop_core::{
+    EngineConfig, Status,
+    frame::{Capabilities, FrameType},
+};
 
 use super::{
     Options,
@@ -159,7 +162,9 @@ impl Greeting {
             "every request fails"
         };
         let (code, text) = match (&self.verdict, &self.first) {
-            (_, Received::TooLong(_)) => ("no-agent", not_spop(self.reads.first().map_or(&[], |read| &read[..]))),
+            (_, Received::TooLong(_)) => {
+                ("no-agent", not_spop(self.reads.first().map_or(&[], |read| &read[..])))
+            }
             (_, Received::Broken(error)) => ("no-hello", format!("no AGENT-HELLO came: {error}")),
             (Verdict::Ended(ended), _) => ("rejected", refused(ended)),
             (_, Received::Frame(frame)) => {
@@ -198,13 +203,15 @@ impl Greeting {
             }
         };
         if self.healthcheck {
-            let text = format!("{what} follows the AGENT-HELLO of a health check: send nothing more, and close");
+            let text =
+                format!("{what} follows the AGENT-HELLO of a health check: send nothing more, and close");
             add(Finding::new(Level::Wrong, "after-health-check", text)
                 .concerns("3.1 and later")
                 .effect("the health check fails if both arrive in one read"));
         } else {
             let text = format!("{what} follows the AGENT-HELLO, before any request");
-            add(Finding::new(Level::Wrong, "after-hello", text).effect("HAProxy ends the session, or ignores it"));
+            add(Finding::new(Level::Wrong, "after-hello", text)
+                .effect("HAProxy ends the session, or ignores it"));
         }
     }
 
@@ -243,11 +250,17 @@ impl Greeting {
     fn judge_end(&self, add: &mut impl FnMut(Finding)) {
         match &self.end {
             End::Closed if self.is_accepted() && !self.healthcheck => {
-                add(Finding::new(Level::Wrong, "closes", "the agent closes the connection after its AGENT-HELLO")
-                    .effect("HAProxy has no connection to send requests on"));
+                add(Finding::new(
+                    Level::Wrong,
+                    "closes",
+                    "the agent closes the connection after its AGENT-HELLO",
+                )
+                .effect("HAProxy has no connection to send requests on"));
             }
             End::NoDisconnect(what) => {
-                let text = format!("after a HAPROXY-DISCONNECT the agent {what}: answer it with an AGENT-DISCONNECT");
+                let text = format!(
+                    "after a HAPROXY-DISCONNECT the agent {what}: answer it with an AGENT-DISCONNECT"
+                );
                 add(Finding::new(Level::Wrong, "no-disconnect", text)
                     .effect("HAProxy waits for it, until `timeout idle` at most"));
             }

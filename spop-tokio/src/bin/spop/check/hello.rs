@@ -24,7 +24,8 @@ pub(super) struct Hello {
 impl Hello {
     /// Reads what can be read of a frame without its length prefix. `None` if it is no AGENT-HELLO, or has no list.
     pub(super) fn read(frame: &[u8]) -> Option<Self> {
-        let frame = Frame::decode(frame).ok().filter(|frame| frame.header.frame_type == FrameType::AgentHello)?;
+        let frame =
+            Frame::decode(frame).ok().filter(|frame| frame.header.frame_type == FrameType::AgentHello)?;
         let list = KvList::decode(frame.payload).ok()?;
         let mut hello = Self::default();
         for (key, value) in &list {

@@ -78,25 +78,30 @@ impl LogLine {
             number: Number::error(st),
         };
         Some(match (&times[..], &counts[..]) {
-            (&[encode, queue, wait, response, processing], &[idles, applets, sending, waiting, errors, processed]) => {
-                Self {
-                    encode_ms: encode,
-                    queue_ms: queue,
-                    wait_ms: wait,
-                    response_ms: response,
-                    processing_ms: processing,
-                    idles,
-                    applets,
-                    sending,
-                    waiting,
-                    errors: errors?,
-                    processed: processed?,
-                    ..line
-                }
-            }
-            (&[processing], &[errors, processed]) => {
-                Self { format: NEW, processing_ms: processing, errors: errors?, processed: processed?, ..line }
-            }
+            (
+                &[encode, queue, wait, response, processing],
+                &[idles, applets, sending, waiting, errors, processed],
+            ) => Self {
+                encode_ms: encode,
+                queue_ms: queue,
+                wait_ms: wait,
+                response_ms: response,
+                processing_ms: processing,
+                idles,
+                applets,
+                sending,
+                waiting,
+                errors: errors?,
+                processed: processed?,
+                ..line
+            },
+            (&[processing], &[errors, processed]) => Self {
+                format: NEW,
+                processing_ms: processing,
+                errors: errors?,
+                processed: processed?,
+                ..line
+            },
             _ => return None,
         })
     }
@@ -134,7 +139,11 @@ impl LogLine {
         if self.format == OLD {
             for (field, value, meaning) in [
                 ("reqT", self.encode_ms, "time to evaluate and encode the messages, their ACLs included"),
-                ("qT", self.queue_ms, "time in the queue, until the request was sent; long: too few connections"),
+                (
+                    "qT",
+                    self.queue_ms,
+                    "time in the queue, until the request was sent; long: too few connections",
+                ),
                 ("wT", self.wait_ms, "time until the answer came: the agent, and the network"),
                 ("resT", self.response_ms, "time to apply the answer"),
             ] {
@@ -160,7 +169,9 @@ impl LogLine {
 
 /// Numbers between slashes; -1 is none.
 fn numbers(word: &str) -> Option<Vec<Option<u64>>> {
-    word.split('/').map(|number| if number == "-1" { Some(None) } else { number.parse().ok().map(Some) }).collect()
+    word.split('/')
+        .map(|number| if number == "-1" { Some(None) } else { number.parse().ok().map(Some) })
+        .collect()
 }
 
 fn time(value: Option<u64>) -> String {
@@ -180,7 +191,10 @@ mod tests {
         let line = "<133>Nov 29 12:00:00 haproxy[7]: SPOE: [ip-rep] <EVENT:on-client-session> sid=7 st=258 \
                     1/2/-1/-1/15 3/4 5/6 7/42";
         let found = find(line).unwrap().unwrap();
-        assert_eq!((found.format, &*found.agent, &*found.kind, &*found.name), (OLD, "ip-rep", "EVENT", "on-client-session"));
+        assert_eq!(
+            (found.format, &*found.agent, &*found.kind, &*found.name),
+            (OLD, "ip-rep", "EVENT", "on-client-session")
+        );
         assert_eq!((found.sid, found.st, found.errors, found.processed), (7, 258, 7, 42));
         let times = [found.encode_ms, found.queue_ms, found.wait_ms, found.response_ms, found.processing_ms];
         assert_eq!(times, [Some(1), Some(2), None, None, Some(15)]);

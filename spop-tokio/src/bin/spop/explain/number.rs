@@ -99,7 +99,9 @@ impl Number {
     fn title(&self) -> String {
         let Self { number, name, .. } = self;
         match (self.kind, *number) {
-            ("status", _) => format!("status {number} of a DISCONNECT: {name} (HAProxy reports {})", number + 256),
+            ("status", _) => {
+                format!("status {number} of a DISCONNECT: {name} (HAProxy reports {})", number + 256)
+            }
             (_, 0..=255) => format!("error {number}: {name}"),
             _ => format!("error {number}: {name} (the session ended with status {})", number - 256),
         }
@@ -135,7 +137,7 @@ const fn culprit(number: u32) -> &'static str {
         5 => "HAProxy's rules, which did not wait",
         256 => "nobody: a session ended in the ordinary course of things",
         257 => "the agent, or the network between: the connection was lost",
-        258 => "whoever's timeout ended: the agent's, or HAProxy's `timeout hello` or `timeout idle`",
+        258 => "the side whose timeout ended: the agent, or HAProxy by `timeout hello` or `timeout idle`",
         259 => "the configuration of both sides: their `max-frame-size` differs",
         260 => "the agent, in most cases: HAProxy does not understand it, or it is no SPOP agent",
         261..=265 => "the agent: its AGENT-HELLO, or what it makes of HAProxy's",
@@ -166,7 +168,10 @@ mod tests {
             ["status 8 of a DISCONNECT: unsupported version (HAProxy reports 264)"],
             "no error has the number 8"
         );
-        assert_eq!(titles("298"), ["error 298: a code of the application (the session ended with status 42)"]);
+        assert_eq!(
+            titles("298"),
+            ["error 298: a code of the application (the session ended with status 42)"]
+        );
     }
 
     #[test]

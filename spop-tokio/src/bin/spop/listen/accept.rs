@@ -85,9 +85,9 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
             Socket::Unix(_, Some(file)) => Ok(file.path().display().to_string()),
-            Socket::Unix(listener, None) => listener
-                .local_addr()
-                .map(|address| spop_tokio::Address::from(std::os::unix::net::SocketAddr::from(address)).to_string()),
+            Socket::Unix(listener, None) => listener.local_addr().map(|address| {
+                spop_tokio::Address::from(std::os::unix::net::SocketAddr::from(address)).to_string()
+            }),
         }
         .unwrap_or_default()
     }
@@ -113,7 +113,9 @@ fn listen(address: &Address) -> io::Result<Socket> {
     let listening = Endpoint::from(address.parsed().clone()).listen(false)?;
     Ok(match listening.listener {
         spop_server::Listener::Tcp(listener) => Socket::Tcp(TcpListener::from_std(listener)?),
-        spop_server::Listener::Unix { listener, file } => Socket::Unix(UnixListener::from_std(listener)?, file),
+        spop_server::Listener::Unix { listener, file } => {
+            Socket::Unix(UnixListener::from_std(listener)?, file)
+        }
     })
 }
 
@@ -129,7 +131,12 @@ impl Entrance {
     ///
     /// # Errors
     /// Why it has none.
-    pub(super) async fn pass(&self, mut io: Box<dyn Transport>, peer: Peer, clock: &Clock) -> Result<Entered, String> {
+    pub(super) async fn pass(
+        &self,
+        mut io: Box<dyn Transport>,
+        peer: Peer,
+        clock: &Clock,
+    ) -> Result<Entered, String> {
         let mut acceptor = Acceptor::new(Arc::clone(&self.accept), peer, clock.now());
         let mut input = BytesMut::new();
         loop {
@@ -157,7 +164,8 @@ impl Entrance {
                     // What was read of the handshake comes first.
                     let (reader, writer) = split(io);
                     let stream = join(io::Cursor::new(input.split()).chain(reader), writer);
-                    let accepted = TlsAcceptor::from(tls.current()).accept(Box::new(stream) as Box<dyn Transport>);
+                    let accepted =
+                        TlsAcceptor::from(tls.current()).accept(Box::new(stream) as Box<dyn Transport>);
                     let accepted = match acceptor.deadline().and_then(|deadline| clock.instant(deadline)) {
                         Some(deadline) => timeout_at(deadline.into(), accepted)
                             .await

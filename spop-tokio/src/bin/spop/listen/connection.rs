@@ -66,7 +66,17 @@ impl Serving {
             trace.note(format!("PROXY header: the client is {}", origin.client()))?;
         }
         let reactor = AgentReactor::new(config, ConnectionId(trace.number()), clock.now());
-        let mut session = Session { reactor, rules, trace, clock, input: BytesMut::new(), eof: false, waiting: Vec::new(), ignored: Vec::new() };
+        let mut session = Session {
+            reactor,
+            rules,
+            trace,
+            clock,
+            input: BytesMut::new(),
+            eof: false,
+            waiting: Vec::new(),
+            ignored: Vec::new(),
+            closed: None,
+        };
         session.received(&input)?;
         session.run(io, stopping).await
     }
@@ -83,6 +93,8 @@ struct Session {
     waiting: Vec<Waiting>,
     /// Requests that are not to be answered.
     ignored: Vec<Ticket>,
+    /// Why the session is over. It is shown when the last bytes have left.
+    closed: Option<Closed>,
 }
 
 struct Waiting {
@@ -101,7 +113,11 @@ enum Event {
 }
 
 impl Session {
-    async fn run(&mut self, io: Box<dyn Transport>, mut stopping: watch::Receiver<bool>) -> Result<(), Failure> {
+    async fn run(
+        &mut self,
+        io: Box<dyn Transport>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
         let (mut reader, mut writer) = split(io);
         let mut stopped = false;
         // A read has blocked since something else happened.
@@ -109,7 +125,7 @@ impl Session {
         loop {
             let interest = self.settle()?;
             if interest.close {
-                return Ok(());
+                return self.closed.as_ref().map_or(Ok(()), |closed| self.trace.closed(closed));
             }
             if let Some(_layer) = interest.shut {
                 // One stream stands for all layers: it sends the close_notify of TLS itself.
@@ -141,7 +157,11 @@ impl Session {
         }
     }
 
-    async fn on_event(&mut self, event: Event, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+    async fn on_event(
+        &mut self,
+        event: Event,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), Failure> {
         match event {
             Event::Read(Ok(0)) => {
                 self.eof = true;
@@ -251,7 +271,10 @@ impl Session {
             Decision::None => Ok(()),
             Decision::Show(text) => self.trace.note(text),
             Decision::Session(session) => self.trace.session(&session),
-            Decision::Closed(closed) => self.trace.closed(&closed),
+            Decision::Closed(closed) => {
+                self.closed = Some(closed);
+                Ok(())
+            }
             Decision::Answer(ticket, answer) if answer.delay.is_zero() => self.answer(ticket, &answer),
             Decision::Answer(ticket, answer) => {
                 let due = Instant::now() + answer.delay;
@@ -268,7 +291,8 @@ impl Session {
 
     fn answer_due(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        let (due, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.due <= now);
+        let (due, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.due <= now);
         self.waiting = waiting;
         let mut due: Vec<Waiting> = due;
         due.sort_by_key(|waiting| waiting.due);

@@ -70,7 +70,9 @@ impl Rule {
         let text = vec![b'x'; missing];
         // The length of the text is a varint in front of it: of one more byte, one size cannot be had.
         let most = text.len().saturating_sub(len_with(b""));
-        let fits = (most.saturating_sub(8)..=most).rev().find(|len| len_with(text.get(..*len).unwrap_or_default()) <= missing);
+        let fits = (most.saturating_sub(8)..=most)
+            .rev()
+            .find(|len| len_with(text.get(..*len).unwrap_or_default()) <= missing);
         if let Some(padding) = fits.and_then(|len| text.get(..len)) {
             actions.set_var(Scope::Transaction, NAME, Value::String(padding));
         }
@@ -95,10 +97,13 @@ impl FromStr for Rule {
                 (Some("disconnect"), Some(status), None) => Self::ending(End::Disconnect(
                     status.parse().map_err(|_| format!("expected a status, found `{status}`"))?,
                 )),
-                (Some("delay"), Some(delay), None) => Self { delay: time::duration(delay)?, ..Self::default() },
+                (Some("delay"), Some(delay), None) => {
+                    Self { delay: time::duration(delay)?, ..Self::default() }
+                }
                 (Some("size"), Some(size), None) => {
                     let bytes = size.parse().ok().filter(|bytes| *bytes <= 1 << 20);
-                    let bytes = bytes.ok_or_else(|| format!("expected a size up to 1048576, found `{size}`"))?;
+                    let bytes =
+                        bytes.ok_or_else(|| format!("expected a size up to 1048576, found `{size}`"))?;
                     Self { size: Some(bytes), ..Self::default() }
                 }
                 (Some("set" | "unset"), ..) => text::actions(part)?.into(),
@@ -175,7 +180,10 @@ mod tests {
 
     #[test]
     fn parts_of_an_answer_are_joined() {
-        let rule: Rule = "delay 2ms ; set txn a=string:\"x ; \\\" y\" ; size 50 ; disconnect 7;fail; delay 1ms".parse().unwrap();
+        let rule: Rule =
+            "delay 2ms ; set txn a=string:\"x ; \\\" y\" ; size 50 ; disconnect 7;fail; delay 1ms"
+                .parse()
+                .unwrap();
         let mut actions = Actions::new();
         actions.set_var(Scope::Transaction, "a", Value::String(b"x ; \" y"));
         let delay = Duration::from_millis(2);

@@ -1,6 +1,10 @@
 //! What a listener shows: frames, and what happens to connections.
 
-use std::{fmt, sync::Arc, sync::atomic::{AtomicU64, Ordering}};
+use std::{
+    fmt,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::Serialize;
 use spop_core::{agent::Session, frame::FrameType, notation::Direction};
@@ -49,11 +53,24 @@ struct Event<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Details<'a> {
-    Listening { address: &'a str },
-    Opened { peer: &'a str },
-    Session { max_frame_size: u32, capabilities: String, peer_capabilities: String },
-    Note { text: String },
-    Closed { reason: String, normal: bool },
+    Listening {
+        address: &'a str,
+    },
+    Opened {
+        peer: &'a str,
+    },
+    Session {
+        max_frame_size: u32,
+        capabilities: String,
+        peer_capabilities: String,
+    },
+    Note {
+        text: String,
+    },
+    Closed {
+        reason: String,
+        normal: bool,
+    },
     Frame {
         direction: &'static str,
         #[serde(rename = "type")]
@@ -75,7 +92,12 @@ impl Trace {
     pub(super) fn listening(&mut self, address: &str) -> Result<(), Failure> {
         self.output.line(format_args!("listening on {address}"))?;
         let details = Details::Listening { address };
-        self.output.object(&Event { event: "listening", time: Utc::now().rfc_3339(), connection: None, details })
+        self.output.object(&Event {
+            event: "listening",
+            time: Utc::now().rfc_3339(),
+            connection: None,
+            details,
+        })
     }
 
     /// What happens to no connection that is shown.
@@ -109,14 +131,16 @@ impl ConnectionTrace {
 
     pub(super) fn session(&self, session: &Session) -> Result<(), Failure> {
         let peer = if session.peer_is_multiplexer() { "HAProxy 3.1 or later" } else { "HAProxy up to 3.0" };
-        let engine = session.engine_id.as_deref().map_or_else(String::new, |id| {
-            format!(", engine {}", spop_core::excerpt::Escaped(id))
-        });
+        let engine = session
+            .engine_id
+            .as_deref()
+            .map_or_else(String::new, |id| format!(", engine {}", spop_core::excerpt::Escaped(id)));
         let capabilities = session.capabilities.to_string();
         let shown = if capabilities.is_empty() { "no capabilities" } else { &capabilities };
         let line = format!("session with {peer}: max-frame-size {}, {shown}{engine}", session.max_frame_size);
         let peer_capabilities = session.peer_capabilities.to_string();
-        let details = Details::Session { max_frame_size: session.max_frame_size, capabilities, peer_capabilities };
+        let details =
+            Details::Session { max_frame_size: session.max_frame_size, capabilities, peer_capabilities };
         self.event("session", Paint::Dim, &line, details)
     }
 
@@ -134,10 +158,21 @@ impl ConnectionTrace {
             reason.push_str(&format!(" (it looks like {what})"));
         }
         let paint = if normal { Paint::Dim } else { Paint::Bad };
-        self.event("closed", paint, &format!("closed: {reason}"), Details::Closed { reason: reason.clone(), normal })
+        self.event(
+            "closed",
+            paint,
+            &format!("closed: {reason}"),
+            Details::Closed { reason: reason.clone(), normal },
+        )
     }
 
-    fn event(&self, event: &'static str, paint: Paint, line: &str, details: Details<'_>) -> Result<(), Failure> {
+    fn event(
+        &self,
+        event: &'static str,
+        paint: Paint,
+        line: &str,
+        details: Details<'_>,
+    ) -> Result<(), Failure> {
         let now = Utc::now();
         let line = format!("{now} #{} * {}", self.number, text::cut(line, self.cut));
         self.output.line(self.output.paint(paint, line))?;
@@ -172,10 +207,13 @@ impl ConnectionTrace {
                 Direction::ToAgent => "from-haproxy",
                 Direction::ToHaproxy => "to-haproxy",
             },
-            frame_type: header.map_or_else(|| "malformed".into(), |header| match header.frame_type {
-                FrameType::Unknown(number) => format!("TYPE:{number}"),
-                known => known.to_string(),
-            }),
+            frame_type: header.map_or_else(
+                || "malformed".into(),
+                |header| match header.frame_type {
+                    FrameType::Unknown(number) => format!("TYPE:{number}"),
+                    known => known.to_string(),
+                },
+            ),
             stream: header.map(|header| header.ids.stream),
             frame: header.map(|header| header.ids.frame),
             fin: header.is_some_and(|header| header.flags.is_fin()),
@@ -183,6 +221,11 @@ impl ConnectionTrace {
             size: frame.len() + 4,
             text: line,
         };
-        self.output.object(&Event { event: "frame", time: now.rfc_3339(), connection: Some(self.number), details })
+        self.output.object(&Event {
+            event: "frame",
+            time: now.rfc_3339(),
+            connection: Some(self.number),
+            details,
+        })
     }
 }

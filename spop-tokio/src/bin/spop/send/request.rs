@@ -13,7 +13,7 @@ use spop_core::{
 use crate::{
     address::Connector,
     conversation::{Conversation, Received, disconnected, not_spop},
-    exit::{Failure, reason},
+    exit::{Failure, reason, warn},
     haproxy::Version,
 };
 
@@ -62,10 +62,19 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Answer {
-    Ack { actions: Bytes, abort: bool, malformed: Option<String> },
+    Ack {
+        actions: Bytes,
+        abort: bool,
+        malformed: Option<String>,
+    },
     /// This side has aborted it. An agent must not answer it.
-    Aborted { answered: bool },
-    Failed { code: u32, detail: String },
+    Aborted {
+        answered: bool,
+    },
+    Failed {
+        code: u32,
+        detail: String,
+    },
 }
 
 impl Peer {
@@ -100,6 +109,13 @@ impl Peer {
         if !self.version.is_old() {
             self.next_stream = 1;
         }
+        if self.fragmentation.is_some() && !session.peer_capabilities.contains(Capabilities::FRAGMENTATION) {
+            warn(format_args!(
+                "warning: the agent does not announce fragmentation: HAProxy would send it no fragments"
+            ));
+        } else if self.fragmentation.is_some() && !self.version.is_old() {
+            warn(format_args!("warning: HAProxy {} sends no fragments: try --engine 3.0", self.version));
+        }
         self.open = Some(Open { conversation, session });
         Ok(Some(description))
     }
@@ -131,7 +147,10 @@ impl Peer {
         };
         asked.took = begun.elapsed();
         // After any other failure HAProxy continues on another connection.
-        if matches!(asked.answer, Answer::Ack { .. } | Answer::Aborted { .. } | Answer::Failed { code: 1..=5, .. }) {
+        if matches!(
+            asked.answer,
+            Answer::Ack { .. } | Answer::Aborted { .. } | Answer::Failed { code: 1..=5, .. }
+        ) {
             self.open = Some(open);
         }
         Ok(asked)
@@ -182,14 +201,30 @@ impl Peer {
                     return failed(Status::IO, "the agent closed the connection without an answer".into());
                 }
                 Received::Eof(bytes) => {
-                    return failed(Status::IO, format!("the agent closed the connection after {bytes} bytes of a frame"));
+                    return failed(
+                        Status::IO,
+                        format!("the agent closed the connection after {bytes} bytes of a frame"),
+                    );
                 }
-                Received::Broken(error) => return failed(Status::IO, format!("the connection broke: {error}")),
+                Received::Broken(error) => {
+                    return failed(Status::IO, format!("the connection broke: {error}"));
+                }
                 Received::TooLong(_) => return failed(Status::TOO_BIG, not_spop(open.conversation.rest())),
             };
+            // 3.1 and later stop reading for good when a read fills their buffer.
+            if !self.version.is_old() && frame.len() >= self.config.max_frame_size as usize {
+                let detail = format!(
+                    "the ACK of {} bytes fills HAProxy's receive buffer, and stalls the connection",
+                    frame.len()
+                );
+                return Answer::Failed { code: 1, detail };
+            }
             if frame.len() > open.session.max_frame_size as usize {
                 let (len, most) = (frame.len(), open.session.max_frame_size);
-                return failed(Status::TOO_BIG, format!("a frame of {len} bytes, more than the {most} agreed"));
+                return failed(
+                    Status::TOO_BIG,
+                    format!("a frame of {len} bytes, more than the {most} agreed"),
+                );
             }
             if let Some(answer) = self.answer(&frame, asked, aborted) {
                 return answer;
@@ -217,7 +252,10 @@ impl Peer {
             return Some(Answer::Aborted { answered: !abort });
         }
         if !header.flags.is_fin() {
-            return Some(failed(Status::FRAGMENTED, "the agent fragments its ACK, which no HAProxy accepts".into()));
+            return Some(failed(
+                Status::FRAGMENTED,
+                "the agent fragments its ACK, which no HAProxy accepts".into(),
+            ));
         }
         if abort && asked.fragments > 1 {
             return Some(Answer::Failed { code: 4, detail: "the agent aborted the payload".into() });
