@@ -119,7 +119,7 @@ mod tests {
         assert!(messages("a\nb").unwrap_err().contains("line break"));
         assert_eq!(
             actions("sit txn a=null").unwrap_err(),
-            "column 1: expected `set`, `unset`, or `raw:` or `hex:` data, found `sit txn a=null`"
+            "column 1: expected `set`, `unset`, or `raw:` or `hex:` data, found `sit`"
         );
         assert!(actions("hex:ff").unwrap_err().contains("at byte 0"));
     }
