@@ -181,7 +181,7 @@ fn a_server_that_is_no_agent_is_named() {
 
 #[test]
 fn answers_that_no_haproxy_accepts_are_failures() {
-    let long = format!("ACK fin 1 1 set txn a=string:\"x\"*{}", 16_380 - 17);
+    let long = format!("ACK fin 1 1 set txn a=string:\"x\"*{}", 16_380 - 16);
     let cases: [(&[&str], u64, &str); 6] = [
         (&["ACK - 1 1"], 266, "fragments its ACK"),
         (&["ACK fin 3 1"], 1, "no answer within"),
@@ -220,7 +220,7 @@ fn a_malformed_answer_applies_up_to_the_fault() {
     assert!(run.out.contains("  skipped: TYPE:42 fin 1 1\n"), "{}", run.out);
     assert!(run.out.contains("  set     txn.PREFIX.a  int32:1\n"), "{}", run.out);
     assert!(
-        run.out.contains("ignores the rest, which is malformed at byte 7: the action type 9 is unknown\n"),
+        run.out.contains("ignores the rest, which is malformed at byte 8: the action type 9 is unknown\n"),
         "{}",
         run.out
     );

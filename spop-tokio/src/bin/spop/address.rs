@@ -22,8 +22,8 @@ use crate::{
 
 /// The help of an address.
 pub(crate) const HELP: &str = "\
-An address is HOST:PORT, the path of a unix socket, or in HAProxy's format: ipv4@HOST:PORT, ipv6@HOST:PORT,
-unix@PATH, abns@NAME, abnsz@NAME.";
+An address is HOST:PORT, the path of a unix socket, or in HAProxy's format: ipv4@HOST:PORT,
+ipv6@HOST:PORT, unix@PATH, abns@NAME, abnsz@NAME.";
 
 /// An open connection.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -24,12 +24,13 @@ use crate::{
 
 const JSON: &str = r#"
 JSON, one object per greeting and per finding, and a summary:
-  {"event":"greeting","haproxy":"2.6","healthcheck":false,"accepted":true,"connect_ms":0.1,"hello_ms":0.3,"reads":1,
-   "hello":"AGENT-HELLO fin 0 0 …","version":"2.0","max_frame_size":16380,"capabilities":"pipelining","end":"…"}
-  {"event":"finding","level":"wrong","code":"split-hello","haproxy":"3.1, 3.5","text":"…","effect":"…"}
+  {"event":"greeting","haproxy":"2.6","healthcheck":false,"accepted":true,"connect_ms":0.1,
+   "hello_ms":0.3,"reads":1,"closed":false,"hello":"AGENT-HELLO fin 0 0 …","version":"2.0",
+   "max_frame_size":16380,"capabilities":"pipelining","end":"…"}
+  {"event":"finding","level":"wrong","code":"split-hello","haproxy":"…","text":"…","effect":"…"}
   {"event":"summary","greetings":8,"accepted":8,"wrong":0,"warnings":0,"notes":0,"ms":12.3}
-  level is "wrong", "warning" or "note". hello, version, max_frame_size, capabilities and hello_ms are null where there is no
-  AGENT-HELLO.
+  level is "wrong", "warning" or "note". hello_ms, hello, version, max_frame_size and capabilities
+  are null where there is no AGENT-HELLO.
 "#;
 
 /// Checks whether HAProxy can work with an agent

@@ -23,10 +23,11 @@ Examples:
 JSON, one object per number or log line:
   {"event":"number","number":258,"kind":"error","name":"…","meaning":"…","culprit":"…","causes":[
    {"versions":"all","cause":"…","remedy":"…"}]}
-  {"event":"log-line","format":"up to 3.0","agent":"…","type":"EVENT","name":"…","sid":7,"st":258,"encode_ms":0,
-   "queue_ms":0,"wait_ms":null,"response_ms":null,"processing_ms":15,"idles":1,"applets":2,"sending":0,"waiting":1,
-   "errors":1,"processed":42,"number":{…}}
-  kind is "error" (of `st=` and `set-on-error`) or "status" (of a DISCONNECT). A time that HAProxy logs as -1 is null.
+  {"event":"log-line","format":"up to 3.0","agent":"…","type":"EVENT","name":"…","sid":7,"st":258,
+   "encode_ms":0,"queue_ms":0,"wait_ms":null,"response_ms":null,"processing_ms":15,"idles":1,
+   "applets":2,"sending":0,"waiting":1,"errors":1,"processed":42,"number":{…}}
+  kind is "error" (of `st=` and `set-on-error`) or "status" (of a DISCONNECT). A time that HAProxy
+  logs as -1 is null.
 "#;
 
 /// Explains an error number, a status or a log line of HAProxy

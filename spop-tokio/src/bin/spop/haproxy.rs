@@ -105,6 +105,8 @@ pub(crate) fn judge<'a>(
         let consumed = step.consumed;
         input.drain(..consumed);
     }
+    // It has sent a DISCONNECT and awaits the agent's: the session has failed already.
+    let eof = eof || !engine.outgoing().is_empty();
     if eof { Ok(decided(engine.on_input_eof(now, &input).action)) } else { Ok(Verdict::Undecided) }
 }
 
@@ -134,6 +136,19 @@ mod tests {
         let lengths: Vec<_> = id.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
         assert_ne!(id, engine_id());
+    }
+
+    #[test]
+    fn a_rejected_hello_ends_the_session_in_all_versions() {
+        let hello =
+            "AGENT-HELLO fin 0 0 version=string:3.0 max-frame-size=uint32:16380 capabilities=string:\"\"";
+        let hello = Bytes::from(notation::parse_bytes(hello).unwrap());
+        for version in Version::ALL {
+            let Ok(Verdict::Ended(ended)) = judge(version.config(), [&hello], false) else {
+                panic!("{version}")
+            };
+            assert!(ended.closed.to_string().contains("no common version"), "{version}: {}", ended.closed);
+        }
     }
 
     #[test]

@@ -36,27 +36,30 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 const RULES: &str = r#"
 Answers:
-  Without --on, every message gets the same answer: --set, --unset, --delay, --fail and so on. --on MESSAGE ANSWER gives a
-  message its own. An ANSWER has parts, separated by semicolons:
-    set SCOPE NAME=TYPE:VALUE, unset SCOPE NAME     actions, in the notation; SCOPE is proc, sess, txn, req or res
-    delay TIME, size BYTES, fail, abort, ignore, disconnect STATUS      as the options of these names
-  The answers to several messages of one NOTIFY are joined: all actions, the longest delay, and of `fail` and so on the first.
+  Without --on, every message gets the same answer: --set, --unset, --delay, --fail and so on.
+  --on MESSAGE ANSWER gives a message its own. An ANSWER has parts, separated by semicolons:
+    set SCOPE NAME=TYPE:VALUE     an action, in the notation; SCOPE is proc, sess, txn, req or res
+    unset SCOPE NAME
+    delay TIME, size BYTES, fail, abort, ignore, disconnect STATUS     as the options
+  The answers to several messages of one NOTIFY are joined: all actions, the longest delay, and of
+  fail, abort, ignore and disconnect the first.
 
-  spop listen 127.0.0.1:12345 --set 'txn score=int32:42' --on check-body 'delay 300ms ; set txn bad=bool:true' \
-      --on check-user 'disconnect 42'
+  spop listen 127.0.0.1:12345 --set 'txn score=int32:42' \
+      --on check-body 'delay 300ms ; set txn bad=bool:true' --on check-user 'disconnect 42'
 
 Each line has the time (UTC), the number of the connection, and:
-  >  a frame from HAProxy        <  a frame to HAProxy        *  what happens to the connection
+  >  a frame from HAProxy     <  a frame to HAProxy     *  what happens to the connection
 
 JSON, one object per frame or event:
   {"event":"listening","time":"…","address":"127.0.0.1:12345"}
-  {"event":"frame","time":"2026-01-02T03:04:05.000006Z","connection":1,"direction":"from-haproxy","type":"NOTIFY",
-   "stream":1,"frame":1,"fin":true,"abort":false,"size":31,"text":"NOTIFY fin 1 1 check-ip ip=ipv4:203.0.113.7"}
+  {"event":"frame","time":"2026-01-02T03:04:05.000006Z","connection":1,"direction":"from-haproxy",
+   "type":"NOTIFY","stream":1,"frame":1,"fin":true,"abort":false,"size":31,"text":"NOTIFY fin …"}
   {"event":"opened","time":"…","connection":1,"peer":"127.0.0.1:40000"}
-  {"event":"session","time":"…","connection":1,"max_frame_size":16380,"capabilities":"pipelining","peer_capabilities":"…"}
+  {"event":"session","time":"…","connection":1,"max_frame_size":16380,"capabilities":"pipelining",
+   "peer_capabilities":"pipelining,async"}
   {"event":"note","time":"…","connection":1,"text":"…"}
   {"event":"closed","time":"…","connection":1,"reason":"…","normal":true}
-  direction is "from-haproxy" or "to-haproxy"; size is that of the frame with its length prefix.
+  direction is "from-haproxy" or "to-haproxy"; size includes the length prefix.
 "#;
 
 /// Runs an agent that shows what HAProxy sends, and answers what it is told

@@ -35,7 +35,7 @@ use crate::{
 
 /// Tools for SPOP, the protocol that HAProxy speaks to its agents (SPOE)
 #[derive(Debug, Parser)]
-#[command(name = "spop", version, after_help = exit::HELP, max_term_width = 110)]
+#[command(name = "spop", version, after_help = exit::HELP, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]

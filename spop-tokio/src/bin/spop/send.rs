@@ -24,18 +24,23 @@ use crate::{
 
 const NOTATION: &str = r#"
 Messages:
-  NAME ARG=TYPE:VALUE …, where TYPE is bool, int32, uint32, int64, uint64, ipv4, ipv6, string or binary (hexadecimal
-  digits), or the value is null. Texts with spaces are quoted: string:"two words". "x"*5000 repeats.
+  NAME ARG=TYPE:VALUE …, where TYPE is bool, int32, uint32, int64, uint64, ipv4, ipv6, string or
+  binary (hexadecimal digits), or the value is null. Texts with spaces are quoted:
+  string:"two words". string:"x"*5000 repeats.
   Each argument is one NOTIFY. A semicolon separates several messages of one NOTIFY:
   'check-ip ip=ipv4:203.0.113.7 ; log text=string:hello'
 
 JSON, one object per NOTIFY, and a summary:
-  {"event":"answer","request":1,"messages":"…","stream":1,"frame":1,"fragments":1,"ms":0.3,"abort":false,"actions":[
-   {"action":"set","scope":"sess","name":"score","variable":"sess.PREFIX.score","type":"INT32","value":42,
-    "dropped":null,"note":null}],"malformed":null}
-  {"event":"failure","request":1,"messages":"…","code":258,"name":"…","meaning":"…","detail":"…","ms":0.3}
+  {"event":"answer","request":1,"messages":"…","stream":1,"frame":1,"fragments":1,"ms":0.3,
+   "abort":false,"actions":[{"action":"set","scope":"sess","name":"score",
+   "variable":"sess.PREFIX.score","type":"INT32","value":42,"dropped":null,"note":null}],
+   "malformed":null}
+  {"event":"failure","request":1,"messages":"…","code":258,"name":"…","meaning":"…","detail":"…",
+   "ms":0.3}
   {"event":"aborted","request":1,"messages":"…","fragments":2,"answered":false}
-  {"event":"summary","requests":1,"answered":1,"failed":0,"dropped":0,"min_ms":0.3,"mean_ms":0.3,"max_ms":0.3}
+  {"event":"summary","requests":1,"answered":1,"aborted":0,"failed":0,"dropped":0,"min_ms":0.3,
+   "mean_ms":0.3,"max_ms":0.3}
+  A value that is no text is {"hex":"…"}.
 "#;
 
 /// Asks an agent as HAProxy does, and shows the answers

@@ -121,7 +121,7 @@ mod tests {
             actions("sit txn a=null").unwrap_err(),
             "column 1: expected `set`, `unset`, or `raw:` or `hex:` data, found `sit`"
         );
-        assert!(actions("hex:ff").unwrap_err().contains("at byte 0"));
+        assert!(actions("hex:ff00").unwrap_err().starts_with("at byte "));
     }
 
     #[test]

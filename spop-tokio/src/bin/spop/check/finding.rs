@@ -81,8 +81,13 @@ impl Findings {
         let greeting = seen_in.map(|(version, healthcheck)| {
             format!("{version}{}", if healthcheck { " health check" } else { "" })
         });
-        let same = self.0.iter_mut().find(|known| {
-            known.code == finding.code && known.text == finding.text && known.effect == finding.effect
+        let same = self.0.iter_mut().find(|known| known.code == finding.code && known.text == finding.text);
+        let same = same.map(|known| {
+            if !known.effect.contains(&finding.effect) {
+                known.effect.push_str("; ");
+                known.effect.push_str(&finding.effect);
+            }
+            known
         });
         match (same, greeting) {
             (Some(known), Some(greeting)) if finding.haproxy.is_empty() => {
