@@ -1,6 +1,7 @@
 //! `spop`: the protocol between HAProxy and its agents, from the command line.
 //!
-//! Each command is a module with its options and an async function `run`. What they share: addresses and transports
+//! Each command is a module with its options (clap's `Args`) and an async function `run`, which gets them and the [`Output`],
+//! and returns an [`Exit`] or a [`Failure`]. A new one is added to [`Command`]. What they share: addresses and transports
 //! ([`address`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), the versions of
 //! HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON ([`output`]), and exit statuses ([`exit`]).
 
@@ -72,7 +73,12 @@ fn main() -> ExitCode {
     let output = Output::from(cli.output);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(cli.command.run(output)),
+        Ok(runtime) => {
+            let result = runtime.block_on(cli.command.run(output));
+            // A name that is being looked up does not delay the end.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(Failure::io_of("the runtime", &error)),
     };
     result

@@ -22,6 +22,9 @@ use crate::{
     haproxy::{self, Verdict, Version},
 };
 
+/// The most frames that are read after the AGENT-HELLO, so that no agent keeps the check from its end.
+const FRAMES_AFTER: usize = 16;
+
 /// What happened on one connection.
 pub(super) struct Greeting {
     pub(super) version: Version,
@@ -74,7 +77,11 @@ pub(super) async fn greet(
     let pieces = conversation.reads().len();
     if answered.is_some() && !conversation.is_eof() {
         // Nothing may follow. What does is judged with the rest.
-        while let Received::Frame(_) = conversation.receive(Instant::now() + options.quiet).await {}
+        for _ in 0..FRAMES_AFTER {
+            let Received::Frame(_) = conversation.receive(Instant::now() + options.quiet).await else {
+                break;
+            };
+        }
     }
     let verdict = haproxy::judge(config.clone(), conversation.reads(), conversation.is_eof());
     let verdict = verdict.map_err(Failure::usage)?;
@@ -268,6 +275,10 @@ impl Greeting {
                 let text = format!("the agent answers a HAPROXY-DISCONNECT of status 0 with status {status}");
                 add(Finding::new(Level::Warning, "disconnect-status", text)
                     .effect("HAProxy reports this status in place of its own"));
+            }
+            End::ByUs if self.is_accepted() && self.healthcheck => {
+                let text = "the agent leaves the connection of a health check open";
+                add(Finding::new(Level::Note, "open-health-check", text).effect("HAProxy closes it"));
             }
             End::Closed | End::ByUs | End::Disconnected(_) => {}
         }

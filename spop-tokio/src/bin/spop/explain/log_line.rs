@@ -111,6 +111,9 @@ impl LogLine {
         let title = format!("A log line of SPOE, of HAProxy {}", self.format);
         output.line(output.paint(Paint::Heading, title))?;
         output.table("  ", &self.table())?;
+        if let Some(hint) = self.hint() {
+            output.line(format_args!("  {hint}"))?;
+        }
         match &self.number {
             Some(number) if number.is_error() => {
                 output.line("")?;
@@ -118,6 +121,19 @@ impl LogLine {
             }
             Some(_) => Ok(()),
             None => output.line(format_args!("  No HAProxy is known to log st={}.", self.st)),
+        }
+    }
+
+    /// What the times of a request that timed out say about it.
+    fn hint(&self) -> Option<&'static str> {
+        match (self.format, self.st, self.queue_ms, self.wait_ms) {
+            (OLD, 1, None, _) => Some(
+                "The request was never sent: HAProxy had no connection to the agent that was free. See whether it runs: `spop check`.",
+            ),
+            (OLD, 1, Some(_), None) => {
+                Some("The request was sent, and no answer came in time: the agent is slow.")
+            }
+            _ => None,
         }
     }
 
@@ -200,6 +216,11 @@ mod tests {
         assert_eq!(times, [Some(1), Some(2), None, None, Some(15)]);
         let counts = [found.idles, found.applets, found.sending, found.waiting];
         assert_eq!(counts, [Some(3), Some(4), Some(5), Some(6)]);
+        let hint = |times: &str| {
+            find(&format!("SPOE: [a] <EVENT:e> sid=1 st=1 {times} 0/1 0/0 1/2")).unwrap().unwrap().hint()
+        };
+        assert!(hint("0/-1/-1/-1/510").unwrap().contains("never sent"));
+        assert!(hint("0/0/-1/-1/510").unwrap().contains("no answer"));
 
         let found = find("SPOE: [a b] <GROUP:g> sid=0 st=0 3 0/42").unwrap().unwrap();
         assert_eq!((found.format, &*found.agent, &*found.kind), (NEW, "a b", "GROUP"));

@@ -26,6 +26,9 @@ const AFTER_ABORT: Duration = Duration::from_millis(100);
 /// How long the agent's DISCONNECT is awaited at the end.
 const AT_END: Duration = Duration::from_millis(500);
 
+/// The most frames that are no answer to a request: late ACKs, and what an agent invents.
+const SKIPPED_MAX: usize = 100;
+
 /// Payloads in fragments, whatever their length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragmentation {
@@ -228,6 +231,12 @@ impl Peer {
             }
             if let Some(answer) = self.answer(&frame, asked, aborted) {
                 return answer;
+            }
+            if asked.skipped.len() >= SKIPPED_MAX {
+                return failed(
+                    Status::INVALID,
+                    format!("the agent has sent {SKIPPED_MAX} frames that are no answer"),
+                );
             }
             asked.skipped.push(frame);
         }
