@@ -1,6 +1,6 @@
 //! `spop send`.
 
-use std::{io::Write as _, thread, time::Duration};
+use std::{fs, io::Write as _, thread, time::Duration};
 
 use crate::support::{
     HELLO, Listen, command, interrupt_after, read_frame, read_to_end, server, spop, spop_with_input,
@@ -208,6 +208,21 @@ fn answers_that_no_haproxy_accepts_are_failures() {
 }
 
 #[test]
+fn an_agent_that_never_stops_sending_is_given_up() {
+    let agent = server(|socket, _| {
+        write_frames(socket, &[HELLO]);
+        read_frame(socket);
+        write_frames(socket, &["ACK fin 7 7"; 200]);
+        read_to_end(socket);
+    });
+    let run = spop(["send", &agent, "a"]);
+    assert!(
+        run.code == Some(1) && run.out.contains("the agent has sent 100 frames that are no answer"),
+        "{run:?}"
+    );
+}
+
+#[test]
 fn a_malformed_answer_applies_up_to_the_fault() {
     let agent = server(|socket, _| {
         write_frames(socket, &[HELLO]);
@@ -241,4 +256,41 @@ fn proxy_headers_and_unix_sockets_are_addresses_as_everywhere() {
     agent.wait_for("closed before its session: ");
     drop(agent);
     thread::sleep(Duration::from_millis(1));
+}
+
+#[test]
+fn tls_is_checked_unless_told_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (file("agent.crt"), file("agent.key"));
+    let pair = rcgen::generate_simple_self_signed(["agent.example".to_owned()]).unwrap();
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+
+    let mut agent = Listen::start(&["--tls-cert", &certificate, "--tls-key", &key, "--set", "txn a=null"]);
+    let address = agent.address.clone();
+    let send = |args: &[&str]| spop(["send", &address, "a", "--engine", "3.0"].iter().chain(args).copied());
+    for args in [
+        &["--tls=agent.example", "--tls-ca", &certificate][..],
+        &["--tls", "--tls-insecure"],
+        &["--tls=other.example", "--tls-insecure"],
+    ] {
+        let run = send(args);
+        assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+    }
+    let run = send(&["--tls", "--tls-ca", &certificate]);
+    assert!(run.code == Some(3) && run.err.contains(": TLS failed: "), "the name is another: {run:?}");
+    let run = send(&[]);
+    assert!(run.code == Some(1) && run.err.contains("no SPOP agent but a TLS server: try --tls"), "{run:?}");
+    agent.wait_for("* session with HAProxy up to 3.0");
+    agent.wait_for("* closed: the peer disconnected with 0 (normal)");
+    let run = spop(["check", &address, "--tls", "--tls-insecure"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+
+    let agent = Listen::start(&["--proxy", "--tls-cert", &certificate, "--tls-key", &key]);
+    let run = spop(["send", &agent.address, "a", "--proxy", "--tls", "--tls-insecure"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let plain = Listen::start(&[]);
+    let run = spop(["send", &plain.address, "a", "--tls", "--tls-insecure"]);
+    assert!(run.code == Some(3) && run.err.lines().count() == 1, "{run:?}");
 }
