@@ -189,7 +189,7 @@ fn sizes_and_capabilities_that_lose_requests_are_warned_of() {
 fn missing_items_are_judged_by_version() {
     // HAProxy up to 3.0 wants the frame size; 3.1 and later wants all three items of a health check only.
     let agent = server(|socket, _| {
-        serve_well(socket, "AGENT-HELLO fin 0 0 version=string:2.0 capabilities=string:fragmentation")
+        serve_well(socket, "AGENT-HELLO fin 0 0 version=string:2.0 capabilities=string:fragmentation");
     });
     let run = check(&agent, &[]);
     let accepted: Vec<_> =

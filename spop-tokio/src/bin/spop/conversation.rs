@@ -1,6 +1,7 @@
 //! A connection to an agent at the level of frames.
 
 use std::{
+    fmt::Write as _,
     io,
     time::{Duration, Instant},
 };
@@ -176,7 +177,8 @@ pub(crate) fn refused(ended: &Ended) -> String {
         CloseReason::PeerDisconnect { status, message, .. } => {
             let mut text = format!("the agent refuses the session: AGENT-DISCONNECT with status {status}");
             if !message.is_empty() && status.reason().map(str::as_bytes) != Some(message) {
-                text.push_str(&format!(", \"{}\"", Escaped(message)));
+                // Writing to a string cannot fail.
+                let _ = write!(text, ", \"{}\"", Escaped(message));
             }
             text
         }

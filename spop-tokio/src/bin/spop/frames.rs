@@ -86,9 +86,8 @@ pub(crate) fn text(frame: &[u8]) -> String {
 /// What the first bytes of a server say about it, if it is no SPOP agent.
 pub(crate) fn foreign(first: &[u8]) -> Option<&'static str> {
     match first {
-        [b'H', b'T', b'T', b'P', ..] => Some("an HTTP server"),
-        // HTTP/0.9, with which some servers answer what they do not understand.
-        [b'<', b'!' | b'h' | b'H', ..] => Some("an HTTP server"),
+        // HTTP/0.9, with which some servers answer what they do not understand, has no status line.
+        [b'H', b'T', b'T', b'P', ..] | [b'<', b'!' | b'h' | b'H', ..] => Some("an HTTP server"),
         [b'S', b'S', b'H', b'-', ..] => Some("an SSH server"),
         // An alert, or a handshake.
         [0x15 | 0x16, 0x03, 0..=4, ..] => Some("a TLS server: try --tls"),
@@ -136,6 +135,7 @@ mod tests {
     #[test]
     fn servers_of_other_protocols_are_known() {
         assert_eq!(foreign(b"HTTP/1.1"), Some("an HTTP server"));
+        assert_eq!(foreign(b"<!DOCTYPE HTML>"), Some("an HTTP server"));
         assert_eq!(foreign(b"220 smtp"), Some("a server of a text protocol"));
         assert_eq!(foreign(b"\x15\x03\x03\x00\x02"), Some("a TLS server: try --tls"));
         assert_eq!(foreign(b"\0\0\0\x50e"), None);

@@ -197,7 +197,7 @@ impl Options {
                 let rule = answer
                     .parse()
                     .map_err(|error| Failure::usage(format_args!("--on {message}: {error}")))?;
-                rules.on(message, rule);
+                rules.on(message, &rule);
             }
         }
         Ok(rules)

@@ -197,9 +197,9 @@ impl Sender {
                     if *answered { "and the agent has answered it" } else { "no answer came, as it must be" };
                 self.output.line(format_args!("  aborted after {fragments} fragments: {end}"))?;
                 if *answered {
-                    self.totals.failed += 1
+                    self.totals.failed += 1;
                 } else {
-                    self.totals.aborted += 1
+                    self.totals.aborted += 1;
                 }
                 Ok(())
             }
@@ -332,7 +332,7 @@ impl Totals {
     }
 
     fn show(&self, output: Output) -> Result<(), Failure> {
-        let mean = self.sum.as_secs_f64() / self.answered.max(1) as f64;
+        let answered = u32::try_from(self.answered.max(1)).unwrap_or(u32::MAX);
         let summary = Summary {
             event: "summary",
             requests: self.requests,
@@ -341,7 +341,7 @@ impl Totals {
             failed: self.failed,
             dropped: self.dropped,
             min_ms: millis(self.shortest.unwrap_or_default()),
-            mean_ms: millis(Duration::from_secs_f64(mean)),
+            mean_ms: millis(self.sum / answered),
             max_ms: millis(self.longest),
         };
         output.object(&summary)?;

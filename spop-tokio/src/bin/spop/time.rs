@@ -27,7 +27,7 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
 /// A duration with three digits behind the point, in milliseconds.
 pub(crate) fn millis(duration: Duration) -> f64 {
     // Microseconds, so that JSON has no digits that mean nothing.
-    duration.as_micros() as f64 / 1_000.0
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A point in time, in UTC. Displayed as the time of the day; the alternate form is that of RFC 3339.

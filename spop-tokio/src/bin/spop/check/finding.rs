@@ -81,14 +81,14 @@ impl Findings {
         let greeting = seen_in.map(|(version, healthcheck)| {
             format!("{version}{}", if healthcheck { " health check" } else { "" })
         });
-        let same = self.0.iter_mut().find(|known| known.code == finding.code && known.text == finding.text);
-        let same = same.map(|known| {
-            if !known.effect.contains(&finding.effect) {
-                known.effect.push_str("; ");
-                known.effect.push_str(&finding.effect);
-            }
-            known
-        });
+        let mut same =
+            self.0.iter_mut().find(|known| known.code == finding.code && known.text == finding.text);
+        if let Some(known) = &mut same
+            && !known.effect.contains(&finding.effect)
+        {
+            known.effect.push_str("; ");
+            known.effect.push_str(&finding.effect);
+        }
         match (same, greeting) {
             (Some(known), Some(greeting)) if finding.haproxy.is_empty() => {
                 known.haproxy.push_str(", ");

@@ -10,6 +10,7 @@ use crate::{
 
 /// A number, explained.
 #[derive(Clone, Debug, Serialize)]
+#[allow(clippy::struct_field_names)] // The names in JSON.
 pub(super) struct Number {
     event: &'static str,
     number: u32,
@@ -22,6 +23,7 @@ pub(super) struct Number {
 }
 
 #[derive(Clone, Debug, Serialize)]
+#[allow(clippy::struct_field_names)] // The names in JSON.
 struct Cause {
     versions: &'static str,
     cause: &'static str,
@@ -142,7 +144,6 @@ const fn culprit(number: u32) -> &'static str {
         260 => "the agent, in most cases: HAProxy does not understand it, or it is no SPOP agent",
         261..=265 => "the agent: its AGENT-HELLO, or what it makes of HAProxy's",
         266 => "the agent: it does not announce fragmentation, or it fragments an ACK",
-        267..=269 => "the agent",
         0 | 255 => "",
         _ => "the agent",
     }

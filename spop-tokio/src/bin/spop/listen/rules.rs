@@ -144,8 +144,8 @@ impl Rules {
     }
 
     /// The answer to one message. A second one for the same message is joined to the first.
-    pub(super) fn on(&mut self, message: &str, rule: Rule) {
-        self.messages.entry(message.as_bytes().to_vec()).or_default().join(&rule);
+    pub(super) fn on(&mut self, message: &str, rule: &Rule) {
+        self.messages.entry(message.as_bytes().to_vec()).or_default().join(rule);
     }
 
     /// The answer to the messages of a NOTIFY.
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn each_message_has_its_answer() {
         let mut rules = Rules::new("set txn d=null".parse().unwrap());
-        rules.on("a", "set txn a=null".parse().unwrap());
-        rules.on("a", "fail".parse().unwrap());
+        rules.on("a", &"set txn a=null".parse().unwrap());
+        rules.on("a", &"fail".parse().unwrap());
         let answer = |messages: &str| {
             let payload = notation::parse(&format!("NOTIFY fin 1 1 {messages}")).unwrap().payload;
             rules.answer(Messages::decode(&payload).unwrap())

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use spop_core::{agent::Session, frame::FrameType, notation::Direction};
-use spop_tokio::{CloseReason, Closed};
+use spop_tokio::Closed;
 
 use crate::{
     exit::Failure,
@@ -41,6 +41,7 @@ pub(super) struct ConnectionTrace {
 }
 
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names)] // The name in JSON.
 struct Event<'a> {
     event: &'static str,
     time: String,
@@ -150,13 +151,7 @@ impl ConnectionTrace {
 
     pub(super) fn closed(&self, closed: &Closed) -> Result<(), Failure> {
         let normal = closed.reason.is_normal();
-        let mut reason = closed.to_string();
-        if let CloseReason::Violation(violation) = &closed.reason
-            && let Some(what) = violation.foreign()
-            && !reason.contains(what)
-        {
-            reason.push_str(&format!(" (it looks like {what})"));
-        }
+        let reason = closed.to_string();
         let paint = if normal { Paint::Dim } else { Paint::Bad };
         self.event(
             "closed",

@@ -88,7 +88,7 @@ impl Peer {
         limit: Duration,
         fragmentation: Option<Fragmentation>,
     ) -> Self {
-        let next_stream = if version.is_old() { 0 } else { 1 };
+        let next_stream = u64::from(!version.is_old());
         Self { connector, version, config, limit, fragmentation, open: None, next_stream }
     }
 
@@ -229,7 +229,7 @@ impl Peer {
                     format!("a frame of {len} bytes, more than the {most} agreed"),
                 );
             }
-            if let Some(answer) = self.answer(&frame, asked, aborted) {
+            if let Some(answer) = Self::answer(&frame, asked, aborted) {
                 return answer;
             }
             if asked.skipped.len() >= SKIPPED_MAX {
@@ -243,7 +243,7 @@ impl Peer {
     }
 
     /// The answer in a frame; `None` if it is for another request, or no answer.
-    fn answer(&self, frame: &Bytes, asked: &Asked, aborted: bool) -> Option<Answer> {
+    fn answer(frame: &Bytes, asked: &Asked, aborted: bool) -> Option<Answer> {
         let Ok(Frame { header, payload }) = Frame::decode(frame) else {
             return Some(failed(Status::INVALID, "a frame without a valid header".into()));
         };
