@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod bystander;
 pub mod captures;
+pub mod cli;
 pub mod clients;
 pub mod corpus;
 pub mod haproxy;

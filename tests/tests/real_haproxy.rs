@@ -11,6 +11,7 @@ mod real_haproxy {
     mod habits;
     mod inside;
     mod lifecycle;
+    mod listen;
     mod production;
     mod requests;
     mod routes;

@@ -81,7 +81,7 @@ fn serve(path: &Path, connections: usize, depth: usize, handler: impl spop_tokio
     runtime.block_on(async {
         let server = spop_tokio::Server::new(handler).bind(path).await.unwrap();
         load::start(path, connections, depth);
-        server.serve().await;
+        let _ = server.serve().await;
     });
 }
 

@@ -1,0 +1,135 @@
+//! How a command ends: its exit status, and the line that says why.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use tokio::signal::ctrl_c;
+
+/// The exit status, as the help texts show it.
+pub(crate) const HELP: &str = "\
+Exit status:
+  0    fine
+  1    the peer or the input is wrong: a problem was found, a request failed
+  2    the command line is wrong
+  3    no connection, or an I/O error
+  130  interrupted";
+
+/// The exit status of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Fine = 0,
+    /// The peer or the input is wrong.
+    Wrong = 1,
+    Usage = 2,
+    /// No connection, or an I/O error.
+    Io = 3,
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// `Fine` if nothing is wrong.
+    pub(crate) const fn unless(wrong: bool) -> Self {
+        if wrong { Self::Wrong } else { Self::Fine }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What ends a command early. It is shown as one line.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    text: String,
+}
+
+impl Failure {
+    /// The peer or the input is wrong.
+    pub(crate) fn wrong(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Wrong, text: text.to_string() }
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Usage, text: text.to_string() }
+    }
+
+    /// An I/O error.
+    pub(crate) fn io(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Io, text: text.to_string() }
+    }
+
+    /// An I/O error of the thing with this name.
+    pub(crate) fn io_of(name: impl fmt::Display, error: &io::Error) -> Self {
+        Self::io(format_args!("{name}: {}", reason(error)))
+    }
+
+    /// The user has pressed ^C.
+    pub(crate) fn interrupted() -> Self {
+        Self { exit: Exit::Interrupted, text: "interrupted".into() }
+    }
+
+    /// Shows it on standard error.
+    pub(crate) fn show(&self) {
+        if !self.text.is_empty() {
+            // Nothing is left to do where standard error is closed.
+            let _ = writeln!(io::stderr(), "spop: {self}");
+        }
+    }
+
+    /// The reader of the output has gone, as `head` does: nothing is wrong, and nothing is left to do.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { exit: Exit::Fine, text: String::new() },
+            _ => Self::io_of("standard output", error),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Texts of the system and of other crates may have several lines.
+        for (index, line) in self.text.lines().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(line.trim())?;
+        }
+        Ok(())
+    }
+}
+
+/// The message of an I/O error without the number that std appends.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        // "Connection refused", but not "TLS …".
+        Some(first) if chars.as_str().starts_with(|ch: char| ch.is_lowercase()) => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Runs a command until it ends, or the user presses ^C.
+pub(crate) async fn interruptible<T>(
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = command => result,
+        _ = ctrl_c() => Err(Failure::interrupted()),
+    }
+}
+
+/// Shows a line on standard error that is no part of the output.
+pub(crate) fn warn(text: fmt::Arguments<'_>) {
+    Failure::wrong(text).show();
+}

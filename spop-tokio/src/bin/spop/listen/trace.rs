@@ -1,0 +1,226 @@
+//! What a listener shows: frames, and what happens to connections.
+
+use std::{
+    fmt,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde::Serialize;
+use spop_core::{agent::Session, frame::FrameType, notation::Direction};
+use spop_tokio::Closed;
+
+use crate::{
+    exit::Failure,
+    frames::{self, Next, Splitter},
+    output::{Output, Paint},
+    text,
+    time::Utc,
+};
+
+/// The longest frame that is shown: as long as the longest that is accepted.
+const FRAME_MAX: u32 = 1 << 20;
+
+/// Where lines go.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    output: Output,
+    cut: usize,
+    connections: Arc<AtomicU64>,
+}
+
+/// Shows one connection.
+#[derive(Debug)]
+pub(super) struct ConnectionTrace {
+    output: Output,
+    cut: usize,
+    number: u64,
+    /// The bytes of each direction.
+    from_haproxy: Splitter,
+    to_haproxy: Splitter,
+}
+
+#[derive(Serialize)]
+#[allow(clippy::struct_field_names)] // The name in JSON.
+struct Event<'a> {
+    event: &'static str,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<u64>,
+    #[serde(flatten)]
+    details: Details<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Details<'a> {
+    Listening {
+        address: &'a str,
+    },
+    Opened {
+        peer: &'a str,
+    },
+    Session {
+        max_frame_size: u32,
+        capabilities: String,
+        peer_capabilities: String,
+    },
+    Note {
+        text: String,
+    },
+    Closed {
+        reason: String,
+        normal: bool,
+    },
+    Frame {
+        direction: &'static str,
+        #[serde(rename = "type")]
+        frame_type: String,
+        stream: Option<u64>,
+        frame: Option<u64>,
+        fin: bool,
+        abort: bool,
+        size: usize,
+        text: String,
+    },
+}
+
+impl Trace {
+    pub(super) fn new(output: Output, cut: usize) -> Self {
+        Self { output, cut, connections: Arc::default() }
+    }
+
+    pub(super) fn listening(&mut self, address: &str) -> Result<(), Failure> {
+        self.output.line(format_args!("listening on {address}"))?;
+        let details = Details::Listening { address };
+        self.output.object(&Event {
+            event: "listening",
+            time: Utc::now().rfc_3339(),
+            connection: None,
+            details,
+        })
+    }
+
+    /// What happens to no connection that is shown.
+    pub(super) fn problem(&mut self, text: fmt::Arguments<'_>) -> Result<(), Failure> {
+        let now = Utc::now();
+        self.output.line(self.output.paint(Paint::Warning, format_args!("{now} * {text}")))?;
+        let details = Details::Note { text: text.to_string() };
+        self.output.object(&Event { event: "note", time: now.rfc_3339(), connection: None, details })
+    }
+
+    /// The next connection.
+    pub(super) fn connection(&self) -> ConnectionTrace {
+        ConnectionTrace {
+            output: self.output,
+            cut: self.cut,
+            number: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
+            from_haproxy: Splitter::new(FRAME_MAX),
+            to_haproxy: Splitter::new(FRAME_MAX),
+        }
+    }
+}
+
+impl ConnectionTrace {
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn opened(&self, peer: &str) -> Result<(), Failure> {
+        self.event("opened", Paint::Dim, &format!("connection from {peer}"), Details::Opened { peer })
+    }
+
+    pub(super) fn session(&self, session: &Session) -> Result<(), Failure> {
+        let peer = if session.peer_is_multiplexer() { "HAProxy 3.1 or later" } else { "HAProxy up to 3.0" };
+        let engine = session
+            .engine_id
+            .as_deref()
+            .map_or_else(String::new, |id| format!(", engine {}", spop_core::excerpt::Escaped(id)));
+        let capabilities = session.capabilities.to_string();
+        let shown = if capabilities.is_empty() { "no capabilities" } else { &capabilities };
+        let line = format!("session with {peer}: max-frame-size {}, {shown}{engine}", session.max_frame_size);
+        let peer_capabilities = session.peer_capabilities.to_string();
+        let details =
+            Details::Session { max_frame_size: session.max_frame_size, capabilities, peer_capabilities };
+        self.event("session", Paint::Dim, &line, details)
+    }
+
+    pub(super) fn note(&self, text: String) -> Result<(), Failure> {
+        self.event("note", Paint::Warning, &text.clone(), Details::Note { text })
+    }
+
+    pub(super) fn closed(&self, closed: &Closed) -> Result<(), Failure> {
+        let normal = closed.reason.is_normal();
+        let reason = closed.to_string();
+        let paint = if normal { Paint::Dim } else { Paint::Bad };
+        self.event(
+            "closed",
+            paint,
+            &format!("closed: {reason}"),
+            Details::Closed { reason: reason.clone(), normal },
+        )
+    }
+
+    fn event(
+        &self,
+        event: &'static str,
+        paint: Paint,
+        line: &str,
+        details: Details<'_>,
+    ) -> Result<(), Failure> {
+        let now = Utc::now();
+        let line = format!("{now} #{} * {}", self.number, text::cut(line, self.cut));
+        self.output.line(self.output.paint(paint, line))?;
+        self.output.object(&Event { event, time: now.rfc_3339(), connection: Some(self.number), details })
+    }
+
+    /// Bytes that have arrived, or were sent.
+    pub(super) fn bytes(&mut self, direction: Direction, bytes: &[u8]) -> Result<(), Failure> {
+        let splitter = match direction {
+            Direction::ToAgent => &mut self.from_haproxy,
+            Direction::ToHaproxy => &mut self.to_haproxy,
+        };
+        splitter.push(bytes);
+        let mut frames = Vec::new();
+        while let Next::Frame(frame) = splitter.next() {
+            frames.push(frame);
+        }
+        frames.iter().try_for_each(|frame| self.frame(direction, frame))
+    }
+
+    fn frame(&self, direction: Direction, frame: &[u8]) -> Result<(), Failure> {
+        let (now, line) = (Utc::now(), frames::text(frame));
+        let paint = match direction {
+            Direction::ToAgent => Paint::ToAgent,
+            Direction::ToHaproxy => Paint::ToHaproxy,
+        };
+        let text = format!("{now} #{} {direction} {}", self.number, text::cut(&line, self.cut));
+        self.output.line(self.output.paint(paint, text))?;
+        let header = frames::header(frame);
+        let details = Details::Frame {
+            direction: match direction {
+                Direction::ToAgent => "from-haproxy",
+                Direction::ToHaproxy => "to-haproxy",
+            },
+            frame_type: header.map_or_else(
+                || "malformed".into(),
+                |header| match header.frame_type {
+                    FrameType::Unknown(number) => format!("TYPE:{number}"),
+                    known => known.to_string(),
+                },
+            ),
+            stream: header.map(|header| header.ids.stream),
+            frame: header.map(|header| header.ids.frame),
+            fin: header.is_some_and(|header| header.flags.is_fin()),
+            abort: header.is_some_and(|header| header.flags.is_abort()),
+            size: frame.len() + 4,
+            text: line,
+        };
+        self.output.object(&Event {
+            event: "frame",
+            time: now.rfc_3339(),
+            connection: Some(self.number),
+            details,
+        })
+    }
+}

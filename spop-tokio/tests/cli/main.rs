@@ -1,0 +1,10 @@
+//! The command line `spop`: the program is run, and its output, its JSON and its exit status are checked.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // They are tests.
+
+mod check;
+mod explain;
+mod listen;
+mod program;
+mod send;
+mod support;

@@ -1,0 +1,226 @@
+//! Runs of the program, and agents that it talks to.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use spop_core::notation;
+
+/// More than any run takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Run {
+    /// The lines of JSON whose `event` is this one.
+    pub(crate) fn events(&self, event: &str) -> Vec<Value> {
+        json(&self.out).into_iter().filter(|object| object["event"] == event).collect()
+    }
+
+    /// Standard error is this line alone.
+    pub(crate) fn expect_error(&self, code: i32, line: &str) {
+        assert_eq!((self.code, self.err.as_str()), (Some(code), format!("{line}\n").as_str()), "{self:?}");
+    }
+}
+
+/// Lines of JSON.
+pub(crate) fn json(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect()
+}
+
+/// The program with these arguments.
+pub(crate) fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spop"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn spop<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
+    finish(command(args).spawn().unwrap())
+}
+
+/// Runs the program with this standard input.
+pub(crate) fn spop_with_input<'a>(args: impl IntoIterator<Item = &'a str>, input: &[u8]) -> Run {
+    let mut child = command(args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // The program may end before it has read everything.
+    thread::spawn(move || drop(stdin.write_all(&input)));
+    finish(child)
+}
+
+/// Waits for the end of a run.
+pub(crate) fn finish(mut child: Child) -> Run {
+    let read = |mut pipe: Box<dyn std::io::Read + Send>| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            pipe.read_to_end(&mut text).unwrap();
+            String::from_utf8(text).expect("the output is UTF-8")
+        })
+    };
+    let out = child.stdout.take().map(|pipe| read(Box::new(pipe)));
+    let err = child.stderr.take().map(|pipe| read(Box::new(pipe)));
+    let end = Instant::now() + LIMIT;
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("it runs for {LIMIT:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let text = |reader: Option<thread::JoinHandle<String>>| {
+        reader.map_or_else(String::new, |reader| reader.join().unwrap())
+    };
+    Run { code, out: text(out), err: text(err) }
+}
+
+/// A running `spop listen`; killed when it is dropped.
+pub(crate) struct Listen {
+    child: Option<Child>,
+    out: Option<BufReader<ChildStdout>>,
+    pub(crate) address: String,
+}
+
+impl Listen {
+    /// Starts it on a free port.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", args)
+    }
+
+    pub(crate) fn start_at(address: &str, args: &[&str]) -> Self {
+        let mut child = command(["listen", address].into_iter().chain(args.iter().copied())).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = match line.strip_prefix("listening on ") {
+            Some(address) => address.trim().to_owned(),
+            None if line.starts_with('{') => json(&line)[0]["address"].as_str().unwrap().to_owned(),
+            None => {
+                let run = finish(child);
+                panic!("it says {line:?}: {run:?}");
+            }
+        };
+        Self { child: Some(child), out: Some(out), address }
+    }
+
+    /// The next line that contains the text.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let out = self.out.as_mut().unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(out.read_line(&mut line).unwrap() > 0, "it ends before it has shown {text:?}");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends it SIGINT, and returns the rest of its output.
+    pub(crate) fn interrupt(mut self) -> Run {
+        let child = self.child.take().unwrap();
+        let mut out = self.out.take().unwrap();
+        interrupt(&child);
+        let rest = thread::spawn(move || {
+            let mut text = String::new();
+            out.read_to_string(&mut text).unwrap();
+            text
+        });
+        let run = finish(child);
+        Run { out: rest.join().unwrap(), ..run }
+    }
+}
+
+impl Drop for Listen {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An agent, or another server: for each connection `serve` gets the socket and the first frame that it has read.
+pub(crate) fn server(serve: impl Fn(&mut TcpStream, &str) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let first = read_frame(&mut socket).unwrap_or_default();
+            serve(&mut socket, &first);
+        }
+    });
+    address
+}
+
+/// The next frame, in the notation.
+pub(crate) fn read_frame(socket: &mut TcpStream) -> Option<String> {
+    let mut prefix = [0; 4];
+    socket.read_exact(&mut prefix).ok()?;
+    let mut frame = vec![0; u32::from_be_bytes(prefix) as usize];
+    socket.read_exact(&mut frame).ok()?;
+    Some(notation::print(spop_core::frame::Frame::decode(&frame).unwrap()).to_string())
+}
+
+/// Sends frames in one write.
+pub(crate) fn write_frames(socket: &mut TcpStream, frames: &[&str]) {
+    let bytes: Vec<u8> = frames.iter().flat_map(|frame| notation::parse_bytes(frame).unwrap()).collect();
+    // The program may have closed the connection.
+    drop(socket.write_all(&bytes));
+}
+
+/// Reads until the peer closes.
+pub(crate) fn read_to_end(socket: &mut TcpStream) {
+    drop(socket.read_to_end(&mut Vec::new()));
+}
+
+/// A good AGENT-HELLO.
+pub(crate) const HELLO: &str =
+    "AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:fragmentation";
+
+/// Sends a child SIGINT when its output contains the text.
+pub(crate) fn interrupt_after(mut child: Child, text: &'static str) -> Run {
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut all = String::new();
+        let mut line = String::new();
+        while out.read_line(&mut line).unwrap() > 0 {
+            if line.contains(text) {
+                let _ = sender.send(());
+            }
+            all.push_str(&line);
+            line.clear();
+        }
+        all
+    });
+    receiver.recv_timeout(LIMIT).unwrap();
+    interrupt(&child);
+    let run = finish(child);
+    Run { out: reader.join().unwrap(), ..run }
+}
+
+/// `kill -INT`: std has no signals.
+pub(crate) fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
