@@ -7,6 +7,7 @@ use futures_util::task::AtomicWaker;
 use spop_core::{
     ConnectionId, Interest, Misuse, Timestamp,
     accept::{Open, Opening},
+    engine::pool::Pool,
     link::{Layers, Progress},
 };
 use spop_server::{Driver, Protocol, Turn};
@@ -26,7 +27,13 @@ use crate::{
 
 /// Opens a connection and drives it to its end.
 pub(super) async fn run(shared: Arc<Shared>, id: ConnectionId, target: Target, waker: Arc<AtomicWaker>) {
-    let end = PoolEnd { shared: Arc::clone(&shared), id, out: BytesMut::new(), error: None };
+    let end = PoolEnd {
+        shared: Arc::clone(&shared),
+        id,
+        interest: Interest::default(),
+        out: BytesMut::new(),
+        error: None,
+    };
     match open(&shared, &target).await {
         Ok(stream) => {
             shared.connected();
@@ -108,6 +115,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     poll_fn(|cx| {
         waker.register(cx.waker());
         driver.ready(true, true);
+        driver.protocol_mut().refresh();
         let mut polled = Polled::new(&mut stream, &mut state, cx);
         let turn = Memory::lend(|memory| {
             driver.turn(transport::now(&shared.clock), Some(&mut polled), &mut memory.input, &mut ())
@@ -137,14 +145,30 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
 struct PoolEnd {
     shared: Arc<Shared>,
     id: ConnectionId,
+    /// As of the last look at the pool. A later change wakes the task.
+    interest: Interest,
     /// A copy of the bytes to send: the pool is not locked while they are written.
     out: BytesMut,
     error: Option<io::Error>,
 }
 
+impl PoolEnd {
+    fn refresh(&mut self) {
+        self.interest = self.shared.look(|pool| pool.interest(self.id));
+    }
+
+    /// Tells the pool something of this connection.
+    fn tell<T>(&mut self, now: Timestamp, tell: impl FnOnce(&mut Pool, Timestamp, ConnectionId) -> T) -> T {
+        let id = self.id;
+        let (told, interest) = self.shared.tell_at(now, |pool, now| (tell(pool, now, id), pool.interest(id)));
+        self.interest = interest;
+        told
+    }
+}
+
 impl Protocol<()> for PoolEnd {
     fn interest(&self) -> Interest {
-        self.shared.look(|pool| pool.interest(self.id))
+        self.interest
     }
 
     /// The pool has one timer for all its connections.
@@ -158,25 +182,28 @@ impl Protocol<()> for PoolEnd {
         &self.out
     }
 
-    fn on_bytes(&mut self, _: Timestamp, (): &mut (), input: &[u8], eof: bool) -> usize {
-        self.shared.tell(|pool, now| {
-            if eof { pool.on_input_eof(now, self.id, input) } else { pool.on_bytes(now, self.id, input) }
-        })
+    fn on_bytes(&mut self, now: Timestamp, (): &mut (), input: &[u8], eof: bool) -> usize {
+        self.tell(
+            now,
+            |pool, now, id| {
+                if eof { pool.on_input_eof(now, id, input) } else { pool.on_bytes(now, id, input) }
+            },
+        )
     }
 
     fn on_read_blocked(&mut self, _: Timestamp, (): &mut ()) {}
 
-    fn on_sent(&mut self, _: Timestamp, (): &mut (), n: usize) -> Result<(), Misuse> {
-        self.shared.tell(|pool, now| pool.on_sent(now, self.id, n))
+    fn on_sent(&mut self, now: Timestamp, (): &mut (), n: usize) -> Result<(), Misuse> {
+        self.tell(now, |pool, now, id| pool.on_sent(now, id, n))
     }
 
-    fn on_write_shut(&mut self, _: Timestamp, (): &mut (), progress: Progress) -> Result<(), Misuse> {
-        self.shared.tell(|pool, now| pool.on_write_shut(now, self.id, progress))
+    fn on_write_shut(&mut self, now: Timestamp, (): &mut (), progress: Progress) -> Result<(), Misuse> {
+        self.tell(now, |pool, now, id| pool.on_write_shut(now, id, progress))
     }
 
-    fn on_transport_error(&mut self, _: Timestamp, (): &mut (), error: &io::Error) {
+    fn on_transport_error(&mut self, now: Timestamp, (): &mut (), error: &io::Error) {
         self.error = Some(io::Error::new(error.kind(), error.to_string()));
-        self.shared.tell(|pool, now| pool.on_transport_error(now, self.id));
+        self.tell(now, Pool::on_transport_error);
     }
 
     fn on_timeout(&mut self, _: Timestamp, (): &mut ()) {}

@@ -1,8 +1,11 @@
 //! The pool, its callers and its timer.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     future::poll_fn,
+    hash::{BuildHasherDefault, Hasher},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
@@ -60,14 +63,47 @@ pub(super) struct Parts {
 
 struct State {
     pool: Pool,
-    waiters: HashMap<RequestId, oneshot::Sender<Outcome>>,
-    connections: HashMap<ConnectionId, Task>,
+    waiters: Numbered<RequestId, oneshot::Sender<Outcome>>,
+    connections: Numbered<ConnectionId, Task>,
     timer: Option<AbortHandle>,
     /// When the timer goes off, as far as it was told.
     alarm: Option<Timestamp>,
     stopped: bool,
     /// Those that only grow.
     counts: EngineStats,
+}
+
+/// Entries by a number that the pool gives. No peer chooses it, so a multiplication is hash enough.
+type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<ByNumber>>;
+
+#[derive(Default)]
+struct ByNumber(u64);
+
+impl Hasher for ByNumber {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// Whom to wake once the lock is released: a woken thread would wait for it.
+enum Wake {
+    Connection(Arc<AtomicWaker>),
+    Caller(oneshot::Sender<Outcome>, Outcome),
+}
+
+thread_local! {
+    /// The memory for the wakes of an event.
+    static WAKES: Cell<Vec<Wake>> = const { Cell::new(Vec::new()) };
 }
 
 /// The task of a connection.
@@ -81,8 +117,8 @@ impl Shared {
         let clock = transport::clock();
         let state = State {
             pool: Pool::new(parts.pool, transport::now(&clock)),
-            waiters: HashMap::new(),
-            connections: HashMap::new(),
+            waiters: Numbered::default(),
+            connections: Numbered::default(),
             timer: None,
             alarm: None,
             stopped: false,
@@ -118,39 +154,61 @@ impl Shared {
 
     /// Tells the pool something, and has done what follows.
     pub(super) fn tell<T>(self: &Arc<Self>, tell: impl FnOnce(&mut Pool, Timestamp) -> T) -> T {
-        self.tell_state(|state, now| tell(&mut state.pool, now))
+        self.tell_at(transport::now(&self.clock), tell)
     }
 
-    fn tell_state<T>(self: &Arc<Self>, tell: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+    /// As [`tell`](Self::tell), at a time that the caller has read.
+    pub(super) fn tell_at<T>(
+        self: &Arc<Self>,
+        now: Timestamp,
+        tell: impl FnOnce(&mut Pool, Timestamp) -> T,
+    ) -> T {
+        self.tell_state(|state| tell(&mut state.pool, now))
+    }
+
+    fn tell_state<T>(self: &Arc<Self>, tell: impl FnOnce(&mut State) -> T) -> T {
+        let mut wakes = WAKES.take();
         let mut state = self.lock();
-        let told = tell(&mut state, transport::now(&self.clock));
+        let told = tell(&mut state);
         while let Some(action) = state.pool.next_action() {
-            self.carry_out(&mut state, action);
+            self.carry_out(&mut state, action, &mut wakes);
         }
         let deadline = state.pool.deadline();
         let earlier = deadline.is_some_and(|at| state.alarm.is_none_or(|alarm| at < alarm));
-        if earlier || state.is_over() {
+        let wakes_timer = earlier || state.is_over();
+        if wakes_timer {
             state.alarm = deadline;
+        }
+        drop(state);
+        if wakes_timer {
             self.timer.wake();
         }
+        for wake in wakes.drain(..) {
+            match wake {
+                Wake::Connection(waker) => waker.wake(),
+                // A caller that has gone since is about to withdraw.
+                Wake::Caller(caller, outcome) => drop(caller.send(outcome)),
+            }
+        }
+        WAKES.set(wakes);
         told
     }
 
-    fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction) {
+    fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction, wakes: &mut Vec<Wake>) {
         match action {
             PoolAction::Open { connection, agent } => self.open(state, connection, agent),
             PoolAction::Answered { request, payload, times } => {
                 state.counts.answered += 1;
                 let took = times.processing.unwrap_or_default();
-                state.settle(request, Ok(Answer { payload, took }));
+                wakes.extend(state.settle(request, Ok(Answer { payload, took })));
             }
             PoolAction::Failed { request, error, .. } => {
                 state.counts.failed.count(error);
-                state.settle(request, Err(error));
+                wakes.extend(state.settle(request, Err(error)));
             }
             PoolAction::Drive(connection) => {
                 if let Some(task) = state.connections.get(&connection) {
-                    task.waker.wake();
+                    wakes.push(Wake::Connection(Arc::clone(&task.waker)));
                 }
             }
             PoolAction::Backoff { agent, failure } => self.log_backoff(agent, &failure),
@@ -186,7 +244,8 @@ impl Shared {
 
     /// A connection is no more, and so is its task.
     pub(super) fn closed(self: &Arc<Self>, id: ConnectionId) {
-        self.tell_state(|state, now| {
+        let now = transport::now(&self.clock);
+        self.tell_state(|state| {
             state.connections.remove(&id);
             state.pool.on_closed(now, id);
         });
@@ -217,7 +276,8 @@ impl Shared {
     }
 
     pub(super) async fn ask(self: &Arc<Self>, ids: Option<Ids>, messages: &MessageList) -> Outcome {
-        let asked = self.tell_state(|state, now| {
+        let now = transport::now(&self.clock);
+        let asked = self.tell_state(|state| {
             state.counts.asked += 1;
             let request = state.pool.ask(now, ids, messages)?;
             let (sender, receiver) = oneshot::channel();
@@ -232,8 +292,11 @@ impl Shared {
             self.lock().counts.failed.count(error);
             error
         })?;
-        let _withdraw = Withdraw { shared: self, request };
-        answer.await.unwrap_or(Err(EngineError::Interrupted))
+        let withdraw = Withdraw { shared: self, request };
+        let outcome = answer.await;
+        // The request has ended: there is nothing to withdraw, and no lock to take.
+        mem::forget(withdraw);
+        outcome.unwrap_or(Err(EngineError::Interrupted))
     }
 
     pub(super) fn drain(self: &Arc<Self>) {
@@ -282,11 +345,8 @@ impl Shared {
 }
 
 impl State {
-    fn settle(&mut self, request: RequestId, outcome: Outcome) {
-        if let Some(waiter) = self.waiters.remove(&request) {
-            // A caller that has gone since is about to withdraw.
-            let _ = waiter.send(outcome);
-        }
+    fn settle(&mut self, request: RequestId, outcome: Outcome) -> Option<Wake> {
+        self.waiters.remove(&request).map(|caller| Wake::Caller(caller, outcome))
     }
 
     /// Whether nothing more will happen.

@@ -106,7 +106,7 @@ impl Backoff {
 impl Pool {
     /// An ACK arrived on this connection: ends the backoff of its agent.
     pub(super) fn end_backoff(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         connection.unproven_since = None;
         if let Some(agent) = self.agents.get_mut(connection.agent) {
             agent.backoff.answered(id, self.now);
@@ -116,7 +116,7 @@ impl Pool {
     /// Counts a session that is ending at once, not at its close: an agent that does not close must not block the queue, nor
     /// get further connections without a pause.
     pub(super) fn count_closing(&mut self, id: ConnectionId) {
-        let reason = self.connections.get(&id).and_then(|connection| connection.reactor.ending.as_ref());
+        let reason = self.connections.get(id.0).and_then(|connection| connection.reactor.ending.as_ref());
         if let Some(reason) = reason.cloned() {
             self.count_end(id, &reason);
         }
@@ -124,7 +124,7 @@ impl Pool {
 
     /// Begins or extends the backoff of an agent whose connection ends without an ACK.
     pub(super) fn count_end(&mut self, id: ConnectionId, reason: &CloseReason) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         let Some(opened) = connection.unproven_since.take() else { return };
         let end = End {
             reason,
@@ -132,7 +132,7 @@ impl Pool {
             established: connection.reactor.session().is_some(),
             lived: self.now.since(opened),
         };
-        let (number, next) = (connection.agent, ConnectionId(self.next_connection));
+        let (number, next) = (connection.agent, ConnectionId(self.connections.next()));
         let Some(agent) = self.agents.get_mut(number) else { return };
         if let Some(failure) = agent.backoff.ended(id, next, end, self.now).cloned() {
             self.actions.push_back(PoolAction::Backoff { agent: number, failure });

@@ -1,13 +1,14 @@
 //! Dispatch of requests to connections, and their outcomes.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use super::{Connection, Pool, PoolAction, Queued, RequestId, Sent};
+use super::{Connection, Kind, Place, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
     CloseReason, ConnectionId, EngineAction, EngineReactor, Timestamp, Violation,
     engine::{Ended, EngineError, NotifyError, StreamIds, UnclaimedAck, pool::Times},
     frame::{Capabilities, Ids, Received},
     link::{Misuse, Step},
+    steps::step,
 };
 
 impl Pool {
@@ -20,7 +21,7 @@ impl Pool {
         mut input: impl FnMut(&mut EngineReactor, &'i [u8]) -> Step<EngineAction<'i>>,
     ) -> usize {
         let before = bytes.len();
-        while let Some(connection) = self.connections.get_mut(&id) {
+        while let Some(connection) = self.connections.get_mut(id.0) {
             let Step { consumed, action } = input(&mut connection.reactor, bytes);
             bytes = bytes.get(consumed..).unwrap_or_default();
             match action {
@@ -30,12 +31,12 @@ impl Pool {
                     if let Some(agent) = self.agents.get_mut(connection.agent) {
                         agent.backoff.answered(id, self.now);
                     }
-                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == answer.id) {
+                    if let Some(sent) = self.take_sent(id, answer.id) {
                         self.answer(sent, answer.payload);
                     }
                 }
                 EngineAction::Failed(failure) => {
-                    if let Some(sent) = take(&mut connection.sent, |sent| sent.id == failure.id) {
+                    if let Some(sent) = self.take_sent(id, failure.id) {
                         self.fail(sent, failure.error);
                     }
                 }
@@ -48,7 +49,11 @@ impl Pool {
             }
         }
         self.count_closing(id);
+        self.update(id);
         self.dispatch();
+        if self.ends_connections {
+            self.drain_connection(id);
+        }
         self.attend(id);
         before - bytes.len()
     }
@@ -81,21 +86,32 @@ impl Pool {
     /// Collects the action that follows from a decision, if the connection asks for a resume.
     fn collect(&mut self, id: ConnectionId) {
         let now = self.now;
-        if self.connections.get(&id).is_some_and(|connection| connection.reactor.interest().resume) {
+        if self.connections.get(id.0).is_some_and(|connection| connection.reactor.interest().resume) {
             self.input(id, &[], |reactor, bytes| reactor.on_bytes(now, bytes));
         }
     }
 
     /// Queues [`PoolAction::Drive`] for a connection that must be written to, shut or closed.
-    fn attend(&mut self, id: ConnectionId) {
+    #[inline]
+    pub(super) fn attend(&mut self, id: ConnectionId) {
         let interest = self.interest(id);
         if interest.write || interest.shut.is_some() || interest.close {
+            self.drive(id);
+        }
+    }
+
+    /// Queues [`PoolAction::Drive`], once.
+    pub(super) fn drive(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id.0)
+            && !core::mem::replace(&mut connection.driven, true)
+        {
             self.actions.push_back(PoolAction::Drive(id));
         }
     }
 
     fn answer(&mut self, sent: Sent, payload: Received<'_>) {
         let Some(request) = sent.request else { return };
+        self.requests.remove(request.0);
         self.processed += 1;
         let mut times = self.times(sent.asked, Some(sent.left));
         times.wait = Some(self.now.since(sent.left));
@@ -113,6 +129,7 @@ impl Pool {
     }
 
     fn failed(&mut self, request: RequestId, error: EngineError, times: Times) {
+        self.requests.remove(request.0);
         self.failed.add(self.now);
         self.processed += 1;
         self.errors += 1;
@@ -131,25 +148,27 @@ impl Pool {
     /// Finds the request of an ACK that arrived on another connection, `by`.
     fn claim(&mut self, by: ConnectionId, ack: UnclaimedAck) {
         let now = self.now;
-        let mut ack = ack;
-        if let Some(sent) = take(&mut self.orphaned, |sent| sent.id.ids() == ack.ids) {
+        if let Some(sent) = self.orphans.take(ack.ids) {
             self.end_backoff(by);
             self.answer(sent, ack.payload.into());
             return;
         }
-        for connection in self.connections.values_mut() {
+        let (ids, mut ack, mut last) = (ack.ids, ack, None);
+        while let Some(id) = self.asked_on(ids, last)
+            && let Some(connection) = self.connections.get_mut(id.0)
+        {
+            step();
             match connection.reactor.claim(now, ack) {
                 Ok(answer) => {
-                    let sent = take(&mut connection.sent, |sent| sent.id == answer.id);
-                    let asked_on = connection.reactor.connection();
                     self.end_backoff(by);
-                    if let Some(sent) = sent {
+                    if let Some(sent) = self.take_sent(id, answer.id) {
                         self.answer(sent, answer.payload);
                     }
-                    self.collect(asked_on);
+                    self.update(id);
+                    self.collect(id);
                     return;
                 }
-                Err(back) => ack = back,
+                Err(back) => (ack, last) = (back, Some(id)),
             }
         }
     }
@@ -157,40 +176,45 @@ impl Pool {
     /// A session has ended: its unanswered requests fail, or are orphaned while another connection may answer them (`async`).
     fn ended(&mut self, id: ConnectionId, ended: &Ended) {
         self.count_end(id, &ended.closed.reason);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         connection.ended = true;
-        let (agent, check, sent) =
-            (connection.agent, connection.check, core::mem::take(&mut connection.sent));
+        let established = connection.reactor.session().is_some();
+        let (agent, kind, sent) = (connection.agent, connection.kind, core::mem::take(&mut connection.sent));
         let error = if connection.open { ended.error } else { EngineError::Unreachable };
-        if check {
+        if connection.reactor.is_async() {
+            for sent in &sent {
+                self.sent_ids.remove(&(sent.id.ids(), id));
+            }
+        }
+        self.update(id);
+        if kind == Kind::HealthCheck {
             if !self.is_draining() {
                 self.checked(agent, ended.is_healthy());
             }
             return;
         }
-        if connection.reactor.session().is_none() {
+        if !established {
             let refused = match &ended.closed.reason {
                 CloseReason::PeerDisconnect { .. } => true,
                 CloseReason::Violation(Violation::Hello { .. }) => self.engine.profile.reports_bad_hello,
                 _ => false,
             };
             if self.engine.profile.close_fails_queue && !refused {
-                let waited = self.queue.len().min(self.window());
-                let waited: Vec<_> = self.queue.drain(..waited).collect();
-                for queued in &waited {
-                    self.fail_queued(queued, error);
+                for _ in 0..self.window() {
+                    let Some(queued) = self.queue.pop_front() else { break };
+                    self.fail_queued(&queued, error);
                 }
             }
         }
-        let another = self.connections.values().any(|connection| {
-            !connection.ended
-                && connection
-                    .reactor
-                    .session()
-                    .is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC))
-        });
-        if ended.orphaned && another {
-            self.orphaned.extend(sent);
+        if ended.orphaned && self.counts.asynchronous > 0 {
+            for sent in sent {
+                let orphan = self.orphans.insert(sent);
+                if let Some(request) = sent.request
+                    && let Some(place) = self.requests.get_mut(request.0)
+                {
+                    *place = Place::Orphan(orphan);
+                }
+            }
             return;
         }
         for sent in sent {
@@ -198,7 +222,7 @@ impl Pool {
         }
         if ended.orphaned {
             // No connection is left that could deliver an answer.
-            for sent in core::mem::take(&mut self.orphaned) {
+            while let Some(sent) = self.orphans.pop_oldest() {
                 self.fail(sent, ended.error);
             }
         }
@@ -218,35 +242,38 @@ impl Pool {
             self.fail_queued(&queued, error);
         }
         let Some(timeout) = timeout else { return };
-        while let Some(sent) = take(&mut self.orphaned, |sent| sent.asked + timeout <= now) {
+        while self.orphans.oldest().is_some_and(|asked| asked + timeout <= now)
+            && let Some(sent) = self.orphans.pop_oldest()
+        {
             self.fail(sent, EngineError::Timeout);
         }
     }
 
     /// Sends queued requests on connections that accept them, and opens connections for the rest.
+    #[inline]
     pub(super) fn dispatch(&mut self) {
+        if !self.queue.is_empty() || !self.orphans.is_empty() || self.is_draining() {
+            self.dispatch_queue();
+        }
+    }
+
+    fn dispatch_queue(&mut self) {
         // First, so that a request whose timeout has ended is not sent.
         self.expire();
-        let (mut touched, mut held) = (Vec::new(), Vec::new());
-        while let Some(queued) = self.queue.pop_front() {
-            let Some(id) = self.choose() else {
-                self.queue.push_front(queued);
-                break;
-            };
-            match self.send(id, &queued) {
-                Ok(()) => touched.push(id),
-                Err(NotifyError::TooBig { .. }) => self.fail_queued(&queued, EngineError::TooBig),
-                // Its identifiers are in use on that connection: it stays queued until they are free.
-                Err(_) => held.push(queued),
+        let mut held = Vec::new();
+        while !self.queue.is_empty()
+            && let Some(id) = self.choose()
+            && let Some(queued) = self.queue.pop_front()
+        {
+            let Queued { request, ids, ref payload, asked } = queued;
+            if self.send(id, request, ids, payload, asked) {
+                self.attend(id);
+            } else {
+                held.push(queued);
             }
         }
         for queued in held.into_iter().rev() {
             self.queue.push_front(queued);
-        }
-        touched.sort_unstable();
-        touched.dedup();
-        for id in touched {
-            self.attend(id);
         }
         if self.is_draining() && self.queue.is_empty() {
             self.drain_connections();
@@ -255,49 +282,51 @@ impl Pool {
         }
     }
 
-    fn send(&mut self, id: ConnectionId, queued: &Queued) -> Result<(), NotifyError> {
-        let connection = self.connections.get_mut(&id).ok_or(NotifyError::NoSession)?;
+    /// Sends a request, or fails it if it is too big. False if its identifiers are in use on this connection: it stays queued
+    /// until they are free.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        on: ConnectionId,
+        request: RequestId,
+        ids: Option<Ids>,
+        payload: &[u8],
+        asked: Timestamp,
+    ) -> bool {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(on.0) else { return false };
         let ids = match self.engine.profile.stream_ids {
             StreamIds::Odd => None,
-            StreamIds::Streams => Some(queued.ids.unwrap_or(Ids::new(self.next_stream, 1))),
+            StreamIds::Streams => Some(ids.unwrap_or(Ids::new(self.next_stream, 1))),
         };
-        let id = connection.reactor.notify_since(self.now, queued.asked, ids, &queued.payload)?;
+        let id = match connection.reactor.notify_since(now, asked, ids, payload) {
+            Ok(id) => id,
+            Err(NotifyError::TooBig { .. }) => {
+                self.failed(request, EngineError::TooBig, self.times(asked, None));
+                return true;
+            }
+            Err(_) => return false,
+        };
         self.next_stream = self.next_stream.max(id.ids().stream.saturating_add(1));
-        let sent = Sent { request: Some(queued.request), id, asked: queued.asked, left: self.now };
-        connection.sent.push(sent);
-        Ok(())
-    }
-
-    /// The connection for the next request: the one with the fewest requests in flight, of agents that are up; among equals
-    /// the agents take turns.
-    fn choose(&mut self) -> Option<ConnectionId> {
-        let ready = |c: &&Connection| {
-            // During a backoff a new connection carries one request only.
-            let waits = !c.sent.is_empty() && c.unproven_since.is_some() && self.failure(c.agent).is_some();
-            !c.check && c.open && !waits && self.is_up(c.agent) && c.reactor.is_ready()
-        };
-        let (next, agents) = (self.next_agent, self.agents.len());
-        let chosen = self
-            .connections
-            .values()
-            .filter(ready)
-            .min_by_key(|c| (c.sent.len(), (c.agent + agents - next % agents) % agents))?;
-        self.next_agent = chosen.agent + 1;
-        Some(chosen.reactor.connection())
+        connection.sent.push_back(Sent { request: Some(request), id, asked, left: now });
+        if connection.reactor.is_async() {
+            self.sent_ids.insert((id.ids(), on));
+        }
+        if let Some(place) = self.requests.get_mut(request.0) {
+            *place = Place::Connection(on);
+        }
+        self.update(on);
+        true
     }
 
     /// Opens connections for the queued requests that those being opened cannot carry, to the agents with the fewest.
     fn open_more(&mut self) {
-        loop {
-            let opening = self.connections.values().filter(|c| c.is_opening()).count();
-            if self.queue.len() <= opening * self.window()
-                || !self.opened.allows(self.now, self.config.max_conn_rate)
-            {
-                return;
-            }
-            let Some(agent) = self.least_connected() else { return };
+        while self.queue.len() > self.counts.opening * self.window()
+            && self.opened.allows(self.now, self.config.max_conn_rate)
+            && let Some(agent) = self.least_connected()
+        {
             self.opened.add(self.now);
-            self.open_one(agent, false);
+            self.open_one(agent, Kind::Requests);
         }
     }
 
@@ -310,34 +339,34 @@ impl Pool {
     }
 
     fn least_connected(&self) -> Option<usize> {
-        let count = |agent: usize| self.connections.values().filter(|c| !c.check && c.agent == agent).count();
         let agents = self.agents.iter().enumerate();
         agents
             .filter(|(_, agent)| agent.up && agent.backoff.retry_at() <= self.now)
-            .map(|(number, _)| (count(number), number))
-            .filter(|(count, _)| *count < self.config.max_connections)
-            .min()
-            .map(|(_, number)| number)
+            .filter(|(_, agent)| agent.connections < self.config.max_connections)
+            .min_by_key(|(_, agent)| agent.connections)
+            .map(|(number, _)| number)
     }
 
-    fn open_one(&mut self, agent: usize, check: bool) {
-        let id = ConnectionId(self.next_connection);
-        self.next_connection += 1;
-        let config = Arc::clone(if check { &self.checks } else { &self.engine });
-        let reactor = EngineReactor::new(config, id, self.now);
-        let connection = Connection {
-            reactor,
-            agent,
-            check,
-            open: false,
-            ended: false,
-            unproven_since: (!check).then_some(self.now),
-            sent: Vec::new(),
+    pub(super) fn open_one(&mut self, agent: usize, kind: Kind) {
+        let Some(to) = self.agents.get_mut(agent) else { return };
+        let config = match kind {
+            Kind::Requests => {
+                to.connections += 1;
+                to.backoff.opened(self.now);
+                &self.engine
+            }
+            Kind::HealthCheck => {
+                to.checking = true;
+                &self.checks
+            }
         };
-        self.connections.insert(id, connection);
-        if let Some(agent) = self.agents.get_mut(agent).filter(|_| !check) {
-            agent.backoff.opened(self.now);
-        }
+        let (config, now) = (Arc::clone(config), self.now);
+        let id = self.connections.insert_with(|number| {
+            let reactor = EngineReactor::new(config, ConnectionId(number), now);
+            Box::new(Connection::new(reactor, agent, kind, now))
+        });
+        let id = ConnectionId(id);
+        self.update(id);
         self.actions.push_back(PoolAction::Open { connection: id, agent });
     }
 
@@ -351,59 +380,31 @@ impl Pool {
         retry.chain(rate).filter(|at| *at > self.now).min()
     }
 
+    /// Drains the connections, once: those that are opened later are drained when they are.
     fn drain_connections(&mut self) {
-        let now = self.now;
-        let open: Vec<_> = self
-            .connections
-            .values()
-            .filter(|c| c.open && !c.ended)
-            .map(|c| c.reactor.connection())
-            .collect();
-        for id in open {
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.reactor.drain(now);
-            }
-            // Not `collect`: its dispatch would recurse into this function.
-            if let Some(connection) = self.connections.get_mut(&id)
-                && connection.reactor.interest().resume
-                && let EngineAction::Close(ended) = connection.reactor.on_bytes(now, &[]).action
-            {
-                self.ended(id, &ended);
-            }
+        if core::mem::replace(&mut self.ends_connections, true) {
+            return;
+        }
+        let all: Vec<_> = self.connections.numbers().map(ConnectionId).collect();
+        for id in all {
+            self.drain_connection(id);
             self.attend(id);
         }
     }
 
-    /// Starts the health checks that are due.
-    pub(super) fn check_health(&mut self) {
-        let Some(every) = self.config.check_every.filter(|_| !self.is_draining()) else { return };
+    fn drain_connection(&mut self, id: ConnectionId) {
         let now = self.now;
-        let mut due = Vec::new();
-        for (number, agent) in self.agents.iter_mut().enumerate() {
-            if agent.check_at.is_some_and(|at| at <= now) {
-                agent.check_at = Some(now + every);
-                due.push(number);
-            }
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if !connection.open || connection.ended || core::mem::replace(&mut connection.drained, true) {
+            return;
         }
-        for agent in due {
-            if !self.connections.values().any(|connection| connection.check && connection.agent == agent) {
-                self.open_one(agent, true);
-            }
+        connection.reactor.drain(now);
+        // Not `collect`: its dispatch would recurse into this function.
+        if connection.reactor.interest().resume
+            && let EngineAction::Close(ended) = connection.reactor.on_bytes(now, &[]).action
+        {
+            self.ended(id, &ended);
         }
+        self.update(id);
     }
-
-    fn checked(&mut self, number: usize, passed: bool) {
-        let Some(agent) = self.agents.get_mut(number) else { return };
-        agent.contrary = if passed == agent.up { 0 } else { agent.contrary + 1 };
-        if agent.contrary >= if passed { self.config.rise } else { self.config.fall } {
-            agent.up = passed;
-            agent.contrary = 0;
-            self.actions.push_back(PoolAction::Health { agent: number, up: passed });
-        }
-    }
-}
-
-/// Removes and returns the first request that matches.
-fn take(list: &mut Vec<Sent>, wanted: impl FnMut(&Sent) -> bool) -> Option<Sent> {
-    list.iter().position(wanted).map(|index| list.remove(index))
 }

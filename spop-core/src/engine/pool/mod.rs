@@ -2,31 +2,42 @@
 
 mod action;
 mod backoff;
+mod connection;
 mod counts;
 mod dispatch;
+mod health;
+mod orphans;
+mod queue;
 mod rate;
+mod ready;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    boxed::Box,
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     vec::Vec,
 };
-use core::fmt;
 
-use super::{EngineConfig, EngineReactor, NotifyId};
+use super::{EngineConfig, EngineReactor};
 use crate::{
     ConnectionId, Interest, MessageList, Timestamp,
     config::Checked,
     frame::Ids,
-    link::{Layers, Misuse, Phase, Progress},
+    link::{Layers, Misuse, Progress},
 };
 pub use action::{AskError, PoolAction, PoolConfig, RequestId};
 pub use backoff::AgentFailure;
 use backoff::Backoff;
+use connection::{Connection, Counts, Kind, Sent};
 pub use counts::{ConnectionCounts, Times};
+use orphans::{Orphan, Orphans};
+use queue::{Queue, Queued};
 use rate::Rate;
+use ready::Ready;
+use table::Table;
 
 /// The connections of one engine to its agents, and the queue of requests.
 ///
@@ -48,76 +59,37 @@ pub struct Pool {
     engine: Arc<Checked<EngineConfig>>,
     checks: Arc<Checked<EngineConfig>>,
     now: Timestamp,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Table<Box<Connection>>,
+    counts: Counts,
+    /// For each connection with a deadline one entry, which is not later.
+    alarms: BTreeSet<(Timestamp, ConnectionId)>,
     agents: Vec<Agent>,
-    queue: VecDeque<Queued>,
-    /// Requests whose connection has ended, and whose answer may arrive on another (`async`).
-    orphaned: Vec<Sent>,
+    /// Where each request is that has not ended.
+    requests: Table<Place>,
+    queue: Queue,
+    orphans: Orphans,
+    /// The requests in flight whose answers may arrive on another connection (`async`).
+    sent_ids: BTreeSet<(Ids, ConnectionId)>,
     actions: VecDeque<PoolAction>,
     opened: Rate,
     failed: Rate,
     errors: u64,
     processed: u64,
-    next_connection: u64,
-    next_request: u64,
     next_stream: u64,
     /// The agent that is preferred among equals (round robin).
     next_agent: usize,
     /// While draining: when the queued requests fail.
     drain_by: Option<Timestamp>,
+    /// While draining: the queue is empty, and connections end as well.
+    ends_connections: bool,
 }
 
-#[derive(Debug)]
-struct Connection {
-    reactor: EngineReactor,
-    agent: usize,
-    /// A health check.
-    check: bool,
-    /// The transport is connected.
-    open: bool,
-    /// The session has ended; the transport may still be closing.
-    ended: bool,
-    /// When it was opened; `None` once an ACK arrived on it, or its end was counted for the backoff of its agent.
-    unproven_since: Option<Timestamp>,
-    sent: Vec<Sent>,
-}
-
-impl Connection {
-    /// Whether it carries requests, now or after its handshake.
-    fn serves(&self) -> bool {
-        !self.check && !self.ended
-    }
-
-    /// Whether its handshake is not done yet.
-    fn is_opening(&self) -> bool {
-        self.serves() && self.reactor.phase() < Phase::Established
-    }
-}
-
+/// Where a request is.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    /// `None` if the request was withdrawn.
-    request: Option<RequestId>,
-    id: NotifyId,
-    asked: Timestamp,
-    left: Timestamp,
-}
-
-struct Queued {
-    request: RequestId,
-    ids: Option<Ids>,
-    payload: Vec<u8>,
-    asked: Timestamp,
-}
-
-/// Shows the length of the payload, not its bytes.
-impl fmt::Debug for Queued {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { request, ids, payload, asked } = self;
-        let mut queued = f.debug_struct("Queued");
-        queued.field("request", request).field("ids", ids).field("len", &payload.len());
-        queued.field("asked", asked).finish()
-    }
+enum Place {
+    Queue,
+    Connection(ConnectionId),
+    Orphan(Orphan),
 }
 
 #[derive(Debug)]
@@ -127,6 +99,11 @@ struct Agent {
     contrary: u32,
     backoff: Backoff,
     check_at: Option<Timestamp>,
+    /// A health check is running.
+    checking: bool,
+    /// The number of its connections, health checks aside.
+    connections: usize,
+    ready: Ready,
 }
 
 /// Decisions of the application.
@@ -134,26 +111,37 @@ impl Pool {
     /// A pool without connections.
     pub fn new(config: Checked<PoolConfig>, now: Timestamp) -> Self {
         let check_at = config.check_every.map(|_| now);
-        let agent = || Agent { up: true, contrary: 0, backoff: Backoff::new(&config, now), check_at };
+        let agent = || Agent {
+            up: true,
+            contrary: 0,
+            backoff: Backoff::new(&config, now),
+            check_at,
+            checking: false,
+            connections: 0,
+            ready: Ready::default(),
+        };
         let (engine, checks) = config.engines();
         Self {
             engine: Arc::new(engine),
             checks: Arc::new(checks),
             now,
-            connections: BTreeMap::new(),
+            connections: Table::new(),
+            counts: Counts::default(),
+            alarms: BTreeSet::new(),
             agents: (0..config.agents).map(|_| agent()).collect(),
-            queue: VecDeque::new(),
-            orphaned: Vec::new(),
+            requests: Table::new(),
+            queue: Queue::default(),
+            orphans: Orphans::default(),
+            sent_ids: BTreeSet::new(),
             actions: VecDeque::new(),
             opened: Rate::default(),
             failed: Rate::default(),
             errors: 0,
             processed: 0,
-            next_connection: 0,
-            next_request: 0,
             next_stream: 0,
             next_agent: 0,
             drain_by: None,
+            ends_connections: false,
             config,
         }
     }
@@ -176,14 +164,21 @@ impl Pool {
         if !self.failed.allows(now, self.config.max_err_rate) {
             return Err(AskError::TooManyErrors);
         }
-        if !self.agents.iter().any(|agent| agent.up) && !self.connections.values().any(Connection::serves) {
+        if self.counts.serving == 0 && !self.agents.iter().any(|agent| agent.up) {
             return Err(AskError::NoAgent);
         }
         if self.queue.len() >= self.config.max_queue {
             return Err(AskError::QueueFull);
         }
-        let request = RequestId(self.next_request);
-        self.next_request += 1;
+        let request = RequestId(self.requests.insert_with(|_| Place::Queue));
+        // Without a queue it is sent from where it is.
+        if self.queue.is_empty()
+            && let Some(id) = self.choose()
+            && self.send(id, request, ids, messages.as_bytes(), now)
+        {
+            self.attend(id);
+            return Ok(request);
+        }
         self.queue.push_back(Queued { request, ids, payload: messages.as_bytes().to_vec(), asked: now });
         self.dispatch();
         Ok(request)
@@ -193,17 +188,26 @@ impl Pool {
     /// in flight on its connection until its answer arrives or its processing timeout ends.
     pub fn withdraw(&mut self, now: Timestamp, request: RequestId) {
         self.tick(now);
-        let queued = self.queue.len();
-        self.queue.retain(|queued| queued.request != request);
-        let mut found = self.queue.len() < queued;
-        // It may have ended, with the action not returned yet.
-        self.actions.retain(|action| action.request() != Some(request));
-        let connections = self.connections.values_mut().flat_map(|connection| &mut connection.sent);
-        for sent in connections.chain(&mut self.orphaned).filter(|sent| sent.request == Some(request)) {
+        let sent = match self.requests.remove(request.0) {
+            // It may have ended, with the action not returned yet.
+            None => {
+                self.actions.retain(|action| action.request() != Some(request));
+                return;
+            }
+            Some(Place::Queue) => {
+                self.queue.withdraw(request);
+                None
+            }
+            Some(Place::Connection(id)) => {
+                let sent = self.connections.get_mut(id.0).map(|connection| &mut connection.sent);
+                sent.and_then(|sent| sent.iter_mut().find(|sent| sent.request == Some(request)))
+            }
+            Some(Place::Orphan(orphan)) => self.orphans.get_mut(orphan),
+        };
+        if let Some(sent) = sent {
             sent.request = None;
-            found = true;
         }
-        self.processed += u64::from(found);
+        self.processed += 1;
         self.dispatch();
     }
 
@@ -218,7 +222,15 @@ impl Pool {
 
     /// The next action. Call it after each input or decision, until it returns `None`.
     pub fn next_action(&mut self) -> Option<PoolAction> {
-        self.actions.pop_front()
+        loop {
+            let action = self.actions.pop_front()?;
+            let PoolAction::Drive(id) = action else { return Some(action) };
+            // A connection may have gone since.
+            if let Some(connection) = self.connections.get_mut(id.0) {
+                connection.driven = false;
+                return Some(action);
+            }
+        }
     }
 }
 
@@ -232,12 +244,13 @@ impl Pool {
     /// As [`on_open`](Self::on_open), with the layers that are shut one after the other.
     pub fn on_open_with(&mut self, now: Timestamp, connection: ConnectionId, layers: Layers) {
         let now = self.tick(now);
-        if let Some(found) = self.connections.get_mut(&connection) {
-            let config = if found.check { &self.checks } else { &self.engine };
+        if let Some(found) = self.connections.get_mut(connection.0) {
+            let config = if found.kind == Kind::HealthCheck { &self.checks } else { &self.engine };
             // The hello timeout begins now, not when the transport began to connect.
             found.reactor = EngineReactor::new(Arc::clone(config), connection, now).with_layers(layers);
             found.open = true;
-            self.actions.push_back(PoolAction::Drive(connection));
+            self.update(connection);
+            self.drive(connection);
         }
     }
 
@@ -287,19 +300,16 @@ impl Pool {
     pub fn on_closed(&mut self, now: Timestamp, connection: ConnectionId) {
         let now = self.tick(now);
         self.event(connection, |reactor| reactor.on_transport_error(now));
-        self.connections.remove(&connection);
-        self.actions.retain(|action| !matches!(action, PoolAction::Drive(gone) if *gone == connection));
+        self.remove(connection);
         self.dispatch();
     }
 
     /// A deadline has passed.
     pub fn on_timeout(&mut self, now: Timestamp) {
         let now = self.tick(now);
-        let is_due = |connection: &&Connection| {
-            connection.open && connection.reactor.deadline().is_some_and(|(at, _)| at <= now)
-        };
-        let due: Vec<_> = self.connections.values().filter(is_due).map(|c| c.reactor.connection()).collect();
+        let due: Vec<_> = core::iter::from_fn(|| self.take_alarm()).collect();
         for connection in due {
+            // Does nothing before the deadline, and sets the alarm again.
             self.event(connection, |reactor| reactor.on_timeout(now));
         }
         self.check_health();
@@ -316,21 +326,21 @@ impl Pool {
 
     /// What the driver should do with a connection. `close`, if the pool has removed it.
     pub fn interest(&self, connection: ConnectionId) -> Interest {
-        match self.connections.get(&connection) {
+        match self.connections.get(connection.0) {
             Some(found) if found.open => found.reactor.interest(),
             Some(found) if !found.ended => Interest::default(),
             _ => Interest { close: true, ..Interest::default() },
         }
     }
 
-    /// When [`on_timeout`](Self::on_timeout) must be called.
+    /// When [`on_timeout`](Self::on_timeout) must be called. It may lie before the earliest deadline of a connection, since that
+    /// moves with every frame.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let open = self.connections.values().filter(|connection| connection.open);
-        let connections = open.filter_map(|connection| connection.reactor.deadline()).map(|(at, _)| at);
+        let connections = self.alarms.first().map(|(at, _)| *at).into_iter();
         let checks = self.agents.iter().filter_map(|agent| agent.check_at).filter(|_| !self.is_draining());
         // The queue is ordered by the time of `ask`.
         let queued = self.queue.front().map(|queued| queued.asked);
-        let asked = queued.into_iter().chain(self.orphaned.iter().map(|sent| sent.asked));
+        let asked = queued.into_iter().chain(self.orphans.oldest());
         let processing =
             self.engine.timeouts.message.zip(asked.min()).map(|(timeout, asked)| asked + timeout);
         let drain = self.drain_by.filter(|_| !self.queue.is_empty());
@@ -339,7 +349,7 @@ impl Pool {
 
     /// The reactor of a connection.
     pub fn connection(&self, connection: ConnectionId) -> Option<&EngineReactor> {
-        self.connections.get(&connection).map(|found| &found.reactor)
+        self.connections.get(connection.0).map(|found| &found.reactor)
     }
 
     /// The number of connections, those without a session included.
@@ -354,13 +364,12 @@ impl Pool {
 
     /// The number of requests in flight, orphaned ones included.
     pub fn waiting(&self) -> usize {
-        self.connections.values().map(|connection| connection.sent.len()).sum::<usize>() + self.orphaned.len()
+        self.counts.waiting + self.orphans.len()
     }
 
     /// The number of connections with a session and no request in flight.
     pub fn idles(&self) -> usize {
-        let idle = |c: &&Connection| c.reactor.phase() == Phase::Established && c.sent.is_empty();
-        self.connections.values().filter(idle).count()
+        self.counts.idle
     }
 
     /// The counts of connections and requests, as HAProxy logs them.
@@ -386,7 +395,7 @@ impl Pool {
     }
 
     fn open(&self, connection: ConnectionId) -> Option<&Connection> {
-        self.connections.get(&connection).filter(|found| found.open)
+        self.connections.get(connection.0).map(Box::as_ref).filter(|found| found.open)
     }
 
     /// Whether [`drain`](Self::drain) was called.

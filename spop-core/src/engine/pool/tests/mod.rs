@@ -1,15 +1,17 @@
 //! A pool and its agents, over connections without latency.
 
-use alloc::vec;
+use alloc::{collections::BTreeMap, vec};
 use core::time::Duration;
 
 use super::*;
 use crate::{
     Action, Actions, AgentConfig, AgentReactor, Scope, Status, Ticket, engine::pool::Times,
-    frame::Capabilities, testing::Inbox,
+    frame::Capabilities, link::Phase, testing::Inbox,
 };
 
 mod backoff;
+#[cfg(feature = "std")]
+mod scale;
 mod scenes;
 mod storm;
 mod times;
@@ -99,7 +101,7 @@ impl World {
             match action {
                 PoolAction::Open { connection, agent } => {
                     self.opened.push(agent);
-                    assert!(self.opened.len() < 10_000, "connections are opened in a storm, {}", self.now);
+                    assert!(self.opened.len() <= 10_000, "connections are opened in a storm, {}", self.now);
                     if let Some(config) = self.agents[agent].clone() {
                         let reactor =
                             AgentReactor::new(Arc::new(config.checked().unwrap()), connection, self.now);

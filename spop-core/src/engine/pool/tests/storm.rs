@@ -143,10 +143,12 @@ proptest! {
             }
             world.work();
             prop_assert!(world.pool.queued() <= config.max_queue);
+            #[cfg(feature = "std")]
+            scale::check(&world.pool);
             let mut each = BTreeMap::<usize, usize>::new();
             for connection in world.pool.connections.values() {
                 prop_assert!(connection.sent.len() <= config.engine.max_waiting_frames);
-                if !connection.check {
+                if connection.kind == Kind::Requests {
                     *each.entry(connection.agent).or_default() += 1;
                 }
             }
@@ -156,7 +158,7 @@ proptest! {
             prop_assert_eq!(processed, world.ended.len() + withdrawn.len());
             prop_assert_eq!(errors, world.ended.iter().filter(|(_, code)| *code != 0).count());
             let sent: usize = world.pool.connections.values().map(|c| c.sent.len()).sum();
-            prop_assert_eq!(load.sending + sent + world.pool.orphaned.len(), load.sending + load.waiting);
+            prop_assert_eq!(load.sending + sent + world.pool.orphans.len(), load.sending + load.waiting);
         }
         // The timeouts end unanswered requests, and a drain ends the connections.
         world.wait(1_000 + 2_000);
