@@ -304,7 +304,10 @@ fn parts_of_a_request_are_one_request() {
         (server.app.kept.len(), parts.len(), server.agent.stats().failures.of(FailureKind::Overloaded)),
         (20, 60, 0)
     );
+    let held = || parts[0].connection().held.load(Ordering::Relaxed);
+    assert_eq!(held(), 20);
     server.app.kept.clear();
+    assert_eq!(held(), 0);
     assert!(server.agent.in_flight.now() == (0, 0) && parts.iter().all(|part| part.messages().len() == 1));
     server.lose(&mut conn);
 }
