@@ -233,6 +233,6 @@ fn the_future_of_a_connection_is_small() {
     let script = Script { reads: VecDeque::new(), read: 0, then: Then::Silence };
     let size = size_of_val(&service.serve_connection(script, Peer::unnamed())) - size_of::<Script>();
     println!("{size} bytes");
-    // In debug builds 16 more, with metrics 32.
-    assert!(size <= 664, "{size} bytes besides the stream");
+    // 48 bytes are for the metrics, 16 for debug builds.
+    assert!(size <= 616 + 48 + 16, "{size} bytes besides the stream");
 }
