@@ -54,7 +54,7 @@ pub struct Agent {
     sources: Sources,
     pub(crate) in_flight: InFlight,
     /// How many requests of one connection handlers may keep, and the bytes that these may hold.
-    max_held: isize,
+    max_held: i32,
     max_held_bytes: usize,
     /// The bytes of requests that handlers keep.
     pub(crate) requests: Total,
@@ -168,7 +168,7 @@ impl Agent {
                 .saturating_mul(2)
                 .saturating_add(CANCELLED)
                 .try_into()
-                .unwrap_or(isize::MAX),
+                .unwrap_or(i32::MAX),
             max_held_bytes: max_in_flight_bytes.saturating_mul(2),
             requests: Total::new(config.max_request_bytes),
             buffered: Total::new(config.max_buffered_bytes),

@@ -5,8 +5,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, LazyLock, OnceLock,
-        atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use spop_core::{
@@ -34,18 +35,19 @@ pub struct Connection {
     /// What its requests hold that handlers keep.
     pub(crate) requests: Share,
     /// How many requests of it handlers keep. Negative for a moment, when one is dropped before it is counted.
-    pub(crate) held: AtomicIsize,
+    pub(crate) held: AtomicI32,
     /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
-    backlog: AtomicUsize,
+    backlog: AtomicU32,
     // The state for a status page. Written by the connection only, with relaxed ordering.
     in_flight: AtomicU32,
     outgoing: AtomicU32,
     phase: AtomicU8,
-    /// NOTIFYs, and those that were answered.
+    /// NOTIFYs.
     requests_total: AtomicU64,
-    answered: AtomicU64,
-    /// When it last sent or received, in nanoseconds.
-    active: AtomicU64,
+    /// NOTIFYs less the answers that were sent here: those to requests of siblings may outnumber them.
+    unanswered: AtomicI32,
+    /// When a request last came or was answered, in seconds.
+    active: AtomicU32,
     /// The transport is closed.
     closed: AtomicBool,
 }
@@ -108,7 +110,7 @@ struct Established {
     accepted: Option<Box<Accepted>>,
 }
 
-const SENDS_NOTHING: usize = usize::MAX;
+const SENDS_NOTHING: u32 = u32::MAX;
 
 /// What the accept stage found out about a connection.
 #[derive(Clone, Debug)]
@@ -135,14 +137,14 @@ impl Connection {
             inbox: Inbox::default(),
             established: OnceLock::new(),
             requests,
-            held: AtomicIsize::new(0),
-            backlog: AtomicUsize::new(SENDS_NOTHING),
+            held: AtomicI32::new(0),
+            backlog: AtomicU32::new(SENDS_NOTHING),
             in_flight: AtomicU32::new(0),
             outgoing: AtomicU32::new(0),
             phase: AtomicU8::new(Phase::Connected as u8),
             requests_total: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            active: AtomicU64::new(since.as_nanos()),
+            unanswered: AtomicI32::new(0),
+            active: AtomicU32::new(seconds(since)),
             closed: AtomicBool::new(false),
         }
     }
@@ -183,17 +185,22 @@ impl Connection {
     #[inline]
     pub(crate) fn count(&self, now: Timestamp, requests: u32, answered: u32) {
         // It has one writer.
-        let add = |total: &AtomicU64, n: u32| {
-            total.store(total.load(Ordering::Relaxed) + u64::from(n), Ordering::Relaxed);
-        };
-        add(&self.requests_total, requests);
-        add(&self.answered, answered);
-        self.active.store(now.as_nanos(), Ordering::Relaxed);
+        let total = self.requests_total.load(Ordering::Relaxed) + u64::from(requests);
+        self.requests_total.store(total, Ordering::Relaxed);
+        let unanswered = self
+            .unanswered
+            .load(Ordering::Relaxed)
+            .wrapping_add(requests as i32)
+            .wrapping_sub(answered as i32);
+        self.unanswered.store(unanswered, Ordering::Relaxed);
+        self.active.store(seconds(now), Ordering::Relaxed);
     }
 
     /// Its requests, and those that were answered.
     pub(crate) fn totals(&self) -> (u64, u64) {
-        (self.requests_total.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
+        let requests = self.requests_total.load(Ordering::Relaxed);
+        let unanswered = i64::from(self.unanswered.load(Ordering::Relaxed));
+        (requests, requests.saturating_add_signed(-unanswered))
     }
 
     /// Its unanswered requests at the end of its last turn.
@@ -204,11 +211,13 @@ impl Connection {
     /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
     #[inline]
     pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
-        self.backlog.store(backlog.unwrap_or(SENDS_NOTHING), Ordering::Relaxed);
+        let backlog = backlog.map_or(SENDS_NOTHING, |bytes| to_u32(bytes).min(SENDS_NOTHING - 1));
+        self.backlog.store(backlog, Ordering::Relaxed);
     }
 
     pub(crate) fn backlog(&self) -> Option<usize> {
-        Some(self.backlog.load(Ordering::Relaxed)).filter(|backlog| *backlog != SENDS_NOTHING)
+        let backlog = self.backlog.load(Ordering::Relaxed);
+        (backlog != SENDS_NOTHING).then_some(backlog as usize)
     }
 
     /// The state for a status page.
@@ -227,7 +236,9 @@ impl Connection {
             outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
             requests: self.totals().0,
             age: now.since(self.since),
-            idle: now.since(Timestamp::from_nanos(self.active.load(Ordering::Relaxed))),
+            idle: Duration::from_secs(u64::from(
+                seconds(now).saturating_sub(self.active.load(Ordering::Relaxed)),
+            )),
         }
     }
 
@@ -286,7 +297,13 @@ impl Connection {
     }
 }
 
-/// For a status page, where 4 GiB are as good as more.
+/// The seconds of a timestamp: enough for 136 years.
+#[inline]
+fn seconds(at: Timestamp) -> u32 {
+    (at.as_nanos() / 1_000_000_000) as u32
+}
+
+/// For a status page and for comparisons, where 4 GiB are as good as more.
 #[inline]
 fn to_u32(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)

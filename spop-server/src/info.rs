@@ -33,6 +33,6 @@ pub struct ConnectionInfo {
     pub outgoing: usize,
     /// How long it has been open.
     pub age: Duration,
-    /// For how long it has neither sent nor received.
+    /// For how long no request has come or was answered, in whole seconds.
     pub idle: Duration,
 }

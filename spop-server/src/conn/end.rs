@@ -1,6 +1,6 @@
 //! The end of a session, and the requests that outlive it: with async, siblings send their answers.
 
-use std::mem;
+use std::{io, mem};
 
 use spop_core::{
     CloseReason, Closed, Status, Timer, Timestamp,
@@ -41,6 +41,7 @@ impl Session {
         now: Timestamp,
         handler: &mut impl Handler,
         mut closed: Closed,
+        error: Option<&io::Error>,
     ) {
         if let Some(membership) = &mut self.membership
             && membership.leave()
@@ -56,7 +57,7 @@ impl Session {
         if agent.stage() == Stage::Stop || closed.reason == CloseReason::Timeout(Timer::Drain) {
             agent.drain.cut(closed.lost.messages);
         }
-        self.report(agent, now, &closed);
+        self.report(agent, now, &closed, error);
         agent.metrics.closed(&closed);
         self.closed = Some(Box::new(closed));
         // What the driver keeps is discarded now, not with the transport.
@@ -68,7 +69,7 @@ impl Session {
     pub(super) fn give_up(&mut self, handler: &mut impl Handler) {
         if !self.waiting.is_empty() {
             let requests: Vec<_> = mem::take(&mut self.waiting).into_keys().collect();
-            self.tally.cancelled += requests.len() as u32;
+            self.tally.cancelled += requests.len();
             cancel_all(handler, &requests, Cancelled::Disconnected);
         }
         self.clear_orphan_deadline();

@@ -11,7 +11,7 @@ mod tests;
 use std::{io, mem, sync::Arc, task::Waker};
 
 use spop_core::{
-    AgentReactor, Closed, Interest, Misuse, Timestamp,
+    Action, AgentReactor, Closed, Interest, Misuse, Timestamp,
     accept::Peer,
     agent::{Reply, TicketId},
     link::{Layers, Progress},
@@ -374,11 +374,11 @@ impl Conn {
     pub fn on_transport_error(&mut self, now: Timestamp, handler: &mut impl Handler, error: &io::Error) {
         match &mut self.state {
             State::Session(session) => {
-                if tracing::enabled!(tracing::Level::DEBUG) {
-                    session.transport_error = Some(Box::new(error.to_string()));
+                match session.reactor.on_transport_error(now) {
+                    Action::Close(closed) => session.close(&self.agent, now, handler, closed, Some(error)),
+                    action => _ = session.carry_out(&self.agent, now, handler, action),
                 }
-                let action = session.reactor.on_transport_error(now);
-                session.on_event(&self.agent, now, handler, action);
+                session.at_rest(&self.agent, now, handler);
             }
             // A monitor that has its answer may close without a `close_notify`.
             State::Accepting(_) if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -1,6 +1,6 @@
 //! What a session counts and logs.
 
-use std::{fmt, mem::take, sync::atomic::Ordering, time::Duration};
+use std::{fmt, io, mem::take, ops::AddAssign, sync::atomic::Ordering, time::Duration};
 
 use spop_core::{
     Actions, CloseReason, Closed, Timestamp,
@@ -22,16 +22,42 @@ use crate::{
 pub(super) struct Tally {
     pub(super) notifies: u32,
     pub(super) acks: u32,
-    pub(super) cancelled: u32,
-    pub(super) received: u32,
-    pub(super) sent: u32,
+    pub(super) cancelled: Count,
+    pub(super) received: Count,
+    pub(super) sent: Count,
+}
+
+/// A number for the metrics. Nothing without them: each connection has three.
+#[derive(Debug, Default)]
+pub(super) struct Count(#[cfg(any(feature = "metrics", test))] u32);
+
+impl AddAssign<usize> for Count {
+    #[inline]
+    fn add_assign(&mut self, n: usize) {
+        #[cfg(any(feature = "metrics", test))]
+        {
+            self.0 += n as u32;
+        }
+        let _ = n;
+    }
+}
+
+impl Count {
+    #[inline]
+    #[cfg_attr(not(any(feature = "metrics", test)), allow(clippy::unused_self))]
+    fn report(&mut self, to: impl FnOnce(usize)) {
+        #[cfg(any(feature = "metrics", test))]
+        return report(&mut self.0, to);
+        #[cfg(not(any(feature = "metrics", test)))]
+        let _ = to;
+    }
 }
 
 impl Tally {
     /// For [`Stats`](crate::Stats) and status pages, before the counts are reported.
     #[inline]
     pub(super) fn publish(&self, connection: &Connection, now: Timestamp) {
-        if self.notifies | self.acks | self.received | self.sent != 0 {
+        if self.notifies | self.acks != 0 {
             connection.count(now, self.notifies, self.acks);
         }
     }
@@ -41,9 +67,9 @@ impl Tally {
         let Self { notifies, acks, cancelled, received, sent } = self;
         report(notifies, |n| metrics.notifies(n));
         report(acks, |n| metrics.acks(n));
-        report(cancelled, |n| metrics.cancelled(n));
-        report(received, |n| metrics.received(n));
-        report(sent, |n| metrics.sent(n));
+        cancelled.report(|n| metrics.cancelled(n));
+        received.report(|n| metrics.received(n));
+        sent.report(|n| metrics.sent(n));
     }
 }
 
@@ -181,7 +207,7 @@ impl Session {
     }
 
     /// Logs why a session ended.
-    pub(super) fn report(&self, agent: &Agent, now: Timestamp, closed: &Closed) {
+    pub(super) fn report(&self, agent: &Agent, now: Timestamp, closed: &Closed, error: Option<&io::Error>) {
         let (peer, connection) = (self.connection.peer(), self.connection.id.0);
         let faulty = !closed.reason.is_normal()
             && !matches!(closed.reason, CloseReason::Transport | CloseReason::Disconnect(_));
@@ -195,7 +221,7 @@ impl Session {
         } else if faulty {
             self.log_failed(agent, now, closed);
         } else {
-            let error = self.transport_error.as_ref().map(|error| error.as_str());
+            let error = error.map(tracing::field::display);
             debug!(name: "connection_closed", %peer, connection, reason = %closed, error, "connection closed");
         }
     }

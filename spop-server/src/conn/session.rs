@@ -43,9 +43,6 @@ pub(super) struct Session {
     pub(super) waiting: BTreeMap<TicketId, Owed>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
-    /// With what error the transport failed, if that is logged.
-    #[expect(clippy::box_collection, reason = "each connection has one, and it is empty as a rule")]
-    pub(super) transport_error: Option<Box<String>>,
     /// Sends since memory was freed, up to [`EARLY`].
     sends: u8,
     /// Unused input that the driver keeps, in bytes, up to 4 GiB.
@@ -73,7 +70,6 @@ impl Session {
             membership: None,
             waiting: BTreeMap::new(),
             closed: None,
-            transport_error: None,
             sends: 0,
             unused: 0,
             more: false,
@@ -184,7 +180,7 @@ impl Session {
         let used = self.feed(agent, now, handler, input.get(..turn).unwrap_or(input), eof);
         self.unused = u32::try_from(input.len() - used).unwrap_or(u32::MAX);
         self.more = self.unused > 0 && used == turn;
-        self.tally.received += used as u32;
+        self.tally.received += used;
         self.at_rest(agent, now, handler);
         used
     }
@@ -220,7 +216,7 @@ impl Session {
     ) -> Result<(), Misuse> {
         let action = self.reactor.on_sent(now, n)?;
         self.carry_out(agent, now, handler, action);
-        self.tally.sent += n as u32;
+        self.tally.sent += n;
         if self.sends < EARLY {
             self.sends += 1;
             release_memory(handler);
@@ -278,7 +274,7 @@ impl Session {
             }
             Action::CancelMessages(cancelled) => self.cancelled(agent, now, handler, cancelled),
             Action::Close(closed) => {
-                self.close(agent, now, handler, closed);
+                self.close(agent, now, handler, closed, None);
                 return false;
             }
             // `SendFrames`, `WantBytes`, `Paused`: the driver reads the interest.

@@ -55,7 +55,7 @@ pub(super) fn at_the_limit_in_flight_the_oldest_gives_way(stage: &Stage<'_>) -> 
     peer.expect_silence(SILENCE)?;
     server.wait_for("it is counted", |stats| stats.failures.of(FailureKind::Overdue) == 1)?;
     let line = log.expect_one("request_failed", &[name(&peer)?])?;
-    ensure!(line.contains(" ids=1/1 what=\"overdue\""), "{line}");
+    ensure!(line.contains(" ids=1/1 messages=hold and 1 more what=\"overdue\""), "{line}");
     Ok(())
 }
 
@@ -95,6 +95,6 @@ pub(super) fn haproxy_3_1_with_pipelining_takes_short_answers(stage: &Stage<'_>)
     peer.ask("NOTIFY fin 5 1 blob size=int32:758", "ACK fin 5 1 set txn blob=string:\"x\"*758")?;
     peer.ask("NOTIFY fin 7 1 blob size=int32:759", "ACK fin 7 1")?;
     let line = log.expect_one("request_failed", &[name(&peer)?])?;
-    ensure!(line.contains(" ids=7/1 what=\"answer_unsendable\""), "{line}");
+    ensure!(line.contains(" ids=7/1 messages=blob what=\"answer_unsendable\""), "{line}");
     Ok(())
 }

@@ -185,7 +185,7 @@ fn a_handle_shows_connections_and_counters() {
     server.now = server.now + millis(30);
     one.on_timeout(server.now, &mut server.app);
     server.say(&mut one, "NOTIFY fin 4 1 now");
-    server.now = server.now + millis(40);
+    server.now = server.now + millis(3_040);
     one.on_timeout(server.now, &mut server.app);
     let mut infos = server.agent.open_connections(server.now);
     infos.sort_by_key(|info| info.id);
@@ -193,16 +193,16 @@ fn a_handle_shows_connections_and_counters() {
     assert_eq!((info.id, info.engine_id.as_deref(), info.in_flight), (one.id().0, Some("one\\n"), 1));
     assert_eq!(
         (info.phase, info.age, info.outgoing),
-        (spop_core::link::Phase::Established, millis(70), one.outgoing().len())
+        (spop_core::link::Phase::Established, millis(3_070), one.outgoing().len())
     );
     assert_eq!(
         (info.requests, info.idle, info.listener.as_ref(), info.tls),
-        (4, millis(40), Some(&address), false)
+        (4, millis(3_000), Some(&address), false)
     );
     assert_eq!(info.source, Some("192.0.2.7:4711".parse().unwrap()));
     assert_eq!(
         (other.requests, other.idle, other.listener.as_ref(), other.source),
-        (0, millis(70), None, None)
+        (0, millis(3_000), None, None)
     );
     assert_eq!((other.id, other.engine_id.as_deref(), other.outgoing), (fresh.id().0, None, 0));
     let handle = server.agent.handle();
