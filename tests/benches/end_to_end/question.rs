@@ -5,6 +5,7 @@ use std::{hint::black_box, net::Ipv4Addr};
 use clap::ValueEnum;
 use spop_core::{
     Actions, Scope,
+    agent::Router,
     frame::{MessageIter, put_message},
     wire::Value,
 };
@@ -75,4 +76,22 @@ pub fn actions() -> Actions {
     let mut actions = Actions::new();
     actions.set_var(Scope::Session, VARIABLE, black_box(SCORE));
     actions
+}
+
+/// The messages that the routers have routes for.
+pub const ROUTES: [&str; 5] =
+    ["check-client-ip", "get-ip-reputation", "http-request", "http-response", "check-request"];
+
+/// A router of the core with these routes. `arrived` is called for each message.
+pub fn router(arrived: impl Fn() + Copy + Send + Sync + 'static) -> Router {
+    ROUTES.into_iter().fold(Router::new(), |router, name| {
+        router.on(name, move |message| {
+            arrived();
+            black_box(message.name());
+            for argument in message.args() {
+                black_box(argument);
+            }
+            Ok(actions())
+        })
+    })
 }

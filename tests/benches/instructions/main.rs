@@ -17,14 +17,24 @@ use std::{
 };
 
 use spop_server::Request;
+use spop_tokio::Router;
 
 /// The tolerated increase over the recorded figures, in percent.
 const TOLERANCE: u64 = 3;
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/instructions.txt");
 
-const AGENTS: [(&str, fn(&Path, usize, usize)); 3] =
-    [("mio", mio), ("tokio", tokio), ("tokio later", tokio_later)];
+/// An agent, and the shapes of load that it gets.
+type Agent = (&'static str, fn(&Path, usize, usize), &'static [usize]);
+
+const AGENTS: [Agent; 6] = [
+    ("mio", mio, &[0, 1, 2]),
+    ("mio router", mio_router, &[1]),
+    ("tokio", tokio, &[0, 1, 2]),
+    ("tokio later", tokio_later, &[0, 1, 2]),
+    ("tokio router", tokio_router, &[1]),
+    ("tokio router, not async", tokio_router_not_async, &[1]),
+];
 
 /// Connections that are asked in a round, and the requests in flight on each.
 const SHAPES: [(usize, usize); 3] = [(64, 1), (16, 16), (1, 32)];
@@ -38,7 +48,12 @@ fn main() -> ExitCode {
         AGENTS[numbers[0]].1(&folder.path().join("socket"), connections, depth);
         return ExitCode::FAILURE;
     }
-    let table = table();
+    // `--only NAME` counts one agent.
+    if let Some(only) = args.iter().position(|arg| arg == "--only").and_then(|index| args.get(index + 1)) {
+        print!("{}", table(|name| name == only));
+        return ExitCode::SUCCESS;
+    }
+    let table = table(|_| true);
     print!("{table}");
     if args.iter().any(|arg| arg == "--record") {
         fs::write(RECORD, table).unwrap();
@@ -59,6 +74,13 @@ fn mio(path: &Path, connections: usize, depth: usize) {
     server.serve().unwrap();
 }
 
+/// A router of the core with five routes.
+fn mio_router(path: &Path, connections: usize, depth: usize) {
+    let server = spop_mio::Server::new(question::router(load::arrived)).workers(1).bind(path).unwrap();
+    load::start(path, connections, depth);
+    server.serve().unwrap();
+}
+
 /// A handler that answers at once.
 fn tokio(path: &Path, connections: usize, depth: usize) {
     serve(path, connections, depth, async |request: spop_tokio::Request| {
@@ -75,6 +97,30 @@ fn tokio_later(path: &Path, connections: usize, depth: usize) {
         question::answer(request.messages().iter())
     });
 }
+
+/// A router of five routes, with state.
+fn tokio_router(path: &Path, connections: usize, depth: usize) {
+    async fn route(_: &State, request: spop_tokio::Request) -> spop_core::Actions {
+        load::arrived();
+        question::answer(request.messages().iter())
+    }
+    let router =
+        question::ROUTES.into_iter().fold(Router::with_state(State), |router, name| router.on(name, route));
+    serve(path, connections, depth, router);
+}
+
+/// The same, with a function that is not async.
+fn tokio_router_not_async(path: &Path, connections: usize, depth: usize) {
+    fn route(_: &State, request: spop_tokio::Request) -> spop_core::Actions {
+        load::arrived();
+        question::answer(request.messages().iter())
+    }
+    let router =
+        question::ROUTES.into_iter().fold(Router::with_state(State), |router, name| router.on(name, route));
+    serve(path, connections, depth, router);
+}
+
+struct State;
 
 fn serve(path: &Path, connections: usize, depth: usize, handler: impl spop_tokio::Handler) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -108,16 +154,17 @@ fn count(agent: usize, shape: usize) -> u64 {
     total / (connections * depth * load::ROUNDS) as u64
 }
 
-fn table() -> String {
+fn table(counts: impl Fn(&str) -> bool) -> String {
     let version =
         Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
     let mut table = format!("# Instructions per NOTIFY, outside of the kernel. {version}");
-    table += "# agent        connections x in flight   instructions\n";
-    for (agent, (name, _)) in AGENTS.iter().enumerate() {
-        for (shape, (connections, depth)) in SHAPES.iter().enumerate() {
+    table += "# agent                 connections x in flight   instructions\n";
+    for (agent, (name, _, shapes)) in AGENTS.iter().enumerate().filter(|(_, (name, ..))| counts(name)) {
+        for &shape in *shapes {
+            let (connections, depth) = SHAPES[shape];
             let shape_name = format!("{connections} x {depth}");
-            table += &format!("{name:<12} {shape_name:>25} {:>14}\n", count(agent, shape));
+            table += &format!("{name:<23} {shape_name:>23} {:>14}\n", count(agent, shape));
         }
     }
     table
@@ -128,7 +175,7 @@ fn compare(recorded: &str, found: &str) -> ExitCode {
     let rows = |table: &str| -> Vec<(String, u64)> {
         let rows = table.lines().filter(|line| !line.starts_with('#'));
         rows.map(|row| {
-            let (name, figure) = row.split_at(38);
+            let (name, figure) = row.split_at(47);
             (name.to_owned(), figure.trim().parse().unwrap())
         })
         .collect()
