@@ -31,7 +31,7 @@
 //! virtual time: see [`spop_core::testing::replay`](mod@spop_core::testing::replay).
 //!
 //! ```
-//! use spop_mio::{Routes, Scope, ServerConfig, testing};
+//! use spop_mio::{Router, Scope, ServerConfig, testing};
 //!
 //! testing::replay(
 //!     "
@@ -39,10 +39,7 @@
 //!     < ACK fin 5 1 set sess ip_score=int32:50
 //!     ",
 //!     ServerConfig::default(),
-//!     || Routes::new().on("check-ip", |_, actions| {
-//!         actions.set_var(Scope::Session, "ip_score", 50);
-//!         Ok(())
-//!     }),
+//!     || Router::new().on("check-ip", |_| Ok((Scope::Session, "ip_score", 50))),
 //! )?;
 //! # Ok::<(), testing::ReplayError>(())
 //! ```

@@ -8,7 +8,7 @@
 //! | | spop-tokio | spop-mio |
 //! |---|---|---|
 //! | handler | an async function of [`Request`](crate::Request) with its own bytes; `&self`, shared by all connections | a function of [`Request`](crate::Request) that borrows the input; `&mut self`, a clone for each worker |
-//! | several messages | `Router`, or [`Routes`](spop_core::agent::Routes) | [`Routes`](spop_core::agent::Routes) |
+//! | several messages | `Router` | `Router`, which is [`agent::Router`](spop_core::agent::Router) |
 //! | an answer from another thread | `Deferred`, with a request and a `Responder` | [`Request::defer`](crate::Request::defer), with a [`Responder`](crate::Responder) that has the request |
 //! | to give it | `Responder::reply` | [`Responder::reply`](crate::Responder::reply) |
 //! | to learn that it is not needed | `Responder::cancelled`, [`Request::cancellation`](crate::Request::cancellation); the future is dropped | [`Responder::is_cancelled`](crate::Responder::is_cancelled), [`Request::cancellation`](crate::Request::cancellation) |

@@ -209,7 +209,7 @@ async fn work_elsewhere_learns_of_what_comes_by_other_connections() {
 #[tokio::test]
 async fn what_a_handler_logs_says_whose_request_it_is() {
     within(async {
-        let log = Log::with("info,spop_server::spans=debug");
+        let log = Log::with("info,spop_server::agent=warn,spop_server::spans=debug");
         let server = Running::start(async |_: Request| {
             tracing::info!("before");
             tokio::task::yield_now().await;
@@ -223,7 +223,8 @@ async fn what_a_handler_logs_says_whose_request_it_is() {
         let lines = log.take();
         for text in ["before", "after"] {
             let line = lines.iter().find(|line| line.ends_with(text)).unwrap();
-            let (connection, request) = (format!("connection{{peer={peer} id="), "}:request{ids=5/6}: ");
+            let (connection, request) =
+                (format!("connection{{peer={peer} id="), "}:request{ids=5/6 messages=m}: ");
             assert!(line.contains(&connection) && line.contains(request), "{line}");
         }
         assert_eq!(lines.len(), 2, "nothing else for debugging: {lines:?}");

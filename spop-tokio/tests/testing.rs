@@ -63,7 +63,7 @@ async fn a_call_has_the_outcome_of_the_handler() {
 
     for (sentence, failure) in [
         ("slow", "handler_failed: argument \"ms\" of message \"slow\""),
-        ("panics", "handler_panicked: boom"),
+        ("panics", "handler_panicked: message \"panics\": boom"),
         ("aborts", "the handler aborted"),
         ("slow ms=uint32:10001", "timed_out: no answer within 10s"),
     ] {
@@ -132,7 +132,7 @@ async fn a_pair_has_the_outcomes_that_haproxy_gets() {
             for (sentence, wanted) in [
                 ("slow ms=uint32:79", SCORE),
                 ("slow ms=uint32:81", "timed_out: no answer in time"),
-                ("panics", "handler_panicked: boom"),
+                ("panics", "handler_panicked: message \"panics\": boom"),
                 ("long", "answer_unsendable: "),
                 ("slow ms=uint32:1", SCORE),
             ] {
@@ -234,7 +234,7 @@ async fn an_error_of_a_transcript_has_the_line_and_the_failure() {
             "> NOTIFY fin 1 1 panics\n< ACK fin 1 1 set sess score=uint32:7",
             "< ACK fin 1 1 set sess score=uint32:7",
             "< ACK fin 1 1",
-            Some("handler_panicked: boom"),
+            Some("handler_panicked: message \"panics\": boom"),
         ),
         (
             "> NOTIFY fin 1 1 slow ms=uint32:5\n* wait 6ms\n< ACK fin 1 2",

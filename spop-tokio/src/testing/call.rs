@@ -43,7 +43,7 @@ use crate::{Handler, Reply, Request};
 ///     assert_eq!(outcome.failure(), Some("timed_out: no answer before the deadline"));
 ///
 ///     let outcome = testing::call(&router, TestRequest::new("panics")).await;
-///     assert_eq!(outcome.failure(), Some("handler_panicked: no luck"));
+///     assert_eq!(outcome.failure(), Some("handler_panicked: message \"panics\": no luck"));
 /// }
 /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
 /// # runtime.enable_all().start_paused(true).build().unwrap().block_on(failures_have_names());

@@ -11,7 +11,9 @@ mod load;
 mod question;
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
@@ -164,7 +166,7 @@ fn table(counts: impl Fn(&str) -> bool) -> String {
         for &shape in *shapes {
             let (connections, depth) = SHAPES[shape];
             let shape_name = format!("{connections} x {depth}");
-            table += &format!("{name:<23} {shape_name:>23} {:>14}\n", count(agent, shape));
+            let _ = writeln!(table, "{name:<23} {shape_name:>23} {:>14}", count(agent, shape));
         }
     }
     table

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use std::net::IpAddr;
-//! use spop_core::{AgentConfig, Scope, agent::Routes, testing::{self, Call}};
+//! use spop_core::{AgentConfig, Scope, agent::Router, testing::{self, Call}};
 //!
 //! testing::replay(
 //!     "
@@ -17,12 +17,11 @@
 //!     ",
 //!     AgentConfig::default(),
 //!     || {
-//!         let routes = Routes::new().on("check-ip", |message, actions| {
+//!         let router = Router::new().on("check-ip", |message| {
 //!             let ip: IpAddr = message.arg("ip")?;
-//!             actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!             Ok(())
+//!             Ok((Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //!         });
-//!         move |call: &Call<'_>| routes.answer(call.messages()).into()
+//!         move |call: &Call<'_>| router.reply(call.messages()).into()
 //!     },
 //! )?;
 //! # Ok::<(), testing::ReplayError>(())
