@@ -111,6 +111,36 @@ impl fmt::Display for Causes<'_> {
 }
 
 /// The beginning of a text. The write that exceeds it is an error, which ends the formatting.
+/// Displays the text of an error that may quote a peer: as [`Shortened`], with control characters escaped.
+#[cfg(feature = "serde")]
+pub(crate) struct Printable<T>(pub T);
+
+#[cfg(feature = "serde")]
+impl<T: fmt::Display> fmt::Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Escape<'a, 'b, 'f>(&'a mut Head<'b, 'f>);
+
+        impl fmt::Write for Escape<'_, '_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                for piece in text.split_inclusive(char::is_control) {
+                    let plain = piece.trim_end_matches(char::is_control);
+                    self.0.write_str(plain)?;
+                    for control in piece.chars().rev().take_while(|char| char.is_control()) {
+                        write!(self.0, "{}", control.escape_default())?;
+                    }
+                }
+                Ok(())
+            }
+        }
+
+        let mut head = Head { f, left: SHORTENED_MAX, cut: false };
+        match write!(Escape(&mut head), "{}", self.0) {
+            _ if head.cut => head.f.write_char('…'),
+            other => other,
+        }
+    }
+}
+
 struct Head<'a, 'f> {
     f: &'a mut fmt::Formatter<'f>,
     left: usize,

@@ -22,19 +22,42 @@
 //! }
 //! ```
 //!
-//! It answers HAProxy with this SPOE configuration, where the answer is `var(sess.iprep.ip_score)`:
+//! HAProxy asks it with this in the frontend, where the answer is `var(sess.iprep.ip_score)`:
 //!
 //! ```text
+//! filter spoe engine iprep config /etc/haproxy/spoe-iprep.conf
+//! http-request deny if { var(sess.iprep.ip_score) -m int lt 60 }
+//! ```
+//!
+//! this backend (`mode spop` since HAProxy 3.1):
+//!
+//! ```text
+//! backend iprep-agents
+//!     mode tcp
+//!     timeout server 3m
+//!     server iprep1 127.0.0.1:12345
+//! ```
+//!
+//! and this file:
+//!
+//! ```text
+//! [iprep]
 //! spoe-agent iprep-agent
-//!     messages    get-ip-reputation
-//!     option      var-prefix iprep
-//!     timeout     processing 100ms
-//!     use-backend agents
+//!     messages get-ip-reputation
+//!     option var-prefix iprep
+//!     option set-on-error error
+//!     timeout hello 2s
+//!     timeout idle 2m
+//!     timeout processing 100ms
+//!     use-backend iprep-agents
 //!
 //! spoe-message get-ip-reputation
-//!     args  ip=src
+//!     args ip=src
 //!     event on-client-session
 //! ```
+//!
+//! Without an answer the variable is not set and the request passes: [the guide](spop_server::guide#open-or-closed) has the rules for
+//! an agent that must not fail open.
 //!
 //! With a configuration, and a graceful end:
 //!
@@ -74,7 +97,9 @@
 //!
 //! A [`Handler`] is a function or closure, a [`Router`], or a type of your own: for state, and to decide on payloads while
 //! they arrive. It returns [`Actions`], what converts into them (`()`, a tuple of scope, name and value), a [`Reply`], or a `Result` of
-//! these with any error, whose causes are logged with it. A [`Route`] of a router has an answer of its own for failures.
+//! these with any error, whose causes are logged with it. A [`Router`] calls functions of one message, which return a `Result` with a
+//! boxed error; a [`Route`] of it has an answer of its own for failures. What needs more of the request than the message, or
+//! defers, is a handler of the whole request.
 //!
 //! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock, and the connections
 //!   of its worker wait for it. All answers to what one read brought leave in one write.
@@ -118,9 +143,7 @@
 //!
 //! fn reputation(request: Request<'_>) -> Result<Actions, ArgError> {
 //!     let ip: std::net::IpAddr = request.arg("ip")?;
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 });
-//!     Ok(actions)
+//!     Ok(Actions::new().set(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
 //! }
 //!
 //! // #[test]
@@ -136,7 +159,7 @@
 //! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
 //! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
 //! `testing`: what the tests of handlers need. `serde`: the arguments of a message as a structure, with
-//! [`Message::deserialize`](spop_core::frame::Message).
+//! [`Message::deserialize`](spop_core::frame::Message). `http`: arguments as types of the `http` crate.
 
 #![forbid(unsafe_code)]
 

@@ -86,6 +86,8 @@ pub struct Agent {
 pub(crate) struct Logs {
     /// Handlers that failed.
     pub(crate) handler: LogLimit,
+    /// Handlers that panicked.
+    pub(crate) panics: LogLimit,
     /// Answers that came too late.
     pub(crate) late: LogLimit,
     /// Sessions with a frame size that makes HAProxy fail long requests.
@@ -108,6 +110,7 @@ impl Default for Logs {
     fn default() -> Self {
         Self {
             handler: LogLimit::default(),
+            panics: LogLimit::default(),
             late: LogLimit::default(),
             session: LogLimit::default(),
             requests: LogLimit::default(),

@@ -190,8 +190,8 @@ impl Connection {
         let unanswered = self
             .unanswered
             .load(Ordering::Relaxed)
-            .wrapping_add(requests.cast_signed())
-            .wrapping_sub(answered.cast_signed());
+            .saturating_add(requests.cast_signed())
+            .saturating_sub(answered.cast_signed());
         self.unanswered.store(unanswered, Ordering::Relaxed);
         self.active.store(seconds(now), Ordering::Relaxed);
     }

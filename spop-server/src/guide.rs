@@ -8,7 +8,7 @@
 //! | | spop-tokio | spop-mio |
 //! |---|---|---|
 //! | handler | an async function of [`Request`](crate::Request) with its own bytes; `&self`, shared by all connections | a function of [`Request`](crate::Request) that borrows the input; `&mut self`, a clone for each worker |
-//! | several messages | `Router` | `Router`, which is [`agent::Router`](spop_core::agent::Router) |
+//! | several messages | `Router` of handlers, with state, extractors, timeouts and limits | `Router` of functions from a message to a `Result` ([`agent::Router`](spop_core::agent::Router)) |
 //! | an answer from another thread | `Deferred`, with a request and a `Responder` | [`Request::defer`](crate::Request::defer), with a [`Responder`](crate::Responder) that has the request |
 //! | to give it | `Responder::reply` | [`Responder::reply`](crate::Responder::reply) |
 //! | to learn that it is not needed | `Responder::cancelled`, [`Request::cancellation`](crate::Request::cancellation); the future is dropped | [`Responder::is_cancelled`](crate::Responder::is_cancelled), [`Request::cancellation`](crate::Request::cancellation) |
@@ -44,16 +44,32 @@
 //! // spop_tokio::Server::with_config(handler, config)?, or that of spop_mio.
 //! ```
 //!
+//! The default of `timeouts.message` is 30 s, longer than HAProxy waits: set it, or the answer for failures does not reach HAProxy
+//! when a handler is slow.
+//!
+//! # Open or closed
+//!
+//! HAProxy continues without an answer, and the variables are not set then: a rule that denies what the agent has objected to lets
+//! everything pass while the agent is down. For a check that must not be passed, let the rule demand that the agent has allowed it:
+//!
+//! ```text
+//! http-request deny unless { var(txn.auth.allowed) -m bool }
+//! ```
+//!
+//! It covers an agent that is down or slow, a handler that fails, and a message whose name has no route, which a router skips by
+//! default. `on_failure` can set a variable for what fails in the agent only, as `failed` above. `option continue-on-error` of the
+//! `spoe-agent` decides whether HAProxy sends the messages of later events after a failure.
+//!
 //! **spop-mio**: the timeout ends requests that were deferred. A handler that blocks its worker's thread also blocks the timers
 //! of the connections on it, until it returns.
 //!
 //! # Listeners
 //!
-//! `Server::bind` takes addresses, `(host, port)`, paths of unix sockets, and open listeners; **spop-tokio** also those of tokio. An [`Endpoint`](crate::Endpoint) has the options of
-//! one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
+//! `Server::bind` takes addresses, `(host, port)`, paths of unix sockets, and open listeners; **spop-tokio** also those of tokio.
+//! An [`Endpoint`](crate::Endpoint) has the options of one: permissions of a socket file, taking it over from the process before, `SO_REUSEPORT`, keepalive. With the feature
 //! `systemd`, `Endpoint::from_systemd` returns the sockets that a supervisor has opened.
 //!
-//! Before its session a connection passes the accept stage of its listener, a list of handlers: rules on source addresses, a
+//! Before its session a connection passes the accept stage of its listener, a list of steps: rules on source addresses, a
 //! PROXY header (feature `proxy`), a monitor that answers probes, and TLS (feature `tls`), in the order that you add them. One
 //! timeout covers all of them. A connection that does not pass is closed, counted ([`Stats::rejected`](crate::Stats::rejected))
 //! and logged.
@@ -185,7 +201,7 @@
 //! | `spop_connections_total`, `spop_connections_refused_total`, `spop_connections_rejected_total`, `spop_probes_total` | connections that began a session, were refused for a limit, did not pass the accept stage, or were a monitor's; with the label `listener` |
 //! | `spop_closed_total` | sessions that have ended, with the labels `by` (the side that ended it) and `status` |
 //! | `spop_requests_in_flight` | requests whose handlers have not ended: a gauge. **spop-mio**: only those that were deferred |
-//! | `spop_handler_seconds` | how long handlers take: a histogram with the label `message`, the name of the first message. Peers choose the names: the first 64 of up to 64 bytes are labels, the others are `other` |
+//! | `spop_handler_seconds` | how long handlers take: a histogram with the label `message`, the name of the first message. Peers choose the names: the first 64 are labels, cut after 30 bytes, and the others are `other` |
 //! | `spop_notifies_total`, `spop_acks_total` (`spop_late_acks_total` of them late), `spop_failures_total`, `spop_cancelled_total`, `spop_aborted_total` | requests; the result of each, one of three; and requests that were dropped before they were complete or for their size, which are in none of the others. `spop_failures_total` has the label `kind`, a [`FailureKind`](crate::FailureKind) |
 //! | `spop_received_bytes_total`, `spop_sent_bytes_total` | bytes of sessions |
 //!
@@ -203,7 +219,8 @@
 //! // Then serve.
 //! ```
 //!
-//! Events go to [`tracing`], with these names:
+//! Events go to [`tracing`]. Their names are in the metadata, which a JSON subscriber or one of your own shows; the default text format
+//! has a message that says the same:
 //!
 //! | name | level | what |
 //! |---|---|---|

@@ -15,7 +15,7 @@ use spop_core::{
     agent::{Reply, TicketId},
 };
 
-use crate::{Cancellation, Cancelled, label::Owed};
+use crate::{Cancellation, Cancelled, agent::Admission, label::Owed};
 
 /// A message to a connection.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ struct Locked {
 struct Contents {
     messages: Vec<Message>,
     watched: BTreeMap<TicketId, Cancellation>,
+    /// Its place under the limits on connections, once it has ended and handlers keep requests of it.
+    admission: Option<Admission>,
 }
 
 impl Inbox {
@@ -124,6 +126,14 @@ impl Inbox {
         self.take_messages()
     }
 
+    /// The connection has ended, and keeps its place under the limits on connections until its last request is dropped: a peer that
+    /// connects again and again would have its requests kept without a limit.
+    pub(crate) fn keep_admission(&self, admission: Option<Admission>) {
+        if let Some(admission) = admission {
+            self.lock().contents.get_or_insert_default().admission = Some(admission);
+        }
+    }
+
     // ---- cancellations ----
 
     /// A cancellation of a request that is unanswered.
@@ -182,7 +192,10 @@ impl Inbox {
 
 impl Locked {
     fn free_if_empty(&mut self) {
-        if self.contents.as_ref().is_some_and(|one| one.messages.is_empty() && one.watched.is_empty()) {
+        let is_empty = |one: &Box<Contents>| {
+            one.messages.is_empty() && one.watched.is_empty() && one.admission.is_none()
+        };
+        if self.contents.as_ref().is_some_and(is_empty) {
             self.contents = None;
         }
     }

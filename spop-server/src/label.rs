@@ -9,7 +9,7 @@ use spop_core::{
 };
 
 /// How much of a name is kept.
-const NAME: usize = 30;
+pub(crate) const NAME: usize = 30;
 
 /// The name of the first message of a request, cut after 30 bytes, and how many messages it has. Small: each request that
 /// waits for its answer has one.

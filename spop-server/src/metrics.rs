@@ -13,6 +13,8 @@ use metrics::{
 use spop_core::{CloseReason, Status, link::Initiator};
 use spop_core::{Closed, frame::Messages};
 
+#[cfg(feature = "metrics")]
+use crate::label::NAME;
 use crate::{Address, Entrance, FailureKind, label::Labelled};
 
 /// A name in the code, the name of the metric, and what it counts.
@@ -310,7 +312,7 @@ const NAMES: usize = 64;
 
 /// The longest name that is a label.
 #[cfg(feature = "metrics")]
-const NAME_LEN: usize = 64;
+const NAME_LEN: usize = NAME;
 
 /// A histogram for each of the first names of messages, and one for all others. Found without a lock.
 #[cfg(feature = "metrics")]
@@ -331,14 +333,15 @@ impl HandlerSeconds {
 
     #[inline]
     fn of_messages(&self, messages: Messages<'_>) -> &Histogram {
-        self.of(messages.iter().next().map(|message| message.name()).unwrap_or_default())
+        let name = messages.iter().next().map(|message| message.name()).unwrap_or_default();
+        // As a `Label` has it.
+        self.of(name.get(..NAME_LEN).unwrap_or(name))
     }
 
     fn of(&self, name: &[u8]) -> &Histogram {
         for slot in &self.names {
             let known = match slot.get() {
                 Some(known) => known,
-                None if name.len() > NAME_LEN => break,
                 None => slot.get_or_init(|| (name.into(), Self::register(name.escape_ascii().to_string()))),
             };
             if *known.0 == *name {

@@ -90,7 +90,8 @@ impl Drop for ConnectionPermit {
 pub struct Stats {
     /// Connections that were accepted.
     pub accepted: u64,
-    /// Those of them that are open, or closed and kept for answers that other connections of their engine will send.
+    /// Those of them that are open, or closed and kept: for answers that other connections of their engine will send, or until
+    /// handlers drop their requests.
     pub open: u64,
     /// Connections that were closed at once, because there were too many.
     pub refused: u64,

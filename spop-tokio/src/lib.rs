@@ -21,19 +21,42 @@
 //! }
 //! ```
 //!
-//! It answers HAProxy with this SPOE configuration, where the answer is `var(sess.iprep.ip_score)`:
+//! HAProxy asks it with this in the frontend, where the answer is `var(sess.iprep.ip_score)`:
 //!
 //! ```text
+//! filter spoe engine iprep config /etc/haproxy/spoe-iprep.conf
+//! http-request deny if { var(sess.iprep.ip_score) -m int lt 60 }
+//! ```
+//!
+//! this backend (`mode spop` since HAProxy 3.1):
+//!
+//! ```text
+//! backend iprep-agents
+//!     mode tcp
+//!     timeout server 3m
+//!     server iprep1 127.0.0.1:12345
+//! ```
+//!
+//! and this file:
+//!
+//! ```text
+//! [iprep]
 //! spoe-agent iprep-agent
-//!     messages    get-ip-reputation
-//!     option      var-prefix iprep
-//!     timeout     processing 100ms
-//!     use-backend agents
+//!     messages get-ip-reputation
+//!     option var-prefix iprep
+//!     option set-on-error error
+//!     timeout hello 2s
+//!     timeout idle 2m
+//!     timeout processing 100ms
+//!     use-backend iprep-agents
 //!
 //! spoe-message get-ip-reputation
-//!     args  ip=src
+//!     args ip=src
 //!     event on-client-session
 //! ```
+//!
+//! Without an answer the variable is not set and the request passes: [the guide](spop_server::guide#open-or-closed) has the rules for
+//! an agent that must not fail open.
 //!
 //! [The guide](spop_server::guide) has what is not specific to tokio: failures of handlers, listeners, PROXY headers, TLS, limits,
 //! HAProxy's settings, shutdown, metrics and log events. A server with limits and a graceful shutdown:
@@ -52,7 +75,7 @@
 //! config.lame_duck = Duration::from_millis(500);
 //! let mut terminate = signal(SignalKind::terminate())?;
 //! let server = Server::with_config(handler, config)?.bind("127.0.0.1:12345").await?;
-//! server.serve_until(async { drop(terminate.recv().await) }).await
+//! server.serve_until(async { _ = terminate.recv().await }).await
 //! # }
 //! ```
 //!
@@ -91,8 +114,9 @@
 //!
 //! Arguments have the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
 //! [`Headers`] for `req.hdrs_bin`, [`Value`] for any of them, and an `Option` of these for what may be NULL or absent. The
-//! error names message, argument and reason. Take text that a client controls as `Cow<str>` or `&[u8]`: `&str` fails if it
-//! is not UTF-8, and the client would decide whether the check runs ([`FromValue`]).
+//! error names message, argument and reason. Take text that a client controls as `Cow<str>` or `&[u8]`: `&str` and `String` fail
+//! if it is not UTF-8, and the client would decide whether the check runs ([`FromValue`]). In a structure of serde (`Args`) a
+//! `String` does not fail: bytes that are not UTF-8 are replaced.
 //!
 //! HAProxy silently drops a variable whose name it does not accept: [`Actions::try_set_var`] returns an error instead, and a
 //! test can check all names of an answer with [`Actions::check_names`].
@@ -162,9 +186,7 @@
 //!     upstream: impl AsyncFn(IpAddr) -> io::Result<u32>,
 //! ) -> Result<Actions, Box<dyn Error + Send + Sync>> {
 //!     let score = upstream(request.arg("ip")?).await?;
-//!     let mut actions = Actions::new();
-//!     actions.set_var(Scope::Session, "ip_score", score);
-//!     Ok(actions)
+//!     Ok(Actions::new().set(Scope::Session, "ip_score", score))
 //! }
 //!
 //! // #[tokio::test]

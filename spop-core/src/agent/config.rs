@@ -65,7 +65,8 @@ pub struct AgentConfig {
     /// Timeouts.
     pub timeouts: Timeouts,
     /// The reply to a NOTIFY that has no answer: [`fail`](super::AgentReactor::fail) was called, or a timer expired.
-    /// Default an empty ACK.
+    /// Default an empty ACK. For a slow handler it comes after [`Timeouts::message`](crate::config::Timeouts::message), by default
+    /// later than HAProxy waits.
     pub on_failure: OnFailure,
     /// Whether each fragment of a NOTIFY is reported ([`Action::FragmentArrived`](super::Action::FragmentArrived)), so that the
     /// application can inspect the part that has arrived and refuse the rest. Default false.

@@ -20,7 +20,10 @@ use serde::{
 };
 
 use super::{ArgError, Args, FromValue, Message, Messages, Unusable};
-use crate::{excerpt::Escaped, wire::Value};
+use crate::{
+    excerpt::{Escaped, Printable},
+    wire::Value,
+};
 
 impl<'a> Message<'a> {
     /// The arguments as a `T`: a structure whose fields have their names. Feature `serde`.
@@ -55,7 +58,7 @@ impl<'a> Message<'a> {
     /// | `&[u8]`, `Vec<u8>` | STRING and BINARY |
     /// | `Option` | the value, or `None` for NULL and for a missing argument |
     ///
-    /// The first argument of a name counts. Arguments without a field are ignored.
+    /// Of several arguments of one name, the first counts in a structure, and the last in a map; a structure with `flatten` fails. Arguments without a field are ignored.
     ///
     /// # Errors
     /// [`ArgsError`] names the message and the argument.
@@ -128,7 +131,7 @@ impl From<Unusable> for Fault {
 
 impl de::Error for Fault {
     fn custom<T: fmt::Display>(error: T) -> Self {
-        Unusable::Other(error.to_string()).into()
+        Unusable::Other(Printable(error).to_string()).into()
     }
 
     fn missing_field(field: &'static str) -> Self {

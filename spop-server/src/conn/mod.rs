@@ -8,7 +8,11 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{io, mem, sync::Arc, task::Waker};
+use std::{
+    io, mem,
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+};
 
 use spop_core::{
     Action, AgentReactor, Closed, Interest, Misuse, Timestamp,
@@ -442,5 +446,8 @@ impl Drop for Conn {
         }
         // No answer finds it any more.
         drop(self.connection.inbox.close());
+        if self.connection.held.load(Ordering::Relaxed) > 0 {
+            self.connection.inbox.keep_admission(self.admission.take());
+        }
     }
 }

@@ -186,7 +186,8 @@ impl Session {
         agent.failures.record(ids, failure);
         // What a peer can cause does not hide a handler that panics.
         let limit = match failure.kind {
-            FailureKind::HandlerFailed | FailureKind::HandlerPanicked => &agent.logs.handler,
+            FailureKind::HandlerPanicked => &agent.logs.panics,
+            FailureKind::HandlerFailed => &agent.logs.handler,
             _ => &agent.logs.requests,
         };
         if let Some(suppressed) = limit.pass(now) {
@@ -200,7 +201,7 @@ impl Session {
 
     #[cold]
     pub(super) fn log_watch_panicked(&self, agent: &Agent, now: Timestamp, ids: Ids, error: &str) {
-        if let Some(suppressed) = agent.logs.handler.pass(now) {
+        if let Some(suppressed) = agent.logs.panics.pass(now) {
             let error = &*Shortened(error).to_string();
             warn!(name: "watch_panicked", peer = %self.connection.peer(), %ids, error, suppressed, "watch panicked");
         }

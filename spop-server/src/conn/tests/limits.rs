@@ -23,6 +23,25 @@ fn connections_beyond_the_limit_are_refused_until_one_is_dropped() {
     drop(other);
 }
 
+/// A peer that connects again and again, and leaves a request each time.
+#[test]
+fn a_connection_counts_until_its_last_request_is_dropped() {
+    let config = ServerConfig { max_connections: 1, ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut one = server.session("e");
+    server.say(&mut one, "NOTIFY fin 1 1 keep");
+    server.lose(&mut one);
+    drop(one);
+    assert!(server.connect_from(Peer::unnamed(), None).is_none());
+    assert_eq!((server.app.kept.len(), server.agent.stats().open), (1, 1));
+    server.app.kept.clear();
+    let mut one = server.session("e");
+    server.say(&mut one, "NOTIFY fin 1 1 now");
+    server.lose(&mut one);
+    drop(one);
+    assert_eq!(server.agent.stats().open, 0);
+}
+
 #[test]
 fn connections_of_one_source_are_limited() {
     let config = ServerConfig { max_connections_per_source: Some(1), ..ServerConfig::default() };

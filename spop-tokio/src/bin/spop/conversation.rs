@@ -31,6 +31,9 @@ use crate::{
 /// The longest frame that is accepted: the highest `max-frame-size` that the commands announce.
 const FRAME_MAX: u32 = 1 << 20;
 
+/// How many reads are recorded. An AGENT-HELLO comes in one.
+const READS: usize = 1024;
+
 /// A connection on which frames are sent and received.
 pub(crate) struct Conversation {
     io: Box<dyn Transport>,
@@ -85,11 +88,14 @@ impl Conversation {
                 Ok(Err(error)) => return Received::Broken(reason(&error)),
                 Ok(Ok(0)) => self.eof = true,
                 Ok(Ok(_)) => {
-                    let read = buffer.split().freeze();
-                    self.splitter.push(&read);
-                    if let Some(reads) = &mut self.reads {
-                        reads.push(read);
+                    self.splitter.push(&buffer);
+                    if let Some(reads) = &mut self.reads
+                        && reads.len() < READS
+                    {
+                        // A copy: a read of one byte does not keep the whole buffer.
+                        reads.push(Bytes::copy_from_slice(&buffer));
                     }
+                    buffer.clear();
                 }
             }
         }

@@ -79,8 +79,9 @@ pub(crate) fn json_value(value: Value<'_>) -> Json {
         Value::Ipv4(value) => value.to_string().into(),
         Value::Ipv6(value) => value.to_string().into(),
         Value::String(bytes) => match str::from_utf8(bytes) {
-            Ok(text) => text.into(),
-            Err(_) => json!({ "hex": Hex(bytes).to_string() }),
+            // JSON escapes the control characters of ASCII only.
+            Ok(text) if !text.contains(|char| matches!(char, '\u{7f}'..='\u{9f}')) => text.into(),
+            _ => json!({ "hex": Hex(bytes).to_string() }),
         },
         Value::Binary(bytes) => json!({ "hex": Hex(bytes).to_string() }),
     }

@@ -86,6 +86,8 @@ pub(super) async fn greet(
     let verdict = haproxy::judge(config.clone(), conversation.reads(), conversation.is_eof());
     let verdict = verdict.map_err(Failure::usage)?;
     let (reads, eof) = (conversation.reads().to_vec(), conversation.is_eof());
+    // What follows is not judged, and may not end.
+    conversation.stop_recording();
     let established = matches!(verdict, Verdict::Established(_));
     let end = if eof {
         End::Closed

@@ -1,6 +1,7 @@
 //! HAProxy's log line of an SPOE event.
 
 use serde::Serialize;
+use spop_core::excerpt::Escaped;
 
 use super::Number;
 use crate::{
@@ -37,6 +38,11 @@ pub(super) struct LogLine {
 const OLD: &str = "up to 3.0";
 const NEW: &str = "3.1 and later";
 
+/// Without characters that control a terminal.
+fn printable(text: &str) -> String {
+    Escaped(text.as_bytes()).to_string()
+}
+
 impl LogLine {
     /// Finds the log line in a line of a log. `None` if there is none; an error if it cannot be read.
     pub(super) fn find(line: &str) -> Option<Result<Self, String>> {
@@ -59,9 +65,10 @@ impl LogLine {
         let line = Self {
             event: "log-line",
             format: OLD,
-            agent: agent.to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
+            // Others may write into the log.
+            agent: printable(agent),
+            kind: printable(kind),
+            name: printable(name),
             sid,
             st,
             encode_ms: None,

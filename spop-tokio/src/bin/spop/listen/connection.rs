@@ -22,7 +22,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
     sync::watch,
     task::yield_now,
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use super::{
@@ -31,6 +31,9 @@ use super::{
     trace::ConnectionTrace,
 };
 use crate::{address::Transport, exit::Failure};
+
+/// How long TLS may take to send what it has, or to close.
+const STEP: Duration = Duration::from_secs(10);
 
 /// A connection that was accepted.
 pub(super) struct Serving {
@@ -129,7 +132,7 @@ impl Session {
             }
             if let Some(_layer) = interest.shut {
                 // One stream stands for all layers: it sends the close_notify of TLS itself.
-                let _ = writer.shutdown().await;
+                let _ = timeout(STEP, writer.shutdown()).await;
                 self.apply(|reactor, now| reactor.on_write_shut(now, Progress::Done))?;
                 continue;
             }
@@ -176,8 +179,10 @@ impl Session {
             Event::Sent(Ok(sent)) if sent > 0 => {
                 let bytes = self.reactor.outgoing().get(..sent).unwrap_or_default();
                 self.trace.bytes(Direction::ToHaproxy, bytes)?;
-                if let Err(error) = writer.flush().await {
-                    return self.broken(&error);
+                match timeout(STEP, writer.flush()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return self.broken(&error),
+                    Err(_) => return self.broken(&io::ErrorKind::TimedOut.into()),
                 }
                 self.apply(|reactor, now| reactor.on_sent(now, sent))
             }
