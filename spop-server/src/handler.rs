@@ -99,6 +99,7 @@ impl Handler for Box<dyn Handler + Send> {
 }
 
 impl Handler for Router {
+    #[inline]
     fn handle(&mut self, request: Request<'_>) -> Outcome {
         Outcome::Now(self.reply(request.messages()))
     }

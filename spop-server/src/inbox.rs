@@ -192,10 +192,11 @@ impl Inbox {
 
 impl Locked {
     fn free_if_empty(&mut self) {
-        let is_empty = |one: &Box<Contents>| {
-            one.messages.is_empty() && one.watched.is_empty() && one.admission.is_none()
-        };
-        if self.contents.as_ref().is_some_and(is_empty) {
+        if self
+            .contents
+            .as_ref()
+            .is_some_and(|one| one.messages.is_empty() && one.watched.is_empty() && one.admission.is_none())
+        {
             self.contents = None;
         }
     }

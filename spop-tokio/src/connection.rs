@@ -16,6 +16,7 @@ use crate::{
     Handler, Partial, Reply, Request, Watch,
     alarm::Alarm,
     calls::Calls,
+    handler::Found,
     transport::{IoState, Memory, Polled, now, yield_turn},
 };
 
@@ -40,7 +41,7 @@ where
         io: Some(io),
         io_state: IoState::default(),
         calls: Calls::new(),
-        call: move |request| call(Arc::clone(&handler), request),
+        call: move |request, found| call(Arc::clone(&handler), request, found),
         handler: shared,
         alarm: Alarm::default(),
         clock,
@@ -52,8 +53,8 @@ where
 #[allow(clippy::manual_async_fn)]
 #[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one that of all.
 #[inline]
-fn call<H: Handler>(handler: Arc<Arc<H>>, request: Request) -> impl Future<Output = Reply> {
-    async move { handler.handle(request).await.into() }
+fn call<H: Handler>(handler: Arc<Arc<H>>, request: Request, found: Found) -> impl Future<Output = Reply> {
+    async move { handler.handle_found(request, found).await.into() }
 }
 
 /// It is woken by its stream, its timer, its calls, and by what other threads send to it.
@@ -79,7 +80,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
     F: Future<Output = Reply>,
-    C: Fn(Request) -> F,
+    C: Fn(Request, Found) -> F,
 {
     type Output = Option<Closed>;
 
@@ -93,7 +94,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
     F: Future<Output = Reply>,
-    C: Fn(Request) -> F,
+    C: Fn(Request, Found) -> F,
 {
     fn turns(&mut self, cx: &mut Context<'_>, memory: &mut Memory) -> Poll<Option<Closed>> {
         let Self { driver, io, io_state, calls, call, handler, alarm, clock } = self;
@@ -146,16 +147,21 @@ impl<H, F, C> spop_server::Handler for App<'_, '_, H, F, C>
 where
     H: Handler,
     F: Future<Output = Reply>,
-    C: Fn(Request) -> F,
+    C: Fn(Request, Found) -> F,
 {
     #[inline]
     fn handle(&mut self, request: spop_server::Request<'_>) -> Outcome {
         let id = request.id();
-        let Self { cx, calls, call, payloads, .. } = self;
+        let Self { cx, calls, call, payloads, handler } = self;
         let mut request = request.into_owned_with(payloads);
         let guard = request.take_guard();
-        let answer = calls.start(cx, id, guard, || call(request));
-        answer.map_or(Outcome::Later, Outcome::Now)
+        let mut reply = None;
+        match handler.reply_at_once(request, cx, &mut reply) {
+            None => reply.map_or(Outcome::Later, Outcome::Now),
+            Some((request, found)) => {
+                calls.start(cx, id, guard, || call(request, found)).map_or(Outcome::Later, Outcome::Now)
+            }
+        }
     }
 
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {

@@ -1,5 +1,7 @@
 //! The application: an async function from requests to replies.
 
+use std::task::Context;
+
 use spop_core::agent::{Partial, Reply, Watch};
 
 use crate::Request;
@@ -52,7 +54,35 @@ pub trait Handler: Send + Sync + 'static {
         let _ = arriving;
         Watch::Continue
     }
+
+    /// Answers a request without a future and writes the reply, or returns the request for [`handle_found`](Self::handle_found),
+    /// with what was found on the way: for routers, whose routes need not be async.
+    #[doc(hidden)]
+    #[inline]
+    fn reply_at_once(
+        &self,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<(Request, Found)> {
+        let _ = (cx, reply);
+        Some((request, Found(None)))
+    }
+
+    /// As [`handle`](Self::handle), after [`reply_at_once`](Self::reply_at_once).
+    #[doc(hidden)]
+    #[inline]
+    fn handle_found(&self, request: Request, found: Found) -> impl Future<Output = Self::Output> + Send {
+        let _ = found;
+        self.handle(request)
+    }
 }
+
+/// Where a router has the route of a request.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[allow(unreachable_pub)] // It is an argument of a public trait.
+pub struct Found(pub(crate) Option<usize>);
 
 impl<F, Call> Handler for F
 where

@@ -1,13 +1,15 @@
 //! Functions as routes: with state, with what they take from the request, async or not.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    task::{Context, Poll},
+};
 
-use futures_util::FutureExt as _;
 use spop_core::agent::{Partial, Watch};
 
 use crate::{
     FromRequest, Handler, Reply, Request, Route,
-    route::{Call, Target},
+    route::{PendingReply, Target},
 };
 
 /// What becomes a [`Route`] of a router with state `S`.
@@ -75,8 +77,14 @@ impl<S, H: Handler> IntoRoute<S, ViaHandler> for H {
 }
 
 impl<S, H: Handler> Target<S> for H {
-    fn call<'a>(&'a self, _: &'a S, request: &mut Option<Request>) -> Call<'a> {
-        request.take().map_or(Call::Now(None), |request| self.handle(request).into_call())
+    fn call<'a>(
+        &'a self,
+        _: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<PendingReply<'a>> {
+        self.handle(request).start(cx, reply)
     }
 
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -96,21 +104,43 @@ struct FunctionTarget<F, M> {
 }
 
 impl<S: Sync + 'static, M: 'static, F: for<'a> Function<'a, S, M>> Target<S> for FunctionTarget<F, M> {
-    fn call<'a>(&'a self, state: &'a S, request: &mut Option<Request>) -> Call<'a> {
-        request.take().map_or(Call::Now(None), |request| self.function.call(state, request))
+    fn call<'a>(
+        &'a self,
+        state: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<PendingReply<'a>> {
+        self.function.call(state, request, cx, reply)
+    }
+
+    fn is_at_once(&self) -> bool {
+        F::AT_ONCE
     }
 }
 
 /// A function of state and request.
 pub trait Function<'a, S, M>: Send + Sync + 'static {
-    /// Calls it.
-    fn call(&'a self, state: &'a S, request: Request) -> Call<'a>;
+    /// As [`IntoCall::AT_ONCE`].
+    const AT_ONCE: bool;
+
+    /// As [`Target::call`].
+    fn call(
+        &'a self,
+        state: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<PendingReply<'a>>;
 }
 
 /// What a function returns: a future of a reply, or a reply.
 pub trait IntoCall<'a, M> {
-    /// Makes it a call.
-    fn into_call(self) -> Call<'a>;
+    /// It is a reply, and no call is ever pending.
+    const AT_ONCE: bool;
+
+    /// As [`Target::call`].
+    fn start(self, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>>;
 }
 
 /// A future of a reply.
@@ -122,16 +152,26 @@ pub struct Later(());
 pub struct Now(());
 
 impl<'a, F: Future<Output: Into<Reply>> + Send + 'a> IntoCall<'a, Later> for F {
+    const AT_ONCE: bool = false;
+
     #[inline]
-    fn into_call(self) -> Call<'a> {
-        Call::Later(Box::pin(self.map(Into::into)))
+    fn start(self, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>> {
+        let mut call = Box::pin(self);
+        match call.as_mut().poll(cx) {
+            Poll::Ready(ready) => *reply = Some(ready.into()),
+            Poll::Pending => return Some(call),
+        }
+        None
     }
 }
 
 impl<'a, R: Into<Reply>> IntoCall<'a, Now> for R {
+    const AT_ONCE: bool = true;
+
     #[inline]
-    fn into_call(self) -> Call<'a> {
-        Call::Now(Some(self.into()))
+    fn start(self, _: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>> {
+        *reply = Some(self.into());
+        None
     }
 }
 
@@ -141,9 +181,17 @@ where
     F: Fn(Request) -> R + Send + Sync + 'static,
     R: IntoCall<'a, Now>,
 {
+    const AT_ONCE: bool = true;
+
     #[inline]
-    fn call(&'a self, _: &'a S, request: Request) -> Call<'a> {
-        self(request).into_call()
+    fn call(
+        &'a self,
+        _: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<PendingReply<'a>> {
+        self(request).start(cx, reply)
     }
 }
 
@@ -155,18 +203,29 @@ macro_rules! functions {
             R: IntoCall<'a, O>,
             $($argument: FromRequest,)*
         {
+            const AT_ONCE: bool = R::AT_ONCE;
+
             #[inline]
             #[allow(non_snake_case, unused_variables)] // Values are named as their types; some forms do without one.
-            fn call(&'a self, the_state: &'a S, the_request: Request) -> Call<'a> {
+            fn call(
+                &'a self,
+                the_state: &'a S,
+                the_request: Request,
+                cx: &mut Context<'_>,
+                reply: &mut Option<Reply>,
+            ) -> Option<PendingReply<'a>> {
                 $(
                     let $argument = match $argument::from_request(&the_request) {
                         Ok(value) => value,
-                        Err(error) => return Call::Now(Some(Reply::failed(error))),
+                        Err(error) => {
+                            *reply = Some(Reply::failed(error));
+                            return None;
+                        }
                     };
                 )*
                 $(let $state = the_state;)?
                 $(let $request = the_request;)?
-                self($($state,)? $($argument,)* $($request)?).into_call()
+                self($($state,)? $($argument,)* $($request)?).start(cx, reply)
             }
         }
     };

@@ -1,11 +1,13 @@
 //! A handler of messages, with its policy.
 
 use std::{
-    fmt,
+    any::Any,
+    fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -15,7 +17,7 @@ use spop_core::{
 };
 use tokio::time::{Sleep, sleep};
 
-use crate::{Handler, IntoRoute, Reply, Request};
+use crate::{Handler, IntoRoute, Reply, Request, handler::Found};
 
 /// A handler with a policy of its own: for [`Router::route`](crate::Router::route), and for collections of handlers.
 ///
@@ -50,13 +52,26 @@ use crate::{Handler, IntoRoute, Reply, Request};
 /// A route without state is a [`Handler`] too.
 pub struct Route<S = ()> {
     target: Box<dyn Target<S>>,
+    at_once: bool,
     policy: Option<Box<Policy>>,
 }
 
 /// What a route calls.
 pub(crate) trait Target<S>: Send + Sync {
-    /// Calls it. The request is there, and is taken: by reference, to move it once only.
-    fn call<'a>(&'a self, state: &'a S, request: &mut Option<Request>) -> Call<'a>;
+    /// Calls it, and polls it once if it is async: writes the reply, or returns the call that is not ready. The reply is written
+    /// where it stays: each of its moves copies more than a hundred bytes.
+    fn call<'a>(
+        &'a self,
+        state: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<PendingReply<'a>>;
+
+    /// Whether it is not async: no call is ever pending.
+    fn is_at_once(&self) -> bool {
+        false
+    }
 
     /// As [`Handler::watch`].
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -65,13 +80,20 @@ pub(crate) trait Target<S>: Send + Sync {
     }
 }
 
-/// A reply, now or later.
-#[allow(missing_debug_implementations)] // It is not public.
-pub enum Call<'a> {
-    /// Now. It is taken once.
-    Now(Option<Reply>),
-    /// Later.
-    Later(Pin<Box<dyn Future<Output = Reply> + Send + 'a>>),
+/// A reply that was not ready at once.
+pub(crate) type PendingReply<'a> = Pin<Box<dyn PollReply + Send + 'a>>;
+
+/// A future of what converts into a reply: one box without a second future around it.
+pub trait PollReply {
+    /// Polls it.
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
+}
+
+impl<F: Future<Output: Into<Reply>>> PollReply for F {
+    #[inline]
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        self.poll(cx).map(Into::into)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +111,7 @@ impl<S> Route<S> {
     }
 
     pub(crate) fn boxed(target: impl Target<S> + 'static) -> Self {
-        Self { target: Box::new(target), policy: None }
+        Self { at_once: target.is_at_once(), target: Box::new(target), policy: None }
     }
 
     fn policy(&mut self) -> &mut Policy {
@@ -120,41 +142,54 @@ impl<S> Route<S> {
         self
     }
 
-    /// Calls the handler with the request, which is taken.
+    /// Calls the handler, and polls it once if it is async: writes the reply, or returns the call that is not ready. The name is
+    /// that of the route and of the message.
     #[inline]
     pub(crate) fn call<'a>(
         &'a self,
-        state: &'a S,
         name: Option<&'a str>,
-        request: &mut Option<Request>,
-    ) -> RouteCall<'a> {
-        let policy = self.policy.as_deref();
-        let mut extra = None;
-        if let Some(policy) = policy
-            && policy.max_in_flight.is_some()
-        {
-            let Some(permit) = policy.enter() else {
-                *request = None;
-                let error = "the route has as many calls in progress as its max_in_flight allows";
-                let call = Call::fails(Failure::new(FailureKind::Overloaded, error));
-                return RouteCall { call, name, policy: Some(policy), extra };
-            };
-            extra = Some(Box::new(Extra { permit: Some(permit), ..Extra::default() }));
+        state: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<Pending<'a>> {
+        if self.policy.is_some() {
+            return self.call_as(Called::named(name), state, request, cx, reply);
         }
-        let call = catch_unwind(AssertUnwindSafe(|| self.target.call(state, request)))
-            .unwrap_or_else(|panic| Call::fails(Failure::panicked(panic.as_ref())));
-        RouteCall { call, name, policy, extra }
+        match catch_unwind(AssertUnwindSafe(|| self.target.call(state, request, cx, reply))) {
+            Ok(None) if !matches!(reply, Some(Reply::Fail(_))) => None,
+            started => Called::named(name).started(started, cx, reply),
+        }
+    }
+
+    /// As [`call`](Self::call).
+    #[inline(never)]
+    pub(crate) fn call_as<'a>(
+        &'a self,
+        mut called: Called<'a>,
+        state: &'a S,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<Pending<'a>> {
+        called.policy = self.policy.as_deref();
+        if !called.enter() {
+            let error = "the route has as many calls in progress as its max_in_flight allows";
+            *reply = Some(called.failed(Failure::new(FailureKind::Overloaded, error)));
+            return None;
+        }
+        let started = catch_unwind(AssertUnwindSafe(|| self.target.call(state, request, cx, reply)));
+        called.started(started, cx, reply)
+    }
+
+    /// Whether it is not async and has no policy.
+    #[inline]
+    pub(crate) const fn is_at_once(&self) -> bool {
+        self.at_once && self.policy.is_none()
     }
 
     pub(crate) fn watch(&self, arriving: Partial<'_>) -> Watch {
         self.target.watch(arriving)
-    }
-}
-
-impl Call<'_> {
-    #[cold]
-    fn fails(failure: Failure) -> Self {
-        Self::Now(Some(Reply::Fail(failure)))
     }
 }
 
@@ -176,9 +211,9 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// A call of a route. Errors, panics and the timeout are failures of the route.
-pub(crate) struct RouteCall<'a> {
-    call: Call<'a>,
+/// What a call is of.
+#[derive(Default)]
+pub(crate) struct Called<'a> {
     /// Of the route.
     name: Option<&'a str>,
     policy: Option<&'a Policy>,
@@ -196,30 +231,31 @@ struct Extra<'a> {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl RouteCall<'_> {
-    /// A call that is of no route.
-    pub(crate) const fn of(call: Call<'_>) -> RouteCall<'_> {
-        RouteCall { call, name: None, policy: None, extra: None }
+impl<'a> Called<'a> {
+    /// A call of a route with the name of its message.
+    #[inline]
+    const fn named(name: Option<&'a str>) -> Self {
+        Self { name, policy: None, extra: None }
     }
 
-    /// The name of the message is not that of the route.
-    pub(crate) fn with_message(mut self, message: Box<[u8]>) -> Self {
-        self.extra.get_or_insert_default().message = Some(message);
-        self
+    /// A call for a message of another name.
+    pub(crate) fn otherwise(message: &[u8]) -> Self {
+        let extra = Extra { message: Some(message.into()), ..Extra::default() };
+        Self { extra: Some(Box::new(extra)), ..Self::named(Some("otherwise")) }
     }
 
-    /// The failure of a call that was not ready, once its time is over.
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
-        let Some(timeout) = self.policy.and_then(|policy| policy.timeout) else { return Poll::Pending };
-        let extra = self.extra.get_or_insert_default();
-        let timer = extra.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        timer.as_mut().poll(cx).map(|()| {
-            Failure::new(FailureKind::TimedOut, format_args!("no answer within {timeout:?}")).into()
-        })
+    /// Counts the call, if the policy has a limit; false if there are too many.
+    fn enter(&mut self) -> bool {
+        let Some(policy) = self.policy.filter(|policy| policy.max_in_flight.is_some()) else { return true };
+        let permit = policy.enter();
+        let entered = permit.is_some();
+        self.extra.get_or_insert_default().permit = permit;
+        entered
     }
 
+    /// A failure is one of this route.
     #[cold]
-    fn failed(&self, failure: &mut Failure) {
+    fn failed(&self, mut failure: Failure) -> Reply {
         let answer = self.policy.and_then(|policy| policy.on_failure.as_ref());
         if let Some(name) = self.name {
             let message = self.extra.as_ref().and_then(|extra| extra.message.as_deref());
@@ -227,33 +263,121 @@ impl RouteCall<'_> {
         } else if failure.answer.is_none() {
             failure.answer = answer.map(|answer| answer.clone().into());
         }
+        Reply::Fail(failure)
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Reply {
+        self.failed(Failure::panicked(panic))
+    }
+
+    /// After the first poll.
+    #[inline(never)]
+    fn started(
+        self,
+        started: thread::Result<Option<PendingReply<'a>>>,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<Pending<'a>> {
+        match started {
+            Ok(None) => {
+                *reply = reply.take().map(|reply| match reply {
+                    Reply::Fail(failure) => self.failed(failure),
+                    other => other,
+                });
+                None
+            }
+            Ok(Some(call)) => {
+                let mut call = Pending { reply: call, called: self };
+                if let Poll::Ready(late) = call.poll_timeout(cx) {
+                    *reply = Some(late);
+                    return None;
+                }
+                Some(call)
+            }
+            Err(panic) => {
+                *reply = Some(self.panicked(panic.as_ref()));
+                None
+            }
+        }
     }
 }
 
-impl Future for RouteCall<'_> {
+/// A call that was not ready at once. Errors, panics and the timeout are failures of the route.
+pub(crate) struct Pending<'a> {
+    reply: PendingReply<'a>,
+    called: Called<'a>,
+}
+
+impl<'a> Pending<'a> {
+    /// A call that is of no route.
+    pub(crate) fn of(reply: PendingReply<'a>) -> Self {
+        Self { reply, called: Called::default() }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        match catch_unwind(AssertUnwindSafe(|| self.reply.as_mut().poll_reply(cx))) {
+            Ok(Poll::Ready(Reply::Fail(failure))) => Poll::Ready(self.called.failed(failure)),
+            Ok(Poll::Ready(reply)) => Poll::Ready(reply),
+            Ok(Poll::Pending) => self.poll_timeout(cx),
+            Err(panic) => Poll::Ready(self.called.panicked(panic.as_ref())),
+        }
+    }
+
+    /// The failure of a call that was not ready, once its time is over.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        let called = &mut self.called;
+        let Some(timeout) = called.policy.and_then(|policy| policy.timeout) else { return Poll::Pending };
+        let extra = called.extra.get_or_insert_default();
+        let timer = extra.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        match timer.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                let error = format_args!("no answer within {timeout:?}");
+                Poll::Ready(called.failed(Failure::new(FailureKind::TimedOut, error)))
+            }
+        }
+    }
+}
+
+/// What calls a route.
+pub(crate) trait Begin<'a> {
+    /// As [`Route::call`].
+    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>>;
+}
+
+/// The call of a route for a request. Nothing happens before it is polled: the reply of a route that is ready at once is
+/// returned where it is polled, and is never kept.
+pub(crate) enum RouteCall<'a, B> {
+    Start(B, Request),
+    Pending(Pending<'a>),
+    Done,
+}
+
+impl<'a, B: Begin<'a> + Unpin> Future for RouteCall<'a, B> {
     type Output = Reply;
 
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let mut reply = match &mut self.call {
-            Call::Now(reply) => match reply.take() {
-                Some(reply) => reply,
-                // It was ready before.
-                None => return Poll::Pending,
-            },
-            Call::Later(call) => match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-                Ok(Poll::Ready(reply)) => reply,
-                Ok(Poll::Pending) => match self.poll_timeout(cx) {
-                    Poll::Ready(reply) => reply,
-                    Poll::Pending => return Poll::Pending,
-                },
-                Err(panic) => Reply::Fail(Failure::panicked(panic.as_ref())),
-            },
-        };
-        if let Reply::Fail(failure) = &mut reply {
-            self.failed(failure);
+    #[expect(clippy::inline_always, reason = "a call less for each request")]
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let this = self.get_mut();
+        if let Self::Pending(call) = this {
+            return call.poll(cx);
         }
-        Poll::Ready(reply)
+        // If it was ready before, it stays pending.
+        let Self::Start(route, request) = mem::replace(this, Self::Done) else { return Poll::Pending };
+        let mut reply = None;
+        if let Some(call) = route.begin(request, cx, &mut reply) {
+            *this = Self::Pending(call);
+            return Poll::Pending;
+        }
+        reply.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<'a> Begin<'a> for &'a Route {
+    #[inline]
+    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>> {
+        self.call(None, &(), request, cx, reply)
     }
 }
 
@@ -262,11 +386,25 @@ impl Handler for Route {
 
     #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        self.call(&(), None, &mut Some(request))
+        RouteCall::Start(self, request)
     }
 
     fn watch(&self, arriving: Partial<'_>) -> Watch {
         Self::watch(self, arriving)
+    }
+
+    #[inline]
+    fn reply_at_once(
+        &self,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<(Request, Found)> {
+        if !self.is_at_once() {
+            return Some((request, Found(None)));
+        }
+        let _ = self.call(None, &(), request, cx, reply);
+        None
     }
 }
 
@@ -281,7 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_not_much_more_than_a_reply() {
-        assert!(size_of::<RouteCall<'_>>() <= size_of::<Reply>() + 40, "{}", size_of::<RouteCall<'_>>());
+    fn a_call_has_no_room_for_a_reply() {
+        assert!(size_of::<RouteCall<'_, &Route>>() <= 56, "{}", size_of::<RouteCall<'_, &Route>>());
     }
 }

@@ -1,6 +1,9 @@
 //! Dispatch of messages to handlers by name.
 
-use std::{fmt, future};
+use std::{
+    fmt, future,
+    task::{Context, Poll},
+};
 
 use futures_util::{
     future::FutureExt as _,
@@ -14,8 +17,9 @@ use tracing::warn;
 
 use crate::{
     Handler, IntoRoute, Reply, Request, Route, Watch,
+    handler::Found,
     log::Limit,
-    route::{Call, RouteCall},
+    route::{Begin, Called, Pending, RouteCall},
 };
 
 /// How many messages of a NOTIFY are processed concurrently. HAProxy sends fewer;
@@ -110,24 +114,42 @@ impl<S> Router<S> {
         &self.state
     }
 
-    /// Calls the route of a request with one message. Without one, this is `None`: several messages.
+    /// The route of a request with one message.
     #[inline]
-    fn one(&self, request: &mut Option<Request>) -> Option<RouteCall<'_>> {
-        let message = request.as_ref()?.messages().only()?;
-        Some(match self.routes.get(message.name()) {
-            Some((name, route)) => route.call(&self.state, Some(name), request),
-            None => self.without_route(request),
-        })
+    fn find(&self, request: &Request) -> Found {
+        let message = request.messages().only();
+        Found(message.and_then(|message| self.routes.position(message.name())))
     }
 
-    fn without_route(&self, request: &mut Option<Request>) -> RouteCall<'_> {
-        let message = request.as_ref().map(name_of).unwrap_or_default();
-        if let Some(route) = &self.otherwise {
-            let message = message.into();
-            return route.call(&self.state, Some("otherwise"), request).with_message(message);
+    #[inline]
+    const fn call(&self, request: Request, found: Found) -> RouteCall<'_, FoundRoute<'_, S>> {
+        RouteCall::Start(FoundRoute { router: self, found }, request)
+    }
+}
+
+impl<S: Send + Sync> Router<S> {
+    /// A request without a route, or with several messages.
+    #[inline(never)]
+    fn without_route<'a>(
+        &'a self,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<Pending<'a>> {
+        if request.messages().only().is_none() {
+            let mut call = Box::pin(self.many(request));
+            match call.as_mut().poll(cx) {
+                Poll::Ready(ready) => *reply = Some(ready),
+                Poll::Pending => return Some(Pending::of(call)),
+            }
+            return None;
         }
-        let failure = || Failure::unrouted(message);
-        let reply = match self.unknown {
+        if let Some(route) = &self.otherwise {
+            let called = Called::otherwise(name_of(&request));
+            return route.call_as(called, &self.state, request, cx, reply);
+        }
+        let failure = || Failure::unrouted(name_of(&request));
+        *reply = Some(match self.unknown {
             Unknown::Fail => Reply::Fail(failure()),
             Unknown::Skip => {
                 if let Some(suppressed) = self.log.pass() {
@@ -136,8 +158,8 @@ impl<S> Router<S> {
                 }
                 Reply::Ack(Actions::new())
             }
-        };
-        RouteCall::of(Call::Now(Some(reply)))
+        });
+        None
     }
 
     async fn many(&self, request: Request) -> Reply {
@@ -145,9 +167,12 @@ impl<S> Router<S> {
         let mut messages = request.each();
         loop {
             let some = messages.by_ref().take(BESIDE).enumerate();
-            let calls = some.filter_map(|(index, one)| Some((index, self.one(&mut Some(one))?)));
-            let mut calls: FuturesUnordered<_> =
-                calls.map(|(index, call)| call.map(move |reply| (index, reply))).collect();
+            let mut calls: FuturesUnordered<_> = some
+                .map(|(index, one)| {
+                    let found = self.find(&one);
+                    self.call(one, found).map(move |reply| (index, reply))
+                })
+                .collect();
             if calls.is_empty() {
                 return all;
             }
@@ -166,17 +191,52 @@ impl<S> Router<S> {
     }
 }
 
+/// The route of a request.
+struct FoundRoute<'a, S> {
+    router: &'a Router<S>,
+    found: Found,
+}
+
+impl<'a, S: Send + Sync> Begin<'a> for FoundRoute<'a, S> {
+    #[inline]
+    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>> {
+        let Self { router, found: Found(position) } = self;
+        match position.and_then(|position| router.routes.at(position)) {
+            Some((name, route)) => route.call(Some(name), &router.state, request, cx, reply),
+            None => router.without_route(request, cx, reply),
+        }
+    }
+}
+
 impl<S: Send + Sync + 'static> Handler for Router<S> {
     type Output = Reply;
 
     #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        let mut request = Some(request);
-        if let Some(call) = self.one(&mut request) {
-            return call;
+        let found = self.find(&request);
+        self.call(request, found)
+    }
+
+    #[inline]
+    fn reply_at_once(
+        &self,
+        request: Request,
+        cx: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<(Request, Found)> {
+        let found = self.find(&request);
+        match found.0.and_then(|position| self.routes.at(position)) {
+            Some((name, route)) if route.is_at_once() => {
+                let _ = route.call(Some(name), &self.state, request, cx, reply);
+                None
+            }
+            _ => Some((request, found)),
         }
-        // It was not taken.
-        RouteCall::of(request.map_or(Call::Now(None), |request| Call::Later(Box::pin(self.many(request)))))
+    }
+
+    #[inline]
+    fn handle_found(&self, request: Request, found: Found) -> impl Future<Output = Reply> + Send {
+        self.call(request, found)
     }
 
     /// Each route is asked of whose messages something has come, and any may refuse it. Those before have been asked.
@@ -225,5 +285,16 @@ impl Handler for SyncRouter {
 
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
         future::ready(self.reply(request.messages()))
+    }
+
+    #[inline]
+    fn reply_at_once(
+        &self,
+        request: Request,
+        _: &mut Context<'_>,
+        reply: &mut Option<Reply>,
+    ) -> Option<(Request, Found)> {
+        *reply = Some(self.reply(request.messages()));
+        None
     }
 }

@@ -3,6 +3,9 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::{cmp::Ordering, fmt};
 
+/// Among so few names, a comparison of each length takes fewer instructions than a binary search.
+const FEW: usize = 8;
+
 /// Values by the names of messages, for routers: sorted by length and name, so that most comparisons are those of two numbers.
 #[derive(Clone)]
 pub struct ByName<T>(Vec<(Box<str>, T)>);
@@ -16,8 +19,24 @@ impl<T> ByName<T> {
     /// The value of this name, and the name.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<(&str, &T)> {
-        let index = self.find(name).ok()?;
-        self.0.get(index).map(|(name, value)| (&**name, value))
+        self.at(self.position(name)?)
+    }
+
+    /// Where the value of this name is, for [`at`](Self::at), until the next [`insert`](Self::insert).
+    #[doc(hidden)]
+    #[inline]
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
+        if self.0.len() <= FEW {
+            return self.0.iter().position(|(known, _)| known.as_bytes() == name);
+        }
+        self.find(name).ok()
+    }
+
+    /// The name and the value at a [`position`](Self::position).
+    #[doc(hidden)]
+    #[inline]
+    pub fn at(&self, position: usize) -> Option<(&str, &T)> {
+        self.0.get(position).map(|(name, value)| (&**name, value))
     }
 
     /// Inserts a value, and returns the one of the same name that it replaces.
@@ -37,12 +56,24 @@ impl<T> ByName<T> {
         self.0.iter().map(|(name, value)| (&**name, value))
     }
 
+    /// Not `binary_search_by` of a slice: that compares the name it finds twice.
     #[inline]
     fn find(&self, name: &[u8]) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| match known.len().cmp(&name.len()) {
-            Ordering::Equal => known.as_bytes().cmp(name),
-            unequal => unequal,
-        })
+        let (mut start, mut end) = (0, self.0.len());
+        while start < end {
+            let middle = start.midpoint(end);
+            let Some((known, _)) = self.0.get(middle) else { break };
+            let order = match known.len().cmp(&name.len()) {
+                Ordering::Equal => known.as_bytes().cmp(name),
+                unequal => unequal,
+            };
+            match order {
+                Ordering::Equal => return Ok(middle),
+                Ordering::Less => start = middle + 1,
+                Ordering::Greater => end = middle,
+            }
+        }
+        Err(start)
     }
 }
 
@@ -65,10 +96,12 @@ mod tests {
 
     #[test]
     fn each_name_has_its_last_value() {
-        let names = ["check-request", "log", "a", "", "b", "check-response", "gol"];
+        let names = ["check-request", "log", "a", "", "b", "check-response", "gol", "lgo", "d"];
+        assert!(names.len() > FEW);
         let mut values = ByName::new();
         for (value, name) in names.into_iter().enumerate() {
             assert_eq!(values.insert(name, value), None);
+            assert_eq!(values.get(name.as_bytes()), Some((name, &value)));
         }
         for (value, name) in names.into_iter().enumerate() {
             assert_eq!(values.get(name.as_bytes()), Some((name, &value)));

@@ -168,14 +168,20 @@ impl Router {
     /// those after it are not processed.
     #[inline]
     pub fn reply(&self, messages: Messages<'_>) -> Reply {
-        let mut messages = messages.iter();
-        let Some(first) = messages.next() else { return Reply::Ack(Actions::new()) };
-        let mut all = self.one(&first);
+        match messages.only() {
+            Some(message) => self.one(&message),
+            None => self.several(messages),
+        }
+    }
+
+    #[inline(never)]
+    fn several(&self, messages: Messages<'_>) -> Reply {
+        let mut all = Reply::Ack(Actions::new());
         for message in messages {
+            all = all.and(self.one(&message));
             if all.ends_notify() {
                 break;
             }
-            all = all.and(self.one(&message));
         }
         all
     }

@@ -69,12 +69,22 @@ impl<'a> Messages<'a> {
     /// The message, if there is one alone.
     #[inline]
     pub fn only(self) -> Option<Message<'a>> {
-        let mut messages = self.iter();
-        let first = messages.next()?;
         // The length of most is known. Above 16 bits this could be the lengths of several.
         let len = self.payload.len() as u64;
-        let is_last = len < 1 << 16 && self.lengths.0 == len || messages.next().is_none();
-        is_last.then_some(first)
+        if len >= 1 << 16 || self.lengths.0 != len {
+            return self.only_counted();
+        }
+        let mut reader = Reader::new(self.payload);
+        let name = reader.string().ok()?;
+        let left = reader.byte(Piece::Message).ok()?;
+        Some(Message { name, args: Args { reader, left } })
+    }
+
+    #[inline(never)]
+    fn only_counted(self) -> Option<Message<'a>> {
+        let mut messages = self.iter();
+        let first = messages.next()?;
+        messages.next().is_none().then_some(first)
     }
 
     /// Each message as a list of its own, for handlers of a single message.

@@ -9,7 +9,7 @@ use crate::{
     frame::{Ids, Scan},
 };
 
-/// A [`Reassembly`] that is allocated as long as a payload is unfinished or refused.
+/// A [`Reassembly`] that is allocated from the first payload until memory is freed.
 #[derive(Debug, Default)]
 pub(crate) struct Payloads(Option<Box<Reassembly>>);
 
@@ -17,7 +17,7 @@ impl Payloads {
     /// Whether no payload is unfinished or refused.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.is_none()
+        self.0.as_ref().is_none_or(|some| some.is_idle())
     }
 
     /// The number of unfinished payloads.
@@ -61,12 +61,12 @@ impl Payloads {
         last: bool,
         limits: &Limits,
     ) -> Continued {
-        self.update(|some| some.continue_with(ids, fragment, last, limits)).unwrap_or(Continued::Unknown)
+        self.0.as_mut().map_or(Continued::Unknown, |some| some.continue_with(ids, fragment, last, limits))
     }
 
     /// As [`Reassembly::drop_set`].
     pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
-        self.update(|some| some.drop_set(ids))?
+        self.0.as_mut()?.drop_set(ids)
     }
 
     /// As [`Reassembly::refuse`].
@@ -77,7 +77,7 @@ impl Payloads {
     /// As [`Reassembly::forget_refused`].
     #[inline]
     pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
-        self.update(|some| some.forget_refused(ids)).unwrap_or(false)
+        self.0.as_mut().is_some_and(|some| some.forget_refused(ids))
     }
 
     /// As [`Reassembly::clear`].
@@ -87,17 +87,11 @@ impl Payloads {
 
     /// Frees unused capacity, except that of unfinished payloads.
     pub(crate) fn trim(&mut self) {
-        self.update(Reassembly::trim);
-    }
-
-    /// Changes it, and frees it if nothing is left.
-    fn update<T>(&mut self, change: impl FnOnce(&mut Reassembly) -> T) -> Option<T> {
-        let some = self.0.as_mut()?;
-        let result = change(some);
+        let Some(some) = &mut self.0 else { return };
+        some.trim();
         if some.is_idle() {
             self.0 = None;
         }
-        Some(result)
     }
 
     /// The allocated capacity, in entries.
@@ -112,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_freed_with_the_last_payload() {
+    fn memory_is_freed_when_the_last_payload_has_ended() {
         let (ids, other, limits) = (Ids::new(1, 1), Ids::new(2, 1), Limits::default());
         let mut payloads = Payloads::default();
         for end in [
@@ -125,8 +119,11 @@ mod tests {
             payloads.refuse(other, &limits);
             assert!(end(&mut payloads, ids, &limits));
             assert!(!payloads.is_idle(), "one is refused");
+            payloads.trim();
             assert!(payloads.forget_refused(other));
-            assert!(payloads.is_idle());
+            assert!(payloads.is_idle() && payloads.0.is_some());
+            payloads.trim();
+            assert!(payloads.0.is_none());
             assert!(!end(&mut payloads, ids, &limits));
         }
     }

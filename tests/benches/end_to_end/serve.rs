@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use spop_core::{Clock, frame::Capabilities};
 use spop_server::{Request, ServerConfig};
+use spop_tokio::Router;
 use tokio::runtime::Builder;
 
 use super::{floor, foreign, question, uring};
@@ -23,10 +24,16 @@ pub enum Agent {
     Floor,
     /// `spop-mio`.
     Mio,
+    /// `spop-mio` with a router of the core of five routes.
+    MioRouter,
     /// `spop-tokio` as `#[tokio::main]` runs it: on threads that share their tasks, one for each processor it may use.
     Tokio,
     /// `spop-tokio` on a runtime of one thread: `#[tokio::main(flavor = "current_thread")]`.
     TokioOne,
+    /// As `Tokio`, with a router of five routes and state.
+    TokioRouter,
+    /// As `TokioRouter`, with functions that are not async.
+    TokioRouterSync,
     /// The `spop` crate on tokio, as `#[tokio::main]` runs it.
     Spop,
     /// An example of `spop-server` on `io_uring`.
@@ -34,14 +41,18 @@ pub enum Agent {
 }
 
 impl Agent {
+    /// Those of the table: the routers are compared with `Mio` and `Tokio` alone.
     pub const ALL: [Self; 6] = [Self::Floor, Self::Mio, Self::Tokio, Self::TokioOne, Self::Spop, Self::Uring];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Mio => "mio",
+            Self::MioRouter => "mio-router",
             Self::Tokio => "tokio",
             Self::TokioOne => "tokio-one",
+            Self::TokioRouter => "tokio-router",
+            Self::TokioRouterSync => "tokio-router-sync",
             Self::Spop => "spop",
             Self::Uring => "uring",
         }
@@ -49,7 +60,7 @@ impl Agent {
 
     /// Whether it can have several.
     pub const fn has_workers(self) -> bool {
-        matches!(self, Self::Mio | Self::Tokio | Self::Spop)
+        !matches!(self, Self::Floor | Self::TokioOne | Self::Uring)
     }
 }
 
@@ -61,26 +72,26 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
     });
     match agent {
         Agent::Floor => floor::serve(listen()?),
-        Agent::Mio => {
-            let answer = |request: Request<'_>| question::answer(request.messages().iter());
-            let server = spop_mio::Server::with_config(answer, config())?.workers(workers);
-            let server = server.bind("127.0.0.1:0")?;
-            announce(server.addresses()?.first())?;
-            Ok(server.serve()?)
-        }
+        Agent::Mio => serve_mio(workers, |request: Request<'_>| question::answer(request.messages().iter())),
+        Agent::MioRouter => serve_mio(workers, question::router(|| ())),
         Agent::Tokio | Agent::TokioOne => {
             let runtime = match agent {
                 Agent::Tokio => Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
                 _ => Builder::new_current_thread().enable_all().build()?,
             };
-            runtime.block_on(async {
-                let answer = async |request: spop_tokio::Request| question::answer(request.messages().iter());
-                let server = spop_tokio::Server::with_config(answer, config())?;
-                let server = server.bind("127.0.0.1:0").await?;
-                announce(server.addresses()?.first())?;
-                server.serve().await?;
-                bail!("the server has ended")
-            })
+            let answer = async |request: spop_tokio::Request| question::answer(request.messages().iter());
+            runtime.block_on(serve_tokio(answer))
+        }
+        Agent::TokioRouter | Agent::TokioRouterSync => {
+            let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+            let router = question::ROUTES.into_iter().fold(Router::with_state(State), |router, name| {
+                if agent == Agent::TokioRouter {
+                    router.on(name, route)
+                } else {
+                    router.on(name, route_at_once)
+                }
+            });
+            runtime.block_on(serve_tokio(router))
         }
         Agent::Uring => {
             let mut answer = |request: Request<'_>| question::answer(request.messages().iter());
@@ -97,6 +108,33 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
             runtime.block_on(foreign::serve(listener))
         }
     }
+}
+
+/// The state of a router.
+struct State;
+
+async fn route(_: &State, request: spop_tokio::Request) -> spop_core::Actions {
+    question::answer(request.messages().iter())
+}
+
+#[allow(clippy::needless_pass_by_value)] // A route takes its request.
+fn route_at_once(_: &State, request: spop_tokio::Request) -> spop_core::Actions {
+    question::answer(request.messages().iter())
+}
+
+fn serve_mio(workers: usize, answer: impl spop_mio::Handler + Clone + Send + 'static) -> Result<()> {
+    let server = spop_mio::Server::with_config(answer, config())?.workers(workers);
+    let server = server.bind("127.0.0.1:0")?;
+    announce(server.addresses()?.first())?;
+    Ok(server.serve()?)
+}
+
+async fn serve_tokio(answer: impl spop_tokio::Handler) -> Result<()> {
+    let server = spop_tokio::Server::with_config(answer, config())?;
+    let server = server.bind("127.0.0.1:0").await?;
+    announce(server.addresses()?.first())?;
+    server.serve().await?;
+    bail!("the server has ended")
 }
 
 fn config() -> ServerConfig {

@@ -113,6 +113,7 @@ fn tokio_router(path: &Path, connections: usize, depth: usize) {
 
 /// The same, with a function that is not async.
 fn tokio_router_not_async(path: &Path, connections: usize, depth: usize) {
+    #[expect(clippy::needless_pass_by_value, reason = "what routes take")]
     fn route(_: &State, request: spop_tokio::Request) -> spop_core::Actions {
         load::arrived();
         question::answer(request.messages().iter())
