@@ -130,8 +130,7 @@ const CANCELLED: usize = 256;
 /// What a connection occupies under the limits of the server, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    #[allow(dead_code)] // Held for its drop.
-    connection: ConnectionPermit,
+    pub(crate) connection: ConnectionPermit,
     #[allow(dead_code)] // Held for its drop.
     source: SourcePermit,
 }

@@ -128,10 +128,8 @@ impl Inbox {
 
     /// The connection has ended, and keeps its place under the limits on connections until its last request is dropped: a peer that
     /// connects again and again would have its requests kept without a limit.
-    pub(crate) fn keep_admission(&self, admission: Option<Admission>) {
-        if let Some(admission) = admission {
-            self.lock().contents.get_or_insert_default().admission = Some(admission);
-        }
+    pub(crate) fn keep_admission(&self, admission: Admission) {
+        self.lock().contents.get_or_insert_default().admission = Some(admission);
     }
 
     // ---- cancellations ----

@@ -11,6 +11,9 @@ use crate::FailureKind;
 /// connections count of their requests is added when they end.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// Connections under the limit: those that are open, and those that have ended while handlers keep requests of them.
+    places: AtomicUsize,
+    /// See [`Stats::open`].
     open: AtomicUsize,
     /// See [`Stats::accepted`].
     pub accepted: AtomicU64,
@@ -38,16 +41,20 @@ pub(crate) struct Counters {
     pub out_of_memory: AtomicU64,
 }
 
-/// Counts a connection as open until it is dropped.
+/// A place of a connection under the limit, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<Counters>);
+pub(crate) struct ConnectionPermit {
+    counters: Arc<Counters>,
+    open: bool,
+}
 
 impl Counters {
-    /// A permit for one more connection; `None` if `max` are open.
+    /// A place for one more connection, which is open; `None` if `max` are taken.
     pub(crate) fn open(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
-        let permit = ConnectionPermit(Arc::clone(self));
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let permit = ConnectionPermit { counters: Arc::clone(self), open: true };
         // One that is too many is taken back by its drop.
-        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
+        (self.places.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
 
     /// A request has failed.
@@ -78,9 +85,19 @@ impl Counters {
     }
 }
 
+impl ConnectionPermit {
+    /// The connection has ended, and keeps its place.
+    pub(crate) fn close(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.counters.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.close();
+        self.counters.places.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -90,8 +107,7 @@ impl Drop for ConnectionPermit {
 pub struct Stats {
     /// Connections that were accepted.
     pub accepted: u64,
-    /// Those of them that are open, or closed and kept: for answers that other connections of their engine will send, or until
-    /// handlers drop their requests.
+    /// Those of them that are open, or closed and kept for answers that other connections of their engine will send.
     pub open: u64,
     /// Connections that were closed at once, because there were too many.
     pub refused: u64,

@@ -446,8 +446,11 @@ impl Drop for Conn {
         }
         // No answer finds it any more.
         drop(self.connection.inbox.close());
-        if self.connection.held.load(Ordering::Relaxed) > 0 {
-            self.connection.inbox.keep_admission(self.admission.take());
+        if let Some(mut admission) = self.admission.take()
+            && self.connection.held.load(Ordering::Relaxed) > 0
+        {
+            admission.connection.close();
+            self.connection.inbox.keep_admission(admission);
         }
     }
 }

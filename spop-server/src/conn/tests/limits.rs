@@ -33,7 +33,7 @@ fn a_connection_counts_until_its_last_request_is_dropped() {
     server.lose(&mut one);
     drop(one);
     assert!(server.connect_from(Peer::unnamed(), None).is_none());
-    assert_eq!((server.app.kept.len(), server.agent.stats().open), (1, 1));
+    assert_eq!((server.app.kept.len(), server.agent.stats().open), (1, 0));
     server.app.kept.clear();
     let mut one = server.session("e");
     server.say(&mut one, "NOTIFY fin 1 1 now");
