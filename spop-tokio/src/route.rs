@@ -332,7 +332,7 @@ impl<'a> Pending<'a> {
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                let error = format_args!("no answer within {timeout:?}");
+                let error = format!("no answer within {timeout:?}");
                 Poll::Ready(called.failed(Failure::new(FailureKind::TimedOut, error)))
             }
         }
