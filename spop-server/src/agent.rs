@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
-    NameWarnings, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
+    NameWarnings, Place, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
     descriptors::raise_limit,
     drain::Drain,
     engines::Engines,
@@ -130,9 +130,24 @@ const CANCELLED: usize = 256;
 /// What a connection occupies under the limits of the server, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    pub(crate) connection: ConnectionPermit,
+    connection: ConnectionPermit,
     #[allow(dead_code)] // Held for its drop.
     source: SourcePermit,
+}
+
+/// What a connection that has ended occupies while handlers keep requests of it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    #[allow(dead_code)] // Held for its drop.
+    place: Place,
+    #[allow(dead_code)] // Held for its drop.
+    source: SourcePermit,
+}
+
+impl From<Admission> for Kept {
+    fn from(Admission { connection, source }: Admission) -> Self {
+        Self { place: connection.place(), source }
+    }
 }
 
 impl Agent {

@@ -115,7 +115,7 @@ pub(crate) use service_manager::{tell_ready, tell_stopping};
 pub use socket_file::SocketFile;
 pub use spop_core::agent::{Failure, FailureKind};
 pub use stage::Stage;
-pub(crate) use stats::{ConnectionPermit, Counters};
+pub(crate) use stats::{ConnectionPermit, Counters, Place};
 pub use stats::{Failures, Stats};
 pub use stream::Stream;
 pub use swap::Swap;

@@ -41,18 +41,19 @@ pub(crate) struct Counters {
     pub out_of_memory: AtomicU64,
 }
 
-/// A place of a connection under the limit, until it is dropped.
+/// Counts a connection as open until it is dropped, and has its place under the limit.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit {
-    counters: Arc<Counters>,
-    open: bool,
-}
+pub(crate) struct ConnectionPermit(Place);
+
+/// A place under the limit on connections, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Counters>);
 
 impl Counters {
     /// A place for one more connection, which is open; `None` if `max` are taken.
     pub(crate) fn open(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let permit = ConnectionPermit { counters: Arc::clone(self), open: true };
+        let permit = ConnectionPermit(Place(Arc::clone(self)));
         // One that is too many is taken back by its drop.
         (self.places.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
@@ -86,18 +87,23 @@ impl Counters {
 }
 
 impl ConnectionPermit {
-    /// The connection has ended, and keeps its place.
-    pub(crate) fn close(&mut self) {
-        if std::mem::take(&mut self.open) {
-            self.counters.open.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// A place for the connection when it has ended.
+    pub(crate) fn place(&self) -> Place {
+        let counters = &self.0.0;
+        counters.places.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(counters))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.close();
-        self.counters.places.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -446,11 +446,10 @@ impl Drop for Conn {
         }
         // No answer finds it any more.
         drop(self.connection.inbox.close());
-        if let Some(mut admission) = self.admission.take()
+        if let Some(admission) = self.admission.take()
             && self.connection.held.load(Ordering::Relaxed) > 0
         {
-            admission.connection.close();
-            self.connection.inbox.keep_admission(admission);
+            self.connection.inbox.keep_admission(admission.into());
         }
     }
 }
