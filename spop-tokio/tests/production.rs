@@ -419,7 +419,7 @@ mod metrics {
             Some(DebugValue::Histogram(times)) => times.len(),
             _ => 0,
         };
-        assert_eq!((handled("m"), handled("b\\n"), handled("other")), (3, 1, 1));
+        assert_eq!((handled("m"), handled("b\\n"), handled(&"n".repeat(30))), (3, 1, 1));
         assert_eq!(labelled("spop_failures_total", "handler_failed"), Some(&DebugValue::Counter(0)));
         assert!(matches!(number("spop_received_bytes_total"), Some(DebugValue::Counter(100..))));
         assert_eq!(labelled("spop_closed_total", "peer,7"), Some(&DebugValue::Counter(1)));
