@@ -58,9 +58,9 @@ use core::{error, fmt, time::Duration};
 use super::{Call, Conditions, Decision, agent_side::AgentSide, wire::Wire};
 use crate::{AgentConfig, Timestamp, frame::Ids};
 
+pub use super::transcript::Way;
 #[doc(hidden)]
 pub use player::{Player, Todo};
-pub use script::Way;
 #[doc(hidden)]
 pub use script::{Scenario, parse};
 

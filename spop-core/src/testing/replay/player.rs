@@ -10,8 +10,8 @@ use alloc::{
 use core::{mem, time::Duration};
 
 use super::{
-    Failures, ReplayError,
-    script::{Scenario, Step, Way},
+    Failures, ReplayError, Way,
+    script::{Scenario, Step},
 };
 use crate::{frame::Frame, notation, testing::transcript::random::Random};
 
