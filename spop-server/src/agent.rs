@@ -18,11 +18,12 @@ use spop_core::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Conn, Connection, ConnectionInfo, ConnectionPermit, Counters, Entrance, InFlight, LogLimit, Metrics,
-    NameWarnings, Place, REQUESTS_SPARED, ServerConfig, SourcePermit, Sources, Stage, Stats, Total,
+    Admission, Conn, Connection, ConnectionInfo, Counters, Entrance, InFlight, Metrics, NameWarnings,
+    REQUESTS_SPARED, ServerConfig, Sources, Stage, Stats, Total,
     descriptors::raise_limit,
     drain::Drain,
     engines::Engines,
+    log::Logs,
     registry::{Registry, Slot},
     request::REQUEST_OVERHEAD,
     stage::AtomicStage,
@@ -81,74 +82,9 @@ pub struct Agent {
     pub(crate) failures: crate::testing::FailureRecord,
 }
 
-/// The limits of log events, one for each kind, so that none can hide another. For all threads of a server together.
-#[derive(Debug)]
-pub(crate) struct Logs {
-    /// Handlers that failed.
-    pub(crate) handler: LogLimit,
-    /// Handlers that panicked.
-    pub(crate) panics: LogLimit,
-    /// Answers that came too late.
-    pub(crate) late: LogLimit,
-    /// Sessions with a frame size that makes HAProxy fail long requests.
-    pub(crate) session: LogLimit,
-    /// Requests that exceed a limit of their session.
-    pub(crate) refused: LogLimit,
-    /// Requests without an answer, for want of time or memory.
-    pub(crate) requests: LogLimit,
-    /// Connections that were ended to free memory.
-    pub(crate) memory: LogLimit,
-    /// Connections that ended with a fault.
-    pub(crate) closed: LogLimit,
-    /// Connections that were refused, or could not be accepted.
-    pub(crate) accept: LogLimit,
-    /// Clients of another protocol: a scanner or a health check on the wrong port would hide the connections of `closed`.
-    pub(crate) foreign: LogLimit,
-}
-
-impl Default for Logs {
-    fn default() -> Self {
-        Self {
-            handler: LogLimit::default(),
-            panics: LogLimit::default(),
-            late: LogLimit::default(),
-            session: LogLimit::default(),
-            requests: LogLimit::default(),
-            refused: LogLimit::default(),
-            memory: LogLimit::default(),
-            closed: LogLimit::default(),
-            accept: LogLimit::default(),
-            foreign: LogLimit::one_a_minute(),
-        }
-    }
-}
-
 /// How many requests of one connection handlers may keep beside twice what can be in flight: HAProxy abandons some while their
 /// handlers work on, and asks others.
 const CANCELLED: usize = 256;
-
-/// What a connection occupies under the limits of the server, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    connection: ConnectionPermit,
-    #[allow(dead_code)] // Held for its drop.
-    source: SourcePermit,
-}
-
-/// What a connection that has ended occupies while handlers keep requests of it.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    #[allow(dead_code)] // Held for its drop.
-    place: Place,
-    #[allow(dead_code)] // Held for its drop.
-    source: SourcePermit,
-}
-
-impl From<Admission> for Kept {
-    fn from(Admission { connection, source }: Admission) -> Self {
-        Self { place: connection.place(), source }
-    }
-}
 
 impl Agent {
     /// The shared state of a server that has no connection yet. Timestamps are those of `clock`.
@@ -245,7 +181,7 @@ impl Agent {
             return None;
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Conn::new(self, now, peer, entrance, Some(Admission { connection, source })))
+        Some(Conn::new(self, now, peer, entrance, Some(Admission::new(connection, source))))
     }
 
     /// A connection that did not come from a listener. It ends with the server, but is not counted in [`Stats`], nor under

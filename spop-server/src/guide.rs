@@ -244,7 +244,7 @@
 //! | `stream_faulty` | warn | a stream that claims to have written more than it was given |
 //! | `not_accepted` | warn | a connection that was refused for a limit, did not pass the accept stage, or could not be accepted |
 //! | `connection_panicked` | error | **spop-tokio**: a bug of this library |
-//! | `connection_opened`, `session_established`, `connection_closed` (with the `error` of the transport, if it failed), `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | the ordinary course of events |
+//! | `connection_opened`, `session_established`, `connection_closed` (with the `error` of the transport, if it failed), `request_cancelled`, `payload_dropped`, `descriptor_limit_raised` | debug | no fault: for following a connection |
 //!
 //! Warnings that a peer can cause are limited in rate; the field `suppressed` is the number of those left out. An event about a
 //! request has the `peer` and the number of the `connection`, the STREAM-ID and FRAME-ID (`ids`), and in `messages` the name of

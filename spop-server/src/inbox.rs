@@ -15,7 +15,7 @@ use spop_core::{
     agent::{Reply, TicketId},
 };
 
-use crate::{Cancellation, Cancelled, agent::Kept, label::Owed};
+use crate::{Cancellation, Cancelled, KeptAdmission, label::Owed};
 
 /// A message to a connection.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct Contents {
     messages: Vec<Message>,
     watched: BTreeMap<TicketId, Cancellation>,
     /// Its place under the limits on connections, once it has ended and handlers keep requests of it.
-    admission: Option<Kept>,
+    admission: Option<KeptAdmission>,
 }
 
 impl Inbox {
@@ -128,7 +128,7 @@ impl Inbox {
 
     /// The connection has ended, and keeps its place under the limits on connections until its last request is dropped: a peer that
     /// connects again and again would have its requests kept without a limit.
-    pub(crate) fn keep_admission(&self, admission: Kept) {
+    pub(crate) fn keep_admission(&self, admission: KeptAdmission) {
         self.lock().contents.get_or_insert_default().admission = Some(admission);
     }
 

@@ -32,6 +32,7 @@
 mod accept;
 mod account;
 mod address;
+mod admission;
 mod agent;
 mod buffer;
 mod cancellation;
@@ -85,6 +86,7 @@ pub mod tls;
 pub use accept::ACCEPT_BACK_OFF;
 pub use account::NameOrId;
 pub use address::{AbstractName, Address, Family, ParsedAddress};
+pub(crate) use admission::{Admission, KeptAdmission};
 pub use agent::{Agent, ServerHandle, Subscription};
 pub use buffer::{Leftover, ReadBuffer};
 pub use cancellation::Cancellation;

@@ -65,6 +65,48 @@ impl LogLimit {
     }
 }
 
+/// The limits of log events, one for each kind, so that none can hide another. For all threads of a server together.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    /// Handlers that failed.
+    pub(crate) handler: LogLimit,
+    /// Handlers that panicked.
+    pub(crate) panics: LogLimit,
+    /// Answers that came too late.
+    pub(crate) late: LogLimit,
+    /// Sessions with a frame size that makes HAProxy fail long requests.
+    pub(crate) session: LogLimit,
+    /// Requests that exceed a limit of their session.
+    pub(crate) refused: LogLimit,
+    /// Requests without an answer, for want of time or memory.
+    pub(crate) requests: LogLimit,
+    /// Connections that were ended to free memory.
+    pub(crate) memory: LogLimit,
+    /// Connections that ended with a fault.
+    pub(crate) closed: LogLimit,
+    /// Connections that were refused, or could not be accepted.
+    pub(crate) accept: LogLimit,
+    /// Clients of another protocol: a scanner or a health check on the wrong port would hide the connections of `closed`.
+    pub(crate) foreign: LogLimit,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            handler: LogLimit::default(),
+            panics: LogLimit::default(),
+            late: LogLimit::default(),
+            session: LogLimit::default(),
+            requests: LogLimit::default(),
+            refused: LogLimit::default(),
+            memory: LogLimit::default(),
+            closed: LogLimit::default(),
+            accept: LogLimit::default(),
+            foreign: LogLimit::one_a_minute(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -310,10 +310,6 @@ pub const HANDLER_SECONDS_BUCKETS: [f64; 16] =
 #[cfg(feature = "metrics")]
 const NAMES: usize = 64;
 
-/// The longest name that is a label.
-#[cfg(feature = "metrics")]
-const NAME_LEN: usize = NAME;
-
 /// A histogram for each of the first names of messages, and one for all others. Found without a lock.
 #[cfg(feature = "metrics")]
 struct HandlerSeconds {
@@ -334,8 +330,8 @@ impl HandlerSeconds {
     #[inline]
     fn of_messages(&self, messages: Messages<'_>) -> &Histogram {
         let name = messages.iter().next().map(|message| message.name()).unwrap_or_default();
-        // As a `Label` has it.
-        self.of(name.get(..NAME_LEN).unwrap_or(name))
+        // Cut as in a `Label`.
+        self.of(name.get(..NAME).unwrap_or(name))
     }
 
     fn of(&self, name: &[u8]) -> &Histogram {

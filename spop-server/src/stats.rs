@@ -43,7 +43,7 @@ pub(crate) struct Counters {
 
 /// Counts a connection as open until it is dropped, and has its place under the limit.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Place);
+pub(crate) struct ConnectionPermit(Option<Place>);
 
 /// A place under the limit on connections, until it is dropped.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Counters {
     /// A place for one more connection, which is open; `None` if `max` are taken.
     pub(crate) fn open(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let permit = ConnectionPermit(Place(Arc::clone(self)));
+        let permit = ConnectionPermit(Some(Place(Arc::clone(self))));
         // One that is too many is taken back by its drop.
         (self.places.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
@@ -87,17 +87,21 @@ impl Counters {
 }
 
 impl ConnectionPermit {
-    /// A place for the connection when it has ended.
-    pub(crate) fn place(&self) -> Place {
-        let counters = &self.0.0;
-        counters.places.fetch_add(1, Ordering::Relaxed);
-        Place(Arc::clone(counters))
+    /// The connection has ended: what is left is its place.
+    pub(crate) fn close(mut self) -> Option<Place> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<Place> {
+        let place = self.0.take()?;
+        place.0.open.fetch_sub(1, Ordering::Relaxed);
+        Some(place)
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        drop(self.take());
     }
 }
 

@@ -7,6 +7,7 @@ mod report;
 mod session;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::{
     io, mem,
@@ -23,9 +24,7 @@ use spop_core::{
 use tracing::{Span, debug};
 
 use self::{accepting::Accepting, session::Session};
-use crate::{
-    Agent, Connection, Entrance, Handler, Stage, agent::Admission, connection::Accepted, registry::Slot,
-};
+use crate::{Admission, Agent, Connection, Entrance, Handler, Stage, connection::Accepted, registry::Slot};
 
 /// One connection of a server: the accept stage, the session, the failure policy, limits, counters, log events, answers that
 /// take other connections, the stages of a shutdown.
@@ -449,7 +448,7 @@ impl Drop for Conn {
         if let Some(admission) = self.admission.take()
             && self.connection.held.load(Ordering::Relaxed) > 0
         {
-            self.connection.inbox.keep_admission(admission.into());
+            self.connection.inbox.keep_admission(admission.keep());
         }
     }
 }

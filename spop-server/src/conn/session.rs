@@ -7,7 +7,7 @@ use std::{
 };
 
 use spop_core::{
-    Action, AgentReactor, Closed, Interest, Misuse, Notify, Status, Ticket, Timer, Timestamp,
+    Action, AgentReactor, Closed, Interest, Notify, Ticket, Timestamp,
     agent::{Cancel, Cancelled as CancelledNotify, Reply, TicketId, Watch},
     frame::Ids,
 };
@@ -15,8 +15,7 @@ use tracing::debug;
 
 use super::report::Tally;
 use crate::{
-    Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, SPARED, Share,
-    Stage, TOO_MUCH_BUFFERED,
+    Agent, Cancelled, Connection, Failure, FailureKind, Handler, Open, Outcome, Request, Share, Stage,
     connection::Accepted,
     engines::Membership,
     inbox::Message,
@@ -25,10 +24,6 @@ use crate::{
     request::Incoming,
     spans,
 };
-
-/// After how many sends the handler's memory is freed at once. A connection is often opened for one request: after the
-/// handshake and the first answer nothing may follow for long.
-const EARLY: u8 = 2;
 
 /// A connection with its session.
 #[derive(Debug)]
@@ -43,14 +38,14 @@ pub(super) struct Session {
     pub(super) waiting: BTreeMap<TicketId, Owed>,
     /// Why the session is over.
     pub(super) closed: Option<Box<Closed>>,
-    /// Sends since memory was freed, up to [`EARLY`].
-    sends: u8,
+    /// Sends since memory was freed, up to [`EARLY`](super::turn::EARLY).
+    pub(super) sends: u8,
     /// Unused input that the driver keeps, in bytes, up to 4 GiB.
     pub(super) unused: u32,
     /// The last turn ended before the input.
     pub(super) more: bool,
     /// The bytes of its unused input and unsent output.
-    buffered: Share,
+    pub(super) buffered: Share,
     pub(super) tally: Tally,
     /// Until the transport is closed.
     pub(super) open: Option<Open>,
@@ -124,133 +119,6 @@ impl Session {
         if stage >= Stage::Drain {
             self.reactor.drain(now);
         }
-    }
-
-    /// The end of a turn: counts buffered bytes, publishes the state, reports metrics.
-    #[inline]
-    pub(super) fn at_rest(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        if self.buffers_too_much(agent) {
-            self.end_for_memory(agent, now, handler);
-        }
-        self.connection.publish(&self.reactor);
-        self.tally.publish(&self.connection, now);
-        if self.membership.is_some() {
-            // Siblings compare it, and this connection may have no event until its peer reads.
-            self.connection.set_backlog(self.backlog());
-        }
-        self.tally.report(&agent.metrics);
-    }
-
-    /// Counts what the connection holds. True if the total is exceeded, and this connection grew and holds more than 32 KiB.
-    #[inline]
-    fn buffers_too_much(&mut self, agent: &Agent) -> bool {
-        let bytes = self.reactor.reassembly_bytes() + self.reactor.outgoing_bytes() + self.unused as usize;
-        self.buffered.set(bytes) && bytes > SPARED && agent.buffered.is_exceeded()
-    }
-
-    /// Ends the session, and frees what it holds now, not when the peer has read or closed.
-    #[cold]
-    fn end_for_memory(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        self.reactor.disconnect(now, Status::RESOURCE, TOO_MUCH_BUFFERED);
-        self.log_memory(agent, now);
-        self.feed(agent, now, handler, &[], false);
-        if self.reactor.outgoing_bytes() > SPARED {
-            let action = self.reactor.on_transport_error(now);
-            self.carry_out(agent, now, handler, action);
-        }
-        let _ = self.buffers_too_much(agent);
-    }
-
-    // ---- inputs ----
-
-    /// Processes input until there is no more to do with it; returns how many bytes were used.
-    #[inline]
-    pub(super) fn on_input(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        handler: &mut impl Handler,
-        input: &[u8],
-        eof: bool,
-    ) -> usize {
-        self.publish_backlog();
-        // At the end of the input there is no next turn for the rest, and after the session it is discarded.
-        let whole = eof || self.closed.is_some();
-        let turn = if whole { input.len() } else { frames_of_a_turn(input) };
-        let used = self.feed(agent, now, handler, input.get(..turn).unwrap_or(input), eof);
-        self.unused = u32::try_from(input.len() - used).unwrap_or(u32::MAX);
-        self.more = self.unused > 0 && used == turn;
-        self.tally.received += used;
-        self.at_rest(agent, now, handler);
-        used
-    }
-
-    #[inline]
-    pub(super) fn feed(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        handler: &mut impl Handler,
-        input: &[u8],
-        eof: bool,
-    ) -> usize {
-        let mut used = 0;
-        loop {
-            let rest = input.get(used..).unwrap_or_default();
-            let step =
-                if eof { self.reactor.on_input_eof(now, rest) } else { self.reactor.on_bytes(now, rest) };
-            used += step.consumed;
-            if !self.carry_out(agent, now, handler, step.action) || used == input.len() && !eof {
-                return used;
-            }
-        }
-    }
-
-    #[inline]
-    pub(super) fn on_sent(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        handler: &mut impl Handler,
-        n: usize,
-    ) -> Result<(), Misuse> {
-        let action = self.reactor.on_sent(now, n)?;
-        self.carry_out(agent, now, handler, action);
-        self.tally.sent += n;
-        if self.sends < EARLY {
-            self.sends += 1;
-            release_memory(handler);
-        }
-        self.at_rest(agent, now, handler);
-        Ok(())
-    }
-
-    pub(super) fn on_timeout(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
-        loop {
-            if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
-                self.sends = 0;
-                release_memory(handler);
-            }
-            let action = self.reactor.on_timeout(now);
-            if !self.carry_out(agent, now, handler, action) {
-                break;
-            }
-        }
-        if self.orphan_deadline().is_some_and(|at| at <= now) {
-            self.fail_orphans(handler);
-        }
-    }
-
-    /// An event without input was reported to the reactor: carries out its action, which ends there.
-    pub(super) fn on_event(
-        &mut self,
-        agent: &Agent,
-        now: Timestamp,
-        handler: &mut impl Handler,
-        action: Action<'static>,
-    ) {
-        self.carry_out(agent, now, handler, action);
-        self.at_rest(agent, now, handler);
     }
 
     // ---- actions ----
@@ -473,7 +341,7 @@ impl Session {
     }
 
     #[inline]
-    fn backlog(&self) -> Option<usize> {
+    pub(super) fn backlog(&self) -> Option<usize> {
         if self.closed.is_some() { None } else { self.reactor.send_backlog() }
     }
 
@@ -491,26 +359,6 @@ impl Session {
     }
 }
 
-/// Frames that are processed in one turn. They may be short, and each cost what an ordinary one does.
-const FRAMES: usize = 64;
-
-/// The shortest frame with its length prefix.
-const SHORTEST: usize = 11;
-
-/// How much of the input is processed before other connections have their turns.
-#[inline]
-fn frames_of_a_turn(input: &[u8]) -> usize {
-    if input.len() <= FRAMES * SHORTEST {
-        return input.len();
-    }
-    let mut end = 0_usize;
-    for _ in 0..FRAMES {
-        let Some(prefix) = input.get(end..).and_then(<[u8]>::first_chunk::<4>) else { return input.len() };
-        end = end.saturating_add(4).saturating_add(u32::from_be_bytes(*prefix) as usize);
-    }
-    end.min(input.len())
-}
-
 /// Stops a call. A panic is the handler's, and its request has ended.
 pub(super) fn cancel(handler: &mut impl Handler, request: TicketId, why: Cancelled) {
     let _ = catch_unwind(AssertUnwindSafe(|| handler.cancel(request, why)));
@@ -519,9 +367,4 @@ pub(super) fn cancel(handler: &mut impl Handler, request: TicketId, why: Cancell
 /// As [`cancel`], for all requests that wait.
 pub(super) fn cancel_all(handler: &mut impl Handler, requests: &[TicketId], why: Cancelled) {
     let _ = catch_unwind(AssertUnwindSafe(|| handler.cancel_all(requests, why)));
-}
-
-/// A panic here costs no request.
-fn release_memory(handler: &mut impl Handler) {
-    let _ = catch_unwind(AssertUnwindSafe(|| handler.release_memory()));
 }
