@@ -95,7 +95,7 @@ impl Hasher for ByNumber {
     }
 }
 
-/// Whom to wake once the lock is released: a woken thread would wait for it.
+/// What to wake once the lock is released: a woken thread would wait for it.
 enum Wake {
     Connection(Arc<AtomicWaker>),
     Caller(oneshot::Sender<Outcome>, Outcome),

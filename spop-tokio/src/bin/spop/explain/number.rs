@@ -129,7 +129,7 @@ impl Number {
     }
 }
 
-/// Who has caused an error, the likeliest first.
+/// What causes an error, the likeliest first.
 const fn culprit(number: u32) -> &'static str {
     match number {
         1 => "the agent, or the network between: no answer came in time",
@@ -137,7 +137,7 @@ const fn culprit(number: u32) -> &'static str {
         3 => "the configuration: the messages do not fit a frame",
         4 => "the agent (HAProxy up to 3.0), or the client or HAProxy (3.1 and later)",
         5 => "HAProxy's rules, which did not wait",
-        256 => "nobody: a session ended in the ordinary course of things",
+        256 => "no side: the session ended without an error",
         257 => "the agent, or the network between: the connection was lost",
         258 => "the side whose timeout ended: the agent, or HAProxy by `timeout hello` or `timeout idle`",
         259 => "the configuration of both sides: their `max-frame-size` differs",
