@@ -15,21 +15,15 @@
 mod callgrind;
 mod round;
 
-use std::{
-    env, fs,
-    process::{Command, ExitCode},
-};
+use std::{env, process::ExitCode};
 
-use callgrind::counted;
+use callgrind::{counted, record};
 
 use round::{BATCHES, SHAPES, VARIANTS, variants};
 
 /// The repetitions of each round while it is counted, and of the warm-up.
 const ROUNDS: usize = 32;
 const WARM_UP: usize = 4;
-
-/// The tolerated increase over the recorded figures, in percent.
-const TOLERANCE: u64 = 3;
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
@@ -39,13 +33,11 @@ fn main() -> ExitCode {
         rounds(&args.iter().filter_map(|arg| arg.parse().ok()).collect::<Vec<_>>());
         return ExitCode::SUCCESS;
     }
-    let table = table(&counts());
-    print!("{table}");
-    if args.iter().any(|arg| arg == "--record") {
-        fs::write(RECORD, table).unwrap();
-        return ExitCode::SUCCESS;
-    }
-    compare(&fs::read_to_string(RECORD).unwrap(), &table)
+    // The column of this crate.
+    record::check(RECORD, &table(&counts()), |row| {
+        let (name, figures) = row.split_at(24);
+        (name, vec![figures.split_whitespace().nth(2).unwrap().parse().unwrap()])
+    })
 }
 
 /// Runs all counted work, in the order of [`cases`]; or only one case of one variant, given by their numbers: under
@@ -84,10 +76,7 @@ fn counts() -> Vec<[u64; VARIANTS.len()]> {
 }
 
 fn table(counts: &[[u64; VARIANTS.len()]]) -> String {
-    let version =
-        Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
-    let version = String::from_utf8(version.stdout).unwrap();
-    let mut table = format!("# Instructions per NOTIFY, net of the read. {version}");
+    let mut table = format!("# Instructions per NOTIFY, net of the read. {}", record::compiler());
     table += "# shape          frames   bytes   floor  spop-core    spop   spop-core/floor  spop/spop-core\n";
     for ((shape, frames), &[read, floor, ours, spop]) in cases().zip(counts) {
         let shape = &SHAPES[shape];
@@ -103,32 +92,4 @@ fn table(counts: &[[u64; VARIANTS.len()]]) -> String {
         table += &row;
     }
     table
-}
-
-/// Compares the column of this crate.
-fn compare(recorded: &str, found: &str) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    let rows = |table: &str| -> Vec<(String, u64)> {
-        let rows = table.lines().filter(|line| !line.starts_with('#'));
-        rows.map(|row| {
-            let (name, figures) = row.split_at(24);
-            (name.to_owned(), figures.split_whitespace().nth(2).unwrap().parse().unwrap())
-        })
-        .collect()
-    };
-    let (recorded_rows, found_rows) = (rows(recorded), rows(found));
-    assert_eq!(recorded_rows.len(), found_rows.len(), "other cases than those of {RECORD}");
-    for ((name, before), (_, now)) in recorded_rows.iter().zip(&found_rows) {
-        if now * 100 > before * (100 + TOLERANCE) {
-            println!("{name}: {now} instructions, {before} were recorded");
-            code = ExitCode::FAILURE;
-        }
-    }
-    if code == ExitCode::FAILURE {
-        let compilers = [recorded, found].map(|table| table.lines().next().unwrap_or_default());
-        if compilers[0] != compilers[1] {
-            println!("recorded with another compiler:\n{}\n{}", compilers[0], compilers[1]);
-        }
-    }
-    code
 }

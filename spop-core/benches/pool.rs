@@ -5,9 +5,9 @@
 
 mod callgrind;
 
-use std::{env, fs, hint::black_box, process::ExitCode};
+use std::{hint::black_box, process::ExitCode};
 
-use callgrind::counted;
+use callgrind::{counted, record};
 use spop_core::{
     ConnectionId, EngineConfig, MessageList, Timestamp,
     engine::pool::{Pool, PoolAction, PoolConfig},
@@ -19,8 +19,6 @@ const CONNECTIONS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 /// The requests in flight on each connection; 0 is one on all connections together.
 const DEPTHS: [usize; 3] = [0, 1, 16];
 const REQUESTS: usize = 200;
-/// The tolerated increase over the recorded figures, in percent.
-const TOLERANCE: u64 = 3;
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pool.txt");
 
 fn main() -> ExitCode {
@@ -43,29 +41,10 @@ fn main() -> ExitCode {
         let row = format!("{connections:>13} {:>12} {:>10} {:>11}\n", of(0), of(1), of(2));
         table += &row;
     }
-    print!("{table}");
-    if env::args().any(|arg| arg == "--record") {
-        fs::write(RECORD, table).unwrap();
-        return ExitCode::SUCCESS;
-    }
-    compare(&fs::read_to_string(RECORD).unwrap(), &table)
-}
-
-fn compare(recorded: &str, found: &str) -> ExitCode {
-    let rows = |table: &str| -> Vec<Vec<u64>> {
-        let rows = table.lines().filter(|line| !line.starts_with('#'));
-        rows.map(|row| row.split_whitespace().map(|figure| figure.parse().unwrap()).collect()).collect()
-    };
-    let (recorded, found) = (rows(recorded), rows(found));
-    assert_eq!(recorded.len(), found.len(), "other cases than those of {RECORD}");
-    let mut code = ExitCode::SUCCESS;
-    for (before, now) in recorded.iter().zip(&found) {
-        if now.iter().zip(before).any(|(now, before)| now * 100 > before * (100 + TOLERANCE)) {
-            println!("{now:?} instructions, {before:?} were recorded");
-            code = ExitCode::FAILURE;
-        }
-    }
-    code
+    record::check(RECORD, &table, |row| {
+        let (connections, figures) = row.split_at(13);
+        (connections.trim(), figures.split_whitespace().map(|figure| figure.parse().unwrap()).collect())
+    })
 }
 
 /// A pool whose agent answers the oldest request whenever another is sent.

@@ -9,6 +9,8 @@ mod load;
 #[path = "../end_to_end/question.rs"]
 #[allow(dead_code)] // The others of its questions.
 mod question;
+#[path = "../../../spop-core/benches/callgrind/record.rs"]
+mod record;
 
 use std::{
     env,
@@ -20,9 +22,6 @@ use std::{
 
 use spop_server::Request;
 use spop_tokio::Router;
-
-/// The tolerated increase over the recorded figures, in percent.
-const TOLERANCE: u64 = 3;
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/instructions.txt");
 
@@ -55,13 +54,10 @@ fn main() -> ExitCode {
         print!("{}", table(|name| name == only));
         return ExitCode::SUCCESS;
     }
-    let table = table(|_| true);
-    print!("{table}");
-    if args.iter().any(|arg| arg == "--record") {
-        fs::write(RECORD, table).unwrap();
-        return ExitCode::SUCCESS;
-    }
-    compare(&fs::read_to_string(RECORD).unwrap(), &table)
+    record::check(RECORD, &table(|_| true), |row| {
+        let (name, figure) = row.split_at(47);
+        (name, vec![figure.trim().parse().unwrap()])
+    })
 }
 
 // ---- the agents ----
@@ -158,10 +154,7 @@ fn count(agent: usize, shape: usize) -> u64 {
 }
 
 fn table(counts: impl Fn(&str) -> bool) -> String {
-    let version =
-        Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version").output().unwrap();
-    let version = String::from_utf8(version.stdout).unwrap();
-    let mut table = format!("# Instructions per NOTIFY, outside of the kernel. {version}");
+    let mut table = format!("# Instructions per NOTIFY, outside of the kernel. {}", record::compiler());
     table += "# agent                 connections x in flight   instructions\n";
     for (agent, (name, _, shapes)) in AGENTS.iter().enumerate().filter(|(_, (name, ..))| counts(name)) {
         for &shape in *shapes {
@@ -171,31 +164,4 @@ fn table(counts: impl Fn(&str) -> bool) -> String {
         }
     }
     table
-}
-
-fn compare(recorded: &str, found: &str) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    let rows = |table: &str| -> Vec<(String, u64)> {
-        let rows = table.lines().filter(|line| !line.starts_with('#'));
-        rows.map(|row| {
-            let (name, figure) = row.split_at(47);
-            (name.to_owned(), figure.trim().parse().unwrap())
-        })
-        .collect()
-    };
-    let (recorded_rows, found_rows) = (rows(recorded), rows(found));
-    assert_eq!(recorded_rows.len(), found_rows.len(), "other cases than those of {RECORD}");
-    for ((name, before), (_, now)) in recorded_rows.iter().zip(&found_rows) {
-        if now * 100 > before * (100 + TOLERANCE) {
-            println!("{name}: {now} instructions, {before} were recorded");
-            code = ExitCode::FAILURE;
-        }
-    }
-    if code == ExitCode::FAILURE {
-        let compilers = [recorded, found].map(|table| table.lines().next().unwrap_or_default());
-        if compilers[0] != compilers[1] {
-            println!("recorded with another compiler:\n{}\n{}", compilers[0], compilers[1]);
-        }
-    }
-    code
 }
