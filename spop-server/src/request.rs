@@ -13,14 +13,14 @@ use std::{
 
 use bytes::BytesMut;
 use spop_core::{
-    Actions, Session,
+    Actions, Session, Timestamp,
     accept::{Peer, ProxyHeader},
     agent::TicketId,
     frame::{ArgError, FromValue, Ids, Message, Messages, NotifyPayload, OwnedMessages},
 };
 
 use crate::{
-    Began, Cancellation, Connection, HoldPermit, Metrics, Outcome, Responder, Work, WorkPermit,
+    Agent, Began, Cancellation, Connection, HoldPermit, Outcome, Responder, Work, WorkPermit,
     inbox::Message as Sent,
 };
 
@@ -41,9 +41,9 @@ pub(crate) struct Incoming<'a> {
     pub(crate) payload: NotifyPayload<'a>,
     pub(crate) id: TicketId,
     pub(crate) ids: Ids,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) arrived: Timestamp,
     pub(crate) connection: &'a Arc<Connection>,
-    pub(crate) metrics: &'a Metrics,
+    pub(crate) agent: &'a Agent,
     pub(crate) began: Began,
     pub(crate) permit: WorkPermit,
     /// The handler has made the request its own, and with it the guard.
@@ -152,11 +152,15 @@ impl Incoming<'_> {
         self.payload.messages().payload().len() + REQUEST_OVERHEAD
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        self.agent.clock.instant(self.arrived + self.agent.config.timeouts.message?)
+    }
+
     /// The handler makes the request its own.
     #[inline]
     fn claim(&self) -> RequestGuard {
         self.claimed.store(true, Ordering::Relaxed);
-        let work = self.metrics.work_since(self.began, self.payload.messages());
+        let work = self.agent.metrics.work_since(self.began, self.payload.messages());
         RequestGuard { permit: self.permit.transfer(), work }
     }
 }
@@ -239,13 +243,10 @@ impl<'a> Request<'a> {
 
     /// When the request will time out, if [`Timeouts::message`](spop_core::config::Timeouts::message) is set. HAProxy does not
     /// announce its own `timeout processing`.
-    pub const fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         match &self.0 {
-            Source::Received(incoming) => incoming.deadline,
-            Source::Owned(owned) => match &owned.kept {
-                Some(kept) => kept.deadline,
-                None => None,
-            },
+            Source::Received(incoming) => incoming.deadline(),
+            Source::Owned(owned) => owned.kept.as_ref()?.deadline,
         }
     }
 
@@ -343,7 +344,7 @@ impl<'a> Request<'a> {
         let kept = Kept {
             messages: copy(incoming.payload.clone()),
             ids: incoming.ids,
-            deadline: incoming.deadline,
+            deadline: incoming.deadline(),
             is_part: false,
             permit: incoming.permit.hold(),
             guard: incoming.claim(),
