@@ -58,11 +58,11 @@ use core::{error, fmt, time::Duration};
 use super::{Call, Conditions, Decision, agent_side::AgentSide, wire::Wire};
 use crate::{AgentConfig, Timestamp, frame::Ids};
 
-pub use super::transcript::Way;
 #[doc(hidden)]
 pub use player::{Player, Todo};
 #[doc(hidden)]
 pub use script::{Scenario, parse};
+pub use way::Way;
 
 /// A line of a transcript that does not parse, or an answer that is not the one expected.
 ///
@@ -190,3 +190,5 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;
+#[allow(clippy::duplicate_mod, reason = "see `transcript`")]
+mod way;

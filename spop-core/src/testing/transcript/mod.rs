@@ -36,6 +36,9 @@ mod parse;
 #[doc(hidden)]
 pub mod random;
 mod run;
+#[path = "../replay/way.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test that includes this module has no `replay`")]
+mod way;
 
 use alloc::{string::String, vec::Vec};
 use core::{error, fmt, time::Duration};
@@ -49,7 +52,8 @@ use spop_core::{
 
 pub use inbox::Inbox;
 pub use parse::parse;
-pub use run::{Trace, Way, run};
+pub use run::{Trace, run};
+pub use way::Way;
 
 /// A scenario of one connection.
 #[derive(Clone, Debug)]
