@@ -2,8 +2,8 @@
 
 use crate::{ConnectionPermit, Place, SourcePermit};
 
-/// What a connection occupies, until it is dropped.
-#[derive(Debug)]
+/// What a connection occupies, until it is dropped. By default nothing: of a connection that the server did not accept itself.
+#[derive(Debug, Default)]
 pub(crate) struct Admission {
     connection: ConnectionPermit,
     source: SourcePermit,
@@ -13,7 +13,7 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct KeptAdmission {
     #[allow(dead_code)] // Held for its drop.
-    place: Option<Place>,
+    place: Place,
     #[allow(dead_code)] // Held for its drop.
     source: SourcePermit,
 }
@@ -24,7 +24,7 @@ impl Admission {
     }
 
     /// The connection has ended, and handlers keep requests of it.
-    pub(crate) fn keep(self) -> KeptAdmission {
-        KeptAdmission { place: self.connection.close(), source: self.source }
+    pub(crate) fn keep(self) -> Option<KeptAdmission> {
+        Some(KeptAdmission { place: self.connection.close()?, source: self.source })
     }
 }

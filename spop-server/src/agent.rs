@@ -181,13 +181,13 @@ impl Agent {
             return None;
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Conn::new(self, now, peer, entrance, Some(Admission::new(connection, source))))
+        Some(Conn::new(self, now, peer, entrance, Admission::new(connection, source)))
     }
 
     /// A connection that did not come from a listener. It ends with the server, but is not counted in [`Stats`], nor under
     /// `max_connections` and `max_connections_per_source`.
     pub fn connection(self: &Arc<Self>, now: Timestamp, peer: Peer) -> Conn {
-        Conn::new(self, now, peer, None, None)
+        Conn::new(self, now, peer, None, Admission::default())
     }
 
     #[cold]

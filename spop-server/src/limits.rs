@@ -22,7 +22,7 @@ struct Counts {
 }
 
 /// Counts a connection of a source, if those are limited, until it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SourcePermit(Option<Box<(Arc<Counts>, IpAddr)>>);
 
 impl Sources {

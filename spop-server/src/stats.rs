@@ -42,7 +42,7 @@ pub(crate) struct Counters {
 }
 
 /// Counts a connection as open until it is dropped, and has its place under the limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ConnectionPermit(Option<Place>);
 
 /// A place under the limit on connections, until it is dropped.

@@ -68,8 +68,7 @@ pub struct Conn {
     stage: Stage,
     waker: Option<Waker>,
     state: State,
-    #[allow(dead_code)] // Held for its drop.
-    admission: Option<Admission>,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Conn {
         now: Timestamp,
         peer: Peer,
         entrance: Option<&Arc<Entrance>>,
-        admission: Option<Admission>,
+        admission: Admission,
     ) -> Self {
         let (connection, slot) = agent.register(peer, now, entrance.cloned());
         let mut conn = Self {
@@ -445,10 +444,10 @@ impl Drop for Conn {
         }
         // No answer finds it any more.
         drop(self.connection.inbox.close());
-        if let Some(admission) = self.admission.take()
-            && self.connection.held.load(Ordering::Relaxed) > 0
+        if self.connection.held.load(Ordering::Relaxed) > 0
+            && let Some(admission) = mem::take(&mut self.admission).keep()
         {
-            self.connection.inbox.keep_admission(admission.keep());
+            self.connection.inbox.keep_admission(admission);
         }
     }
 }
