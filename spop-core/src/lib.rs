@@ -144,6 +144,8 @@
 //! contains its bytes.
 #![no_std]
 #![forbid(unsafe_code)]
+// On docs.rs, items say which feature they need.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
 // Integration tests include the transcript runner by path: it uses this name for the crate.

@@ -162,6 +162,8 @@
 //! [`Message::deserialize`](spop_core::frame::Message). `http`: arguments as types of the `http` crate.
 
 #![forbid(unsafe_code)]
+// On docs.rs, items say which feature they need.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod listen;
 mod messages;

@@ -28,6 +28,8 @@
 //! most 300 lines.
 
 #![forbid(unsafe_code)]
+// On docs.rs, items say which feature they need.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
 mod account;

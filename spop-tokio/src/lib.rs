@@ -234,6 +234,8 @@
 //! | `agent_connected`, `agent_disconnected`, `agent_up` | debug | the ordinary course of events |
 
 #![forbid(unsafe_code)]
+// On docs.rs, items say which feature they need.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod alarm;
 mod calls;

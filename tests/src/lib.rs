@@ -23,7 +23,15 @@ pub mod wrk;
 
 pub use spop_core::fuzzing::{driver, model, random};
 
-/// The programs of the README compile and run.
+/// The programs of the READMEs compile and run.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod readmes {
+    #[doc = include_str!("../../README.md")]
+    struct Workspace;
+    #[doc = include_str!("../../spop-core/README.md")]
+    struct Core;
+    #[doc = include_str!("../../spop-mio/README.md")]
+    struct Mio;
+    #[doc = include_str!("../../spop-tokio/README.md")]
+    struct Tokio;
+}
