@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConnection};
 
 use crate::{
     exit::{Failure, reason},
@@ -29,6 +29,18 @@ ipv6@HOST:PORT, unix@PATH, abns@NAME, abnsz@NAME.";
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+
+/// A socket without TLS.
+pub(crate) enum Socket<T, U> {
+    Tcp(T),
+    Unix(U),
+}
+
+/// An open connection that no runtime drives: its socket is non-blocking, and TLS is established.
+pub(crate) struct Bare {
+    pub(crate) socket: Socket<std::net::TcpStream, std::os::unix::net::UnixStream>,
+    pub(crate) tls: Option<Box<ClientConnection>>,
+}
 
 /// An address, and the text that it was.
 #[derive(Clone, Debug)]
@@ -116,12 +128,39 @@ impl Connector {
 
     /// Opens a connection: the transport, the PROXY header, TLS.
     pub(crate) async fn open(&self) -> Result<Box<dyn Transport>, Failure> {
-        let opened = timeout(self.limit, self.open_slowly()).await;
+        self.limited(async {
+            Ok(match connect(self.address.parsed()).await? {
+                Socket::Tcp(socket) => self.secure(socket).await?.boxed(),
+                Socket::Unix(socket) => self.secure(socket).await?.boxed(),
+            })
+        })
+        .await
+    }
+
+    /// As [`open`](Self::open), for a thread with an event loop of its own.
+    pub(crate) async fn open_bare(&self) -> Result<Bare, Failure> {
+        self.limited(async {
+            let (socket, tls) = match connect(self.address.parsed()).await? {
+                Socket::Tcp(socket) => {
+                    let (socket, tls) = self.secure(socket).await?.into_parts();
+                    (Socket::Tcp(socket.into_std()?), tls)
+                }
+                Socket::Unix(socket) => {
+                    let (socket, tls) = self.secure(socket).await?.into_parts();
+                    (Socket::Unix(socket.into_std()?), tls)
+                }
+            };
+            Ok(Bare { socket, tls })
+        })
+        .await
+    }
+
+    async fn limited<T>(&self, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+        let opened = timeout(self.limit, opening).await;
         opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| self.failed(&error))
     }
 
-    async fn open_slowly(&self) -> io::Result<Box<dyn Transport>> {
-        let mut socket = connect(self.address.parsed()).await?;
+    async fn secure<S: Transport>(&self, mut socket: S) -> io::Result<Secured<S>> {
         if let Some(version) = self.proxy {
             let version = match version {
                 Proxy::V1 => ProxyVersion::V1,
@@ -131,10 +170,10 @@ impl Connector {
             encode_proxy_header(version, None, &mut header);
             socket.write_all(&header).await?;
         }
-        let Some(tls) = &self.tls else { return Ok(socket) };
+        let Some(tls) = &self.tls else { return Ok(Secured::Plain(socket)) };
         let name = tls.name_of(self.host().as_deref())?;
         match TlsConnector::from(tls.current()).connect(name, socket).await {
-            Ok(stream) => Ok(Box::new(stream)),
+            Ok(stream) => Ok(Secured::Tls(Box::new(stream))),
             Err(error) => Err(io::Error::other(format!("TLS failed: {}", reason(&error)))),
         }
     }
@@ -165,6 +204,34 @@ impl Connector {
     }
 }
 
+/// A socket, and TLS on it if there is any.
+enum Secured<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+}
+
+impl<S: Transport> Secured<S> {
+    fn boxed(self) -> Box<dyn Transport>
+    where
+        S: 'static,
+    {
+        match self {
+            Self::Plain(socket) => Box::new(socket),
+            Self::Tls(stream) => stream,
+        }
+    }
+
+    fn into_parts(self) -> (S, Option<Box<ClientConnection>>) {
+        match self {
+            Self::Plain(socket) => (socket, None),
+            Self::Tls(stream) => {
+                let (socket, tls) = stream.into_inner();
+                (socket, Some(Box::new(tls)))
+            }
+        }
+    }
+}
+
 fn tls(name: &str, options: &ConnectOptions) -> Result<ClientTls, Failure> {
     let tls = match (&options.tls_ca, options.tls_insecure) {
         (None, false) => {
@@ -188,20 +255,20 @@ fn tls(name: &str, options: &ConnectOptions) -> Result<ClientTls, Failure> {
     })
 }
 
-async fn connect(address: &ParsedAddress) -> io::Result<Box<dyn Transport>> {
+async fn connect(address: &ParsedAddress) -> io::Result<Socket<TcpStream, UnixStream>> {
     let stream = match address {
         ParsedAddress::Host { host, port, family } => {
             let addresses = lookup_host((host.as_str(), *port)).await?;
             TcpStream::connect(family.select(host, addresses)?.as_slice()).await?
         }
         ParsedAddress::Tcp(address) => TcpStream::connect(address).await?,
-        ParsedAddress::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        ParsedAddress::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
         ParsedAddress::Abstract(name) => {
             let address = name.socket_addr()?.into();
-            return Ok(Box::new(UnixStream::connect_addr(&address).await?));
+            return Ok(Socket::Unix(UnixStream::connect_addr(&address).await?));
         }
     };
     // HAProxy sets it as well. A stream that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    Ok(Box::new(stream))
+    Ok(Socket::Tcp(stream))
 }

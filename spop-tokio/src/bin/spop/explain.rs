@@ -1,7 +1,7 @@
 //! `spop explain`: what an error number, a status or a log line of HAProxy means.
 
 mod log_line;
-mod number;
+pub(crate) mod number;
 
 use clap::Args;
 

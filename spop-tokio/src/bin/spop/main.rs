@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bench;
 mod check;
 mod conversation;
 mod exit;
@@ -49,6 +50,7 @@ struct Cli {
 enum Command {
     Check(check::Options),
     Send(send::Options),
+    Bench(Box<bench::Options>),
     Listen(listen::Options),
     Explain(explain::Options),
     Completions(generate::Completions),
@@ -60,6 +62,7 @@ impl Command {
         match self {
             Self::Check(options) => check::run(options, output).await,
             Self::Send(options) => send::run(options, output).await,
+            Self::Bench(options) => bench::run(*options, output).await,
             Self::Listen(options) => listen::run(options, output).await,
             Self::Explain(options) => explain::run(options, output).await,
             Self::Completions(options) => generate::completions(&options),

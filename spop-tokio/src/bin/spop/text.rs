@@ -19,16 +19,21 @@ pub(crate) struct MessageText {
 /// Parses the messages of a NOTIFY: `check-ip ip=ipv4:203.0.113.7 ; log text=string:hello`.
 pub(crate) fn messages(text: &str) -> Result<MessageText, String> {
     let text = text.trim();
-    if text.is_empty() {
+    let payload = messages_of(text, |column| column)?;
+    Ok(MessageText { text: text.to_owned(), payload })
+}
+
+/// The payload of messages whose text was changed; `column` is the place in the original of one in `text`.
+pub(crate) fn messages_of(text: &str, column: impl Fn(usize) -> usize) -> Result<Vec<u8>, String> {
+    if text.trim().is_empty() {
         return Err("expected a message, such as check-ip ip=ipv4:203.0.113.7".into());
     }
-    let payload = payload("NOTIFY fin 0 0 ", text)?;
-    Ok(MessageText { text: text.to_owned(), payload })
+    payload("NOTIFY fin 0 0 ", text, column)
 }
 
 /// Parses actions: `set txn score=int32:42 ; unset sess seen`.
 pub(crate) fn actions(text: &str) -> Result<Actions, String> {
-    let payload = payload("ACK fin 0 0 ", text.trim())?;
+    let payload = payload("ACK fin 0 0 ", text.trim(), |column| column)?;
     let list = AckActions::decode(&payload).map_err(|error| error.to_string())?;
     let mut actions = Actions::new();
     for action in &list {
@@ -40,13 +45,13 @@ pub(crate) fn actions(text: &str) -> Result<Actions, String> {
     Ok(actions)
 }
 
-/// Parses the payload of a frame whose beginning is `header`. Columns in errors are those of `text`.
-fn payload(header: &str, text: &str) -> Result<Vec<u8>, String> {
+/// Parses the payload of a frame whose beginning is `header`. Columns in errors are those of `text`, passed through `column`.
+fn payload(header: &str, text: &str, column: impl Fn(usize) -> usize) -> Result<Vec<u8>, String> {
     if text.contains(['\n', '\r']) {
         return Err("a line break: write \\n in a quoted text".into());
     }
     notation::parse(&format!("{header}{text}")).map(|frame| frame.payload).map_err(|mut error| {
-        error.column = error.column.saturating_sub(header.len());
+        error.column = column(error.column.saturating_sub(header.len()));
         error.to_string()
     })
 }

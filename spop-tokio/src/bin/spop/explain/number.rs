@@ -11,7 +11,7 @@ use crate::{
 /// A number, explained.
 #[derive(Clone, Debug, Serialize)]
 #[allow(clippy::struct_field_names)] // The names in JSON.
-pub(super) struct Number {
+pub(crate) struct Number {
     event: &'static str,
     number: u32,
     /// `error` or `status`.
@@ -62,7 +62,7 @@ fn unknown(text: &str) -> String {
 
 impl Number {
     /// The number of `st=` and of `option set-on-error`.
-    pub(super) fn error(number: u32) -> Option<Self> {
+    pub(crate) fn error(number: u32) -> Option<Self> {
         let found = explain(number)?;
         let causes = found.causes.iter();
         Some(Self {
@@ -114,7 +114,7 @@ impl Number {
         self.show_text(output)
     }
 
-    pub(super) fn show_text(&self, output: Output) -> Result<(), Failure> {
+    pub(crate) fn show_text(&self, output: Output) -> Result<(), Failure> {
         output.line(output.paint(Paint::Heading, self.title()))?;
         output.line(format_args!("  {}", self.meaning))?;
         if !self.culprit.is_empty() {
