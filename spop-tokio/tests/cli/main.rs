@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // They are tests.
 
+mod bench;
 mod check;
 mod explain;
 mod listen;

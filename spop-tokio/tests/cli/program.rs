@@ -4,7 +4,7 @@ use std::{fs, process::Stdio};
 
 use crate::support::{command, finish, spop};
 
-const COMMANDS: [&str; 6] = ["check", "send", "listen", "explain", "completions", "man"];
+const COMMANDS: [&str; 7] = ["check", "send", "bench", "listen", "explain", "completions", "man"];
 
 #[test]
 fn the_help_names_all_commands_and_exit_statuses() {
@@ -36,6 +36,12 @@ fn a_wrong_command_line_is_status_2() {
         &["send", "127.0.0.1:1", "a", "--repeat", "0"],
         &["send", "127.0.0.1:1", "a", "--timeout", "0"],
         &["send", "127.0.0.1:1", "a", "--tls"],
+        &["bench", "127.0.0.1:1"],
+        &["bench", "127.0.0.1:1", "a", "--rate", "0"],
+        &["bench", "127.0.0.1:1", "a", "--rate", "1..2", "--requests", "9"],
+        &["bench", "127.0.0.1:1", "a", "--connections", "0"],
+        &["bench", "127.0.0.1:1", "a", "--rounds", "2"],
+        &["bench", "127.0.0.1:1", "a x=int32:{m}"],
         &["check", "127.0.0.1:1", "--proxy=v3"],
         &["listen", "127.0.0.1:0", "--set", "txn score"],
         &["listen", "127.0.0.1:0", "--on", "a", "explode"],
@@ -56,8 +62,8 @@ fn a_wrong_command_line_is_status_2() {
 
 #[test]
 fn no_connection_is_status_3() {
-    for command in ["check", "send"] {
-        let with = |address| spop([command, address].into_iter().chain((command == "send").then_some("a")));
+    for command in ["check", "send", "bench"] {
+        let with = |address| spop([command, address].into_iter().chain((command != "check").then_some("a")));
         with("127.0.0.1:1").expect_error(3, "spop: 127.0.0.1:1: connection refused: is the agent running?");
         with("/nonexistent/agent.sock")
             .expect_error(3, "spop: /nonexistent/agent.sock: there is no such socket: is the agent running?");

@@ -121,6 +121,18 @@ impl Listen {
         Self { child: Some(child), out: Some(out), address }
     }
 
+    /// Reads what it shows, so that it never waits for a reader.
+    pub(crate) fn without_output(mut self) -> Self {
+        let mut out = self.out.take().unwrap();
+        thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+        self
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// The next line that contains the text.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let out = self.out.as_mut().unwrap();

@@ -67,7 +67,7 @@ JSON, one object per run, and with --compare one per metric:
 
 /// Puts an agent under load, and measures how fast it answers
 ///
-/// Requests are numbered from 0; several messages take turns. It ends with ^C as well, and reports what was measured until then.
+/// Requests are numbered from 0; several messages take turns, on each thread. It ends with ^C as well, and reports what was measured until then.
 #[derive(Args, Debug)]
 #[command(
     after_help = exit::HELP,

@@ -20,8 +20,11 @@ pub(super) struct Agent {
     pub(super) pid: Option<u32>,
 }
 
+/// The name in JSON, that in the table, and the value of a run.
+type Metric = (&'static str, &'static str, fn(&Outcome) -> Option<f64>);
+
 /// What is compared. All are numbers of which only the ratio counts.
-const METRICS: [(&str, &str, fn(&Outcome) -> Option<f64>); 6] = [
+const METRICS: [Metric; 6] = [
     ("rate", "answers per second", |outcome| Some(outcome.rate())),
     ("p50", "p50, ms", |outcome| Some(quantile(outcome, 0.5))),
     ("p90", "p90, ms", |outcome| Some(quantile(outcome, 0.9))),
@@ -114,6 +117,10 @@ fn show(
         let pairs: Option<Vec<_>> = results.iter().map(|(a, b)| Some((value(a)?, value(b)?))).collect();
         let Some(pairs) = pairs.filter(|pairs| !pairs.is_empty()) else { continue };
         let ratios = sorted(pairs.iter().map(|(a, b)| b / a));
+        // Too little was measured, as a processor time of less than a tick.
+        if ratios.iter().any(|ratio| !ratio.is_finite()) {
+            continue;
+        }
         let (Some(lowest), Some(highest)) = (ratios.first().copied(), ratios.last().copied()) else {
             continue;
         };

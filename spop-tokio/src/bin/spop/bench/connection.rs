@@ -20,6 +20,8 @@ pub(super) struct Connection {
     rest: Vec<u8>,
     /// The requests in flight, and when each was due.
     in_flight: VecDeque<(NotifyId, Timestamp)>,
+    /// How many there may be.
+    most: usize,
     /// It has answered a request.
     pub(super) has_answered: bool,
 }
@@ -45,15 +47,17 @@ impl Connection {
     pub(super) fn new(
         channel: Channel,
         config: &Arc<Checked<EngineConfig>>,
+        most: usize,
         key: usize,
         now: Timestamp,
     ) -> Self {
         let engine = EngineReactor::new(Arc::clone(config), ConnectionId(key as u64), now);
-        Self { channel, engine, rest: Vec::new(), in_flight: VecDeque::new(), has_answered: false }
+        let in_flight = VecDeque::new();
+        Self { channel, engine, rest: Vec::new(), in_flight, most, has_answered: false }
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.engine.is_ready()
+        self.in_flight.len() < self.most && self.engine.is_ready()
     }
 
     pub(super) fn has_session(&self) -> bool {

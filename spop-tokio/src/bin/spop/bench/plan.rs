@@ -57,7 +57,7 @@ impl Schedule {
         #[allow(clippy::cast_precision_loss)]
         let number = number as f64;
         let Self { from, to, ramp } = *self;
-        let in_ramp = (from + to) / 2.0 * ramp;
+        let in_ramp = f64::midpoint(from, to) * ramp;
         let seconds = if number < in_ramp {
             // from·t + (to − from)/ramp·t²/2 = number, in the form that does not cancel where both rates are equal.
             let slope = (to - from) / ramp;

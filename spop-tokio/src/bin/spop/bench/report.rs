@@ -194,7 +194,7 @@ pub(super) fn problems(output: Output, stats: &Stats) -> Result<(), Failure> {
         ))?;
     }
     for (code, count) in &stats.failed {
-        output.line(format_args!("\n{}", output.paint(Paint::Bad, format_args!("{count} ×"))))?;
+        output.line(format_args!("\n{}", output.paint(Paint::Bad, format_args!("{count} requests:"))))?;
         match Number::error(*code) {
             Some(number) => number.show_text(output)?,
             None => output.line(format_args!("error {code}"))?,

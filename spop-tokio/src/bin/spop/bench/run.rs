@@ -132,6 +132,7 @@ impl Run {
             clock: Clock::start(),
             templates: settings.templates.clone(),
             load: settings.load,
+            in_flight: settings.in_flight,
             timeout: settings.timeout,
             seed: settings.seed,
             threads,
@@ -326,7 +327,7 @@ impl Settings {
         if self.in_flight > config.max_waiting_frames {
             config.profile.stalls_at = None;
         }
-        config.max_waiting_frames = self.in_flight;
+        config.max_waiting_frames = config.max_waiting_frames.max(self.in_flight);
         config.max_frame_size = self.max_frame_size;
         config.timeouts.hello = Some(self.timeout);
         config.timeouts.message = Some(self.timeout);

@@ -99,7 +99,7 @@ fn payloads(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
-    use spop_core::notation;
+    use spop_core::{Value, notation};
 
     use super::*;
     use crate::text;
@@ -128,12 +128,12 @@ mod tests {
         assert!(parts.unwrap_err().starts_with("the NOTIFY that ends at byte "));
 
         let whole = text::messages("two a=string:b").unwrap().payload;
-        let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |part: &[u8]| text::value(Value::Binary(part)).replace("binary", "hex");
         let recording = bytes(&[
             "NOTIFY fin 1 1 one",
-            &format!("NOTIFY - 3 1 hex:{}", hex(&whole[..5])),
+            &format!("NOTIFY - 3 1 {}", hex(&whole[..5])),
             "NOTIFY fin 5 1 three",
-            &format!("UNSET fin 3 1 hex:{}", hex(&whole[5..])),
+            &format!("UNSET fin 3 1 {}", hex(&whole[5..])),
         ]);
         let one = text::messages("one").unwrap().payload;
         let three = text::messages("three").unwrap().payload;

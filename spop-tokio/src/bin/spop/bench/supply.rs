@@ -33,6 +33,8 @@ pub(super) struct Supply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) number: u64,
+    /// Its number among those of the thread: each thread sends all messages in turn, or one of them would have the slow ones.
+    pub(super) turn: u64,
     /// When it is due. Its latency begins then, also if it is sent later.
     pub(super) due: Timestamp,
 }
@@ -65,7 +67,13 @@ impl Supply {
                     && time.is_none_or(|time| since < time) =>
             {
                 let due = self.begin + since;
-                if due <= now { Next::Request(Request { number: self.next, due }) } else { Next::At(due) }
+                // The threads do not all begin with the first message.
+                let turn = self.next / self.step + self.next % self.step;
+                if due <= now {
+                    Next::Request(Request { number: self.next, turn, due })
+                } else {
+                    Next::At(due)
+                }
             }
             _ => Next::Over,
         }
@@ -99,7 +107,7 @@ mod tests {
 
     fn drain(supply: &mut Supply, now: Timestamp) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
-        while let Next::Request(Request { number, due }) = supply.peek(now) {
+        while let Next::Request(Request { number, due, .. }) = supply.peek(now) {
             found.push((number, due.as_nanos() / 1_000_000));
             supply.advance();
         }
@@ -119,11 +127,24 @@ mod tests {
     }
 
     #[test]
+    fn every_thread_has_all_messages_in_turn() {
+        for thread in 0..2 {
+            let mut supply = Supply::new(load(None, None, Some(8)), Timestamp::ZERO, thread, 2);
+            let mut turns = Vec::new();
+            while let Next::Request(request) = supply.peek(Timestamp::ZERO) {
+                turns.push(request.turn);
+                supply.advance();
+            }
+            assert_eq!(turns, [0, 1, 2, 3].map(|turn| turn + thread));
+        }
+    }
+
+    #[test]
     fn a_closed_loop_ends_by_time_or_number() {
         let begin = Timestamp::from_millis(100);
         let mut supply = Supply::new(load(None, None, Some(3)), begin, 0, 2);
         assert_eq!(drain(&mut supply, begin + MS), [(0, 101), (2, 101)]);
-        let mut supply = Supply::new(load(None, Some(5), None), begin, 0, 1);
+        let supply = Supply::new(load(None, Some(5), None), begin, 0, 1);
         assert!(matches!(supply.peek(begin + MS * 4), Next::Request(_)));
         assert_eq!(supply.peek(begin + MS * 5), Next::Over);
         assert_eq!(

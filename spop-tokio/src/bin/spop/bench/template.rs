@@ -1,7 +1,8 @@
 //! Messages with values that differ from request to request.
 
 use std::{
-    io::{self, Write as _},
+    fmt::Write as _,
+    io::Write as _,
     net::{Ipv4Addr, Ipv6Addr},
 };
 
@@ -184,16 +185,14 @@ fn string(pieces: &[Piece], number: u64, rng: &mut Rng) -> Vec<u8> {
             Piece::Text(text) => bytes.write_all(text),
             Piece::Number => write!(bytes, "{number}"),
             Piece::Range(low, high) => write!(bytes, "{}", rng.i64(low..=high)),
-            Piece::Random => put_characters(&mut bytes, LENGTH, rng),
-            Piece::Length(length) => put_characters(&mut bytes, *length, rng),
+            Piece::Random | Piece::Length(_) => {
+                let length = if let Piece::Length(length) = piece { *length } else { LENGTH };
+                bytes.extend((0..length).map(|_| u8::try_from(rng.alphanumeric()).unwrap_or(b'x')));
+                Ok(())
+            }
         };
     }
     bytes
-}
-
-fn put_characters(bytes: &mut Vec<u8>, count: usize, rng: &mut Rng) -> io::Result<()> {
-    bytes.extend((0..count).map(|_| u8::try_from(rng.alphanumeric()).unwrap_or(b'x')));
-    Ok(())
 }
 
 /// A placeholder, and the type of its value.
@@ -254,7 +253,8 @@ impl Marked {
             self.text.truncate(start + 1);
             self.text.push_str("string:");
         }
-        self.text.push_str(&format!("{}{}~", self.nonce, self.holes.len()));
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{}{}~", self.nonce, self.holes.len());
         let column = self.text.chars().count() + 1;
         let added = (column - 1).saturating_sub(before + inside.len() + 2);
         self.moved.push((column, added));
@@ -266,12 +266,11 @@ impl Marked {
     fn kind(&self) -> (Kind, bool) {
         let word = self.text.rsplit([' ', '\t', ';']).next().unwrap_or_default();
         let value = word.split_once('=').map_or("", |(_, value)| value);
-        let kinds = Kind::ALL.iter();
-        let found = kinds.filter_map(|(name, kind)| {
+        let found = Kind::ALL.iter().find_map(|(name, kind)| {
             let rest = value.strip_prefix(name)?.strip_prefix(':')?;
             Some((*kind, rest.is_empty()))
         });
-        found.last().unwrap_or((Kind::String, false))
+        found.unwrap_or((Kind::String, false))
     }
 
     /// The column in the original text.
@@ -368,8 +367,6 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write as _;
-
     use super::*;
 
     /// The requests with these numbers, in the notation.

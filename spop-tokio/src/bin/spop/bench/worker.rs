@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) templates: Vec<Template>,
     pub(super) load: Load,
+    pub(super) in_flight: usize,
     pub(super) timeout: Duration,
     pub(super) seed: u64,
     pub(super) threads: usize,
@@ -100,6 +101,7 @@ pub(super) struct Worker {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // Independent marks, not states.
 struct Slot {
     connection: Option<Connection>,
     has_session: bool,
@@ -266,7 +268,7 @@ impl Worker {
         let Some(connection) = self.slots.get_mut(slot).and_then(|slot| slot.connection.as_mut()) else {
             return false;
         };
-        let Some(template) = template(&self.shared.templates, request.number) else { return false };
+        let Some(template) = template(&self.shared.templates, request.turn) else { return false };
         let payload = match template.constant() {
             Some(payload) => payload,
             None => {
@@ -279,8 +281,10 @@ impl Worker {
                 self.stats.sent += 1;
                 self.mark_dirty(slot);
             }
+            // The connection is free again at the next tick: a closed loop would do nothing else.
             Err(NotifyError::TooBig { .. }) => {
                 self.stats.failed(3, 1);
+                return true;
             }
             Err(_) => return false,
         }
@@ -325,7 +329,7 @@ impl Worker {
         let now = self.shared.clock.now();
         let channel = Channel::register(bare, self.poll.registry(), Token(key))?;
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection = Some(Connection::new(channel, &self.config, key, now));
+            slot.connection = Some(Connection::new(channel, &self.config, self.shared.in_flight, key, now));
         }
         self.mark_dirty(key);
         Ok(())
@@ -450,9 +454,9 @@ impl Slot {
 }
 
 /// The messages of a request: they take turns.
-fn template(templates: &[Template], number: u64) -> Option<&Template> {
+fn template(templates: &[Template], turn: u64) -> Option<&Template> {
     match templates {
         [only] => Some(only),
-        _ => templates.get(usize::try_from(number.checked_rem(templates.len() as u64)?).ok()?),
+        _ => templates.get(usize::try_from(turn.checked_rem(templates.len() as u64)?).ok()?),
     }
 }
