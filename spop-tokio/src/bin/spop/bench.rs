@@ -8,6 +8,7 @@ mod live;
 mod plan;
 mod report;
 mod run;
+mod shared;
 mod source;
 mod stats;
 mod supply;

@@ -56,16 +56,9 @@ fn a_terminal_shows_the_run_while_it_lasts() {
     };
     let shown = run(&command);
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    for text in [
-        " s of 2.0 s, 10 connections",
-        "  rate  ",
-        "/s    ",
-        "▁",
-        "█",
-        "  p99 ",
-        "  all   p50 ",
-        "errors  none",
-    ] {
+    for text in
+        [" s of 2.0 s, 10 connections", "  rate  ", "/s    ", "█", "  p99 ", "  all   p50 ", "errors  none"]
+    {
         assert!(shown.out.contains(text), "{text}: {}", shown.out);
     }
     let (_, end) = shown.out.rsplit_once("errors  none").unwrap();

@@ -24,10 +24,11 @@ use tokio::{
 use super::{
     cpu,
     live::Live,
+    shared::{Event, Opened, Progress, Shared},
     stats::Stats,
     supply::Load,
     template::Template,
-    worker::{Event, Opened, Progress, Shared, WAKER, Worker},
+    worker::{WAKER, Worker},
 };
 use crate::{
     address::{Bare, Connector},

@@ -5,10 +5,6 @@ use std::{io, time::Duration};
 
 use mio::{Events, Poll};
 
-/// A wait that is shorter is one of the timer.
-#[cfg(target_os = "linux")]
-const COARSE: Duration = Duration::from_millis(50);
-
 #[cfg(target_os = "linux")]
 pub(super) struct Timer(nix::sys::timerfd::TimerFd);
 
@@ -26,16 +22,25 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Waits for events, and not longer than `most`.
-    pub(super) fn wait(&self, poll: &mut Poll, events: &mut Events, most: Duration) -> io::Result<()> {
+    /// Waits for events, and not longer than `tick`, which may be exceeded by a millisecond, or `due`.
+    pub(super) fn wait(
+        &self,
+        poll: &mut Poll,
+        events: &mut Events,
+        tick: Duration,
+        due: Option<Duration>,
+    ) -> io::Result<()> {
         use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
-        if most.is_zero() || most >= COARSE {
-            return wait(poll, events, most);
+        match due {
+            Some(due) if due.is_zero() => wait(poll, events, due),
+            Some(due) if due < tick => {
+                // Setting it again resets it: it is never read.
+                self.0.set(Expiration::OneShot(due.into()), TimerSetTimeFlags::empty())?;
+                wait(poll, events, tick)
+            }
+            _ => wait(poll, events, tick),
         }
-        // Setting it again resets it: it is never read.
-        self.0.set(Expiration::OneShot(most.into()), TimerSetTimeFlags::empty())?;
-        wait(poll, events, COARSE)
     }
 }
 
@@ -48,9 +53,16 @@ impl Timer {
         Ok(Self)
     }
 
-    /// Waits for events, and not longer than `most`. The last millisecond is spent without waiting.
-    pub(super) fn wait(&self, poll: &mut Poll, events: &mut Events, most: Duration) -> io::Result<()> {
-        wait(poll, events, most.saturating_sub(Duration::from_millis(1)))
+    /// Waits for events, and not longer than `tick` or `due`. The last millisecond before `due` is spent without waiting.
+    pub(super) fn wait(
+        &self,
+        poll: &mut Poll,
+        events: &mut Events,
+        tick: Duration,
+        due: Option<Duration>,
+    ) -> io::Result<()> {
+        let due = due.map_or(tick, |due| due.saturating_sub(Duration::from_millis(1)));
+        wait(poll, events, tick.min(due))
     }
 }
 

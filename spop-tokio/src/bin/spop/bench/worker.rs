@@ -3,18 +3,14 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, Barrier, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::Receiver,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::Receiver},
     time::Duration,
 };
 
 use fastrand::Rng;
 use mio::{Events, Poll, Token};
 use spop_core::{
-    Clock, EngineConfig, Timestamp,
+    EngineConfig, Timestamp,
     config::Checked,
     engine::{NotifyError, UnclaimedAck},
 };
@@ -23,9 +19,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     channel::Channel,
     connection::{Connection, State, Turn},
+    shared::{Event, Opened, Progress, Shared},
     stats::Stats,
-    supply::{Load, Next, Request, Supply},
-    template::Template,
+    supply::{Next, Request, Supply},
     timer::Timer,
 };
 use crate::address::Bare;
@@ -33,48 +29,14 @@ use crate::address::Bare;
 pub(super) const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// How often timeouts are looked for, and counts reported.
+/// How often timeouts are looked for.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often counts are reported.
+const REPORT: Duration = Duration::from_millis(200);
 
 /// What a read takes at most.
 const READ: usize = 64 << 10;
-
-/// What all threads have in common.
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) templates: Vec<Template>,
-    pub(super) load: Load,
-    pub(super) in_flight: usize,
-    pub(super) timeout: Duration,
-    pub(super) seed: u64,
-    pub(super) threads: usize,
-    pub(super) connections: usize,
-    /// Set when the run is to end at once.
-    pub(super) stop: AtomicBool,
-    /// Connections with a session.
-    pub(super) open: AtomicUsize,
-    /// All threads begin at once, when their connections have greeted the agent.
-    pub(super) barrier: Barrier,
-    pub(super) begin: OnceLock<Timestamp>,
-}
-
-/// What a thread tells the one that started it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    Begun,
-    /// A connection is to be opened, after a pause if the last one was of no use.
-    Open {
-        thread: usize,
-        slot: usize,
-        pause: bool,
-    },
-}
-
-/// A connection that was opened for a slot.
-pub(super) struct Opened {
-    pub(super) slot: usize,
-    pub(super) bare: Bare,
-}
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -98,6 +60,7 @@ pub(super) struct Worker {
     unclaimed: Vec<UnclaimedAck>,
     last: Option<Timestamp>,
     next_tick: Timestamp,
+    next_report: Timestamp,
 }
 
 #[derive(Default)]
@@ -109,14 +72,6 @@ struct Slot {
     has_begun: bool,
     is_free: bool,
     is_dirty: bool,
-}
-
-/// What a thread has counted since it was last asked.
-#[derive(Debug)]
-pub(super) struct Progress {
-    pub(super) stats: Stats,
-    /// When the last answer came.
-    pub(super) last: Option<Timestamp>,
 }
 
 impl Worker {
@@ -150,6 +105,7 @@ impl Worker {
             unclaimed: Vec::new(),
             last: None,
             next_tick: shared.clock.now(),
+            next_report: shared.clock.now() + REPORT,
             shared,
             config,
         };
@@ -191,13 +147,13 @@ impl Worker {
         let end = self.shared.clock.now() + self.shared.timeout;
         loop {
             let now = self.shared.clock.now();
-            self.write_all();
+            self.write_all(now);
             let waits = self.slots.iter().any(|slot| slot.connection.is_some() && !slot.has_session);
             if !waits || now >= end || self.is_stopped() {
                 return Ok(());
             }
-            self.timer.wait(&mut self.poll, &mut events, TICK)?;
-            self.turn(&events)?;
+            self.timer.wait(&mut self.poll, &mut events, TICK, None)?;
+            self.turn(&events, None)?;
         }
     }
 
@@ -217,26 +173,31 @@ impl Worker {
             }
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
-                self.check_time();
+                self.check_time(now);
                 self.drop_overdue(now, &mut supply);
+            }
+            if now >= self.next_report {
+                self.next_report = now + REPORT;
                 self.report();
             }
             let next = self.dispatch(now, &mut supply);
-            self.write_all();
-            let mut until = self.next_tick;
+            self.write_all(now);
+            let mut due = None;
             match next {
                 _ if self.is_stopped() => return Ok(()),
                 Some(Next::Over) if self.slots.iter().all(|slot| slot.in_flight() == 0) => return Ok(()),
                 // Something was freed by a connection that ended.
-                Some(Next::Request(_)) if !self.free.is_empty() => until = now,
-                Some(Next::At(at)) => until = until.min(at),
+                Some(Next::Request(_)) if !self.free.is_empty() => due = Some(now),
+                Some(Next::At(at)) => due = Some(at),
                 _ => {}
             }
             if let Some((at, _)) = later.front() {
-                until = until.min(*at);
+                due = Some(due.map_or(*at, |due| due.min(*at)));
             }
-            self.timer.wait(&mut self.poll, &mut events, until.since(self.shared.clock.now()))?;
-            self.turn(&events)?;
+            let now = self.shared.clock.now();
+            let (tick, due) = (self.next_tick.since(now), due.map(|due| due.since(now)));
+            self.timer.wait(&mut self.poll, &mut events, tick, due)?;
+            self.turn(&events, Some(&mut supply))?;
         }
     }
 
@@ -268,7 +229,7 @@ impl Worker {
         let Some(connection) = self.slots.get_mut(slot).and_then(|slot| slot.connection.as_mut()) else {
             return false;
         };
-        let Some(template) = template(&self.shared.templates, request.turn) else { return false };
+        let Some(template) = self.shared.template(request) else { return false };
         let payload = match template.constant() {
             Some(payload) => payload,
             None => {
@@ -303,7 +264,9 @@ impl Worker {
         }
     }
 
-    fn turn(&mut self, events: &Events) -> io::Result<()> {
+    /// Handles events. A connection that was answered is asked again before the next one is read: so the agent has something to do
+    /// meanwhile.
+    fn turn(&mut self, events: &Events, mut supply: Option<&mut Supply>) -> io::Result<()> {
         for event in events {
             match event.token() {
                 TIMER => {}
@@ -313,12 +276,17 @@ impl Worker {
                     }
                 }
                 Token(slot) => {
+                    let now = self.shared.clock.now();
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.with(slot, Connection::read);
+                        self.with(slot, now, Connection::read);
                     }
                     if self.connection(slot).is_some_and(Connection::wants_write) {
                         self.mark_dirty(slot);
                     }
+                    if let Some(supply) = supply.as_deref_mut() {
+                        self.dispatch(now, supply);
+                    }
+                    self.write_all(now);
                 }
             }
         }
@@ -336,8 +304,12 @@ impl Worker {
     }
 
     /// Lets a connection do something, and looks at what has become of it.
-    fn with(&mut self, key: usize, step: impl FnOnce(&mut Connection, &mut Turn<'_>) -> State) {
-        let now = self.shared.clock.now();
+    fn with(
+        &mut self,
+        key: usize,
+        now: Timestamp,
+        step: impl FnOnce(&mut Connection, &mut Turn<'_>) -> State,
+    ) {
         let answered = self.stats.answered;
         let Some(slot) = self.slots.get_mut(key) else { return };
         let Some(connection) = &mut slot.connection else { return };
@@ -397,17 +369,17 @@ impl Worker {
         }
     }
 
-    fn check_time(&mut self) {
+    fn check_time(&mut self, now: Timestamp) {
         for slot in 0..self.slots.len() {
-            self.with(slot, Connection::check_time);
+            self.with(slot, now, Connection::check_time);
         }
     }
 
-    fn write_all(&mut self) {
+    fn write_all(&mut self, now: Timestamp) {
         while let Some(key) = self.dirty.pop() {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.is_dirty = false;
-                self.with(key, Connection::write);
+                self.with(key, now, Connection::write);
             }
         }
     }
@@ -450,13 +422,5 @@ impl Worker {
 impl Slot {
     fn in_flight(&self) -> usize {
         self.connection.as_ref().map_or(0, Connection::in_flight)
-    }
-}
-
-/// The messages of a request: they take turns.
-fn template(templates: &[Template], turn: u64) -> Option<&Template> {
-    match templates {
-        [only] => Some(only),
-        _ => templates.get(usize::try_from(turn.checked_rem(templates.len() as u64)?).ok()?),
     }
 }
