@@ -45,7 +45,7 @@ impl Live {
         self.slow.clear();
     }
 
-    /// Shows the counts so far, and those since the last call.
+    /// Shows the counts so far, and those since the last call. `elapsed` is the time until they were taken.
     pub(super) fn show(&mut self, all: &Stats, part: &Stats, elapsed: Duration, open: usize) {
         if self.bar.is_hidden() {
             return;

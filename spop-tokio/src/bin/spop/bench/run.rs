@@ -115,6 +115,8 @@ struct Run {
     problem: Arc<Mutex<Option<String>>>,
     stats: Stats,
     last: Option<Timestamp>,
+    /// When the threads have last reported.
+    until: Option<Timestamp>,
     begun: Option<(Option<Duration>, Option<Duration>)>,
     down: Option<Instant>,
 }
@@ -173,6 +175,7 @@ impl Run {
             problem: Arc::default(),
             stats: Stats::new(),
             last: None,
+            until: None,
             begun: None,
             down: None,
         })
@@ -202,8 +205,9 @@ impl Run {
                 _ = tick.tick() => {
                     let part = self.collect();
                     let begin = self.shared.begin.get();
-                    let elapsed = begin.map(|begin| self.shared.clock.now().since(*begin));
-                    live.show(&self.stats, &part, elapsed.unwrap_or_default(), self.shared.open.load(Ordering::Relaxed));
+                    let elapsed = begin.zip(self.until).map(|(begin, until)| until.since(*begin));
+                    let open = self.shared.open.load(Ordering::Relaxed);
+                    live.show(&self.stats, &part, elapsed.unwrap_or_default(), open);
                     if end == End::Done && let Some(problem) = self.gone() {
                         end = End::Gone(problem);
                         self.stop();
@@ -269,6 +273,7 @@ impl Run {
             let mut progress = thread.progress.lock().unwrap_or_else(PoisonError::into_inner);
             part.take(&mut progress.stats);
             self.last = self.last.max(progress.last);
+            self.until = self.until.max(progress.until);
         }
         self.stats.add(&part);
         part
@@ -306,7 +311,7 @@ impl Thread {
     ) -> Result<Prepared, Failure> {
         let config = Arc::new(config.checked().map_err(Failure::usage)?);
         let (opened, receiver) = mpsc::channel();
-        let progress = Arc::new(Mutex::new(Progress { stats: Stats::new(), last: None }));
+        let progress = Arc::new(Mutex::new(Progress { stats: Stats::new(), last: None, until: None }));
         let prepare = || {
             let poll = Poll::new()?;
             let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);

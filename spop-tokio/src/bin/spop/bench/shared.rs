@@ -70,4 +70,6 @@ pub(super) struct Progress {
     pub(super) stats: Stats,
     /// When the last answer came.
     pub(super) last: Option<Timestamp>,
+    /// When the counts were reported.
+    pub(super) until: Option<Timestamp>,
 }

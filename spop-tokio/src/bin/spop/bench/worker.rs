@@ -105,7 +105,7 @@ impl Worker {
             unclaimed: Vec::new(),
             last: None,
             next_tick: shared.clock.now(),
-            next_report: shared.clock.now() + REPORT,
+            next_report: shared.clock.now(),
             shared,
             config,
         };
@@ -118,7 +118,7 @@ impl Worker {
 
     /// Runs to the end. `Begun` is reported by one of the threads.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let greeted = self.greet();
+        let greeted = self.greet().inspect_err(|_| self.shared.stop.store(true, Ordering::Relaxed));
         // The others wait for this thread, whatever happened to it.
         let leads = self.shared.barrier.wait().is_leader();
         greeted?;
@@ -127,7 +127,8 @@ impl Worker {
             let _ = self.events.send(Event::Begun);
         }
         let supply = Supply::new(self.shared.load, begin, self.index as u64, self.shared.threads as u64);
-        let result = self.load(supply);
+        // One thread less is another load: the run ends.
+        let result = self.load(supply).inspect_err(|_| self.shared.stop.store(true, Ordering::Relaxed));
         self.stats.unfinished =
             self.slots.iter().flat_map(|slot| &slot.connection).map(Connection::in_flight).sum::<usize>()
                 as u64;
@@ -160,6 +161,8 @@ impl Worker {
     fn load(&mut self, mut supply: Supply) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut later = self.later(&supply);
+        // All threads report at the same times.
+        self.next_report = self.shared.clock.now() + REPORT;
         loop {
             let now = self.shared.clock.now();
             while let Some((at, slot)) = later.front().copied()
@@ -412,6 +415,7 @@ impl Worker {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.stats.take(&mut self.stats);
         report.last = self.last;
+        report.until = Some(self.shared.clock.now());
     }
 
     fn is_stopped(&self) -> bool {
