@@ -101,7 +101,7 @@
 //! boxed error; a [`Route`] of it has an answer of its own for failures. What needs more of the request than the message, or
 //! defers, is a handler of the whole request.
 //!
-//! - It answers before it returns, without an allocation (up to 120 bytes of actions) and without a lock, and the connections
+//! - It answers before it returns, without an allocation (up to 112 bytes of actions) and without a lock, and the connections
 //!   of its worker wait for it. All answers to what one read brought leave in one write.
 //! - What takes longer goes to another thread as a [`Responder`] ([`Request::defer`]), and is answered from there, in any
 //!   order. [`Responder::is_cancelled`] says that the answer is not needed any more; [`Cancellation`] does so for work that has

@@ -87,7 +87,7 @@
 //! are logged with it.
 //!
 //! - It is polled inline first, on the task of its connection. An answer that is ready at once costs no task, and no allocation
-//!   if its actions take up to 120 bytes. Slow handlers run concurrently on the same task, and are answered in the order in which
+//!   if its actions take up to 112 bytes. Slow handlers run concurrently on the same task, and are answered in the order in which
 //!   they are ready. All answers to the requests of one read leave in one write.
 //! - It must not block its thread. Move blocking work to another thread, with [`Deferred`] or `tokio::task::spawn_blocking`.
 //! - A handler whose answer is not needed any more is dropped at its current `await`. Work that it has spawned continues, and
