@@ -27,7 +27,7 @@ impl<T> ByName<T> {
     #[inline]
     pub fn position(&self, name: &[u8]) -> Option<usize> {
         if self.0.len() <= FEW {
-            return self.0.iter().position(|(known, _)| known.as_bytes() == name);
+            return self.0.iter().position(|(known, _)| is_same(known.as_bytes(), name));
         }
         self.find(name).ok()
     }
@@ -77,6 +77,17 @@ impl<T> ByName<T> {
     }
 }
 
+/// Most names have 8 to 16 bytes: their first and last 8 are compared without a call of `memcmp`.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ends = |name: &[u8]| Some((*name.first_chunk::<8>()?, *name.last_chunk::<8>()?));
+    one.len() == other.len()
+        && match (ends(one), ends(other)) {
+            (Some(one_ends), Some(other_ends)) if one.len() <= 16 => one_ends == other_ends,
+            _ => one == other,
+        }
+}
+
 impl<T> Default for ByName<T> {
     fn default() -> Self {
         Self::new()
@@ -93,6 +104,19 @@ impl<T> fmt::Debug for ByName<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_differ_by_any_byte() {
+        for len in 0..=24 {
+            let name = alloc::vec![b'a'; len];
+            assert!(is_same(&name, &name.clone()) && !is_same(&name, &[&*name, b"a"].concat()));
+            for index in 0..len {
+                let mut other = name.clone();
+                other[index] = b'b';
+                assert!(!is_same(&name, &other) && !is_same(&other, &name), "{index} of {len}");
+            }
+        }
+    }
 
     #[test]
     fn each_name_has_its_last_value() {
