@@ -38,6 +38,13 @@ pub trait Handler {
     /// [`Conn::on_answer`](crate::Conn::on_answer).
     fn handle(&mut self, request: Request<'_>) -> Outcome;
 
+    /// As [`handle`](Self::handle), in place of [`Outcome::Later`]: each move of a reply copies more than a hundred bytes.
+    #[doc(hidden)]
+    #[inline]
+    fn handle_in_place(&mut self, request: Request<'_>, outcome: &mut Outcome) {
+        *outcome = self.handle(request);
+    }
+
     /// Decides whether to receive the rest of a request that arrives in fragments, by what has arrived. Called only with
     /// [`AgentConfig::watch_fragments`](spop_core::AgentConfig::watch_fragments).
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {
@@ -81,6 +88,10 @@ impl Handler for Box<dyn Handler + Send> {
         (**self).handle(request)
     }
 
+    fn handle_in_place(&mut self, request: Request<'_>, outcome: &mut Outcome) {
+        (**self).handle_in_place(request, outcome);
+    }
+
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {
         (**self).watch(arriving)
     }
@@ -99,9 +110,16 @@ impl Handler for Box<dyn Handler + Send> {
 }
 
 impl Handler for Router {
-    #[inline]
     fn handle(&mut self, request: Request<'_>) -> Outcome {
         Outcome::Now(self.reply(request.messages()))
+    }
+
+    #[inline]
+    fn handle_in_place(&mut self, request: Request<'_>, outcome: &mut Outcome) {
+        *outcome = Outcome::Now(Reply::Ack(Actions::new()));
+        if let Outcome::Now(reply) = outcome {
+            self.write_reply(request.messages(), reply);
+        }
     }
 }
 

@@ -71,7 +71,8 @@ pub struct Route {
     on_failure: Option<Arc<Actions>>,
 }
 
-type Function = dyn Fn(&Message<'_>) -> Reply + Send + Sync;
+/// Writes the reply where it stays: each move of it copies more than a hundred bytes.
+type Function = dyn Fn(&Message<'_>, &mut Reply) + Send + Sync;
 
 impl Route {
     /// A route to this function.
@@ -80,7 +81,8 @@ impl Route {
         F: Fn(&Message<'_>) -> Result<R, BoxError> + Send + Sync + 'static,
         R: Into<Reply>,
     {
-        Self { function: Arc::new(move |message| function(message).into()), on_failure: None }
+        let function = move |message: &Message<'_>, reply: &mut Reply| *reply = function(message).into();
+        Self { function: Arc::new(function), on_failure: None }
     }
 
     /// What HAProxy gets when the function returns an error or panics, instead of
@@ -93,27 +95,27 @@ impl Route {
     }
 
     #[inline]
-    fn reply(&self, name: &str, message: &Message<'_>) -> Reply {
-        let mut reply = self.call(message);
-        if let Reply::Fail(failure) = &mut reply {
+    fn write_reply(&self, name: &str, message: &Message<'_>, reply: &mut Reply) {
+        self.call(message, reply);
+        if let Reply::Fail(failure) = reply {
             failure.set_route(name, message.name(), self.on_failure.as_deref());
         }
-        reply
     }
 
     #[cfg(feature = "std")]
     #[inline]
-    fn call(&self, message: &Message<'_>) -> Reply {
+    fn call(&self, message: &Message<'_>, reply: &mut Reply) {
         use std::panic::{AssertUnwindSafe, catch_unwind};
 
-        catch_unwind(AssertUnwindSafe(|| (self.function)(message)))
-            .unwrap_or_else(|panic| Reply::Fail(Failure::panicked(panic.as_ref())))
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.function)(message, reply))) {
+            *reply = Reply::Fail(Failure::panicked(panic.as_ref()));
+        }
     }
 
     #[cfg(not(feature = "std"))]
     #[inline]
-    fn call(&self, message: &Message<'_>) -> Reply {
-        (self.function)(message)
+    fn call(&self, message: &Message<'_>, reply: &mut Reply) {
+        (self.function)(message, reply);
     }
 }
 
@@ -168,9 +170,18 @@ impl Router {
     /// those after it are not processed.
     #[inline]
     pub fn reply(&self, messages: Messages<'_>) -> Reply {
+        let mut reply = Reply::Ack(Actions::new());
+        self.write_reply(messages, &mut reply);
+        reply
+    }
+
+    /// As [`reply`](Self::reply), in place of an ACK without actions.
+    #[doc(hidden)]
+    #[inline]
+    pub fn write_reply(&self, messages: Messages<'_>, reply: &mut Reply) {
         match messages.only() {
-            Some(message) => self.one(&message),
-            None => self.several(messages),
+            Some(message) => self.one(&message, reply),
+            None => *reply = self.several(messages),
         }
     }
 
@@ -178,7 +189,9 @@ impl Router {
     fn several(&self, messages: Messages<'_>) -> Reply {
         let mut all = Reply::Ack(Actions::new());
         for message in messages {
-            all = all.and(self.one(&message));
+            let mut reply = Reply::Ack(Actions::new());
+            self.one(&message, &mut reply);
+            all = all.and(reply);
             if all.ends_notify() {
                 break;
             }
@@ -187,12 +200,14 @@ impl Router {
     }
 
     #[inline]
-    fn one(&self, message: &Message<'_>) -> Reply {
+    fn one(&self, message: &Message<'_>, reply: &mut Reply) {
         let route = self.routes.get(message.name());
         match route.or_else(|| self.otherwise.as_ref().map(|route| ("otherwise", route))) {
-            Some((name, route)) => route.reply(name, message),
-            None if self.unknown == Unknown::Fail => Reply::Fail(Failure::unrouted(message.name())),
-            None => Reply::Ack(Actions::new()),
+            Some((name, route)) => route.write_reply(name, message, reply),
+            None if self.unknown == Unknown::Fail => {
+                *reply = Reply::Fail(Failure::unrouted(message.name()));
+            }
+            None => {}
         }
     }
 }

@@ -178,7 +178,10 @@ impl Session {
         };
         let span = spans::request(connection, ids, labelled).entered();
         let outer = connection.begin_call(id);
-        let outcome = catch_unwind(AssertUnwindSafe(|| handler.handle(Request::new(&incoming))));
+        let mut outcome = Outcome::Later;
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            handler.handle_in_place(Request::new(&incoming), &mut outcome);
+        }));
         drop(span);
         let claimed = *incoming.claimed.get_mut();
         connection.end_call(outer, claimed, incoming.bytes());
@@ -188,17 +191,19 @@ impl Session {
         let Incoming { permit, began, deferred, .. } = incoming;
         // By reference: an answer stays where the handler put it, and is encoded from there.
         let failed;
-        let answer = match &outcome {
+        let answer = match (&called, &outcome) {
             // Also if the handler panicked after that.
             _ if deferred.into_inner() => return self.wait(now, handler, ticket, labelled.label()),
-            Ok(Outcome::Now(answer)) => answer,
-            Ok(Outcome::Later) if claimed => return self.wait(now, handler, ticket, labelled.label()),
-            Ok(Outcome::Later) => {
-                failed = Reply::failed("it answered nothing");
+            (Err(panic), _) => {
+                failed = Reply::Fail(Failure::panicked(panic.as_ref()));
                 &failed
             }
-            Err(panic) => {
-                failed = Reply::Fail(Failure::panicked(panic.as_ref()));
+            (Ok(()), Outcome::Now(answer)) => answer,
+            (Ok(()), Outcome::Later) if claimed => {
+                return self.wait(now, handler, ticket, labelled.label());
+            }
+            (Ok(()), Outcome::Later) => {
+                failed = Reply::failed("it answered nothing");
                 &failed
             }
         };
