@@ -16,35 +16,43 @@ use spop_core::agent::TicketId;
 use spop_server::{Failure, RequestGuard};
 use tracing::{Span, level_filters::LevelFilter};
 
-use crate::Reply;
+use crate::{Reply, route::Pending, slot::Spare};
 
 /// Calls that run.
 ///
 /// A call that is ready at once costs no allocation: it runs in a slot that the next one uses again. One that is not
 /// takes the slot with it.
-pub(crate) struct Calls<F> {
+pub(crate) struct Calls<'a, F> {
     slot: Option<Slot<F>>,
+    /// The same for calls of routes.
+    pub(crate) spare: Spare<'a>,
     /// None before the first slow call.
-    slow: Option<Box<SlowCalls<F>>>,
+    slow: Option<Box<SlowCalls<'a, F>>>,
 }
 
 type Slot<F> = Pin<Box<Option<F>>>;
 
 /// The calls that were not ready at once. Not a `FuturesUnordered`: that finds a call to cancel by a search of all.
-struct SlowCalls<F> {
-    calls: BTreeMap<TicketId, SlowCall<F>>,
+struct SlowCalls<'a, F> {
+    calls: BTreeMap<TicketId, SlowCall<'a, F>>,
     /// Calls to poll before the next are taken from `woken`.
     batch: VecDeque<TicketId>,
     woken: Arc<Woken>,
 }
 
-struct SlowCall<F> {
-    slot: Slot<F>,
+struct SlowCall<'a, F> {
+    call: Call<'a, F>,
     waker: Arc<CallWaker>,
     /// That of the request, if it is enabled: the handler continues in it.
     span: Span,
     #[allow(dead_code)] // Held for its drop.
     guard: RequestGuard,
+}
+
+enum Call<'a, F> {
+    Handler(Slot<F>),
+    /// Boxed: with longer elements the nodes of the map would be too long for the fast path of malloc.
+    Route(Box<Pending<'a>>),
 }
 
 /// The calls that were woken.
@@ -65,9 +73,9 @@ struct CallWaker {
     woken: Arc<Woken>,
 }
 
-impl<F: Future<Output = Reply>> Calls<F> {
-    pub(crate) const fn new() -> Self {
-        Self { slot: None, slow: None }
+impl<'a, F: Future<Output: Into<Reply>>> Calls<'a, F> {
+    pub(crate) fn new() -> Self {
+        Self { slot: None, spare: Spare::default(), slow: None }
     }
 
     /// Runs a call as far as it gets without waiting; the answer, if that is to its end. The call is made where it runs:
@@ -89,8 +97,17 @@ impl<F: Future<Output = Reply>> Calls<F> {
             self.slot = Some(slot);
             return Some(answer);
         }
-        self.slow.get_or_insert_default().insert(request, slot, guard);
+        self.wait(request, guard, Call::Handler(slot));
         None
+    }
+
+    /// Keeps the call of a route that waits, as [`start`](Self::start) does.
+    pub(crate) fn wait_for_route(&mut self, request: TicketId, guard: RequestGuard, call: Pending<'a>) {
+        self.wait(request, guard, Call::Route(Box::new(call)));
+    }
+
+    fn wait(&mut self, request: TicketId, guard: RequestGuard, call: Call<'a, F>) {
+        self.slow.get_or_insert_default().insert(request, call, guard);
     }
 
     /// The next call that has ended since it was started. To be called until there is none.
@@ -101,10 +118,11 @@ impl<F: Future<Output = Reply>> Calls<F> {
             let Some(call) = slow.calls.get_mut(&request) else { continue };
             call.waker.listed.store(false, Ordering::Release);
             let waker = Waker::from(Arc::clone(&call.waker));
-            let polled = call.span.in_scope(|| poll_slot(&mut call.slot, &mut Context::from_waker(&waker)));
+            let polled = call.span.in_scope(|| call.call.poll(&mut Context::from_waker(&waker)));
             if let Poll::Ready(answer) = polled {
-                let slot = slow.calls.remove(&request).map(|call| call.slot);
-                self.slot = self.slot.take().or(slot);
+                if let Some(call) = slow.calls.remove(&request) {
+                    call.end(&mut self.slot, &mut self.spare);
+                }
                 return Some((request, answer));
             }
         }
@@ -113,9 +131,8 @@ impl<F: Future<Output = Reply>> Calls<F> {
 
     /// Drops a call where it waits.
     pub(crate) fn cancel(&mut self, request: TicketId) {
-        if let Some(mut call) = self.slow.as_mut().and_then(|slow| slow.calls.remove(&request)) {
-            call.cancel();
-            self.slot.get_or_insert(call.slot);
+        if let Some(call) = self.slow.as_mut().and_then(|slow| slow.calls.remove(&request)) {
+            call.end(&mut self.slot, &mut self.spare);
         }
         if let Some(slow) = self.slow.as_mut().filter(|slow| slow.calls.is_empty()) {
             // Without calls they are not polled, and the lists would grow.
@@ -127,7 +144,7 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// Drops all calls. One that panics meanwhile leaves the others.
     pub(crate) fn clear(&mut self) {
         if let Some(slow) = self.slow.take() {
-            slow.calls.into_values().for_each(|mut call| call.cancel());
+            slow.calls.into_values().for_each(|call| call.end(&mut None, &mut Spare::default()));
         }
     }
 
@@ -140,34 +157,53 @@ impl<F: Future<Output = Reply>> Calls<F> {
     /// Frees the memory that further calls would use.
     pub(crate) fn trim(&mut self) {
         self.slot = None;
+        self.spare.clear();
         if self.is_empty() {
             self.slow = None;
         }
     }
 }
 
-impl<F> Default for SlowCalls<F> {
+impl<F> Default for SlowCalls<'_, F> {
     fn default() -> Self {
         Self { calls: BTreeMap::new(), batch: VecDeque::new(), woken: Arc::default() }
     }
 }
 
-impl<F> SlowCalls<F> {
+impl<'a, F> SlowCalls<'a, F> {
     /// Keeps a call, and has it polled with a waker of its own.
-    fn insert(&mut self, request: TicketId, slot: Slot<F>, guard: RequestGuard) {
+    fn insert(&mut self, request: TicketId, call: Call<'a, F>, guard: RequestGuard) {
         let debugging = LevelFilter::current() >= LevelFilter::DEBUG;
         let span = if debugging { Span::current() } else { Span::none() };
         let waker = CallWaker { request, listed: AtomicBool::new(true), woken: Arc::clone(&self.woken) };
         self.batch.push_back(request);
-        self.calls.insert(request, SlowCall { slot, waker: Arc::new(waker), span, guard });
+        self.calls.insert(request, SlowCall { call, waker: Arc::new(waker), span, guard });
     }
 }
 
-impl<F> SlowCall<F> {
-    /// Drops the call where it waits.
-    fn cancel(&mut self) {
-        let Self { slot, span, .. } = self;
-        span.in_scope(|| empty(slot));
+impl<'a, F> SlowCall<'a, F> {
+    /// Drops the call where it waits, and leaves its memory to others. A panic meanwhile is the handler's, and its request has ended
+    /// already.
+    fn end(self, spare_slot: &mut Option<Slot<F>>, spare: &mut Spare<'a>) {
+        let Self { call, span, guard: _guard, .. } = self;
+        span.in_scope(|| match call {
+            Call::Handler(mut slot) => {
+                empty(&mut slot);
+                spare_slot.get_or_insert(slot);
+            }
+            Call::Route(call) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| call.end(spare)));
+            }
+        });
+    }
+}
+
+impl<F: Future<Output: Into<Reply>>> Call<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        match self {
+            Self::Handler(slot) => poll_slot(slot, cx),
+            Self::Route(call) => call.poll(cx),
+        }
     }
 }
 
@@ -211,11 +247,11 @@ impl Wake for CallWaker {
 
 /// Runs the call in a slot, and empties the slot at its end. A panic ends the call, not the connection.
 #[inline]
-fn poll_slot<F: Future<Output = Reply>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Reply> {
+fn poll_slot<F: Future<Output: Into<Reply>>>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<Reply> {
     let Some(call) = slot.as_mut().as_pin_mut() else {
         return Poll::Ready(Reply::failed("no call"));
     };
-    let answer = match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
+    let answer = match catch_unwind(AssertUnwindSafe(|| call.poll(cx).map(Into::into))) {
         Ok(Poll::Pending) => return Poll::Pending,
         Ok(Poll::Ready(reply)) => reply,
         Err(panic) => Reply::Fail(Failure::panicked(panic.as_ref())),

@@ -16,12 +16,11 @@ use crate::{
     Handler, Partial, Reply, Request, Watch,
     alarm::Alarm,
     calls::Calls,
-    handler::Found,
+    handler::Started,
     transport::{IoState, Memory, Polled, now, yield_turn},
 };
 
-/// Serves a connection to its end, inside its span. Not an async function: that would keep space for the connection twice, as
-/// its argument and as what it awaits.
+/// Serves a connection to its end, inside its span. Calls borrow the handler, and each takes no count of it.
 pub(crate) fn serve<I, H>(
     io: I,
     conn: Conn,
@@ -32,55 +31,52 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
-    // Each call counts a reference. With a count for each connection, threads do not contend for one.
-    let handler = Arc::new(Arc::clone(handler));
-    let shared = Arc::clone(&handler);
+    let handler = Arc::clone(handler);
     let span = conn.span().clone();
-    let connection = Connection {
+    // An async block keeps space for what it captures, beside what it awaits.
+    let parts = Box::new(Parts {
         driver: Driver::new(conn),
         io: Some(io),
         io_state: IoState::default(),
-        calls: Calls::new(),
-        call: move |request, found| call(Arc::clone(&handler), request, found),
-        handler: shared,
         alarm: Alarm::default(),
         clock,
+    });
+    let connection = async move {
+        let handler = &*handler;
+        let call = |request| handler.handle(request);
+        Connection { parts, calls: Calls::new(), call, handler }.await
     };
     connection.instrument(span)
 }
 
-/// A call of a handler. Not an async function: that would hold the request a second time, as its argument.
-#[allow(clippy::manual_async_fn)]
-#[allow(clippy::redundant_allocation)] // The outer count is the connection's, the inner one that of all.
-#[inline]
-fn call<H: Handler>(handler: Arc<Arc<H>>, request: Request, found: Found) -> impl Future<Output = Reply> {
-    async move { handler.handle_found(request, found).await.into() }
+/// It is woken by its stream, its timer, its calls, and by what other threads send to it.
+struct Connection<'h, I, H, F, C> {
+    parts: Box<Parts<I>>,
+    calls: Calls<'h, F>,
+    /// Makes a call of a request.
+    call: C,
+    handler: &'h H,
 }
 
-/// It is woken by its stream, its timer, its calls, and by what other threads send to it.
-struct Connection<I, H, F, C> {
+/// What a connection is without its calls.
+struct Parts<I> {
     driver: Driver<Conn>,
     /// Until it is closed.
     io: Option<I>,
     io_state: IoState,
-    calls: Calls<F>,
-    /// Makes a call of a request.
-    call: C,
-    #[allow(clippy::redundant_allocation)]
-    handler: Arc<Arc<H>>,
     alarm: Alarm,
     clock: Clock,
 }
 
 /// Nothing in it is pinned in place: calls are in boxes of their own.
-impl<I, H, F, C> Unpin for Connection<I, H, F, C> {}
+impl<I, H, F, C> Unpin for Connection<'_, I, H, F, C> {}
 
-impl<I, H, F, C> Future for Connection<I, H, F, C>
+impl<I, H, F, C> Future for Connection<'_, I, H, F, C>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
-    F: Future<Output = Reply>,
-    C: Fn(Request, Found) -> F,
+    F: Future<Output: Into<Reply>>,
+    C: Fn(Request) -> F,
 {
     type Output = Option<Closed>;
 
@@ -89,21 +85,22 @@ where
     }
 }
 
-impl<I, H, F, C> Connection<I, H, F, C>
+impl<I, H, F, C> Connection<'_, I, H, F, C>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
-    F: Future<Output = Reply>,
-    C: Fn(Request, Found) -> F,
+    F: Future<Output: Into<Reply>>,
+    C: Fn(Request) -> F,
 {
     fn turns(&mut self, cx: &mut Context<'_>, memory: &mut Memory) -> Poll<Option<Closed>> {
-        let Self { driver, io, io_state, calls, call, handler, alarm, clock } = self;
+        let Self { parts, calls, call, handler } = self;
+        let Parts { driver, io, io_state, alarm, clock } = &mut **parts;
         let Memory { input, payloads } = memory;
         driver.protocol_mut().set_waker(cx.waker());
         driver.ready(true, true);
         // The stream needs one of its own.
         let mut io_cx = Context::from_waker(cx.waker());
-        let mut app = App { cx, calls, call, handler: handler.as_ref().as_ref(), payloads };
+        let mut app = App { cx, calls, call, handler: *handler, payloads };
         loop {
             let now = now(clock);
             if !app.calls.is_empty() {
@@ -135,32 +132,40 @@ where
 }
 
 /// The application, as the driver calls it within a poll.
-struct App<'a, 'c, H, F, C> {
+struct App<'a, 'c, 'h, H, F, C> {
     cx: &'a mut Context<'c>,
-    calls: &'a mut Calls<F>,
+    calls: &'a mut Calls<'h, F>,
     call: &'a C,
-    handler: &'a H,
+    handler: &'h H,
     payloads: &'a mut BytesMut,
 }
 
-impl<H, F, C> spop_server::Handler for App<'_, '_, H, F, C>
+impl<H, F, C> spop_server::Handler for App<'_, '_, '_, H, F, C>
 where
     H: Handler,
-    F: Future<Output = Reply>,
-    C: Fn(Request, Found) -> F,
+    F: Future<Output: Into<Reply>>,
+    C: Fn(Request) -> F,
 {
-    #[inline]
     fn handle(&mut self, request: spop_server::Request<'_>) -> Outcome {
+        let mut outcome = Outcome::Later;
+        self.handle_in_place(request, &mut outcome);
+        outcome
+    }
+
+    #[inline]
+    fn handle_in_place(&mut self, request: spop_server::Request<'_>, outcome: &mut Outcome) {
         let id = request.id();
         let Self { cx, calls, call, payloads, handler } = self;
         let mut request = request.into_owned_with(payloads);
         let guard = request.take_guard();
-        let mut reply = None;
-        match handler.reply_at_once(request, cx, &mut reply) {
-            None => reply.map_or(Outcome::Later, Outcome::Now),
-            Some((request, found)) => {
-                calls.start(cx, id, guard, || call(request, found)).map_or(Outcome::Later, Outcome::Now)
+        match handler.start(request, cx, outcome, &mut calls.spare) {
+            Started::Replied => {}
+            Started::Not(request) => {
+                if let Some(reply) = calls.start(cx, id, guard, || call(request)) {
+                    *outcome = Outcome::Now(reply);
+                }
             }
+            Started::Waits(waiting) => calls.wait_for_route(id, guard, waiting),
         }
     }
 

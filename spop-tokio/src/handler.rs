@@ -3,8 +3,9 @@
 use std::task::Context;
 
 use spop_core::agent::{Partial, Reply, Watch};
+use spop_server::Outcome;
 
-use crate::Request;
+use crate::{Request, route::Pending, slot::Spare};
 
 /// Answers requests.
 ///
@@ -55,34 +56,34 @@ pub trait Handler: Send + Sync + 'static {
         Watch::Continue
     }
 
-    /// Answers a request without a future and writes the reply, or returns the request for [`handle_found`](Self::handle_found),
-    /// with what was found on the way: for routers, whose routes need not be async.
+    /// Starts to answer a request without a future of its own: for routers, whose futures are of any type. It writes the outcome,
+    /// returns the request for [`handle`](Self::handle), or the call that waits.
     #[doc(hidden)]
     #[inline]
-    fn reply_at_once(
-        &self,
+    fn start<'a>(
+        &'a self,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<(Request, Found)> {
-        let _ = (cx, reply);
-        Some((request, Found(None)))
-    }
-
-    /// As [`handle`](Self::handle), after [`reply_at_once`](Self::reply_at_once).
-    #[doc(hidden)]
-    #[inline]
-    fn handle_found(&self, request: Request, found: Found) -> impl Future<Output = Self::Output> + Send {
-        let _ = found;
-        self.handle(request)
+        outcome: &mut Outcome,
+        spare: &mut Spare<'a>,
+    ) -> Started<'a> {
+        let _ = (cx, outcome, spare);
+        Started::Not(request)
     }
 }
 
-/// Where a router has the route of a request.
+/// What [`Handler::start`] has done.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug)]
-#[allow(unreachable_pub)] // It is an argument of a public trait.
-pub struct Found(pub(crate) Option<usize>);
+#[derive(Debug)]
+#[allow(unreachable_pub)] // It is returned by a public trait.
+pub enum Started<'a> {
+    /// It has written the outcome.
+    Replied,
+    /// The call waits.
+    Waits(Pending<'a>),
+    /// Nothing.
+    Not(Request),
+}
 
 impl<F, Call> Handler for F
 where

@@ -1,22 +1,20 @@
 //! Functions as routes: with state, with what they take from the request, async or not.
 
-use std::{
-    marker::PhantomData,
-    task::{Context, Poll},
-};
+use std::marker::PhantomData;
 
-use spop_core::agent::{Partial, Watch};
+use spop_core::agent::{BoxError, Partial, Watch};
 
 use crate::{
     FromRequest, Handler, Reply, Request, Route,
-    route::{PendingReply, Target},
+    route::Target,
+    slot::{BoxedSlot, FutureSlot, ReplySlot},
 };
 
 /// What becomes a [`Route`] of a router with state `S`.
 ///
 /// - A [`Handler`], such as an async function of the [`Request`], or another router.
 /// - A function of, in this order and each optional: the state `&S`, up to four values that are [`FromRequest`], the [`Request`].
-///   It is async, or returns its reply at once. One that is not async must not wait, and saves an allocation for each call.
+///   It is async, or returns its reply at once and must not wait.
 ///
 /// ```
 /// use spop_tokio::{accept::Peer, Request, Router, Scope};
@@ -77,14 +75,8 @@ impl<S, H: Handler> IntoRoute<S, ViaHandler> for H {
 }
 
 impl<S, H: Handler> Target<S> for H {
-    fn call<'a>(
-        &'a self,
-        _: &'a S,
-        request: Request,
-        cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<PendingReply<'a>> {
-        self.handle(request).start(cx, reply)
+    fn slot<'a>(&'a self, _: &'a S) -> BoxedSlot<'a> {
+        FutureSlot::new(|request| Ok(self.handle(request)))
     }
 
     fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -104,43 +96,21 @@ struct FunctionTarget<F, M> {
 }
 
 impl<S: Sync + 'static, M: 'static, F: for<'a> Function<'a, S, M>> Target<S> for FunctionTarget<F, M> {
-    fn call<'a>(
-        &'a self,
-        state: &'a S,
-        request: Request,
-        cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<PendingReply<'a>> {
-        self.function.call(state, request, cx, reply)
-    }
-
-    fn is_at_once(&self) -> bool {
-        F::AT_ONCE
+    fn slot<'a>(&'a self, state: &'a S) -> BoxedSlot<'a> {
+        self.function.slot(state)
     }
 }
 
 /// A function of state and request.
 pub trait Function<'a, S, M>: Send + Sync + 'static {
-    /// As [`IntoCall::AT_ONCE`].
-    const AT_ONCE: bool;
-
-    /// As [`Target::call`].
-    fn call(
-        &'a self,
-        state: &'a S,
-        request: Request,
-        cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<PendingReply<'a>>;
+    /// Memory for its calls.
+    fn slot(&'a self, state: &'a S) -> BoxedSlot<'a>;
 }
 
 /// What a function returns: a future of a reply, or a reply.
-pub trait IntoCall<'a, M> {
-    /// It is a reply, and no call is ever pending.
-    const AT_ONCE: bool;
-
-    /// As [`Target::call`].
-    fn start(self, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>>;
+pub trait IntoCall<'a, M>: Sized {
+    /// Memory for the calls of this function.
+    fn slot(make: impl Fn(Request) -> Result<Self, BoxError> + Send + 'a) -> BoxedSlot<'a>;
 }
 
 /// A future of a reply.
@@ -152,26 +122,14 @@ pub struct Later(());
 pub struct Now(());
 
 impl<'a, F: Future<Output: Into<Reply>> + Send + 'a> IntoCall<'a, Later> for F {
-    const AT_ONCE: bool = false;
-
-    #[inline]
-    fn start(self, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>> {
-        let mut call = Box::pin(self);
-        match call.as_mut().poll(cx) {
-            Poll::Ready(ready) => *reply = Some(ready.into()),
-            Poll::Pending => return Some(call),
-        }
-        None
+    fn slot(make: impl Fn(Request) -> Result<Self, BoxError> + Send + 'a) -> BoxedSlot<'a> {
+        FutureSlot::new(make)
     }
 }
 
 impl<'a, R: Into<Reply>> IntoCall<'a, Now> for R {
-    const AT_ONCE: bool = true;
-
-    #[inline]
-    fn start(self, _: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<PendingReply<'a>> {
-        *reply = Some(self.into());
-        None
+    fn slot(make: impl Fn(Request) -> Result<Self, BoxError> + Send + 'a) -> BoxedSlot<'a> {
+        Box::new(ReplySlot(make))
     }
 }
 
@@ -181,17 +139,8 @@ where
     F: Fn(Request) -> R + Send + Sync + 'static,
     R: IntoCall<'a, Now>,
 {
-    const AT_ONCE: bool = true;
-
-    #[inline]
-    fn call(
-        &'a self,
-        _: &'a S,
-        request: Request,
-        cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<PendingReply<'a>> {
-        self(request).start(cx, reply)
+    fn slot(&'a self, _: &'a S) -> BoxedSlot<'a> {
+        R::slot(move |request| Ok(self(request)))
     }
 }
 
@@ -199,33 +148,19 @@ macro_rules! functions {
     ([$($argument:ident)*] [$($state:ident: $state_type:ty)?] [$($request:ident: $request_type:ty)?] $form:ty) => {
         impl<'a, S, F, R, O $(, $argument)*> Function<'a, S, (O, $form, ($($argument,)*))> for F
         where
+            S: Sync,
             F: Fn($($state_type,)? $($argument,)* $($request_type)?) -> R + Send + Sync + 'static,
             R: IntoCall<'a, O>,
             $($argument: FromRequest,)*
         {
-            const AT_ONCE: bool = R::AT_ONCE;
-
-            #[inline]
             #[allow(non_snake_case, unused_variables)] // Values are named as their types; some forms do without one.
-            fn call(
-                &'a self,
-                the_state: &'a S,
-                the_request: Request,
-                cx: &mut Context<'_>,
-                reply: &mut Option<Reply>,
-            ) -> Option<PendingReply<'a>> {
-                $(
-                    let $argument = match $argument::from_request(&the_request) {
-                        Ok(value) => value,
-                        Err(error) => {
-                            *reply = Some(Reply::failed(error));
-                            return None;
-                        }
-                    };
-                )*
-                $(let $state = the_state;)?
-                $(let $request = the_request;)?
-                self($($state,)? $($argument,)* $($request)?).start(cx, reply)
+            fn slot(&'a self, the_state: &'a S) -> BoxedSlot<'a> {
+                R::slot(move |the_request: Request| {
+                    $(let $argument = $argument::from_request(&the_request)?;)*
+                    $(let $state = the_state;)?
+                    $(let $request = the_request;)?
+                    Ok(self($($state,)? $($argument,)* $($request)?))
+                })
             }
         }
     };

@@ -127,7 +127,7 @@
 //! of one NOTIFY are processed concurrently, and their actions are joined in the order of the messages.
 //!
 //! The handler of a route is a function of what it needs, in this order: the state of the router as a reference, up to four values
-//! that are [`FromRequest`], the [`Request`]. A function that is not async saves an allocation; it must not wait.
+//! that are [`FromRequest`], the [`Request`]. It is async, or returns its reply at once and must not wait.
 //!
 //! ```
 //! use std::{borrow::Cow, time::Duration};
@@ -252,6 +252,7 @@ mod route;
 mod router;
 mod server;
 mod service;
+mod slot;
 mod stream;
 mod swap;
 #[cfg(feature = "testing")]

@@ -15,9 +15,14 @@ use spop_core::{
     Actions,
     agent::{Failure, FailureKind, Partial, Watch},
 };
+use spop_server::Outcome;
 use tokio::time::{Sleep, sleep};
 
-use crate::{Handler, IntoRoute, Reply, Request, handler::Found};
+use crate::{
+    Handler, IntoRoute, Reply, Request,
+    handler::Started,
+    slot::{BoxedSlot, Spare},
+};
 
 /// A handler with a policy of its own: for [`Router::route`](crate::Router::route), and for collections of handlers.
 ///
@@ -52,47 +57,18 @@ use crate::{Handler, IntoRoute, Reply, Request, handler::Found};
 /// A route without state is a [`Handler`] too.
 pub struct Route<S = ()> {
     target: Box<dyn Target<S>>,
-    at_once: bool,
     policy: Option<Box<Policy>>,
 }
 
 /// What a route calls.
 pub(crate) trait Target<S>: Send + Sync {
-    /// Calls it, and polls it once if it is async: writes the reply, or returns the call that is not ready. The reply is written
-    /// where it stays: each of its moves copies more than a hundred bytes.
-    fn call<'a>(
-        &'a self,
-        state: &'a S,
-        request: Request,
-        cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<PendingReply<'a>>;
-
-    /// Whether it is not async: no call is ever pending.
-    fn is_at_once(&self) -> bool {
-        false
-    }
+    /// Memory for its calls.
+    fn slot<'a>(&'a self, state: &'a S) -> BoxedSlot<'a>;
 
     /// As [`Handler::watch`].
     fn watch(&self, arriving: Partial<'_>) -> Watch {
         let _ = arriving;
         Watch::Continue
-    }
-}
-
-/// A reply that was not ready at once.
-pub(crate) type PendingReply<'a> = Pin<Box<dyn PollReply + Send + 'a>>;
-
-/// A future of what converts into a reply: one box without a second future around it.
-pub trait PollReply {
-    /// Polls it.
-    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
-}
-
-impl<F: Future<Output: Into<Reply>>> PollReply for F {
-    #[inline]
-    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        self.poll(cx).map(Into::into)
     }
 }
 
@@ -111,7 +87,7 @@ impl<S> Route<S> {
     }
 
     pub(crate) fn boxed(target: impl Target<S> + 'static) -> Self {
-        Self { at_once: target.is_at_once(), target: Box::new(target), policy: None }
+        Self { target: Box::new(target), policy: None }
     }
 
     fn policy(&mut self) -> &mut Policy {
@@ -142,7 +118,7 @@ impl<S> Route<S> {
         self
     }
 
-    /// Calls the handler, and polls it once if it is async: writes the reply, or returns the call that is not ready. The name is
+    /// Calls the handler, and polls it once if it is async: writes the outcome, or returns the call that is not ready. The name is
     /// that of the route and of the message.
     #[inline]
     pub(crate) fn call<'a>(
@@ -151,14 +127,16 @@ impl<S> Route<S> {
         state: &'a S,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
+        outcome: &mut Outcome,
+        spare: &mut Option<BoxedSlot<'a>>,
     ) -> Option<Pending<'a>> {
         if self.policy.is_some() {
-            return self.call_as(Called::named(name), state, request, cx, reply);
+            return self.call_as(Called::named(name), state, request, cx, outcome, spare);
         }
-        match catch_unwind(AssertUnwindSafe(|| self.target.call(state, request, cx, reply))) {
-            Ok(None) if !matches!(reply, Some(Reply::Fail(_))) => None,
-            started => Called::named(name).started(started, cx, reply),
+        let slot = spare.get_or_insert_with(|| self.target.slot(state));
+        match catch_unwind(AssertUnwindSafe(|| slot.call(request, cx, outcome))) {
+            Ok(()) if matches!(outcome, Outcome::Now(reply) if !matches!(reply, Reply::Fail(_))) => None,
+            started => Called::named(name).started(started, cx, outcome, spare),
         }
     }
 
@@ -170,22 +148,18 @@ impl<S> Route<S> {
         state: &'a S,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
+        outcome: &mut Outcome,
+        spare: &mut Option<BoxedSlot<'a>>,
     ) -> Option<Pending<'a>> {
         called.policy = self.policy.as_deref();
         if !called.enter() {
             let error = "the route has as many calls in progress as its max_in_flight allows";
-            *reply = Some(called.failed(Failure::new(FailureKind::Overloaded, error)));
+            *outcome = Outcome::Now(called.failed(Failure::new(FailureKind::Overloaded, error)));
             return None;
         }
-        let started = catch_unwind(AssertUnwindSafe(|| self.target.call(state, request, cx, reply)));
-        called.started(started, cx, reply)
-    }
-
-    /// Whether it is not async and has no policy.
-    #[inline]
-    pub(crate) const fn is_at_once(&self) -> bool {
-        self.at_once && self.policy.is_none()
+        let slot = spare.get_or_insert_with(|| self.target.slot(state));
+        let started = catch_unwind(AssertUnwindSafe(|| slot.call(request, cx, outcome)));
+        called.started(started, cx, outcome, spare)
     }
 
     pub(crate) fn watch(&self, arriving: Partial<'_>) -> Watch {
@@ -274,48 +248,85 @@ impl<'a> Called<'a> {
     #[inline(never)]
     fn started(
         self,
-        started: thread::Result<Option<PendingReply<'a>>>,
+        started: thread::Result<()>,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
+        outcome: &mut Outcome,
+        spare: &mut Option<BoxedSlot<'a>>,
     ) -> Option<Pending<'a>> {
-        match started {
-            Ok(None) => {
-                *reply = reply.take().map(|reply| match reply {
-                    Reply::Fail(failure) => self.failed(failure),
-                    other => other,
-                });
-                None
-            }
-            Ok(Some(call)) => {
-                let mut call = Pending { reply: call, called: self };
-                if let Poll::Ready(late) = call.poll_timeout(cx) {
-                    *reply = Some(late);
-                    return None;
+        if let Err(panic) = started {
+            *outcome = Outcome::Now(self.panicked(panic.as_ref()));
+            // What is left of the future holds the request.
+            let slot = spare.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+            return None;
+        }
+        match mem::replace(outcome, Outcome::Later) {
+            Outcome::Now(Reply::Fail(failure)) => *outcome = Outcome::Now(self.failed(failure)),
+            Outcome::Now(reply) => *outcome = Outcome::Now(reply),
+            Outcome::Later => {
+                let mut call = Pending { call: Waiting::Route(spare.take()?), position: 0, called: self };
+                match call.poll_timeout(cx) {
+                    Poll::Ready(late) => *outcome = Outcome::Now(late),
+                    Poll::Pending => return Some(call),
                 }
-                Some(call)
-            }
-            Err(panic) => {
-                *reply = Some(self.panicked(panic.as_ref()));
-                None
             }
         }
+        None
     }
 }
 
 /// A call that was not ready at once. Errors, panics and the timeout are failures of the route.
-pub(crate) struct Pending<'a> {
-    reply: PendingReply<'a>,
+#[doc(hidden)]
+#[allow(unreachable_pub)] // A public trait returns it.
+pub struct Pending<'a> {
+    call: Waiting<'a>,
+    /// That of its route in the router.
+    position: usize,
     called: Called<'a>,
 }
 
+enum Waiting<'a> {
+    Route(BoxedSlot<'a>),
+    Messages(Pin<Box<dyn Future<Output = Reply> + Send + 'a>>),
+}
+
+impl Waiting<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        match self {
+            Self::Route(slot) => {
+                let mut outcome = Outcome::Later;
+                slot.poll(cx, &mut outcome);
+                match outcome {
+                    Outcome::Now(reply) => Poll::Ready(reply),
+                    Outcome::Later => Poll::Pending,
+                }
+            }
+            Self::Messages(replies) => replies.as_mut().poll(cx),
+        }
+    }
+}
+
 impl<'a> Pending<'a> {
-    /// A call that is of no route.
-    pub(crate) fn of(reply: PendingReply<'a>) -> Self {
-        Self { reply, called: Called::default() }
+    /// The calls for several messages.
+    pub(crate) fn of_messages(replies: Pin<Box<dyn Future<Output = Reply> + Send + 'a>>) -> Self {
+        Self { call: Waiting::Messages(replies), position: 0, called: Called::default() }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
-        match catch_unwind(AssertUnwindSafe(|| self.reply.as_mut().poll_reply(cx))) {
+    /// One of the route at this position.
+    pub(crate) fn at(self, position: usize) -> Self {
+        Self { position, ..self }
+    }
+
+    /// Drops the future, and leaves its memory to further calls.
+    pub(crate) fn end(self, spare: &mut Spare<'a>) {
+        if let Waiting::Route(mut slot) = self.call {
+            slot.clear();
+            spare.keep(self.position, slot);
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        match catch_unwind(AssertUnwindSafe(|| self.call.poll(cx))) {
             Ok(Poll::Ready(Reply::Fail(failure))) => Poll::Ready(self.called.failed(failure)),
             Ok(Poll::Ready(reply)) => Poll::Ready(reply),
             Ok(Poll::Pending) => self.poll_timeout(cx),
@@ -339,14 +350,40 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// What calls a route.
-pub(crate) trait Begin<'a> {
-    /// As [`Route::call`].
-    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>>;
+impl fmt::Debug for Pending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("route", &self.called.name).finish_non_exhaustive()
+    }
 }
 
-/// The call of a route for a request. Nothing happens before it is polled: the reply of a route that is ready at once is
-/// returned where it is polled, and is never kept.
+/// What calls a route.
+pub(crate) trait Begin<'a>: Sized {
+    /// As [`Route::call`], with the memory at the place of the route.
+    fn begin<'p>(
+        self,
+        request: Request,
+        cx: &mut Context<'_>,
+        outcome: &mut Outcome,
+        place: impl FnOnce(usize) -> &'p mut Option<BoxedSlot<'a>>,
+    ) -> Option<Pending<'a>>
+    where
+        'a: 'p;
+
+    /// As [`Handler::start`].
+    #[inline]
+    fn start(
+        self,
+        request: Request,
+        cx: &mut Context<'_>,
+        outcome: &mut Outcome,
+        spare: &mut Spare<'a>,
+    ) -> Started<'a> {
+        self.begin(request, cx, outcome, |position| spare.of(position))
+            .map_or(Started::Replied, Started::Waits)
+    }
+}
+
+/// The call of a route for a request, where it is the future of another one. Nothing happens before it is polled.
 pub(crate) enum RouteCall<'a, B> {
     Start(B, Request),
     Pending(Pending<'a>),
@@ -356,8 +393,6 @@ pub(crate) enum RouteCall<'a, B> {
 impl<'a, B: Begin<'a> + Unpin> Future for RouteCall<'a, B> {
     type Output = Reply;
 
-    #[expect(clippy::inline_always, reason = "a call less for each request")]
-    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         let this = self.get_mut();
         if let Self::Pending(call) = this {
@@ -365,26 +400,37 @@ impl<'a, B: Begin<'a> + Unpin> Future for RouteCall<'a, B> {
         }
         // If it was ready before, it stays pending.
         let Self::Start(route, request) = mem::replace(this, Self::Done) else { return Poll::Pending };
-        let mut reply = None;
-        if let Some(call) = route.begin(request, cx, &mut reply) {
+        let mut outcome = Outcome::Later;
+        let mut slot = None;
+        if let Some(call) = route.begin(request, cx, &mut outcome, |_| &mut slot) {
             *this = Self::Pending(call);
-            return Poll::Pending;
         }
-        reply.map_or(Poll::Pending, Poll::Ready)
+        match outcome {
+            Outcome::Now(reply) => Poll::Ready(reply),
+            Outcome::Later => Poll::Pending,
+        }
     }
 }
 
 impl<'a> Begin<'a> for &'a Route {
     #[inline]
-    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>> {
-        self.call(None, &(), request, cx, reply)
+    fn begin<'p>(
+        self,
+        request: Request,
+        cx: &mut Context<'_>,
+        outcome: &mut Outcome,
+        place: impl FnOnce(usize) -> &'p mut Option<BoxedSlot<'a>>,
+    ) -> Option<Pending<'a>>
+    where
+        'a: 'p,
+    {
+        self.call(None, &(), request, cx, outcome, place(0))
     }
 }
 
 impl Handler for Route {
     type Output = Reply;
 
-    #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
         RouteCall::Start(self, request)
     }
@@ -394,17 +440,14 @@ impl Handler for Route {
     }
 
     #[inline]
-    fn reply_at_once(
-        &self,
+    fn start<'a>(
+        &'a self,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<(Request, Found)> {
-        if !self.is_at_once() {
-            return Some((request, Found(None)));
-        }
-        let _ = self.call(None, &(), request, cx, reply);
-        None
+        outcome: &mut Outcome,
+        spare: &mut Spare<'a>,
+    ) -> Started<'a> {
+        Begin::start(self, request, cx, outcome, spare)
     }
 }
 
@@ -420,6 +463,6 @@ mod tests {
 
     #[test]
     fn a_call_has_no_room_for_a_reply() {
-        assert!(size_of::<RouteCall<'_, &Route>>() <= 56, "{}", size_of::<RouteCall<'_, &Route>>());
+        assert!(size_of::<RouteCall<'_, &Route>>() <= 80, "{}", size_of::<RouteCall<'_, &Route>>());
     }
 }

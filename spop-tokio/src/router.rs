@@ -13,18 +13,23 @@ use spop_core::{
     Actions,
     agent::{ByName, Failure, Partial, Router as SyncRouter, Unknown},
 };
+use spop_server::Outcome;
 use tracing::warn;
 
 use crate::{
     Handler, IntoRoute, Reply, Request, Route, Watch,
-    handler::Found,
+    handler::Started,
     log::Limit,
     route::{Begin, Called, Pending, RouteCall},
+    slot::{BoxedSlot, Spare},
 };
 
 /// How many messages of a NOTIFY are processed concurrently. HAProxy sends fewer;
 /// [`Limits::max_messages`](spop_core::config::Limits::max_messages) allows more.
 const BESIDE: usize = 32;
+
+/// The position of the route of all others.
+const OTHERWISE: usize = usize::MAX;
 
 /// A handler that dispatches each message to a handler by its name, with a state `S` that these share.
 ///
@@ -56,7 +61,8 @@ const BESIDE: usize = 32;
 /// # drop(server);
 /// ```
 ///
-/// What is a handler of a route: see [`IntoRoute`]. A call of an async one costs an allocation, a call of another none.
+/// What is a handler of a route: see [`IntoRoute`]. A connection keeps the memory of a call for the next one of its route: a call
+/// that is ready at once costs no allocation.
 #[must_use = "it is a handler"]
 pub struct Router<S = ()> {
     routes: ByName<Route<S>>,
@@ -113,43 +119,36 @@ impl<S> Router<S> {
     pub const fn state(&self) -> &S {
         &self.state
     }
-
-    /// The route of a request with one message.
-    #[inline]
-    fn find(&self, request: &Request) -> Found {
-        let message = request.messages().only();
-        Found(message.and_then(|message| self.routes.position(message.name())))
-    }
-
-    #[inline]
-    const fn call(&self, request: Request, found: Found) -> RouteCall<'_, FoundRoute<'_, S>> {
-        RouteCall::Start(FoundRoute { router: self, found }, request)
-    }
 }
 
 impl<S: Send + Sync> Router<S> {
     /// A request without a route, or with several messages.
     #[inline(never)]
-    fn without_route<'a>(
+    fn without_route<'a, 'p>(
         &'a self,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<Pending<'a>> {
+        outcome: &mut Outcome,
+        place: impl FnOnce(usize) -> &'p mut Option<BoxedSlot<'a>>,
+    ) -> Option<Pending<'a>>
+    where
+        'a: 'p,
+    {
         if request.messages().only().is_none() {
             let mut call = Box::pin(self.many(request));
             match call.as_mut().poll(cx) {
-                Poll::Ready(ready) => *reply = Some(ready),
-                Poll::Pending => return Some(Pending::of(call)),
+                Poll::Ready(reply) => *outcome = Outcome::Now(reply),
+                Poll::Pending => return Some(Pending::of_messages(call)),
             }
             return None;
         }
         if let Some(route) = &self.otherwise {
             let called = Called::otherwise(name_of(&request));
-            return route.call_as(called, &self.state, request, cx, reply);
+            let waits = route.call_as(called, &self.state, request, cx, outcome, place(OTHERWISE));
+            return waits.map(|call| call.at(OTHERWISE));
         }
         let failure = || Failure::unrouted(name_of(&request));
-        *reply = Some(match self.unknown {
+        *outcome = Outcome::Now(match self.unknown {
             Unknown::Fail => Reply::Fail(failure()),
             Unknown::Skip => {
                 if let Some(suppressed) = self.log.pass() {
@@ -168,10 +167,7 @@ impl<S: Send + Sync> Router<S> {
         loop {
             let some = messages.by_ref().take(BESIDE).enumerate();
             let mut calls: FuturesUnordered<_> = some
-                .map(|(index, one)| {
-                    let found = self.find(&one);
-                    self.call(one, found).map(move |reply| (index, reply))
-                })
+                .map(|(index, one)| RouteCall::Start(self, one).map(move |reply| (index, reply)))
                 .collect();
             if calls.is_empty() {
                 return all;
@@ -191,52 +187,45 @@ impl<S: Send + Sync> Router<S> {
     }
 }
 
-/// The route of a request.
-struct FoundRoute<'a, S> {
-    router: &'a Router<S>,
-    found: Found,
-}
-
-impl<'a, S: Send + Sync> Begin<'a> for FoundRoute<'a, S> {
+impl<'a, S: Send + Sync> Begin<'a> for &'a Router<S> {
     #[inline]
-    fn begin(self, request: Request, cx: &mut Context<'_>, reply: &mut Option<Reply>) -> Option<Pending<'a>> {
-        let Self { router, found: Found(position) } = self;
-        match position.and_then(|position| router.routes.at(position)) {
-            Some((name, route)) => route.call(Some(name), &router.state, request, cx, reply),
-            None => router.without_route(request, cx, reply),
+    fn begin<'p>(
+        self,
+        request: Request,
+        cx: &mut Context<'_>,
+        outcome: &mut Outcome,
+        place: impl FnOnce(usize) -> &'p mut Option<BoxedSlot<'a>>,
+    ) -> Option<Pending<'a>>
+    where
+        'a: 'p,
+    {
+        let position = request.messages().only_name().and_then(|name| self.routes.position(name));
+        if let Some(position) = position
+            && let Some((name, route)) = self.routes.at(position)
+        {
+            let waits = route.call(Some(name), &self.state, request, cx, outcome, place(position));
+            return waits.map(|call| call.at(position));
         }
+        self.without_route(request, cx, outcome, place)
     }
 }
 
 impl<S: Send + Sync + 'static> Handler for Router<S> {
     type Output = Reply;
 
-    #[inline]
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send {
-        let found = self.find(&request);
-        self.call(request, found)
+        RouteCall::Start(self, request)
     }
 
     #[inline]
-    fn reply_at_once(
-        &self,
+    fn start<'a>(
+        &'a self,
         request: Request,
         cx: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<(Request, Found)> {
-        let found = self.find(&request);
-        match found.0.and_then(|position| self.routes.at(position)) {
-            Some((name, route)) if route.is_at_once() => {
-                let _ = route.call(Some(name), &self.state, request, cx, reply);
-                None
-            }
-            _ => Some((request, found)),
-        }
-    }
-
-    #[inline]
-    fn handle_found(&self, request: Request, found: Found) -> impl Future<Output = Reply> + Send {
-        self.call(request, found)
+        outcome: &mut Outcome,
+        spare: &mut Spare<'a>,
+    ) -> Started<'a> {
+        Begin::start(self, request, cx, outcome, spare)
     }
 
     /// Each route is asked of whose messages something has come, and any may refuse it. Those before have been asked.
@@ -288,13 +277,17 @@ impl Handler for SyncRouter {
     }
 
     #[inline]
-    fn reply_at_once(
-        &self,
+    fn start<'a>(
+        &'a self,
         request: Request,
         _: &mut Context<'_>,
-        reply: &mut Option<Reply>,
-    ) -> Option<(Request, Found)> {
-        *reply = Some(self.reply(request.messages()));
-        None
+        outcome: &mut Outcome,
+        _: &mut Spare<'a>,
+    ) -> Started<'a> {
+        *outcome = Outcome::Now(Reply::Ack(Actions::new()));
+        if let Outcome::Now(reply) = outcome {
+            self.write_reply(request.messages(), reply);
+        }
+        Started::Replied
     }
 }

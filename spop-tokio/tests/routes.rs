@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -376,6 +377,79 @@ async fn a_route_is_a_handler_of_all_messages() {
             client
                 .ask("NOTIFY fin 1 1 a ; b ; c", &format!("ACK fin 1 1 set txn score=int32:{answer}"))
                 .await;
+        }
+    })
+    .await;
+}
+
+/// A future that holds something until it is dropped.
+struct Holds {
+    _held: Arc<()>,
+    end: &'static str,
+    polls: usize,
+}
+
+impl Future for Holds {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.polls += 1;
+        match (self.end, self.polls) {
+            ("panics", _) => panic!("on purpose"),
+            ("ready", _) | ("later", 2) => Poll::Ready(score(1)),
+            (end, _) => {
+                if end == "later" {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_memory_of_a_call_holds_nothing_of_it() {
+    within(async {
+        let held = Arc::new(());
+        let router: Router = ["ready", "panics", "later", "never"]
+            .into_iter()
+            .map(|end| {
+                let held = Arc::clone(&held);
+                let route = Route::new(move |_: Request| Holds { _held: Arc::clone(&held), end, polls: 0 });
+                (end, route.timeout(Duration::from_millis(10)).on_failure(score(1)))
+            })
+            .collect();
+        let count = Arc::strong_count(&held);
+        let server = Running::start(router).await;
+        let mut client = server.session().await;
+        for (id, message) in ["ready", "panics", "later", "never"].repeat(2).into_iter().enumerate() {
+            let answer = format!("ACK fin {id} 1 set txn score=int32:1");
+            client.ask(&format!("NOTIFY fin {id} 1 {message}"), &answer).await;
+            assert_eq!(Arc::strong_count(&held), count, "{message}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_of_many_routes_answers_for_itself() {
+    within(async {
+        let router: Router = (0..20)
+            .map(|number| {
+                let later = Route::new(move |_: Request| async move {
+                    if number % 2 == 1 {
+                        yield_now().await;
+                    }
+                    score(number)
+                });
+                (format!("route-{number:02}"), later)
+            })
+            .collect();
+        let server = Running::start(router).await;
+        let mut client = server.session().await;
+        for (id, number) in (0..20).chain(0..20).chain([8, 0, 8, 16, 9, 1]).enumerate() {
+            let answer = format!("ACK fin {id} 1 set txn score=int32:{number}");
+            client.ask(&format!("NOTIFY fin {id} 1 route-{number:02}"), &answer).await;
         }
     })
     .await;

@@ -80,6 +80,17 @@ impl<'a> Messages<'a> {
         Some(Message { name, args: Args { reader, left } })
     }
 
+    /// The name of the message, if there is one alone.
+    #[doc(hidden)]
+    #[inline]
+    pub fn only_name(self) -> Option<&'a [u8]> {
+        let len = self.payload.len() as u64;
+        if len >= 1 << 16 || self.lengths.0 != len {
+            return self.only_counted().map(|message| message.name);
+        }
+        Reader::new(self.payload).string().ok()
+    }
+
     #[inline(never)]
     fn only_counted(self) -> Option<Message<'a>> {
         let mut messages = self.iter();
