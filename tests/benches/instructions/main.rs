@@ -30,11 +30,11 @@ type Agent = (&'static str, fn(&Path, usize, usize), &'static [usize]);
 
 const AGENTS: [Agent; 6] = [
     ("mio", mio, &[0, 1, 2]),
-    ("mio router", mio_router, &[1]),
+    ("mio router", mio_router, &[1, 2]),
     ("tokio", tokio, &[0, 1, 2]),
     ("tokio later", tokio_later, &[0, 1, 2]),
-    ("tokio router", tokio_router, &[1]),
-    ("tokio router, not async", tokio_router_not_async, &[1]),
+    ("tokio router", tokio_router, &[1, 2]),
+    ("tokio router, not async", tokio_router_not_async, &[1, 2]),
 ];
 
 /// Connections that are asked in a round, and the requests in flight on each.
