@@ -186,8 +186,8 @@ fn a_request_that_waits_costs_less_than_two_allocations() {
     println!("{without} allocations for 4000 requests without async, {with} with it, {routed} with a router");
     // Its call is one. The maps of the requests in flight, of the connection and with async of its engine, come and go.
     assert!(without.max(with) < 7_000, "{without} without async, {with} with it");
-    // That of a route is two.
-    assert!(routed < 11_000, "{routed} with a router");
+    // Behind a router it is less than three: calls that wait at the same time have memory of their own, in two parts.
+    assert!(routed < 12_000, "{routed} with a router");
 }
 
 #[test]
