@@ -168,8 +168,26 @@
 //! # drop(router);
 //! ```
 //!
-//! With the feature `serde`, `Args` takes the arguments of a message as a structure. All [`Route`]s with one state have one type:
-//! make them in a loop, store them, and collect them into a router.
+//! The arguments of a function, in this order, each optional:
+//!
+//! | argument | what it is |
+//! |---|---|
+//! | `&S` | the state of the router, of type `S` |
+//! | [`Peer`] | as [`Request::peer`](spop_server::Request::peer) |
+//! | [`Cancellation`] | tells spawned work that the answer is not needed any more |
+//! | `Args<T>` (feature `serde`) | the arguments of the message, as a structure |
+//! | a type of your own | what its [`FromRequest`] takes from the request; an error fails the request |
+//! | [`Request`] | the request itself |
+//!
+//! A function that the compiler does not accept as a handler has its arguments in another order, more than four between state and
+//! request, an argument that is not [`FromRequest`], a result that is not [`Into<Reply>`], or a future that is not `Send`: it
+//! holds an `Rc` or the guard of a `std` mutex across an `await`.
+//!
+//! Middleware for all messages is a [`Handler`] around another one, or a layer of tower around a service (`TowerHandler`, feature
+//! `tower`); that of one message is a [`Route`] to such a handler. What concerns failures, timeouts and limits needs none: [`Route`]
+//! and [`ServerConfig`] have them.
+//!
+//! All [`Route`]s with one state have one type: make them in a loop, store them, and collect them into a router.
 //!
 //! # Testing a handler
 //!
