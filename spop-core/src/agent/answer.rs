@@ -161,6 +161,12 @@ impl AgentReactor {
         self.hold_answers();
     }
 
+    /// Has a drain send no DISCONNECT before `earliest`, for a caller that may have more to send on this connection: with async,
+    /// the answer to a NOTIFY whose own connection is gone. The deadline of the drain stays.
+    pub fn postpone_disconnect(&mut self, earliest: Timestamp) {
+        self.earliest_disconnect = earliest;
+    }
+
     /// Ends the session at once. Queued answers are sent before the DISCONNECT; unanswered requests are lost. The message
     /// is cut to 180 bytes. Does nothing if the session is over.
     pub fn disconnect(&mut self, now: Timestamp, status: Status, message: &str) {

@@ -195,6 +195,6 @@ impl AgentReactor {
             }
             _ => Duration::ZERO,
         };
-        ready.then(|| self.link.last_active() + quiet)
+        ready.then(|| (self.link.last_active() + quiet).max(self.earliest_disconnect))
     }
 }

@@ -64,6 +64,8 @@ pub struct AgentReactor {
     /// The time of a DISCONNECT that the drain timer has announced with `read_now`, and when it did.
     /// Boxed: few connections are draining.
     pub(super) announced_disconnect: Option<Box<(Timestamp, Timestamp)>>,
+    /// In a drain: when the DISCONNECT is sent at the earliest.
+    pub(super) earliest_disconnect: Timestamp,
     /// Tickets that were dropped unanswered.
     pub(super) dropped: Dropped,
     /// The end of the session, until `Action::Close` was returned.
@@ -94,6 +96,7 @@ impl AgentReactor {
             lame_duck: false,
             drained_by: None,
             announced_disconnect: None,
+            earliest_disconnect: Timestamp::ZERO,
             dropped: Dropped::new(),
             ended: None,
         }

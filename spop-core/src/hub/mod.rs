@@ -260,6 +260,12 @@ impl Hub {
         self.engines.len()
     }
 
+    /// The number of unanswered NOTIFYs whose own connection has left, and which siblings can answer: one that drains should stay
+    /// for them ([`postpone_disconnect`](AgentReactor::postpone_disconnect)).
+    pub fn orphans(&self) -> usize {
+        self.engines.values().map(Engine::orphans).sum()
+    }
+
     /// The number of unanswered NOTIFYs.
     pub fn waiting(&self) -> usize {
         self.engines.values().map(Engine::waiting).sum()

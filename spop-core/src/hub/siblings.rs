@@ -69,6 +69,10 @@ impl Engine {
         self.waiting.len()
     }
 
+    pub(super) fn orphans(&self) -> usize {
+        self.orphans
+    }
+
     pub(super) fn is_waiting(&self, ids: Ids) -> bool {
         self.waiting.contains_key(&ids)
     }
