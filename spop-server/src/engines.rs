@@ -177,6 +177,13 @@ impl Membership {
         self.engine.lock().hub.forget(ticket);
     }
 
+    /// Whether this connection may still get an answer to send whose own connection is gone.
+    pub(crate) fn has_orphans(&self) -> bool {
+        let orphans = self.engine.lock().hub.orphans();
+        // An answer that was routed is no orphan any more.
+        orphans > 0 || self.connection.inbox.has_messages()
+    }
+
     /// An answer is ready.
     pub(crate) fn route(&self, own_backlog: Option<usize>, owed: Owed, answer: Reply) -> Routed {
         self.engine.lock().route((self.connection.id, own_backlog), owed, answer, false)

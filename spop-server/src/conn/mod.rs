@@ -324,8 +324,7 @@ impl Conn {
     /// A read that [`Interest::read_now`] asked for would block.
     pub fn on_read_blocked(&mut self, now: Timestamp, handler: &mut impl Handler) {
         if let State::Session(session) = &mut self.state {
-            let action = session.reactor.on_read_blocked(now);
-            session.on_event(&self.agent, now, handler, action);
+            session.on_read_blocked(&self.agent, now, handler);
         }
     }
 

@@ -1,6 +1,9 @@
 //! The inputs of a session, in turns: how much of one is processed, and what is counted and published at its end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use spop_core::{Action, Misuse, Status, Timer, Timestamp};
 
@@ -10,6 +13,12 @@ use crate::{Agent, Handler, SPARED, TOO_MUCH_BUFFERED};
 /// After how many sends the handler's memory is freed at once. A connection is often opened for one request: after the
 /// handshake and the first answer nothing may follow for long.
 pub(super) const EARLY: u8 = 2;
+
+/// When a connection that drains checks again whether its engine has orphans. Shorter than [`DrainTiming::hold`]: the last answer
+/// leaves with the DISCONNECT.
+///
+/// [`DrainTiming::hold`]: spop_core::agent::DrainTiming::hold
+const ORPHANS_AGAIN: Duration = Duration::from_millis(10);
 
 /// Frames that are processed in one turn. They may be short, and each cost what an ordinary one does.
 const FRAMES: usize = 64;
@@ -131,7 +140,22 @@ impl Session {
         Ok(())
     }
 
+    /// A drain does not end while the connection may get the answer of an orphan to send. Before each input that can end it.
+    fn await_orphans(&mut self, now: Timestamp) {
+        if self.reactor.is_draining() && self.membership.as_ref().is_some_and(|it| it.has_orphans()) {
+            self.reactor.postpone_disconnect(now + ORPHANS_AGAIN);
+        }
+    }
+
+    /// A read that the interest asked for would block.
+    pub(super) fn on_read_blocked(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        self.await_orphans(now);
+        let action = self.reactor.on_read_blocked(now);
+        self.on_event(agent, now, handler, action);
+    }
+
     pub(super) fn on_timeout(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
+        self.await_orphans(now);
         loop {
             if matches!(self.reactor.deadline(), Some((at, Timer::Memory)) if at <= now) {
                 self.sends = 0;

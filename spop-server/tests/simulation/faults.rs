@@ -63,11 +63,6 @@ impl World {
         let Some(id) = self.slots[slot] else { return };
         self.summary.restarts += 1;
         tell!("{} restart {id}", self.now);
-        // The connection that was to send the answer of an orphan ends when its own requests are answered.
-        let gone = |wire| self.wires.get(&wire).is_none_or(|wire| wire.faulty);
-        self.ledger.borrow_mut().excuse(|asked| {
-            asked.handled.is_some_and(|handled| handled.node == id && gone((handled.node, handled.conn)))
-        });
         let node = &self.nodes[&id];
         node.agent.handle().drain();
         if self.rng.permille(200) {

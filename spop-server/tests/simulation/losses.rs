@@ -79,7 +79,7 @@ impl World {
             seen.phase() == Phase::Established && !wire.faulty
         };
         engine.asynchronous
-            && found.stage == Stage::Serve
+            && found.stage < Stage::Stop
             && found.conns.iter().any(|(id, other)| {
                 let reactor = other.driver.protocol().reactor();
                 *id != conn

@@ -190,3 +190,65 @@ fn a_server_that_stops_cancels_orphans() {
     server.wake(&mut sibling);
     assert_eq!(server.totals(), Totals { notifies: 1, cancelled: 1, ..Totals::default() });
 }
+
+/// Two draining connections of one engine, and one of another; the request of the first, which is lost, is unanswered.
+fn draining_orphan(config: AgentConfig) -> (Server, Conn, Conn) {
+    let mut server = Server::new(config);
+    let (mut home, mut sibling) = (server.session("e"), server.session("e"));
+    let mut other = server.session("other");
+    server.say(&mut home, "NOTIFY fin 1 1 later");
+    server.agent.handle().drain();
+    for conn in [&mut home, &mut sibling, &mut other] {
+        server.wake(conn);
+    }
+    server.lose(&mut home);
+    let begin = server.now;
+    server.wait(&mut other, millis(100));
+    assert!(other.closed().is_some(), "its engine has no orphan");
+    server.now = begin;
+    (server, home, sibling)
+}
+
+#[test]
+fn a_sibling_that_drains_waits_for_an_orphan() {
+    let (mut server, mut home, mut sibling) = draining_orphan(asynchronous());
+    server.wait(&mut sibling, Duration::from_secs(1));
+    assert!(sibling.closed().is_none() && server.hear(&mut sibling).is_empty());
+    server.answer_first();
+    server.wake(&mut home);
+    server.wake(&mut sibling);
+    assert!(home.is_over());
+    server.wait(&mut sibling, millis(200));
+    let heard = server.hear(&mut sibling);
+    assert_eq!((heard.len(), &heard[0]), (2, &ack(1)));
+    assert!(heard[1].starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0 "));
+    assert_eq!(server.totals(), Totals { notifies: 1, acks: 1, ..Totals::default() });
+}
+
+#[test]
+fn a_drain_ends_although_an_orphan_is_unanswered() {
+    let (mut server, mut home, mut sibling) = draining_orphan(asynchronous());
+    server.wait(&mut sibling, millis(9_999));
+    assert!(sibling.closed().is_none());
+    server.wait(&mut sibling, millis(1));
+    assert!(server.hear(&mut sibling)[0].starts_with("AGENT-DISCONNECT"));
+    server.wake(&mut home);
+    assert!(home.is_over());
+    assert_eq!(server.app.cancelled, [Cancelled::Disconnected]);
+    assert_eq!(server.totals(), Totals { notifies: 1, cancelled: 1, ..Totals::default() });
+}
+
+#[test]
+fn a_drain_waits_for_an_orphan_until_it_times_out() {
+    let mut config = asynchronous();
+    config.timeouts.message = Some(millis(500));
+    let (mut server, mut home, mut sibling) = draining_orphan(config);
+    server.wait(&mut sibling, millis(400));
+    server.wait(&mut home, millis(100));
+    assert!(home.is_over());
+    server.wake(&mut sibling);
+    server.wait(&mut sibling, millis(200));
+    let heard = server.hear(&mut sibling);
+    assert_eq!((heard.len(), &heard[0]), (2, &failed(1)));
+    assert_eq!(server.app.cancelled, [Cancelled::TimedOut]);
+}
