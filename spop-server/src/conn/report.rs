@@ -5,7 +5,6 @@ use std::{fmt, io, mem::take, ops::AddAssign, sync::atomic::Ordering, time::Dura
 use spop_core::{
     Actions, CloseReason, Closed, Timestamp,
     agent::{Abort, Aborted},
-    excerpt::Shortened,
     frame::Ids,
 };
 use tracing::{debug, warn};
@@ -202,7 +201,6 @@ impl Session {
     #[cold]
     pub(super) fn log_watch_panicked(&self, agent: &Agent, now: Timestamp, ids: Ids, error: &str) {
         if let Some(suppressed) = agent.logs.panics.pass(now) {
-            let error = &*Shortened(error).to_string();
             warn!(name: "watch_panicked", peer = %self.connection.peer(), %ids, error, suppressed, "watch panicked");
         }
     }
