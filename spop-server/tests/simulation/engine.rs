@@ -1,10 +1,18 @@
 //! An engine of HAProxy, and its connections.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use spop_core::{
     ConnectionId, EngineConfig, MessageList, Timestamp,
-    engine::pool::{Pool, PoolAction, PoolConfig, RequestId},
+    engine::{
+        StreamIds,
+        pool::{Pool, PoolAction, PoolConfig, RequestId},
+    },
+    frame::Ids,
     link::Progress,
 };
 
@@ -26,6 +34,11 @@ pub struct Engine {
     pub lines: BTreeMap<ConnectionId, Line>,
     /// The longest request.
     pub longest: usize,
+    /// It numbers its streams, as HAProxy 2.6 and 3.0 do.
+    numbers: Option<u64>,
+    /// The identifiers of requests, and those that may come again: of requests that timed out.
+    ids: BTreeMap<RequestId, Ids>,
+    reusable: Vec<Ids>,
 }
 
 /// A connection that is open.
@@ -56,11 +69,14 @@ impl Engine {
         if asynchronous {
             config.engine_id = Some(format!("engine-{number}").into());
         }
-        config.timeouts.message = Some(Duration::from_secs(5));
+        // With `continue-on-error`, the next event follows soon.
+        let hasty = weather == Weather::Calm && rng.permille(500);
+        config.timeouts.message = Some(Duration::from_millis(if hasty { 1_500 } else { 5_000 }));
         config.max_frame_size = rng.pick(&[1_000, 16_380]);
         // Few: the more connections.
-        config.max_waiting_frames = if weather == Weather::Losses { 3 } else { rng.pick(&[8, 20]) };
+        config.max_waiting_frames = if weather == Weather::Losses || hasty { 3 } else { rng.pick(&[8, 20]) };
         let longest = if config.send_frag_payload { 40_000 } else { config.max_frame_size as usize - 100 };
+        let numbers = (config.profile.stream_ids == StreamIds::Streams).then_some(0);
         let mut config = PoolConfig::new(config, agents);
         // Enough for requests that are never answered, and occupy a connection until they time out.
         config.max_connections = rng.pick(&[16, 40]);
@@ -77,20 +93,44 @@ impl Engine {
             opening: Vec::new(),
             lines: BTreeMap::new(),
             longest,
+            numbers,
+            ids: BTreeMap::new(),
+            reusable: Vec::new(),
         }
     }
 
     /// A request of about this length.
-    pub fn ask(&mut self, now: Timestamp, n: u64, length: usize) -> bool {
+    pub fn ask(&mut self, now: Timestamp, rng: &mut Rng, n: u64, name: &str, length: usize) -> bool {
         let mut messages = MessageList::new();
-        messages.message("m").arg("n", n).arg("body", "x".repeat(length).as_str());
-        match self.pool.ask(now, None, &messages) {
+        messages.message(name).arg("n", n).arg("body", "x".repeat(length).as_str());
+        let ids = self.numbers.as_mut().map(|next| {
+            let again = self.reusable.pop().filter(|_| rng.permille(700));
+            again.unwrap_or_else(|| {
+                *next += 1;
+                Ids::new(*next, 1)
+            })
+        });
+        match self.pool.ask(now, ids, &messages) {
             Ok(request) => {
                 assert!(self.requests.insert(request, n).is_none());
+                self.ids.extend(ids.map(|ids| (request, ids)));
                 true
             }
             Err(_) => false,
         }
+    }
+
+    /// The number of a request that has ended.
+    pub fn end(&mut self, request: RequestId, timed_out: bool) -> u64 {
+        let ids = self.ids.remove(&request);
+        self.reusable.extend(ids.filter(|_| timed_out));
+        self.requests.remove(&request).expect("it was asked")
+    }
+
+    /// The address of a connection: any of its network, as a host with IPv6 has.
+    pub fn address(number: usize, rng: &mut Rng) -> SocketAddr {
+        let network = 0x2001_0db8_0000_0000 | number as u64;
+        (Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(rng.next())), 1024).into()
     }
 
     pub fn opened(&mut self, now: Timestamp, connection: ConnectionId, wire: (usize, ConnectionId)) {

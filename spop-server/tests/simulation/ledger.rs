@@ -8,10 +8,24 @@ use spop_core::{ConnectionId, Timestamp, engine::EngineError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     Now,
+    /// With much text.
+    Long,
+    /// At once, and the handler takes the request and drops it.
+    Copy,
     Later,
+    /// After HAProxy has given it up.
+    Slow,
+    /// Later, and the request is kept after that.
+    Keep,
+    /// Later, and the request is dropped before.
+    Guard,
     /// Parts, and then the last.
     Parts,
     Fail,
+    /// With an answer for HAProxy.
+    FailWith,
+    /// With one that is too long.
+    FailLong,
     Panic,
     PanicLater,
     Dropped,
@@ -21,9 +35,25 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// Whether the request waits for its answer.
+    pub fn defers(self) -> bool {
+        matches!(self, Self::Later | Self::Slow | Self::Never | Self::Keep | Self::Guard)
+    }
+
     /// Whether it gives an answer with actions.
     pub fn answers(self) -> bool {
-        matches!(self, Self::Now | Self::Later | Self::Parts)
+        matches!(
+            self,
+            Self::Now
+                | Self::Long
+                | Self::Copy
+                | Self::Later
+                | Self::Slow
+                | Self::Keep
+                | Self::Guard
+                | Self::Parts
+                | Self::FailWith
+        )
     }
 }
 
@@ -35,8 +65,8 @@ pub struct Handled {
     pub conn: ConnectionId,
     pub at: Timestamp,
     pub decision: Decision,
-    /// Its answer was given.
-    pub replied: bool,
+    /// When its answer was given.
+    pub replied: Option<Timestamp>,
     /// The peer takes no answers of this kind.
     pub unsendable: bool,
 }
@@ -62,6 +92,10 @@ pub struct Ledger {
     pub rescued: u64,
     /// Requests asked at or before then may fail if no handler was called.
     pub trouble: Option<Timestamp>,
+    /// What handlers have found wrong: their panics are caught.
+    pub faults: Vec<String>,
+    /// Those that timed out, by number: others may have their identifiers now.
+    pub given_up: BTreeMap<u64, Option<Handled>>,
 }
 
 impl Ledger {
@@ -74,14 +108,21 @@ impl Ledger {
     pub fn handle(&mut self, n: u64, handled: Handled) {
         // It may have ended already: HAProxy has given it up.
         if let Some(asked) = self.open.get_mut(&n) {
-            assert!(asked.handled.is_none(), "request {n} is handled twice");
+            if asked.handled.is_some() {
+                self.faults.push(format!("request {n} is handled twice"));
+            }
             asked.handled = Some(handled);
+        } else if let Some(unknown) = self.given_up.get_mut(&n) {
+            *unknown = Some(handled);
         }
     }
 
-    pub fn replied(&mut self, n: u64) {
+    pub fn replied(&mut self, n: u64, at: Timestamp) {
         if let Some(handled) = self.open.get_mut(&n).and_then(|asked| asked.handled.as_mut()) {
-            handled.replied = true;
+            handled.replied = Some(at);
+        }
+        if let Some(Some(handled)) = self.given_up.get_mut(&n) {
+            handled.replied = Some(at);
         }
     }
 
@@ -90,7 +131,15 @@ impl Ledger {
         let asked = self.open.remove(&n).unwrap_or_else(|| panic!("request {n} ends twice"));
         if let Some(answer) = answer {
             self.answered += 1;
-            assert_eq!(answer, n, "the answer of another request");
+            if answer != n {
+                // It crossed a request that has the same identifiers, or that went to another server.
+                let older = self.given_up.get(&answer).copied().flatten();
+                let crossed = older.is_some_and(|older| {
+                    asked.handled.is_none_or(|new| older.replied <= Some(new.at) || older.node != new.node)
+                });
+                assert!(crossed, "{n} has the answer of {answer}: {asked:?}, {older:?}");
+                return;
+            }
             let handled = asked.handled.expect("answered without its handler");
             assert!(handled.decision.answers() && !handled.unsendable, "{n}: {asked:?}");
             return;
@@ -99,7 +148,10 @@ impl Ledger {
         // The answer of a failure. Without a handler, the server was overloaded.
         if let Some(handled) = asked.handled {
             assert!(
-                !handled.decision.answers() || handled.unsendable || asked.excused,
+                !handled.decision.answers()
+                    || handled.decision == Decision::Slow
+                    || handled.unsendable
+                    || asked.excused,
                 "{n} lost its answer: {asked:?}"
             );
         }
@@ -108,6 +160,9 @@ impl Ledger {
     pub fn fail(&mut self, n: u64, error: EngineError, now: Timestamp) {
         let asked = self.open.remove(&n).unwrap_or_else(|| panic!("request {n} ends twice"));
         self.failed += 1;
+        if error == EngineError::Timeout {
+            self.given_up.insert(n, asked.handled);
+        }
         let troubled = self.trouble.is_some_and(|at| at >= asked.at);
         let excused = asked.excused
             || match asked.handled {
@@ -118,7 +173,7 @@ impl Ledger {
                     late && troubled
                         || matches!(
                             handled.decision,
-                            Decision::Never | Decision::Disconnect | Decision::Abort
+                            Decision::Never | Decision::Slow | Decision::Disconnect | Decision::Abort
                         )
                 }
                 None => troubled,

@@ -8,11 +8,21 @@ use spop_core::{
 };
 use spop_server::Stage;
 
-use crate::world::{WireId, World};
+use crate::{
+    hostile::HOSTILE,
+    world::{WireId, World},
+};
 
 impl World {
     /// Sessions that agents have ended: what was lost with them.
     pub fn see_ends(&mut self) {
+        let dropped = self.nodes.values_mut().flat_map(|node| {
+            let id = node.id;
+            std::mem::take(&mut node.dropped).into_iter().map(move |conn| (id, conn))
+        });
+        for id in dropped.collect::<Vec<_>>() {
+            self.drop_now(id);
+        }
         let mut lost = Vec::new();
         for node in self.nodes.values_mut() {
             for conn in node.app.disconnects.drain(..) {
@@ -32,7 +42,9 @@ impl World {
                     CloseReason::Timeout(_) => self.now.since(self.jumped) < Duration::from_secs(1),
                     _ => false,
                 };
-                if by_time || closed.reason == CloseReason::Disconnect(Status::RESOURCE) {
+                // After a refusal HAProxy sends no more on a connection; this engine does.
+                let by_refusal = closed.reason == CloseReason::Drained && node.stage < Stage::Drain;
+                if by_time || by_refusal || closed.reason == CloseReason::Disconnect(Status::RESOURCE) {
                     lost.push(((node.id, *id), true));
                 }
             }
@@ -45,6 +57,11 @@ impl World {
     /// A connection is lost, or was ended without its requests. `flushed`: answers that were given before still arrive.
     pub fn lost(&mut self, wire: WireId, flushed: bool) {
         let (node, conn) = wire;
+        let link = self.nodes.get(&node).and_then(|node| node.conns.get(&conn));
+        if link.is_some_and(|link| link.engine == HOSTILE) {
+            return;
+        }
+        let last_turn = link.map_or(self.now, |link| link.last_turn);
         let engine = self.nodes.get(&node).and_then(|node| Some(node.conns.get(&conn)?.engine));
         let sibling = self.has_sibling(wire);
         tell!("{} lost {wire:?} of engine {engine:?}, sibling {sibling}", self.now);
@@ -58,9 +75,11 @@ impl World {
                 return engine.is_none_or(|engine| asked.engine == engine);
             };
             let home = (handled.node, handled.conn);
-            // The answer may be on its way on any connection of the engine.
-            let on_its_way =
-                handled.replied && !flushed && handled.node == node && engine == Some(asked.engine);
+            // The answer may be on its way on any connection of the engine that has had a turn since.
+            let on_its_way = handled.replied.is_some_and(|at| at <= last_turn)
+                && !flushed
+                && handled.node == node
+                && engine == Some(asked.engine);
             // An orphan that waited for this connection to send its answer.
             let orphan = engine == Some(asked.engine) && self.wires.get(&home).is_none_or(|wire| wire.faulty);
             on_its_way || !sibling && (home == wire || orphan)

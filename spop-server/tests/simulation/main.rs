@@ -23,9 +23,14 @@ macro_rules! tell {
 }
 
 mod app;
+mod drive;
 mod engine;
 mod faults;
+mod hostile;
+mod invariants;
+mod kept;
 mod ledger;
+mod logs;
 mod losses;
 mod node;
 mod recorder;
@@ -77,7 +82,7 @@ fn requests_end_once_and_nothing_is_lost_or_kept() {
         );
         return;
     }
-    let all = run_all(0..24, 150);
+    let all = run_all(0..64, 150);
     // Otherwise it proves little.
     assert!(all.answered * 10 > all.asked * 6, "{all:?}");
     assert!(all.rescued > 0 && all.restarts > 0 && all.failed > 0 && all.empty > 0, "{all:?}");

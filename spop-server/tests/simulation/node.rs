@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     rc::Rc,
     sync::{
         Arc,
@@ -13,16 +13,23 @@ use std::{
 };
 
 use spop_core::{
-    AgentConfig, ConnectionId, Timestamp,
+    AgentConfig, CloseReason, ConnectionId, Timestamp,
     accept::{AcceptConfig, ExpectProxy, Peer},
+    agent::FailureKind,
     frame::Capabilities,
-    link::Phase,
+    link::Timer,
 };
-use spop_server::{Agent, Conn, Driver, Entrance, ReadBuffer, ServerConfig, Stage, Subscription, Turn};
+use spop_server::{Agent, Entrance, ReadBuffer, ServerConfig, Stage, Subscription, Turn};
 
 use crate::{
-    app::App,
+    app::{App, actions},
+    drive::Drive,
+    engine::Engine,
+    hostile::HOSTILE,
+    invariants::Before,
+    kept::Store,
     ledger::{Decision, Ledger},
+    logs::Drained,
     recorder::Recorder,
     rng::Rng,
     wire::{AGENT, End, Wire},
@@ -49,7 +56,7 @@ pub struct Node {
     pub agent: Arc<Agent>,
     pub app: App,
     pub conns: BTreeMap<ConnectionId, Link>,
-    recorder: Recorder,
+    pub recorder: Recorder,
     buffer: ReadBuffer,
     stage_changed: Arc<Flag>,
     _subscription: Subscription,
@@ -58,31 +65,48 @@ pub struct Node {
     pub jumped: bool,
     /// Its connections begin with a PROXY header.
     pub entrance: Option<Arc<Entrance>>,
-    limits: Limits,
+    pub limits: Limits,
+    /// The engine of each connection that it has had.
+    pub engines_of: BTreeMap<ConnectionId, usize>,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// What a drain or a stop has cut.
+    pub cut: Drained,
+    /// Connections that are to be dropped as soon as a sibling has sent something to them, and those that are to be dropped now.
+    pub doomed: Vec<ConnectionId>,
+    pub dropped: Vec<ConnectionId>,
 }
 
 /// A connection of the server.
 pub struct Link {
-    pub driver: Driver<Conn>,
+    pub driver: Drive,
     pub engine: usize,
-    opened: Timestamp,
+    pub opened: Timestamp,
+    /// When its last turn was.
+    pub last_turn: Timestamp,
+    /// When its handler was called last.
+    pub asked: Option<Timestamp>,
     woken: Arc<Flag>,
     /// Its turn was over before it had nothing to do.
     again: bool,
     /// When its transport was closed: since then it waits for the answers of orphans.
-    detached: Option<Timestamp>,
+    pub detached: Option<Timestamp>,
     /// The end of its session was seen.
     pub ended: bool,
+    counted: bool,
 }
 
 /// How long a request may take.
-const MESSAGE: Duration = Duration::from_secs(8);
+pub const MESSAGE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy)]
-struct Limits {
-    connections: usize,
-    in_flight: usize,
-    unfinished: usize,
+pub struct Limits {
+    pub connections: usize,
+    pub of_source: usize,
+    pub in_flight: Option<usize>,
+    pub buffered: usize,
+    /// Queued answers of a connection.
+    pub outgoing: usize,
 }
 
 impl Node {
@@ -90,17 +114,27 @@ impl Node {
         let mut config = AgentConfig::default();
         config.capabilities |= Capabilities::ASYNC;
         config.processing = Some(Duration::from_secs(2));
+        config.watch_fragments = true;
+        config.timeouts.hello = Some(Duration::from_millis(1_500));
         config.timeouts.message = Some(MESSAGE);
         config.timeouts.drain = Duration::from_secs(4);
-        let mut config = ServerConfig::from(config);
+        config.limits.max_in_flight = rng.pick(&[20, 256]);
+        config.limits.max_outgoing = rng.pick(&[8_192, 1 << 20]);
+        let max_requests = 2 * config.limits.max_in_flight + 256;
         let limits = Limits {
-            connections: rng.pick(&[20, 100]),
-            in_flight: rng.pick(&[8, 300]),
-            unfinished: 512 << 10,
+            connections: rng.pick(&[6, 20, 100]),
+            of_source: rng.pick(&[3, 12, 40]),
+            in_flight: rng.pick(&[Some(8), Some(400), None]),
+            buffered: rng.pick(&[128 << 10, 512 << 10]),
+            outgoing: config.limits.max_outgoing,
         };
+        let max_bytes = rng.pick(&[96 << 10, 128 << 20]);
+        let mut config = ServerConfig::from(config);
         config.max_connections = limits.connections;
-        config.max_in_flight = Some(limits.in_flight);
-        config.max_buffered_bytes = limits.unfinished;
+        config.max_connections_per_source = Some(limits.of_source);
+        config.max_in_flight = limits.in_flight;
+        config.max_buffered_bytes = limits.buffered;
+        config.max_request_bytes = max_bytes;
         config.lame_duck = rng.pick(&[Duration::ZERO, Duration::from_millis(250)]);
         let entrance = rng.permille(300).then(|| AcceptConfig::new().with(ExpectProxy::new()).unwrap());
         let entrance = entrance.map(|config| Arc::new(Entrance::new(config).unwrap()));
@@ -108,21 +142,11 @@ impl Node {
         let agent = recorder.server(config).unwrap();
         let stage_changed = Arc::<Flag>::default();
         let subscription = agent.subscribe(&Waker::from(Arc::clone(&stage_changed)));
-        let app = App {
-            node: id,
-            ledger: Rc::clone(ledger),
-            rng,
-            now: Timestamp::ZERO,
-            decisions: decisions.to_vec(),
-            pending: Vec::new(),
-            cancelled: 0,
-            disconnects: Vec::new(),
-            disconnected: BTreeSet::new(),
-        };
+        let store = Store { kept: Vec::new(), max_bytes, max_requests };
         Self {
             id,
             agent,
-            app,
+            app: App::new(id, ledger, rng, decisions, store),
             conns: BTreeMap::new(),
             recorder,
             buffer: ReadBuffer::new(),
@@ -132,6 +156,11 @@ impl Node {
             jumped: false,
             entrance,
             limits,
+            engines_of: BTreeMap::new(),
+            refused: 0,
+            cut: Drained::default(),
+            doomed: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 
@@ -141,15 +170,36 @@ impl Node {
     }
 
     pub fn accept(&mut self, now: Timestamp, engine: usize) -> Option<ConnectionId> {
-        let mut conn = self.agent.accept(now, Peer::unnamed(), self.entrance.as_ref())?;
+        let peer = match engine {
+            // With a long name for the log.
+            HOSTILE => Peer::Other("hostile".repeat(100).into()),
+            engine => Engine::address(engine, &mut self.app.rng).into(),
+        };
+        let may = self.may_accept(engine);
+        let accepted = self.agent.accept(now, peer, self.entrance.as_ref());
+        assert_eq!(accepted.is_some(), may, "a connection of {engine} is accepted against the limits");
+        let Some(mut conn) = accepted else {
+            self.refused += 1;
+            return None;
+        };
         let id = conn.id();
         let woken = Arc::<Flag>::default();
         conn.set_waker(&Waker::from(Arc::clone(&woken)));
-        let driver = Driver::new(conn);
-        self.conns.insert(
-            id,
-            Link { driver, engine, opened: now, woken, again: true, detached: None, ended: false },
-        );
+        let driver = Drive::new(conn, &mut self.app.rng);
+        let link = Link {
+            driver,
+            engine,
+            opened: now,
+            last_turn: Timestamp::ZERO,
+            asked: None,
+            woken,
+            again: true,
+            detached: None,
+            ended: false,
+            counted: false,
+        };
+        self.conns.insert(id, link);
+        self.engines_of.insert(id, engine);
         Some(id)
     }
 
@@ -160,9 +210,26 @@ impl Node {
 
     /// Answers that are due, and the stage of a shutdown.
     pub fn advance(&mut self, now: Timestamp) {
+        self.app.replied.clear();
         self.app.advance(now);
+        self.answer_kept(now);
         if self.stage_changed.take() || self.agent.shutdown_deadline().is_some_and(|at| at <= now) {
             self.stage = self.agent.poll_shutdown(now);
+        }
+    }
+
+    /// Answers requests that their handler has kept, on the thread of their connection.
+    fn answer_kept(&mut self, now: Timestamp) {
+        for index in 0..self.app.store.kept.len() {
+            let kept = &mut self.app.store.kept[index];
+            let Some(n) = kept.take_answer(now) else { continue };
+            let (conn, request) = (kept.conn, kept.id);
+            if let Some(link) = self.conns.get_mut(&conn) {
+                self.app.ledger.borrow_mut().replied(n, now);
+                self.app.given += 1;
+                link.driver.protocol_mut().on_answer(now, &mut self.app, request, actions(n).into());
+                link.again = true;
+            }
         }
     }
 
@@ -174,78 +241,60 @@ impl Node {
         rng: &mut Rng,
     ) -> bool {
         let mut any = false;
-        let mut over = Vec::new();
-        for (id, link) in &mut self.conns {
-            let mut wire = wires.get_mut(&(self.id, *id));
+        let ids: Vec<_> = self.conns.keys().copied().collect();
+        for id in ids {
+            let free_sibling = self.has_free_sibling(id);
+            let Some(link) = self.conns.get_mut(&id) else { continue };
+            let mut wire = wires.get_mut(&(self.id, id));
+            let told = link.driver.protocol().is_woken() && !self.app.replied.contains(&id);
+            if told && self.doomed.contains(&id) {
+                self.dropped.push(id);
+                self.doomed.retain(|doomed| *doomed != id);
+                any = true;
+                continue;
+            }
             let ready = wire.as_mut().map_or((false, false), |wire| wire.take_ready(AGENT));
             let due = link.driver.protocol().deadline().is_some_and(|at| at <= now);
-            if !link.woken.take() && ready == (false, false) && !due && !std::mem::take(&mut link.again) {
+            let woken = link.woken.take();
+            if !woken && ready == (false, false) && !due && !std::mem::take(&mut link.again) {
                 continue;
             }
             any = true;
-            link.driver.ready(ready.0, ready.1);
+            let refused = self.agent.stats().failures.of(FailureKind::Overloaded);
+            let before = Before::new(link, &self.app, wire.as_deref(), free_sibling && !woken && !due);
+            let calls = self.app.calls;
+            link.last_turn = now;
             let mut end =
                 wire.filter(|_| link.detached.is_none()).map(|wire| End { wire, rng: &mut *rng, now });
-            let turn = link.driver.turn(now, end.as_mut(), &mut self.buffer, &mut self.app);
-            link.again = turn == Turn::Again;
-            if let Some(end) = end
-                && matches!(turn, Turn::Closed | Turn::Over)
+            let turn = link.driver.turn(now, ready, end.as_mut(), &mut self.buffer, &mut self.app);
+            // After its close a transport has operations to end.
+            link.again = matches!(turn, Turn::Again | Turn::Closed);
+            if self.app.calls > before.calls {
+                link.asked = Some(now);
+            }
+            if let Some(end) = end {
+                before.check(link, &self.app, end.wire);
+                if matches!(turn, Turn::Closed | Turn::Over) {
+                    end.wire.close(AGENT, now);
+                    link.detached = Some(now);
+                }
+            }
+            if !link.counted
+                && let Some(closed) = link.driver.protocol().closed()
             {
-                end.wire.close(AGENT, now);
-                link.detached = Some(now);
+                link.counted = true;
+                if self.stage == Stage::Stop || closed.reason == CloseReason::Timeout(Timer::Drain) {
+                    self.cut.cut += 1;
+                    self.cut.lost += closed.lost.messages as u64;
+                }
             }
             if turn == Turn::Over {
-                over.push(*id);
+                self.conns.remove(&id);
             }
-        }
-        for id in over {
-            self.conns.remove(&id);
+            if self.agent.stats().failures.of(FailureKind::Overloaded) > refused {
+                self.check_overload(self.app.calls - calls);
+            }
         }
         any
-    }
-
-    /// What holds when nothing is left to do at this time.
-    pub fn check(&self, now: Timestamp, wires: &BTreeMap<(usize, ConnectionId), Wire>, timely: bool) {
-        for (id, link) in &self.conns {
-            let conn = link.driver.protocol();
-            let wire = wires.get(&(self.id, *id)).filter(|wire| timely && !wire.faulty);
-            if wire.is_some() && now.since(link.opened) > Duration::from_millis(1_500) {
-                let phase = conn.reactor().map(spop_core::AgentReactor::phase);
-                assert!(phase > Some(Phase::Connected), "connection {} has no session: {phase:?}", id.0);
-            }
-            assert!(!conn.is_woken(), "connection {} of agent {} was not woken", id.0, self.id);
-            assert!(conn.deadline().is_none_or(|at| at > now), "connection {} has a past deadline", id.0);
-            let waits = link.detached.map_or(Duration::ZERO, |since| now.since(since));
-            assert!(
-                waits <= MESSAGE || self.jumped,
-                "connection {} waits for its orphans since {waits:?}",
-                id.0
-            );
-        }
-        let reactors = self.conns.values().filter_map(|link| link.driver.protocol().reactor());
-        let unfinished: usize = reactors.map(spop_core::AgentReactor::unfinished_bytes).sum();
-        let spared = self.conns.len() * (80 << 10);
-        assert!(unfinished <= self.limits.unfinished + spared, "{unfinished} bytes of unfinished requests");
-        let stats = self.agent.stats();
-        assert_eq!(stats.open, self.conns.len() as u64);
-        assert!(self.conns.len() <= self.limits.connections);
-        assert!(
-            self.app.pending.len() <= self.limits.in_flight,
-            "{} requests in flight",
-            self.app.pending.len()
-        );
-    }
-
-    /// All connections are gone: everything was returned.
-    pub fn check_end(mut self) {
-        assert!(self.conns.is_empty());
-        let stats = self.agent.stats();
-        assert_eq!(stats.open, 0, "{stats:?}");
-        assert!(self.agent.handle().connections().is_empty());
-        for pending in &self.app.pending {
-            assert!(pending.responder.is_cancelled(), "the handler of {} still works", pending.n);
-        }
-        self.app.pending.clear();
-        self.recorder.check();
     }
 }

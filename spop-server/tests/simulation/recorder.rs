@@ -11,7 +11,7 @@ use std::{
 use std::{io, sync::Arc};
 
 use spop_core::Clock;
-use spop_server::{Agent, ServerConfig};
+use spop_server::{Agent, ServerConfig, Stats};
 
 #[derive(Debug, Default)]
 pub struct Recorder {
@@ -33,6 +33,19 @@ impl Recorder {
         return metrics::with_local_recorder(self, new);
         #[cfg(not(feature = "metrics"))]
         new()
+    }
+
+    /// The statistics have the same numbers.
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub fn check_stats(&self, stats: &Stats) {
+        #[cfg(feature = "metrics")]
+        {
+            let values = self.values.lock().unwrap();
+            let counted = ["notifies", "acks", "failures"]
+                .map(|key| values[&format!("spop_{key}_total")].load(Ordering::Relaxed));
+            assert_eq!(counted, [stats.requests, stats.answered, stats.failures.total()], "{stats:?}");
+        }
+        let _ = stats;
     }
 
     /// The numbers of requests add up, and nothing is counted as open.

@@ -32,16 +32,19 @@ struct Pipe {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Independent facts, not states.
 pub struct Wire {
     /// What each side reads.
     pipes: [Pipe; 2],
-    /// How many bytes a direction takes before its writer blocks.
-    capacity: usize,
+    /// How many bytes of what each side reads are taken before their writer blocks.
+    capacity: [usize; 2],
     latency: Duration,
     /// Whether the bytes to a side may be cut anywhere.
     cuts: [bool; 2],
     /// Nothing arrives until then.
     frozen: Timestamp,
+    /// It has been partitioned.
+    pub partitioned: bool,
     /// A side does not read until then.
     pub stalled: [Timestamp; 2],
     pub reset: bool,
@@ -50,23 +53,49 @@ pub struct Wire {
     closed: [bool; 2],
     /// Readiness that was not taken yet: of reading, of writing.
     ready: [(bool, bool); 2],
+    /// What the agent has read, in bytes, and how often it has written.
+    pub agent_read: usize,
+    pub agent_writes: usize,
+    /// While the engine does not read, nothing can be written to it.
+    blocked: bool,
 }
 
 impl Wire {
     pub fn new(rng: &mut Rng, cuts_to_engine: bool) -> Self {
-        let sizes: &[usize] = if cuts_to_engine { &[300, 4_096, 65_536] } else { &[65_536] };
+        let sizes: &[usize] = if cuts_to_engine { &[100, 300, 4_096, 65_536] } else { &[65_536] };
         Self {
             pipes: Default::default(),
-            capacity: rng.pick(sizes),
+            capacity: [rng.pick(sizes); 2],
             latency: rng.up_to(Duration::from_millis(3)),
             cuts: [true, cuts_to_engine],
             frozen: Timestamp::ZERO,
+            partitioned: false,
             stalled: [Timestamp::ZERO; 2],
             reset: false,
             faulty: false,
             closed: [false; 2],
             ready: [(true, true); 2],
+            agent_read: 0,
+            agent_writes: 0,
+            blocked: false,
         }
+    }
+
+    /// One that takes much at once from the peer.
+    pub fn wide(rng: &mut Rng) -> Self {
+        Self { capacity: [1 << 20, 4_096], cuts: [false; 2], ..Self::new(rng, false) }
+    }
+
+    /// Nothing is on its way to the agent, and it can write this much.
+    pub fn is_quiet(&self, bytes: usize) -> bool {
+        let [to_agent, to_engine] = &self.pipes;
+        to_agent.queued == 0
+            && !to_agent.shut
+            && to_engine.queued + bytes < self.capacity[ENGINE]
+            && self.stalled == [Timestamp::ZERO; 2]
+            && self.closed == [false; 2]
+            && !self.reset
+            && !self.faulty
     }
 
     /// When something happens next by itself.
@@ -85,6 +114,9 @@ impl Wire {
             if self.stalled[side] > Timestamp::ZERO && self.stalled[side] <= now {
                 self.stalled[side] = Timestamp::ZERO;
                 self.ready[side].0 = true;
+                if side == ENGINE && std::mem::take(&mut self.blocked) {
+                    self.ready[AGENT].1 = true;
+                }
             }
             if now < self.frozen {
                 continue;
@@ -128,9 +160,9 @@ impl Wire {
         for (slot, byte) in to.iter_mut().zip(pipe.arrived.drain(..n)) {
             *slot = byte;
         }
-        let was_full = pipe.queued >= self.capacity;
+        let was_full = pipe.queued >= self.capacity[side];
         pipe.queued -= n;
-        self.ready[1 - side].1 |= was_full && pipe.queued < self.capacity;
+        self.ready[1 - side].1 |= was_full && pipe.queued < self.capacity[side];
         Ok(n)
     }
 
@@ -143,8 +175,8 @@ impl Wire {
             return Ok(bytes.len());
         }
         let pipe = &mut self.pipes[1 - side];
-        let free = self.capacity.saturating_sub(pipe.queued);
-        if free == 0 {
+        let free = self.capacity[1 - side].saturating_sub(pipe.queued);
+        if free == 0 || side == AGENT && self.blocked {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut n = free.min(bytes.len());
@@ -193,10 +225,22 @@ impl Wire {
         self.reset = true;
         self.ready = [(true, true); 2];
         self.stalled = [Timestamp::ZERO; 2];
+        self.blocked = false;
+    }
+
+    pub fn partition(&mut self, until: Timestamp) {
+        self.partitioned = true;
+        self.freeze(until);
     }
 
     pub fn freeze(&mut self, until: Timestamp) {
         self.frozen = self.frozen.max(until);
+    }
+
+    /// The engine does not read until then, and nothing is buffered for it.
+    pub fn block(&mut self, until: Timestamp) {
+        self.stall(ENGINE, until);
+        self.blocked = true;
     }
 
     pub fn stall(&mut self, side: usize, until: Timestamp) {
@@ -213,13 +257,17 @@ pub struct End<'a> {
 
 impl Read for End<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.wire.read(AGENT, self.rng, to)
+        let read = self.wire.read(AGENT, self.rng, to);
+        self.wire.agent_read += read.as_ref().copied().unwrap_or_default();
+        read
     }
 }
 
 impl Write for End<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wire.write(AGENT, self.now, self.rng, bytes)
+        let written = self.wire.write(AGENT, self.now, self.rng, bytes);
+        self.wire.agent_writes += usize::from(written.is_ok());
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -228,6 +276,10 @@ impl Write for End<'_> {
 }
 
 impl Stream for End<'_> {
+    fn is_drained(&mut self) -> bool {
+        self.wire.pipes[AGENT].arrived.is_empty()
+    }
+
     fn shut_write(&mut self) -> io::Result<()> {
         self.wire.shut(AGENT, self.now);
         Ok(())

@@ -2,12 +2,18 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
-use spop_core::{ConnectionId, Scope, Timestamp, Value, engine::pool::PoolAction, frame::AckAction};
+use spop_core::{
+    ConnectionId, Scope, Timestamp, Value,
+    engine::{EngineError, pool::PoolAction},
+    frame::AckAction,
+};
 use spop_server::Stage;
 
 use crate::{
     engine::Engine,
+    hostile::Hostile,
     ledger::{Decision, Ledger},
+    logs::Logs,
     node::Node,
     rng::Rng,
     wire::{AGENT, ENGINE, Wire},
@@ -60,6 +66,11 @@ pub struct World {
     /// No agent starts again.
     ending: bool,
     pub(crate) summary: Summary,
+    /// Hostile peers connect.
+    pub(crate) hostile: bool,
+    pub(crate) hostiles: Vec<Hostile>,
+    logs: Logs,
+    settled: u64,
 }
 
 impl World {
@@ -68,20 +79,18 @@ impl World {
         let now = Timestamp::from_millis(1);
         let mut decisions = vec![Decision::Now; 40];
         decisions.extend([Decision::Later; 40]);
-        decisions.extend([
-            Decision::Parts,
-            Decision::Parts,
-            Decision::Fail,
-            Decision::Panic,
-            Decision::PanicLater,
-        ]);
-        decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never]);
+        decisions.extend([Decision::Fail, Decision::Panic, Decision::PanicLater]);
+        decisions.extend([Decision::Dropped, Decision::Abort, Decision::Never, Decision::Slow]);
+        decisions.extend([Decision::FailWith, Decision::FailLong]);
+        decisions.extend([Decision::Parts, Decision::Keep, Decision::Guard].repeat(4));
+        decisions.extend([Decision::Copy, Decision::Long].repeat(8));
         if weather > Weather::Calm {
             decisions.extend([Decision::Disconnect; 2]);
         }
         if weather == Weather::Losses {
             decisions.extend([Decision::Later; 40]);
-            decisions.extend([Decision::Never, Decision::Never, Decision::Disconnect]);
+            decisions.extend([Decision::Never; 8]);
+            decisions.extend([Decision::Disconnect; 4]);
         }
         let agents = 1 + rng.below(3);
         let engines = 1 + rng.below(3);
@@ -102,6 +111,10 @@ impl World {
             jumped: Timestamp::ZERO,
             ending: false,
             summary: Summary::default(),
+            hostile: seed.is_multiple_of(3),
+            hostiles: Vec::new(),
+            logs: Logs::new(),
+            settled: 0,
         };
         (0..agents).for_each(|slot| world.start(slot));
         world
@@ -117,7 +130,13 @@ impl World {
 
     /// Requests for some seconds, then an orderly end.
     pub fn run(mut self, requests: usize) -> Summary {
-        let pause = Duration::from_millis(1 + self.rng.below(40) as u64);
+        // Some runs last long enough for requests to time out.
+        let long = self.rng.permille(330);
+        let pause = Duration::from_millis(if long { 60 } else { 1 } + self.rng.below(40) as u64);
+        if long {
+            self.decisions.extend([Decision::Slow; 8]);
+            self.nodes.values_mut().for_each(|node| node.app.decisions.clone_from(&self.decisions));
+        }
         for _ in 0..requests {
             self.run_for(pause);
             for _ in 0..=self.rng.below(3) {
@@ -135,11 +154,19 @@ impl World {
         let index = self.rng.below(self.engines.len());
         let engine = &mut self.engines[index];
         // Some in fragments, where the engine sends them.
-        let most = if self.rng.permille(50) { engine.longest } else { 200 };
-        let length = self.rng.below(most);
+        let long = self.rng.permille(80);
+        let most = if long { engine.longest } else { 200 };
+        let (mut name, mut length) = ("m", self.rng.below(most));
+        if long && engine.longest > 20_000 && self.rng.permille(600) {
+            (name, length) = (self.rng.pick(&["refuse", "boom"]), engine.longest);
+        }
         let n = self.ledger.borrow_mut().ask(index, self.now);
-        if !engine.ask(self.now, n, length) {
+        if !engine.ask(self.now, &mut self.rng, n, name, length) {
             self.ledger.borrow_mut().open.remove(&n);
+        } else if name == "refuse"
+            && let Some(asked) = self.ledger.borrow_mut().open.get_mut(&n)
+        {
+            asked.excused = true;
         }
     }
 
@@ -169,7 +196,9 @@ impl World {
         let wires = self.wires.values().filter_map(Wire::next_event);
         let nodes = self.nodes.values().filter_map(Node::next_event);
         let engines = self.engines.iter().filter_map(Engine::next_event);
-        wires.chain(nodes).chain(engines).chain(self.starting.iter().map(|(at, _)| *at)).min()
+        let hostiles = self.hostiles.iter().map(|it| it.next_event(self.now));
+        let starting = self.starting.iter().map(|(at, _)| *at);
+        wires.chain(nodes).chain(engines).chain(hostiles).chain(starting).min()
     }
 
     pub fn run_for(&mut self, time: Duration) {
@@ -205,6 +234,12 @@ impl World {
                 any |= self.engines[index].drive(now, &mut self.wires, &mut self.rng);
                 self.collect(index);
             }
+            let Self { hostiles, wires, rng, .. } = self;
+            hostiles.retain_mut(|hostile| {
+                let driven = hostile.drive(now, wires, rng);
+                any |= driven != Some(false);
+                driven.is_some()
+            });
             for node in self.nodes.values_mut() {
                 any |= node.drive(now, &mut self.wires, &mut self.rng);
             }
@@ -216,6 +251,12 @@ impl World {
         self.retire();
         self.wires.retain(|_, wire| !(wire.is_closed(AGENT) && wire.is_closed(ENGINE)));
         self.nodes.values().for_each(|node| node.check(now, &self.wires, self.weather < Weather::Storm));
+        self.nodes.values_mut().for_each(|node| node.app.ended.clear());
+        assert!(self.ledger.borrow().faults.is_empty(), "{:?}", self.ledger.borrow().faults);
+        self.settled += 1;
+        if self.settled.is_multiple_of(16) {
+            self.nodes.values().for_each(|node| node.check_idle(now));
+        }
         self.note_trouble();
     }
 
@@ -244,6 +285,10 @@ impl World {
                         let sent = line.write(ENGINE, now, &mut self.rng, header).unwrap();
                         header = &header[sent..];
                     }
+                    if proxy && self.rng.permille(300) {
+                        // Everything arrives at once, and late.
+                        line.freeze(now + self.rng.up_to(Duration::from_millis(400)));
+                    }
                     self.wires.insert(wire, line);
                     tell!("{now} engine {index} opens {wire:?}");
                     engine.opened(now, connection, wire);
@@ -263,7 +308,7 @@ impl World {
             let mut ledger = self.ledger.borrow_mut();
             match &action {
                 PoolAction::Answered { request, .. } => {
-                    let n = engine.requests.remove(request).expect("it was asked");
+                    let n = engine.end(*request, false);
                     let mut answer = None;
                     for set in action.actions().iter().flatten() {
                         if let AckAction::SetVar {
@@ -285,7 +330,7 @@ impl World {
                     ledger.answer(n, answer);
                 }
                 PoolAction::Failed { request, error, .. } => {
-                    let n = engine.requests.remove(request).expect("it was asked");
+                    let n = engine.end(*request, *error == EngineError::Timeout);
                     tell!("{} {n} failed: {error:?}, {:?}", self.now, ledger.open.get(&n));
                     ledger.fail(n, *error, self.now);
                 }
@@ -300,7 +345,7 @@ impl World {
         let over: Vec<_> = self.nodes.values().filter(|node| gone(node)).map(|node| node.id).collect();
         for id in over {
             if let Some(node) = self.nodes.remove(&id) {
-                node.check_end();
+                node.check_end(self.now, &self.logs);
             }
             for slot in 0..self.slots.len() {
                 if self.slots[slot] == Some(id) {
