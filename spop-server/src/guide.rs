@@ -150,7 +150,8 @@
 //!
 //! With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine if its own
 //! is gone, or if its peer has not read earlier answers. The handlers of a lost connection continue while another connection
-//! of its engine is open, for [`Timeouts::message`](spop_core::config::Timeouts::message) at most.
+//! of its engine is open, for [`Timeouts::message`](spop_core::config::Timeouts::message) at most. A connection that drains stays
+//! open for their answers, until its drain timeout.
 //!
 //! # Shutdown
 //!
