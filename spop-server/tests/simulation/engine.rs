@@ -120,6 +120,11 @@ impl Engine {
         }
     }
 
+    /// How many identifiers may come again.
+    pub fn reusable(&self) -> usize {
+        self.reusable.len()
+    }
+
     /// The number of a request that has ended.
     pub fn end(&mut self, request: RequestId, timed_out: bool) -> u64 {
         let ids = self.ids.remove(&request);

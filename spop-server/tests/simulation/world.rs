@@ -161,12 +161,12 @@ impl World {
             (name, length) = (self.rng.pick(&["refuse", "boom"]), engine.longest);
         }
         let n = self.ledger.borrow_mut().ask(index, self.now);
+        let reused = engine.reusable();
         if !engine.ask(self.now, &mut self.rng, n, name, length) {
             self.ledger.borrow_mut().open.remove(&n);
-        } else if name == "refuse"
-            && let Some(asked) = self.ledger.borrow_mut().open.get_mut(&n)
-        {
-            asked.excused = true;
+        } else if let Some(asked) = self.ledger.borrow_mut().open.get_mut(&n) {
+            // The empty answer to an older request with its identifiers may be on its way.
+            asked.excused = name == "refuse" || engine.reusable() < reused;
         }
     }
 
