@@ -63,6 +63,15 @@ pub(super) fn with_jitter(age: Duration, connection: ConnectionId, now: Timestam
     (age / 1_000).saturating_mul(900 + (mixed % 201) as u32)
 }
 
+/// What is known of the DISCONNECT that a drain will send.
+#[derive(Debug, Default)]
+pub(super) struct NextDisconnect {
+    /// Its time, which the drain timer has announced with `read_now`, and when it did.
+    announced: Option<(Timestamp, Timestamp)>,
+    /// When it is sent at the earliest.
+    pub(super) earliest: Timestamp,
+}
+
 impl AgentReactor {
     /// The timing in effect. None after a refused payload, because HAProxy sends nothing more on that connection.
     fn drain_timing(&self) -> Option<DrainTiming> {
@@ -89,7 +98,9 @@ impl AgentReactor {
     /// Cancels a drain that a timer started.
     fn stop_draining(&mut self) {
         self.drained_by = None;
-        self.announced_disconnect = None;
+        if let Some(next) = &mut self.next_disconnect {
+            next.announced = None;
+        }
         self.link.stop_draining();
     }
 
@@ -137,20 +148,24 @@ impl AgentReactor {
     pub(super) fn on_drain_timer(&mut self) {
         let due = self.disconnect_at();
         if let Some(due) = due.filter(|due| *due <= self.link.now())
-            && self.announced_disconnect.as_ref().is_none_or(|announced| announced.0 != due)
+            && self.announced_disconnect().is_none_or(|(announced, _)| announced != due)
             && self.drain_timing().is_some()
         {
-            self.announced_disconnect = Some(Box::new((due, self.link.now())));
+            self.next_disconnect.get_or_insert_default().announced = Some((due, self.link.now()));
         } else {
             self.advance_drain();
         }
     }
 
+    fn announced_disconnect(&self) -> Option<(Timestamp, Timestamp)> {
+        self.next_disconnect.as_ref()?.announced
+    }
+
     /// The next deadline of a drain other than its end.
     pub(super) fn drain_deadline(&self) -> Option<Timestamp> {
-        let next = match (self.disconnect_at(), self.announced_disconnect.as_deref()) {
+        let next = match (self.disconnect_at(), self.announced_disconnect()) {
             // Held answers are sent with the DISCONNECT then.
-            (Some(due), Some((announced, at))) if *announced == due => *at + READ_WITHIN,
+            (Some(due), Some((announced, at))) if announced == due => at + READ_WITHIN,
             (due, _) => due.into_iter().chain(self.held_until()).min()?,
         };
         Some(next.max(self.link.now()))
@@ -195,6 +210,7 @@ impl AgentReactor {
             }
             _ => Duration::ZERO,
         };
-        ready.then(|| (self.link.last_active() + quiet).max(self.earliest_disconnect))
+        let earliest = self.next_disconnect.as_ref().map_or(Timestamp::ZERO, |next| next.earliest);
+        ready.then(|| (self.link.last_active() + quiet).max(earliest))
     }
 }

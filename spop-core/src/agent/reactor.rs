@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     action::{Action, Notify, Session},
     config::AgentConfig,
-    drain::with_jitter,
+    drain::{NextDisconnect, with_jitter},
     dropped::Dropped,
     flight::Flight,
     handshake::first_frame_size,
@@ -61,11 +61,8 @@ pub struct AgentReactor {
     pub(super) lame_duck: bool,
     /// The timer that started the drain; `None` if the application did.
     pub(super) drained_by: Option<Timer>,
-    /// The time of a DISCONNECT that the drain timer has announced with `read_now`, and when it did.
     /// Boxed: few connections are draining.
-    pub(super) announced_disconnect: Option<Box<(Timestamp, Timestamp)>>,
-    /// In a drain: when the DISCONNECT is sent at the earliest.
-    pub(super) earliest_disconnect: Timestamp,
+    pub(super) next_disconnect: Option<Box<NextDisconnect>>,
     /// Tickets that were dropped unanswered.
     pub(super) dropped: Dropped,
     /// The end of the session, until `Action::Close` was returned.
@@ -95,8 +92,7 @@ impl AgentReactor {
             max_ack: u32::MAX,
             lame_duck: false,
             drained_by: None,
-            announced_disconnect: None,
-            earliest_disconnect: Timestamp::ZERO,
+            next_disconnect: None,
             dropped: Dropped::new(),
             ended: None,
         }
