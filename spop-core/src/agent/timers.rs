@@ -15,7 +15,21 @@ use alloc::string::ToString;
 /// Time.
 impl AgentReactor {
     /// When to call [`on_timeout`](Self::on_timeout), and for which timer. `None` if no timer runs.
+    #[inline]
     pub fn deadline(&self) -> Option<(Timestamp, Timer)> {
+        if self.flight.waiting() > 0 || self.payload_refused || !self.link.is_at_rest() {
+            return self.any_deadline();
+        }
+        // Fast path: a connection that has answered its requests.
+        let mut next = self.link.deadline_at_rest(&self.config.timeouts);
+        next.offer(self.max_age, Timer::Age);
+        debug_assert_eq!(next.0, self.any_deadline());
+        next.0
+    }
+
+    /// Slow path of [`deadline`](Self::deadline): any timer may run.
+    #[inline(never)]
+    fn any_deadline(&self) -> Option<(Timestamp, Timer)> {
         let timeouts = &self.config.timeouts;
         let mut next = Earliest(self.link.deadline(timeouts, self.flight.waiting() > 0, || self.is_full()));
         if let Some((_, _, arrived)) = self.flight.oldest() {

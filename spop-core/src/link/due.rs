@@ -57,6 +57,26 @@ impl Link {
         }
     }
 
+    /// Whether a session is established, and nothing is queued or has arrived in part: only the timers of an idle connection run.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Established
+            && self.partial.is_none()
+            && self.drain_by.is_none()
+            && self.reassembly.len() == 0
+            && self.nothing_to_send()
+            && !self.mute
+    }
+
+    /// The next deadline of a connection that [is at rest](Self::is_at_rest).
+    #[inline]
+    pub(crate) fn deadline_at_rest(&self, timeouts: &Timeouts) -> Earliest {
+        let mut next = Earliest::default();
+        next.offer(timeouts.idle.map(|idle| self.last_active + idle), Timer::Idle);
+        next.offer(self.memory.deadline(self.last_active, timeouts.memory), Timer::Memory);
+        next
+    }
+
     /// The next deadline. With answers `outstanding` the connection is not idle; if it is `full`, reading is paused, and no
     /// frame timeout runs.
     pub(crate) fn deadline(
