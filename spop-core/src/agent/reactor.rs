@@ -231,6 +231,7 @@ impl AgentReactor {
     ///
     /// # Errors
     /// [`Misuse::SentTooMuch`] if there are fewer. The reactor is unchanged.
+    #[inline]
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<Action<'static>, Misuse> {
         self.tick(now);
         self.link.sent(n)?;

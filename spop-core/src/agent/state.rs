@@ -136,8 +136,12 @@ impl AgentReactor {
 
     /// Backpressure: the limit in flight, of outgoing bytes or of payload memory is reached. Deferred output does not count, or the
     /// EOF that releases it would never be read.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
-        if self.link.is_deferred() {
+        // Every limit is at least 1.
+        if self.flight.len() == 0 && self.link.nothing_to_send() {
+            false
+        } else if self.link.is_deferred() {
             self.flight.waiting() >= self.config.limits.max_in_flight || self.payloads_are_full()
         } else {
             self.flight.len() >= self.config.limits.max_in_flight
@@ -164,6 +168,7 @@ impl AgentReactor {
     }
 
     /// The action when the input can be processed no further.
+    #[inline]
     pub(super) fn at_rest(&mut self, at_least: usize) -> Action<'static> {
         if let Some(closed) = self.ended.take() {
             Action::Close(*closed)
