@@ -263,10 +263,14 @@ impl<H: Handler> Worker<H> {
             let waker = ConnectionWaker::new(&self.queue, key, conn.id());
             conn.set_waker(&Arc::new(waker).into());
         }
+        if let Some(deadline) = connection.driver.deadline()
+            && self.timers.get(key).is_none_or(|at| deadline < at)
+        {
+            self.timers.set(key, deadline);
+        }
         if connection.socket.is_some() && connection.driver.wants_write::<H>() != connection.write_asked {
             self.reregister(key);
         }
-        self.set_timer(key);
     }
 
     /// Asks the system to report when the socket is writable only as long as the connection waits for that: a unix socket would
@@ -281,17 +285,6 @@ impl<H: Handler> Worker<H> {
         if let Err(error) = socket.reregister(self.poll.registry(), Token(key), interests) {
             connection.driver.protocol_mut().on_transport_error(self.now, &mut self.handler, &error);
             self.queue(key);
-        }
-    }
-
-    #[inline]
-    fn set_timer(&mut self, key: usize) {
-        let Some(deadline) = self.connections.get(key).and_then(|one| one.driver.protocol().deadline())
-        else {
-            return;
-        };
-        if self.timers.get(key).is_none_or(|at| deadline < at) {
-            self.timers.set(key, deadline);
         }
     }
 

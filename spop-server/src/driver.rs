@@ -31,7 +31,7 @@ const LEAST_COST: usize = BUDGET / 4;
 ///    edge-triggered readiness suffices. With level-triggered readiness, ask for readable only while
 ///    [`Conn::interest`](crate::Conn::interest) has `read` or [`Conn::wants_tls`](crate::Conn::wants_tls) is true, and for
 ///    writable only while [`wants_write`](Self::wants_write) is true.
-/// 3. Call [`turn`](Self::turn) when the transport is ready, when the [`deadline`](crate::Conn::deadline) has passed, when the
+/// 3. Call [`turn`](Self::turn) when the transport is ready, when the [`deadline`](Self::deadline) has passed, when the
 ///    connection was woken, after a decision from outside such as [`Conn::on_answer`](crate::Conn::on_answer), and for the first
 ///    time at once. Carry out the [`Turn`] it returns.
 ///
@@ -84,6 +84,8 @@ pub struct Driver<P> {
     peer_closed: bool,
     /// The last turn had more input than [`MUCH`].
     had_much: bool,
+    /// The deadline of the connection at the end of the last turn: a loop needs it, and so did the turn.
+    deadline: Option<Timestamp>,
 }
 
 /// The result of a [`turn`](Driver::turn): what the loop has to do.
@@ -117,6 +119,7 @@ impl<P> Driver<P> {
             shut_blocked: false,
             peer_closed: false,
             had_much: false,
+            deadline: None,
         }
     }
 
@@ -149,6 +152,12 @@ impl<P> Driver<P> {
     #[inline]
     pub const fn had_much_input(&self) -> bool {
         self.had_much
+    }
+
+    /// When the next turn is due at the latest, as of the end of the last turn: the deadline of the connection.
+    #[inline]
+    pub const fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
     }
 
     /// The connection.
@@ -193,16 +202,17 @@ impl<P> Driver<P> {
         }
         let Some(stream) = stream else {
             if self.is_due(now) {
-                self.protocol.on_timeout(now, handler);
+                self.expire(now, handler);
             }
             return if self.protocol.is_over() { Turn::Over } else { Turn::Wait };
         };
         let mut turn = self.drive(now, stream, buffer, handler);
         // Timers come after what has arrived in time, however late this turn is.
         if self.is_due(now) {
-            self.protocol.on_timeout(now, handler);
+            self.expire(now, handler);
             if turn == Turn::Wait || self.protocol.interest().close {
                 turn = self.drive(now, stream, buffer, handler);
+                self.deadline = self.protocol.deadline();
             }
         }
         if turn == Turn::Closed {
@@ -210,6 +220,16 @@ impl<P> Driver<P> {
         }
         self.leftover.trim();
         turn
+    }
+
+    /// The deadline has passed.
+    #[cold]
+    fn expire<H: ?Sized>(&mut self, now: Timestamp, handler: &mut H)
+    where
+        P: Protocol<H>,
+    {
+        self.protocol.on_timeout(now, handler);
+        self.deadline = self.protocol.deadline();
     }
 
     /// Releases what only a connection with a transport needs.
@@ -226,11 +246,14 @@ impl<P> Driver<P> {
         }
     }
 
-    fn is_due<H: ?Sized>(&self, now: Timestamp) -> bool
+    /// Reads the deadline of the connection, and whether it has passed.
+    #[inline]
+    fn is_due<H: ?Sized>(&mut self, now: Timestamp) -> bool
     where
         P: Protocol<H>,
     {
-        self.protocol.deadline().is_some_and(|deadline| deadline <= now)
+        self.deadline = self.protocol.deadline();
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Applies the interest of the connection until it waits.

@@ -123,7 +123,7 @@ where
                 Turn::Closed => *io = None,
                 Turn::Wait => {}
             }
-            alarm.set(clock, driver.protocol().deadline());
+            alarm.set(clock, driver.deadline());
             if !alarm.went_off(app.cx) {
                 return Poll::Pending;
             }
