@@ -132,13 +132,18 @@ impl Conn {
     #[inline]
     pub fn interest(&self) -> Interest {
         match &self.state {
-            State::Session(session) if self.stage == Stage::Stop => session.last_interest(),
-            State::Session(session) => session.interest(),
-            State::Accepting(_) if self.stage == Stage::Stop => {
-                Interest { close: true, ..Interest::default() }
-            }
-            State::Accepting(accepting) => accepting.interest(),
-            State::Over => Interest { close: true, ..Interest::default() },
+            State::Session(session) if self.stage != Stage::Stop => session.interest(),
+            _ => self.other_interest(),
+        }
+    }
+
+    /// Before and after the session, and when the server stops.
+    #[cold]
+    fn other_interest(&self) -> Interest {
+        match &self.state {
+            State::Session(session) => session.last_interest(),
+            State::Accepting(accepting) if self.stage != Stage::Stop => accepting.interest(),
+            State::Accepting(_) | State::Over => Interest { close: true, ..Interest::default() },
         }
     }
 

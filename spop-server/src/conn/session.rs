@@ -91,6 +91,7 @@ impl Session {
         self.membership.as_ref()?.orphan_deadline
     }
 
+    #[inline]
     pub(super) fn interest(&self) -> Interest {
         let mut interest = self.reactor.interest();
         interest.resume |= self.more;
