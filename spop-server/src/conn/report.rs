@@ -1,6 +1,12 @@
 //! What a session counts and logs.
 
-use std::{fmt, io, mem::take, ops::AddAssign, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt, io,
+    mem::take,
+    ops::AddAssign,
+    sync::{LazyLock, atomic::Ordering},
+    time::Duration,
+};
 
 use spop_core::{
     Actions, CloseReason, Closed, Timestamp,
@@ -53,16 +59,17 @@ impl Count {
 }
 
 impl Tally {
-    /// For [`Stats`](crate::Stats) and status pages, before the counts are reported.
+    /// Publishes the counts for [`Stats`](crate::Stats) and status pages, and reports them.
     #[inline]
-    pub(super) fn publish(&self, connection: &Connection, now: Timestamp) {
+    pub(super) fn publish(&mut self, connection: &Connection, now: Timestamp, metrics: &LazyLock<Metrics>) {
         if self.notifies | self.acks != 0 {
             connection.count(now, self.notifies, self.acks);
         }
+        self.report(metrics);
     }
 
     #[inline]
-    pub(super) fn report(&mut self, metrics: &Metrics) {
+    pub(super) fn report(&mut self, metrics: &LazyLock<Metrics>) {
         let Self { notifies, acks, cancelled, received, sent } = self;
         report(notifies, |n| metrics.notifies(n));
         report(acks, |n| metrics.acks(n));

@@ -48,12 +48,11 @@ impl Session {
             self.end_for_memory(agent, now, handler);
         }
         self.connection.publish(&self.reactor);
-        self.tally.publish(&self.connection, now);
         if self.membership.is_some() {
             // Siblings compare it, and this connection may have no event until its peer reads.
             self.connection.set_backlog(self.backlog());
         }
-        self.tally.report(&agent.metrics);
+        self.tally.publish(&self.connection, now, &agent.metrics);
     }
 
     /// Counts what the connection holds. True if the total is exceeded, and this connection grew and holds more than 32 KiB.
