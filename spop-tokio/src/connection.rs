@@ -1,6 +1,7 @@
 //! A connection of a server, as one future.
 
 use std::{
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,29 +18,31 @@ use crate::{
     alarm::Alarm,
     calls::Calls,
     handler::Started,
-    transport::{IoState, Memory, Polled, now, yield_turn},
+    transport::{IoState, Memory, Polled, Readiness, now, yield_turn},
 };
 
 /// Serves a connection to its end, inside its span. Calls borrow the handler, and each takes no count of it.
-pub(crate) fn serve<I, H>(
+pub(crate) fn serve<R, I, H>(
     io: I,
     conn: Conn,
     clock: Clock,
     handler: &Arc<H>,
-) -> impl Future<Output = Option<Closed>> + use<I, H>
+) -> impl Future<Output = Option<Closed>> + use<R, I, H>
 where
     I: AsyncRead + AsyncWrite + Unpin,
+    R: Readiness<I>,
     H: Handler,
 {
     let handler = Arc::clone(handler);
     let span = conn.span().clone();
     // An async block keeps space for what it captures, beside what it awaits.
-    let parts = Box::new(Parts {
+    let parts = Box::new(Parts::<_, R> {
         driver: Driver::new(conn),
         io: Some(io),
         io_state: IoState::default(),
         alarm: Alarm::default(),
         clock,
+        readiness: PhantomData,
     });
     let connection = async move {
         let handler = &*handler;
@@ -50,8 +53,8 @@ where
 }
 
 /// It is woken by its stream, its timer, its calls, and by what other threads send to it.
-struct Connection<'h, I, H, F, C> {
-    parts: Box<Parts<I>>,
+struct Connection<'h, I, R, H, F, C> {
+    parts: Box<Parts<I, R>>,
     calls: Calls<'h, F>,
     /// Makes a call of a request.
     call: C,
@@ -59,21 +62,23 @@ struct Connection<'h, I, H, F, C> {
 }
 
 /// What a connection is without its calls.
-struct Parts<I> {
+struct Parts<I, R> {
     driver: Driver<Conn>,
     /// Until it is closed.
     io: Option<I>,
     io_state: IoState,
     alarm: Alarm,
     clock: Clock,
+    readiness: PhantomData<fn() -> R>,
 }
 
 /// Nothing in it is pinned in place: calls are in boxes of their own.
-impl<I, H, F, C> Unpin for Connection<'_, I, H, F, C> {}
+impl<I, R, H, F, C> Unpin for Connection<'_, I, R, H, F, C> {}
 
-impl<I, H, F, C> Future for Connection<'_, I, H, F, C>
+impl<I, R, H, F, C> Future for Connection<'_, I, R, H, F, C>
 where
     I: AsyncRead + AsyncWrite + Unpin,
+    R: Readiness<I>,
     H: Handler,
     F: Future<Output: Into<Reply>>,
     C: Fn(Request) -> F,
@@ -85,16 +90,17 @@ where
     }
 }
 
-impl<I, H, F, C> Connection<'_, I, H, F, C>
+impl<I, R, H, F, C> Connection<'_, I, R, H, F, C>
 where
     I: AsyncRead + AsyncWrite + Unpin,
+    R: Readiness<I>,
     H: Handler,
     F: Future<Output: Into<Reply>>,
     C: Fn(Request) -> F,
 {
     fn turns(&mut self, cx: &mut Context<'_>, memory: &mut Memory) -> Poll<Option<Closed>> {
         let Self { parts, calls, call, handler } = self;
-        let Parts { driver, io, io_state, alarm, clock } = &mut **parts;
+        let Parts { driver, io, io_state, alarm, clock, readiness: _ } = &mut **parts;
         let Memory { input, payloads } = memory;
         driver.protocol_mut().set_waker(cx.waker());
         driver.ready(true, true);
@@ -110,18 +116,18 @@ where
                     conn.on_answer(now, &mut app, request, answer);
                 }
             }
-            let mut stream = io.as_mut().map(|io| Polled::new(io, io_state, &mut io_cx));
+            let mut stream = io.as_mut().map(|io| Polled::<_, R>::new(io, io_state, &mut io_cx));
             match driver.turn(now, stream.as_mut(), input, &mut app) {
                 Turn::Over => {
                     app.calls.clear();
                     return Poll::Ready(driver.protocol().closed().cloned());
                 }
-                Turn::Again => {
+                Turn::Wait if stream.as_mut().is_none_or(|stream| !stream.has_more()) => {}
+                Turn::Wait | Turn::Again => {
                     yield_turn(app.cx);
                     return Poll::Pending;
                 }
                 Turn::Closed => *io = None,
-                Turn::Wait => {}
             }
             alarm.set(clock, driver.deadline());
             if !alarm.went_off(app.cx) {

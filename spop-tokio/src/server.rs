@@ -20,7 +20,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{Handler, IntoEndpoint, Peer, Service, alarm::Alarm, listen::Listener, stream::Stream};
+use crate::{
+    Handler, IntoEndpoint, Peer, Service,
+    alarm::Alarm,
+    listen::Listener,
+    stream::{OfSocket, Stream},
+};
 
 /// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
 const STOP: Duration = Duration::from_secs(1);
@@ -247,7 +252,7 @@ impl<H: Handler> Serving<H> {
 
     fn admit(&mut self, stream: Stream, peer: Peer, entrance: &Arc<Entrance>) {
         if let Some(conn) = self.agent().accept(self.service.now(), peer, Some(entrance)) {
-            self.connections.spawn(self.service.serve(stream, conn).map(drop));
+            self.connections.spawn(self.service.serve::<OfSocket, _>(stream, conn).map(drop));
         }
     }
 }

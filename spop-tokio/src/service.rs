@@ -6,7 +6,10 @@ use spop_core::{Closed, Timestamp};
 use spop_server::{Agent, Conn, ServerConfig, ServerHandle};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Handler, Peer, connection, transport};
+use crate::{
+    Handler, Peer, connection,
+    transport::{self, Readiness, Unknown},
+};
 
 /// A handler and what its connections share: the part of a [`Server`](crate::Server) that needs no listener. For streams
 /// that are made by hand: TLS, a pipe, a socket of another process.
@@ -64,18 +67,19 @@ impl<H: Handler> Service<H> {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        self.serve(io, self.agent.connection(self.now(), peer))
+        self.serve::<Unknown, _>(io, self.agent.connection(self.now(), peer))
     }
 
-    pub(crate) fn serve<I>(
+    pub(crate) fn serve<R, I>(
         &self,
         io: I,
         conn: Conn,
-    ) -> impl Future<Output = Option<Closed>> + Send + use<I, H>
+    ) -> impl Future<Output = Option<Closed>> + Send + use<R, I, H>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
+        R: Readiness<I>,
     {
-        connection::serve(io, conn, *self.agent.clock(), &self.handler)
+        connection::serve::<R, _, _>(io, conn, *self.agent.clock(), &self.handler)
     }
 
     pub(crate) const fn agent(&self) -> &Arc<Agent> {

@@ -11,6 +11,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::transport::Readiness;
+
 /// A connection that was accepted.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -68,6 +70,39 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, io => io.poll_shutdown(cx))
+    }
+}
+
+/// What the runtime knows of a socket.
+#[derive(Debug)]
+pub(crate) struct OfSocket;
+
+impl Readiness<Stream> for OfSocket {
+    const SHORT_READ_IS_ALL: bool = true;
+
+    #[inline]
+    fn poll_readable(io: &Stream, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is found by the read.
+        let ready = match io {
+            Stream::Tcp(io) => io.poll_read_ready(cx),
+            #[cfg(unix)]
+            Stream::Unix(io) => io.poll_read_ready(cx),
+        };
+        ready.map(drop)
+    }
+
+    /// A socket is writable as a rule: the waker is offered only if it is not.
+    #[inline]
+    fn poll_write(io: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match io {
+            Stream::Tcp(io) => io.try_write(bytes),
+            #[cfg(unix)]
+            Stream::Unix(io) => io.try_write(bytes),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(io).poll_write(cx, bytes),
+            written => Poll::Ready(written),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     io::{self, Read, Write},
+    marker::PhantomData,
     mem,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -57,9 +58,39 @@ impl Memory {
     }
 }
 
+/// What is known of a stream beyond its traits.
+pub(crate) trait Readiness<I> {
+    /// Whether a read that did not fill its buffer has read all there was. Then [`poll_readable`](Self::poll_readable) registers
+    /// the waker, and takes fewer instructions than a read that finds nothing.
+    const SHORT_READ_IS_ALL: bool;
+
+    fn poll_readable(io: &I, cx: &mut Context<'_>) -> Poll<()>;
+
+    fn poll_write(io: &mut I, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+}
+
+/// That of any stream.
+#[derive(Debug)]
+pub(crate) struct Unknown;
+
+impl<I: AsyncWrite + Unpin> Readiness<I> for Unknown {
+    const SHORT_READ_IS_ALL: bool = false;
+
+    fn poll_readable(_: &I, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    #[inline]
+    fn poll_write(io: &mut I, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(io).poll_write(cx, bytes)
+    }
+}
+
 /// The state of a stream between two polls of its connection.
 #[derive(Debug, Default)]
 pub(crate) struct IoState {
+    /// The last read was short, and counts as the last of its turn: it has left no waker.
+    short: bool,
     /// Bytes that the stream has accepted and perhaps buffers. They are not reported as written before a flush.
     unflushed: usize,
     /// The runtime asks the system for input before the next poll.
@@ -68,19 +99,26 @@ pub(crate) struct IoState {
 
 /// A stream for the length of a poll: what would wait, registers the waker and returns
 /// [`WouldBlock`](io::ErrorKind::WouldBlock).
-pub(crate) struct Polled<'a, 'c, I> {
+pub(crate) struct Polled<'a, 'c, I, R> {
     io: &'a mut I,
     state: &'a mut IoState,
     cx: &'a mut Context<'c>,
     /// The runtime has asked the system for input since a read found nothing.
     asked: bool,
+    readiness: PhantomData<R>,
 }
 
-impl<'a, 'c, I> Polled<'a, 'c, I> {
+impl<'a, 'c, I, R: Readiness<I>> Polled<'a, 'c, I, R> {
     #[inline]
     pub(crate) fn new(io: &'a mut I, state: &'a mut IoState, cx: &'a mut Context<'c>) -> Self {
         let asked = mem::take(&mut state.asks);
-        Self { io, state, cx, asked }
+        Self { io, state, cx, asked, readiness: PhantomData }
+    }
+
+    /// At the end of a turn: whether input has arrived since the last read. If not, the waker is registered.
+    #[inline]
+    pub(crate) fn has_more(&mut self) -> bool {
+        mem::take(&mut self.state.short) && R::poll_readable(self.io, self.cx).is_ready()
     }
 }
 
@@ -92,21 +130,24 @@ fn unblocked<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     }
 }
 
-impl<I: AsyncRead + Unpin> Read for Polled<'_, '_, I> {
+impl<I: AsyncRead + Unpin, R: Readiness<I>> Read for Polled<'_, '_, I, R> {
     #[inline]
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut space = ReadBuf::new(space);
+        self.state.short = false;
         unblocked(Pin::new(&mut *self.io).poll_read(self.cx, &mut space))?;
         self.asked = false;
-        Ok(space.filled().len())
+        let bytes = space.filled().len();
+        self.state.short = R::SHORT_READ_IS_ALL && bytes > 0 && space.remaining() > 0;
+        Ok(bytes)
     }
 }
 
-impl<I: AsyncWrite + Unpin> Write for Polled<'_, '_, I> {
+impl<I: AsyncWrite + Unpin, R: Readiness<I>> Write for Polled<'_, '_, I, R> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.state.unflushed == 0 {
-            self.state.unflushed = unblocked(Pin::new(&mut *self.io).poll_write(self.cx, bytes))?;
+            self.state.unflushed = unblocked(R::poll_write(self.io, self.cx, bytes))?;
         } else {
             // The caller offers the same bytes again; there may be fewer of them.
             self.state.unflushed = self.state.unflushed.min(bytes.len());
@@ -121,7 +162,12 @@ impl<I: AsyncWrite + Unpin> Write for Polled<'_, '_, I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> spop_server::Stream for Polled<'_, '_, I> {
+impl<I: AsyncRead + AsyncWrite + Unpin, R: Readiness<I>> spop_server::Stream for Polled<'_, '_, I, R> {
+    #[inline]
+    fn short_read_is_all(&self) -> bool {
+        R::SHORT_READ_IS_ALL
+    }
+
     /// The runtime can report `Pending` from cached readiness, or because the task's budget is exhausted.
     fn is_drained(&mut self) -> bool {
         if !coop::has_budget_remaining() {

@@ -116,7 +116,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
         waker.register(cx.waker());
         driver.ready(true, true);
         driver.protocol_mut().refresh();
-        let mut polled = Polled::new(&mut stream, &mut state, cx);
+        let mut polled = Polled::<_, transport::Unknown>::new(&mut stream, &mut state, cx);
         let turn = Memory::lend(|memory| {
             driver.turn(transport::now(&shared.clock), Some(&mut polled), &mut memory.input, &mut ())
         });
