@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Token, event::Event, event::Source as _};
+use mio::{Events, Interest, Poll, Registry, Token, event::Event, event::Source as _};
 use slab::Slab;
 use spop_core::Timestamp;
 use spop_server::{Agent, Conn, Driver, ReadBuffer, Stage, Subscription, Turn};
@@ -46,6 +46,14 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) const fn new(driver: Driver<Conn>, socket: Socket) -> Self {
         Self { driver, socket: Some(socket), queued: false, write_asked: false, busy: false }
+    }
+
+    /// Closes its socket.
+    fn close(&mut self, registry: &Registry) {
+        if let Some(mut socket) = self.socket.take() {
+            // It is closed next.
+            let _ = socket.deregister(registry);
+        }
     }
 
     #[inline]
@@ -253,10 +261,9 @@ impl<H: Handler> Worker<H> {
                 connection.queued = true;
                 self.run_queue.push_busy(key, connection.has_session());
             }
-            Turn::Closed => self.close(key),
+            Turn::Closed => connection.close(self.poll.registry()),
             Turn::Over => return self.remove(key),
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.busy = connection.driver.had_much_input();
         let conn = connection.driver.protocol_mut();
         if conn.wants_waker() {
@@ -288,19 +295,11 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Closes the socket of a connection.
-    fn close(&mut self, key: usize) {
-        let socket = self.connections.get_mut(key).and_then(|connection| connection.socket.take());
-        if let Some(mut socket) = socket {
-            // It is closed next.
-            let _ = socket.deregister(self.poll.registry());
-        }
-    }
-
     fn remove(&mut self, key: usize) {
-        self.close(key);
         self.timers.clear(key);
-        self.connections.try_remove(key);
+        if let Some(mut connection) = self.connections.try_remove(key) {
+            connection.close(self.poll.registry());
+        }
     }
 
     // ---- shutdown ----
