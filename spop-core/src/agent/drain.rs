@@ -117,15 +117,7 @@ impl AgentReactor {
 
     /// In a drain, holds the answers that are queued from now on. Not an AGENT-HELLO: HAProxy sends its first NOTIFY only
     /// after it.
-    #[inline]
     pub(super) fn hold_answers(&mut self) {
-        if self.link.is_draining() {
-            self.hold_answers_of_drain();
-        }
-    }
-
-    #[cold]
-    fn hold_answers_of_drain(&mut self) {
         self.cancel_idle_drain_if_active();
         let answers = self.session.is_some() && self.link.nothing_to_send();
         if self.link.is_draining() && answers && self.drain_timing().is_some() {

@@ -234,6 +234,18 @@ impl AgentReactor {
     #[inline]
     pub fn on_sent(&mut self, now: Timestamp, n: usize) -> Result<Action<'static>, Misuse> {
         self.tick(now);
+        if !self.link.sent_whole(n) {
+            return self.on_sent_in_part(n);
+        }
+        // Fast path: nothing is queued, the session goes on, and no drain is under way.
+        self.flight.all_sent();
+        self.free_memory_early();
+        Ok(if self.is_full() { Action::Paused } else { Action::WantBytes { at_least: 1 } })
+    }
+
+    /// Slow path of [`on_sent`](Self::on_sent): more is to be sent, or the end of the session is near.
+    #[inline(never)]
+    fn on_sent_in_part(&mut self, n: usize) -> Result<Action<'static>, Misuse> {
         self.link.sent(n)?;
         if self.link.nothing_to_send() {
             self.flight.all_sent();
@@ -242,11 +254,16 @@ impl AgentReactor {
                 self.end_if_nothing_outstanding();
             }
         }
+        self.free_memory_early();
+        Ok(self.at_rest(1))
+    }
+
+    #[inline]
+    fn free_memory_early(&mut self) {
         if self.link.memory.used() {
             self.link.trim();
             self.flight.trim();
         }
-        Ok(self.at_rest(1))
     }
 
     /// Reports the shutdown of the layer that [`Interest::shut`](crate::Interest::shut) names: [`Progress::Done`] if its

@@ -109,6 +109,23 @@ impl Link {
         Ok(())
     }
 
+    /// Fast path of [`sent`](Self::sent): true if the first `n` outgoing bytes are all that is queued, and the connection neither
+    /// drains nor ends. In all other cases nothing is changed.
+    #[inline]
+    pub(crate) fn sent_whole(&mut self, n: usize) -> bool {
+        let whole = n > 0
+            && n == self.out.ready().len()
+            && self.sending.is_empty()
+            && !self.is_closing()
+            && !self.is_draining()
+            && !self.eof;
+        if whole {
+            self.last_active = self.now;
+            self.out.all_sent();
+        }
+        whole
+    }
+
     /// Slow path of [`sent`](Self::sent): more is to be sent.
     #[inline(never)]
     fn sent_in_part(&mut self, n: usize) {
