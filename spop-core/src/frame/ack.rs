@@ -162,10 +162,22 @@ pub struct AckIter<'a> {
     reader: Reader<'a>,
 }
 
+impl<'a> AckIter<'a> {
+    /// Iterates over a list that is well-formed.
+    #[inline]
+    pub(super) const fn new(list: &'a [u8]) -> Self {
+        Self { reader: Reader::new(list) }
+    }
+}
+
 impl<'a> Iterator for AckIter<'a> {
     type Item = AckAction<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<AckAction<'a>> {
+        if self.reader.is_empty() {
+            return None;
+        }
         action(&mut self.reader).ok()
     }
 }

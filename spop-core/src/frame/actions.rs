@@ -6,7 +6,7 @@ use core::fmt;
 use arrayvec::ArrayVec;
 
 use super::{
-    AckAction, AckActions, DroppedName, NameError, Scope,
+    AckAction, AckIter, DroppedName, NameError, Scope,
     ack::{SET_VAR, UNSET_VAR},
     variable,
 };
@@ -206,8 +206,8 @@ impl Actions {
     #[inline]
     pub fn dropped_names(&self) -> impl Iterator<Item = DroppedName<'_>> {
         // Without a suspect name nothing is decoded.
-        let suspects = self.suspect.then(|| self.iter());
-        suspects.into_iter().flatten().filter_map(|action| match action {
+        let suspects = if self.suspect { self.as_bytes() } else { &[] };
+        AckIter::new(suspects).filter_map(|action| match action {
             AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
                 DroppedName::of(scope, name)
             }
@@ -289,7 +289,7 @@ impl Actions {
 
     /// The actions so far, decoded.
     pub fn iter(&self) -> impl Iterator<Item = AckAction<'_>> {
-        AckActions::lenient(self.as_bytes()).iter()
+        AckIter::new(self.as_bytes())
     }
 
     /// Whether there is no action.
