@@ -70,7 +70,8 @@ impl ops::Add<Duration> for Timestamp {
 
     /// Saturates at the largest timestamp, so that an endless timeout never expires.
     fn add(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
+        let nanos = after.as_secs().saturating_mul(1_000_000_000).saturating_add(after.subsec_nanos().into());
+        Self(self.0.saturating_add(nanos))
     }
 }
 
