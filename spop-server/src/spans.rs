@@ -1,7 +1,7 @@
 //! The spans in which connections and handlers run. A module of its own, so that a filter can name it.
 
 use spop_core::{ConnectionId, accept::Peer, frame::Ids};
-use tracing::{Span, debug_span};
+use tracing::{Level, Span, debug_span, level_enabled, span::EnteredSpan};
 
 use crate::{Connection, label::Labelled};
 
@@ -10,8 +10,17 @@ pub(crate) fn connection(peer: &Peer, id: ConnectionId) -> Span {
     debug_span!("connection", %peer, id = id.0)
 }
 
-/// A request, while its handler works on it, inside its connection.
+/// Enters the span of a request, while its handler works on it, inside its connection.
 #[inline]
-pub(crate) fn request(connection: &Connection, ids: Ids, labelled: Labelled<'_>) -> Span {
+pub(crate) fn enter_request(
+    connection: &Connection,
+    ids: Ids,
+    labelled: Labelled<'_>,
+) -> Option<EnteredSpan> {
+    level_enabled!(Level::DEBUG).then(|| request(connection, ids, labelled).entered())
+}
+
+#[cold]
+fn request(connection: &Connection, ids: Ids, labelled: Labelled<'_>) -> Span {
     debug_span!(parent: connection.span(), "request", %ids, messages = %labelled.label())
 }

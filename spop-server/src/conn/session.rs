@@ -177,7 +177,7 @@ impl Session {
             claimed: AtomicBool::new(false),
             deferred: AtomicBool::new(false),
         };
-        let span = spans::request(connection, ids, labelled).entered();
+        let span = spans::enter_request(connection, ids, labelled);
         let outer = connection.begin_call(id);
         let mut outcome = Outcome::Later;
         let called = catch_unwind(AssertUnwindSafe(|| {
