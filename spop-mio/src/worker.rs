@@ -1,7 +1,7 @@
 //! A worker: the event loop of a thread, and its connections.
 
 use std::{
-    io,
+    io, mem,
     sync::{Arc, mpsc::Receiver},
     time::Duration,
 };
@@ -77,6 +77,8 @@ pub(crate) struct Worker<H> {
     #[allow(dead_code)] // Held for its drop.
     subscription: Subscription,
     pub(crate) now: Timestamp,
+    /// No handler was called since `now` was read.
+    now_is_fresh: bool,
     buffer: ReadBuffer,
     timers: Timers,
     /// Boxed: a slab that grows moves its entries.
@@ -112,6 +114,7 @@ impl<H: Handler> Worker<H> {
             has_messages: false,
             stage: Stage::Serve,
             now: agent.clock().now(),
+            now_is_fresh: false,
             buffer: ReadBuffer::new(),
             timers: Timers::default(),
             connections: Slab::new(),
@@ -134,6 +137,7 @@ impl<H: Handler> Worker<H> {
                 other => other?,
             }
             self.now = self.agent.clock().now();
+            self.now_is_fresh = true;
             for event in &events {
                 self.on_event(event);
             }
@@ -252,8 +256,10 @@ impl<H: Handler> Worker<H> {
     fn turn(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.queued = false;
-        // The handlers of other connections may have taken time.
-        self.now = self.agent.clock().now();
+        if !mem::take(&mut self.now_is_fresh) {
+            // The handlers of other connections may have taken time.
+            self.now = self.agent.clock().now();
+        }
         let socket = connection.socket.as_mut();
         match connection.driver.turn(self.now, socket, &mut self.buffer, &mut self.handler) {
             Turn::Wait => {}
@@ -311,7 +317,7 @@ impl<H: Handler> Worker<H> {
             return;
         }
         self.now = self.agent.clock().now();
-        let before = std::mem::replace(&mut self.stage, stage);
+        let before = mem::replace(&mut self.stage, stage);
         if before < Stage::Drain && stage >= Stage::Drain {
             self.accept_last();
         }
