@@ -58,7 +58,8 @@ pub trait Protocol<H: ?Sized> {
 }
 
 impl<H: Handler> Protocol<H> for Conn {
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as `Conn::interest`")]
+    #[inline(always)]
     fn interest(&self) -> Interest {
         self.interest()
     }

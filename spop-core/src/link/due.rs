@@ -17,7 +17,8 @@ const WRITE_FACTOR: u32 = 10;
 
 impl Link {
     /// `full` means backpressure; `ended` that `Close` was not returned yet.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[inline(always)]
     pub(crate) fn interest(&self, full: bool, ended: bool) -> Interest {
         if self.is_closing() {
             return self.interest_of_closing(ended);

@@ -91,7 +91,8 @@ impl Session {
         self.membership.as_ref()?.orphan_deadline
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[inline(always)]
     pub(super) fn interest(&self) -> Interest {
         let mut interest = self.reactor.interest();
         interest.resume |= self.more;
