@@ -126,7 +126,6 @@ impl Session {
     // ---- actions ----
 
     /// Carries out an action. False if there is no more to do with the input that it follows from.
-    #[inline]
     pub(super) fn carry_out(
         &mut self,
         agent: &Agent,
@@ -153,8 +152,9 @@ impl Session {
         true
     }
 
-    #[inline]
-    fn run(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, notify: Notify<'_>) {
+    /// Has the handler answer a request.
+    #[inline(never)]
+    pub(super) fn run(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, notify: Notify<'_>) {
         let Notify { ticket, payload } = notify;
         let connection = &self.connection;
         self.tally.notifies += 1;
@@ -184,7 +184,10 @@ impl Session {
         let called = catch_unwind(AssertUnwindSafe(|| {
             handler.handle_in_place(Request::new(&incoming), &mut outcome);
         }));
-        drop(span);
+        // On the way of most requests nothing is left to drop then.
+        if let Some(span) = span {
+            drop(span);
+        }
         let claimed = *incoming.claimed.get_mut();
         connection.end_call(outer, claimed, incoming.bytes());
         if claimed {

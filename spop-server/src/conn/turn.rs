@@ -42,7 +42,8 @@ fn frames_of_a_turn(input: &[u8]) -> usize {
 
 impl Session {
     /// The end of a turn: counts buffered bytes, publishes the state, reports metrics.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "twice for a request, and a call takes as many instructions as it")]
+    #[inline(always)]
     pub(super) fn at_rest(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
         if self.buffers_too_much(agent) {
             self.end_for_memory(agent, now, handler);
@@ -114,7 +115,15 @@ impl Session {
             let step =
                 if eof { self.reactor.on_input_eof(now, rest) } else { self.reactor.on_bytes(now, rest) };
             used += step.consumed;
-            if !self.carry_out(agent, now, handler, step.action) || used == input.len() && !eof {
+            let goes_on = match step.action {
+                Action::RunMessages(notify) => {
+                    self.run(agent, now, handler, notify);
+                    true
+                }
+                Action::SendFrames | Action::WantBytes { .. } | Action::Paused => false,
+                action => self.carry_out(agent, now, handler, action),
+            };
+            if !goes_on || used == input.len() && !eof {
                 return used;
             }
         }
@@ -128,8 +137,10 @@ impl Session {
         handler: &mut impl Handler,
         n: usize,
     ) -> Result<(), Misuse> {
-        let action = self.reactor.on_sent(now, n)?;
-        self.carry_out(agent, now, handler, action);
+        match self.reactor.on_sent(now, n)? {
+            Action::SendFrames | Action::WantBytes { .. } | Action::Paused => {}
+            action => _ = self.carry_out(agent, now, handler, action),
+        }
         self.tally.sent += n;
         if self.sends < EARLY {
             self.sends += 1;
