@@ -22,7 +22,10 @@ impl AgentReactor {
     }
 
     /// What the driver should do now.
-    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[expect(
+        clippy::inline_always,
+        reason = "packed into a register and taken apart again, the result costs as much as the work"
+    )]
     #[inline(always)]
     pub fn interest(&self) -> Interest {
         let mut interest = self.link.interest(self.is_full(), self.ended.is_some());

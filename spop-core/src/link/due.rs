@@ -17,7 +17,10 @@ const WRITE_FACTOR: u32 = 10;
 
 impl Link {
     /// `full` means backpressure; `ended` that `Close` was not returned yet.
-    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[expect(
+        clippy::inline_always,
+        reason = "packed into a register and taken apart again, the result costs as much as the work"
+    )]
     #[inline(always)]
     pub(crate) fn interest(&self, full: bool, ended: bool) -> Interest {
         if self.is_closing() {
@@ -26,7 +29,7 @@ impl Link {
         Interest {
             read: !self.eof && !full,
             read_now: false,
-            write: !self.out.ready().is_empty(),
+            write: self.out.is_ready(),
             resume: self.paused && !full,
             shut: None,
             close: false,
@@ -47,7 +50,7 @@ impl Link {
         Interest {
             read: !self.eof && !close,
             read_now: false,
-            write: writes && !self.out.ready().is_empty(),
+            write: writes && self.out.is_ready(),
             resume: false,
             shut: match stage {
                 Some(Stage::ShutData) => Some(Layer::Data),

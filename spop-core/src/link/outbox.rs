@@ -111,6 +111,12 @@ impl Outbox {
         self.bytes.get(self.head..).unwrap_or_default()
     }
 
+    /// Whether there are bytes that can be sent now.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        !(self.deferred | self.held | self.is_empty())
+    }
+
     #[inline]
     pub(super) fn sent(&mut self, now: Timestamp, n: usize) {
         self.head += n;

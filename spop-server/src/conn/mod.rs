@@ -129,7 +129,10 @@ impl Conn {
     // ---- what to do next ----
 
     /// What the driver should do now.
-    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[expect(
+        clippy::inline_always,
+        reason = "packed into a register and taken apart again, the result costs as much as the work"
+    )]
     #[inline(always)]
     pub fn interest(&self) -> Interest {
         match &self.state {

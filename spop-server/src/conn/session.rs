@@ -91,7 +91,10 @@ impl Session {
         self.membership.as_ref()?.orphan_deadline
     }
 
-    #[expect(clippy::inline_always, reason = "packed into a register and taken apart again, the result costs as much as the work")]
+    #[expect(
+        clippy::inline_always,
+        reason = "packed into a register and taken apart again, the result costs as much as the work"
+    )]
     #[inline(always)]
     pub(super) fn interest(&self) -> Interest {
         let mut interest = self.reactor.interest();
@@ -154,7 +157,13 @@ impl Session {
 
     /// Has the handler answer a request.
     #[inline(never)]
-    pub(super) fn run(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler, notify: Notify<'_>) {
+    pub(super) fn run(
+        &mut self,
+        agent: &Agent,
+        now: Timestamp,
+        handler: &mut impl Handler,
+        notify: Notify<'_>,
+    ) {
         let Notify { ticket, payload } = notify;
         let connection = &self.connection;
         self.tally.notifies += 1;

@@ -42,7 +42,10 @@ fn frames_of_a_turn(input: &[u8]) -> usize {
 
 impl Session {
     /// The end of a turn: counts buffered bytes, publishes the state, reports metrics.
-    #[expect(clippy::inline_always, reason = "twice for a request, and a call takes as many instructions as it")]
+    #[expect(
+        clippy::inline_always,
+        reason = "twice for a request, and a call takes as many instructions as it"
+    )]
     #[inline(always)]
     pub(super) fn at_rest(&mut self, agent: &Agent, now: Timestamp, handler: &mut impl Handler) {
         if self.buffers_too_much(agent) {
