@@ -219,6 +219,7 @@ impl<P> Driver<P> {
             self.release();
         }
         self.leftover.trim();
+        debug_assert_eq!(self.deadline, self.protocol.deadline());
         turn
     }
 
@@ -239,6 +240,7 @@ impl<P> Driver<P> {
         P: Protocol<H>,
     {
         self.protocol.on_transport_closed();
+        self.deadline = self.protocol.deadline();
         self.leftover = Leftover::default();
         #[cfg(feature = "tls")]
         {
