@@ -2,6 +2,7 @@
 //! `cargo bench -p spop-tests --bench end_to_end`; README.md beside this folder says how to read it.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod engine;
 mod floor;
 mod foreign;
 mod haproxy;
@@ -59,6 +60,8 @@ enum Mode {
     Async,
     /// Real HAProxy as the client.
     Haproxy,
+    /// The engine client of spop-tokio, beside the bare load.
+    Engine,
     /// Asks an agent that runs already, under a profiler for instance, and says how often it was asked.
     Ask {
         address: SocketAddr,
@@ -97,6 +100,10 @@ fn main() -> Result<()> {
         Some(Mode::Async) => {
             bind(&[LOAD_CORE])?;
             scale::siblings(&agents, options.rounds, time)
+        }
+        Some(Mode::Engine) => {
+            bind(&[LOAD_CORE])?;
+            engine::run(options.rounds, time)
         }
         Some(Mode::Haproxy) => {
             // HAProxy inherits the processor.

@@ -10,8 +10,8 @@ use spop_core::{
     wire::Value,
 };
 
-const IP: Value<'_> = Value::Ipv4(Ipv4Addr::new(203, 0, 113, 7));
-const AGENT: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140";
+pub const IP: Value<'_> = Value::Ipv4(Ipv4Addr::new(203, 0, 113, 7));
+pub const AGENT: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140";
 
 /// The streams of the load's NOTIFYs: identifiers of four bytes, as HAProxy has them after a while.
 pub const STREAMS: std::ops::Range<u64> = 70_000..200_000;
