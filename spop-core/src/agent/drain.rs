@@ -1,6 +1,5 @@
 //! Drains: when the DISCONNECT is sent.
 
-use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::AgentReactor;
