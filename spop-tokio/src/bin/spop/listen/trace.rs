@@ -7,14 +7,14 @@ use std::{
 };
 
 use serde::Serialize;
-use spop_core::{agent::Session, frame::FrameType, notation::Direction};
+use spop_core::{agent::Session, notation::Direction};
 use spop_tokio::Closed;
 
 use crate::{
     exit::Failure,
-    frames::{self, Next, Splitter},
+    frames::{Next, Splitter},
     output::{Output, Paint},
-    text,
+    shown::Shown,
     time::Utc,
 };
 
@@ -24,16 +24,14 @@ const FRAME_MAX: u32 = 1 << 20;
 /// Where lines go.
 #[derive(Clone, Debug)]
 pub(super) struct Trace {
-    output: Output,
-    cut: usize,
+    shown: Shown,
     connections: Arc<AtomicU64>,
 }
 
 /// Shows one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionTrace {
-    output: Output,
-    cut: usize,
+    shown: Shown,
     number: u64,
     /// The bytes of each direction.
     from_haproxy: Splitter,
@@ -41,79 +39,35 @@ pub(super) struct ConnectionTrace {
 }
 
 #[derive(Serialize)]
-#[allow(clippy::struct_field_names)] // The name in JSON.
-struct Event<'a> {
-    event: &'static str,
-    time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<u64>,
-    #[serde(flatten)]
-    details: Details<'a>,
-}
-
-#[derive(Serialize)]
 #[serde(untagged)]
 enum Details<'a> {
-    Listening {
-        address: &'a str,
-    },
-    Opened {
-        peer: &'a str,
-    },
-    Session {
-        max_frame_size: u32,
-        capabilities: String,
-        peer_capabilities: String,
-    },
-    Note {
-        text: String,
-    },
-    Closed {
-        reason: String,
-        normal: bool,
-    },
-    Frame {
-        direction: &'static str,
-        #[serde(rename = "type")]
-        frame_type: String,
-        stream: Option<u64>,
-        frame: Option<u64>,
-        fin: bool,
-        abort: bool,
-        size: usize,
-        text: String,
-    },
+    Listening { address: &'a str },
+    Opened { peer: &'a str },
+    Session { max_frame_size: u32, capabilities: String, peer_capabilities: String },
+    Note { text: String },
+    Closed { reason: String, normal: bool },
 }
 
 impl Trace {
     pub(super) fn new(output: Output, cut: usize) -> Self {
-        Self { output, cut, connections: Arc::default() }
+        Self { shown: Shown::new(output, cut), connections: Arc::default() }
     }
 
     pub(super) fn listening(&mut self, address: &str) -> Result<(), Failure> {
-        self.output.line(format_args!("listening on {address}"))?;
-        let details = Details::Listening { address };
-        self.output.object(&Event {
-            event: "listening",
-            time: Utc::now().rfc_3339(),
-            connection: None,
-            details,
-        })
+        self.shown.output.line(format_args!("listening on {address}"))?;
+        self.shown.object(Some(Utc::now()), None, "listening", Details::Listening { address })
     }
 
     /// What happens to no connection that is shown.
     pub(super) fn problem(&mut self, text: fmt::Arguments<'_>) -> Result<(), Failure> {
-        let now = Utc::now();
-        self.output.line(self.output.paint(Paint::Warning, format_args!("{now} * {text}")))?;
         let details = Details::Note { text: text.to_string() };
-        self.output.object(&Event { event: "note", time: now.rfc_3339(), connection: None, details })
+        self.shown.event(Some(Utc::now()), None, "note", Paint::Warning, &format!("* {text}"), details)
     }
 
     /// The next connection.
     pub(super) fn connection(&self) -> ConnectionTrace {
         ConnectionTrace {
-            output: self.output,
-            cut: self.cut,
+            shown: self.shown,
             number: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
             from_haproxy: Splitter::new(FRAME_MAX),
             to_haproxy: Splitter::new(FRAME_MAX),
@@ -168,10 +122,7 @@ impl ConnectionTrace {
         line: &str,
         details: Details<'_>,
     ) -> Result<(), Failure> {
-        let now = Utc::now();
-        let line = format!("{now} #{} * {}", self.number, text::cut(line, self.cut));
-        self.output.line(self.output.paint(paint, line))?;
-        self.output.object(&Event { event, time: now.rfc_3339(), connection: Some(self.number), details })
+        self.shown.event(Some(Utc::now()), Some(self.number), event, paint, &format!("* {line}"), details)
     }
 
     /// Bytes that have arrived, or were sent.
@@ -185,42 +136,6 @@ impl ConnectionTrace {
         while let Next::Frame(frame) = splitter.next() {
             frames.push(frame);
         }
-        frames.iter().try_for_each(|frame| self.frame(direction, frame))
-    }
-
-    fn frame(&self, direction: Direction, frame: &[u8]) -> Result<(), Failure> {
-        let (now, line) = (Utc::now(), frames::text(frame));
-        let paint = match direction {
-            Direction::ToAgent => Paint::ToAgent,
-            Direction::ToHaproxy => Paint::ToHaproxy,
-        };
-        let text = format!("{now} #{} {direction} {}", self.number, text::cut(&line, self.cut));
-        self.output.line(self.output.paint(paint, text))?;
-        let header = frames::header(frame);
-        let details = Details::Frame {
-            direction: match direction {
-                Direction::ToAgent => "from-haproxy",
-                Direction::ToHaproxy => "to-haproxy",
-            },
-            frame_type: header.map_or_else(
-                || "malformed".into(),
-                |header| match header.frame_type {
-                    FrameType::Unknown(number) => format!("TYPE:{number}"),
-                    known => known.to_string(),
-                },
-            ),
-            stream: header.map(|header| header.ids.stream),
-            frame: header.map(|header| header.ids.frame),
-            fin: header.is_some_and(|header| header.flags.is_fin()),
-            abort: header.is_some_and(|header| header.flags.is_abort()),
-            size: frame.len() + 4,
-            text: line,
-        };
-        self.output.object(&Event {
-            event: "frame",
-            time: now.rfc_3339(),
-            connection: Some(self.number),
-            details,
-        })
+        frames.iter().try_for_each(|frame| self.shown.frame(Some(Utc::now()), self.number, direction, frame))
     }
 }
