@@ -12,6 +12,7 @@ mod address;
 mod bench;
 mod check;
 mod conversation;
+mod decode;
 mod exit;
 mod explain;
 mod frames;
@@ -54,6 +55,7 @@ enum Command {
     Send(send::Options),
     Bench(Box<bench::Options>),
     Listen(listen::Options),
+    Decode(decode::Options),
     Explain(explain::Options),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -66,6 +68,7 @@ impl Command {
             Self::Send(options) => send::run(options, output).await,
             Self::Bench(options) => bench::run(*options, output).await,
             Self::Listen(options) => listen::run(options, output).await,
+            Self::Decode(options) => decode::run(options, output).await,
             Self::Explain(options) => explain::run(options, output).await,
             Self::Completions(options) => generate::completions(&options),
             Self::Man(options) => generate::man(&options),

@@ -1,5 +1,7 @@
 //! Frames and events of connections, as lines of text or objects in JSON.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use spop_core::{frame::FrameType, notation::Direction};
 
@@ -8,7 +10,7 @@ use crate::{
     frames,
     output::{Output, Paint},
     text,
-    time::Utc,
+    time::{Utc, millis},
 };
 
 /// Where lines and objects go.
@@ -17,6 +19,16 @@ pub(crate) struct Shown {
     pub(crate) output: Output,
     /// Characters after which lines are cut; 0 cuts none.
     cut: usize,
+}
+
+/// What a recording knows of a frame.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Recorded {
+    /// The byte of its direction at which it begins.
+    pub(crate) offset: u64,
+    /// The time since the NOTIFY that it answers.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")]
+    pub(crate) latency_ms: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +53,8 @@ struct FrameDetails<'a> {
     fin: bool,
     abort: bool,
     size: usize,
+    #[serde(flatten)]
+    recorded: Option<Recorded>,
     text: &'a str,
 }
 
@@ -82,6 +96,7 @@ impl Shown {
         connection: u64,
         direction: Direction,
         frame: &[u8],
+        recorded: Option<Recorded>,
     ) -> Result<(), Failure> {
         let text = frames::text(frame);
         let paint = match direction {
@@ -97,6 +112,7 @@ impl Shown {
             fin: header.is_some_and(|header| header.flags.is_fin()),
             abort: header.is_some_and(|header| header.flags.is_abort()),
             size: frame.len() + 4,
+            recorded,
             text: &text,
         };
         self.event(time, Some(connection), "frame", paint, &format!("{direction} {text}"), details)
@@ -111,7 +127,7 @@ fn prefix(time: Option<Utc>, connection: Option<u64>) -> String {
 }
 
 /// The name of a direction in JSON.
-const fn name(direction: Direction) -> &'static str {
+pub(crate) const fn name(direction: Direction) -> &'static str {
     match direction {
         Direction::ToAgent => "from-haproxy",
         Direction::ToHaproxy => "to-haproxy",
@@ -119,9 +135,14 @@ const fn name(direction: Direction) -> &'static str {
 }
 
 /// The name of a type, as the notation has it.
-fn type_name(frame_type: FrameType) -> String {
+pub(crate) fn type_name(frame_type: FrameType) -> String {
     match frame_type {
         FrameType::Unknown(number) => format!("TYPE:{number}"),
         known => known.to_string(),
     }
+}
+
+#[allow(clippy::ref_option)] // What serde passes.
+fn as_millis<S: serde::Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    latency.map(millis).serialize(serializer)
 }

@@ -39,6 +39,11 @@ impl Utc {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
+    /// So long after the begin of 1970.
+    pub(crate) const fn at(since_1970: Duration) -> Self {
+        Self(since_1970)
+    }
+
     /// As in RFC 3339.
     pub(crate) fn rfc_3339(self) -> String {
         format!("{self:#}")

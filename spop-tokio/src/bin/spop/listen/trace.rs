@@ -136,6 +136,8 @@ impl ConnectionTrace {
         while let Next::Frame(frame) = splitter.next() {
             frames.push(frame);
         }
-        frames.iter().try_for_each(|frame| self.shown.frame(Some(Utc::now()), self.number, direction, frame))
+        frames
+            .iter()
+            .try_for_each(|frame| self.shown.frame(Some(Utc::now()), self.number, direction, frame, None))
     }
 }

@@ -1,0 +1,399 @@
+//! The TCP connections of a capture: which of them speak SPOP, and what happens on these.
+
+mod opening;
+
+use std::{collections::HashMap, mem, net::SocketAddr, time::Duration};
+
+use spop_core::link::Side;
+
+use self::opening::{Opening, Protocol};
+use super::{
+    event::{About, Disorder, Event, Place, What},
+    segment::Segment,
+    session::{Happened, Session, direction},
+    stream::{Piece, Stream},
+};
+
+/// Connections that are followed. Beyond it those without a packet for the longest time are forgotten.
+const CONNECTIONS: usize = 1 << 16;
+
+/// Bytes that are held of all connections. One that would hold more is not decoded any further.
+const HELD_MAX: usize = 256 << 20;
+
+/// Both ends, the lower first.
+type Key = (SocketAddr, SocketAddr);
+
+/// The connections of a capture.
+#[derive(Debug)]
+pub(super) struct Connections {
+    map: HashMap<Key, Connection>,
+    ports: Vec<u16>,
+    held: usize,
+    /// Those that are left at the end of the capture, the last first.
+    left: Option<Vec<(Duration, Key)>>,
+    pub(super) counts: Counts,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Connections that speak SPOP.
+    pub(super) spop: u64,
+    /// Others.
+    pub(super) others: u64,
+    /// Those of them with TLS.
+    pub(super) tls: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// What each end sends.
+    streams: [Option<Stream>; 2],
+    /// The time of the latest packet.
+    latest: Duration,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Too little was sent to know the protocol.
+    Opening(Opening),
+    Spop(Box<Spop>),
+    /// Another protocol, or closed.
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Spop {
+    number: u64,
+    /// The end that is HAProxy.
+    engine: usize,
+    session: Session,
+    /// The side that has closed first.
+    closer: Option<Side>,
+}
+
+impl Connections {
+    /// Connections to agents with these ports; without any, those that begin with a HELLO.
+    pub(super) fn new(ports: Vec<u16>) -> Self {
+        Self { map: HashMap::new(), ports, held: 0, left: None, counts: Counts::default() }
+    }
+
+    /// A segment.
+    pub(super) fn segment(&mut self, time: Duration, segment: &Segment<'_>, events: &mut Vec<Event>) {
+        let ports = [segment.from.port(), segment.to.port()];
+        if !self.ports.is_empty() && !ports.iter().any(|port| self.ports.contains(port)) {
+            return;
+        }
+        let lower = segment.from <= segment.to;
+        let key = if lower { (segment.from, segment.to) } else { (segment.to, segment.from) };
+        let end = usize::from(!lower);
+        let begins = segment.syn && segment.ack.is_none();
+        if begins && self.map.get(&key).is_some_and(|connection| connection.is_another(end, segment)) {
+            let _ = self.close(key, time, "another connection of the same ports begins", events);
+        }
+        if !self.map.contains_key(&key) {
+            self.make_room(time, events);
+            let opening = self.opening(key, end, segment.syn);
+            let connection =
+                Connection { streams: [None, None], latest: time, state: State::Opening(opening) };
+            self.map.insert(key, connection);
+        }
+        let Some(connection) = self.map.get_mut(&key) else { return };
+        connection.latest = connection.latest.max(time);
+        if matches!(connection.state, State::Ignored) {
+            return;
+        }
+        let before = connection.bytes();
+        let mut pieces = Vec::new();
+        connection.receive(end, segment, &mut pieces);
+        let mut run = Run { time, key, counts: &mut self.counts, events };
+        for (end, piece) in pieces {
+            connection.piece(end, piece, &mut run);
+        }
+        if segment.rst {
+            connection.reset(end, &mut run);
+        } else if connection.is_ended() {
+            let reason = connection.closer();
+            connection.ended(reason, &mut run);
+        }
+        self.held = self.held + connection.bytes() - before;
+        if self.held > HELD_MAX {
+            let reason = "too many bytes of unfinished frames: it is not decoded any further";
+            if let Some(connection) = self.close(key, time, reason, events) {
+                self.map.insert(key, connection);
+            }
+        }
+    }
+
+    /// What is known of a connection whose first packet was sent by `end`.
+    fn opening(&self, key: Key, end: usize, syn: bool) -> Opening {
+        let ends = [key.0.port(), key.1.port()];
+        let is_agent = ends.map(|port| self.ports.contains(&port));
+        let engine = match is_agent {
+            _ if self.ports.is_empty() => None,
+            // The one that connects.
+            [true, true] => Some(end),
+            [agent, _] => Some(usize::from(agent)),
+        };
+        Opening::new(engine, syn)
+    }
+
+    /// The capture ends: one of the connections that are left, in the order of their latest packets. False if none is left.
+    pub(super) fn finish_one(&mut self, events: &mut Vec<Event>) -> bool {
+        let map = &mut self.map;
+        let left = self.left.get_or_insert_with(|| {
+            let mut left: Vec<_> = map.iter().map(|(key, connection)| (connection.latest, *key)).collect();
+            left.sort_unstable_by(|a, b| b.cmp(a));
+            left
+        });
+        let Some((time, key)) = left.pop() else { return false };
+        if let Some(mut connection) = self.map.remove(&key) {
+            let mut run = Run { time, key, counts: &mut self.counts, events };
+            connection.finish(&mut run);
+        }
+        true
+    }
+
+    /// Removes a connection, and ends it.
+    fn close(
+        &mut self,
+        key: Key,
+        time: Duration,
+        reason: &str,
+        events: &mut Vec<Event>,
+    ) -> Option<Connection> {
+        let mut connection = self.map.remove(&key)?;
+        self.held -= connection.bytes();
+        let mut run = Run { time, key, counts: &mut self.counts, events };
+        connection.ended(reason, &mut run);
+        Some(connection)
+    }
+
+    /// Forgets the half of the connections whose latest packets are oldest, at the limit.
+    fn make_room(&mut self, time: Duration, events: &mut Vec<Event>) {
+        if self.map.len() < CONNECTIONS {
+            return;
+        }
+        let mut latest: Vec<_> = self.map.values().map(|connection| connection.latest).collect();
+        latest.sort_unstable();
+        let median = latest.get(CONNECTIONS / 2).copied().unwrap_or_default();
+        let mut left = CONNECTIONS / 2;
+        let (held, counts) = (&mut self.held, &mut self.counts);
+        self.map.retain(|key, connection| {
+            if connection.latest > median || left == 0 {
+                return true;
+            }
+            left -= 1;
+            *held -= connection.bytes();
+            let mut run = Run { time, key: *key, counts: &mut *counts, events: &mut *events };
+            connection.ended("too many connections: it is not followed any further", &mut run);
+            false
+        });
+    }
+}
+
+/// What a step of a connection changes beside it.
+struct Run<'a> {
+    time: Duration,
+    key: Key,
+    counts: &'a mut Counts,
+    events: &'a mut Vec<Event>,
+}
+
+impl Run<'_> {
+    fn event(&mut self, number: u64, what: What) {
+        let event = Event { connection: number, time: self.time, what, about: About::default() };
+        self.events.push(event);
+    }
+
+    fn happened(&mut self, number: u64, happened: Happened) {
+        for (what, about) in happened {
+            self.events.push(Event { connection: number, time: self.time, what, about });
+        }
+    }
+}
+
+impl Connection {
+    /// Whether a SYN of this end begins another connection.
+    fn is_another(&self, end: usize, segment: &Segment<'_>) -> bool {
+        match self.streams.get(end).and_then(Option::as_ref) {
+            Some(stream) => stream.initial() != segment.sequence.wrapping_add(1),
+            // It was closed, or only the other end was seen.
+            None => true,
+        }
+    }
+
+    /// Bytes that are held.
+    fn bytes(&self) -> usize {
+        let streams: usize = self.streams.iter().flatten().map(Stream::bytes).sum();
+        streams
+            + match &self.state {
+                State::Opening(opening) => opening.bytes(),
+                State::Spop(spop) => spop.session.bytes(),
+                State::Ignored => 0,
+            }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.streams.iter().all(|stream| stream.as_ref().is_some_and(Stream::is_ended))
+    }
+
+    fn receive(&mut self, end: usize, segment: &Segment<'_>, pieces: &mut Vec<(usize, Piece)>) {
+        let mut found = Vec::new();
+        if let Some(ack) = segment.ack
+            && let Some(Some(other)) = self.streams.get_mut(1 - end)
+        {
+            other.acknowledged(ack, &mut found);
+        }
+        pieces.extend(found.drain(..).map(|piece| (1 - end, piece)));
+        let first = segment.sequence.wrapping_add(segment.syn.into());
+        if let Some(stream) = self.streams.get_mut(end)
+            && !(segment.rst && stream.is_none())
+        {
+            let stream = stream.get_or_insert_with(|| Stream::new(first));
+            stream.push(first, segment.payload, segment.fin, &mut found);
+        }
+        pieces.extend(found.into_iter().map(|piece| (end, piece)));
+    }
+
+    /// What an end has sent.
+    fn piece(&mut self, end: usize, piece: Piece, run: &mut Run<'_>) {
+        match &mut self.state {
+            State::Opening(opening) => {
+                let protocol = opening.push(end, piece);
+                if let Some(protocol) = protocol {
+                    self.decided(protocol, run);
+                }
+            }
+            State::Spop(spop) => spop.piece(end, piece, run),
+            State::Ignored => {}
+        }
+    }
+
+    fn decided(&mut self, protocol: Protocol, run: &mut Run<'_>) {
+        let State::Opening(opening) = mem::replace(&mut self.state, State::Ignored) else { return };
+        let (engine, session) = match protocol {
+            Protocol::Spop { engine, prefix } => (engine, Session::new(prefix)),
+            Protocol::Middle { engine } => (engine, Session::from_the_middle()),
+            Protocol::Tls | Protocol::Other => {
+                run.counts.others += 1;
+                run.counts.tls += u64::from(protocol == Protocol::Tls);
+                self.streams = [None, None];
+                return;
+            }
+        };
+        run.counts.spop += 1;
+        let mut spop = Box::new(Spop { number: run.counts.spop, engine, session, closer: None });
+        let (a, b) = run.key;
+        let (engine, agent) = if engine == 0 { (a, b) } else { (b, a) };
+        run.event(spop.number, What::Opened { engine, agent });
+        for (end, piece) in opening.into_pieces() {
+            spop.piece(end, piece, run);
+        }
+        self.state = State::Spop(spop);
+    }
+
+    /// Which side has closed first.
+    fn closer(&self) -> &'static str {
+        match &self.state {
+            State::Spop(spop) if spop.closer == Some(Side::Engine) => "by HAProxy, then by the agent",
+            _ => "by the agent, then by HAProxy",
+        }
+    }
+
+    fn reset(&mut self, end: usize, run: &mut Run<'_>) {
+        let by = match &self.state {
+            State::Spop(spop) if spop.side(end) == Side::Engine => "reset by HAProxy",
+            _ => "reset by the agent",
+        };
+        self.ended(by, run);
+    }
+
+    /// The connection ends, or is not followed any further.
+    fn ended(&mut self, reason: &str, run: &mut Run<'_>) {
+        self.flush(false, run);
+        if let State::Spop(spop) = &self.state {
+            let unanswered = spop.session.unanswered();
+            run.event(spop.number, What::Closed { reason: reason.to_owned(), unanswered });
+        }
+        self.streams = [None, None];
+        self.state = State::Ignored;
+    }
+
+    /// The capture ends.
+    fn finish(&mut self, run: &mut Run<'_>) {
+        self.flush(true, run);
+        if let State::Spop(spop) = &self.state {
+            let unanswered = spop.session.unanswered();
+            let text = format!("open at the end of the capture, {unanswered} requests without an answer");
+            run.event(spop.number, What::Note { at: None, text });
+        }
+    }
+
+    /// Delivers what waits, and ends both directions.
+    fn flush(&mut self, is_cut: bool, run: &mut Run<'_>) {
+        let mut pieces = Vec::new();
+        for (end, stream) in self.streams.iter_mut().enumerate() {
+            let mut found = Vec::new();
+            if let Some(stream) = stream {
+                stream.finish(&mut found);
+            }
+            pieces.extend(found.into_iter().map(|piece| (end, piece)));
+        }
+        for (end, piece) in pieces {
+            self.piece(end, piece, run);
+        }
+        match &mut self.state {
+            State::Opening(opening) => {
+                let protocol = opening.finish();
+                self.decided(protocol, run);
+            }
+            State::Spop(spop) => {
+                for end in [0, 1] {
+                    spop.end(end, is_cut, run);
+                }
+            }
+            State::Ignored => {}
+        }
+    }
+}
+
+impl Spop {
+    const fn side(&self, end: usize) -> Side {
+        if end == self.engine { Side::Engine } else { Side::Agent }
+    }
+
+    fn piece(&mut self, end: usize, piece: Piece, run: &mut Run<'_>) {
+        let side = self.side(end);
+        let mut happened = Vec::new();
+        let place = |offset| Place { direction: direction(side), offset };
+        let mut segment = |offset, kind, len| {
+            happened.push((What::Segment { at: place(offset), kind, len }, About::default()));
+        };
+        match piece {
+            Piece::Data(data) => self.session.data(side, run.time, &data, &mut happened),
+            Piece::Lost(len) => {
+                segment(self.session.offset(side), Disorder::Lost, len);
+                self.session.lost(side, len);
+            }
+            Piece::Repeated { offset, len } => segment(offset, Disorder::Repeated, len),
+            Piece::Early { offset, len } => segment(offset, Disorder::Early, len),
+            Piece::AfterEnd { offset, len } => {
+                let reason = format!("{len} bytes after the end of the stream");
+                happened.push((What::Violation { at: place(offset), reason }, About::default()));
+            }
+            Piece::End => {
+                self.closer.get_or_insert(side);
+                self.session.end(side, false, &mut happened);
+            }
+        }
+        run.happened(self.number, happened);
+    }
+
+    fn end(&mut self, end: usize, is_cut: bool, run: &mut Run<'_>) {
+        let mut happened = Vec::new();
+        self.session.end(self.side(end), is_cut, &mut happened);
+        run.happened(self.number, happened);
+    }
+}

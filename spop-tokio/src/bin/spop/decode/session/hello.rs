@@ -1,0 +1,80 @@
+//! The HELLOs, and what they agree on.
+
+use std::ops;
+
+use spop_core::{
+    excerpt::Escaped,
+    frame::{AgentHello, Capabilities, HaproxyHello, HelloError},
+    link::{Phase, Side},
+};
+
+use super::{Agreed, Checked, Happened, Hello, Session};
+use crate::decode::event::{About, What};
+
+impl Session {
+    pub(super) fn hello(&mut self, frame: &Checked<'_>, out: &mut Happened) {
+        let announced = self.engine.hello.map_or(u32::MAX, |hello| hello.max_frame_size);
+        let decoded = match frame.side {
+            Side::Engine => HaproxyHello::decode(frame.payload).map(|hello| {
+                let engine_id = hello.engine_id.map(|id| Escaped(id).to_string());
+                let HaproxyHello { max_frame_size, capabilities, healthcheck, .. } = hello;
+                (Hello { max_frame_size, capabilities, healthcheck }, engine_id)
+            }),
+            Side::Agent => AgentHello::decode(frame.payload, announced).map(|hello| {
+                let AgentHello { max_frame_size, capabilities, .. } = hello;
+                (Hello { max_frame_size, capabilities, healthcheck: false }, None)
+            }),
+        };
+        self.phase = match frame.side {
+            Side::Engine => Phase::Greeted,
+            Side::Agent => Phase::Established,
+        };
+        match decoded {
+            Ok((hello, engine_id)) => {
+                self.half(frame.side).hello = Some(hello);
+                if let Some(id) = engine_id {
+                    self.engine.id = Some(id);
+                }
+                if frame.side == Side::Agent || self.only.is_some() {
+                    self.agree(hello, out);
+                }
+            }
+            Err(HelloError::Malformed(error)) => frame.malformed(out, &error),
+            Err(error) => frame.violation(out, format_args!("{error} (status {})", error.status())),
+        }
+    }
+
+    fn agree(&mut self, hello: Hello, out: &mut Happened) {
+        let engine = self.engine.hello.unwrap_or(hello);
+        let agent = self.agent.hello.unwrap_or(hello);
+        let both =
+            |capability| engine.capabilities.contains(capability) && agent.capabilities.contains(capability);
+        let max_frame_size = engine.max_frame_size.min(agent.max_frame_size);
+        let agreed = Agreed {
+            max_frame_size,
+            pipelining: both(Capabilities::PIPELINING) || both(Capabilities::ASYNC),
+            is_async: both(Capabilities::ASYNC),
+        };
+        self.agreed = Some(agreed);
+        if engine.healthcheck {
+            self.agent.end = Some("the AGENT-HELLO of a health check: HAProxy 3.5 fails it");
+        }
+        let list = [Capabilities::FRAGMENTATION, Capabilities::PIPELINING, Capabilities::ASYNC];
+        let has = |capability| match capability {
+            // Each side says for itself that it receives them.
+            Capabilities::FRAGMENTATION => agent.capabilities.contains(capability),
+            other => both(other),
+        };
+        let capabilities = list
+            .into_iter()
+            .filter(|capability| has(*capability))
+            .fold(Capabilities::NONE, ops::BitOr::bitor);
+        let what = What::Session {
+            max_frame_size,
+            capabilities: capabilities.to_string(),
+            healthcheck: engine.healthcheck,
+            engine_id: self.engine.id.clone(),
+        };
+        out.push((what, About::default()));
+    }
+}
