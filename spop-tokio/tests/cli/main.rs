@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod decode;
 mod explain;
 mod listen;
 mod program;

@@ -4,7 +4,7 @@ use std::{fs, process::Stdio};
 
 use crate::support::{command, finish, spop};
 
-const COMMANDS: [&str; 7] = ["check", "send", "bench", "listen", "explain", "completions", "man"];
+const COMMANDS: [&str; 8] = ["check", "send", "bench", "listen", "decode", "explain", "completions", "man"];
 
 #[test]
 fn the_help_names_all_commands_and_exit_statuses() {
