@@ -282,8 +282,9 @@ fn one_direction_can_be_raw_bytes() {
     fs::write(&path, &bytes).unwrap();
     let run = crate::support::spop(["decode", path.to_str().unwrap()]);
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.out.starts_with(&format!("#1 {HELLO}\n")), "{run:?}");
-    assert!(run.out.ends_with("\n#1 > NOTIFY fin 2 1 b\nframes: 3, violations: 0\n"), "{run:?}");
+    let expected =
+        format!("#1 {HELLO}\n#1 > NOTIFY fin 1 1 a\n#1 > NOTIFY fin 2 1 b\nframes: 3, violations: 0\n");
+    assert_eq!(run.out, expected);
     let run = spop_with_input(["decode", "-"], &bytes[..bytes.len() - 2]);
     assert!(run.code == Some(0) && run.out.contains("the capture ends after"), "{run:?}");
     let answers = spop_core::notation::parse_bytes("ACK fin 2 1").unwrap();

@@ -1,6 +1,8 @@
 //! The TCP connections of a capture: which of them speak SPOP, and what happens on these.
 
 mod opening;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, mem, net::SocketAddr, time::Duration};
 
@@ -20,6 +22,13 @@ const CONNECTIONS: usize = 1 << 16;
 /// Bytes that are held of all connections. One that would hold more is not decoded any further.
 const HELD_MAX: usize = 256 << 20;
 
+/// What is followed and held at most.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    connections: usize,
+    held: usize,
+}
+
 /// Both ends, the lower first.
 type Key = (SocketAddr, SocketAddr);
 
@@ -29,6 +38,7 @@ pub(super) struct Connections {
     map: HashMap<Key, Connection>,
     ports: Vec<u16>,
     held: usize,
+    limits: Limits,
     /// Those that are left at the end of the capture, the last first.
     left: Option<Vec<(Duration, Key)>>,
     pub(super) counts: Counts,
@@ -76,7 +86,8 @@ struct Spop {
 impl Connections {
     /// Connections to agents with these ports; without any, those that begin with a HELLO.
     pub(super) fn new(ports: Vec<u16>) -> Self {
-        Self { map: HashMap::new(), ports, held: 0, left: None, counts: Counts::default() }
+        let limits = Limits { connections: CONNECTIONS, held: HELD_MAX };
+        Self { map: HashMap::new(), ports, held: 0, limits, left: None, counts: Counts::default() }
     }
 
     /// A segment.
@@ -118,7 +129,7 @@ impl Connections {
             connection.ended(reason, &mut run);
         }
         self.held = self.held + connection.bytes() - before;
-        if self.held > HELD_MAX {
+        if self.held > self.limits.held {
             let reason = "too many bytes of unfinished frames: it is not decoded any further";
             if let Some(connection) = self.close(key, time, reason, events) {
                 self.map.insert(key, connection);
@@ -172,13 +183,14 @@ impl Connections {
 
     /// Forgets the half of the connections whose latest packets are oldest, at the limit.
     fn make_room(&mut self, time: Duration, events: &mut Vec<Event>) {
-        if self.map.len() < CONNECTIONS {
+        if self.map.len() < self.limits.connections {
             return;
         }
+        let half = self.limits.connections / 2;
         let mut latest: Vec<_> = self.map.values().map(|connection| connection.latest).collect();
         latest.sort_unstable();
-        let median = latest.get(CONNECTIONS / 2).copied().unwrap_or_default();
-        let mut left = CONNECTIONS / 2;
+        let median = latest.get(half).copied().unwrap_or_default();
+        let mut left = half.max(1);
         let (held, counts) = (&mut self.held, &mut self.counts);
         self.map.retain(|key, connection| {
             if connection.latest > median || left == 0 {

@@ -280,10 +280,11 @@ impl Session {
         if flags.0 & !3 != 0 {
             frame.note(out, format_args!("reserved flags are set: {:#x}", flags.0 & !3));
         }
-        let limit = match (self.agreed, self.engine.hello) {
-            (Some(agreed), _) => Some((agreed.max_frame_size, "agreed")),
-            (None, Some(hello)) => Some((hello.max_frame_size, "offered by HAProxy")),
-            (None, None) => None,
+        let limit = match (self.agreed, self.engine.hello, self.agent.hello) {
+            (Some(agreed), ..) => Some((agreed.max_frame_size, "agreed")),
+            (None, Some(hello), _) => Some((hello.max_frame_size, "offered by HAProxy")),
+            (None, None, Some(hello)) => Some((hello.max_frame_size, "announced by the agent")),
+            (None, None, None) => None,
         };
         if let Some((limit, whose)) = limit
             && len > limit as usize

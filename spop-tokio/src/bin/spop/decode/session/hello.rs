@@ -35,8 +35,8 @@ impl Session {
                 if let Some(id) = engine_id {
                     self.engine.id = Some(id);
                 }
-                if frame.side == Side::Agent || self.only.is_some() {
-                    self.agree(hello, out);
+                if frame.side == Side::Agent && self.only.is_none() {
+                    self.agree(out);
                 }
             }
             Err(HelloError::Malformed(error)) => frame.malformed(out, &error),
@@ -44,9 +44,9 @@ impl Session {
         }
     }
 
-    fn agree(&mut self, hello: Hello, out: &mut Happened) {
-        let engine = self.engine.hello.unwrap_or(hello);
-        let agent = self.agent.hello.unwrap_or(hello);
+    /// Nothing is known to be agreed if a HELLO is missing or malformed.
+    fn agree(&mut self, out: &mut Happened) {
+        let (Some(engine), Some(agent)) = (self.engine.hello, self.agent.hello) else { return };
         let both =
             |capability| engine.capabilities.contains(capability) && agent.capabilities.contains(capability);
         let max_frame_size = engine.max_frame_size.min(agent.max_frame_size);
