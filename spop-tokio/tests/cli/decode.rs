@@ -6,7 +6,7 @@ mod recorder;
 
 use std::{fs, io::Write as _};
 
-use self::recorder::{Agent, Connection, Haproxy, pcap};
+use self::recorder::{Agent, Connection, Haproxy, is_by, pcap};
 use crate::support::{Run, command, finish, interrupt, spop_with_input};
 
 const HELLO: &str = "> HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1000 \
@@ -252,6 +252,21 @@ fn other_connections_are_counted_and_ports_are_decoded_from_the_middle() {
     assert_eq!((run.code, frames(&run)), (Some(0), vec!["> NOTIFY fin 1 1 a", "< ACK fin 1 1"]), "{run:?}");
     let run = decode(&packets, &["--port", "80"]);
     assert_eq!(run.code, Some(1), "{run:?}");
+}
+
+#[test]
+fn one_direction_may_be_missing() {
+    let mut connection = session();
+    connection.frames(&["> NOTIFY fin 1 1 a", "< ACK fin 1 1", "> NOTIFY fin 2 1 a", "< ACK fin 2 1"]);
+    for (by, expected) in [
+        (Haproxy, [HELLO, "> NOTIFY fin 1 1 a", "> NOTIFY fin 2 1 a"]),
+        (Agent, [ACCEPTED, "< ACK fin 1 1", "< ACK fin 2 1"]),
+    ] {
+        let packets: Vec<_> = connection.packets.iter().filter(|packet| is_by(by, packet)).cloned().collect();
+        let run = decode(&packets, &[]);
+        assert_eq!((run.code, frames(&run)), (Some(0), expected.to_vec()), "{run:?}");
+        assert!(run.out.contains("* no packet of the other direction was captured"), "{run:?}");
+    }
 }
 
 #[test]

@@ -110,3 +110,9 @@ pub(crate) fn pcap(packets: &[Vec<u8>]) -> Vec<u8> {
     }
     file
 }
+
+/// Whether a packet is sent by this side.
+pub(crate) fn is_by(by: By, packet: &[u8]) -> bool {
+    // The last byte of the source address.
+    packet[29] == if by == Haproxy { 1 } else { 2 }
+}

@@ -1,6 +1,7 @@
 //! The TCP connections of a capture: which of them speak SPOP, and what happens on these.
 
 mod opening;
+mod spop;
 #[cfg(test)]
 mod tests;
 
@@ -8,11 +9,14 @@ use std::{collections::HashMap, mem, net::SocketAddr, time::Duration};
 
 use spop_core::link::Side;
 
-use self::opening::{Opening, Protocol};
+use self::{
+    opening::{Opening, Protocol},
+    spop::Spop,
+};
 use super::{
-    event::{About, Disorder, Event, Place, What},
+    event::{About, Event, What},
     segment::Segment,
-    session::{Happened, Session, direction},
+    session::{Happened, Session},
     stream::{Piece, Stream},
 };
 
@@ -71,16 +75,6 @@ enum State {
     Spop(Box<Spop>),
     /// Another protocol, or closed.
     Ignored,
-}
-
-#[derive(Debug)]
-struct Spop {
-    number: u64,
-    /// The end that is HAProxy.
-    engine: usize,
-    session: Session,
-    /// The side that has closed first.
-    closer: Option<Side>,
 }
 
 impl Connections {
@@ -278,7 +272,10 @@ impl Connection {
                     self.decided(protocol, run);
                 }
             }
-            State::Spop(spop) => spop.piece(end, piece, run),
+            State::Spop(spop) => {
+                let is_alone = self.streams.get(1 - end).is_none_or(Option::is_none);
+                spop.piece(end, piece, is_alone, run);
+            }
             State::Ignored => {}
         }
     }
@@ -296,12 +293,14 @@ impl Connection {
             }
         };
         run.counts.spop += 1;
-        let mut spop = Box::new(Spop { number: run.counts.spop, engine, session, closer: None });
+        let mut spop = Box::new(Spop::new(run.counts.spop, engine, session));
         let (a, b) = run.key;
         let (engine, agent) = if engine == 0 { (a, b) } else { (b, a) };
         run.event(spop.number, What::Opened { engine, agent });
+        let is_alone = [1, 0].map(|other| self.streams.get(other).is_none_or(Option::is_none));
         for (end, piece) in opening.into_pieces() {
-            spop.piece(end, piece, run);
+            let is_alone = is_alone.get(end).copied().unwrap_or_default();
+            spop.piece(end, piece, is_alone, run);
         }
         self.state = State::Spop(spop);
     }
@@ -368,44 +367,5 @@ impl Connection {
             }
             State::Ignored => {}
         }
-    }
-}
-
-impl Spop {
-    const fn side(&self, end: usize) -> Side {
-        if end == self.engine { Side::Engine } else { Side::Agent }
-    }
-
-    fn piece(&mut self, end: usize, piece: Piece, run: &mut Run<'_>) {
-        let side = self.side(end);
-        let mut happened = Vec::new();
-        let place = |offset| Place { direction: direction(side), offset };
-        let mut segment = |offset, kind, len| {
-            happened.push((What::Segment { at: place(offset), kind, len }, About::default()));
-        };
-        match piece {
-            Piece::Data(data) => self.session.data(side, run.time, &data, &mut happened),
-            Piece::Lost(len) => {
-                segment(self.session.offset(side), Disorder::Lost, len);
-                self.session.lost(side, len);
-            }
-            Piece::Repeated { offset, len } => segment(offset, Disorder::Repeated, len),
-            Piece::Early { offset, len } => segment(offset, Disorder::Early, len),
-            Piece::AfterEnd { offset, len } => {
-                let reason = format!("{len} bytes after the end of the stream");
-                happened.push((What::Violation { at: place(offset), reason }, About::default()));
-            }
-            Piece::End => {
-                self.closer.get_or_insert(side);
-                self.session.end(side, false, &mut happened);
-            }
-        }
-        run.happened(self.number, happened);
-    }
-
-    fn end(&mut self, end: usize, is_cut: bool, run: &mut Run<'_>) {
-        let mut happened = Vec::new();
-        self.session.end(self.side(end), is_cut, &mut happened);
-        run.happened(self.number, happened);
     }
 }

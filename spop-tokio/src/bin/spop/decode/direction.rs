@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_sought_behind_a_gap_that_ends_within_one() {
+        let bytes = stream();
+        let third = bytes.len() - 11;
+        let (mut direction, mut found) = (Direction::new(Side::Agent, 0), Vec::new());
+        push(&mut direction, &bytes[..10], &mut found);
+        assert!(direction.lost((third - 7 - 10) as u64));
+        push(&mut direction, &bytes[third - 7..third], &mut found);
+        push(&mut direction, &bytes[third..], &mut found);
+        assert_eq!((ids(&found), direction.skipped()), (vec![3], 10 + 7));
+    }
+
+    #[test]
     fn a_frame_in_two_segments_is_split() {
         let (bytes, mut found) = (stream(), Vec::new());
         let mut direction = Direction::new(Side::Agent, 3);

@@ -155,6 +155,19 @@ impl Session {
         }
     }
 
+    /// The next bytes are of this side, and the other one has sent no packet that was captured.
+    pub(super) fn alone(&mut self, side: Side, out: &mut Happened) {
+        let answered = match side {
+            Side::Engine => self.phase == Phase::Greeted,
+            Side::Agent => self.phase == Phase::Connected,
+        };
+        if answered && self.only.is_none() {
+            self.only = Some(side);
+            let text = "no packet of the other direction was captured: answers are not checked".to_owned();
+            out.push((What::Note { at: None, text }, About::default()));
+        }
+    }
+
     /// Bytes of a side that the capture does not have.
     pub(super) fn lost(&mut self, side: Side, len: u64) {
         if self.half(side).frames.lost(len) {
