@@ -37,7 +37,9 @@ Each line has the time (UTC), the number of the connection, and:
   >  a frame from HAProxy       <  a frame to HAProxy
   *  what happens to the connection, and payloads that were joined from fragments
   !  a violation, with the direction and the byte of its stream: it makes the exit status 1
-The time is that of the packet with which the frame is complete.
+The time is that of the packet with which the frame is complete. What HAProxy does when it gives a
+request up is no violation: a NOTIFY before the answer to another one without pipelining, or with
+the same ids.
 
 Filters: all keys must match; of the values of a key, separated by commas, one.
   connection=N   the number of the connection

@@ -2,7 +2,11 @@
 
 use std::{fs::File, time::Instant};
 
-use super::{decode, recorder::pcap, session};
+use super::{
+    decode,
+    recorder::{Agent, Haproxy, pcap},
+    session,
+};
 use crate::support::{spop, spop_with_input};
 
 #[test]
@@ -46,6 +50,24 @@ fn a_truncated_capture_is_decoded_up_to_there() {
     assert_eq!(run.err.lines().count(), 1, "{run:?}");
     let run = spop_with_input(["decode"], &file[..10]);
     assert!(run.code == Some(1) && run.err.contains("it is truncated"), "{run:?}");
+}
+
+#[test]
+fn packets_that_were_captured_in_part_are_no_violations() {
+    let mut connection = session();
+    for id in 1..=5 {
+        connection.frame(Haproxy, &format!("NOTIFY fin {id} 1 a x=string:\"{}\"", "y".repeat(100)));
+        connection.frame(Agent, &format!("ACK fin {id} 1"));
+    }
+    connection.close();
+    // As `tcpdump -s 100`, which leaves the lengths in the headers of IP.
+    let packets: Vec<_> =
+        connection.packets.iter().map(|packet| packet[..packet.len().min(100)].to_vec()).collect();
+    let run = decode(&packets, &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.out.contains("bytes are missing in the capture"), "{run:?}");
+    assert!(run.err.contains(" packets were captured in part: capture with -s 0"), "{run:?}");
+    assert!(run.out.contains("< ACK fin 1 1") && run.out.contains("< ACK fin 5 1"), "{run:?}");
 }
 
 #[test]

@@ -258,7 +258,7 @@ impl Connection {
             && !(segment.rst && stream.is_none())
         {
             let stream = stream.get_or_insert_with(|| Stream::new(first));
-            stream.push(first, segment.payload, segment.fin, &mut found);
+            stream.push(first, segment.payload, segment.cut, segment.fin, &mut found);
         }
         pieces.extend(found.into_iter().map(|piece| (end, piece)));
     }

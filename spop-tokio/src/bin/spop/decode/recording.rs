@@ -196,7 +196,7 @@ impl PacketCounts {
         match Segment::find(packet.link, packet.data) {
             Ok(segment) => {
                 self.segments += 1;
-                self.cut += u64::from(packet.is_cut);
+                self.cut += u64::from(packet.is_cut || segment.cut > 0);
                 connections.segment(packet.time, &segment, events);
             }
             Err(reason) => {

@@ -17,6 +17,8 @@ pub(super) struct Segment<'a> {
     pub(super) fin: bool,
     pub(super) rst: bool,
     pub(super) payload: &'a [u8],
+    /// Bytes of the payload that were not captured.
+    pub(super) cut: u32,
 }
 
 /// Why a packet has no segment.
@@ -51,12 +53,19 @@ impl<'a> Segment<'a> {
             _ => return Err(NoSegment::Link),
         };
         let packet = packet.ok_or(NoSegment::Other)?;
-        let (from, to): (IpAddr, IpAddr) = match &packet.net {
+        // The packet has `len` bytes, its header included, and others were captured.
+        let cut = |len: usize, captured: usize| u32::try_from(len.saturating_sub(captured)).unwrap_or(0);
+        let (from, to, cut): (IpAddr, IpAddr, u32) = match &packet.net {
             Some(LaxNetSlice::Ipv4(ip)) => {
-                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+                let header = ip.header();
+                let captured = header.slice().len() + ip.payload().payload.len();
+                let cut = cut(header.total_len().into(), captured);
+                (header.source_addr().into(), header.destination_addr().into(), cut)
             }
             Some(LaxNetSlice::Ipv6(ip)) => {
-                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+                let header = ip.header();
+                let cut = cut(header.payload_length().into(), ip.payload().payload.len());
+                (header.source_addr().into(), header.destination_addr().into(), cut)
             }
             _ => return Err(NoSegment::Other),
         };
@@ -73,6 +82,7 @@ impl<'a> Segment<'a> {
             fin: tcp.fin(),
             rst: tcp.rst(),
             payload: tcp.payload(),
+            cut,
         })
     }
 }
@@ -118,8 +128,10 @@ mod tests {
                 assert_eq!((segment.from.port(), segment.to.port(), segment.sequence), (5, 6, 7), "{link}");
                 assert_eq!((segment.from.is_ipv6(), segment.syn, segment.fin), (v6, true, false));
                 assert_eq!((segment.ack, segment.payload), (Some(9), &b"abc"[..]), "{link}");
+                assert_eq!(segment.cut, 0);
                 for len in 0..packet.len() {
-                    let _ = Segment::find(link, &packet[..len]);
+                    let Ok(part) = Segment::find(link, &packet[..len]) else { continue };
+                    assert_eq!(part.payload.len() + part.cut as usize, 3, "{link} {len}");
                 }
             }
         }

@@ -37,6 +37,8 @@ pub(super) struct Stream {
     /// Segments that wait, by the offsets of their first bytes; they do not overlap.
     waiting: BTreeMap<u64, Bytes>,
     bytes: usize,
+    /// The offset up to which bytes were sent, captured or not.
+    sent: u64,
     /// The offset of the FIN.
     end: Option<u64>,
     ended: bool,
@@ -45,7 +47,7 @@ pub(super) struct Stream {
 impl Stream {
     /// A direction whose first byte has this sequence number.
     pub(super) const fn new(initial: u32) -> Self {
-        Self { initial, next: 0, waiting: BTreeMap::new(), bytes: 0, end: None, ended: false }
+        Self { initial, next: 0, waiting: BTreeMap::new(), bytes: 0, sent: 0, end: None, ended: false }
     }
 
     pub(super) const fn initial(&self) -> u32 {
@@ -68,8 +70,15 @@ impl Stream {
         self.next.cast_signed().saturating_add(distance.into())
     }
 
-    /// A segment. `fin` says that its last byte is that of the stream.
-    pub(super) fn push(&mut self, sequence: u32, mut data: &[u8], fin: bool, pieces: &mut Vec<Piece>) {
+    /// A segment. Behind its data it had `cut` bytes that were not captured; `fin` says that its last byte is that of the stream.
+    pub(super) fn push(
+        &mut self,
+        sequence: u32,
+        mut data: &[u8],
+        cut: u32,
+        fin: bool,
+        pieces: &mut Vec<Piece>,
+    ) {
         let mut offset = self.offset(sequence);
         if offset < 0 {
             // What precedes the first byte is a keep-alive, or older than the capture.
@@ -79,9 +88,11 @@ impl Stream {
         }
         let Ok(offset) = u64::try_from(offset) else { return };
         let end = offset + data.len() as u64;
-        if fin && self.end.is_none() && end >= self.next {
-            self.end = Some(end);
+        let whole = end + u64::from(cut);
+        if fin && self.end.is_none() && whole >= self.next {
+            self.end = Some(whole);
         }
+        self.sent = self.sent.max(whole);
         if let Some(last) = self.end
             && end > last
             && !data.is_empty()
@@ -103,10 +114,9 @@ impl Stream {
     pub(super) fn acknowledged(&mut self, sequence: u32, pieces: &mut Vec<Piece>) {
         // The FIN counts as a byte.
         let sequence = if self.end.is_some() { sequence.wrapping_sub(1) } else { sequence };
-        if let Ok(offset) = u64::try_from(self.offset(sequence))
-            && offset > self.next
-            && !self.waiting.is_empty()
-        {
+        let Ok(offset) = u64::try_from(self.offset(sequence)) else { return };
+        self.sent = self.sent.max(offset);
+        if offset > self.next && !self.waiting.is_empty() {
             self.give_up(offset, pieces);
         }
     }
@@ -114,6 +124,12 @@ impl Stream {
     /// The capture or the connection ends: what is missing never comes.
     pub(super) fn finish(&mut self, pieces: &mut Vec<Piece>) {
         self.give_up(u64::MAX, pieces);
+        let end = self.end.unwrap_or(self.sent);
+        if end > self.next {
+            pieces.push(Piece::Lost(end - self.next));
+            self.next = end;
+            self.deliver(pieces);
+        }
     }
 
     /// Skips what is missing before `offset`.
@@ -124,15 +140,6 @@ impl Stream {
             }
             pieces.push(Piece::Lost(first - self.next));
             self.next = first;
-            self.deliver(pieces);
-        }
-        if let Some(end) = self.end
-            && self.waiting.is_empty()
-            && offset == u64::MAX
-            && end > self.next
-        {
-            pieces.push(Piece::Lost(end - self.next));
-            self.next = end;
             self.deliver(pieces);
         }
     }
@@ -227,7 +234,7 @@ mod tests {
             let (mut stream, mut pieces) = (Stream::new(initial), Vec::new());
             for (at, end) in segments {
                 let sequence = initial.wrapping_add(at as u32);
-                stream.push(sequence, &sent[at..end], end == len, &mut pieces);
+                stream.push(sequence, &sent[at..end], 0, end == len, &mut pieces);
                 assert!(stream.bytes() <= len);
             }
             assert_eq!(text(&pieces), sent);
@@ -246,8 +253,8 @@ mod tests {
             let mut seen = [false; 200];
             for _ in 0..random.usize(1..20) {
                 let at = random.usize(..200);
-                let end = random.usize(at..=200.min(at + 40));
-                stream.push(5 + at as u32, &sent[at..end], false, &mut pieces);
+                let end = random.usize(at + 1..=200.min(at + 40));
+                stream.push(5 + at as u32, &sent[at..end], 0, false, &mut pieces);
                 seen[at..end].fill(true);
             }
             stream.finish(&mut pieces);
@@ -273,8 +280,8 @@ mod tests {
     #[test]
     fn what_was_acknowledged_and_never_captured_is_lost() {
         let (mut stream, mut pieces) = (Stream::new(100), Vec::new());
-        stream.push(100, b"ab", false, &mut pieces);
-        stream.push(105, b"fg", false, &mut pieces);
+        stream.push(100, b"ab", 0, false, &mut pieces);
+        stream.push(105, b"fg", 0, false, &mut pieces);
         stream.acknowledged(102, &mut pieces);
         assert_eq!(text(&pieces), b"ab");
         stream.acknowledged(107, &mut pieces);
@@ -283,16 +290,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_or_only_acknowledged_is_lost() {
+        for (cut, fin, acknowledged, lost) in
+            [(3, false, 0, Some(3)), (3, true, 0, Some(3)), (0, false, 6, Some(4)), (0, false, 2, None)]
+        {
+            let (mut stream, mut pieces) = (Stream::new(0), Vec::new());
+            stream.push(0, b"ab", cut, fin, &mut pieces);
+            stream.acknowledged(acknowledged, &mut pieces);
+            stream.finish(&mut pieces);
+            let found = pieces.iter().find(|piece| matches!(piece, Piece::Lost(_)));
+            assert_eq!(found, lost.map(Piece::Lost).as_ref());
+            assert_eq!(stream.is_ended(), fin);
+        }
+    }
+
+    #[test]
     fn what_waits_is_limited() {
         let (mut stream, mut pieces) = (Stream::new(0), Vec::new());
         for index in 0..SEGMENTS_MAX as u32 * 3 {
-            stream.push(1 + index * 2, b"x", false, &mut pieces);
+            stream.push(1 + index * 2, b"x", 0, false, &mut pieces);
             assert!(stream.waiting.len() <= SEGMENTS_MAX + 1);
         }
         let block = vec![0; 60_000];
         let (mut stream, mut pieces) = (Stream::new(0), Vec::new());
         for index in 0..1_000 {
-            stream.push(1 + index * 70_000, &block, false, &mut pieces);
+            stream.push(1 + index * 70_000, &block, 0, false, &mut pieces);
             assert!(stream.bytes() <= WAITING_MAX + block.len());
         }
     }
@@ -300,12 +322,12 @@ mod tests {
     #[test]
     fn repetitions_and_bytes_behind_the_end_are_named() {
         let (mut stream, mut pieces) = (Stream::new(0), Vec::new());
-        stream.push(0, b"abc", false, &mut pieces);
-        stream.push(1, b"bc", false, &mut pieces);
-        stream.push(u32::MAX, b"x", false, &mut pieces);
-        stream.push(3, b"", true, &mut pieces);
-        stream.push(4, b"", false, &mut pieces);
-        stream.push(3, b"de", false, &mut pieces);
+        stream.push(0, b"abc", 0, false, &mut pieces);
+        stream.push(1, b"bc", 0, false, &mut pieces);
+        stream.push(u32::MAX, b"x", 0, false, &mut pieces);
+        stream.push(3, b"", 0, true, &mut pieces);
+        stream.push(4, b"", 0, false, &mut pieces);
+        stream.push(3, b"de", 0, false, &mut pieces);
         assert_eq!(
             pieces,
             [

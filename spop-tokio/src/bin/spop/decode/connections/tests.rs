@@ -10,7 +10,7 @@ fn segment(port: u16, to_agent: bool, sequence: u32, payload: &[u8]) -> Segment<
     let (engine, agent): (SocketAddr, SocketAddr) =
         ((Ipv4Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, 9).into());
     let (from, to) = if to_agent { (engine, agent) } else { (agent, engine) };
-    Segment { from, to, sequence, ack: None, syn: false, fin: false, rst: false, payload }
+    Segment { from, to, sequence, ack: None, syn: false, fin: false, rst: false, payload, cut: 0 }
 }
 
 fn syn(port: u16) -> Segment<'static> {

@@ -139,7 +139,7 @@ impl Session {
             && self.agreed.is_some_and(|agreed| !agreed.pipelining)
         {
             let text = format_args!(
-                "without pipelining, before the answer to {other}: HAProxy gave that request up, or violates"
+                "before the answer to {other}, without pipelining: HAProxy has given that request up"
             );
             frame.note(out, text);
         }
