@@ -165,7 +165,11 @@ impl Hub {
     pub fn forget(&mut self, ticket: &Ticket) -> bool {
         let home = ticket.connection();
         let waiting = Waiting { home, ticket: ticket.id() };
-        let Some(engine) = ticket.engine_id().and_then(|id| self.engines.get_mut(id)) else { return false };
+        // A ticket names no engine if a part of its answer was sent.
+        let Some(id) = ticket.engine_id().or_else(|| self.homes.get(&home).map(AsRef::as_ref)) else {
+            return false;
+        };
+        let Some(engine) = self.engines.get_mut(id) else { return false };
         if !engine.remove(ticket.ids(), waiting) {
             return false;
         }
@@ -183,7 +187,7 @@ impl Hub {
     pub fn route(&mut self, ticket: Ticket, mut backlog: impl FnMut(ConnectionId) -> Option<usize>) -> Route {
         if ticket.engine_id().is_none_or(|id| !self.engines.contains_key(id)) {
             // Not async; or a part of the answer was sent, and the rest must take the same connection.
-            self.cancel(ticket.connection(), ticket.ids(), ticket.id());
+            self.forget(&ticket);
             return match backlog(ticket.connection()) {
                 Some(_) if ticket.engine_id().is_none() => Route::Home(ticket),
                 _ => Route::Dropped(ticket),
@@ -253,6 +257,11 @@ impl Hub {
             },
             None => Ok((Settled::Dropped, None)),
         }
+    }
+
+    /// The number of connections that have joined and not left.
+    pub fn connections(&self) -> usize {
+        self.engines.values().map(Engine::connections).sum()
     }
 
     /// The number of engines with a connection.

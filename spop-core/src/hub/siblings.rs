@@ -65,6 +65,10 @@ impl Engine {
         self.members.contains_key(&connection)
     }
 
+    pub(super) fn connections(&self) -> usize {
+        self.members.len()
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
