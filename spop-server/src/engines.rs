@@ -177,11 +177,11 @@ impl Membership {
         self.engine.lock().hub.forget(ticket);
     }
 
-    /// Whether this connection may still get an answer to send whose own connection is gone.
-    pub(crate) fn has_orphans(&self) -> bool {
-        let orphans = self.engine.lock().hub.orphans();
+    /// The number of connections of the engine, if this one may still get an answer to send whose own connection is gone.
+    pub(crate) fn awaits_orphans(&self) -> Option<usize> {
+        let engine = self.engine.lock();
         // An answer that was routed is no orphan any more.
-        orphans > 0 || self.connection.inbox.has_messages()
+        (engine.hub.orphans() > 0 || self.connection.inbox.has_messages()).then(|| engine.hub.connections())
     }
 
     /// An answer is ready.

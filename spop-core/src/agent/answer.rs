@@ -162,9 +162,11 @@ impl AgentReactor {
     }
 
     /// Has a drain send no DISCONNECT before `earliest`, for a caller that may have more to send on this connection: with async,
-    /// the answer to a NOTIFY whose own connection is gone. The deadline of the drain stays.
+    /// the answer to a NOTIFY whose own connection is gone. Until then answers are not held for the DISCONNECT. The deadline of the
+    /// drain stays.
     pub fn postpone_disconnect(&mut self, earliest: Timestamp) {
         self.next_disconnect.get_or_insert_default().earliest = earliest;
+        self.link.hold_output(false);
     }
 
     /// Ends the session at once. Queued answers are sent before the DISCONNECT; unanswered requests are lost. The message

@@ -118,7 +118,9 @@ impl AgentReactor {
     /// after it.
     pub(super) fn hold_answers(&mut self) {
         self.cancel_idle_drain_if_active();
-        let answers = self.session.is_some() && self.link.nothing_to_send();
+        let answers = self.session.is_some()
+            && self.link.nothing_to_send()
+            && self.earliest_disconnect() <= self.link.now();
         if self.link.is_draining() && answers && self.drain_timing().is_some() {
             self.link.hold_output(true);
         }
@@ -129,17 +131,22 @@ impl AgentReactor {
         self.cancel_idle_drain_if_active();
         let now = self.link.now();
         if self.disconnect_at().is_some_and(|at| at <= now) {
-            let (reason, status, message) = match self.drained_by {
-                Some(timer @ Timer::Idle) => {
-                    (CloseReason::Timeout(timer), Status::TIMEOUT, "the connection was idle too long")
-                }
-                Some(timer) => (CloseReason::Timeout(timer), Status::NORMAL, DRAINED),
-                None => (CloseReason::Drained, Status::NORMAL, DRAINED),
-            };
-            self.disconnect_for(reason, status, message);
+            self.disconnect_drained();
         } else if self.held_until().is_some_and(|until| until <= now) {
             self.link.hold_output(false);
         }
+    }
+
+    /// The drain is complete.
+    pub(super) fn disconnect_drained(&mut self) {
+        let (reason, status, message) = match self.drained_by {
+            Some(timer @ Timer::Idle) => {
+                (CloseReason::Timeout(timer), Status::TIMEOUT, "the connection was idle too long")
+            }
+            Some(timer) => (CloseReason::Timeout(timer), Status::NORMAL, DRAINED),
+            None => (CloseReason::Drained, Status::NORMAL, DRAINED),
+        };
+        self.disconnect_for(reason, status, message);
     }
 
     /// The drain timer expired before the end of the drain. If it is time to disconnect, asks the driver for one more read
@@ -154,6 +161,10 @@ impl AgentReactor {
         } else {
             self.advance_drain();
         }
+    }
+
+    fn earliest_disconnect(&self) -> Timestamp {
+        self.next_disconnect.as_ref().map_or(Timestamp::ZERO, |next| next.earliest)
     }
 
     fn announced_disconnect(&self) -> Option<(Timestamp, Timestamp)> {
@@ -209,7 +220,6 @@ impl AgentReactor {
             }
             _ => Duration::ZERO,
         };
-        let earliest = self.next_disconnect.as_ref().map_or(Timestamp::ZERO, |next| next.earliest);
-        ready.then(|| (self.link.last_active() + quiet).max(earliest))
+        ready.then(|| (self.link.last_active() + quiet).max(self.earliest_disconnect()))
     }
 }

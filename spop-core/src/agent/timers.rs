@@ -103,6 +103,11 @@ impl AgentReactor {
                 None
             }
             Timer::Drain if self.postpone_drain() => None,
+            // It was postponed to the end of the drain.
+            Timer::Drain if self.drained_by == Some(Timer::Idle) && self.flight.waiting() == 0 => {
+                self.disconnect_drained();
+                None
+            }
             Timer::Drain => {
                 let message = if self.drained_by.is_some() { DRAINED } else { "the agent is shutting down" };
                 self.disconnect_for(CloseReason::Timeout(timer), Status::NORMAL, message);

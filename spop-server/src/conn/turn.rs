@@ -14,11 +14,9 @@ use crate::{Agent, Handler, SPARED, TOO_MUCH_BUFFERED};
 /// handshake and the first answer nothing may follow for long.
 pub(super) const EARLY: u8 = 2;
 
-/// When a connection that drains checks again whether its engine has orphans. Shorter than [`DrainTiming::hold`]: the last answer
-/// leaves with the DISCONNECT.
-///
-/// [`DrainTiming::hold`]: spop_core::agent::DrainTiming::hold
-const ORPHANS_AGAIN: Duration = Duration::from_millis(10);
+/// When a connection that drains checks again whether its engine has orphans: at the earliest, and for each connection of the
+/// engine, of which all check.
+const ORPHANS_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_micros(10));
 
 /// Frames that are processed in one turn. They may be short, and each cost what an ordinary one does.
 const FRAMES: usize = 64;
@@ -155,8 +153,18 @@ impl Session {
 
     /// A drain does not end while the connection may get the answer of an orphan to send. Before each input that can end it.
     fn await_orphans(&mut self, now: Timestamp) {
-        if self.reactor.is_draining() && self.membership.as_ref().is_some_and(|it| it.has_orphans()) {
-            self.reactor.postpone_disconnect(now + ORPHANS_AGAIN);
+        let Some(membership) = &self.membership else { return };
+        // These timers begin a drain, which can end at once.
+        let begins = || {
+            let timer = self.reactor.deadline().map(|(_, timer)| timer);
+            matches!(timer, Some(Timer::Refused | Timer::Idle | Timer::Age))
+        };
+        if (self.reactor.is_draining() || begins())
+            && let Some(siblings) = membership.awaits_orphans()
+        {
+            let (least, each) = ORPHANS_AGAIN;
+            let siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
+            self.reactor.postpone_disconnect(now + least.max(each.saturating_mul(siblings)));
         }
     }
 

@@ -218,10 +218,9 @@ fn a_sibling_that_drains_waits_for_an_orphan() {
     server.wake(&mut home);
     server.wake(&mut sibling);
     assert!(home.is_over());
-    server.wait(&mut sibling, millis(200));
-    let heard = server.hear(&mut sibling);
-    assert_eq!((heard.len(), &heard[0]), (2, &ack(1)));
-    assert!(heard[1].starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0 "));
+    assert_eq!(server.hear(&mut sibling), [ack(1)]);
+    server.wait(&mut sibling, millis(100));
+    assert!(server.hear(&mut sibling)[0].starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0 "));
     assert_eq!(server.totals(), Totals { notifies: 1, acks: 1, ..Totals::default() });
 }
 
@@ -247,8 +246,54 @@ fn a_drain_waits_for_an_orphan_until_it_times_out() {
     server.wait(&mut home, millis(100));
     assert!(home.is_over());
     server.wake(&mut sibling);
-    server.wait(&mut sibling, millis(200));
-    let heard = server.hear(&mut sibling);
-    assert_eq!((heard.len(), &heard[0]), (2, &failed(1)));
+    assert_eq!(server.hear(&mut sibling), [failed(1)]);
+    server.wait(&mut sibling, millis(100));
+    assert!(server.hear(&mut sibling)[0].starts_with("AGENT-DISCONNECT"));
     assert_eq!(server.app.cancelled, [Cancelled::TimedOut]);
+}
+
+#[test]
+fn an_answer_in_parts_whose_connection_is_lost_keeps_no_sibling_waiting() {
+    let mut server = Server::asynchronous();
+    let mut home = server.connect();
+    server.greet_with(&mut home, "fragmentation,pipelining,async", "e");
+    let mut sibling = server.session("e");
+    server.say(&mut home, "NOTIFY fin 1 1 part-then-later");
+    server.lose(&mut home);
+    server.app.deferred.remove(0).reply(score());
+    server.wake(&mut home);
+    assert!(home.is_over());
+    assert_eq!(server.agent.engines.waiting(), 0);
+    server.agent.handle().drain();
+    server.wake(&mut sibling);
+    server.wait(&mut sibling, millis(100));
+    assert!(sibling.closed().is_some());
+}
+
+#[test]
+fn a_drain_that_waits_for_an_orphan_answers_others_at_once() {
+    let (mut server, _home, mut sibling) = draining_orphan(asynchronous());
+    server.wait(&mut sibling, millis(100));
+    server.say(&mut sibling, "NOTIFY fin 2 1 now");
+    assert_eq!(server.hear(&mut sibling), [ack(2)]);
+    server.say(&mut sibling, "NOTIFY fin 3 1 now");
+    assert_eq!(server.hear(&mut sibling), [ack(3)]);
+}
+
+#[test]
+fn an_idle_connection_that_waited_for_an_orphan_ends_as_an_idle_one() {
+    let mut config = asynchronous();
+    config.timeouts.idle = Some(Duration::from_secs(1));
+    config.timeouts.drain = Duration::from_secs(2);
+    let mut server = Server::new(config);
+    let (mut home, mut sibling) = (server.session("e"), server.session("e"));
+    server.say(&mut home, "NOTIFY fin 1 1 later");
+    server.lose(&mut home);
+    server.wait(&mut sibling, millis(2_900));
+    assert!(sibling.closed().is_none());
+    server.wait(&mut sibling, millis(200));
+    assert_eq!(
+        sibling.closed().map(|closed| closed.reason.clone()),
+        Some(spop_core::CloseReason::Timeout(spop_core::Timer::Idle))
+    );
 }
