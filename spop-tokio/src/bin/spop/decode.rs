@@ -15,8 +15,9 @@ mod source;
 mod stats;
 mod stream;
 
-use std::{path::PathBuf, pin::pin};
+use std::{iter::from_fn, path::PathBuf, pin::pin};
 
+use bytes::Bytes;
 use clap::Args;
 use tokio::signal::ctrl_c;
 
@@ -91,6 +92,13 @@ pub(crate) struct Options {
     cut: usize,
 }
 
+/// A few packets at a time: one can end a connection with a megabyte of frames behind a gap, and events are held until they are
+/// printed.
+fn parts(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    const PART: usize = 512;
+    from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(PART))))
+}
+
 pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failure> {
     let mut filter = Filter::default();
     for part in options.filter {
@@ -120,12 +128,17 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
                 break;
             }
         };
-        let pushed = recording.push(&bytes, &mut events);
-        if recording.is_raw() {
-            printer.without_times();
+        for part in parts(bytes) {
+            let pushed = recording.push(&part, &mut events);
+            if recording.is_raw() {
+                printer.without_times();
+            }
+            printer.events(&mut events)?;
+            result = pushed.map_err(|error| Failure::wrong(format_args!("{}: {error}", source.name)));
+            if result.is_err() {
+                break;
+            }
         }
-        printer.events(&mut events)?;
-        result = pushed.map_err(|error| Failure::wrong(format_args!("{}: {error}", source.name)));
     }
     while recording.finish_one(&mut events) {
         printer.events(&mut events)?;

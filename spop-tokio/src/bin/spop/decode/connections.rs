@@ -43,6 +43,8 @@ pub(super) struct Connections {
     ports: Vec<u16>,
     held: usize,
     limits: Limits,
+    /// Those that are forgotten next, the first last: at the limit, the half whose latest packets are oldest.
+    forgotten: Vec<(Duration, Key)>,
     /// Those that are left at the end of the capture, the last first.
     left: Option<Vec<(Duration, Key)>>,
     pub(super) counts: Counts,
@@ -81,7 +83,15 @@ impl Connections {
     /// Connections to agents with these ports; without any, those that begin with a HELLO.
     pub(super) fn new(ports: Vec<u16>) -> Self {
         let limits = Limits { connections: CONNECTIONS, held: HELD_MAX };
-        Self { map: HashMap::new(), ports, held: 0, limits, left: None, counts: Counts::default() }
+        Self {
+            map: HashMap::new(),
+            ports,
+            held: 0,
+            limits,
+            forgotten: Vec::new(),
+            left: None,
+            counts: Counts::default(),
+        }
     }
 
     /// A segment.
@@ -175,27 +185,29 @@ impl Connections {
         Some(connection)
     }
 
-    /// Forgets the half of the connections whose latest packets are oldest, at the limit.
+    /// Forgets a few connections at the limit: each can have a megabyte of frames behind a gap.
     fn make_room(&mut self, time: Duration, events: &mut Vec<Event>) {
         if self.map.len() < self.limits.connections {
             return;
         }
-        let half = self.limits.connections / 2;
-        let mut latest: Vec<_> = self.map.values().map(|connection| connection.latest).collect();
-        latest.sort_unstable();
-        let median = latest.get(half).copied().unwrap_or_default();
-        let mut left = half.max(1);
-        let (held, counts) = (&mut self.held, &mut self.counts);
-        self.map.retain(|key, connection| {
-            if connection.latest > median || left == 0 {
-                return true;
+        for _ in 0..2 {
+            if self.forgotten.is_empty() {
+                let latest = self.map.iter().map(|(key, connection)| (connection.latest, *key));
+                let mut latest: Vec<_> = latest.collect();
+                latest.sort_unstable();
+                latest.truncate((self.limits.connections / 2).max(1));
+                latest.reverse();
+                self.forgotten = latest;
             }
-            left -= 1;
-            *held -= connection.bytes();
-            let mut run = Run { time, key: *key, counts: &mut *counts, events: &mut *events };
-            connection.ended("too many connections: it is not followed any further", &mut run);
-            false
-        });
+            while let Some((latest, key)) = self.forgotten.pop() {
+                // One with a packet since stays.
+                if self.map.get(&key).is_some_and(|connection| connection.latest == latest) {
+                    let _ =
+                        self.close(key, time, "too many connections: it is not followed any further", events);
+                    break;
+                }
+            }
+        }
     }
 }
 
