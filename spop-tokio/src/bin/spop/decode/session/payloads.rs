@@ -138,10 +138,12 @@ impl Session {
         } else if let Some(other) = begun.other
             && self.agreed.is_some_and(|agreed| !agreed.pipelining)
         {
-            let text = format_args!(
-                "before the answer to {other}, without pipelining: HAProxy has given that request up"
+            frame.note(
+                out,
+                format_args!(
+                    "before the answer to {other}, without pipelining: HAProxy has given that request up"
+                ),
             );
-            frame.note(out, text);
         }
         if begun.forgotten {
             self.is_whole = false;
