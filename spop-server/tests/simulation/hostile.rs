@@ -1,4 +1,4 @@
-//! Peers that mean ill: they flood, hoard, and do not read.
+//! Malicious peers: they flood, hoard, and do not read.
 
 use std::collections::BTreeMap;
 

@@ -41,7 +41,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// `others`: a sibling has nothing to send, and nobody has told this connection to send something.
+    /// `others`: a sibling has nothing to send, and no message tells this connection to send something.
     pub fn new(link: &Link, app: &App, wire: Option<&Wire>, others: bool) -> Self {
         let reactor = link.driver.protocol().reactor();
         let backlog = reactor.map_or(0, AgentReactor::outgoing_bytes);

@@ -12,7 +12,7 @@ use tracing::{
     subscriber::DefaultGuard,
 };
 
-/// What no text exceeds, whoever chose it.
+/// The longest text of a log event, also if the peer chose it.
 const MAX_TEXT: usize = 600;
 
 /// Events about a request: they name its messages.

@@ -74,8 +74,8 @@ fn segments_may_come_in_any_order_and_again() {
     for part in stream.chunks(37) {
         connection.send(Haproxy, part);
     }
-    let tidy = decode(&connection.packets, &[]);
-    assert_eq!((tidy.code, frames(&tidy).len()), (Some(0), 42), "{tidy:?}");
+    let in_order = decode(&connection.packets, &[]);
+    assert_eq!((in_order.code, frames(&in_order).len()), (Some(0), 42), "{in_order:?}");
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..5 {
         let mut packets = connection.packets.clone();
@@ -84,7 +84,7 @@ fn segments_may_come_in_any_order_and_again() {
         random.shuffle(&mut later);
         packets.extend(later);
         let mixed = decode(&packets, &[]);
-        assert_eq!((mixed.code, frames(&mixed)), (Some(0), frames(&tidy)));
+        assert_eq!((mixed.code, frames(&mixed)), (Some(0), frames(&in_order)));
         let lines = lines(&mixed);
         for text in ["bytes precede those before them", "bytes are sent or captured again"] {
             assert!(lines.iter().any(|line| line.contains(text)), "{lines:?}");

@@ -350,7 +350,7 @@ impl Worker {
         let _ = self.events.send(Event::Open { thread: self.index, slot: key, pause });
     }
 
-    /// An answer that took another connection of the engine; one that comes too late is nobody's.
+    /// An answer that took another connection of the engine; one that is too late is discarded.
     #[cold]
     fn claim(&mut self, now: Timestamp, mut ack: UnclaimedAck) {
         for key in 0..self.slots.len() {

@@ -291,7 +291,7 @@ mod tests {
         let units = 7_000_005_000_u64;
         let time = [number((units >> 32) as u32), number(units as u32)].concat();
         block(6, &[&number(0)[..], &time, &number(3), &number(3), b"one\0"].concat());
-        // A block that nobody knows.
+        // A block of unknown type.
         block(0x0bad, b"1234");
         file
     }
