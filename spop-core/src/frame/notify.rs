@@ -413,7 +413,11 @@ pub struct Args<'a> {
 impl<'a> Iterator for Args<'a> {
     type Item = (&'a [u8], Value<'a>);
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a pair that is returned is written and read in pieces that do not match"
+    )]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let left = self.left.checked_sub(1)?;
         let mut reader = self.reader;
