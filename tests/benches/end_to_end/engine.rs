@@ -16,14 +16,17 @@ use spop_tokio::{Engine, EngineClient};
 
 use super::{
     load::{Load, Window},
-    measure::{cpu_at_rest, median},
+    measure::median,
     process::{AGENT_CORE, Process},
     question::{self, Question},
     serve::Agent,
 };
 
 /// Connections, and requests in flight on each.
-const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 32), (16, 16), (256, 1), (1_000, 1)];
+const SHAPES: [(usize, usize); 6] = [(1, 1), (1, 32), (16, 16), (256, 1), (1_000, 1), (10_000, 1)];
+
+/// How long the client may take to open its connections, and to get its answers.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const QUESTION: Question = Question::Small;
 
@@ -44,14 +47,15 @@ pub fn run(rounds: usize, time: Duration) -> Result<()> {
         "| connections × in flight | bare load: requests/s | CPU, ns | client: requests/s | CPU, ns | CPU, of the load |"
     );
     println!("|---|---|---|---|---|---|");
-    let process = Process::start(Agent::Floor, &[AGENT_CORE])?;
     for (connections, depth) in SHAPES {
         let (mut loads, mut clients) = (Vec::new(), Vec::new());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         for _ in 0..rounds {
+            // Another port each time: a port of this side is free again at once towards another address only.
+            let process = Process::start(Agent::Floor, &[AGENT_CORE])?;
             loads.push(load(&process, connections, depth, time)?);
+            // Its own, so that its sockets are closed with it.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             clients.push(runtime.block_on(client(&process, connections, depth, time))?);
-            cpu_at_rest(&process)?;
         }
         let of = |runs: &[Run], value: fn(&Run) -> f64| median(runs.iter().map(value));
         let ratio = median(clients.iter().zip(&loads).map(|(client, load)| client.cpu / load.cpu));
@@ -87,16 +91,28 @@ async fn client(process: &Process, connections: usize, depth: usize, time: Durat
     let callers: Vec<_> =
         (0..connections * depth).map(|_| tokio::spawn(ask(client.clone(), Arc::clone(&answers)))).collect();
     // All connections are open.
+    let begun = Instant::now();
     while client.stats().connections < connections || client.stats().queued > 0 {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "its connections were not all open in time: {:?}",
+            client.stats()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
         ensure!(!callers.iter().any(tokio::task::JoinHandle::is_finished), "a request failed");
     }
     let (before, first, begun) = (cpu_nanos(process::id())?, answers.load(Relaxed), Instant::now());
-    tokio::time::sleep(time).await;
+    // Each caller has had some answers.
+    let enough = first + (4 * connections * depth) as u64;
+    while begun.elapsed() < time || answers.load(Relaxed) < enough {
+        ensure!(begun.elapsed() < PATIENCE, "few answers came in time: {:?}", client.stats());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let count = answers.load(Relaxed) - first;
     let (elapsed, cpu) = (begun.elapsed(), cpu_nanos(process::id())? - before);
+    // All before the first is awaited: it ends after those that are ready to run.
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
     for caller in callers {
-        caller.abort();
         if let Ok(failed) = caller.await {
             failed.context("a request failed")?;
         }
