@@ -56,7 +56,7 @@
 //!     event on-client-session
 //! ```
 //!
-//! Without an answer the variable is not set and the request passes: [the guide](spop_server::guide#open-or-closed) has the rules for
+//! Without an answer the variable is not set and the request passes: [the guide](spop_server::guide::open_or_closed) has the rules for
 //! an agent that must not fail open.
 //!
 //! With a configuration, and a graceful end:

@@ -19,7 +19,7 @@ use spop_core::AgentConfig;
 /// config.lame_duck = Duration::from_millis(500);
 /// ```
 ///
-/// [The guide](crate::guide#limits) lists what happens at each limit.
+/// [The guide](crate::guide::limits) lists what happens at each limit.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {

@@ -32,7 +32,7 @@ use crate::{Cancelled, Request};
 ///
 /// A handler runs on the thread that drives its connection, and blocks that connection; with an event loop, it blocks all
 /// connections of the thread. Defer longer work to another thread with [`Request::defer`]. Panics of a handler are caught; see
-/// [the guide](crate::guide#when-a-handler-fails).
+/// [the guide](crate::guide::failures).
 pub trait Handler {
     /// Answers a request, or keeps it ([`Outcome::Later`]) and answers later, with a [`Responder`](crate::Responder) or
     /// [`Conn::on_answer`](crate::Conn::on_answer).

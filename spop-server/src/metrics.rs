@@ -302,7 +302,7 @@ impl ListenerMetrics {
 }
 
 /// Buckets for `spop_handler_seconds`, from 50 µs to 5 s. Whether a histogram has buckets, and which, decides the recorder:
-/// see [the guide](crate::guide#observability).
+/// see [the guide](crate::guide::observability).
 pub const HANDLER_SECONDS_BUCKETS: [f64; 16] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
