@@ -92,7 +92,11 @@ impl Drop for Listen {
     }
 }
 
-fn program() -> Result<PathBuf> {
+/// The program.
+///
+/// # Errors
+/// It is not built.
+pub fn program() -> Result<PathBuf> {
     // The tests run as target/PROFILE/deps/TEST.
     let test = env::current_exe()?;
     let program = test.ancestors().nth(2).context("the test runs outside a target directory")?.join("spop");

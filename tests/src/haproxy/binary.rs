@@ -67,6 +67,11 @@ impl Binary {
         &self.version
     }
 
+    /// The file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Whether it is this release or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
         self.release >= (major, minor)

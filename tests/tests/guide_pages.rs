@@ -1,0 +1,74 @@
+//! The pages of the guide are complete: each is documented and tested, and the table of error numbers is that of the code.
+
+#![allow(clippy::unwrap_used)] // It is a test.
+
+use std::{env, fmt::Write as _, fs, path::Path};
+
+use spop_core::haproxy::{Explanation, explain};
+
+const PAGES: &str = "../spop-server/src/guide";
+const BEGIN: &str = "<!-- errors: written by the test of this page -->\n";
+const END: &str = "<!-- end -->\n";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_page_is_documented_and_its_examples_are_tested() {
+    let documented = fs::read_to_string(root().join(PAGES).with_extension("rs")).unwrap();
+    let tested = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let mut count = 0;
+    for entry in fs::read_dir(root().join(PAGES)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            documented.contains(&format!("include_str!(\"guide/{name}\")")),
+            "{name} is not in the documentation"
+        );
+        assert!(tested.contains(&format!("/guide/{name}\")")), "the examples of {name} are not tested");
+        let module = format!("[`{}`]", name.strip_suffix(".md").unwrap());
+        assert!(documented.contains(&module), "{name} is not in the list of pages");
+        count += 1;
+    }
+    assert!(count > 15, "{count} pages");
+}
+
+/// The numbers that are explained. Those with the same explanation share the first one's row.
+fn table() -> String {
+    let mut rows: Vec<(String, Explanation)> = Vec::new();
+    for number in 0..=256 + 1000 {
+        let Some(found) = explain(number) else { continue };
+        match rows.iter_mut().find(|(_, earlier)| *earlier == found) {
+            Some((numbers, _)) if numbers.ends_with("others") => {}
+            Some((numbers, _)) => numbers.push_str(" and others"),
+            None => rows.push((number.to_string(), found)),
+        }
+    }
+    let mut text = String::from("| number | name | what happened | usual causes |\n|---|---|---|---|\n");
+    for (number, found) in rows {
+        let mut causes = String::new();
+        for cause in found.causes {
+            let versions = match cause.versions {
+                "all" => String::new(),
+                versions => format!(" (HAProxy {versions})"),
+            };
+            let space = if causes.is_empty() { "" } else { "<br>" };
+            write!(causes, "{space}{}{versions} *{}*", cause.cause, cause.remedy).unwrap();
+        }
+        writeln!(text, "| {number} | {} | {} | {causes} |", found.name, found.meaning).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_table_of_the_guide_is_what_the_code_explains() {
+    let path = root().join(PAGES).join("errors.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (table_of_page, after) = rest.split_once(END).unwrap();
+    if env::var_os("UPDATE_SESSIONS").is_some() {
+        fs::write(path, format!("{before}{BEGIN}\n{}\n{END}{after}", table())).unwrap();
+        return;
+    }
+    assert_eq!(table_of_page.trim(), table().trim(), "run it with UPDATE_SESSIONS=1");
+}
