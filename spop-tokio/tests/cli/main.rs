@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // They are tests.
 
+mod bad_input;
 mod bench;
 mod check;
 mod decode;
@@ -10,3 +11,4 @@ mod listen;
 mod program;
 mod send;
 mod support;
+mod terminal;

@@ -72,8 +72,7 @@ impl Live {
         if let Some(time) = self.time {
             let _ = write!(text, " of {:.1} s", time.as_secs_f64());
         }
-        let _ =
-            write!(text, ", {open} connections\n  rate  {:>10.0}/s    ", self.rates.back().unwrap_or(&0.0));
+        let _ = write!(text, ", {open} connections\n  rate  {:>10.0}/s  ", self.rates.back().unwrap_or(&0.0));
         text.push_str(&sparkline(&self.rates));
         let _ =
             write!(text, "\n  p99   {:>12}  {}", report::time(part.quantile(0.99)), sparkline(&self.slow));
@@ -99,7 +98,8 @@ impl Live {
         if all.malformed > 0 {
             errors.push(format!("{} malformed answers", all.malformed));
         }
-        text.push_str(&if errors.is_empty() { "none".to_owned() } else { errors.join(", ") });
+        // A line for each kind: together they may be longer than a line of the terminal.
+        text.push_str(&if errors.is_empty() { "none".to_owned() } else { errors.join("\n          ") });
         text
     }
 }
@@ -150,6 +150,7 @@ mod tests {
         let mut live = Live::new(true, Some(Duration::from_secs(10)));
         live.begin("agent:1".into());
         push(&mut live.rates, 1234.0);
+        push(&mut live.slow, 0.002);
         let mut stats = Stats::new();
         stats.answered(Duration::from_millis(2));
         stats.failed(258, 3);
@@ -157,13 +158,16 @@ mod tests {
         let text = live.text(&stats, &stats, Duration::from_millis(1_500), 7);
         for part in [
             "agent:1  1.5 s of 10.0 s, 7 connections\n",
-            "1234/s    █\n",
+            "1234/s  █\n",
             "p99 2.00 ms",
             "1 answers\n",
-            "errors  3 × 258 (a timeout occurred), 2 sessions ended",
+            "\n  errors  3 × 258 (a timeout occurred)\n          2 sessions ended",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.lines().all(|line| line.chars().count() < 80), "{text}");
+        let column =
+            |line: &str| text.lines().find(|text| text.contains(line)).and_then(|line| line.find('█'));
+        assert_eq!(column("  rate "), column("  p99 "));
     }
 }
