@@ -210,6 +210,6 @@ impl Session<'_> {
 
     fn unmap(&self, lines: &[String]) -> Vec<String> {
         let dir = format!("{}/", Path::display(self.dir.path()));
-        lines.iter().map(|line| self.places.unmap(line).replace(&dir, "")).collect()
+        lines.iter().map(|line| self.places.unmap(line).replace(&dir, "").trim_end().to_owned()).collect()
     }
 }
