@@ -1,6 +1,12 @@
 //! The handler of an agent: answers at once, later, in parts, fails, panics, keeps its requests, or never answers.
 
-use std::{cell::RefCell, collections::BTreeSet, panic::resume_unwind, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+    rc::Rc,
+    time::Duration,
+};
 
 use spop_core::{
     Actions, ConnectionId, Scope, Status, Timestamp,
@@ -27,6 +33,10 @@ pub struct App {
     pub replied: BTreeSet<ConnectionId>,
     /// Requests of its own.
     pub store: Store,
+    /// Requests wait, and their answers are long.
+    pub crowded: bool,
+    /// The server queues a few long answers at most on a connection.
+    pub short_queue: bool,
     pub cancelled: usize,
     /// Connections that an answer disconnects now.
     pub disconnects: Vec<ConnectionId>,
@@ -36,6 +46,8 @@ pub struct App {
     pub calls: usize,
     pub at_once: usize,
     pub released: usize,
+    /// Payloads that it has refused.
+    pub refused: u64,
     /// Answers that were given, and those of them whose requests were superseded before they could be sent.
     pub given: usize,
     pub crossed: usize,
@@ -76,10 +88,14 @@ impl Handler for App {
         }
         let n: u64 = request.arg("n").unwrap();
         let decision = self.rng.pick(&self.decisions);
+        let decision = if self.crowded { Decision::Later } else { decision };
         let session = request.session();
         let fragments = session.peer_capabilities.contains(Capabilities::FRAGMENTATION);
         let too_long = decision == Decision::Long && session.max_frame_size < 4_000;
-        let unsendable = (decision == Decision::Parts || too_long) && !fragments;
+        let in_fragments = decision == Decision::Parts || too_long;
+        let unsendable = in_fragments && !fragments;
+        // They exceed a short queue, if others are in it.
+        let may_exceed = in_fragments && self.short_queue;
         // A failure is its answer.
         let replied = !matches!(
             decision,
@@ -95,20 +111,10 @@ impl Handler for App {
         let acks = matches!(decision, Decision::Now | Decision::Long | Decision::Copy | Decision::Abort);
         self.given += usize::from(acks);
         let replied = replied.then_some(self.now);
-        let handled = Handled { node: self.node, conn, at: self.now, decision, replied, unsendable };
+        let handled =
+            Handled { node: self.node, conn, at: self.now, decision, replied, unsendable, may_exceed };
         self.ledger.borrow_mut().handle(n, handled);
-        // Another answer may be given while this handler runs: also that to a request which this one supersedes.
-        let namesake = self.pending.iter().position(|it| it.responder.ids() == request.ids());
-        if let Some(index) = namesake.filter(|_| self.rng.permille(500)) {
-            let older = self.pending[index].responder.connection();
-            let shared = older.session().shared_engine();
-            let supersedes = shared.is_some() && shared == session.shared_engine() && older.id() != conn;
-            self.crossed += usize::from(supersedes && decision.defers());
-            self.reply(index);
-        } else if self.rng.permille(100) && !self.pending.is_empty() {
-            let index = self.rng.below(self.pending.len());
-            self.reply(index);
-        }
+        self.answer_another(&request, decision);
         match decision {
             Decision::Now => actions(n).into(),
             Decision::Long => long_actions(n).into(),
@@ -156,7 +162,10 @@ impl Handler for App {
 
     fn watch(&mut self, arriving: Partial<'_>) -> Watch {
         match arriving.messages().next().map(|message| message.name()) {
-            Some(b"refuse") => Watch::Refuse,
+            Some(b"refuse") => {
+                self.refused += 1;
+                Watch::Refuse
+            }
             Some(b"boom") => resume_unwind(Box::new("boom".repeat(500))),
             _ => Watch::Continue,
         }
@@ -188,15 +197,35 @@ impl App {
             pending: Vec::new(),
             replied: BTreeSet::new(),
             store,
+            crowded: false,
+            short_queue: false,
             cancelled: 0,
             disconnects: Vec::new(),
             disconnected: BTreeSet::new(),
             calls: 0,
             at_once: 0,
             released: 0,
+            refused: 0,
             given: 0,
             crossed: 0,
             ended: Vec::new(),
+        }
+    }
+
+    /// Another answer may be given while a handler runs: also that to a request which this one supersedes.
+    fn answer_another(&mut self, request: &Request<'_>, decision: Decision) {
+        let (session, conn) = (request.session(), request.connection().id());
+        let superseded = self.pending.iter().position(|it| {
+            let shared = it.responder.session().shared_engine();
+            let of_engine = shared.is_some() && shared == session.shared_engine();
+            of_engine && it.responder.ids() == request.ids() && it.responder.connection().id() != conn
+        });
+        if let Some(index) = superseded.filter(|_| self.rng.permille(900)) {
+            self.crossed += usize::from(decision.defers());
+            self.reply(index);
+        } else if self.rng.permille(100) && !self.pending.is_empty() {
+            let index = self.rng.below(self.pending.len());
+            self.reply(index);
         }
     }
 
@@ -238,7 +267,8 @@ impl App {
                 }
                 self.ledger.borrow_mut().replied(n, self.now);
                 self.given += usize::from(!responder.is_cancelled());
-                let long = responder.session().max_frame_size > 4_000 && self.rng.permille(300);
+                let long = self.rng.permille(300) || self.crowded;
+                let long = long && responder.session().max_frame_size > 4_000;
                 responder.reply(if long { long_actions(n) } else { actions(n) });
             }
         }
@@ -248,6 +278,15 @@ impl App {
     pub fn burst(&mut self, now: Timestamp) {
         let soon = now + Duration::from_millis(400);
         self.pending.iter_mut().filter(|it| it.due < soon).for_each(|it| it.due = now);
+    }
+
+    /// The connection with the most requests that wait.
+    pub fn busiest(&self) -> Option<ConnectionId> {
+        let mut waiting = BTreeMap::<_, usize>::new();
+        for pending in &self.pending {
+            *waiting.entry(pending.responder.connection().id()).or_default() += 1;
+        }
+        waiting.into_iter().max_by_key(|(_, count)| *count).map(|(id, _)| id)
     }
 
     /// When the next answer is given, or the next request dropped.

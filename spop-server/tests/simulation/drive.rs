@@ -59,6 +59,8 @@ impl Drive {
 pub struct Completions {
     driver: CompletionDriver,
     receiving: bool,
+    /// What a receive has got that ended before the close, and was not reported.
+    received: Option<Vec<u8>>,
     sending: Option<Vec<u8>>,
     readable: bool,
     writable: bool,
@@ -76,6 +78,7 @@ impl Completions {
         Self {
             driver,
             receiving: false,
+            received: None,
             sending: None,
             readable: true,
             writable: true,
@@ -118,6 +121,9 @@ impl Completions {
                 Operation::Close => {
                     // What was to be sent is sent as far as possible.
                     self.send(now, end.as_deref_mut(), app);
+                    if self.receiving {
+                        self.received = end.as_deref_mut().map(End::take_arrived);
+                    }
                     (self.closed, self.closing) = (true, true);
                     return Turn::Closed;
                 }
@@ -143,6 +149,10 @@ impl Completions {
         }
         let mut space = [0; HEADROOM + 2_048];
         let received = match end {
+            _ if self.closed => Ok(self.received.take().map_or(0, |bytes| {
+                space[HEADROOM..][..bytes.len()].copy_from_slice(&bytes);
+                bytes.len()
+            })),
             Some(end) => end.read(&mut space[HEADROOM..]),
             None => Ok(0),
         };

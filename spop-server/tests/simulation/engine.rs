@@ -32,6 +32,8 @@ pub struct Engine {
     /// Connections that are being opened: when, and to which agent.
     pub opening: Vec<(Timestamp, ConnectionId, usize)>,
     pub lines: BTreeMap<ConnectionId, Line>,
+    /// It gives a request up soon, and reuses its identifiers.
+    pub hasty: bool,
     /// The longest request.
     pub longest: usize,
     /// It numbers its streams, as HAProxy 2.6 and 3.0 do.
@@ -54,8 +56,10 @@ pub struct Line {
 impl Engine {
     pub fn new(rng: &mut Rng, weather: Weather, number: usize, agents: usize, now: Timestamp) -> Self {
         let mut cuts = true;
+        // With `continue-on-error`, the next event follows soon.
+        let hasty = weather == Weather::Calm && rng.permille(500);
         // Only the first can take an answer on another connection.
-        let profile = if weather == Weather::Losses { rng.below(3) } else { rng.below(5) };
+        let profile = if weather == Weather::Losses || hasty { rng.below(3) } else { rng.below(5) };
         let mut config = match profile {
             0 | 1 => EngineConfig::haproxy_2_6(),
             2 => {
@@ -69,8 +73,6 @@ impl Engine {
         if asynchronous {
             config.engine_id = Some(format!("engine-{number}").into());
         }
-        // With `continue-on-error`, the next event follows soon.
-        let hasty = weather == Weather::Calm && rng.permille(500);
         config.timeouts.message = Some(Duration::from_millis(if hasty { 1_500 } else { 5_000 }));
         config.max_frame_size = rng.pick(&[1_000, 16_380]);
         // Few: the more connections.
@@ -94,6 +96,7 @@ impl Engine {
             lines: BTreeMap::new(),
             longest,
             numbers,
+            hasty,
             ids: BTreeMap::new(),
             reusable: Vec::new(),
         }

@@ -7,6 +7,7 @@ use spop_server::Stage;
 use crate::{
     hostile::{HOSTILE, Hostile},
     ledger::Decision,
+    node::Node,
     wire::{AGENT, ENGINE, Wire},
     world::{Weather, WireId, World},
 };
@@ -31,9 +32,13 @@ impl World {
                 0..4 => self.reset(None),
                 4..6 => self.half_close(),
                 6..9 => self.drop_connection(),
-                9..13 => self.burst(),
+                9..12 => self.burst(),
+                12..17 => self.crowd(),
                 _ => {}
             }
+        }
+        if let Some(id) = self.surprised.take() {
+            if self.rng.permille(500) { self.jump() } else { self.stop(id) }
         }
         if self.weather == Weather::Storm {
             match self.rng.below(250) {
@@ -41,7 +46,11 @@ impl World {
                 4..6 => self.half_close(),
                 6..9 => self.partition(),
                 9..11 => self.drop_connection(),
-                11..14 => self.stop(),
+                11..14 => {
+                    if let Some(id) = self.any_node() {
+                        self.stop(id);
+                    }
+                }
                 14..18 => self.jump(),
                 _ => {}
             }
@@ -71,6 +80,30 @@ impl World {
         let now = self.now;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.app.burst(now);
+        }
+    }
+
+    /// A connection is lost, and its siblings have the queues full of their own long answers when they get those of its requests.
+    fn crowd(&mut self) {
+        let Some(id) = self.any_node() else { return };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.app.crowded = true;
+        }
+        (0..30).for_each(|_| self.ask());
+        self.run_for(Duration::from_millis(20));
+        let until = self.now + Duration::from_millis(100);
+        self.wires.iter_mut().filter(|((node, _), _)| *node == id).for_each(|(_, wire)| wire.block(until));
+        let home = self.nodes.get(&id).and_then(|node| node.app.busiest());
+        self.reset(home.map(|home| (id, home)));
+        self.run_for(Duration::from_millis(5));
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.app.burst(now);
+        }
+        self.ledger.borrow_mut().crowd(id);
+        self.run_for(Duration::ZERO);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.app.crowded = false;
         }
     }
 
@@ -200,8 +233,10 @@ impl World {
     }
 
     /// An agent stops at once, perhaps in the middle of a drain. What it was about to send arrives.
-    fn stop(&mut self) {
-        let Some(id) = self.any_node() else { return };
+    fn stop(&mut self, id: usize) {
+        if !self.nodes.contains_key(&id) {
+            return;
+        }
         if self.rng.permille(600) {
             let (now, node) = (self.now, self.nodes.get_mut(&id).unwrap());
             (0..2).for_each(|_| node.agent.handle().drain());
@@ -237,7 +272,7 @@ impl World {
         tell!("{} jump", self.now);
         self.now = self.now + Duration::from_secs(1 + self.rng.below(7_200) as u64);
         self.jumped = self.now;
-        self.nodes.values_mut().for_each(|node| node.jumped = true);
+        self.nodes.values_mut().for_each(Node::jumped);
         self.run_for(Duration::ZERO);
         self.ledger.borrow_mut().excuse(|_| true);
         self.ledger.borrow_mut().trouble = Some(self.now);

@@ -69,6 +69,8 @@ pub struct Handled {
     pub replied: Option<Timestamp>,
     /// The peer takes no answers of this kind.
     pub unsendable: bool,
+    /// Answers of this kind may exceed the queue.
+    pub may_exceed: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub struct Asked {
     pub handled: Option<Handled>,
     /// A fault was on its way: it may fail.
     pub excused: bool,
+    /// All connections that could send its answer may be full: then it has none.
+    pub crowded: bool,
 }
 
 /// All requests that have not ended, by number.
@@ -101,7 +105,7 @@ pub struct Ledger {
 impl Ledger {
     pub fn ask(&mut self, engine: usize, at: Timestamp) -> u64 {
         self.asked += 1;
-        self.open.insert(self.asked, Asked { engine, at, handled: None, excused: false });
+        self.open.insert(self.asked, Asked { engine, at, handled: None, excused: false, crowded: false });
         self.asked
     }
 
@@ -151,6 +155,7 @@ impl Ledger {
                 !handled.decision.answers()
                     || handled.decision == Decision::Slow
                     || handled.unsendable
+                    || handled.may_exceed
                     || asked.excused,
                 "{n} lost its answer: {asked:?}"
             );
@@ -165,6 +170,7 @@ impl Ledger {
         }
         let troubled = self.trouble.is_some_and(|at| at >= asked.at);
         let excused = asked.excused
+            || asked.crowded
             || match asked.handled {
                 Some(handled) => {
                     // It may have been queued for most of its time.
@@ -176,9 +182,20 @@ impl Ledger {
                             Decision::Never | Decision::Slow | Decision::Disconnect | Decision::Abort
                         )
                 }
-                None => troubled,
+                // Others that an engine in haste has given up occupy its connections.
+                None => {
+                    let hasty = error == EngineError::Timeout && now.since(asked.at) < Duration::from_secs(2);
+                    troubled || hasty && self.given_up.len() >= 3
+                }
             };
         assert!(excused, "request {n} fails with {error:?} at {now}: {asked:?}");
+    }
+
+    /// The answers to the requests of a server find all queues full.
+    pub fn crowd(&mut self, node: usize) {
+        for asked in self.open.values_mut() {
+            asked.crowded |= asked.handled.is_some_and(|it| it.node == node && it.replied.is_none());
+        }
     }
 
     /// A fault: requests that it may have hit may fail.

@@ -37,9 +37,15 @@ impl World {
                     !by_handler || node.app.disconnected.contains(id),
                     "{id:?} was disconnected for another"
                 );
+                let jumped = self.now.since(self.jumped) < Duration::from_secs(1);
+                // After a jump only what has arrived whole is in time.
+                let wire = self.wires.get(&(node.id, *id));
+                let wire = wire.filter(|it| !it.faulty && !it.partitioned && (it.is_wide || !jumped));
+                let in_time = closed.reason != CloseReason::Timeout(Timer::Hello);
+                assert!(in_time || wire.is_none() || link.engine == HOSTILE, "{id:?} sent its HELLO in time");
                 let by_time = match closed.reason {
                     CloseReason::Timeout(Timer::Drain) => true,
-                    CloseReason::Timeout(_) => self.now.since(self.jumped) < Duration::from_secs(1),
+                    CloseReason::Timeout(_) => jumped,
                     _ => false,
                 };
                 // After a refusal HAProxy sends no more on a connection; this engine does.

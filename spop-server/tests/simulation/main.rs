@@ -26,6 +26,7 @@ mod app;
 mod drive;
 mod engine;
 mod faults;
+mod frames;
 mod hostile;
 mod invariants;
 mod kept;

@@ -13,11 +13,11 @@ use std::{
 };
 
 use spop_core::{
-    AgentConfig, CloseReason, ConnectionId, Timestamp,
+    AgentConfig, AgentReactor, CloseReason, ConnectionId, Timestamp,
     accept::{AcceptConfig, ExpectProxy, Peer},
     agent::FailureKind,
     frame::Capabilities,
-    link::Timer,
+    link::{Phase, Timer},
 };
 use spop_server::{Agent, Entrance, ReadBuffer, ServerConfig, Stage, Subscription, Turn};
 
@@ -25,6 +25,7 @@ use crate::{
     app::{App, actions},
     drive::Drive,
     engine::Engine,
+    frames::Account,
     hostile::HOSTILE,
     invariants::Before,
     kept::Store,
@@ -62,7 +63,7 @@ pub struct Node {
     _subscription: Subscription,
     pub stage: Stage,
     /// The clock has jumped while it lived.
-    pub jumped: bool,
+    pub has_jumped: bool,
     /// Its connections begin with a PROXY header.
     pub entrance: Option<Arc<Entrance>>,
     pub limits: Limits,
@@ -94,6 +95,7 @@ pub struct Link {
     /// The end of its session was seen.
     pub ended: bool,
     counted: bool,
+    account: Account,
 }
 
 /// How long a request may take.
@@ -143,17 +145,19 @@ impl Node {
         let stage_changed = Arc::<Flag>::default();
         let subscription = agent.subscribe(&Waker::from(Arc::clone(&stage_changed)));
         let store = Store { kept: Vec::new(), max_bytes, max_requests };
+        let mut app = App::new(id, ledger, rng, decisions, store);
+        app.short_queue = limits.outgoing < 1 << 16;
         Self {
             id,
             agent,
-            app: App::new(id, ledger, rng, decisions, store),
+            app,
             conns: BTreeMap::new(),
             recorder,
             buffer: ReadBuffer::new(),
             stage_changed,
             _subscription: subscription,
             stage: Stage::Serve,
-            jumped: false,
+            has_jumped: false,
             entrance,
             limits,
             engines_of: BTreeMap::new(),
@@ -197,6 +201,7 @@ impl Node {
             detached: None,
             ended: false,
             counted: false,
+            account: Account { lossy: engine == HOSTILE, ..Account::default() },
         };
         self.conns.insert(id, link);
         self.engines_of.insert(id, engine);
@@ -206,6 +211,12 @@ impl Node {
     pub fn next_event(&self) -> Option<Timestamp> {
         let deadlines = self.conns.values().filter_map(|link| link.driver.protocol().deadline());
         deadlines.chain(self.app.next_due()).chain(self.agent.shutdown_deadline()).min()
+    }
+
+    /// The clock has jumped: timers expire at which queued answers are lost.
+    pub fn jumped(&mut self) {
+        self.has_jumped = true;
+        self.conns.values_mut().for_each(|link| link.account.lossy = true);
     }
 
     /// Answers that are due, and the stage of a shutdown.
@@ -227,7 +238,9 @@ impl Node {
             if let Some(link) = self.conns.get_mut(&conn) {
                 self.app.ledger.borrow_mut().replied(n, now);
                 self.app.given += 1;
+                let counted = counted(&self.agent, &self.app);
                 link.driver.protocol_mut().on_answer(now, &mut self.app, request, actions(n).into());
+                link.account.counted += self::counted(&self.agent, &self.app) - counted;
                 link.again = true;
             }
         }
@@ -264,15 +277,25 @@ impl Node {
             let before = Before::new(link, &self.app, wire.as_deref(), free_sibling && !woken && !due);
             let calls = self.app.calls;
             link.last_turn = now;
+            let gone = link.detached.map(|_| state_after_close(link, &self.agent, &self.app));
             let mut end =
                 wire.filter(|_| link.detached.is_none()).map(|wire| End { wire, rng: &mut *rng, now });
+            let counted = counted(&self.agent, &self.app);
             let turn = link.driver.turn(now, ready, end.as_mut(), &mut self.buffer, &mut self.app);
+            assert!(
+                gone.is_none_or(|state| state == state_after_close(link, &self.agent, &self.app)),
+                "connection {} has received after its close, or counted an answer",
+                id.0
+            );
             // After its close a transport has operations to end.
             link.again = matches!(turn, Turn::Again | Turn::Closed);
             if self.app.calls > before.calls {
                 link.asked = Some(now);
             }
+            link.account.counted += self::counted(&self.agent, &self.app) - counted;
             if let Some(end) = end {
+                link.account.lossy |= end.wire.is_lossy() || self.stage == Stage::Stop;
+                link.account.check(link.driver.protocol(), &end.wire.frames);
                 before.check(link, &self.app, end.wire);
                 if matches!(turn, Turn::Closed | Turn::Over) {
                     end.wire.close(AGENT, now);
@@ -297,4 +320,17 @@ impl Node {
         }
         any
     }
+}
+
+/// What the answers of a server have counted so far: see [`Account`].
+fn counted(agent: &Agent, app: &App) -> u64 {
+    let stats = agent.stats();
+    stats.answered + stats.failures.total() + stats.oversized + app.refused
+}
+
+/// What must not change after the transport of a connection was closed: it receives and sends nothing.
+fn state_after_close(link: &Link, agent: &Agent, app: &App) -> (Option<Phase>, [u64; 3]) {
+    let stats = agent.stats();
+    let phase = link.driver.protocol().reactor().map(AgentReactor::phase);
+    (phase, [stats.rejected, stats.probes, counted(agent, app)])
 }

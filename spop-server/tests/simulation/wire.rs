@@ -9,7 +9,7 @@ use std::{
 use spop_core::Timestamp;
 use spop_server::Stream;
 
-use crate::rng::Rng;
+use crate::{frames::Frames, rng::Rng};
 
 pub const AGENT: usize = 0;
 pub const ENGINE: usize = 1;
@@ -45,6 +45,8 @@ pub struct Wire {
     frozen: Timestamp,
     /// It has been partitioned.
     pub partitioned: bool,
+    /// What is sent to the agent arrives whole.
+    pub is_wide: bool,
     /// A side does not read until then.
     pub stalled: [Timestamp; 2],
     pub reset: bool,
@@ -56,6 +58,8 @@ pub struct Wire {
     /// What the agent has read, in bytes, and how often it has written.
     pub agent_read: usize,
     pub agent_writes: usize,
+    /// What the agent has written.
+    pub frames: Frames,
     /// While the engine does not read, nothing can be written to it.
     blocked: bool,
 }
@@ -70,6 +74,7 @@ impl Wire {
             cuts: [true, cuts_to_engine],
             frozen: Timestamp::ZERO,
             partitioned: false,
+            is_wide: false,
             stalled: [Timestamp::ZERO; 2],
             reset: false,
             faulty: false,
@@ -77,6 +82,7 @@ impl Wire {
             ready: [(true, true); 2],
             agent_read: 0,
             agent_writes: 0,
+            frames: Frames::default(),
             blocked: false,
         }
     }
@@ -196,6 +202,21 @@ impl Wire {
         Ok(n)
     }
 
+    /// What one receive of the agent has got.
+    fn take_arrived(&mut self) -> Vec<u8> {
+        let arrived = &mut self.pipes[AGENT].arrived;
+        let bytes: Vec<u8> = arrived.drain(..arrived.len().min(1_024)).collect();
+        self.pipes[AGENT].queued -= bytes.len();
+        bytes
+    }
+
+    /// Takes much at once, and what is sent to the agent arrives whole.
+    pub fn widen(&mut self) {
+        self.is_wide = true;
+        self.capacity = [1 << 16; 2];
+        self.cuts[AGENT] = false;
+    }
+
     /// A side shuts its write side.
     pub fn shut(&mut self, side: usize, now: Timestamp) {
         let latency = self.latency;
@@ -219,6 +240,11 @@ impl Wire {
     /// Whether nothing is left to be seen by a side.
     pub fn is_closed(&self, side: usize) -> bool {
         self.closed[side]
+    }
+
+    /// Whether the agent may have to discard what it has queued.
+    pub fn is_lossy(&self) -> bool {
+        self.reset || self.closed[ENGINE] || self.partitioned
     }
 
     pub fn reset(&mut self) {
@@ -255,6 +281,12 @@ pub struct End<'a> {
     pub now: Timestamp,
 }
 
+impl End<'_> {
+    pub fn take_arrived(&mut self) -> Vec<u8> {
+        self.wire.take_arrived()
+    }
+}
+
 impl Read for End<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let read = self.wire.read(AGENT, self.rng, to);
@@ -267,6 +299,9 @@ impl Write for End<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.wire.write(AGENT, self.now, self.rng, bytes);
         self.wire.agent_writes += usize::from(written.is_ok());
+        if let Ok(n) = written {
+            self.wire.frames.written(&bytes[..n]);
+        }
         written
     }
 

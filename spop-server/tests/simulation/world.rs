@@ -69,6 +69,8 @@ pub struct World {
     /// Hostile peers connect.
     pub(crate) hostile: bool,
     pub(crate) hostiles: Vec<Hostile>,
+    /// The server of a connection that has just been opened, and is about to be hit by a fault before it reads.
+    pub(crate) surprised: Option<usize>,
     logs: Logs,
     settled: u64,
 }
@@ -113,6 +115,7 @@ impl World {
             summary: Summary::default(),
             hostile: seed.is_multiple_of(3),
             hostiles: Vec::new(),
+            surprised: None,
             logs: Logs::new(),
             settled: 0,
         };
@@ -131,10 +134,11 @@ impl World {
     /// Requests for some seconds, then an orderly end.
     pub fn run(mut self, requests: usize) -> Summary {
         // Some runs last long enough for requests to time out.
-        let long = self.rng.permille(330);
+        let hasty = self.engines.iter().any(|engine| engine.hasty);
+        let long = self.rng.permille(if hasty { 700 } else { 330 });
         let pause = Duration::from_millis(if long { 60 } else { 1 } + self.rng.below(40) as u64);
         if long {
-            self.decisions.extend([Decision::Slow; 8]);
+            self.decisions.extend([Decision::Slow; 8].repeat(if hasty { 4 } else { 1 }));
             self.nodes.values_mut().for_each(|node| node.app.decisions.clone_from(&self.decisions));
         }
         for _ in 0..requests {
@@ -150,7 +154,7 @@ impl World {
         Summary { asked, answered, empty, failed, rescued, ..self.summary }
     }
 
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         let index = self.rng.below(self.engines.len());
         let engine = &mut self.engines[index];
         // Some in fragments, where the engine sends them.
@@ -288,6 +292,10 @@ impl World {
                     if proxy && self.rng.permille(300) {
                         // Everything arrives at once, and late.
                         line.freeze(now + self.rng.up_to(Duration::from_millis(400)));
+                    } else if self.weather == Weather::Storm && self.rng.permille(50) {
+                        line.widen();
+                        line.stall(AGENT, now + Duration::from_millis(200));
+                        self.surprised = Some(wire.0);
                     }
                     self.wires.insert(wire, line);
                     tell!("{now} engine {index} opens {wire:?}");
