@@ -103,7 +103,7 @@ pub use entrance::Entrance;
 pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
 pub(crate) use limits::{
-    HoldPermit, InFlight, REQUESTS_SPARED, SPARED, Share, SourcePermit, Sources, Total, WorkPermit,
+    InFlight, REQUESTS_SPARED, RequestPermit, SPARED, Share, SharedPermit, SourcePermit, Sources, Total,
 };
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::LogLimit;

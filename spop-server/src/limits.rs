@@ -75,73 +75,56 @@ impl Drop for SourcePermit {
     }
 }
 
-/// The number of requests of all connections. Counted only if there is a limit.
+/// The number of requests in progress on all connections. Counted only if there is a limit.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     max: Option<usize>,
-    counts: Arc<RequestCounts>,
+    count: Arc<AtomicUsize>,
 }
 
-/// A handler may continue after it has dropped its request, and may keep the request after its call was cancelled: both are
-/// counted.
+/// Counts a request during its call, if those are limited, until it is dropped.
 #[derive(Debug, Default)]
-struct RequestCounts {
-    /// Requests whose handlers run.
-    working: AtomicUsize,
-    /// Owned requests that handlers have not dropped.
-    held: AtomicUsize,
-}
+pub(crate) struct RequestPermit(Option<Arc<AtomicUsize>>);
 
-/// Counts a request whose handler runs, if those are limited, until it is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct WorkPermit(Option<Arc<RequestCounts>>);
-
-/// Counts a request that a handler keeps, if those are limited, until it is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct HoldPermit(Option<Arc<RequestCounts>>);
+/// Counts a request that its handler has made its own, until the last clone is dropped. A handler may continue after it has dropped
+/// the request, and may keep the request after its call was cancelled: both have a clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedPermit(
+    #[allow(dead_code)] // Held for its drop.
+    Option<Arc<RequestPermit>>,
+);
 
 impl InFlight {
     /// At most `max` requests, if there is a limit.
     pub(crate) fn new(max: Option<usize>) -> Self {
-        Self { max, counts: Arc::default() }
+        Self { max, count: Arc::default() }
     }
 
     /// A permit; `None` when there are too many.
     #[inline]
-    pub(crate) fn enter(&self) -> Option<WorkPermit> {
+    pub(crate) fn enter(&self) -> Option<RequestPermit> {
         match self.max {
-            None => Some(WorkPermit(None)),
+            None => Some(RequestPermit(None)),
             Some(max) => self.count(max),
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn now(&self) -> (usize, usize) {
-        (self.counts.working.load(Ordering::Relaxed), self.counts.held.load(Ordering::Relaxed))
+    pub(crate) fn now(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
-    fn count(&self, max: usize) -> Option<WorkPermit> {
-        let permit = WorkPermit(Some(Arc::clone(&self.counts)));
+    fn count(&self, max: usize) -> Option<RequestPermit> {
+        let permit = RequestPermit(Some(Arc::clone(&self.count)));
         // One that is too many is taken back by its drop.
-        let working = self.counts.working.fetch_add(1, Ordering::Relaxed);
-        (working < max && self.counts.held.load(Ordering::Relaxed) < max).then_some(permit)
+        (self.count.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
 }
 
-impl WorkPermit {
-    /// The handler takes ownership of the request.
-    pub(crate) fn hold(&self) -> HoldPermit {
-        HoldPermit(self.0.as_ref().map(|counts| {
-            counts.held.fetch_add(1, Ordering::Relaxed);
-            Arc::clone(counts)
-        }))
-    }
-}
-
-impl WorkPermit {
-    /// The permit for the guard of a request; this one is to be [disarmed](Self::disarm) then.
-    pub(crate) fn transfer(&self) -> Self {
-        Self(self.0.clone())
+impl RequestPermit {
+    /// The permit for the request and its guard; this one is to be [disarmed](Self::disarm) then.
+    pub(crate) fn share(&self) -> SharedPermit {
+        SharedPermit(self.0.as_ref().map(|count| Arc::new(Self(Some(Arc::clone(count))))))
     }
 
     /// Counts nothing any more.
@@ -150,18 +133,10 @@ impl WorkPermit {
     }
 }
 
-impl Drop for WorkPermit {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
-        if let Some(counts) = &self.0 {
-            counts.working.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for HoldPermit {
-    fn drop(&mut self) {
-        if let Some(counts) = &self.0 {
-            counts.held.fetch_sub(1, Ordering::Relaxed);
+        if let Some(count) = &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -369,11 +344,15 @@ mod tests {
         let all = InFlight::new(Some(3));
         let permits: Vec<_> = (0..9).filter_map(|_| all.enter()).collect();
         assert_eq!(permits.len(), 3);
-        let held: Vec<_> = permits.iter().map(WorkPermit::hold).collect();
-        drop(permits);
-        assert!(all.enter().is_none(), "the calls have ended, and the requests are kept");
-        drop(held);
+        let shared: Vec<_> = permits.iter().map(RequestPermit::share).collect();
+        for mut permit in permits {
+            permit.disarm();
+        }
+        let clones = shared.clone();
+        drop(shared);
+        assert!(all.enter().is_none(), "the requests were dropped, and their handlers run");
+        drop(clones);
         assert!(all.enter().is_some());
-        assert_eq!(all.now(), (0, 0));
+        assert_eq!(all.now(), 0);
     }
 }

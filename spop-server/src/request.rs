@@ -20,7 +20,7 @@ use spop_core::{
 };
 
 use crate::{
-    Agent, Began, Cancellation, Connection, HoldPermit, Outcome, Responder, Work, WorkPermit,
+    Agent, Began, Cancellation, Connection, Outcome, RequestPermit, Responder, SharedPermit, Work,
     inbox::Message as Sent,
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Incoming<'a> {
     pub(crate) connection: &'a Arc<Connection>,
     pub(crate) agent: &'a Agent,
     pub(crate) began: Began,
-    pub(crate) permit: WorkPermit,
+    pub(crate) permit: RequestPermit,
     /// The handler has made the request its own, and with it the guard.
     pub(crate) claimed: AtomicBool,
     /// A responder has the obligation to answer, whatever the handler returns.
@@ -66,7 +66,7 @@ struct Kept {
     deadline: Option<Instant>,
     /// It is a part of a request that is counted: its bytes may outlive that.
     is_part: bool,
-    permit: HoldPermit,
+    permit: SharedPermit,
     guard: RequestGuard,
     /// Where it is memory for requests to come: the next, and how many follow.
     next: Option<Box<Self>>,
@@ -113,7 +113,7 @@ impl Drop for Owned {
             self.connection.request_dropped(self.id, kept.bytes());
         }
         kept.messages = OwnedMessages::default();
-        kept.permit = HoldPermit::default();
+        kept.permit = SharedPermit::default();
         kept.guard = RequestGuard::default();
         // A thread that ends needs no memory.
         let _ = MEMORY.try_with(|spare| {
@@ -159,9 +159,10 @@ impl Incoming<'_> {
     /// The handler makes the request its own.
     #[inline]
     fn claim(&self) -> RequestGuard {
-        self.claimed.store(true, Ordering::Relaxed);
+        // Before it is claimed: a recorder of metrics may panic, and then the handler does not have the request.
         let work = self.agent.metrics.work_since(self.began, self.payload.messages());
-        RequestGuard { permit: self.permit.transfer(), work }
+        self.claimed.store(true, Ordering::Relaxed);
+        RequestGuard { permit: self.permit.share(), work }
     }
 }
 
@@ -171,7 +172,7 @@ impl Incoming<'_> {
 #[must_use = "the request is in progress as long as the guard lives"]
 pub struct RequestGuard {
     #[allow(dead_code)] // Held for its drop.
-    permit: WorkPermit,
+    permit: SharedPermit,
     #[allow(dead_code)] // Held for its drop.
     work: Work,
 }
@@ -341,13 +342,15 @@ impl<'a> Request<'a> {
             Source::Received(incoming) => incoming,
             Source::Owned(owned) => return Request(Source::Owned(owned)),
         };
+        let messages = copy(incoming.payload.clone());
+        let guard = incoming.claim();
         let kept = Kept {
-            messages: copy(incoming.payload.clone()),
+            messages,
             ids: incoming.ids,
             deadline: incoming.deadline(),
             is_part: false,
-            permit: incoming.permit.hold(),
-            guard: incoming.claim(),
+            permit: guard.permit.clone(),
+            guard,
             next: None,
             followers: 0,
         };
@@ -397,7 +400,7 @@ impl Request<'static> {
         deadline: Option<Instant>,
         connection: &Arc<Connection>,
     ) -> Self {
-        let (permit, guard) = (HoldPermit::default(), RequestGuard::default());
+        let (permit, guard) = (SharedPermit::default(), RequestGuard::default());
         let kept = Kept { messages, ids, deadline, is_part: false, permit, guard, next: None, followers: 0 };
         connection.count_kept(kept.bytes());
         Self(Source::Owned(Owned::new(connection, id, kept)))
@@ -412,7 +415,7 @@ impl Request<'static> {
         let each: Vec<_> = kept.map(|kept| kept.messages.each().collect()).unwrap_or_default();
         let (ids, deadline) = (self.ids(), kept.and_then(|kept| kept.deadline));
         each.into_iter().map(move |messages| {
-            let (permit, guard) = (HoldPermit::default(), RequestGuard::default());
+            let (permit, guard) = (SharedPermit::default(), RequestGuard::default());
             let part =
                 Kept { messages, ids, deadline, is_part: true, permit, guard, next: None, followers: 0 };
             Self(Source::Owned(Owned::new(connection, id, part)))

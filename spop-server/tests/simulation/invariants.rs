@@ -142,12 +142,8 @@ impl Node {
         assert!(held <= most, "connections hold {held} bytes, at most {most}");
         // Handlers that work, and requests that they have.
         let (pending, kept) = (self.app.pending.len(), &self.app.store.kept);
-        for count in
-            [kept.iter().filter(|it| it.works()).count(), kept.iter().filter(|it| it.has_request()).count()]
-        {
-            let count = count + pending;
-            assert!(self.limits.in_flight.is_none_or(|max| count <= max), "{count} requests in flight");
-        }
+        let count = pending + kept.iter().filter(|it| it.works() || it.has_request()).count();
+        assert!(self.limits.in_flight.is_none_or(|max| count <= max), "{count} requests in flight");
         assert!(self.app.ended.iter().all(spop_server::Cancellation::is_cancelled), "a request has ended");
         self.check_superseded();
         let stats = self.agent.stats();

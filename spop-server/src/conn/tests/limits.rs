@@ -243,13 +243,32 @@ fn a_request_counts_under_the_limit_of_all_until_it_is_dropped() {
     drop(server.app.kept[0].take_guard());
     server.lose(&mut conn);
     drop(conn);
-    assert_eq!(server.agent.in_flight.now(), (0, 1), "its call has ended, and the request is kept");
+    assert_eq!(server.agent.in_flight.now(), 1, "its call has ended, and the request is kept");
     let mut conn = server.session("e");
     server.say(&mut conn, "NOTIFY fin 1 1 now");
     assert_eq!(server.hear(&mut conn), ["ACK fin 1 1"]);
     server.app.kept.clear();
     server.say(&mut conn, "NOTIFY fin 2 1 now");
     assert_eq!(server.hear(&mut conn), [format!("ACK fin 2 1 {SCORE}")]);
+}
+
+#[test]
+fn requests_that_are_kept_and_handlers_that_run_are_one_count() {
+    let config = ServerConfig { max_in_flight: Some(2), ..ServerConfig::default() };
+    let mut server = Server::new(config);
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 keep");
+    server.say(&mut conn, "NOTIFY fin 2 1 keep");
+    drop(server.app.kept[0].take_guard());
+    let guard = server.app.kept[1].take_guard();
+    drop(server.app.kept.pop());
+    server.say(&mut conn, "NOTIFY fin 3 1 now");
+    assert_eq!(server.hear(&mut conn), ["ACK fin 3 1"], "one is kept, and the handler of another runs");
+    drop(guard);
+    server.say(&mut conn, "NOTIFY fin 4 1 now");
+    assert_eq!(server.hear(&mut conn), [format!("ACK fin 4 1 {SCORE}")]);
+    server.app.kept.clear();
+    server.lose(&mut conn);
 }
 
 #[test]
@@ -327,7 +346,7 @@ fn parts_of_a_request_are_one_request() {
     assert_eq!(held(), 20);
     server.app.kept.clear();
     assert_eq!(held(), 0);
-    assert!(server.agent.in_flight.now() == (0, 0) && parts.iter().all(|part| part.messages().len() == 1));
+    assert!(server.agent.in_flight.now() == 0 && parts.iter().all(|part| part.messages().len() == 1));
     server.lose(&mut conn);
 }
 

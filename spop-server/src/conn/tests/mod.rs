@@ -10,6 +10,8 @@ mod limits;
 mod log_texts;
 mod memory;
 mod orphans;
+#[cfg(feature = "metrics")]
+mod recorder;
 mod shutdown;
 mod watch;
 
@@ -294,7 +296,7 @@ impl Drop for Server {
         assert!(self.agent.open_connections(self.now).is_empty());
         assert_eq!(self.agent.engines.len(), 0);
         self.app.deferred.clear();
-        assert_eq!(self.agent.in_flight.now(), (0, 0));
+        assert_eq!(self.agent.in_flight.now(), 0);
         assert_eq!((self.agent.buffered.now(), self.agent.requests.now()), (0, 0));
     }
 }
