@@ -1,19 +1,8 @@
 //! `spop decode`: what a recording of the network shows.
 
 mod capture;
-mod connections;
-mod direction;
-mod event;
-mod filter;
-mod flights;
-mod fragments;
 mod recording;
-mod segment;
-mod session;
-mod show;
 mod source;
-mod stats;
-mod stream;
 
 use std::{iter::from_fn, path::PathBuf, pin::pin};
 
@@ -21,10 +10,11 @@ use bytes::Bytes;
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use self::{filter::Filter, recording::Recording, show::Printer, source::Source};
+use self::{recording::Recording, source::Source};
 use crate::{
     exit::{self, Exit, Failure},
     output::Output,
+    watch::{Filter, Printer},
 };
 
 const EXAMPLES: &str = r#"

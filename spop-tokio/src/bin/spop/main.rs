@@ -3,8 +3,8 @@
 //! Each command is a module with its options (clap's `Args`) and an async function `run`, which gets them and the [`Output`],
 //! and returns an [`Exit`] or a [`Failure`]. A new one is added to [`Command`]. What they share: addresses and transports
 //! ([`address`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), the versions of
-//! HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON ([`output`]), frames and events in it ([`shown`]), and
-//! exit statuses ([`exit`]).
+//! HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON ([`output`]), frames and events in it ([`shown`]),
+//! what passes between HAProxy and an agent ([`watch`]), and exit statuses ([`exit`]).
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ mod shown;
 mod text;
 mod time;
 mod variables;
+mod watch;
 
 use std::process::ExitCode;
 

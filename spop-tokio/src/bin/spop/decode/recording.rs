@@ -5,15 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use spop_core::{excerpt::Escaped, frame::FrameType, link::Side};
 
-use super::{
-    capture::{Capture, Kind, Packet, link_name},
-    connections::{Connections, Counts},
-    direction::{BEGIN, frame_type},
-    event::Event,
-    segment::{NoSegment, Segment},
-    session::Session,
+use super::capture::{Capture, Kind, Packet, link_name};
+use crate::{
+    exit,
+    watch::{BEGIN, Connections, Counts, Event, Happened, NoSegment, Segment, Session, frame_type},
 };
-use crate::exit;
 
 /// Takes a recording apart.
 #[derive(Debug)]
@@ -136,7 +132,7 @@ impl Format {
     }
 }
 
-fn raw_events(happened: super::session::Happened, events: &mut Vec<Event>) {
+fn raw_events(happened: Happened, events: &mut Vec<Event>) {
     let event = |(what, about)| Event { connection: 1, time: Duration::ZERO, what, about };
     events.extend(happened.into_iter().map(event));
 }

@@ -9,7 +9,7 @@ use spop_core::{
 };
 
 use super::{Agreed, Checked, Happened, Hello, Session};
-use crate::decode::event::{About, What};
+use crate::watch::event::{About, What};
 
 impl Session {
     pub(super) fn hello(&mut self, frame: &Checked<'_>, out: &mut Happened) {

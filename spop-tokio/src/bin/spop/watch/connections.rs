@@ -38,7 +38,7 @@ type Key = (SocketAddr, SocketAddr);
 
 /// The connections of a capture.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     map: HashMap<Key, Connection>,
     ports: Vec<u16>,
     held: usize,
@@ -47,18 +47,18 @@ pub(super) struct Connections {
     forgotten: Vec<(Duration, Key)>,
     /// Those that are left at the end of the capture, the last first.
     left: Option<Vec<(Duration, Key)>>,
-    pub(super) counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Connections that speak SPOP.
-    pub(super) spop: u64,
+    pub(crate) spop: u64,
     /// Others.
-    pub(super) others: u64,
+    pub(crate) others: u64,
     /// Those of them with TLS.
-    pub(super) tls: u64,
+    pub(crate) tls: u64,
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ enum State {
 
 impl Connections {
     /// Connections to agents with these ports; without any, those that begin with a HELLO.
-    pub(super) fn new(ports: Vec<u16>) -> Self {
+    pub(crate) fn new(ports: Vec<u16>) -> Self {
         let limits = Limits { connections: CONNECTIONS, held: HELD_MAX };
         Self {
             map: HashMap::new(),
@@ -95,7 +95,7 @@ impl Connections {
     }
 
     /// A segment.
-    pub(super) fn segment(&mut self, time: Duration, segment: &Segment<'_>, events: &mut Vec<Event>) {
+    pub(crate) fn segment(&mut self, time: Duration, segment: &Segment<'_>, events: &mut Vec<Event>) {
         let ports = [segment.from.port(), segment.to.port()];
         if !self.ports.is_empty() && !ports.iter().any(|port| self.ports.contains(port)) {
             return;
@@ -155,7 +155,7 @@ impl Connections {
     }
 
     /// The capture ends: one of the connections that are left, in the order of their latest packets. False if none is left.
-    pub(super) fn finish_one(&mut self, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn finish_one(&mut self, events: &mut Vec<Event>) -> bool {
         let map = &mut self.map;
         let left = self.left.get_or_insert_with(|| {
             let mut left: Vec<_> = map.iter().map(|(key, connection)| (connection.latest, *key)).collect();

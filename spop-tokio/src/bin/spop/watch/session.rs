@@ -24,11 +24,11 @@ use super::{
 const PREFIX: usize = 4;
 
 /// What happened, and what it is about.
-pub(super) type Happened = Vec<(What, About)>;
+pub(crate) type Happened = Vec<(What, About)>;
 
 /// Checks what both sides of a connection send.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     engine: Half,
     agent: Half,
     phase: Phase,
@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// One direction of a connection.
-    pub(super) fn of_one_side(side: Side) -> Self {
+    pub(crate) fn of_one_side(side: Side) -> Self {
         let mut session = Self::new(0);
         session.only = Some(side);
         session
@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// The next bytes of a side, in one segment.
-    pub(super) fn data(&mut self, side: Side, time: Duration, data: &[u8], out: &mut Happened) {
+    pub(crate) fn data(&mut self, side: Side, time: Duration, data: &[u8], out: &mut Happened) {
         self.half(side).frames.push(data);
         while let Some(found) = self.half(side).frames.next() {
             match found {
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// A side sends nothing more; `is_cut` if that is so because the capture ends.
-    pub(super) fn end(&mut self, side: Side, is_cut: bool, out: &mut Happened) {
+    pub(crate) fn end(&mut self, side: Side, is_cut: bool, out: &mut Happened) {
         if mem::replace(&mut self.half(side).is_closed, true) {
             return;
         }

@@ -7,23 +7,23 @@ use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // The flags of TCP.
-pub(super) struct Segment<'a> {
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
-    pub(super) sequence: u32,
+pub(crate) struct Segment<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) sequence: u32,
     /// The acknowledgment number, if it is one.
-    pub(super) ack: Option<u32>,
-    pub(super) syn: bool,
-    pub(super) fin: bool,
-    pub(super) rst: bool,
-    pub(super) payload: &'a [u8],
+    pub(crate) ack: Option<u32>,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    pub(crate) payload: &'a [u8],
     /// Bytes of the payload that were not captured.
-    pub(super) cut: u32,
+    pub(crate) cut: u32,
 }
 
 /// Why a packet has no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoSegment {
+pub(crate) enum NoSegment {
     /// It is of another protocol, or too short.
     Other,
     /// It is a fragment of an IP packet.
@@ -34,7 +34,7 @@ pub(super) enum NoSegment {
 
 impl<'a> Segment<'a> {
     /// The segment in a packet of this link type.
-    pub(super) fn find(link: i32, data: &'a [u8]) -> Result<Self, NoSegment> {
+    pub(crate) fn find(link: i32, data: &'a [u8]) -> Result<Self, NoSegment> {
         let ip = |header: usize| LaxSlicedPacket::from_ip(data.get(header..)?).ok();
         let cooked = |protocol: usize, header: usize| {
             let protocol = EtherType(u16::from_be_bytes(*data.get(protocol..)?.first_chunk()?));

@@ -181,14 +181,14 @@ pub(super) fn is_begin(side: Side, data: &[u8]) -> bool {
 }
 
 /// The type of the frame that may begin with these bytes.
-pub(super) fn frame_type(data: &[u8]) -> Option<FrameType> {
+pub(crate) fn frame_type(data: &[u8]) -> Option<FrameType> {
     let (len, rest) = data.split_first_chunk()?;
     let [frame_type, 0, 0, 0, 0..=3, ..] = *rest else { return None };
     (FRAME_MIN..=FRAME_MAX).contains(&u32::from_be_bytes(*len)).then(|| FrameType::from_byte(frame_type))
 }
 
 /// Bytes that are enough to know the type of a frame.
-pub(super) const BEGIN: usize = 9;
+pub(crate) const BEGIN: usize = 9;
 
 const _: () = assert!(BEGIN < HEADER_MAX + 4);
 

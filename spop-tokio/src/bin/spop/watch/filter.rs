@@ -8,7 +8,7 @@ use super::event::Event;
 
 /// What an event must have to be shown; one of the values of each key that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     connections: Vec<u64>,
     types: Vec<FrameType>,
     streams: Vec<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Adds what another filter asks for.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         let Self { connections, types, streams, messages } = other;
         self.connections.extend(connections);
         self.types.extend(types);
@@ -26,7 +26,7 @@ impl Filter {
     }
 
     /// Whether an event is shown. What belongs to no frame has no type, stream and message.
-    pub(super) fn matches(&self, event: &Event) -> bool {
+    pub(crate) fn matches(&self, event: &Event) -> bool {
         let about = &event.about;
         one_of(&self.connections, Some(&event.connection))
             && one_of(&self.types, about.frame_type.as_ref())
@@ -81,7 +81,7 @@ mod tests {
     use spop_core::frame::Ids;
 
     use super::*;
-    use crate::decode::event::{About, What};
+    use crate::watch::event::{About, What};
 
     fn event(connection: u64, frame_type: Option<FrameType>, names: &[&str]) -> Event {
         let names = names.iter().map(|name| name.as_bytes().into()).collect();

@@ -207,7 +207,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::decode::event::{About, Place};
+    use crate::watch::event::{About, Place};
 
     fn frame(direction: Direction, frame_type: FrameType, name: &str, latency: Option<Duration>) -> Event {
         let at = Place { direction, offset: 0 };

@@ -8,7 +8,7 @@ use spop_core::{
 };
 
 use super::{Checked, Happened, Session};
-use crate::decode::{
+use crate::watch::{
     event::{About, Names, What, names},
     flights::{Answered, Begun},
     fragments::Joined,

@@ -2,7 +2,7 @@
 
 use spop_core::{frame::FrameType, link::Side};
 
-use crate::decode::{
+use crate::watch::{
     direction::{BEGIN, frame_type, is_begin},
     stream::Piece,
 };

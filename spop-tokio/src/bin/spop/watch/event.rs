@@ -13,39 +13,39 @@ const NAMES: usize = 64;
 const NAME_MAX: usize = 256;
 
 /// The names of the messages of a NOTIFY.
-pub(super) type Names = Rc<[Box<[u8]>]>;
+pub(crate) type Names = Rc<[Box<[u8]>]>;
 
 /// Something that happened on a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// The number of the connection.
-    pub(super) connection: u64,
+    pub(crate) connection: u64,
     /// Since 1970.
-    pub(super) time: Duration,
-    pub(super) what: What,
+    pub(crate) time: Duration,
+    pub(crate) what: What,
     /// The frame that it is about.
-    pub(super) about: About,
+    pub(crate) about: About,
 }
 
 /// What an event belongs to; filters ask for it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct About {
-    pub(super) frame_type: Option<FrameType>,
-    pub(super) ids: Option<Ids>,
+pub(crate) struct About {
+    pub(crate) frame_type: Option<FrameType>,
+    pub(crate) ids: Option<Ids>,
     /// The messages of the NOTIFY, also of the one that an ACK answers.
-    pub(super) names: Names,
+    pub(crate) names: Names,
 }
 
 /// A place in a direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) direction: Direction,
+pub(crate) struct Place {
+    pub(crate) direction: Direction,
     /// The byte, from 0.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(crate) enum What {
     Opened {
         engine: SocketAddr,
         agent: SocketAddr,
@@ -93,25 +93,25 @@ pub(super) enum What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Disorder {
+pub(crate) enum Disorder {
     Lost,
     Repeated,
     Early,
 }
 
 impl About {
-    pub(super) fn header(header: Header) -> Self {
+    pub(crate) fn header(header: Header) -> Self {
         Self { frame_type: Some(header.frame_type), ids: Some(header.ids), names: Names::default() }
     }
 
     /// What a frame without its length prefix is about.
-    pub(super) fn frame(frame: &[u8]) -> Self {
+    pub(crate) fn frame(frame: &[u8]) -> Self {
         Frame::decode(frame).map_or_else(|_| Self::default(), |frame| Self::header(frame.header))
     }
 }
 
 /// The names of messages.
-pub(super) fn names(messages: Messages<'_>) -> Names {
+pub(crate) fn names(messages: Messages<'_>) -> Names {
     let name = |name: &[u8]| name.get(..NAME_MAX).unwrap_or(name).into();
     messages.iter().take(NAMES).map(|message| name(message.name())).collect()
 }

@@ -3,7 +3,7 @@
 use spop_core::link::Side;
 
 use super::Run;
-use crate::decode::{
+use crate::watch::{
     event::{About, Disorder, Place, What},
     session::{Session, direction},
     stream::Piece,

@@ -22,7 +22,7 @@ use crate::{
 
 /// Filters, prints and counts.
 #[derive(Debug)]
-pub(super) struct Printer {
+pub(crate) struct Printer {
     output: Output,
     shown: Shown,
     filter: Filter,
@@ -31,7 +31,7 @@ pub(super) struct Printer {
     /// Raw bytes have no times.
     has_times: bool,
     frames: u64,
-    pub(super) violations: u64,
+    pub(crate) violations: u64,
     segments: [u64; 3],
 }
 
@@ -49,7 +49,7 @@ impl From<Place> for PlaceObject {
 }
 
 impl Printer {
-    pub(super) fn new(output: Output, cut: usize, filter: Filter, stats: bool) -> Self {
+    pub(crate) fn new(output: Output, cut: usize, filter: Filter, stats: bool) -> Self {
         Self {
             output,
             shown: Shown::new(output, cut),
@@ -62,11 +62,11 @@ impl Printer {
         }
     }
 
-    pub(super) const fn without_times(&mut self) {
+    pub(crate) const fn without_times(&mut self) {
         self.has_times = false;
     }
 
-    pub(super) fn events(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+    pub(crate) fn events(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         events.drain(..).try_for_each(|event| self.event(event))
     }
 
@@ -170,7 +170,7 @@ impl Printer {
     }
 
     /// Prints the statistics, and what was found in all.
-    pub(super) fn finish(&self, counts: Option<Counts>) -> Result<(), Failure> {
+    pub(crate) fn finish(&self, counts: Option<Counts>) -> Result<(), Failure> {
         if let Some(stats) = &self.stats {
             stats.show(self.output)?;
             self.shown.object(None, None, "stats", stats.object())?;

@@ -1,0 +1,26 @@
+//! Connections between HAProxy and agents, as the segments of TCP that pass: the frames, what is illegal in them, statistics.
+//!
+//! [`Connections`] gets each [`Segment`], whether it was captured or is relayed, and tells each [`Event`]; [`Printer`] shows
+//! events.
+
+mod connections;
+mod direction;
+mod event;
+mod filter;
+mod flights;
+mod fragments;
+mod segment;
+mod session;
+mod show;
+mod stats;
+mod stream;
+
+pub(crate) use self::{
+    connections::{Connections, Counts},
+    direction::{BEGIN, frame_type},
+    event::Event,
+    filter::Filter,
+    segment::{NoSegment, Segment},
+    session::{Happened, Session},
+    show::Printer,
+};
