@@ -9,7 +9,7 @@ use spop_tokio::{
     tls::{ClientTls, ClientTlsFiles},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Join},
     net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
@@ -26,14 +26,45 @@ An address is HOST:PORT, the path of a unix socket, or in HAProxy's format: ipv4
 ipv6@HOST:PORT, unix@PATH, abns@NAME, abnsz@NAME.";
 
 /// An open connection.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Its close resets the connection, where there is such a thing: TCP without TLS.
+    fn reset_on_close(&self) {}
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        // A stream that refuses is closed already.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Transport for UnixStream {}
+
+impl Transport for Box<dyn Transport> {
+    fn reset_on_close(&self) {
+        (**self).reset_on_close();
+    }
+}
+
+impl<S: Transport> Transport for TlsStream<S> {}
+
+impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {}
+
+impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Transport for Join<R, W> {}
 
 /// A socket without TLS.
 pub(crate) enum Socket<T, U> {
     Tcp(T),
     Unix(U),
+}
+
+impl Socket<TcpStream, UnixStream> {
+    pub(crate) fn boxed(self) -> Box<dyn Transport> {
+        match self {
+            Self::Tcp(socket) => Box::new(socket),
+            Self::Unix(socket) => Box::new(socket),
+        }
+    }
 }
 
 /// An open connection that no runtime drives: its socket is non-blocking, and TLS is established.

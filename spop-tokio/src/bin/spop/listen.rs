@@ -1,6 +1,5 @@
 //! `spop listen`: an agent that shows what HAProxy sends, and answers what it is told.
 
-mod accept;
 mod connection;
 mod rules;
 mod trace;
@@ -17,11 +16,11 @@ use tokio::{
 };
 
 use self::{
-    accept::{AcceptOptions, Listener},
     rules::{Rule, Rules},
     trace::Trace,
 };
 use crate::{
+    accept::{AcceptOptions, Listener},
     address::{self, Address},
     exit::{self, Exit, Failure},
     output::Output,
@@ -162,7 +161,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
         let entrance = listener.entrance();
         connections.spawn(async move {
             let _slot = slot;
-            serving.run(socket, peer, entrance).await
+            serving.run(socket.boxed(), peer, entrance).await
         });
     };
     // An error means that no connection is open.

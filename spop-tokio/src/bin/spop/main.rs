@@ -2,12 +2,13 @@
 //!
 //! Each command is a module with its options (clap's `Args`) and an async function `run`, which gets them and the [`Output`],
 //! and returns an [`Exit`] or a [`Failure`]. A new one is added to [`Command`]. What they share: addresses and transports
-//! ([`address`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), the versions of
+//! ([`address`], [`accept`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), the versions of
 //! HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON ([`output`]), frames and events in it ([`shown`]),
 //! what passes between HAProxy and an agent ([`watch`]), and exit statuses ([`exit`]).
 
 #![forbid(unsafe_code)]
 
+mod accept;
 mod address;
 mod bench;
 mod check;

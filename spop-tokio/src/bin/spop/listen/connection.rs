@@ -26,11 +26,14 @@ use tokio::{
 };
 
 use super::{
-    accept::{Entered, Entrance},
     rules::{End, Rule, Rules},
     trace::ConnectionTrace,
 };
-use crate::{address::Transport, exit::Failure};
+use crate::{
+    accept::{Entered, Entrance},
+    address::Transport,
+    exit::Failure,
+};
 
 /// How long TLS may take to send what it has, or to close.
 const STEP: Duration = Duration::from_secs(10);

@@ -13,36 +13,36 @@ use spop_server::{Endpoint, SocketFile};
 use spop_tokio::tls::{Tls, TlsFiles};
 use tokio::{
     io::{AsyncReadExt as _, join, split},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::timeout_at,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    address::{Address, Transport},
+    address::{self, Address, Transport},
     exit::{Failure, reason},
 };
 
 /// What comes before a session.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
-pub(super) struct AcceptOptions {
+pub(crate) struct AcceptOptions {
     /// Uses TLS, with this certificate
     #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
     /// The key of the certificate
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// Clients must have a certificate of one of the CAs in this file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_ca: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
     /// Expects a PROXY header of either version: `send-proxy` or `send-proxy-v2` of HAProxy's server line
     #[arg(long)]
-    proxy: bool,
+    pub(crate) proxy: bool,
 }
 
 /// An open listener.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     entrance: Arc<Entrance>,
 }
@@ -54,13 +54,13 @@ enum Socket {
 }
 
 /// What a connection passes before its session.
-pub(super) struct Entrance {
+pub(crate) struct Entrance {
     accept: Arc<Checked<AcceptConfig>>,
     tls: Option<Tls>,
 }
 
 impl Listener {
-    pub(super) fn bind(address: &Address, options: &AcceptOptions) -> Result<Self, Failure> {
+    pub(crate) fn bind(address: &Address, options: &AcceptOptions) -> Result<Self, Failure> {
         let tls = options.tls_cert.clone().zip(options.tls_key.clone()).map(|(certificate, key)| {
             let files = TlsFiles::new(certificate, key);
             Tls::from_files(match &options.tls_ca {
@@ -81,7 +81,7 @@ impl Listener {
         Ok(Self { socket, entrance: Arc::new(Entrance { accept, tls }) })
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
             Socket::Unix(_, Some(file)) => Ok(file.path().display().to_string()),
@@ -92,19 +92,29 @@ impl Listener {
         .unwrap_or_default()
     }
 
-    pub(super) fn entrance(&self) -> Arc<Entrance> {
+    /// The port, if it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    pub(crate) fn entrance(&self) -> Arc<Entrance> {
         Arc::clone(&self.entrance)
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Transport>, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(address::Socket<TcpStream, UnixStream>, Peer)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
                 // An answer must not wait for the ACK of the one before. A stream that refuses is closed already.
                 let _ = socket.set_nodelay(true);
-                Ok((Box::new(socket), Peer::from(peer)))
+                Ok((address::Socket::Tcp(socket), Peer::from(peer)))
             }
-            Socket::Unix(listener, _) => Ok((Box::new(listener.accept().await?.0), Peer::unnamed())),
+            Socket::Unix(listener, _) => {
+                Ok((address::Socket::Unix(listener.accept().await?.0), Peer::unnamed()))
+            }
         }
     }
 }
@@ -120,10 +130,10 @@ fn listen(address: &Address) -> io::Result<Socket> {
 }
 
 /// A connection whose session begins, and what was read of it.
-pub(super) struct Entered {
-    pub(super) io: Box<dyn Transport>,
-    pub(super) input: BytesMut,
-    pub(super) origin: Origin,
+pub(crate) struct Entered {
+    pub(crate) io: Box<dyn Transport>,
+    pub(crate) input: BytesMut,
+    pub(crate) origin: Origin,
 }
 
 impl Entrance {
@@ -131,7 +141,7 @@ impl Entrance {
     ///
     /// # Errors
     /// Why it has none.
-    pub(super) async fn pass(
+    pub(crate) async fn pass(
         &self,
         mut io: Box<dyn Transport>,
         peer: Peer,
