@@ -9,6 +9,7 @@ mod decode;
 mod explain;
 mod listen;
 mod program;
+mod relay;
 mod send;
 mod support;
 mod terminal;

@@ -4,7 +4,8 @@ use std::{fs, process::Stdio};
 
 use crate::support::{command, finish, spop};
 
-const COMMANDS: [&str; 8] = ["check", "send", "bench", "listen", "decode", "explain", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["check", "send", "bench", "listen", "relay", "decode", "explain", "completions", "man"];
 
 #[test]
 fn the_help_names_all_commands_and_exit_statuses() {
@@ -48,6 +49,14 @@ fn a_wrong_command_line_is_status_2() {
         &["listen", "127.0.0.1:0", "--fail", "--ignore"],
         &["listen", "127.0.0.1:0", "--capabilities", "teleport"],
         &["listen", "127.0.0.1:0", "--tls-cert", "x"],
+        &["relay", "127.0.0.1:0"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--delay", "soon"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--delay", "1s byte=1"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--drop", "share=2"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--close", "type=PING"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--record-max", "1t"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--listen-tls-cert", "x"],
+        &["relay", "127.0.0.1:0", "127.0.0.1:1", "--filter", "x=1"],
         &["explain"],
     ] {
         let run = spop(args.iter().copied());
@@ -68,12 +77,18 @@ fn no_connection_is_status_3() {
         with("/nonexistent/agent.sock")
             .expect_error(3, "spop: /nonexistent/agent.sock: there is no such socket: is the agent running?");
     }
-    let run = spop(["listen", "/nonexistent/agent.sock"]);
-    assert!(
-        run.code == Some(3) && run.err.starts_with("spop: cannot listen on /nonexistent/agent.sock"),
-        "{run:?}"
-    );
-    assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    for args in
+        [&["listen", "/nonexistent/agent.sock"][..], &["relay", "/nonexistent/agent.sock", "127.0.0.1:1"]]
+    {
+        let run = spop(args.iter().copied());
+        assert!(
+            run.code == Some(3) && run.err.starts_with("spop: cannot listen on /nonexistent/agent.sock"),
+            "{run:?}"
+        );
+        assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    }
+    spop(["relay", "127.0.0.1:0", "127.0.0.1:1", "--record", "/nonexistent/a.pcap"])
+        .expect_error(3, "spop: /nonexistent/a.pcap: no such file or directory");
     let missing = ["send", "127.0.0.1:1", "a", "--tls", "--tls-ca", "/nonexistent/ca.pem"];
     let run = spop(missing);
     assert!(run.code == Some(3) && run.err.contains("/nonexistent/ca.pem"), "{run:?}");

@@ -92,7 +92,7 @@ pub(crate) fn finish(mut child: Child) -> Run {
     Run { code, out: text(out), err: text(err) }
 }
 
-/// A running `spop listen`; killed when it is dropped.
+/// A running `spop listen` or `spop relay`; killed when it is dropped.
 pub(crate) struct Listen {
     child: Option<Child>,
     out: Option<BufReader<ChildStdout>>,
@@ -106,7 +106,17 @@ impl Listen {
     }
 
     pub(crate) fn start_at(address: &str, args: &[&str]) -> Self {
-        let mut child = command(["listen", address].into_iter().chain(args.iter().copied())).spawn().unwrap();
+        Self::run(["listen", address].into_iter().chain(args.iter().copied()))
+    }
+
+    /// A relay to this agent, on a free port.
+    pub(crate) fn relay(target: &str, args: &[&str]) -> Self {
+        Self::run(["relay", "127.0.0.1:0", target].into_iter().chain(args.iter().copied()))
+    }
+
+    /// Any command that listens.
+    pub(crate) fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut child = command(args).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
@@ -146,10 +156,15 @@ impl Listen {
     }
 
     /// Sends it SIGINT, and returns the rest of its output.
-    pub(crate) fn interrupt(mut self) -> Run {
+    pub(crate) fn interrupt(self) -> Run {
+        self.signal("INT")
+    }
+
+    /// Sends it a signal, and returns the rest of its output.
+    pub(crate) fn signal(mut self, name: &str) -> Run {
         let child = self.child.take().unwrap();
         let mut out = self.out.take().unwrap();
-        interrupt(&child);
+        signal(&child, name);
         let rest = thread::spawn(move || {
             let mut text = String::new();
             out.read_to_string(&mut text).unwrap();
@@ -231,8 +246,12 @@ pub(crate) fn interrupt_after(mut child: Child, text: &'static str) -> Run {
     Run { out: reader.join().unwrap(), ..run }
 }
 
-/// `kill -INT`: std has no signals.
 pub(crate) fn interrupt(child: &Child) {
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signal(child, "INT");
+}
+
+/// `kill -NAME`: std has no signals.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -23,6 +23,7 @@ mod input;
 mod insecure;
 mod listen;
 mod output;
+mod relay;
 mod send;
 mod shown;
 mod text;
@@ -57,6 +58,7 @@ enum Command {
     Send(send::Options),
     Bench(Box<bench::Options>),
     Listen(listen::Options),
+    Relay(Box<relay::Options>),
     Decode(decode::Options),
     Explain(explain::Options),
     Completions(generate::Completions),
@@ -70,6 +72,7 @@ impl Command {
             Self::Send(options) => send::run(options, output).await,
             Self::Bench(options) => bench::run(*options, output).await,
             Self::Listen(options) => listen::run(options, output).await,
+            Self::Relay(options) => relay::run(*options, output).await,
             Self::Decode(options) => decode::run(options, output).await,
             Self::Explain(options) => explain::run(options, output).await,
             Self::Completions(options) => generate::completions(&options),

@@ -44,6 +44,11 @@ impl Utc {
         Self(since_1970)
     }
 
+    /// So long after the begin of 1970, in whole microseconds.
+    pub(crate) fn since_1970(self) -> Duration {
+        Duration::from_micros(self.0.as_micros() as u64)
+    }
+
     /// As in RFC 3339.
     pub(crate) fn rfc_3339(self) -> String {
         format!("{self:#}")

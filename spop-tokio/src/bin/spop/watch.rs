@@ -18,9 +18,9 @@ mod stream;
 pub(crate) use self::{
     connections::{Connections, Counts},
     direction::{BEGIN, frame_type},
-    event::Event,
-    filter::Filter,
+    event::{About, Event, What},
+    filter::{Filter, frame_type_by_name},
     segment::{NoSegment, Segment},
-    session::{Happened, Session},
+    session::{Happened, Session, direction},
     show::Printer,
 };

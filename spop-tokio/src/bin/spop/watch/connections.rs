@@ -36,7 +36,11 @@ struct Limits {
 /// Both ends, the lower first.
 type Key = (SocketAddr, SocketAddr);
 
-/// The connections of a capture.
+fn key(a: SocketAddr, b: SocketAddr) -> Key {
+    if a <= b { (a, b) } else { (b, a) }
+}
+
+/// The connections of a capture, or of a relay.
 #[derive(Debug)]
 pub(crate) struct Connections {
     map: HashMap<Key, Connection>,
@@ -100,9 +104,8 @@ impl Connections {
         if !self.ports.is_empty() && !ports.iter().any(|port| self.ports.contains(port)) {
             return;
         }
-        let lower = segment.from <= segment.to;
-        let key = if lower { (segment.from, segment.to) } else { (segment.to, segment.from) };
-        let end = usize::from(!lower);
+        let key = key(segment.from, segment.to);
+        let end = usize::from(key.0 != segment.from);
         let begins = segment.syn && segment.ack.is_none();
         if begins && self.map.get(&key).is_some_and(|connection| connection.is_another(end, segment)) {
             let _ = self.close(key, time, "another connection of the same ports begins", events);
@@ -139,6 +142,19 @@ impl Connections {
                 self.map.insert(key, connection);
             }
         }
+    }
+
+    /// The number of a connection whose protocol is known.
+    pub(crate) fn number(&self, a: SocketAddr, b: SocketAddr) -> Option<u64> {
+        match &self.map.get(&key(a, b))?.state {
+            State::Spop(spop) => Some(spop.number),
+            State::Opening(_) | State::Ignored => None,
+        }
+    }
+
+    /// Ends a connection, if it has not ended, and forgets it.
+    pub(crate) fn forget(&mut self, a: SocketAddr, b: SocketAddr, time: Duration, events: &mut Vec<Event>) {
+        let _ = self.close(key(a, b), time, "by the relay", events);
     }
 
     /// What is known of a connection whose first packet was sent by `end`.
@@ -349,7 +365,7 @@ impl Connection {
         self.flush(true, run);
         if let State::Spop(spop) = &self.state {
             let unanswered = spop.session.unanswered();
-            let text = format!("open at the end of the capture, {unanswered} requests without an answer");
+            let text = format!("open at the end, {unanswered} requests without an answer");
             run.event(spop.number, What::Note { at: None, text });
         }
     }

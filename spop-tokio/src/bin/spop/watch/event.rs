@@ -86,6 +86,13 @@ pub(crate) enum What {
         kind: Disorder,
         len: u64,
     },
+    /// A fault that was injected into what is relayed.
+    Fault {
+        direction: Direction,
+        /// Its name in JSON.
+        name: &'static str,
+        text: String,
+    },
     Closed {
         reason: String,
         unanswered: usize,

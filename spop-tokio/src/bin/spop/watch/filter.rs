@@ -48,7 +48,7 @@ impl FromStr for Filter {
                 match key {
                     "connection" => filter.connections.push(number()?),
                     "stream" => filter.streams.push(number()?),
-                    "type" => filter.types.push(frame_type(value)?),
+                    "type" => filter.types.push(frame_type_by_name(value)?),
                     "message" if !value.is_empty() => filter.messages.push(value.into()),
                     _ => return Err(expected(term)),
                 }
@@ -66,7 +66,8 @@ fn expected(found: impl fmt::Debug) -> String {
     format!("expected connection=N, type=TYPE, stream=ID or message=NAME, found {found:?}")
 }
 
-fn frame_type(name: &str) -> Result<FrameType, String> {
+/// The type of this name.
+pub(crate) fn frame_type_by_name(name: &str) -> Result<FrameType, String> {
     let known = FrameType::KNOWN.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(name));
     known.ok_or_else(|| {
         let names = FrameType::KNOWN.map(|known| known.to_string()).join(", ");

@@ -349,7 +349,7 @@ const fn within(at: Place, byte: usize) -> Place {
 }
 
 /// The direction in which a side sends.
-pub(super) const fn direction(side: Side) -> notation::Direction {
+pub(crate) const fn direction(side: Side) -> notation::Direction {
     match side {
         Side::Engine => notation::Direction::ToAgent,
         Side::Agent => notation::Direction::ToHaproxy,

@@ -11,7 +11,7 @@ use super::{
     connections::Counts,
     event::{Disorder, Event, Place, What},
     filter::Filter,
-    stats::Stats,
+    stats::{Stats, Totals},
 };
 use crate::{
     exit::Failure,
@@ -26,8 +26,9 @@ pub(crate) struct Printer {
     output: Output,
     shown: Shown,
     filter: Filter,
-    /// Statistics instead of frames.
     stats: Option<Stats>,
+    /// Statistics are shown at the end, and no frames.
+    is_summary: bool,
     /// Raw bytes have no times.
     has_times: bool,
     frames: u64,
@@ -49,17 +50,25 @@ impl From<Place> for PlaceObject {
 }
 
 impl Printer {
-    pub(crate) fn new(output: Output, cut: usize, filter: Filter, stats: bool) -> Self {
+    /// With `is_summary`, statistics at the end instead of frames.
+    pub(crate) fn new(output: Output, cut: usize, filter: Filter, is_summary: bool) -> Self {
         Self {
             output,
             shown: Shown::new(output, cut),
             filter,
-            stats: stats.then(Stats::new),
+            stats: is_summary.then(Stats::new),
+            is_summary,
             has_times: true,
             frames: 0,
             violations: 0,
             segments: [0; 3],
         }
+    }
+
+    /// Counts requests and their latencies also where frames are shown.
+    pub(crate) fn counting(mut self) -> Self {
+        self.stats = Some(Stats::new());
+        self
     }
 
     pub(crate) const fn without_times(&mut self) {
@@ -86,9 +95,9 @@ impl Printer {
         }
         if let Some(stats) = &mut self.stats {
             stats.add(&event);
-            if !matches!(event.what, What::Violation { .. }) {
-                return Ok(());
-            }
+        }
+        if self.is_summary && !matches!(event.what, What::Violation { .. }) {
+            return Ok(());
         }
         self.show(event)
     }
@@ -158,6 +167,15 @@ impl Printer {
                 let PlaceObject { direction, offset } = at.into();
                 show(name, paint, line, json!({ "direction": direction, "offset": offset, "bytes": len }))
             }
+            What::Fault { direction, name, text } => {
+                let details = json!({
+                    "direction": shown::name(direction), "fault": name, "text": text,
+                    "type": event.about.frame_type.map(shown::type_name),
+                    "stream": event.about.ids.map(|ids| ids.stream),
+                    "frame": event.about.ids.map(|ids| ids.frame),
+                });
+                show("fault", Paint::Warning, format!("~ {direction} {text}"), details)
+            }
             What::Closed { reason, unanswered } => {
                 let open = match unanswered {
                     0 => String::new(),
@@ -169,12 +187,31 @@ impl Printer {
         }
     }
 
-    /// Prints the statistics, and what was found in all.
+    /// Frames so far.
+    pub(crate) const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Gaps, repeated and early segments so far.
+    pub(crate) const fn segments(&self) -> [u64; 3] {
+        self.segments
+    }
+
+    /// Requests and their answers, if they are counted.
+    pub(crate) fn totals(&self) -> Option<Totals> {
+        self.stats.as_ref().map(Stats::totals)
+    }
+
+    /// Prints the statistics that stand for frames.
+    pub(crate) fn statistics(&self) -> Result<(), Failure> {
+        let Some(stats) = self.stats.as_ref().filter(|_| self.is_summary) else { return Ok(()) };
+        stats.show(self.output)?;
+        self.shown.object(None, None, "stats", stats.object())
+    }
+
+    /// Prints the statistics, and what was found in a capture.
     pub(crate) fn finish(&self, counts: Option<Counts>) -> Result<(), Failure> {
-        if let Some(stats) = &self.stats {
-            stats.show(self.output)?;
-            self.shown.object(None, None, "stats", stats.object())?;
-        }
+        self.statistics()?;
         let [lost, repeated, early] = self.segments;
         let mut parts = Vec::new();
         if let Some(Counts { spop, others, tls }) = counts {

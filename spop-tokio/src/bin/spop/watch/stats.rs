@@ -44,6 +44,14 @@ struct Message {
     longest: u64,
 }
 
+/// Requests and their answers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) requests: u64,
+    pub(crate) answered: u64,
+    pub(crate) latency_ms: LatencyObject,
+}
+
 #[derive(Serialize)]
 pub(super) struct StatsObject {
     frames: Vec<FrameObject>,
@@ -70,12 +78,12 @@ struct MessageObject {
     latency_ms: LatencyObject,
 }
 
-#[derive(Serialize)]
-struct LatencyObject {
-    p50: Option<f64>,
-    p90: Option<f64>,
-    p99: Option<f64>,
-    max: Option<f64>,
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct LatencyObject {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p90: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) max: Option<f64>,
 }
 
 impl Stats {
@@ -147,6 +155,11 @@ impl Stats {
         }
         output.table("", &table)?;
         output.line("")
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let Message { notifies, answered, .. } = self.all;
+        Totals { requests: notifies, answered, latency_ms: self.all.latency() }
     }
 
     /// As an object.
