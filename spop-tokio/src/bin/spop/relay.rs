@@ -58,11 +58,12 @@ Each line has the time (UTC), the number of the connection, and:
   ~  a fault that was injected
 Lines and recordings are what HAProxy sends and receives, when it does: an answer that is delayed is
 shown late, and one that is dropped is shown as a fault alone. What a fault makes illegal is a
-violation as well. Bytes pass at once and unchanged, also while nothing more can be shown.
+violation as well. Bytes pass at once and unchanged, also while nothing more can be shown. A
+connection that one side has shut is closed a minute later, if the other side has not shut it.
 SIGTERM ends it with status 1 if there were violations.
 
-Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'; of several the first
-decides, and delays add up. A frame must meet all conditions:
+Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given several
+times: delays add up; of the others one strikes a frame. A frame must meet all conditions:
   to=haproxy     or to=agent; without it, what the agent sends to HAProxy
   type=TYPE,…    frames of these types: ACK, NOTIFY, AGENT-HELLO, …
   after=N        not the first N of them on a connection
@@ -111,7 +112,7 @@ pub(crate) struct Options {
     /// Cuts lines after so many characters; 0 does not cut
     #[arg(long, value_name = "CHARACTERS", default_value_t = 2_000)]
     cut: usize,
-    /// Records to this file (pcap), which is overwritten
+    /// Records to this file (pcap), which is overwritten; only its owner may read it
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// The longest recording, in bytes: 64k, 100m, 2g
@@ -136,13 +137,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", help_heading = "Faults")]
     seed: Option<u64>,
     /// HAProxy uses TLS, with this certificate of the relay
-    #[arg(long, value_name = "FILE", requires = "listen_tls_key", help_heading = "Connection")]
+    #[arg(long, value_name = "FILE", requires = "listen_tls_key", help_heading = "Connection from HAProxy")]
     listen_tls_cert: Option<PathBuf>,
     /// The key of that certificate
-    #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = "Connection")]
+    #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = "Connection from HAProxy")]
     listen_tls_key: Option<PathBuf>,
     /// HAProxy must have a certificate of one of the CAs in this file
-    #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = "Connection")]
+    #[arg(long, value_name = "FILE", requires = "listen_tls_cert", help_heading = "Connection from HAProxy")]
     listen_tls_ca: Option<PathBuf>,
     #[command(flatten)]
     connect: ConnectOptions,

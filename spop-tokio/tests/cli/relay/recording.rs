@@ -1,6 +1,6 @@
 //! A recording says what was shown.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::session;
 use crate::support::{Listen, Run, read_frame, spop, write_frames};
@@ -61,6 +61,8 @@ fn a_relay_that_is_killed_leaves_a_recording() {
     write_frames(&mut socket, &["NOTIFY fin 1 1 check"]);
     assert!(read_frame(&mut socket).unwrap().starts_with("ACK fin 1 1"));
     relay.wait_for("< ACK");
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
     // SIGKILL.
     drop(relay);
     let decoded = spop(["decode", &file]);

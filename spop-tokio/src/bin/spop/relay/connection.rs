@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use spop_core::{Clock, accept::Peer, notation::Direction};
+use spop_core::{Clock, accept::Peer, link::Side, notation::Direction};
 use tokio::{
     io::split,
     net::{TcpStream, UnixStream},
@@ -57,7 +57,7 @@ impl Relaying {
         if let Some(entrance) = entrance {
             match entrance.pass(haproxy, peer, &Clock::start()).await {
                 Ok(Entered { io, input: read, .. }) => (haproxy, input) = (io, read),
-                Err(why) => return tap.note(format!("connection from {name} is closed: {why}")),
+                Err(why) => return tap.refused(name, why),
             }
         }
         let agent = match target.open().await {
@@ -82,6 +82,7 @@ impl Relaying {
             .any(|end| matches!(end, End::Reset | End::Gone | End::Fault { reset: true }));
         let (haproxy, agent) = (from_haproxy.unsplit(into_haproxy), from_agent.unsplit(into_agent));
         if is_reset {
+            tap.reset(Side::Agent);
             haproxy.reset_on_close();
             agent.reset_on_close();
         }

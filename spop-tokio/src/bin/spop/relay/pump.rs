@@ -181,12 +181,11 @@ impl Pump {
             // A receiver that has gone has heard of it.
             let _ = writer.shutdown().await;
         }
+        // What HAProxy does was told when it was read. How its connection ends otherwise is told when it does.
         match (self.tap.from(), end) {
             (Side::Agent, End::Gone) => self.tap.reset(Side::Engine),
-            (Side::Agent, End::Reset | End::Fault { reset: true }) => self.tap.reset(Side::Agent),
-            (Side::Agent, _) => self.tap.shut(),
-            // Told when it was read. What becomes of the agent is seen in the other direction.
-            (Side::Engine, _) => {}
+            (Side::Agent, _) if is_closed => self.tap.shut(),
+            _ => {}
         }
         end
     }

@@ -1,9 +1,10 @@
 //! `--record`: what passes, as a capture of packets.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
@@ -39,7 +40,9 @@ impl Recorder {
         for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, PACKET_MAX, LINK_RAW] {
             header.extend(u32::to_le_bytes(word));
         }
-        let file = File::create(path).and_then(|mut file| file.write_all(&header).map(|()| file));
+        // It may have what was sent with TLS.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = file.and_then(|mut file| file.write_all(&header).map(|()| file));
         let file = file.map_err(|error| Failure::io_of(&name, &error))?;
         Ok(Self { file, name, left: limit.saturating_sub(header.len() as u64), limit })
     }

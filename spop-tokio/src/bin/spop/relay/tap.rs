@@ -63,7 +63,7 @@ pub(super) enum Happening {
         text: String,
     },
     Note(String),
-    /// No connection to the agent could be opened.
+    /// A connection is not relayed.
     Refused {
         peer: String,
         reason: String,
@@ -246,12 +246,7 @@ impl Tap {
         }
     }
 
-    /// What is no part of the connection.
-    pub(super) fn note(&self, text: String) {
-        self.taps.tell(self.connection, Happening::Note(text));
-    }
-
-    /// The agent could not be reached.
+    /// It is not relayed.
     pub(super) fn refused(&self, peer: String, reason: String) {
         self.taps.counters.refused.fetch_add(1, Relaxed);
         self.taps.tell(self.connection, Happening::Refused { peer, reason });

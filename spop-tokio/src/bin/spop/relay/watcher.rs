@@ -178,6 +178,10 @@ impl Watcher {
         time: Duration,
     ) -> Result<(), Failure> {
         let Some(link) = self.links.get_mut(&connection) else { return Ok(()) };
+        if flag == Flag::Rst && link.is_shut == [true; 2] {
+            // It is closed, or reset, already.
+            return Ok(());
+        }
         let segment = link.segment(from, flag, payload);
         let stopped = self.recorder.as_mut().and_then(|recorder| recorder.segment(time, &segment).err());
         let tls = self.connections.counts.tls;
@@ -220,9 +224,11 @@ impl Watcher {
     ) -> Result<(), Failure> {
         let ends = self.links.get(&connection).map(|link| link.ends);
         let number = ends.and_then(|ends| self.connections.number(ends.haproxy, ends.relay));
+        // The connection is none of SPOP, or nothing is known of it yet.
+        let Some(connection) = number else { return self.note(time, "note", &text, json!({ "text": text })) };
         let about = header.map(About::header).unwrap_or_default();
         let what = What::Fault { direction: direction(from), name, text };
-        self.events.push(Event { connection: number.unwrap_or_default(), time, what, about });
+        self.events.push(Event { connection, time, what, about });
         self.printer.events(&mut self.events)
     }
 
