@@ -22,7 +22,7 @@ pub fn run(args: &[&str]) -> Result<Output> {
     Ok(Command::new(program()?).args(args).stdin(Stdio::null()).output()?)
 }
 
-/// A running `spop listen`; killed on drop.
+/// A running `spop listen` or `spop relay`; killed on drop.
 #[derive(Debug)]
 pub struct Listen {
     child: Child,
@@ -32,13 +32,25 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Starts it, and waits until it listens.
+    /// Starts an agent, and waits until it listens.
     ///
     /// # Errors
     /// It does not start.
     pub fn start(address: &str, args: &[&str]) -> Result<Self> {
+        Self::command(&["listen", address], args)
+    }
+
+    /// Starts a relay to this agent on a free port, and waits until it listens.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn relay(target: &str, args: &[&str]) -> Result<Self> {
+        Self::command(&["relay", "127.0.0.1:0", target], args)
+    }
+
+    fn command(command: &[&str], args: &[&str]) -> Result<Self> {
         let mut child = Command::new(program()?)
-            .args(["listen", address])
+            .args(command)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -19,6 +19,7 @@ pub mod replay;
 pub mod restarts;
 pub mod session;
 pub mod stage;
+pub mod tcpdump;
 pub mod wait;
 pub mod wrk;
 

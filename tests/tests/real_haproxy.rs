@@ -13,6 +13,7 @@ mod real_haproxy {
     mod lifecycle;
     mod listen;
     mod production;
+    mod relay;
     mod requests;
     mod routes;
     mod stalls;
