@@ -108,7 +108,7 @@ fn delays_add_up_and_bytes_of_one_delay_stay_together() {
         })
         .collect();
     assert_eq!((delays, struck.len()), (vec![1_000, 1_500, 1_000], 4));
-    assert_eq!(struck[0].to_string(), "ACK 1/1, 22 bytes: delayed by 1s");
+    assert_eq!(struck[0].to_string(), "ACK 1/1, 19 bytes: delayed by 1s");
 }
 
 #[test]
