@@ -39,6 +39,40 @@ fn check_finds_small_frames_in_the_echo_agents() {
     });
 }
 
+/// Plays all cases: none fails, and so many are not applicable.
+fn conforms(address: &str, not_applicable: usize) -> Result<()> {
+    let run = cli::run(&["conform", address, "--strict", "--message", "check ip=ipv4:203.0.113.7"])?;
+    let out = String::from_utf8(run.stdout)?;
+    ensure!(run.status.code() == Some(0) && run.stderr.is_empty(), "{:?}: {out}", run.status);
+    ensure!(out.ends_with(&format!("{address}: conforms\n")), "{out}");
+    let skipped = out.lines().filter(|line| line.starts_with("  not applicable ")).count();
+    ensure!(skipped == not_applicable, "{out}");
+    Ok(())
+}
+
+#[test]
+fn the_echo_agents_conform() {
+    // No async, no pipelining with HAProxy 3.1 and later, and no agent without fragments.
+    with_each(&[], |address| conforms(address, 4));
+}
+
+#[test]
+fn the_echo_agents_conform_with_all_capabilities() {
+    with_each(&["--capabilities", "fragmentation,pipelining,async"], |address| conforms(address, 1));
+}
+
+#[test]
+fn the_echo_agents_conform_with_no_capabilities_and_small_frames() {
+    with_each(&["--capabilities", "", "--max-frame-size", "256"], |address| {
+        let run = cli::run(&["conform", address])?;
+        let out = String::from_utf8(run.stdout)?;
+        ensure!(run.status.code() == Some(0), "{out}");
+        ensure!(out.ends_with(&format!("{address}: conforms, but for 1 should\n")), "{out}");
+        ensure!(out.contains("A large frame size is accepted as it is offered"), "{out}");
+        Ok(())
+    });
+}
+
 #[test]
 fn send_shows_what_the_echo_agents_answer() {
     with_each(&[], |address| {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod check;
+mod conform;
 mod decode;
 mod explain;
 mod listen;

@@ -4,8 +4,8 @@ use std::{fs, process::Stdio};
 
 use crate::support::{command, finish, spop};
 
-const COMMANDS: [&str; 9] =
-    ["check", "send", "bench", "listen", "relay", "decode", "explain", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["check", "conform", "send", "bench", "listen", "relay", "decode", "explain", "completions", "man"];
 
 #[test]
 fn the_help_names_all_commands_and_exit_statuses() {
@@ -44,6 +44,12 @@ fn a_wrong_command_line_is_status_2() {
         &["bench", "127.0.0.1:1", "a", "--rounds", "2"],
         &["bench", "127.0.0.1:1", "a x=int32:{m}"],
         &["check", "127.0.0.1:1", "--proxy=v3"],
+        &["conform"],
+        &["conform", "127.0.0.1"],
+        &["conform", "127.0.0.1:1", "--level", "may"],
+        &["conform", "127.0.0.1:1", "--message", "a b"],
+        &["conform", "127.0.0.1:1", "--timeout", "0"],
+        &["conform", "127.0.0.1:1", "--only", "no such case"],
         &["listen", "127.0.0.1:0", "--set", "txn score"],
         &["listen", "127.0.0.1:0", "--on", "a", "explode"],
         &["listen", "127.0.0.1:0", "--fail", "--ignore"],
@@ -71,8 +77,9 @@ fn a_wrong_command_line_is_status_2() {
 
 #[test]
 fn no_connection_is_status_3() {
-    for command in ["check", "send", "bench"] {
-        let with = |address| spop([command, address].into_iter().chain((command != "check").then_some("a")));
+    for command in ["check", "conform", "send", "bench"] {
+        let asks = ["send", "bench"].contains(&command);
+        let with = |address| spop([command, address].into_iter().chain(asks.then_some("a")));
         with("127.0.0.1:1").expect_error(3, "spop: 127.0.0.1:1: connection refused: is the agent running?");
         with("/nonexistent/agent.sock")
             .expect_error(3, "spop: /nonexistent/agent.sock: there is no such socket: is the agent running?");

@@ -2,7 +2,6 @@
 
 mod finding;
 mod greeting;
-mod hello;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use crate::{
     address::{self, Address, ConnectOptions, Connector},
     exit::{self, Exit, Failure, interruptible},
     haproxy::Version,
+    hello::Hello,
     output::{Output, Paint, Table},
     time::{self, millis},
 };
@@ -155,7 +155,7 @@ fn show(greetings: &[Greeting], output: Output) -> Result<(), Failure> {
             if greeting.is_accepted() { (None, "ok") } else { (Some(Paint::Bad), "rejected") };
         let hello = greeting.hello();
         let of_hello =
-            |text: fn(&hello::Hello) -> Option<String>| hello.and_then(text).unwrap_or_else(|| "-".into());
+            |text: fn(&Hello) -> Option<String>| hello.and_then(text).unwrap_or_else(|| "-".into());
         table.row(
             paint,
             [

@@ -72,7 +72,12 @@ impl Conversation {
         self.io.flush().await
     }
 
-    /// The next frame, until a deadline.
+    /// Shuts the write side.
+    pub(crate) async fn shut(&mut self) -> io::Result<()> {
+        self.io.shutdown().await
+    }
+
+    /// The next frame, until a deadline. No byte is lost when it is dropped before it is ready.
     pub(crate) async fn receive(&mut self, deadline: Instant) -> Received {
         let mut buffer = BytesMut::with_capacity(16 << 10);
         loop {

@@ -2,9 +2,10 @@
 //!
 //! Each command is a module with its options (clap's `Args`) and an async function `run`, which gets them and the [`Output`],
 //! and returns an [`Exit`] or a [`Failure`]. A new one is added to [`Command`]. What they share: addresses and transports
-//! ([`address`], [`accept`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), the versions of
-//! HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON ([`output`]), frames and events in it ([`shown`]),
-//! what passes between HAProxy and an agent ([`watch`]), and exit statuses ([`exit`]).
+//! ([`address`], [`accept`]), frames in a stream ([`frames`]), a connection at the level of frames ([`conversation`]), AGENT-HELLOs
+//! as they were sent ([`hello`]), the versions of HAProxy ([`haproxy`]), the notation ([`text`]), output as text or JSON
+//! ([`output`]), frames and events in it ([`shown`]), what passes between HAProxy and an agent ([`watch`]), and exit statuses
+//! ([`exit`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ mod accept;
 mod address;
 mod bench;
 mod check;
+mod conform;
 mod conversation;
 mod decode;
 mod exit;
@@ -19,6 +21,7 @@ mod explain;
 mod frames;
 mod generate;
 mod haproxy;
+mod hello;
 mod input;
 mod insecure;
 mod listen;
@@ -55,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Options),
+    Conform(Box<conform::Options>),
     Send(send::Options),
     Bench(Box<bench::Options>),
     Listen(listen::Options),
@@ -69,6 +73,7 @@ impl Command {
     async fn run(self, output: Output) -> Result<Exit, Failure> {
         match self {
             Self::Check(options) => check::run(options, output).await,
+            Self::Conform(options) => conform::run(*options, output).await,
             Self::Send(options) => send::run(options, output).await,
             Self::Bench(options) => bench::run(*options, output).await,
             Self::Listen(options) => listen::run(options, output).await,

@@ -12,7 +12,6 @@ use spop_core::{
 use super::{
     Options,
     finding::{Finding, Findings, Level},
-    hello::Hello,
 };
 use crate::{
     address::Connector,
@@ -20,6 +19,7 @@ use crate::{
     exit::{Failure, reason},
     frames,
     haproxy::{self, Verdict, Version},
+    hello::Hello,
 };
 
 /// The most frames that are read after the AGENT-HELLO, so that no agent keeps the check from its end.

@@ -9,21 +9,21 @@ use spop_core::{
 
 /// The items of an AGENT-HELLO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) version: Option<String>,
-    pub(super) max_frame_size: Option<i128>,
+pub(crate) struct Hello {
+    pub(crate) version: Option<String>,
+    pub(crate) max_frame_size: Option<i128>,
     /// As they were sent.
-    pub(super) capabilities: Option<String>,
-    pub(super) known: Capabilities,
+    pub(crate) capabilities: Option<String>,
+    pub(crate) known: Capabilities,
     /// Names in `capabilities` that the specification does not have.
-    pub(super) unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
     /// Keys that the specification does not have, and known ones that are repeated.
-    pub(super) odd_keys: Vec<String>,
+    pub(crate) odd_keys: Vec<String>,
 }
 
 impl Hello {
     /// Reads what can be read of a frame without its length prefix. `None` if it is no AGENT-HELLO, or has no list.
-    pub(super) fn read(frame: &[u8]) -> Option<Self> {
+    pub(crate) fn read(frame: &[u8]) -> Option<Self> {
         let frame =
             Frame::decode(frame).ok().filter(|frame| frame.header.frame_type == FrameType::AgentHello)?;
         let list = KvList::decode(frame.payload).ok()?;
