@@ -34,6 +34,7 @@ for name, version, agent, cases, summary in reports:
     failed = [case for case in cases if case["result"] in ("failed", "not-run")]
     if not failed:
         continue
+    failed.sort(key=lambda case: LEVELS.index(case["level"]))
     print(f"\n### `{name}` {version}\n")
     print("| level | reference | case | what came |\n|---|---|---|---|")
     for case in failed:

@@ -202,7 +202,7 @@ mod tests {
             (
                 hello,
                 &format!("{good} hex:ff"),
-                "its items are malformed, at byte 49: the data ends in the middle of a varint",
+                "its items are malformed, at byte 47: the data ends in the middle of a varint",
             ),
             (hello, "ACK fin 0 0", "the type is ACK"),
             ("ACK fin 5 1 *", "ACK fin 5 2", "the stream-id and the frame-id are 5 and 2"),

@@ -15,6 +15,7 @@ use crate::{
     conversation::Received,
     frames,
     hello::Hello,
+    text,
 };
 
 impl Player<'_> {
@@ -102,7 +103,10 @@ impl Player<'_> {
         for _ in 0..FRAMES {
             match self.receive(deadline).await? {
                 Received::Frame(frame) if self.is_allowed(&frame) => {}
-                Received::Frame(_) => return Err(fault("nothing", "a frame")),
+                Received::Frame(frame) => {
+                    let frame = frames::text(&frame);
+                    return Err(fault("nothing", format!("< {}", text::cut(&frame, 80))));
+                }
                 Received::TooLong(_) => return Err(fault("nothing", "bytes that are no frame")),
                 Received::Eof(0) | Received::Broken(_) | Received::Nothing => return Ok(()),
                 Received::Eof(_) => return Err(fault("nothing", "part of a frame")),
