@@ -73,7 +73,7 @@ pub(crate) struct Options {
     /// Lists the cases, and plays none
     #[arg(long)]
     list: bool,
-    /// Writes a report as XML, as continuous integration reads it
+    /// Writes a report in the format of `JUnit`, for continuous integration
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// A case of should that fails counts as wrong
