@@ -15,7 +15,8 @@ const FORMS: &[(&str, &str)] = &[
     (r"\b[0-9]+(\.[0-9]+)? (µs|ms|s)\b", "DURATION"),
     // Ports that the system has chosen: those of the page have been put back.
     (r"127\.0\.0\.1:[3-6][0-9]{4}\b", "127.0.0.1:PORT"),
-    // Milliseconds in a table, or in JSON.
+    // Milliseconds in JSON, which has no zeros at the end of a number, and in a table.
+    (r#"ms":[0-9]+(\.[0-9]+)?"#, r#"ms":MILLIS"#),
     (r"\b[0-9]+\.[0-9]{3}\b", "MILLIS"),
     (r"HAProxy [0-9]\.[0-9]+\.[0-9]+", "HAProxy VERSION"),
     // The width of a column depends on what is in it.
@@ -88,6 +89,7 @@ mod tests {
         assert!(same("19:06:03.799067 #1 x", "01:06:03.1 #1 x", false));
         assert!(same("from 127.0.0.1:37596", "from 127.0.0.1:51000", false));
         assert!(!same("from 127.0.0.1:12345", "from 127.0.0.1:51000", false));
+        assert!(same(r#"{"max_ms":51.423}"#, r#"{"max_ms":51.4}"#, false));
         assert!(!same("score 42", "score 43", false));
         assert!(!same("in 1 ms  ok", "in 1 ms  no", false));
         assert!(same("  50 %  216 µs  ███", " 99 %     1.2 ms █", true));

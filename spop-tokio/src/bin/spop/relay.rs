@@ -62,8 +62,8 @@ violation as well. Bytes pass at once and unchanged, also while nothing more can
 connection that one side has shut is closed a minute later, if the other side has not shut it.
 SIGTERM ends it with status 1 if there were violations.
 
-Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given several
-times: delays add up; of the others one strikes a frame. A frame must meet all conditions:
+Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given
+several times: delays add up; of the others one strikes a frame. A frame must meet all conditions:
   to=haproxy     or to=agent; without it, what the agent sends to HAProxy
   type=TYPE,…    frames of these types: ACK, NOTIFY, AGENT-HELLO, …
   after=N        not the first N of them on a connection
