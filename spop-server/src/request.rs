@@ -369,15 +369,21 @@ impl<'a> Request<'a> {
     /// }
     /// ```
     pub fn defer(self, keep: impl FnOnce(Responder)) -> Outcome {
-        // While its handler runs, it has not ended.
-        let cancellation = match &self.0 {
-            Source::Received(incoming) => {
-                incoming.deferred.store(true, Ordering::Relaxed);
-                incoming.connection.inbox.watch(incoming.id)
-            }
-            Source::Owned(_) => self.cancellation(),
+        let received = match &self.0 {
+            Source::Received(incoming) => Some(*incoming),
+            Source::Owned(_) => None,
         };
-        keep(Responder::new(self.into_owned(), cancellation));
+        let cancellation = match received {
+            // While its handler runs, it has not ended.
+            Some(incoming) => incoming.connection.inbox.watch(incoming.id),
+            None => self.cancellation(),
+        };
+        let responder = Responder::new(self.into_owned(), cancellation);
+        // Only now: a recorder of metrics may have panicked, and then there is no responder.
+        if let Some(incoming) = received {
+            incoming.deferred.store(true, Ordering::Relaxed);
+        }
+        keep(responder);
         Outcome::Later
     }
 }

@@ -57,7 +57,7 @@ impl Recorder for Panics {
 }
 
 #[test]
-fn a_request_that_the_recorder_fails_is_not_counted_as_kept() {
+fn a_request_that_the_recorder_fails_is_answered_and_not_counted_as_kept() {
     let recorder = Panics::default();
     let mut server = with_local_recorder(&recorder, || {
         let server = Server::new(ServerConfig { max_in_flight: Some(1), ..ServerConfig::default() });
@@ -67,7 +67,9 @@ fn a_request_that_the_recorder_fails_is_not_counted_as_kept() {
     let mut conn = server.session("e");
     recorder.0.0.store(true, Ordering::Relaxed);
     server.say(&mut conn, "NOTIFY fin 1 1 keep");
-    assert_eq!(server.agent.stats().failures.of(FailureKind::HandlerPanicked), 1);
+    server.say(&mut conn, "NOTIFY fin 3 1 later");
+    assert_eq!(server.agent.stats().failures.of(FailureKind::HandlerPanicked), 2);
+    assert_eq!(server.hear(&mut conn), ["ACK fin 1 1", "ACK fin 3 1"]);
     recorder.0.0.store(false, Ordering::Relaxed);
     server.say(&mut conn, "NOTIFY fin 2 1 keep");
     let kept = server.app.kept.first().expect("the request before it is in progress no more");
