@@ -68,9 +68,9 @@ pub fn run(page: &Page, binary: &Binary, mode: Mode) -> Result<Done> {
 
 /// HAProxy under its name. To change its root it must be root: where the tests are not, it is in a namespace of its own.
 fn install(binary: &Binary, name: &Path) -> Result<()> {
+    // Nothing runs as another user: tcpdump may capture without, see `tests/run`.
+    script(&name.with_file_name("sudo"), "exec \"$@\"")?;
     if geteuid().is_root() {
-        // Not every system has it, where everybody is root.
-        script(&name.with_file_name("sudo"), "exec \"$@\"")?;
         return Ok(symlink(binary.program(), name)?);
     }
     script(name, &format!("exec unshare --map-root-user '{}' \"$@\"", binary.program().display()))

@@ -30,7 +30,10 @@ impl Terminal {
         let child = Command::new("sh")
             .args(["-c", command])
             .current_dir(dir)
+            // No proxy, and no settings of whoever runs the tests.
+            .env_clear()
             .env("PATH", path)
+            .env("HOME", dir)
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null())
             .stdout(input.try_clone()?)
