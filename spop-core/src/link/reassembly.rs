@@ -1,7 +1,7 @@
 //! Reassembly of fragmented payloads, within limits, and the list of refused payloads.
 
 use alloc::{boxed::Box, vec::Vec};
-use core::fmt;
+use core::{fmt, mem};
 
 use bytes::Bytes;
 
@@ -21,7 +21,12 @@ pub(crate) struct Reassembly {
     /// Payloads whose remaining fragments are discarded.
     /// Boxed: each connection has it, and few refuse a payload.
     refused: Option<Box<Refused>>,
+    /// The buffer of a payload that was dropped, for the next one. Not counted: it has [`SPARE`] bytes at most.
+    spare: Vec<u8>,
 }
+
+/// The longest buffer that is kept.
+const SPARE: usize = 256;
 
 /// The fragments of one payload.
 struct Set {
@@ -84,6 +89,7 @@ impl Reassembly {
     /// Frees unused capacity, except that of unfinished payloads.
     pub(crate) fn trim(&mut self) {
         self.sets.shrink_to_fit();
+        self.spare = Vec::new();
         if let Some(refused) = &mut self.refused {
             refused.trim();
         }
@@ -115,12 +121,17 @@ impl Reassembly {
             return Begun::TooMany;
         }
         let (parsed, parsed_before) = (Scan::default(), Scan::default());
-        let mut set = Set { ids, payload: Vec::new(), since: now, parsed, parsed_before };
-        if !append(&mut set.payload, &mut self.bytes, fragment, limits) {
+        let mut payload = Vec::new();
+        if self.bytes + self.spare.capacity() <= limits.max_payload_bytes {
+            payload = mem::take(&mut self.spare);
+            self.bytes += payload.capacity();
+        }
+        if !append(&mut payload, &mut self.bytes, fragment, limits) {
+            self.free(payload);
             self.refuse(ids, limits);
             return Begun::TooBig;
         }
-        self.sets.push(set);
+        self.sets.push(Set { ids, payload, since: now, parsed, parsed_before });
         Begun::Kept
     }
 
@@ -159,9 +170,25 @@ impl Reassembly {
     /// Drops an unfinished payload; returns how many of its bytes had arrived.
     pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
         let index = self.sets.iter().position(|set| set.ids == ids)?;
-        let set = self.sets.swap_remove(index);
-        self.bytes -= set.payload.capacity();
-        Some(set.payload.len())
+        let payload = mem::take(&mut self.sets.get_mut(index)?.payload);
+        let len = payload.len();
+        self.free(payload);
+        if index + 1 == self.sets.len() {
+            // In its place: a set is long.
+            self.sets.truncate(index);
+        } else {
+            self.sets.swap_remove(index);
+        }
+        Some(len)
+    }
+
+    /// The bytes of a payload are not needed any more.
+    fn free(&mut self, mut payload: Vec<u8>) {
+        self.bytes -= payload.capacity();
+        if payload.capacity() <= SPARE && self.spare.capacity() == 0 {
+            payload.clear();
+            self.spare = payload;
+        }
     }
 
     /// Refuses a payload: its remaining fragments are discarded. At the limit, the oldest refusal is forgotten.
@@ -170,7 +197,15 @@ impl Reassembly {
     }
 
     /// Removes a payload from the list of refused ones. False if it was not listed.
+    #[inline]
     pub(crate) fn forget_refused(&mut self, ids: Ids) -> bool {
+        match &self.refused {
+            Some(refused) if !refused.is_above(ids) => self.forget_listed(ids),
+            _ => false,
+        }
+    }
+
+    fn forget_listed(&mut self, ids: Ids) -> bool {
         let Some(refused) = &mut self.refused else { return false };
         let listed = refused.remove(ids);
         if refused.is_empty() {
@@ -186,7 +221,7 @@ impl Reassembly {
 
     /// Drops all payloads and refusals; returns the identifiers of the unfinished payloads.
     pub(crate) fn clear(&mut self) -> impl ExactSizeIterator<Item = Ids> + use<> {
-        core::mem::take(self).sets.into_iter().map(|set| set.ids)
+        mem::take(self).sets.into_iter().map(|set| set.ids)
     }
 }
 
@@ -236,6 +271,25 @@ mod tests {
             max_refused: 2,
             ..Limits::default()
         }
+    }
+
+    #[test]
+    fn the_buffer_of_a_short_payload_serves_the_next_and_is_counted() {
+        let (mut reassembly, limits) = (Reassembly::default(), limits(1_000, 300, 9));
+        assert_eq!(reassembly.begin(NOW, A, &[7; 200], &limits), Begun::Kept);
+        let bytes = reassembly.bytes();
+        assert_eq!(reassembly.drop_set(A), Some(200));
+        assert_eq!((reassembly.bytes(), reassembly.spare.capacity()), (0, bytes));
+        assert_eq!(reassembly.begin(NOW, B, b"b", &limits), Begun::Kept);
+        assert_eq!((reassembly.bytes(), reassembly.get(B).unwrap().0), (bytes, &b"b"[..]));
+        assert_eq!(reassembly.begin(NOW, A, &[7; 101], &limits), Begun::TooBig);
+        assert_eq!(reassembly.bytes(), bytes);
+        assert_eq!(reassembly.drop_set(B), Some(1));
+        reassembly.trim();
+        assert_eq!((reassembly.bytes(), reassembly.spare.capacity()), (0, 0));
+        assert_eq!(reassembly.begin(NOW, A, &[7; 257], &limits), Begun::Kept);
+        assert_eq!(reassembly.drop_set(A), Some(257));
+        assert_eq!((reassembly.bytes(), reassembly.spare.capacity()), (0, 0), "a long one is freed");
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl Refused {
         self.entries.get(index)?.listed.then_some(index)
     }
 
+    /// Whether these identifiers are above all that are listed, which is known without a search.
+    #[inline]
+    pub(super) fn is_above(&self, ids: Ids) -> bool {
+        self.places.is_none() && self.ascends(ids)
+    }
+
     /// Whether these identifiers are above those of the newest entry.
     #[inline]
     fn ascends(&self, ids: Ids) -> bool {
@@ -57,8 +63,7 @@ impl Refused {
 
     /// Adds a payload. Of more than `max`, the oldest is forgotten.
     pub(super) fn insert(&mut self, ids: Ids, max: usize) {
-        // What ascends is not listed.
-        if self.places.is_some() || !self.ascends(ids) {
+        if !self.is_above(ids) {
             self.remove(ids);
         }
         while self.len >= max && self.len > 0 {
