@@ -70,7 +70,7 @@
 //!
 //! let mut config = ServerConfig::default();
 //! config.max_connections = 2_000;
-//! config.agent.timeouts.message = Some(Duration::from_millis(80));
+//! config.agent.timeouts.message = Some(Duration::from_millis(400));
 //! let server = Server::with_config(handler, config)?
 //!     .bind("127.0.0.1:12345")?
 //!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;

@@ -18,6 +18,7 @@ fn root() -> &'static Path {
 fn every_page_is_documented_and_its_examples_are_tested() {
     let documented = fs::read_to_string(root().join(PAGES).with_extension("rs")).unwrap();
     let tested = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let readme = fs::read_to_string(root().join("../README.md")).unwrap();
     let mut count = 0;
     for entry in fs::read_dir(root().join(PAGES)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -28,9 +29,54 @@ fn every_page_is_documented_and_its_examples_are_tested() {
         assert!(tested.contains(&format!("/guide/{name}\")")), "the examples of {name} are not tested");
         let module = format!("[`{}`]", name.strip_suffix(".md").unwrap());
         assert!(documented.contains(&module), "{name} is not in the list of pages");
+        assert!(readme.contains(&format!("](spop-server/src/guide/{name})")), "{name} is not in the README");
         count += 1;
     }
     assert!(count > 15, "{count} pages");
+}
+
+/// The definitions of links: labels and where they lead.
+fn links(text: &str) -> Vec<(&str, &str)> {
+    let definitions = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+    definitions.filter(|(label, _)| !label.contains(']')).collect()
+}
+
+/// Whether a text has a link by this label.
+fn uses(text: &str, label: &str) -> bool {
+    let other = [": ", "(", "["];
+    text.split(&format!("[{label}]")).skip(1).any(|rest| !other.iter().any(|next| rest.starts_with(next)))
+}
+
+#[test]
+fn links_of_pages_lead_somewhere_in_rustdoc_and_on_a_forge() {
+    let documented = fs::read_to_string(root().join(PAGES).with_extension("rs")).unwrap();
+    let in_rustdoc = links(&documented);
+    let mut used = 0;
+    for entry in fs::read_dir(root().join(PAGES)).unwrap() {
+        let path = entry.unwrap().path();
+        let (page, name) = (fs::read_to_string(&path).unwrap(), path.display());
+        for path in ["](crate", "](spop_core", "](spop_server", ".md)"] {
+            assert!(
+                !page.contains(path),
+                "{name}: {path:?} is a link of rustdoc or of a forge only: name it"
+            );
+        }
+        let on_forge = links(&page);
+        for (label, to) in &on_forge {
+            assert!(in_rustdoc.iter().any(|(known, _)| known == label), "{name}: {label} is not in guide.rs");
+            let file = to.split('#').next().unwrap();
+            assert!(
+                to.starts_with("https://") || path.with_file_name(file).is_file(),
+                "{name}: {label} leads to {to}"
+            );
+        }
+        for (label, _) in &in_rustdoc {
+            let defined = on_forge.iter().any(|(known, _)| known == label);
+            assert_eq!(uses(&page, label), defined, "{name}: the definition of {label}");
+            used += usize::from(defined);
+        }
+    }
+    assert!(used >= in_rustdoc.len(), "{used} links");
 }
 
 /// The numbers that are explained. Those with the same explanation share the first one's row.

@@ -94,8 +94,8 @@ const TIMEOUT: Explanation = explanation(
         ),
         cause!(
             FROM_3_1,
-            "A connection to the agent was refused: HAProxy waits one second before it retries.",
-            "Fail the health checks before the listener closes (lame duck); set `option redispatch 1`.",
+            "A server refuses the connection: without `option redispatch 1` HAProxy tries it again each second, and no other.",
+            "Set `option redispatch 1`, with two servers or more; add a health check (`option spop-check`).",
         ),
         cause!(
             FROM_3_1,
@@ -207,6 +207,11 @@ const fn status(code: u32) -> Explanation {
                 ),
                 cause!(
                     FROM_3_1,
+                    "The server has refused the connection once a second until `retries`, by default 3, were used up.",
+                    "Set `option redispatch 1`, with two servers or more; check the address.",
+                ),
+                cause!(
+                    FROM_3_1,
                     "The agent disconnected with status 0 (a drain or restart) as the request was sent.",
                     "Drain with a lame duck stage.",
                 ),
@@ -236,6 +241,11 @@ const fn status(code: u32) -> Explanation {
                     "Announce at least `tune.bufsize` - 4 in the agent.",
                 ),
                 cause!(
+                    TO_3_0,
+                    "The same, in the first requests of a thread of HAProxy: it has read no AGENT-HELLO yet.",
+                    "Announce at least `tune.bufsize` - 4 in the agent.",
+                ),
+                cause!(
                     ALL,
                     "A frame is longer than its receiver accepts.",
                     "Compare `max-frame-size` of both sides in the agent's log.",
@@ -244,11 +254,18 @@ const fn status(code: u32) -> Explanation {
         ),
         4 => (
             "One side could not decode a frame.",
-            &[cause!(
-                ALL,
-                "A defect of the agent, or a backend that is no SPOP agent.",
-                "See the agent's log; check the address.",
-            )],
+            &[
+                cause!(
+                    ALL,
+                    "A defect of the agent, or a backend that is no SPOP agent.",
+                    "See the agent's log; check the address.",
+                ),
+                cause!(
+                    FROM_3_1,
+                    "The agent died, or closed the connection, while it wrote a frame.",
+                    "See the agent's log.",
+                ),
+            ],
         ),
         5..=9 => (
             "The handshake failed.",
