@@ -16,7 +16,7 @@ mod stats;
 mod stream;
 
 pub(crate) use self::{
-    connections::{Connections, Counts},
+    connections::{Connections, Counts, proxy_header},
     direction::{BEGIN, frame_type},
     event::{About, Event, What},
     filter::{Filter, frame_type_by_name},

@@ -37,6 +37,19 @@ fn requests_can_be_lost_as_well_as_answers() {
 }
 
 #[test]
+fn faults_strike_behind_a_proxy_header() {
+    let agent = Listen::start(&["--proxy"]).without_output();
+    for version in ["--proxy=v1", "--proxy=v2"] {
+        let relay = Listen::relay(&agent.address, &["--drop", "to=agent type=NOTIFY after=1 times=1"]);
+        let sent = spop(["send", &relay.address, "a", "b", "--timeout", "300ms", version]);
+        assert_eq!(sent.code, Some(1), "{sent:?}");
+        let run = relay.interrupt();
+        assert!(run.out.contains("#1 ~ > NOTIFY 3/1, 14 bytes: dropped\n"), "{run:?}");
+        assert!(run.out.contains("requests: 2, answered: 1, "), "{run:?}");
+    }
+}
+
+#[test]
 fn an_agent_dies_in_the_middle_of_a_frame() {
     for (option, how) in [("--close", "closed"), ("--reset", "reset")] {
         let agent = Listen::start(&["--set", "txn a=int32:1"]).without_output();

@@ -19,7 +19,10 @@ use spop_core::{
     notation::Direction,
 };
 
-use crate::{frames, time, watch::frame_type_by_name};
+use crate::{
+    frames, time,
+    watch::{frame_type_by_name, proxy_header},
+};
 
 /// The length prefix of a frame, in bytes.
 const PREFIX: usize = 4;
@@ -157,6 +160,7 @@ impl Faults {
             random: Rng::with_seed(
                 Rng::with_seed(self.seed).u64(..) ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             ),
+            is_opening: to == Direction::ToAgent,
             head: Vec::new(),
             size: 0,
             left: 0,
@@ -166,13 +170,15 @@ impl Faults {
     }
 }
 
-/// The faults of one direction of a connection, frame by frame. It holds the header of a frame at most.
+/// The faults of one direction of a connection, frame by frame. It holds the header of a frame at most, or a PROXY header.
 #[derive(Debug)]
 pub(super) struct Injector {
     faults: Arc<[(Fault, AtomicU64)]>,
     armed: Vec<Armed>,
     random: Rng,
-    /// The begin of a frame whose header has not come as a whole.
+    /// What HAProxy sends may still begin with a PROXY header, which is no frame.
+    is_opening: bool,
+    /// The begin of a frame, or of a connection, whose header has not come as a whole.
     head: Vec<u8>,
     /// The frame, in bytes.
     size: u64,
@@ -228,11 +234,25 @@ impl Injector {
     }
 
     /// The next bytes.
-    pub(super) fn push(&mut self, mut data: &[u8], parts: &mut Vec<Part>, struck: &mut Vec<Struck>) {
+    pub(super) fn push(&mut self, data: &[u8], parts: &mut Vec<Part>, struck: &mut Vec<Struck>) {
         if self.is_idle() {
             parts.push(Part::Bytes(data.into(), Duration::ZERO));
             return;
         }
+        if !self.is_opening {
+            return self.frames(data, parts, struck);
+        }
+        self.head.extend_from_slice(data);
+        if let Some(len) = proxy_header(&self.head) {
+            self.is_opening = false;
+            // It passes as the body of a frame that no fault has struck.
+            self.left = len as u64;
+            let first = std::mem::take(&mut self.head);
+            self.frames(&first, parts, struck);
+        }
+    }
+
+    fn frames(&mut self, mut data: &[u8], parts: &mut Vec<Part>, struck: &mut Vec<Struck>) {
         while !data.is_empty() && !self.is_over {
             if self.left > 0 {
                 let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());

@@ -9,6 +9,7 @@ use std::{collections::HashMap, mem, net::SocketAddr, time::Duration};
 
 use spop_core::link::Side;
 
+pub(crate) use self::opening::proxy_header;
 use self::{
     opening::{Opening, Protocol},
     spop::Spop,

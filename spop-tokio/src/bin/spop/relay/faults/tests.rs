@@ -95,6 +95,41 @@ fn bytes_that_are_no_frames_pass() {
 }
 
 #[test]
+fn a_proxy_header_is_no_frame() {
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02";
+    // Longer than what is held of it.
+    let long = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".as_slice(), &vec![7; 0xffff]].concat();
+    let faults = Faults::new(vec![drop("to=agent every=2").unwrap()], 0);
+    let (frames, second) = (stream(3), stream(1).len()..stream(2).len());
+    let left = [&frames[..second.start], &frames[second.end..]].concat();
+    for header in [b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".as_slice(), v2, &long, b""] {
+        let bytes = [header, &frames].concat();
+        for piece in [1, 2, 13, 14, 17, 40, bytes.len()] {
+            let mut injector = faults.of(1, Direction::ToAgent);
+            let (mut parts, mut struck) = (Vec::new(), Vec::new());
+            bytes.chunks(piece).for_each(|piece| injector.push(piece, &mut parts, &mut struck));
+            injector.finish(&mut parts);
+            let passed: Vec<_> = parts
+                .iter()
+                .flat_map(|part| match part {
+                    Part::Bytes(bytes, _) => bytes.to_vec(),
+                    Part::End { .. } => panic!(),
+                })
+                .collect();
+            assert_eq!(struck.len(), 1, "{piece}");
+            assert!(passed == [header, &left].concat(), "{piece}");
+        }
+    }
+    // One that does not end passes as it is.
+    let mut injector = faults.of(1, Direction::ToAgent);
+    let mut parts = Vec::new();
+    injector.push(b"PROXY TCP4", &mut parts, &mut Vec::new());
+    assert_eq!(parts, []);
+    injector.finish(&mut parts);
+    assert_eq!(parts, [Part::Bytes(b"PROXY TCP4"[..].into(), Duration::ZERO)]);
+}
+
+#[test]
 fn delays_add_up_and_bytes_of_one_delay_stay_together() {
     let faults = Faults::new(vec![delay("1s").unwrap(), delay("500ms every=2").unwrap()], 0);
     let mut injector = faults.of(1, Direction::ToHaproxy);

@@ -122,8 +122,9 @@ fn look(first: &[u8]) -> First {
     First::Hello(side, prefix as u64)
 }
 
-/// The length of a PROXY header; 0 if there is none, `None` if it may become one.
-fn proxy_header(first: &[u8]) -> Option<usize> {
+/// The length of the PROXY header that the first bytes of a connection are; 0 if there is none, `None` while it may become one.
+/// One that is longer than what is waited for is announced with its length.
+pub(crate) fn proxy_header(first: &[u8]) -> Option<usize> {
     if first.starts_with(V2) {
         let len = u16::from_be_bytes(*first.get(14..)?.first_chunk()?);
         return Some(16 + usize::from(len)).filter(|len| first.len() >= *len || *len > PROXY_MAX);
