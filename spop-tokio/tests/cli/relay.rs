@@ -192,14 +192,20 @@ fn unix_sockets_and_proxy_headers_are_addresses_as_everywhere() {
     assert!(!fs::exists(&address).unwrap(), "the socket is removed");
 }
 
-#[test]
-fn tls_ends_and_begins_at_the_relay_or_passes() {
-    let dir = tempfile::tempdir().unwrap();
+/// The files of a certificate and of its key.
+fn certificate(dir: &tempfile::TempDir) -> (String, String) {
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = (file("agent.crt"), file("agent.key"));
     let pair = rcgen::generate_simple_self_signed(["agent.example".to_owned()]).unwrap();
     fs::write(&certificate, pair.cert.pem()).unwrap();
     fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    (certificate, key)
+}
+
+#[test]
+fn tls_ends_and_begins_at_the_relay_or_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(&dir);
     let agent = Listen::start(&["--tls-cert", &certificate, "--tls-key", &key]).without_output();
     let send = |relay: &Listen, args: &[&str]| {
         let run = spop(["send", &relay.address, "a"].iter().chain(args).copied());

@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::HAPROXY_HELLO;
-use crate::support::{Listen, command, finish, signal};
+use spop_tokio::tls::{ClientTls, ClientTlsFiles};
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+
+use super::{HAPROXY_HELLO, certificate};
+use crate::support::{Listen, command, finish, read_to_end, signal};
 
 /// A server that is no agent.
 fn raw(serve: impl Fn(TcpStream) + Send + 'static) -> String {
@@ -78,6 +81,36 @@ fn a_reset_passes() {
     drop(socket);
     relay.wait_for("* closed: reset by HAProxy");
     assert_eq!(ended.recv().unwrap(), Err(ErrorKind::ConnectionReset));
+}
+
+/// TLS to a relay that ends it.
+fn tls(relay: &Listen, certificate: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let tls = ClientTls::from_files(ClientTlsFiles::new(certificate)).unwrap();
+    let name = "agent.example".try_into().unwrap();
+    let connection = ClientConnection::new(tls.current(), name).unwrap();
+    StreamOwned::new(connection, TcpStream::connect(&relay.address).unwrap())
+}
+
+#[test]
+fn a_close_without_a_close_notify_is_no_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(&dir);
+    let (sender, ended) = std::sync::mpsc::channel();
+    let target = raw(move |mut socket| {
+        // A reset would discard what was not read.
+        thread::sleep(Duration::from_millis(200));
+        let mut read = Vec::new();
+        let ended = socket.read_to_end(&mut read).map_err(|error| error.kind());
+        sender.send((ended, read)).unwrap();
+    });
+    let args = ["--listen-tls-cert", &certificate, "--listen-tls-key", &key];
+    let mut relay = Listen::relay(&target, &args);
+    let mut socket = tls(&relay, &certificate);
+    socket.write_all(b"abcdefghijklmnop").unwrap();
+    socket.sock.shutdown(Shutdown::Write).unwrap();
+    read_to_end(&mut socket.sock);
+    relay.wait_for("* closed: by HAProxy, then by the agent");
+    assert_eq!(ended.recv().unwrap(), (Ok(16), b"abcdefghijklmnop".to_vec()));
 }
 
 #[test]

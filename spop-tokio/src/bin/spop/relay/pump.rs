@@ -116,6 +116,10 @@ impl Pump {
                     let bytes = input.split();
                     self.received(&bytes);
                 }
+                // TLS: the sender has closed the connection without a close_notify.
+                Event::Read(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.ends(End::Shut);
+                }
                 Event::Read(Err(_)) => self.ends(End::Reset),
                 Event::Written(Ok(len)) if len > 0 => {
                     self.written(len);
