@@ -59,7 +59,8 @@ Each line has the time (UTC), the number of the connection, and:
 Lines and recordings are what HAProxy sends and receives, when it does: an answer that is delayed is
 shown late, and one that is dropped is shown as a fault alone. What a fault makes illegal is a
 violation as well. Bytes pass at once and unchanged, also while nothing more can be shown. A
-connection that one side has shut is closed a minute later, if the other side has not shut it.
+connection that one side has shut is closed a minute later, if the other side has not shut it; so is
+one of which a side has taken nothing for a minute, although there was something for it.
 SIGTERM ends it with status 1 if there were violations.
 
 Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given

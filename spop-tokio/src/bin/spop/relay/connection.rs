@@ -79,7 +79,7 @@ impl Relaying {
         let is_reset = ends
             .iter()
             .flatten()
-            .any(|end| matches!(end, End::Reset | End::Gone | End::Fault { reset: true }));
+            .any(|end| matches!(end, End::Reset | End::Gone | End::Stalled | End::Fault { reset: true }));
         let (haproxy, agent) = (from_haproxy.unsplit(into_haproxy), from_agent.unsplit(into_agent));
         if is_reset {
             tap.reset(Side::Agent);
@@ -97,7 +97,7 @@ async fn both(requests: impl Future<Output = End>, answers: impl Future<Output =
         end = &mut requests => (end, true),
         end = &mut answers => (end, false),
     };
-    if matches!(first, End::Reset | End::Fault { .. }) {
+    if matches!(first, End::Reset | End::Stalled | End::Fault { .. }) {
         return [Some(first), None];
     }
     // What is still under way in the other direction passes.

@@ -1,12 +1,17 @@
 //! One direction of a connection: bytes pass as they come, unless a fault strikes them.
 
-use std::{collections::VecDeque, future::pending, io, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use spop_core::link::Side;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use super::{
@@ -24,6 +29,9 @@ const DELAYED: usize = 1 << 20;
 /// What a part takes beside its bytes.
 const PART: usize = 128;
 
+/// A receiver that takes nothing for so long ends the connection, although it has not closed it.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// How a direction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -33,6 +41,8 @@ pub(super) enum End {
     Reset,
     /// Its receiver takes nothing more.
     Gone,
+    /// Its receiver has taken nothing for too long.
+    Stalled,
     /// A fault ends the connection.
     Fault { reset: bool },
 }
@@ -52,6 +62,8 @@ pub(super) struct Pump {
     queued: usize,
     is_over: bool,
     parts: Vec<Part>,
+    /// [`STALLED`], or less in tests.
+    stalled: Duration,
 }
 
 enum Event {
@@ -63,7 +75,15 @@ enum Event {
 impl Pump {
     /// The direction of this tap.
     pub(super) const fn new(tap: Tap, injector: Injector) -> Self {
-        Self { tap, injector, queue: VecDeque::new(), queued: 0, is_over: false, parts: Vec::new() }
+        Self {
+            tap,
+            injector,
+            queue: VecDeque::new(),
+            queued: 0,
+            is_over: false,
+            parts: Vec::new(),
+            stalled: STALLED,
+        }
     }
 
     /// Bytes that were read before.
@@ -88,6 +108,8 @@ impl Pump {
     ) -> End {
         let limit = if self.injector.is_idle() { QUEUE } else { DELAYED };
         let mut input = BytesMut::new();
+        // The latest time at which the receiver has taken something.
+        let mut taken = Instant::now();
         loop {
             let now = Instant::now();
             let (due, bytes) = match self.queue.front() {
@@ -96,9 +118,10 @@ impl Pump {
                 None => (None, &[][..]),
             };
             let is_due = due.is_some_and(|due| due <= now);
+            let until = if is_due { due.map(|due| due.max(taken) + self.stalled) } else { due };
             let wait = async {
-                match due {
-                    Some(due) => sleep_until(due.into()).await,
+                match until {
+                    Some(until) => sleep_until(until.into()).await,
                     None => pending().await,
                 }
             };
@@ -108,7 +131,7 @@ impl Pump {
                 biased;
                 written = writer.write(bytes), if is_due => Event::Written(written),
                 read = reader.read_buf(&mut free), if !self.is_over && self.queued < limit => Event::Read(read),
-                () = wait, if !is_due => Event::Time,
+                () = wait => Event::Time,
             };
             match event {
                 Event::Read(Ok(0)) => self.ends(End::Shut),
@@ -124,11 +147,14 @@ impl Pump {
                 Event::Written(Ok(len)) if len > 0 => {
                     self.written(len);
                     // TLS has a buffer of its own.
-                    if writer.flush().await.is_err() {
-                        return self.end(End::Gone, writer).await;
+                    match timeout(self.stalled, writer.flush()).await {
+                        Ok(Ok(())) => taken = Instant::now(),
+                        Ok(Err(_)) => return self.end(End::Gone, writer).await,
+                        Err(_) => return self.end(End::Stalled, writer).await,
                     }
                 }
                 Event::Written(_) => return self.end(End::Gone, writer).await,
+                Event::Time if is_due => return self.end(End::Stalled, writer).await,
                 Event::Time => {}
             }
         }
@@ -182,8 +208,11 @@ impl Pump {
     async fn end(&mut self, end: End, writer: &mut (impl AsyncWrite + Unpin)) -> End {
         let is_closed = matches!(end, End::Shut | End::Fault { reset: false });
         if is_closed {
-            // A receiver that has gone has heard of it.
-            let _ = writer.shutdown().await;
+            // A receiver that has gone has heard of it. TLS sends a close_notify, which may find no place.
+            let _ = timeout(self.stalled, writer.shutdown()).await;
+        }
+        if end == End::Stalled {
+            self.tap.closes("by the relay: nothing was taken from it for a minute");
         }
         // What HAProxy does was told when it was read. How its connection ends otherwise is told when it does.
         match (self.tap.from(), end) {
@@ -192,5 +221,43 @@ impl Pump {
             _ => {}
         }
         end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spop_core::notation::Direction;
+    use tokio::{io::duplex, runtime, time::sleep};
+
+    use super::{
+        super::{faults::Faults, tap::taps},
+        *,
+    };
+
+    /// How a direction ends whose receiver takes 64 bytes every 20 ms, of 4096 in all, if it takes any.
+    async fn end(is_slow: bool) -> End {
+        let injector = Faults::new(Vec::new(), 0).of(1, Direction::ToAgent);
+        let mut pump = Pump::new(taps().0.accepted(), injector);
+        pump.stalled = Duration::from_millis(500);
+        let (mut writer, mut receiver) = duplex(64);
+        let receiving = async {
+            let mut part = [0; 64];
+            while is_slow && receiver.read_exact(&mut part).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            pending::<()>().await;
+        };
+        let mut sent = &[7; 4_096][..];
+        tokio::select! {
+            end = pump.run(&mut sent, &mut writer) => end,
+            () = receiving => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_takes_nothing_ends_the_connection_and_a_slow_one_does_not() {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        assert_eq!(runtime.block_on(end(false)), End::Stalled);
+        assert_eq!(runtime.block_on(end(true)), End::Shut);
     }
 }

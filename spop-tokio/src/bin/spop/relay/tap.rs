@@ -54,6 +54,8 @@ pub(super) enum Happening {
     Shut(Side),
     /// A side has reset the connection.
     Reset(Side),
+    /// It is not a side that closes the connection, but this.
+    Closes(&'static str),
     /// The relay has closed it.
     Over,
     Fault {
@@ -168,7 +170,7 @@ impl Happening {
                 text.len() + EACH
             }
             // Part of the connection's.
-            Self::Gap { .. } | Self::Shut(_) | Self::Reset(_) | Self::Over => 0,
+            Self::Gap { .. } | Self::Shut(_) | Self::Reset(_) | Self::Closes(_) | Self::Over => 0,
         }
     }
 }
@@ -213,6 +215,11 @@ impl Tap {
     /// A side has reset the connection.
     pub(super) fn reset(&mut self, by: Side) {
         self.end(Happening::Reset(by));
+    }
+
+    /// It is not a side that closes the connection, but this.
+    pub(super) fn closes(&mut self, reason: &'static str) {
+        self.end(Happening::Closes(reason));
     }
 
     /// The relay has closed both sides.

@@ -51,6 +51,8 @@ struct Link {
     /// The next sequence numbers of HAProxy and the relay.
     next: [u32; 2],
     is_shut: [bool; 2],
+    /// What closes it, if it is no side.
+    closer: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +129,12 @@ impl Watcher {
             Happening::Gap { from, unwatched } => self.gap(connection, from, unwatched, time),
             Happening::Shut(from) => self.segment(connection, from, Flag::Fin, b"", time),
             Happening::Reset(by) => self.segment(connection, by, Flag::Rst, b"", time),
+            Happening::Closes(reason) => {
+                if let Some(link) = self.links.get_mut(&connection) {
+                    link.closer.get_or_insert(reason);
+                }
+                Ok(())
+            }
             Happening::Over => self.over(connection, time),
             Happening::Fault { from, name, header, text } => {
                 self.fault(connection, from, name, header, text, time)
@@ -139,7 +147,7 @@ impl Watcher {
     fn opened(&mut self, connection: u64, ends: Ends, time: Duration) -> Result<(), Failure> {
         // Other numbers than those of an earlier connection of the same ports.
         let initial = (connection as u32).wrapping_mul(0x9e37_79b1);
-        let link = Link { ends, next: [initial, !initial], is_shut: [false; 2] };
+        let link = Link { ends, next: [initial, !initial], is_shut: [false; 2], closer: None };
         self.links.insert(connection, link);
         for (from, flag) in [(Side::Engine, Flag::Syn), (Side::Agent, Flag::Syn), (Side::Engine, Flag::None)]
         {
@@ -182,10 +190,16 @@ impl Watcher {
             // It is closed, or reset, already.
             return Ok(());
         }
+        let closer = link.closer;
         let segment = link.segment(from, flag, payload);
         let stopped = self.recorder.as_mut().and_then(|recorder| recorder.segment(time, &segment).err());
         let tls = self.connections.counts.tls;
         self.connections.segment(time, &segment, &mut self.events);
+        for event in &mut self.events {
+            if let (What::Closed { reason, .. }, Some(closer)) = (&mut event.what, closer) {
+                closer.clone_into(reason);
+            }
+        }
         self.printer.events(&mut self.events)?;
         if self.connections.counts.tls > tls {
             let text =
