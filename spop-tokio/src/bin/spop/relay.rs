@@ -113,7 +113,7 @@ pub(crate) struct Options {
     /// Cuts lines after so many characters; 0 does not cut
     #[arg(long, value_name = "CHARACTERS", default_value_t = 2_000)]
     cut: usize,
-    /// Records to this file (pcap), which is overwritten; only its owner may read it
+    /// Records to this file (pcap), which is overwritten; only its owner may read it, and that must be this user
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// The longest recording, in bytes: 64k, 100m, 2g

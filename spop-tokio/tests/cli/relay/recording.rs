@@ -1,6 +1,9 @@
 //! A recording says what was shown.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
+};
 
 use super::session;
 use crate::support::{Listen, Run, read_frame, spop, write_frames};
@@ -96,4 +99,53 @@ fn a_recording_that_has_reached_its_limit_ends_and_the_relay_does_not() {
 fn a_disk_that_is_full_is_an_error_before_anything_is_relayed() {
     let run = spop(["relay", "127.0.0.1:0", "127.0.0.1:1", "--record", "/dev/full"]);
     run.expect_error(3, "spop: /dev/full: no space left on device");
+}
+
+#[test]
+fn a_file_that_exists_becomes_one_that_only_its_owner_may_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir);
+    fs::write(&file, [7; 5_000]).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let _ = Listen::relay("127.0.0.1:1", &["--record", &file]);
+    let found = fs::metadata(&file).unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o600, 24));
+}
+
+#[test]
+fn the_file_of_another_user_and_a_link_to_a_file_are_refused_and_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (file(&dir), dir.path().join("link"));
+    fs::write(&file, "abc").unwrap();
+    symlink(&file, &link).unwrap();
+    let run = |path: &str| spop(["relay", "127.0.0.1:0", "127.0.0.1:1", "--record", path]);
+    let link = link.to_str().unwrap();
+    let line = format!("spop: {link}: a symbolic link to a file: name the file itself");
+    run(link).expect_error(3, &line);
+    assert_eq!(fs::read(&file).unwrap(), b"abc");
+    // Only root can give a file away.
+    if chown(&file, Some(65_534), None).is_ok() {
+        let line = format!("spop: {file}: the file belongs to another user: remove it, or name another one");
+        run(&file).expect_error(3, &line);
+        assert_eq!(fs::read(&file).unwrap(), b"abc");
+    }
+    fs::remove_file(&file).unwrap();
+    run(link).expect_error(3, &format!("spop: {link}: no such file or directory"));
+    assert!(!fs::exists(&file).unwrap());
+}
+
+#[test]
+fn a_pipe_can_be_recorded_to_also_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pipe, link) = (file(&dir), dir.path().join("link"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    symlink(&pipe, &link).unwrap();
+    for path in [pipe.as_str(), link.to_str().unwrap()] {
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        assert_eq!(Listen::relay("127.0.0.1:1", &["--record", path]).interrupt().code, Some(130));
+        assert_eq!(read.join().unwrap().len(), 24);
+    }
 }

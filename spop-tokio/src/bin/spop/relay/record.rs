@@ -1,15 +1,16 @@
 //! `--record`: what passes, as a capture of packets.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::Duration,
 };
 
 use etherparse::{PacketBuilder, TcpHeader};
+use nix::{fcntl::OFlag, unistd::geteuid};
 
 use crate::{
     exit::{Failure, reason},
@@ -40,9 +41,7 @@ impl Recorder {
         for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, PACKET_MAX, LINK_RAW] {
             header.extend(u32::to_le_bytes(word));
         }
-        // It may have what was sent with TLS.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-        let file = file.and_then(|mut file| file.write_all(&header).map(|()| file));
+        let file = create(path).and_then(|mut file| file.write_all(&header).map(|()| file));
         let file = file.map_err(|error| Failure::io_of(&name, &error))?;
         Ok(Self { file, name, left: limit.saturating_sub(header.len() as u64), limit })
     }
@@ -82,6 +81,31 @@ impl Recorder {
         let text = format!("{}: {}: what follows is not recorded", self.name, reason(error));
         Stopped { text, is_failure: true }
     }
+}
+
+/// An empty file that only the user may read: it may have what was sent with TLS. Pipes and devices are used as they are.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    let (file, is_link) = match options.open(path) {
+        // /dev/stdout is a link. A file is not created where one leads to.
+        Err(_) if path.is_symlink() => (OpenOptions::new().write(true).open(path)?, true),
+        file => (file?, false),
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Ok(file);
+    }
+    let refused = |why| Err(io::Error::other(why));
+    if is_link {
+        return refused("a symbolic link to a file: name the file itself");
+    }
+    if found.uid() != geteuid().as_raw() {
+        return refused("the file belongs to another user: remove it, or name another one");
+    }
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// Why a recording has ended.
