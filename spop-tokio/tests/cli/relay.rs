@@ -4,7 +4,7 @@ mod bytes;
 mod faults;
 mod recording;
 
-use std::{fs, net::TcpStream, thread, time::Duration};
+use std::{fs, net::TcpStream};
 
 use crate::support::{HELLO, Listen, Run, json, read_frame, read_to_end, server, spop, write_frames};
 
@@ -231,16 +231,27 @@ fn tls_ends_and_begins_at_the_relay_or_passes() {
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_it() {
+fn a_reader_that_has_gone_ends_neither_the_relay_nor_the_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("relay.pcap").to_str().unwrap().to_owned();
     let agent = Listen::start(&[]).without_output();
-    let mut relay = crate::support::command(["relay", "127.0.0.1:0", &agent.address]).spawn().unwrap();
-    let mut out = std::io::BufReader::new(relay.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-    drop(out);
-    let address = line.strip_prefix("listening on ").unwrap().trim().to_owned();
-    let _ = spop(["send", &address, "a"]);
-    thread::sleep(Duration::from_millis(1));
-    let run = crate::support::finish(relay);
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
+    for (name, code) in [("TERM", 3), ("INT", 130)] {
+        let args = ["relay", "127.0.0.1:0", &agent.address, "--record", &file];
+        let mut relay = crate::support::command(args).spawn().unwrap();
+        let mut out = std::io::BufReader::new(relay.stdout.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        drop(out);
+        let address = line.strip_prefix("listening on ").unwrap().trim().to_owned();
+        for _ in 0..2 {
+            assert_eq!(spop(["send", &address, "a"]).code, Some(0));
+        }
+        crate::support::signal(&relay, name);
+        let run = crate::support::finish(relay);
+        let line =
+            "spop: the reader of the output has gone: nothing more is shown; it relays until it is stopped";
+        run.expect_error(code, line);
+        let decoded = spop(["decode", &file]);
+        assert_eq!((decoded.code, decoded.out.matches("> NOTIFY fin 1 1 a").count()), (Some(0), 2));
+    }
 }

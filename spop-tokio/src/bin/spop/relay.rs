@@ -61,7 +61,8 @@ shown late, and one that is dropped is shown as a fault alone. What a fault make
 violation as well. Bytes pass at once and unchanged, also while nothing more can be shown. A
 connection that one side has shut is closed a minute later, if the other side has not shut it; so is
 one of which a side has taken nothing for a minute, although there was something for it.
-SIGTERM ends it with status 1 if there were violations.
+SIGTERM ends it with status 1 if there were violations, and with status 3 if its output or its
+recording has failed: it relays nevertheless, and says so on standard error.
 
 Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given
 several times: delays add up; of the others one strikes a frame. A frame must meet all conditions:
@@ -170,7 +171,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     let (taps, receiver) = tap::taps();
     let port = listener.port().unwrap_or(UNIX_PORT);
     let counters = Arc::clone(&taps.counters);
-    let (end, mut ended) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
     thread::spawn(move || {
         let mut filter = Filter::default();
         options.filter.into_iter().for_each(|part| filter.add(part));
@@ -187,17 +188,12 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     };
     let is_interrupted = tokio::select! {
         never = relay.run(taps) => match never {},
-        // Nothing can be shown any more.
-        watched = &mut ended => return watched.unwrap_or(Ok(Exit::Io)),
         _ = interrupt.recv() => true,
         _ = terminate.recv() => false,
     };
     // The relay has gone, and with it all connections: the watcher ends behind what waits for it.
     tokio::select! {
-        watched = ended => {
-            let exit = watched.unwrap_or(Ok(Exit::Io))?;
-            Ok(if is_interrupted { Exit::Interrupted } else { exit })
-        }
+        watched = ended => Ok(if is_interrupted { Exit::Interrupted } else { watched.unwrap_or(Exit::Io) }),
         _ = interrupt.recv() => Err(Failure::interrupted()),
         _ = terminate.recv() => Err(Failure::interrupted()),
     }

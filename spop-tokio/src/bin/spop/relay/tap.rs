@@ -147,7 +147,7 @@ impl Taps {
         }
         self.queued.fetch_add(cost, Relaxed);
         let time = Utc::now().since_1970();
-        // The watcher has ended where the output has gone: so does the command.
+        // The watcher ends behind all connections.
         self.sender.send(Seen { connection, time, what }).is_ok()
     }
 }

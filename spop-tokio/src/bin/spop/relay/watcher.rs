@@ -15,7 +15,7 @@ use super::{
     tap::{Counters, Ends, Happening, Receiver, Seen},
 };
 use crate::{
-    exit::{Exit, Failure},
+    exit::{self, Exit, Failure},
     output::{Output, Paint},
     shown::Shown,
     time::Utc,
@@ -37,6 +37,7 @@ pub(super) struct Watcher {
     printer: Printer,
     recorder: Option<Recorder>,
     recording_failed: bool,
+    output_failed: bool,
     counters: Arc<Counters>,
     events: Vec<Event>,
     refusals: Refusals,
@@ -89,6 +90,7 @@ impl Watcher {
             printer,
             recorder,
             recording_failed: false,
+            output_failed: false,
             counters,
             events: Vec::new(),
             refusals: Refusals::default(),
@@ -97,34 +99,58 @@ impl Watcher {
     }
 
     /// Watches until all connections have ended, and shows what was seen in all.
-    pub(super) fn run(mut self, receiver: &Receiver) -> Result<Exit, Failure> {
+    pub(super) fn run(mut self, receiver: &Receiver) -> Exit {
         while let Some(seen) = receiver.next() {
-            self.seen(seen)?;
+            self.seen(seen);
         }
         while self.connections.finish_one(&mut self.events) {
-            self.printer.events(&mut self.events)?;
+            self.print();
         }
-        self.summary()?;
-        if self.recording_failed {
-            return Ok(Exit::Io);
+        self.not_shown(Utc::now().since_1970());
+        if !self.output_failed {
+            let summary = self.summary();
+            self.printed(summary);
         }
-        Ok(Exit::unless(self.printer.violations > 0))
+        if self.recording_failed || self.output_failed {
+            return Exit::Io;
+        }
+        Exit::unless(self.printer.violations > 0)
     }
 
-    fn seen(&mut self, seen: Seen) -> Result<(), Failure> {
+    /// Shows what has happened.
+    fn print(&mut self) {
+        if self.output_failed {
+            self.events.clear();
+            return;
+        }
+        let printed = self.printer.events(&mut self.events);
+        self.printed(printed);
+    }
+
+    /// Output that fails is not tried again: what passes is still recorded.
+    fn printed(&mut self, result: Result<(), Failure>) {
+        let Err(failure) = result else { return };
+        self.output_failed = true;
+        let why = match failure.exit {
+            Exit::Fine => "the reader of the output has gone".to_owned(),
+            _ => failure.to_string(),
+        };
+        exit::warn(format_args!("{why}: nothing more is shown; it relays until it is stopped"));
+    }
+
+    fn seen(&mut self, seen: Seen) {
         let Seen { connection, time, what } = seen;
         match what {
             Happening::Opened { ends } => self.opened(connection, ends, time),
             Happening::Data { from, unwatched, bytes } => {
-                self.gap(connection, from, unwatched, time)?;
+                self.gap(connection, from, unwatched, time);
                 for part in bytes.chunks(PAYLOAD_MAX) {
-                    self.segment(connection, from, Flag::None, part, time)?;
+                    self.segment(connection, from, Flag::None, part, time);
                 }
                 if unwatched > 0 {
                     // What is missing never comes.
-                    self.segment(connection, other(from), Flag::None, b"", time)?;
+                    self.segment(connection, other(from), Flag::None, b"", time);
                 }
-                Ok(())
             }
             Happening::Gap { from, unwatched } => self.gap(connection, from, unwatched, time),
             Happening::Shut(from) => self.segment(connection, from, Flag::Fin, b"", time),
@@ -133,62 +159,53 @@ impl Watcher {
                 if let Some(link) = self.links.get_mut(&connection) {
                     link.closer.get_or_insert(reason);
                 }
-                Ok(())
             }
             Happening::Over => self.over(connection, time),
             Happening::Fault { from, name, header, text } => {
-                self.fault(connection, from, name, header, text, time)
+                self.fault(connection, from, name, header, text, time);
             }
             Happening::Note(text) => self.note(time, "note", &text, json!({ "text": text })),
             Happening::Refused { peer, reason } => self.refused(&peer, reason, time),
         }
     }
 
-    fn opened(&mut self, connection: u64, ends: Ends, time: Duration) -> Result<(), Failure> {
+    fn opened(&mut self, connection: u64, ends: Ends, time: Duration) {
         // Other numbers than those of an earlier connection of the same ports.
         let initial = (connection as u32).wrapping_mul(0x9e37_79b1);
         let link = Link { ends, next: [initial, !initial], is_shut: [false; 2], closer: None };
         self.links.insert(connection, link);
         for (from, flag) in [(Side::Engine, Flag::Syn), (Side::Agent, Flag::Syn), (Side::Engine, Flag::None)]
         {
-            self.segment(connection, from, flag, b"", time)?;
+            self.segment(connection, from, flag, b"", time);
         }
-        Ok(())
     }
 
     /// Bytes that nobody has seen: the sequence numbers have a gap.
-    fn gap(&mut self, connection: u64, from: Side, unwatched: u64, time: Duration) -> Result<(), Failure> {
+    fn gap(&mut self, connection: u64, from: Side, unwatched: u64, time: Duration) {
         if unwatched == 0 {
-            return Ok(());
+            return;
         }
         if let Some(link) = self.links.get_mut(&connection)
             && let Some(next) = link.next.get_mut(index(from))
         {
             *next = next.wrapping_add(unwatched as u32);
         }
-        self.behind(time)
+        self.behind(time);
     }
 
-    fn behind(&mut self, time: Duration) -> Result<(), Failure> {
+    fn behind(&mut self, time: Duration) {
         if std::mem::replace(&mut self.is_behind, true) {
-            return Ok(());
+            return;
         }
         let text = "what passes is more than is shown and recorded in time: parts of it are not watched; all of it passes";
-        self.note(time, "note", text, json!({ "text": text }))
+        self.note(time, "note", text, json!({ "text": text }));
     }
 
-    fn segment(
-        &mut self,
-        connection: u64,
-        from: Side,
-        flag: Flag,
-        payload: &[u8],
-        time: Duration,
-    ) -> Result<(), Failure> {
-        let Some(link) = self.links.get_mut(&connection) else { return Ok(()) };
+    fn segment(&mut self, connection: u64, from: Side, flag: Flag, payload: &[u8], time: Duration) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
         if flag == Flag::Rst && link.is_shut == [true; 2] {
             // It is closed, or reset, already.
-            return Ok(());
+            return;
         }
         let closer = link.closer;
         let segment = link.segment(from, flag, payload);
@@ -200,31 +217,30 @@ impl Watcher {
                 closer.clone_into(reason);
             }
         }
-        self.printer.events(&mut self.events)?;
+        self.print();
         if self.connections.counts.tls > tls {
             let text =
                 "TLS passes, and is not decoded: --listen-tls-cert ends it here, and --tls begins it again";
-            self.note(time, "note", text, json!({ "text": text }))?;
+            self.note(time, "note", text, json!({ "text": text }));
         }
         if let Some(Stopped { text, is_failure }) = stopped {
             self.recorder = None;
             self.recording_failed = is_failure;
-            self.note(time, "note", &text, json!({ "text": text }))?;
+            self.note(time, "note", &text, json!({ "text": text }));
         }
-        Ok(())
     }
 
     /// The relay has closed a connection: what was not closed before is now.
-    fn over(&mut self, connection: u64, time: Duration) -> Result<(), Failure> {
+    fn over(&mut self, connection: u64, time: Duration) {
         for from in [Side::Agent, Side::Engine] {
             let is_shut = self.links.get(&connection).and_then(|link| link.is_shut.get(index(from)).copied());
             if is_shut == Some(false) {
-                self.segment(connection, from, Flag::Fin, b"", time)?;
+                self.segment(connection, from, Flag::Fin, b"", time);
             }
         }
-        let Some(link) = self.links.remove(&connection) else { return Ok(()) };
+        let Some(link) = self.links.remove(&connection) else { return };
         self.connections.forget(link.ends.haproxy, link.ends.relay, time, &mut self.events);
-        self.printer.events(&mut self.events)
+        self.print();
     }
 
     fn fault(
@@ -235,7 +251,7 @@ impl Watcher {
         header: Option<Header>,
         text: String,
         time: Duration,
-    ) -> Result<(), Failure> {
+    ) {
         let ends = self.links.get(&connection).map(|link| link.ends);
         let number = ends.and_then(|ends| self.connections.number(ends.haproxy, ends.relay));
         // The connection is none of SPOP, or nothing is known of it yet.
@@ -243,48 +259,42 @@ impl Watcher {
         let about = header.map(About::header).unwrap_or_default();
         let what = What::Fault { direction: direction(from), name, text };
         self.events.push(Event { connection, time, what, about });
-        self.printer.events(&mut self.events)
+        self.print();
     }
 
     /// HAProxy opens hundreds of connections a second where something is wrong.
-    fn refused(&mut self, peer: &str, reason: String, time: Duration) -> Result<(), Failure> {
+    fn refused(&mut self, peer: &str, reason: String, time: Duration) {
         if let Some((latest, same)) = &self.refusals.latest
             && *same == reason
             && time.saturating_sub(*latest) < REFUSALS
         {
             self.refusals.more += 1;
-            return Ok(());
+            return;
         }
-        self.not_shown(time)?;
+        self.not_shown(time);
         let details = json!({ "peer": peer, "reason": reason });
-        self.note(time, "refused", &format!("connection from {peer} is closed: {reason}"), details)?;
+        self.note(time, "refused", &format!("connection from {peer} is closed: {reason}"), details);
         self.refusals.latest = Some((time, reason));
-        Ok(())
     }
 
     /// Refusals that were not shown.
-    fn not_shown(&mut self, time: Duration) -> Result<(), Failure> {
-        match std::mem::take(&mut self.refusals.more) {
-            0 => Ok(()),
-            more => {
-                let text = format!("{more} more connections were closed for the same reason");
-                self.note(time, "note", &text, json!({ "text": text }))
-            }
+    fn not_shown(&mut self, time: Duration) {
+        let more = std::mem::take(&mut self.refusals.more);
+        if more > 0 {
+            let text = format!("{more} more connections were closed for the same reason");
+            self.note(time, "note", &text, json!({ "text": text }));
         }
     }
 
-    fn note(
-        &self,
-        time: Duration,
-        event: &'static str,
-        text: &str,
-        details: serde_json::Value,
-    ) -> Result<(), Failure> {
-        self.shown.event(Some(Utc::at(time)), None, event, Paint::Warning, &format!("* {text}"), details)
+    fn note(&mut self, time: Duration, event: &'static str, text: &str, details: serde_json::Value) {
+        if !self.output_failed {
+            let (time, line) = (Utc::at(time), format!("* {text}"));
+            let shown = self.shown.event(Some(time), None, event, Paint::Warning, &line, details);
+            self.printed(shown);
+        }
     }
 
-    fn summary(&mut self) -> Result<(), Failure> {
-        self.not_shown(Utc::now().since_1970())?;
+    fn summary(&self) -> Result<(), Failure> {
         self.printer.statistics()?;
         let Counters { connections, refused, unwatched, delayed, dropped, ended } = &*self.counters;
         let [connections, refused, unwatched, delayed, dropped, ended] =
