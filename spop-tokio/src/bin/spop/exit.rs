@@ -94,20 +94,31 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Texts of the system and of other crates may have several lines.
-        for (index, line) in self.text.lines().enumerate() {
-            if index > 0 {
-                f.write_str(" ")?;
-            }
-            f.write_str(line.trim())?;
-        }
-        Ok(())
+        f.write_str(&one_line(&self.text))
     }
 }
 
-/// The message of an I/O error without the number that std appends.
+/// A text of the system, of another crate or of a peer as one line, in which no control character reaches a terminal.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for (index, part) in text.lines().enumerate() {
+        if index > 0 {
+            line.push(' ');
+        }
+        for char in part.trim().chars() {
+            if char.is_control() {
+                line.extend(char.escape_default());
+            } else {
+                line.push(char);
+            }
+        }
+    }
+    line
+}
+
+/// The message of an I/O error as one line, without the number that std appends.
 pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
+    let text = one_line(&error.to_string());
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     match chars.next() {
@@ -132,4 +143,19 @@ pub(crate) async fn interruptible<T>(
 /// Shows a line on standard error that is no part of the output.
 pub(crate) fn warn(text: fmt::Arguments<'_>) {
     Failure::wrong(text).show();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_of_a_text_reaches_a_terminal() {
+        let text = "no\u{1b}]0;x\u{7} \u{9b}2J\u{7f}\r\0\n  second é\r\n\tthird\t";
+        let expected = "no\\u{1b}]0;x\\u{7} \\u{9b}2J\\u{7f}\\r\\u{0} second é third";
+        assert_eq!(Failure::wrong(text).to_string(), expected);
+        let error = io::Error::other(text);
+        assert_eq!(reason(&error), expected);
+        assert_eq!(Failure::io_of("x", &error).to_string(), format!("x: {expected}"));
+    }
 }
