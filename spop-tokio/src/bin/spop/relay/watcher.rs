@@ -25,6 +25,9 @@ use crate::{
 /// The longest payload of a packet, in bytes.
 const PAYLOAD_MAX: usize = 32 << 10;
 
+/// The longest gap in a stream. From half of the sequence numbers on, what follows would precede it.
+const GAP_MAX: u64 = 1 << 30;
+
 /// The same refusals are shown so often.
 const REFUSALS: Duration = Duration::from_secs(1);
 
@@ -170,10 +173,7 @@ impl Watcher {
     }
 
     fn opened(&mut self, connection: u64, ends: Ends, time: Duration) {
-        // Other numbers than those of an earlier connection of the same ports.
-        let initial = (connection as u32).wrapping_mul(0x9e37_79b1);
-        let link = Link { ends, next: [initial, !initial], is_shut: [false; 2], closer: None };
-        self.links.insert(connection, link);
+        self.links.insert(connection, Link::new(connection, ends));
         for (from, flag) in [(Side::Engine, Flag::Syn), (Side::Agent, Flag::Syn), (Side::Engine, Flag::None)]
         {
             self.segment(connection, from, flag, b"", time);
@@ -185,10 +185,8 @@ impl Watcher {
         if unwatched == 0 {
             return;
         }
-        if let Some(link) = self.links.get_mut(&connection)
-            && let Some(next) = link.next.get_mut(index(from))
-        {
-            *next = next.wrapping_add(unwatched as u32);
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.skip(from, unwatched);
         }
         self.behind(time);
     }
@@ -343,6 +341,19 @@ impl Watcher {
 }
 
 impl Link {
+    fn new(connection: u64, ends: Ends) -> Self {
+        // Other numbers than those of an earlier connection of the same ports.
+        let initial = (connection as u32).wrapping_mul(0x9e37_79b1);
+        Self { ends, next: [initial, !initial], is_shut: [false; 2], closer: None }
+    }
+
+    /// Bytes of a side that are no segments.
+    fn skip(&mut self, from: Side, bytes: u64) {
+        if let Some(next) = self.next.get_mut(index(from)) {
+            *next = next.wrapping_add(bytes.min(GAP_MAX) as u32);
+        }
+    }
+
     /// The next segment of a side.
     fn segment<'a>(&mut self, from: Side, flag: Flag, payload: &'a [u8]) -> Segment<'a> {
         let [haproxy, relay] = [self.ends.haproxy, self.ends.relay];
@@ -389,5 +400,33 @@ const fn other(side: Side) -> Side {
     match side {
         Side::Engine => Side::Agent,
         Side::Agent => Side::Engine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spop_core::notation;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_found_behind_a_gap_of_any_length() {
+        let frame = notation::parse_bytes("NOTIFY fin 1 1 check").unwrap();
+        for unwatched in [1, 1 << 30, 2 << 30, (2 << 30) + 1, 3 << 30, 4 << 30, u64::MAX] {
+            let [haproxy, relay] = ["127.0.0.1:1", "127.0.0.1:9"].map(|address| address.parse().unwrap());
+            let mut link = Link::new(7, Ends { haproxy, relay });
+            let (mut connections, mut events) = (Connections::new(vec![9]), Vec::new());
+            let mut push = |link: &mut Link, from, flag, payload: &[u8]| {
+                connections.segment(Duration::ZERO, &link.segment(from, flag, payload), &mut events);
+            };
+            push(&mut link, Side::Engine, Flag::Syn, b"");
+            push(&mut link, Side::Agent, Flag::Syn, b"");
+            push(&mut link, Side::Engine, Flag::None, &frame);
+            link.skip(Side::Engine, unwatched);
+            push(&mut link, Side::Engine, Flag::None, &frame);
+            push(&mut link, Side::Agent, Flag::None, b"");
+            let frames = events.iter().filter(|event| matches!(event.what, What::Frame { .. }));
+            assert_eq!(frames.count(), 2, "{unwatched}");
+        }
     }
 }
