@@ -10,7 +10,7 @@ mod watcher;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -20,13 +20,14 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, oneshot},
     task::JoinSet,
+    time::sleep,
 };
 
 use self::{
     connection::Relaying,
     faults::{Fault, Faults},
     record::Recorder,
-    tap::{Ends, Taps},
+    tap::{Counters, Ends, Taps},
     watcher::Watcher,
 };
 use crate::{
@@ -41,6 +42,9 @@ use crate::{
 
 /// The port in the made-up addresses of unix sockets.
 const UNIX_PORT: u16 = 12_345;
+
+/// How long the end waits for an output that takes nothing.
+const OUTPUT_STALLED: Duration = Duration::from_secs(5);
 
 const HELP: &str = r#"
 Examples:
@@ -171,6 +175,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     let (taps, receiver) = tap::taps();
     let port = listener.port().unwrap_or(UNIX_PORT);
     let counters = Arc::clone(&taps.counters);
+    let progress = Arc::clone(&counters);
     let (end, ended) = oneshot::channel();
     thread::spawn(move || {
         let mut filter = Filter::default();
@@ -194,8 +199,30 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     // The relay has gone, and with it all connections: the watcher ends behind what waits for it.
     tokio::select! {
         watched = ended => Ok(if is_interrupted { Exit::Interrupted } else { watched.unwrap_or(Exit::Io) }),
+        () = stalled(&progress) => {
+            let seconds = OUTPUT_STALLED.as_secs();
+            let text = format!("the output has taken nothing for {seconds} seconds: the rest is not shown");
+            let mut failure = Failure::io(text);
+            if is_interrupted {
+                failure.exit = Exit::Interrupted;
+            }
+            Err(failure)
+        }
         _ = interrupt.recv() => Err(Failure::interrupted()),
         _ = terminate.recv() => Err(Failure::interrupted()),
+    }
+}
+
+/// Waits until the watcher makes no progress, which an output that is not read prevents.
+async fn stalled(counters: &Counters) {
+    let mut before = None;
+    loop {
+        let watched = Some(counters.watched.load(Relaxed));
+        if watched == before {
+            return;
+        }
+        before = watched;
+        sleep(OUTPUT_STALLED).await;
     }
 }
 
@@ -244,7 +271,7 @@ impl Relay {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     taps.problem(format!("a connection was not accepted: {}", exit::reason(&error)));
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };

@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
+    process::{Child, ChildStdout},
     thread,
     time::{Duration, Instant},
 };
@@ -135,13 +136,9 @@ fn a_peer_that_does_not_read_stops_the_other() {
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
 
-#[test]
-fn bytes_pass_while_nothing_can_be_shown() {
-    let target = raw(|mut socket| {
-        std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
-        socket.write_all(b"done").unwrap();
-    });
-    let mut relay = command(["relay", "127.0.0.1:0", &target]).spawn().unwrap();
+/// A relay of whose output only the first line was read, and its address.
+fn unread(target: &str) -> (Child, ChildStdout, String) {
+    let mut relay = command(["relay", "127.0.0.1:0", target]).spawn().unwrap();
     let mut out = relay.stdout.take().unwrap();
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
@@ -150,7 +147,17 @@ fn bytes_pass_while_nothing_can_be_shown() {
         line.extend(byte);
     }
     let line = String::from_utf8(line).unwrap();
-    let address = line.strip_prefix("listening on ").unwrap().trim();
+    let address = line.strip_prefix("listening on ").unwrap().trim().to_owned();
+    (relay, out, address)
+}
+
+#[test]
+fn bytes_pass_while_nothing_can_be_shown() {
+    let target = raw(|mut socket| {
+        std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
+        socket.write_all(b"done").unwrap();
+    });
+    let (relay, mut out, address) = unread(&target);
     let mut socket = TcpStream::connect(address).unwrap();
     let frame = spop_core::notation::parse_bytes("NOTIFY fin 1 1 check x=string:\"x\"*16000").unwrap();
     socket.write_all(&spop_core::notation::parse_bytes(HAPROXY_HELLO).unwrap()).unwrap();
@@ -175,4 +182,22 @@ fn bytes_pass_while_nothing_can_be_shown() {
     assert_eq!(text.matches("parts of it are not watched; all of it passes").count(), 1);
     let end: Vec<_> = text.lines().rev().take(2).collect();
     assert!(end.iter().any(|line| line.contains(", bytes not watched: ")), "{end:?} {run:?}");
+}
+
+#[test]
+fn an_output_that_is_not_read_does_not_delay_the_end_for_long() {
+    let target = raw(|mut socket| drop(std::io::copy(&mut socket, &mut std::io::sink())));
+    for (name, code) in [("TERM", 3), ("INT", 130)] {
+        let (relay, out, address) = unread(&target);
+        let mut socket = TcpStream::connect(address).unwrap();
+        // More than a pipe holds.
+        let frame = spop_core::notation::parse_bytes("NOTIFY fin 1 1 check").unwrap();
+        socket.write_all(&frame.repeat(2_000)).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        read_to_end(&mut socket);
+        signal(&relay, name);
+        let line = "spop: the output has taken nothing for 5 seconds: the rest is not shown";
+        finish(relay).expect_error(code, line);
+        drop(out);
+    }
 }

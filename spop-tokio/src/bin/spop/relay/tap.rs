@@ -90,6 +90,8 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     /// Connections that were closed or reset.
     pub(super) ended: AtomicU64,
+    /// What the watcher has seen: its progress.
+    pub(super) watched: AtomicU64,
 }
 
 /// Where everything is told.

@@ -105,9 +105,11 @@ impl Watcher {
     pub(super) fn run(mut self, receiver: &Receiver) -> Exit {
         while let Some(seen) = receiver.next() {
             self.seen(seen);
+            self.counters.watched.fetch_add(1, Relaxed);
         }
         while self.connections.finish_one(&mut self.events) {
             self.print();
+            self.counters.watched.fetch_add(1, Relaxed);
         }
         self.not_shown(Utc::now().since_1970());
         if !self.output_failed {
@@ -294,7 +296,7 @@ impl Watcher {
 
     fn summary(&self) -> Result<(), Failure> {
         self.printer.statistics()?;
-        let Counters { connections, refused, unwatched, delayed, dropped, ended } = &*self.counters;
+        let Counters { connections, refused, unwatched, delayed, dropped, ended, watched: _ } = &*self.counters;
         let [connections, refused, unwatched, delayed, dropped, ended] =
             [connections, refused, unwatched, delayed, dropped, ended].map(|counter| counter.load(Relaxed));
         let (frames, violations) = (self.printer.frames(), self.printer.violations);
