@@ -4,7 +4,7 @@ mod bytes;
 mod faults;
 mod recording;
 
-use std::{fs, net::TcpStream};
+use std::{fs, net::TcpStream, thread, time::Duration};
 
 use crate::support::{HELLO, Listen, Run, json, read_frame, read_to_end, server, spop, write_frames};
 
@@ -158,6 +158,29 @@ fn connections_are_limited() {
     drop(first);
     relay.wait_for("* closed: ");
     drop(session(&relay));
+}
+
+#[test]
+fn open_files_are_enough_for_the_connections() {
+    let relay = Listen::relay_behind("ulimit -Sn 100", "127.0.0.1:1");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", relay.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|column| line.split_whitespace().nth(column).unwrap().parse::<u64>());
+    assert_eq!(soft.unwrap(), hard.map_or(2_024, |hard| hard.min(2_024)), "{limits}");
+}
+
+#[test]
+fn connections_that_are_not_accepted_for_want_of_files_are_one_line() {
+    let agent = Listen::start(&[]).without_output();
+    let mut relay = Listen::relay_behind("ulimit -n 28", &agent.address);
+    let sockets: Vec<_> = (0..40).map(|_| TcpStream::connect(&relay.address).unwrap()).collect();
+    relay.wait_for("* a connection was not accepted: too many open files");
+    thread::sleep(Duration::from_millis(500));
+    drop(sockets);
+    let run = relay.interrupt();
+    assert!(!run.out.contains("not accepted"), "{run:?}");
+    let line = "spop: warning: 28 open files (ulimit -Hn) are enough for 2 connections, and not for --max-connections 1000\n";
+    assert_eq!((run.code, run.err.as_str()), (Some(130), line), "{run:?}");
 }
 
 #[test]

@@ -114,9 +114,22 @@ impl Listen {
         Self::run(["relay", "127.0.0.1:0", target].into_iter().chain(args.iter().copied()))
     }
 
+    /// As [`relay`](Self::relay), behind a command of the shell.
+    pub(crate) fn relay_behind(prepare: &str, target: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{prepare}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_spop")]);
+        command.args(["relay", "127.0.0.1:0", target]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command)
+    }
+
     /// Any command that listens.
     pub(crate) fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut child = command(args).spawn().unwrap();
+        Self::spawn(command(args))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();

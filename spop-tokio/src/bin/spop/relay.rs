@@ -1,6 +1,7 @@
 //! `spop relay`: stands between HAProxy and an agent, shows what passes, and injects faults.
 
 mod connection;
+mod descriptors;
 mod faults;
 mod pump;
 mod record;
@@ -12,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -42,6 +43,9 @@ use crate::{
 
 /// The port in the made-up addresses of unix sockets.
 const UNIX_PORT: u16 = 12_345;
+
+/// The same error of `accept` is shown so often.
+const NOT_ACCEPTED: Duration = Duration::from_secs(10);
 
 /// How long the end waits for an output that takes nothing.
 const OUTPUT_STALLED: Duration = Duration::from_secs(5);
@@ -166,6 +170,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
         proxy: false,
     };
     let listener = Listener::bind(&options.listen, &accept)?;
+    descriptors::raise_limit(options.max_connections);
     let recorder = options.record.as_deref().map(|path| Recorder::create(path, options.record_max));
     let recorder = recorder.transpose()?;
     let mut interrupt = signals(SignalKind::interrupt())?;
@@ -262,6 +267,7 @@ impl Relay {
     async fn run(self, taps: Taps) -> Never {
         let slots = Arc::new(Semaphore::new(self.limit));
         let mut connections = JoinSet::new();
+        let mut told: Option<(Instant, String)> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -270,7 +276,11 @@ impl Relay {
             let (socket, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    taps.problem(format!("a connection was not accepted: {}", exit::reason(&error)));
+                    let text = format!("a connection was not accepted: {}", exit::reason(&error));
+                    if told.as_ref().is_none_or(|(at, same)| *same != text || at.elapsed() >= NOT_ACCEPTED) {
+                        taps.problem(text.clone());
+                        told = Some((Instant::now(), text));
+                    }
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 }
