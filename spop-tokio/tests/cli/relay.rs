@@ -4,7 +4,12 @@ mod bytes;
 mod faults;
 mod recording;
 
-use std::{fs, net::TcpStream, thread, time::Duration};
+use std::{
+    fs,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::support::{HELLO, Listen, Run, json, read_frame, read_to_end, server, spop, write_frames};
 
@@ -130,11 +135,14 @@ fn filters_and_statistics_are_those_of_decode() {
 }
 
 #[test]
-fn an_agent_that_is_not_there_is_one_line_and_the_connection_is_closed() {
+fn an_agent_that_is_not_there_is_one_line_and_the_connections_are_closed_after_a_second() {
     let relay = Listen::relay("127.0.0.1:1", &[]);
-    for _ in 0..3 {
-        read_to_end(&mut TcpStream::connect(&relay.address).unwrap());
+    let begun = Instant::now();
+    let sockets: Vec<_> = (0..3).map(|_| TcpStream::connect(&relay.address).unwrap()).collect();
+    for mut socket in sockets {
+        read_to_end(&mut socket);
     }
+    assert!(begun.elapsed() >= Duration::from_secs(1));
     let run = relay.signal("TERM");
     assert_eq!(run.code, Some(0), "{run:?}");
     let lines: Vec<_> = run.out.lines().map(|line| line.split_once(' ').unwrap().1).collect();

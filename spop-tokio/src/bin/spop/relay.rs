@@ -68,7 +68,8 @@ Lines and recordings are what HAProxy sends and receives, when it does: an answe
 shown late, and one that is dropped is shown as a fault alone. What a fault makes illegal is a
 violation as well. Bytes pass at once and unchanged, also while nothing more can be shown. A
 connection that one side has shut is closed a minute later, if the other side has not shut it; so is
-one of which a side has taken nothing for a minute, although there was something for it.
+one of which a side has taken nothing for a minute, although there was something for it. Where the
+agent cannot be reached, HAProxy's connection is closed after a second.
 SIGTERM ends it with status 1 if there were violations, and with status 3 if its output or its
 recording has failed: it relays nevertheless, and says so on standard error.
 

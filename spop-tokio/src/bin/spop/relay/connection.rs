@@ -8,7 +8,7 @@ use tokio::{
     io::split,
     net::{TcpStream, UnixStream},
     pin,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -24,6 +24,10 @@ use crate::{
 
 /// How long one direction stays open behind the other.
 const HALF_CLOSED: Duration = Duration::from_secs(60);
+
+/// How long a connection stays open whose agent cannot be reached. HAProxy waits as long for a server that refuses it, and some
+/// versions connect again at once where one closes: thousands of times a second.
+const UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted.
 pub(super) struct Relaying {
@@ -62,7 +66,10 @@ impl Relaying {
         }
         let agent = match target.open().await {
             Ok(agent) => agent,
-            Err(failure) => return tap.refused(name, failure.to_string()),
+            Err(failure) => {
+                tap.refused(name, failure.to_string());
+                return sleep(UNREACHABLE).await;
+            }
         };
         let answers = tap.opened(ends);
         let mut to_agent = Pump::new(tap.clone(), faults.of(number, Direction::ToAgent));
