@@ -93,7 +93,7 @@ fn frames_and_counts_are_objects_in_json() {
     let counts = ["connections", "refused", "frames", "requests", "answered", "unanswered", "violations"]
         .map(|name| end[name].as_u64().unwrap());
     assert_eq!(counts, [1, 0, 5, 2, 1, 1, 0], "{end}");
-    assert_eq!(end["faults"], serde_json::json!({ "delay": 0, "drop": 1, "end": 0 }));
+    assert_eq!(end["faults"], serde_json::json!({ "delay": 0, "drop": 1, "close": 0, "reset": 0 }));
     assert_eq!(end["latency_ms"]["max"], ack["latency_ms"]);
 }
 
@@ -200,7 +200,7 @@ fn it_ends_in_the_middle_of_a_connection() {
     relay.wait_for("> NOTIFY");
     let run = relay.interrupt();
     assert_eq!((run.code, run.err.as_str()), (Some(130), ""), "{run:?}");
-    assert!(run.out.contains("* open at the end, 1 requests without an answer\n"), "{run:?}");
+    assert!(run.out.contains("* open at the end, 1 request without an answer\n"), "{run:?}");
     assert!(run.out.ends_with("requests: 1, answered: 0, unanswered: 1, violations: 0\n"), "{run:?}");
     read_to_end(&mut socket);
 }

@@ -74,7 +74,8 @@ SIGTERM ends it with status 1 if there were violations, and with status 3 if its
 recording has failed: it relays nevertheless, and says so on standard error.
 
 Faults: --delay 'TIME CONDITIONS', --drop, --close and --reset 'CONDITIONS'. All can be given
-several times: delays add up; of the others one strikes a frame. A frame must meet all conditions:
+several times: delays add up; of the others one strikes a frame. A TIME without a unit is in
+milliseconds. A frame must meet all conditions:
   to=haproxy     or to=agent; without it, what the agent sends to HAProxy
   type=TYPE,…    frames of these types: ACK, NOTIFY, AGENT-HELLO, …
   after=N        not the first N of them on a connection
@@ -97,7 +98,7 @@ JSON, one object per frame or event: those of `spop decode`, and:
    "stream":1,"frame":1,"text":"…"}
   {"event":"end","connections":1,"refused":0,"frames":8,"requests":3,"answered":3,"unanswered":0,
    "latency_ms":{"p50":…,"p90":…,"p99":…,"max":…},"violations":0,"lost":0,"unwatched":0,
-   "faults":{"delay":0,"drop":0,"end":0}}
+   "faults":{"delay":0,"drop":0,"close":0,"reset":0}}
   "fault" is delay, drop, close or reset. "unwatched" are bytes that passed and were not shown.
 "#;
 

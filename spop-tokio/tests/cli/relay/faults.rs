@@ -62,9 +62,9 @@ fn an_agent_dies_in_the_middle_of_a_frame() {
         assert!(run.out.contains(", connections ended by a fault: 1\n"), "{run:?}");
         // It is what HAProxy sees.
         assert!(run.out.contains(": the connection is closed after 9 bytes of a frame\n"), "{run:?}");
-        let reason = if how == "reset" { "reset by the agent" } else { "by the agent, then by HAProxy" };
+        let reason = if how == "reset" { "reset by a fault" } else { "by a fault" };
         assert!(
-            run.out.contains(&format!("#1 * closed: {reason}, 1 requests without an answer\n")),
+            run.out.contains(&format!("#1 * closed: {reason}, 1 request without an answer\n")),
             "{run:?}"
         );
         assert!(run.out.contains(" #2 * session: "), "the next one is fine: {run:?}");

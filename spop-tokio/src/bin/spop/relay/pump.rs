@@ -211,8 +211,14 @@ impl Pump {
             // A receiver that has gone has heard of it. TLS sends a close_notify, which may find no place.
             let _ = timeout(self.stalled, writer.shutdown()).await;
         }
-        if end == End::Stalled {
-            self.tap.closes("by the relay: nothing was taken from it for a minute");
+        let closer = match end {
+            End::Stalled => Some("by the relay: nothing was taken from it for a minute"),
+            End::Fault { reset: false } => Some("by a fault"),
+            End::Fault { reset: true } => Some("reset by a fault"),
+            End::Shut | End::Reset | End::Gone => None,
+        };
+        if let Some(closer) = closer {
+            self.tap.closes(closer);
         }
         // What HAProxy does was told when it was read. How its connection ends otherwise is told when it does.
         match (self.tap.from(), end) {

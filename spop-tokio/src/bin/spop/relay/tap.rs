@@ -88,8 +88,9 @@ pub(super) struct Counters {
     pub(super) unwatched: AtomicU64,
     pub(super) delayed: AtomicU64,
     pub(super) dropped: AtomicU64,
-    /// Connections that were closed or reset.
-    pub(super) ended: AtomicU64,
+    /// Connections that were closed by a fault, and those that were reset.
+    pub(super) closed: AtomicU64,
+    pub(super) reset: AtomicU64,
     /// What the watcher has seen: its progress.
     pub(super) watched: AtomicU64,
 }
@@ -245,7 +246,8 @@ impl Tap {
         let counter = match struck.action {
             Action::Delay(_) => &counters.delayed,
             Action::Drop => &counters.dropped,
-            Action::End { .. } => &counters.ended,
+            Action::End { reset: false, .. } => &counters.closed,
+            Action::End { reset: true, .. } => &counters.reset,
         };
         counter.fetch_add(1, Relaxed);
         if self.is_watched {

@@ -296,9 +296,11 @@ impl Watcher {
 
     fn summary(&self) -> Result<(), Failure> {
         self.printer.statistics()?;
-        let Counters { connections, refused, unwatched, delayed, dropped, ended, watched: _ } = &*self.counters;
-        let [connections, refused, unwatched, delayed, dropped, ended] =
-            [connections, refused, unwatched, delayed, dropped, ended].map(|counter| counter.load(Relaxed));
+        let Counters { connections, refused, unwatched, delayed, dropped, closed, reset, watched: _ } =
+            &*self.counters;
+        let [connections, refused, unwatched, delayed, dropped, closed, reset] =
+            [connections, refused, unwatched, delayed, dropped, closed, reset]
+                .map(|counter| counter.load(Relaxed));
         let (frames, violations) = (self.printer.frames(), self.printer.violations);
         let [gaps, ..] = self.printer.segments();
         let Some(totals) = self.printer.totals() else { return Ok(()) };
@@ -316,7 +318,7 @@ impl Watcher {
             always(violations, "violations"),
             counted(delayed, "frames delayed"),
             counted(dropped, "frames dropped"),
-            counted(ended, "connections ended by a fault"),
+            counted(closed + reset, "connections ended by a fault"),
             counted(gaps, "gaps"),
             counted(unwatched, "bytes not watched"),
         ];
@@ -336,7 +338,7 @@ impl Watcher {
             "connections": connections, "refused": refused, "frames": frames,
             "requests": requests, "answered": answered, "unanswered": unanswered,
             "latency_ms": latency, "violations": violations, "lost": gaps, "unwatched": unwatched,
-            "faults": { "delay": delayed, "drop": dropped, "end": ended },
+            "faults": { "delay": delayed, "drop": dropped, "close": closed, "reset": reset },
         });
         self.shown.object(None, None, "end", details)
     }

@@ -15,7 +15,7 @@ use self::{
     spop::Spop,
 };
 use super::{
-    event::{About, Event, What},
+    event::{About, Event, What, unanswered},
     segment::Segment,
     session::{Happened, Session},
     stream::{Piece, Stream},
@@ -365,8 +365,7 @@ impl Connection {
     fn finish(&mut self, run: &mut Run<'_>) {
         self.flush(true, run);
         if let State::Spop(spop) = &self.state {
-            let unanswered = spop.session.unanswered();
-            let text = format!("open at the end, {unanswered} requests without an answer");
+            let text = format!("open at the end, {}", unanswered(spop.session.unanswered()));
             run.event(spop.number, What::Note { at: None, text });
         }
     }

@@ -122,3 +122,8 @@ pub(crate) fn names(messages: Messages<'_>) -> Names {
     let name = |name: &[u8]| name.get(..NAME_MAX).unwrap_or(name).into();
     messages.iter().take(NAMES).map(|message| name(message.name())).collect()
 }
+
+/// So many requests without an answer.
+pub(crate) fn unanswered(count: usize) -> String {
+    format!("{count} request{} without an answer", if count == 1 { "" } else { "s" })
+}

@@ -9,7 +9,7 @@ use spop_core::{
 
 use super::{
     connections::Counts,
-    event::{Disorder, Event, Place, What},
+    event::{self, Disorder, Event, Place, What},
     filter::Filter,
     stats::{Stats, Totals},
 };
@@ -179,7 +179,7 @@ impl Printer {
             What::Closed { reason, unanswered } => {
                 let open = match unanswered {
                     0 => String::new(),
-                    count => format!(", {count} requests without an answer"),
+                    count => format!(", {}", event::unanswered(count)),
                 };
                 let details = json!({ "reason": reason, "unanswered": unanswered });
                 show("closed", Paint::Dim, format!("* closed: {reason}{open}"), details)
