@@ -117,6 +117,14 @@ fn what_is_illegal_is_marked_and_passes() {
         );
     }
     assert!(run.out.contains(", violations: 2\n"), "{run:?}");
+    // They count also where they are not shown.
+    let relay = Listen::relay(&agent, &["--filter", "message=other"]);
+    let mut socket = session(&relay);
+    write_frames(&mut socket, &["NOTIFY fin 1 1 check"]);
+    read_frame(&mut socket);
+    drop(socket);
+    let run = relay.signal("TERM");
+    assert!(!run.out.contains(" ! ") && run.code == Some(1), "{run:?}");
 }
 
 #[test]
@@ -127,7 +135,12 @@ fn filters_and_statistics_are_those_of_decode() {
     let run = relay.interrupt();
     let shown: Vec<_> = lines(&run).into_iter().take(2).collect();
     assert_eq!(shown, ["> NOTIFY fin 3 1 other", "< ACK fin 3 1 set txn score=int32:42"]);
-    assert!(run.out.contains(", frames: 2, requests: 1, answered: 1, "), "{run:?}");
+    assert!(run.out.contains(", frames: 6, requests: 2, answered: 2, "), "{run:?}");
+    let relay = Listen::relay(&agent.address, &["--stats", "--filter", "message=other"]);
+    assert_eq!(spop(["send", &relay.address, "check", "other"]).code, Some(0));
+    let run = relay.interrupt();
+    assert!(run.out.contains("\nother    1        1  ") && !run.out.contains("\ncheck "), "{run:?}");
+    assert!(run.out.contains(", frames: 6, requests: 2, answered: 2, "), "{run:?}");
     let relay = Listen::relay(&agent.address, &["--stats"]);
     assert_eq!(spop(["send", &relay.address, "check", "other"]).code, Some(0));
     let run = relay.interrupt();

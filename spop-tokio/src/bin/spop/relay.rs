@@ -89,7 +89,8 @@ Recordings are captures for `spop decode FILE` and Wireshark, with headers of TC
 socket has no port: its Nth connection is shown and recorded as from 192.0.2.1, port N, to
 192.0.2.2:12345.
 
-Filters are those of `spop decode`: connection=N, type=TYPE, stream=ID, message=NAME.
+Filters are those of `spop decode`: connection=N, type=TYPE, stream=ID, message=NAME. The counts of
+the last lines, and the exit status, are of everything; --stats is of what a filter shows.
 
 JSON, one object per frame or event: those of `spop decode`, and:
   {"event":"listening","time":"…","address":"127.0.0.1:12346","target":"…","seed":7}

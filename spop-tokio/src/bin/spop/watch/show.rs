@@ -26,9 +26,10 @@ pub(crate) struct Printer {
     output: Output,
     shown: Shown,
     filter: Filter,
+    /// Statistics that are shown at the end instead of frames.
     stats: Option<Stats>,
-    /// Statistics are shown at the end, and no frames.
-    is_summary: bool,
+    /// Statistics of everything, also of what is not shown.
+    all: Option<Stats>,
     /// Raw bytes have no times.
     has_times: bool,
     frames: u64,
@@ -57,7 +58,7 @@ impl Printer {
             shown: Shown::new(output, cut),
             filter,
             stats: is_summary.then(Stats::new),
-            is_summary,
+            all: None,
             has_times: true,
             frames: 0,
             violations: 0,
@@ -65,9 +66,9 @@ impl Printer {
         }
     }
 
-    /// Counts requests and their latencies also where frames are shown.
+    /// Counts also what the filter does not show, and requests and their latencies.
     pub(crate) fn counting(mut self) -> Self {
-        self.stats = Some(Stats::new());
+        self.all = Some(Stats::new());
         self
     }
 
@@ -80,9 +81,23 @@ impl Printer {
     }
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
-        if !self.filter.matches(&event) {
+        let is_shown = self.filter.matches(&event);
+        if is_shown || self.all.is_some() {
+            self.count(&event);
+        }
+        if !is_shown {
             return Ok(());
         }
+        if let Some(stats) = &mut self.stats {
+            stats.add(&event);
+        }
+        if self.stats.is_some() && !matches!(event.what, What::Violation { .. }) {
+            return Ok(());
+        }
+        self.show(event)
+    }
+
+    fn count(&mut self, event: &Event) {
         match &event.what {
             What::Frame { .. } => self.frames += 1,
             What::Violation { .. } => self.violations += 1,
@@ -93,13 +108,9 @@ impl Printer {
             }
             _ => {}
         }
-        if let Some(stats) = &mut self.stats {
-            stats.add(&event);
+        if let Some(all) = &mut self.all {
+            all.add(event);
         }
-        if self.is_summary && !matches!(event.what, What::Violation { .. }) {
-            return Ok(());
-        }
-        self.show(event)
     }
 
     fn show(&self, event: Event) -> Result<(), Failure> {
@@ -197,14 +208,14 @@ impl Printer {
         self.segments
     }
 
-    /// Requests and their answers, if they are counted.
+    /// All requests and their answers, if they are counted.
     pub(crate) fn totals(&self) -> Option<Totals> {
-        self.stats.as_ref().map(Stats::totals)
+        self.all.as_ref().map(Stats::totals)
     }
 
     /// Prints the statistics that stand for frames.
     pub(crate) fn statistics(&self) -> Result<(), Failure> {
-        let Some(stats) = self.stats.as_ref().filter(|_| self.is_summary) else { return Ok(()) };
+        let Some(stats) = &self.stats else { return Ok(()) };
         stats.show(self.output)?;
         self.shown.object(None, None, "stats", stats.object())
     }
