@@ -171,11 +171,12 @@ impl Entrance {
                 }
                 Accept::StartTls => {
                     let Some(tls) = &self.tls else { return Err("there is no certificate".into()) };
-                    // What was read of the handshake comes first.
-                    let (reader, writer) = split(io);
-                    let stream = join(io::Cursor::new(input.split()).chain(reader), writer);
-                    let accepted =
-                        TlsAcceptor::from(tls.current()).accept(Box::new(stream) as Box<dyn Transport>);
+                    // What was read of the handshake, behind a PROXY header, comes first.
+                    if !input.is_empty() {
+                        let (reader, writer) = split(io);
+                        io = Box::new(join(io::Cursor::new(input.split()).chain(reader), writer));
+                    }
+                    let accepted = TlsAcceptor::from(tls.current()).accept(io);
                     let accepted = match acceptor.deadline().and_then(|deadline| clock.instant(deadline)) {
                         Some(deadline) => timeout_at(deadline.into(), accepted)
                             .await

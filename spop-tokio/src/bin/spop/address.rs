@@ -27,7 +27,7 @@ ipv6@HOST:PORT, unix@PATH, abns@NAME, abnsz@NAME.";
 
 /// An open connection.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Its close resets the connection, where there is such a thing: TCP without TLS.
+    /// Its close resets the connection, where there is such a thing: TCP, also below TLS.
     fn reset_on_close(&self) {}
 }
 
@@ -46,10 +46,19 @@ impl Transport for Box<dyn Transport> {
     }
 }
 
-impl<S: Transport> Transport for TlsStream<S> {}
+impl<S: Transport> Transport for TlsStream<S> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
 
-impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {}
+impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
 
+/// Behind bytes that were read before. It cannot be reset.
 impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Transport for Join<R, W> {}
 
 /// A socket without TLS.

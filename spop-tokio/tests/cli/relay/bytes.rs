@@ -115,6 +115,23 @@ fn a_close_without_a_close_notify_is_no_reset() {
 }
 
 #[test]
+fn a_reset_passes_below_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(&dir);
+    // What is closed with unread bytes is reset.
+    let target = raw(|socket| {
+        let _ = socket.peek(&mut [0]);
+    });
+    let args = ["--listen-tls-cert", &certificate, "--listen-tls-key", &key];
+    let mut relay = Listen::relay(&target, &args);
+    let mut socket = tls(&relay, &certificate);
+    socket.write_all(b"abcdefghijklmnop").unwrap();
+    let error = socket.sock.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    relay.wait_for("* closed: reset by the agent");
+}
+
+#[test]
 fn a_peer_that_does_not_read_stops_the_other() {
     let target = raw(|socket| {
         thread::sleep(Duration::from_secs(20));
