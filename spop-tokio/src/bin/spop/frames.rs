@@ -10,10 +10,15 @@ use spop_core::{
 /// The length prefix of a frame, in bytes.
 const PREFIX: usize = 4;
 
+/// A buffer that was longer is not kept, in bytes: [`Splitter::rest`] tells what is held.
+const KEPT: usize = 64 << 10;
+
 /// Splits a stream of bytes into frames. It holds at most one frame, and what was read behind it.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     buffer: BytesMut,
+    /// The most bytes that this buffer has had.
+    longest: usize,
     limit: u32,
 }
 
@@ -31,13 +36,14 @@ pub(crate) enum Next {
 impl Splitter {
     /// Frames longer than `limit`, the length prefix not included, are refused.
     pub(crate) fn new(limit: u32) -> Self {
-        Self { buffer: BytesMut::new(), limit }
+        Self { buffer: BytesMut::new(), longest: 0, limit }
     }
 
     /// Adds bytes. After [`Next::TooLong`] they are discarded.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if !self.is_lost() {
             self.buffer.extend_from_slice(bytes);
+            self.longest = self.longest.max(self.buffer.len());
         }
     }
 
@@ -53,7 +59,12 @@ impl Splitter {
             return Next::Partial(self.buffer.len());
         }
         self.buffer.advance(PREFIX);
-        Next::Frame(self.buffer.split_to(len).freeze())
+        let frame = self.buffer.split_to(len).freeze();
+        if self.longest > KEPT && self.buffer.len() <= KEPT {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.longest = self.buffer.len();
+        }
+        Next::Frame(frame)
     }
 
     /// The bytes that belong to no whole frame.
@@ -120,6 +131,20 @@ mod tests {
             assert_eq!(found, ["ACK fin 1 1", "ACK fin 2 1"], "{cut}");
             assert_eq!((splitter.next(), splitter.rest()), (Next::Partial(2), &[0, 0][..]));
         }
+    }
+
+    #[test]
+    fn a_buffer_that_was_long_is_not_kept() {
+        let long = 1_000_000_u32;
+        let mut splitter = Splitter::new(long);
+        splitter.push(&long.to_be_bytes());
+        splitter.push(&vec![7; long as usize]);
+        splitter.push(&[0, 0]);
+        let Next::Frame(frame) = splitter.next() else { panic!() };
+        assert_eq!((frame.len(), splitter.rest()), (1_000_000, &[0, 0][..]));
+        drop(frame);
+        splitter.buffer.reserve(10);
+        assert!(splitter.buffer.capacity() < KEPT, "{}", splitter.buffer.capacity());
     }
 
     #[test]
