@@ -32,7 +32,8 @@ impl Tcpdump {
         let user = if rustix::process::geteuid().is_root() { &["-Z", "root"][..] } else { &[] };
         let child = Command::new("tcpdump")
             .env("PATH", path)
-            .args(["-i", "lo", "-n", "-s", "0", "-U", "--immediate-mode", "-B", "16384", "-w"])
+            // In this mode each packet has room for the longest, a power of two: here 64 KiB, and so for 2048 packets.
+            .args(["-i", "lo", "-n", "-s", "65000", "-U", "--immediate-mode", "-B", "131072", "-w"])
             .arg(file)
             .args(user)
             .args(["tcp", "port", port])
