@@ -170,15 +170,9 @@ impl Reassembly {
     /// Drops an unfinished payload; returns how many of its bytes had arrived.
     pub(crate) fn drop_set(&mut self, ids: Ids) -> Option<usize> {
         let index = self.sets.iter().position(|set| set.ids == ids)?;
-        let payload = mem::take(&mut self.sets.get_mut(index)?.payload);
+        let payload = self.sets.swap_remove(index).payload;
         let len = payload.len();
         self.free(payload);
-        if index + 1 == self.sets.len() {
-            // In its place: a set is long.
-            self.sets.truncate(index);
-        } else {
-            self.sets.swap_remove(index);
-        }
         Some(len)
     }
 
