@@ -27,8 +27,9 @@ impl Terminal {
     /// Starts a command. `path` is where its programs are found.
     pub(super) fn start(command: &str, dir: &Path, path: &str) -> Result<Self> {
         let (output, input) = pipe()?;
-        let child = Command::new("sh")
-            .args(["-c", command])
+        // A shell in the background has its programs ignore ^C, and what ignores it passes that on.
+        let child = Command::new("env")
+            .args(["--default-signal=INT", "sh", "-c", command])
             .current_dir(dir)
             // No proxy, and no settings of whoever runs the tests.
             .env_clear()
