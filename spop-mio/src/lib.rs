@@ -189,9 +189,9 @@ pub use spop_core::{
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Failures,
-    Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle, Stage, Stats,
-    Swap,
+    self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
+    Failures, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle,
+    Stage, Stats, Swap,
 };
 
 #[cfg(feature = "tls")]

@@ -83,8 +83,9 @@ impl<H: Handler + Clone + Send + 'static> Server<H> {
         self.agent.handle()
     }
 
-    /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called and the last connection has ended. The
-    /// calling thread is one of the workers.
+    /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called and the last connection has ended, and what goes on in
+    /// the [background](spop_server::Background), if that takes no longer than the drain may. The calling thread is one of the
+    /// workers.
     ///
     /// # Errors
     /// The system cannot report readiness or start threads, or `workers` is zero. Connections cause none.
@@ -113,6 +114,7 @@ impl<H: Handler + Clone + Send + 'static> Server<H> {
                 thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
             }
             std::mem::forget(stop);
+            agent.wait_until_ended();
             agent.ended(agent.clock().now());
             Ok(())
         })

@@ -58,7 +58,7 @@ fn a_run_is_told_at_level_info() {
         assert!(listening.ends_with(&expected), "{listening}");
         assert!(draining.ends_with(" draining connections=1 requests=1"), "{draining}");
         assert!(stopping.ends_with(" stopping connections=1 requests=1"), "{stopping}");
-        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1"), "{ended}");
+        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1 background=0"), "{ended}");
     });
 }
 
@@ -252,6 +252,29 @@ fn a_drain_serves_those_that_were_not_accepted_yet() {
             assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));
         }
         drop((busy, waiting));
+        server.join();
+    });
+}
+
+#[test]
+fn a_drain_waits_for_work_in_the_background() {
+    within(|| {
+        let (keep, kept) = mpsc::channel();
+        let handler = move |request: Request<'_>| {
+            keep.send(request.background().unwrap()).unwrap();
+            Actions::new()
+        };
+        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(2));
+        let mut client = server.session();
+        client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1");
+        let background = kept.recv().unwrap();
+        drop(client);
+        let handle = server.handle.clone();
+        handle.drain();
+        until(|| handle.stats().open == 0);
+        thread::sleep(Duration::from_millis(100));
+        assert!(!server.is_finished());
+        drop(background);
         server.join();
     });
 }

@@ -130,5 +130,7 @@ pub(crate) fn serve<H: Handler>(
             (listener, accept_at) = (None, None);
         }
     }
+    agent.wait_until_ended();
+    agent.ended(clock.now());
     Ok(())
 }

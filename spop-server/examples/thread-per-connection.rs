@@ -55,14 +55,17 @@ pub(crate) fn serve<H: Handler + Clone + Send>(
                         scope.spawn(move || drive(&stream, conn, clock, &mut handler));
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
                     agent.accept_failed(agent.clock().now(), &error);
                     thread::sleep(Duration::from_millis(100));
                 }
             }
         }
-    })
+    });
+    agent.wait_until_ended();
+    agent.ended(agent.clock().now());
+    Ok(())
 }
 
 enum Event {

@@ -1,7 +1,6 @@
 //! What the connections of a server share.
 
 use std::{
-    collections::HashMap,
     fmt, io,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
@@ -19,14 +18,14 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     Admission, Conn, Connection, ConnectionInfo, Counters, Entrance, InFlight, Metrics, NameWarnings,
-    REQUESTS_SPARED, ServerConfig, Sources, Stage, Stats, Total,
+    REQUESTS_SPARED, ServerConfig, Sources, Stage, Stats, Subscription, Total,
     descriptors::raise_limit,
     drain::Drain,
     engines::Engines,
     log::Logs,
     registry::{Registry, Slot},
     request::REQUEST_OVERHEAD,
-    stage::AtomicStage,
+    shutdown::Shutdown,
 };
 
 /// What the connections of a server share: configuration, limits, counters, engines, and the stage of its shutdown.
@@ -43,10 +42,11 @@ use crate::{
 /// 4. [Subscribe](Self::subscribe) a waker to the shutdown. When it was woken, and at
 ///    [`shutdown_deadline`](Self::shutdown_deadline), call [`poll_shutdown`](Self::poll_shutdown). When the returned [`Stage`] has
 ///    changed, give a turn to each connection that has no waker.
-/// 5. In [`Stage::Drain`] accept the connections of the backlogs, and close the listeners. The server has ended when the last
-///    `Conn` is dropped: call [`ended`](Self::ended).
+/// 5. In [`Stage::Drain`] accept the connections of the backlogs, and close the listeners.
 /// 6. In [`Stage::Stop`] close the listeners at once, and have each connection write what can be written without waiting
 ///    ([`Conn::is_stopping`]) and drop it.
+/// 7. The server has ended when [`has_ended`](Self::has_ended) says so; ask when the subscription was woken, and at
+///    [`end_deadline`](Self::end_deadline). Then call [`ended`](Self::ended).
 pub struct Agent {
     pub(crate) config: Arc<Checked<AgentConfig>>,
     max_connections: usize,
@@ -67,7 +67,7 @@ pub struct Agent {
     pub(crate) logs: Logs,
     pub(crate) names: NameWarnings,
     pub(crate) engines: Arc<Engines>,
-    stage: AtomicStage,
+    shutdown: Arc<Shutdown>,
     /// When the lame duck stage ends.
     drain_at: Mutex<Option<Timestamp>>,
     pub(crate) drain: Drain,
@@ -76,7 +76,6 @@ pub struct Agent {
     next: AtomicU64,
     /// Locked when a connection begins or ends, and when the stage changes; never for a request.
     connections: Mutex<Registry>,
-    subscribers: Mutex<HashMap<u64, Waker>>,
     /// Of requests, for tests.
     #[cfg(feature = "testing")]
     pub(crate) failures: crate::testing::FailureRecord,
@@ -130,13 +129,12 @@ impl Agent {
             logs: Logs::default(),
             names: NameWarnings::default(),
             engines: Arc::default(),
-            stage: AtomicStage::default(),
+            shutdown: Arc::new(Shutdown::new(config.max_background)),
             drain_at: Mutex::default(),
             drain: Drain::default(),
             told: AtomicBool::new(false),
             next: AtomicU64::new(0),
             connections: Mutex::default(),
-            subscribers: Mutex::default(),
             #[cfg(feature = "testing")]
             failures: crate::testing::FailureRecord::default(),
             config: Arc::new(sessions),
@@ -241,16 +239,61 @@ impl Agent {
         log_service_manager(crate::tell_ready(count));
     }
 
-    /// The server has ended: its last connection, or the time of a stop. Logs how long the drain took.
+    /// Whether the server has ended: it drains or stops, and no connection is left, also of those without a listener, nor
+    /// [`Background`](crate::Background) work, for which a stop does not wait. At [`end_deadline`](Self::end_deadline) in any
+    /// case.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        let stage = self.stage();
+        let is_idle =
+            || (stage == Stage::Stop || self.shutdown.background() == 0) && self.connections().is_empty();
+        stage >= Stage::Drain && (is_idle() || self.end_deadline().is_some_and(|at| at <= now))
+    }
+
+    /// When a drain or a stop ends with what is left: a second after
+    /// [`Timeouts::drain`](spop_core::config::Timeouts::drain), when the connections that follow it have ended, or after the stop.
+    /// `None` before [`poll_shutdown`](Self::poll_shutdown) has returned one of these stages.
+    pub fn end_deadline(&self) -> Option<Timestamp> {
+        self.drain.deadline(self.stage(), self.config.timeouts.drain)
+    }
+
+    /// Blocks the thread until the server has [ended](Self::has_ended): for adapters that are threads, when theirs have no
+    /// connection left.
+    pub fn wait_until_ended(&self) {
+        self.park_until(
+            |now| {
+                self.poll_shutdown(now);
+                self.has_ended(now)
+            },
+            || self.end_deadline(),
+        );
+    }
+
+    /// Blocks the thread until this is so. Looks again at each change of the shutdown, and at the deadline.
+    fn park_until(&self, is_so: impl Fn(Timestamp) -> bool, deadline: impl Fn() -> Option<Timestamp>) {
+        struct Unpark(Thread);
+
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+
+        let _subscription = self.subscribe(&Arc::new(Unpark(thread::current())).into());
+        while !is_so(self.clock.now()) {
+            thread::park_timeout(deadline().map_or(Duration::MAX, |at| at.since(self.clock.now())));
+        }
+    }
+
+    /// The server has ended. Logs how long the drain took, and what it has cut.
     pub fn ended(&self, now: Timestamp) {
-        let left = self.connections().iter().count();
-        self.drain.ended(now, left);
+        let left: Vec<_> = self.connections().iter().map(|connection| connection.in_flight()).collect();
+        self.drain.ended(now, &left, self.shutdown.background());
     }
 
     /// The stage of the shutdown. Adapters call it when their [subscription](Self::subscribe) was woken, and when
     /// [`shutdown_deadline`](Self::shutdown_deadline) has come: this call ends the lame duck stage.
     pub fn poll_shutdown(&self, now: Timestamp) -> Stage {
-        let stage = self.stage.get();
+        let stage = self.stage();
         if stage > Stage::Serve && !self.told.swap(true, Ordering::AcqRel) {
             log_service_manager(crate::tell_stopping(self.counters.stats().open));
         }
@@ -261,10 +304,8 @@ impl Agent {
                 self.advance(Stage::Drain);
             }
         }
-        let stage = self.stage.get();
-        if stage >= Stage::Drain {
-            self.drain.began(now);
-        }
+        let stage = self.stage();
+        self.drain.entered(stage, now);
         stage
     }
 
@@ -277,12 +318,12 @@ impl Agent {
 
     #[inline]
     pub(crate) fn stage(&self) -> Stage {
-        self.stage.get()
+        self.shutdown.stage.get()
     }
 
     /// Advances the shutdown, and wakes all connections and subscribers.
     fn advance(&self, stage: Stage) {
-        if self.stage.advance(stage) {
+        if self.shutdown.stage.advance(stage) {
             let connections: Vec<_> = self.connections().iter().cloned().collect();
             // Before they are woken: some end at once.
             let requests = connections.iter().map(|connection| connection.in_flight()).sum();
@@ -290,20 +331,14 @@ impl Agent {
             for connection in connections {
                 connection.inbox.wake();
             }
-            let wakers: Vec<_> = self.subscribers().values().cloned().collect();
-            wakers.into_iter().for_each(Waker::wake);
+            self.shutdown.wake();
         }
     }
 
-    /// Registers a waker that is woken when the stage of the shutdown changes, as long as the subscription lives.
-    pub fn subscribe(self: &Arc<Self>, waker: &Waker) -> Subscription {
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
-        self.subscribers().insert(key, waker.clone());
-        Subscription { agent: Arc::clone(self), key }
-    }
-
-    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Registers a waker that is woken when the stage of the shutdown changes, and when the server may have
+    /// [ended](Self::has_ended), as long as the subscription lives.
+    pub fn subscribe(&self, waker: &Waker) -> Subscription {
+        self.shutdown.subscribe(waker)
     }
 
     // ---- connections ----
@@ -329,7 +364,8 @@ impl Agent {
         entrance: Option<Arc<Entrance>>,
     ) -> (Arc<Connection>, Slot) {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let connection = Arc::new(Connection::new(id, peer, now, entrance, self.requests.share()));
+        let shutdown = Arc::clone(&self.shutdown);
+        let connection = Arc::new(Connection::new(id, peer, now, entrance, self.requests.share(), shutdown));
         let slot = self.connections().insert(Arc::clone(&connection));
         (connection, slot)
     }
@@ -343,9 +379,13 @@ impl Agent {
             self.counters.requests.fetch_add(requests, Ordering::Relaxed);
             self.counters.answered.fetch_add(answered, Ordering::Relaxed);
         }
+        let was_last = connections.is_empty();
         // Dropped without the lock.
         drop(connections);
         drop(removed);
+        if was_last && self.stage() >= Stage::Drain {
+            self.shutdown.wake();
+        }
     }
 
     /// The counters.
@@ -357,6 +397,8 @@ impl Agent {
             stats.requests += requests;
             stats.answered += answered;
         }
+        drop(connections);
+        (stats.background, stats.background_refused) = self.shutdown.background_counts();
         stats
     }
 
@@ -373,7 +415,7 @@ impl fmt::Debug for Agent {
         f.debug_struct("Agent")
             .field("config", &self.config)
             .field("max_connections", &self.max_connections)
-            .field("stage", &self.stage)
+            .field("stage", &self.stage())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -382,19 +424,6 @@ impl fmt::Debug for Agent {
 fn log_service_manager(sent: io::Result<()>) {
     if let Err(error) = sent {
         warn!(name: "service_manager", %error, "the service manager was not told");
-    }
-}
-
-/// The registration of a waker for the stages of a shutdown. See [`Agent::subscribe`].
-#[derive(Debug)]
-pub struct Subscription {
-    agent: Arc<Agent>,
-    key: u64,
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.agent.subscribers().remove(&self.key);
     }
 }
 
@@ -420,20 +449,8 @@ impl ServerHandle {
 
     /// Blocks the thread until the shutdown has reached a stage: for servers whose `accept` blocks.
     pub fn wait_for(&self, stage: Stage) {
-        struct Unpark(Thread);
-
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-
-        let _subscription = self.agent.subscribe(&Arc::new(Unpark(thread::current())).into());
-        let clock = &self.agent.clock;
-        while self.agent.poll_shutdown(clock.now()) < stage {
-            let deadline = self.agent.shutdown_deadline();
-            thread::park_timeout(deadline.map_or(Duration::MAX, |at| at.since(clock.now())));
-        }
+        let agent = &self.agent;
+        agent.park_until(|now| agent.poll_shutdown(now) >= stage, || agent.shutdown_deadline());
     }
 
     /// The counters.

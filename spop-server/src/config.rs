@@ -50,6 +50,9 @@ pub struct ServerConfig {
     /// more than 32 KiB is disconnected with [`Status::RESOURCE`](spop_core::Status::RESOURCE), and what it holds is freed. Counted
     /// in steps of 16 KiB for each connection. Default 128 MiB.
     pub max_buffered_bytes: usize,
+    /// How much work may go on after the answers of its requests, on all connections together:
+    /// [`Request::background`](crate::Request::background) returns `None` above it. Default 1,000.
+    pub max_background: usize,
     /// The length of the lame duck stage of a shutdown: health checks (HAProxy's `option spop-check`) and monitors are refused,
     /// everything else is served. Then the drain begins. Default zero.
     ///
@@ -69,6 +72,7 @@ impl Default for ServerConfig {
             max_in_flight: None,
             max_request_bytes: 128 << 20,
             max_buffered_bytes: 128 << 20,
+            max_background: 1_000,
             lame_duck: Duration::ZERO,
         }
     }

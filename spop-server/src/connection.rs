@@ -18,7 +18,7 @@ use spop_core::{
 };
 use tracing::Span;
 
-use crate::{ConnectionInfo, Entrance, Share, inbox::Inbox, spans};
+use crate::{ConnectionInfo, Entrance, Share, inbox::Inbox, shutdown::Shutdown, spans};
 
 /// The connection that a request arrived on.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Connection {
     span: Option<Box<Span>>,
     since: Timestamp,
     pub(crate) inbox: Inbox,
+    /// What a shutdown waits for.
+    pub(crate) shutdown: Arc<Shutdown>,
     established: OnceLock<Established>,
     /// What its requests hold that handlers keep.
     pub(crate) requests: Share,
@@ -127,6 +129,7 @@ impl Connection {
         since: Timestamp,
         entrance: Option<Arc<Entrance>>,
         requests: Share,
+        shutdown: Arc<Shutdown>,
     ) -> Self {
         Self {
             id,
@@ -135,6 +138,7 @@ impl Connection {
             entrance,
             since,
             inbox: Inbox::default(),
+            shutdown,
             established: OnceLock::new(),
             requests,
             held: AtomicI32::new(0),

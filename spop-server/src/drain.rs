@@ -16,12 +16,24 @@ use crate::Stage;
 /// The course of a drain, or of a stop.
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
-    began: Mutex<Option<Timestamp>>,
+    began: Mutex<Began>,
     /// Connections that were ended with requests unanswered, and those requests.
     cut: AtomicU64,
     lost: AtomicU64,
     ended: AtomicBool,
 }
+
+/// When the last stages began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Began {
+    /// The first of them.
+    any: Option<Timestamp>,
+    stop: Option<Timestamp>,
+}
+
+/// How much longer than its connections a server waits for its end: until tasks have noticed a stop, for instance. One whose handler
+/// blocks its thread never does.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Drain {
     /// A stage was entered, with so many connections open and requests unanswered.
@@ -36,9 +48,28 @@ impl Drain {
         }
     }
 
-    /// The drain, or the stop, has begun.
-    pub(crate) fn began(&self, now: Timestamp) {
-        self.began.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+    /// The shutdown is in this stage.
+    pub(crate) fn entered(&self, stage: Stage, now: Timestamp) {
+        if stage >= Stage::Drain {
+            let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+            began.any.get_or_insert(now);
+            if stage == Stage::Stop {
+                began.stop.get_or_insert(now);
+            }
+        }
+    }
+
+    fn began(&self) -> Began {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the server ends with what is left then, if connections may take so long to drain.
+    pub(crate) fn deadline(&self, stage: Stage, drain: Duration) -> Option<Timestamp> {
+        let began = self.began();
+        match stage {
+            Stage::Stop => Some(began.stop? + GRACE),
+            _ => Some(began.any? + drain + GRACE),
+        }
     }
 
     /// A connection was ended, at the deadline or by a stop, with so many requests unanswered.
@@ -48,15 +79,15 @@ impl Drain {
         self.lost.fetch_add(requests as u64, Ordering::Relaxed);
     }
 
-    /// The server has ended, with so many connections still open.
-    pub(crate) fn ended(&self, now: Timestamp, left: usize) {
+    /// The server has ended. Some connections are still open, which have so many requests unanswered, and so much work goes on in
+    /// the background.
+    pub(crate) fn ended(&self, now: Timestamp, left: &[usize], background: usize) {
         if self.ended.swap(true, Ordering::Relaxed) {
             return;
         }
-        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        let took = began.map_or(Duration::ZERO, |began| now.since(began));
-        let cut = self.cut.load(Ordering::Relaxed) + left as u64;
-        let lost = self.lost.load(Ordering::Relaxed);
-        info!(name: "drained", ?took, cut, lost, "ended");
+        let took = self.began().any.map_or(Duration::ZERO, |began| now.since(began));
+        let cut = self.cut.load(Ordering::Relaxed) + left.len() as u64;
+        let lost = self.lost.load(Ordering::Relaxed) + left.iter().sum::<usize>() as u64;
+        info!(name: "drained", ?took, cut, lost, background, "ended");
     }
 }

@@ -50,6 +50,7 @@ macro_rules! links {
 [`Limits::max_payload`]: spop_core::config::Limits::max_payload
 [`PipeliningPolicy::Always`]: spop_core::agent::PipeliningPolicy::Always
 [`Reply::Disconnect`]: spop_core::agent::Reply
+[`Request::background`]: crate::Request::background
 [`Request::cancellation`]: crate::Request::cancellation
 [`Request::defer`]: crate::Request::defer
 [`Request::messages`]: crate::Request::messages
@@ -60,6 +61,7 @@ macro_rules! links {
 [`Responder::reply`]: crate::Responder::reply
 [`Responder`]: crate::Responder
 [`ServerConfig::lame_duck`]: crate::ServerConfig::lame_duck
+[`ServerConfig::max_background`]: crate::ServerConfig::max_background
 [`ServerConfig::max_connections`]: crate::ServerConfig::max_connections
 [`ServerConfig`]: crate::ServerConfig
 [`ServerHandle::connections`]: crate::ServerHandle::connections
@@ -67,6 +69,7 @@ macro_rules! links {
 [`ServerHandle::stats`]: crate::ServerHandle::stats
 [`ServerHandle::stop`]: crate::ServerHandle::stop
 [`ServerHandle`]: crate::ServerHandle
+[`Stats::background_refused`]: crate::Stats::background_refused
 [`Stats::failures`]: crate::Stats::failures
 [`Stats::late`]: crate::Stats::late
 [`Stats::refused`]: crate::Stats::refused
@@ -83,6 +86,7 @@ macro_rules! links {
 [`agent::Router`]: spop_core::agent::Router
 [`frame`]: spop_core::frame
 [`haproxy::explain`]: spop_core::haproxy::explain()
+[`max_background`]: crate::ServerConfig::max_background
 [`max_buffered_bytes`]: crate::ServerConfig::max_buffered_bytes
 [`max_connections_per_source`]: crate::ServerConfig::max_connections_per_source
 [`max_connections`]: crate::ServerConfig::max_connections

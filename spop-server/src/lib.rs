@@ -69,6 +69,7 @@ mod registry;
 mod request;
 mod responder;
 mod service_manager;
+mod shutdown;
 #[cfg(unix)]
 mod socket_file;
 mod spans;
@@ -89,7 +90,7 @@ pub use accept::ACCEPT_BACK_OFF;
 pub use account::NameOrId;
 pub use address::{AbstractName, Address, Family, ParsedAddress};
 pub(crate) use admission::{Admission, KeptAdmission};
-pub use agent::{Agent, ServerHandle, Subscription};
+pub use agent::{Agent, ServerHandle};
 pub use buffer::{Leftover, ReadBuffer};
 pub use cancellation::Cancellation;
 pub use cancelled::Cancelled;
@@ -115,6 +116,7 @@ pub use protocol::Protocol;
 pub use request::{Request, RequestGuard};
 pub use responder::Responder;
 pub(crate) use service_manager::{tell_ready, tell_stopping};
+pub use shutdown::{Background, Subscription};
 #[cfg(unix)]
 pub use socket_file::SocketFile;
 pub use spop_core::agent::{Failure, FailureKind};

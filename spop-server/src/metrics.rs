@@ -219,11 +219,16 @@ fn describe() {
         ("spop_probes_total", "Connections that were monitors' probes"),
         ("spop_closed_total", "Sessions that have ended, by the side that ended them and the status"),
         ("spop_failures_total", "NOTIFYs without an answer of their handler, by kind"),
+        (
+            "spop_background_refused_total",
+            "Work that was not done in the background, because there was too much",
+        ),
     ] {
         describe_counter!(name, about);
     }
     describe_gauge!("spop_connections", "Connections with a session, by listener");
     describe_gauge!("spop_requests_in_flight", "Requests whose handlers have not ended");
+    describe_gauge!("spop_background", "Work that goes on after the answers of its requests");
     describe_histogram!(
         "spop_handler_seconds",
         Unit::Seconds,
@@ -367,6 +372,42 @@ impl Drop for Open {
 pub(crate) struct Began {
     #[cfg(feature = "metrics")]
     at: Option<Instant>,
+}
+
+/// What a server counts of the work in its background. Of the recorder that is installed at the first of it.
+#[derive(Default)]
+pub(crate) struct BackgroundMetrics {
+    #[cfg(feature = "metrics")]
+    now: OnceLock<Gauge>,
+}
+
+impl fmt::Debug for BackgroundMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackgroundMetrics")
+    }
+}
+
+#[allow(clippy::unused_self)]
+impl BackgroundMetrics {
+    pub(crate) fn entered(&self) {
+        #[cfg(feature = "metrics")]
+        self.now().increment(1);
+    }
+
+    pub(crate) fn left(&self) {
+        #[cfg(feature = "metrics")]
+        self.now().decrement(1);
+    }
+
+    pub(crate) fn refused(&self) {
+        #[cfg(feature = "metrics")]
+        counter!("spop_background_refused_total").increment(1);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn now(&self) -> &Gauge {
+        self.now.get_or_init(|| gauge!("spop_background"))
+    }
 }
 
 /// A request that is worked on.

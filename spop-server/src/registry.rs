@@ -33,11 +33,15 @@ impl Registry {
     pub(crate) fn remove(&mut self, Slot(slot): Slot) -> Option<Arc<Connection>> {
         let removed = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
-        if self.free.len() == self.slots.len() {
+        if self.is_empty() {
             // After a burst of connections, their memory is returned.
             *self = Self::default();
         }
         Some(removed)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Connection>> {
@@ -56,7 +60,8 @@ mod tests {
     fn a_slot_is_used_again_and_memory_is_returned_after_the_last() {
         let total = Total::new(usize::MAX);
         let connection = |id| {
-            Arc::new(Connection::new(ConnectionId(id), Peer::unnamed(), Timestamp::ZERO, None, total.share()))
+            let (id, peer) = (ConnectionId(id), Peer::unnamed());
+            Arc::new(Connection::new(id, peer, Timestamp::ZERO, None, total.share(), Arc::default()))
         };
         let ids = |registry: &Registry| registry.iter().map(|one| one.id.0).collect::<Vec<_>>();
         let mut registry = Registry::default();

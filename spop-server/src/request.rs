@@ -20,8 +20,8 @@ use spop_core::{
 };
 
 use crate::{
-    Agent, Began, Cancellation, Connection, Outcome, RequestPermit, Responder, SharedPermit, Work,
-    inbox::Message as Sent,
+    Agent, Background, Began, Cancellation, Connection, Outcome, RequestPermit, Responder, SharedPermit,
+    Work, inbox::Message as Sent,
 };
 
 /// One NOTIFY: the messages of one event, to be answered together.
@@ -309,6 +309,29 @@ impl<'a> Request<'a> {
             let _ = self.connection().inbox.send(Sent::Watch(self.id()));
         }
         cancellation
+    }
+
+    /// Permission for work that goes on after the answer: a copy to another service, a record. The server counts it until it is
+    /// dropped, and waits for it when it drains. `None` if there is too much of it already
+    /// ([`ServerConfig::max_background`](crate::ServerConfig::max_background)): leave the work undone.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use spop_server::{Actions, Request};
+    ///
+    /// fn record(request: Request<'_>) -> Actions {
+    ///     let line = format!("{:?}", request.messages());
+    ///     if let Some(background) = request.background() {
+    ///         thread::spawn(move || {
+    ///             println!("{line}");
+    ///             drop(background);
+    ///         });
+    ///     }
+    ///     Actions::new()
+    /// }
+    /// ```
+    pub fn background(&self) -> Option<Background> {
+        self.connection().shutdown.enter_background()
     }
 
     /// Sends a part of the answer now. The handler's answer is the last part.

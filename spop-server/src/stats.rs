@@ -65,7 +65,7 @@ impl Counters {
         }
     }
 
-    /// The numbers so far, without those of requests on connections that are open.
+    /// The numbers so far, without those of requests on connections that are open, and of the background.
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -82,6 +82,8 @@ impl Counters {
             abandoned: get(&self.abandoned),
             oversized: get(&self.oversized),
             out_of_memory: get(&self.out_of_memory),
+            background: 0,
+            background_refused: 0,
         }
     }
 }
@@ -145,6 +147,11 @@ pub struct Stats {
     /// Connections that were disconnected because
     /// [`ServerConfig::max_buffered_bytes`](crate::ServerConfig::max_buffered_bytes) was exceeded.
     pub out_of_memory: u64,
+    /// Work that goes on in the [background](crate::Background).
+    pub background: u64,
+    /// How often [`Request::background`](crate::Request::background) has returned `None`, because there was
+    /// [too much](crate::ServerConfig::max_background) of it.
+    pub background_refused: u64,
 }
 
 /// The requests that failed, by kind.

@@ -307,8 +307,8 @@ pub use spop_core::{
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
-    self, AbstractName, Address, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint, Failures,
-    NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
+    self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
+    Failures, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

@@ -7,7 +7,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use futures_util::FutureExt as _;
@@ -27,8 +26,6 @@ use crate::{
     stream::{OfSocket, Stream},
 };
 
-/// How long tasks may take to notice a stop. One whose handler blocks its thread never does.
-const STOP: Duration = Duration::from_secs(1);
 /// Connections accepted in one go, before those that are open have their turn.
 const BATCH: usize = 64;
 
@@ -101,13 +98,13 @@ impl<H: Handler> Server<H> {
         self.service.handle()
     }
 
-    /// The service, for connections that do not come from a listener. They end with the server, but are not counted under the
-    /// limits on connections, nor in [`Stats`](spop_server::Stats).
+    /// The service, for connections that do not come from a listener. They drain with the server, which waits for them, but are not
+    /// counted under the limits on connections, nor in [`Stats`](spop_server::Stats).
     pub fn service(&self) -> Service<H> {
         self.service.clone()
     }
 
-    /// Serves until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called, and the last connection has ended.
+    /// As [`serve_until`](Self::serve_until), until [`ServerHandle::drain`] or [`ServerHandle::stop`] is called.
     ///
     /// # Errors
     /// None so far. Connections cause none.
@@ -115,8 +112,8 @@ impl<H: Handler> Server<H> {
         self.serve_until(pending()).await
     }
 
-    /// Serves until `shutdown` is ready, then drains as [`ServerHandle::drain`] does. Returns when the last connection has
-    /// ended.
+    /// Serves until `shutdown` is ready, then drains as [`ServerHandle::drain`] does. Returns when the last connection has ended, and
+    /// what goes on in the [background](spop_server::Background), if that takes no longer than the drain may.
     ///
     /// # Errors
     /// As [`serve`](Self::serve).
@@ -142,9 +139,8 @@ struct Serving<H> {
     listeners: Vec<Listener>,
     connections: JoinSet<()>,
     back_off: Option<Pin<Box<Sleep>>>,
-    /// The end of the lame duck stage.
+    /// The end of the lame duck stage, or that of the drain.
     alarm: Alarm,
-    stop: Option<Pin<Box<Sleep>>>,
     subscription: Option<(Waker, Subscription)>,
 }
 
@@ -156,7 +152,6 @@ impl<H: Handler> Serving<H> {
             connections: JoinSet::new(),
             back_off: None,
             alarm: Alarm::default(),
-            stop: None,
             subscription: None,
         }
     }
@@ -179,9 +174,7 @@ impl<H: Handler> Serving<H> {
             Stage::Stop => self.listeners.clear(),
         }
         self.reap(cx);
-        let overdue = stage == Stage::Stop
-            && self.stop.get_or_insert_with(|| Box::pin(sleep(STOP))).as_mut().poll(cx).is_ready();
-        if overdue || self.connections.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.agent().has_ended(self.service.now()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The stage of the shutdown. The task is woken when it changes.
@@ -192,8 +185,11 @@ impl<H: Handler> Serving<H> {
         loop {
             let stage = self.agent().poll_shutdown(self.service.now());
             let agent = self.service.agent();
-            self.alarm.set(agent.clock(), agent.shutdown_deadline());
-            if !self.alarm.went_off(cx) {
+            let deadline =
+                if stage < Stage::Drain { agent.shutdown_deadline() } else { agent.end_deadline() };
+            self.alarm.set(agent.clock(), deadline);
+            // At the end of the drain, it has ended.
+            if !self.alarm.went_off(cx) || stage >= Stage::Drain {
                 return stage;
             }
         }

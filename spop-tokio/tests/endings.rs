@@ -65,6 +65,80 @@ async fn serve_until_drains_when_its_future_is_ready() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_connections_of_a_service() {
+    let handler = async |_: Request| {
+        sleep(Duration::from_millis(800)).await;
+        Actions::new()
+    };
+    let server = Server::new(handler).bind("127.0.0.1:0").await.unwrap();
+    let (service, handle) = (server.service(), server.handle());
+    let (stream, end) = duplex(1 << 16);
+    tokio::spawn(service.serve_connection(end, Peer::unnamed()));
+    let mut client = Client::new(stream);
+    client.greet().await;
+    client.send("NOTIFY fin 1 1 m").await;
+    sleep(Duration::from_millis(1)).await;
+    let serving = tokio::spawn(server.serve());
+    handle.drain();
+    client.expect("ACK fin 1 1").await;
+    assert!(client.receive().await.unwrap().starts_with(GOODBYE));
+    assert!(!serving.is_finished());
+    drop(client);
+    serving.await.unwrap().unwrap();
+    assert_eq!(handle.stats().open, 0);
+}
+
+/// What a handler does after its answer.
+fn in_background(time: Duration, done: &Arc<AtomicUsize>) -> impl spop_tokio::Handler + use<> {
+    let done = Arc::clone(done);
+    move |request: Request| {
+        if let Some(background) = request.background() {
+            let done = Arc::clone(&done);
+            tokio::spawn(async move {
+                sleep(time).await;
+                done.fetch_add(1, Ordering::Relaxed);
+                drop(background);
+            });
+        }
+        std::future::ready(Actions::new())
+    }
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_work_in_the_background() {
+    within(async {
+        let done = Arc::default();
+        let server = Running::start(in_background(Duration::from_millis(300), &done)).await;
+        let mut client = server.session().await;
+        client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
+        client.ask("NOTIFY fin 2 1 m", "ACK fin 2 1").await;
+        assert_eq!((server.handle.stats().background, done.load(Ordering::Relaxed)), (2, 0));
+        drop(client);
+        server.handle.drain();
+        server.task.await.unwrap();
+        assert_eq!((server.handle.stats().background, done.load(Ordering::Relaxed)), (0, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever_for_the_background() {
+    within(async {
+        let (done, mut config) = (Arc::default(), AgentConfig::default());
+        config.timeouts.drain = Duration::from_millis(100);
+        let handler = in_background(Duration::from_secs(3600), &done);
+        let server = Running::with(handler, config).await;
+        let mut client = server.session().await;
+        client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
+        drop(client);
+        server.handle.drain();
+        server.task.await.unwrap();
+        assert_eq!(server.handle.stats().background, 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_run_is_told_at_level_info() {
     within(async {
@@ -83,7 +157,7 @@ async fn a_run_is_told_at_level_info() {
         assert!(listening.ends_with(&expected), "{listening}");
         assert!(draining.ends_with(" draining connections=1 requests=1"), "{draining}");
         assert!(stopping.ends_with(" stopping connections=1 requests=1"), "{stopping}");
-        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1"), "{ended}");
+        assert!(ended.contains(" ended took=") && ended.ends_with(" cut=1 lost=1 background=0"), "{ended}");
     })
     .await;
 }

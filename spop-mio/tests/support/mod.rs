@@ -106,6 +106,11 @@ impl Running {
         client
     }
 
+    /// Whether the server has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Waits for the end that somebody else brought about.
     pub fn join(mut self) {
         self.thread.take().unwrap().join().unwrap().unwrap();

@@ -105,6 +105,8 @@ pub(crate) fn serve<H: Handler>(
         }
     }
     drop(ManuallyDrop::into_inner(ring));
+    agent.wait_until_ended();
+    agent.ended(clock.now());
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use spop_core::{
     notation,
 };
 
-use crate::{Cancelled, Connection, Request, Total, connection::Accepted};
+use crate::{Cancelled, Connection, Request, ServerConfig, Total, connection::Accepted, shutdown::Shutdown};
 
 /// A request made by hand, for a test that calls a handler without a connection.
 ///
@@ -143,7 +143,9 @@ impl From<TestRequest> for Request<'static> {
             })
         });
         let share = Total::new(usize::MAX).share();
-        let connection = Arc::new(Connection::new(ConnectionId(0), peer, Timestamp::ZERO, None, share));
+        let (now, shutdown) =
+            (Timestamp::ZERO, Arc::new(Shutdown::new(ServerConfig::default().max_background)));
+        let connection = Arc::new(Connection::new(ConnectionId(0), peer, now, None, share, shutdown));
         connection.set_established(session, accepted);
         Self::by_hand(messages, id, ids, deadline, &connection)
     }

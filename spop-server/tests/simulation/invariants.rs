@@ -200,6 +200,8 @@ impl Node {
         }
         let most = self.app.given - self.app.crossed;
         assert!(stats.answered <= most as u64, "{} answers count, of {most}", stats.answered);
+        let stage = self.agent.poll_shutdown(now);
+        assert!(stage < Stage::Drain || self.agent.has_ended(now), "{stage:?}, and no end");
         self.agent.ended(now);
         let drained = logs.take_drained();
         assert_eq!(drained.unwrap_or_default(), self.cut, "what the drain has cut");

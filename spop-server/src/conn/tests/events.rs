@@ -97,7 +97,7 @@ fn a_run_is_told_at_level_info() {
             "connection_failed peer=a unix socket connection=1 reason=the drain was not finished in time; lost: 2 unanswered \
              NOTIFYs suppressed=0"
                 .to_owned(),
-            "drained took=10s cut=1 lost=2".to_owned(),
+            "drained took=10s cut=1 lost=2 background=0".to_owned(),
         ]
     );
 }
@@ -114,7 +114,41 @@ fn a_stop_is_told_as_well() {
         drop(busy);
         server.agent.ended(server.now + millis(2));
     });
-    assert_eq!(lines, ["stopping connections=1 requests=1", "drained took=2ms cut=1 lost=1"]);
+    assert_eq!(lines, ["stopping connections=1 requests=1", "drained took=2ms cut=1 lost=1 background=0"]);
+}
+
+#[test]
+fn what_is_left_at_the_end_is_told() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut busy = server.session("e");
+    server.say(&mut busy, "NOTIFY fin 1 1 later");
+    server.say(&mut busy, "NOTIFY fin 2 1 later");
+    let work = busy.connection.shutdown.enter_background();
+    let lines = events(Level::INFO, || {
+        server.agent.handle().drain();
+        server.agent.poll_shutdown(server.now);
+        server.now = server.agent.end_deadline().unwrap();
+        server.agent.ended(server.now);
+    });
+    assert_eq!(lines, ["draining connections=1 requests=2", "drained took=11s cut=1 lost=2 background=1"]);
+    drop(work);
+}
+
+#[test]
+fn that_too_much_goes_on_in_the_background_is_told_once_until_half_of_it_is_done() {
+    let mut server = Server::new(ServerConfig { max_background: 4, ..ServerConfig::default() });
+    let conn = server.session("e");
+    let enter = || conn.connection.shutdown.enter_background();
+    let lines = events(Level::WARN, || {
+        let mut work: Vec<_> = std::iter::from_fn(enter).collect();
+        assert!(work.len() == 4 && enter().is_none());
+        work.truncate(3);
+        work.extend([enter(), enter()].into_iter().flatten());
+        assert_eq!(work.len(), 4);
+        work.truncate(2);
+        work.extend(std::iter::from_fn(enter));
+    });
+    assert_eq!(lines, ["background_full max=4", "background_full max=4"]);
 }
 
 /// The lines of the requests that fail while this runs.

@@ -215,3 +215,58 @@ fn a_handle_shows_connections_and_counters() {
     assert_eq!(requests(handle.stats()), (4, 2, 1), "the counts of a connection outlive it");
     assert_eq!(handle.stats().failures.of(FailureKind::HandlerFailed), 1);
 }
+
+#[test]
+fn a_server_ends_with_its_last_connection_and_the_last_work_in_the_background() {
+    let config = ServerConfig { max_background: 2, ..ServerConfig::default() };
+    let server = Server::new(config);
+    let (subscriber, waker) = Woken::waker();
+    let _subscription = server.agent.subscribe(&waker);
+    let without_listener = server.agent.connection(server.now, Peer::unnamed());
+    let background = |conn: &Conn| conn.connection.shutdown.enter_background();
+    let work = [background(&without_listener), background(&without_listener)];
+    assert!(work.iter().all(Option::is_some) && background(&without_listener).is_none());
+    let stats = server.agent.stats();
+    assert_eq!((stats.background, stats.background_refused), (2, 1));
+    assert!(!server.agent.has_ended(server.now), "it serves");
+    server.agent.handle().drain();
+    assert_eq!(server.agent.poll_shutdown(server.now), Stage::Drain);
+    assert!(!server.agent.has_ended(server.now));
+    assert_eq!(subscriber.count(), 1);
+    drop(without_listener);
+    assert_eq!(subscriber.count(), 2);
+    assert!(!server.agent.has_ended(server.now), "work goes on");
+    let [one, other] = work;
+    drop(one);
+    assert_eq!(subscriber.count(), 2);
+    drop(other);
+    assert_eq!((subscriber.count(), server.agent.has_ended(server.now)), (3, true));
+    assert_eq!(server.agent.stats().background, 0);
+}
+
+#[test]
+fn a_server_does_not_wait_for_ever_for_what_is_left() {
+    let mut server = Server::new(ServerConfig::default());
+    let conn = server.session("e");
+    let work = conn.connection.shutdown.enter_background();
+    server.agent.handle().drain();
+    assert_eq!(server.agent.end_deadline(), None, "the drain begins when a thread has noticed");
+    server.agent.poll_shutdown(server.now);
+    let before = server.now + millis(10_999);
+    let deadline = before + millis(1);
+    assert_eq!(server.agent.end_deadline(), Some(deadline));
+    drop(conn);
+    assert!(!server.agent.has_ended(before) && server.agent.has_ended(deadline));
+    // A stop waits for connections only, which end at once.
+    let conn = server.session("e");
+    server.now = server.now + millis(500);
+    server.agent.handle().stop();
+    server.agent.poll_shutdown(server.now);
+    let before = server.now + millis(999);
+    let deadline = before + millis(1);
+    assert_eq!(server.agent.end_deadline(), Some(deadline));
+    assert!(!server.agent.has_ended(before) && server.agent.has_ended(deadline));
+    drop(conn);
+    assert!(server.agent.has_ended(server.now));
+    drop(work);
+}
