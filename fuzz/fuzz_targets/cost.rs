@@ -29,7 +29,7 @@ fn blocks() -> u64 {
 libfuzzer_sys::fuzz_target!(
     init: {
         assert_ne!(blocks(), 0, "nothing is counted: build this target with fuzz/run");
-        spop_core::fuzzing::count_work(blocks);
+        spop_fuzz_bodies::count_work(blocks);
     },
-    |data: &[u8]| spop_core::fuzzing::cost(data)
+    |data: &[u8]| spop_fuzz_bodies::cost(data)
 );

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| spop_core::fuzzing::hub(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| spop_fuzz_bodies::hub(data));

@@ -162,9 +162,6 @@ mod error;
 pub mod excerpt;
 mod foreign;
 pub mod frame;
-#[cfg(feature = "__fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod haproxy;
 #[cfg(feature = "http")]
 pub mod http;

@@ -13,12 +13,6 @@ mod counted {
         STEPS.set(STEPS.get() + 1);
     }
 
-    /// The number of repetitions on this thread.
-    #[cfg(feature = "__fuzzing")]
-    pub(crate) fn so_far() -> u64 {
-        STEPS.get() as u64
-    }
-
     /// The number of repetitions in `work`, on this thread.
     pub(crate) fn steps_of(work: impl FnOnce()) -> usize {
         STEPS.set(0);
@@ -27,14 +21,8 @@ mod counted {
     }
 }
 
-#[cfg(all(test, feature = "__fuzzing"))]
-pub(crate) use counted::so_far;
 #[cfg(all(test, feature = "std"))]
 pub(crate) use counted::{step, steps_of};
-#[cfg(all(not(test), feature = "__fuzzing"))]
-pub(crate) const fn so_far() -> u64 {
-    0
-}
 
 /// One repetition.
 #[cfg(not(all(test, feature = "std")))]

@@ -23,7 +23,8 @@ pub mod tcpdump;
 pub mod wait;
 pub mod wrk;
 
-pub use spop_core::fuzzing::{driver, model, random};
+pub use spop_core::testing::transcript::{driver, random};
+pub use spop_fuzz_bodies::model;
 
 /// The programs of the READMEs and of the guide compile and run.
 #[cfg(doctest)]

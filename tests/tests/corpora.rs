@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // It is a test.
 
-use spop_core::fuzzing::TARGETS;
+use spop_fuzz_bodies::TARGETS;
 use spop_tests::corpus;
 
 fn replay(target: &str) {

@@ -9,12 +9,12 @@ use spop_core::{
     AgentConfig,
     agent::PipeliningPolicy,
     frame::{FrameType, Ids},
-    fuzzing::{
-        agent::{BOUNDS, Event, check, config, ways},
-        model::{Bounds, PeerFrame},
-        reference::against_the_model,
-    },
     link::{Layers, Progress},
+};
+use spop_fuzz_bodies::{
+    agent::{BOUNDS, Event, check, config, ways},
+    model::{Bounds, PeerFrame},
+    reference::against_the_model,
 };
 
 fn ids() -> impl Strategy<Value = Ids> + Clone {

@@ -463,6 +463,8 @@ pub fn put_message<'a>(
 mod tests {
     use alloc::vec::Vec;
 
+    use proptest::{collection, prelude::*};
+
     use super::*;
 
     fn three() -> Vec<u8> {
@@ -471,6 +473,24 @@ mod tests {
         put_message(&mut out, "none", []);
         put_message(&mut out, "two", [("x", Value::String(b"text"))]);
         out
+    }
+
+    proptest! {
+        #[test]
+        fn the_part_of_a_payload_that_has_arrived_has_the_messages_of_the_whole(
+            payload in collection::vec(prop_oneof![3 => 0..4_u8, 1 => any::<u8>()], 0..60),
+        ) {
+            // It can be iterated, well-formed or not.
+            let args: Vec<_> = MessageIter::partial(&payload).map(|message| message.args().count()).collect();
+            if let Ok(messages) = Messages::decode(&payload) {
+                assert!(args.len() >= messages.len());
+                // With and without known lengths.
+                for (one, two) in messages.iter().zip(MessageIter::partial(&payload)) {
+                    assert_eq!(one.name(), two.name());
+                    assert!(one.args().eq(two.args()));
+                }
+            }
+        }
     }
 
     #[test]

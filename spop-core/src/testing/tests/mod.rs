@@ -2,8 +2,6 @@
 
 mod interop;
 mod scenes;
-#[cfg(feature = "__fuzzing")]
-mod storms;
 mod transcripts;
 
 use alloc::{vec, vec::Vec};

@@ -1,14 +1,12 @@
 //! An agent's connection against the reference model.
 
-use alloc::{format, string::String, vec::Vec};
-
-use super::{
+use crate::{
     agent::{BOUNDS, Event, actions, config, hello, send, ways},
     driver::{Cuts, Driver},
     input::Input,
     model::{Bounds, Model},
 };
-use crate::{
+use spop_core::{
     Status,
     frame::{Disconnect, Frame, FrameType},
     link::Layers,

@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: one function for each target of `fuzz/`.
 //!
-//! Each takes any bytes and panics if an invariant is violated. They are in this crate so that the corpora run as an ordinary
-//! test, and so that the property tests share them.
+//! Each takes any bytes and panics if an invariant is violated. They are a crate of their own, so that the tests run them over the
+//! corpora and with random bytes, without the fuzzer.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,9 +22,10 @@ pub mod model;
 pub mod pair;
 pub mod reference;
 #[cfg(test)]
+mod storms;
+#[cfg(test)]
 mod tests;
 
-pub use crate::testing::transcript::{driver, random};
 pub use accept::accept;
 pub use agent::agent;
 pub use codec::{frames, notation, wire};
@@ -34,6 +35,7 @@ pub use hub::hub;
 pub use input::Input;
 pub use pair::pair;
 pub use reference::reference;
+pub use spop_core::testing::transcript::{driver, random};
 
 /// The body of a target.
 pub type Target = fn(&[u8]);

@@ -1,14 +1,12 @@
 //! What a peer can make an agent's connection cost: work is bounded by the bytes it sends and the calls of the driver.
 //!
 //! Work is the number of basic blocks that were executed, which the fuzz target counts: so a loop that somebody adds counts by
-//! itself. Without a counter it is the number of repetitions that tests count, which shows less.
+//! itself. Without a counter it is none.
 
-use alloc::{sync::Arc, vec::Vec};
-use core::time::Duration;
-use std::sync::OnceLock;
+use std::{sync::Arc, sync::OnceLock, time::Duration};
 
-use super::{codec::TYPES, input::Input};
-use crate::{
+use crate::{codec::TYPES, input::Input};
+use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Status, Ticket, Timestamp,
     frame::{Flags, FrameType, Header, Ids, Message, put_frame},
     notation,
@@ -33,7 +31,7 @@ pub fn count_work(counter: fn() -> u64) {
 }
 
 fn work() -> u64 {
-    COUNTER.get().map_or_else(crate::steps::so_far, |counter| counter())
+    COUNTER.get().map_or(0, |counter| counter())
 }
 
 /// No events cost more than their bytes and calls allow.
@@ -65,7 +63,8 @@ struct Run {
 impl Run {
     fn new(input: &mut Input<'_>) -> Self {
         let switches = input.byte();
-        let mut config = AgentConfig { watch_fragments: switches & 1 != 0, ..AgentConfig::default() };
+        let mut config = AgentConfig::default();
+        config.watch_fragments = switches & 1 != 0;
         let limits = &mut config.limits;
         if switches & 2 != 0 {
             limits.max_messages = usize::MAX;
@@ -88,7 +87,7 @@ impl Run {
         let mut run =
             Self { agent, now, inbox, tickets, read: 16_384, sends: true, work: 0, calls: 0, bytes: 0 };
         if switches & 0x0c != 0x08 {
-            let hello = notation::parse_bytes(&alloc::format!(
+            let hello = notation::parse_bytes(&format!(
                 "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:1048576 \
                  capabilities=string:\"{greeting}\" engine-id=string:e"
             ));
@@ -242,14 +241,14 @@ fn burst(input: &mut Input<'_>) -> Vec<u8> {
     let size = input.pick(&[0, 1, 2, 3, 12, 100, 255, 600, 15_000]);
     let payload = match input.byte() % 6 {
         0 => Vec::new(),
-        1 => alloc::vec![0; size],
+        1 => vec![0; size],
         2 => {
             // A message of many arguments.
-            let mut payload = alloc::vec![1, b'm', u8::try_from(size / 2).unwrap_or(u8::MAX)];
+            let mut payload = vec![1, b'm', u8::try_from(size / 2).unwrap_or(u8::MAX)];
             payload.resize(3 + 2 * usize::from(payload[2]), 0);
             payload
         }
-        3 => alloc::vec![b"\x01m\x00".as_slice(); size / 3].concat(),
+        3 => vec![b"\x01m\x00".as_slice(); size / 3].concat(),
         4 => input.bytes().to_vec(),
         _ => b"\x01m\x00".to_vec(),
     };

@@ -1,14 +1,12 @@
 //! Many connections of several engines, whose answers may be sent on any connection of their engine.
 
-use alloc::{
+use std::{
     collections::{BTreeMap, BTreeSet},
-    format,
     sync::Arc,
-    vec::Vec,
 };
 
-use super::input::Input;
-use crate::{
+use crate::input::Input;
+use spop_core::{
     Action, Actions, AgentConfig, AgentReactor, ConnectionId, Scope, Settled, Status, Ticket, Timestamp,
     frame::{AckAction, AckActions, Capabilities, Frame, FrameType, Ids},
     hub::{Connections, Held, Hub},
@@ -21,7 +19,7 @@ const ENGINES: [&str; 3] = ["a", "b", "c"];
 const MAX_ORPHANS: usize = 3;
 
 struct Net {
-    reactors: BTreeMap<ConnectionId, AgentReactor>,
+    reactors: Reactors,
     /// The engine of a connection.
     engines: BTreeMap<ConnectionId, usize>,
     hub: Hub,
@@ -37,9 +35,12 @@ struct Net {
     answered: BTreeSet<usize>,
 }
 
-impl Connections for BTreeMap<ConnectionId, AgentReactor> {
+#[derive(Default)]
+struct Reactors(BTreeMap<ConnectionId, AgentReactor>);
+
+impl Connections for Reactors {
     fn get(&mut self, connection: ConnectionId) -> Option<&mut AgentReactor> {
-        self.get_mut(&connection)
+        self.0.get_mut(&connection)
     }
 }
 
@@ -48,7 +49,7 @@ impl Connections for BTreeMap<ConnectionId, AgentReactor> {
 pub fn hub(data: &[u8]) {
     let mut input = Input::new(data);
     let mut net = Net {
-        reactors: BTreeMap::new(),
+        reactors: Reactors::default(),
         engines: BTreeMap::new(),
         hub: Hub::new(MAX_ORPHANS),
         tickets: Vec::new(),
@@ -84,7 +85,7 @@ pub fn hub(data: &[u8]) {
     while !net.tickets.is_empty() {
         net.answer(0, 1);
     }
-    while !net.reactors.is_empty() {
+    while !net.reactors.0.is_empty() {
         net.send(0);
         net.leave(0);
     }
@@ -93,17 +94,18 @@ pub fn hub(data: &[u8]) {
 
 impl Net {
     fn pick(&self, target: u8) -> Option<ConnectionId> {
-        let count = self.reactors.len();
-        self.reactors.keys().nth(usize::from(target) % count.max(1)).copied()
+        let count = self.reactors.0.len();
+        self.reactors.0.keys().nth(usize::from(target) % count.max(1)).copied()
     }
 
     fn connect(&mut self, id: ConnectionId, engine: usize) {
-        if self.reactors.len() >= 12 {
+        if self.reactors.0.len() >= 12 {
             return;
         }
         let capabilities = Capabilities::PIPELINING | Capabilities::ASYNC;
         // Complete frames are sent: `send` decodes them.
-        let config = AgentConfig { capabilities, max_frame_size: 256, ..AgentConfig::default() };
+        let mut config = AgentConfig::default();
+        (config.capabilities, config.max_frame_size) = (capabilities, 256);
         let mut reactor =
             AgentReactor::new(Arc::new(config.checked().expect("a configuration that can work")), id, NOW);
         let hello = notation::parse_bytes(&format!(
@@ -118,7 +120,7 @@ impl Net {
         assert!(self.hub.join(id, &session));
         let len = reactor.outgoing().len();
         let _ = reactor.on_sent(NOW, len);
-        self.reactors.insert(id, reactor);
+        self.reactors.0.insert(id, reactor);
         self.engines.insert(id, engine);
     }
 
@@ -143,7 +145,7 @@ impl Net {
         let mut inbox = Inbox::from(&notation::parse_bytes(sentence).expect("a sentence")[..]);
         let engine = self.engines[&id];
         loop {
-            let reactor = self.reactors.get_mut(&id).expect("it lives");
+            let reactor = self.reactors.0.get_mut(&id).expect("it lives");
             if !reactor.interest().read {
                 return;
             }
@@ -156,7 +158,7 @@ impl Net {
                     }
                     if let Held::Supersedes(other, ticket) = self.hub.hold(NOW, &notify.ticket) {
                         assert_eq!(self.engines[&other], engine, "supersedes across engines");
-                        if let Some(reactor) = self.reactors.get_mut(&other) {
+                        if let Some(reactor) = self.reactors.0.get_mut(&other) {
                             let _ = reactor.release(NOW, ticket);
                         }
                     }
@@ -204,9 +206,10 @@ impl Net {
                 self.queued.entry(target).or_default().insert(number);
             }
             Ok((Settled::Dropped, target)) => assert!(target.is_none() || self.cancelled.contains(&number)),
+            Ok((other, _)) => panic!("a new way to settle: {other:?}"),
             Err((target, error)) => {
                 assert_eq!(self.engines[&target], engine, "an answer crosses engines");
-                let reactor = self.reactors.get_mut(&target).expect("it lives");
+                let reactor = self.reactors.0.get_mut(&target).expect("it lives");
                 assert!(reactor.fail(NOW, error.into_ticket()).is_ok());
             }
         }
@@ -215,7 +218,7 @@ impl Net {
     /// A connection sends its outgoing bytes.
     fn send(&mut self, target: u8) {
         let Some(id) = self.pick(target) else { return };
-        let reactor = self.reactors.get_mut(&id).expect("it lives");
+        let reactor = self.reactors.0.get_mut(&id).expect("it lives");
         let out = reactor.outgoing().to_vec();
         let _ = reactor.on_sent(NOW, out.len());
         let mut queued = self.queued.remove(&id).unwrap_or_default();
@@ -240,7 +243,7 @@ impl Net {
     /// The agent ends a session.
     fn end(&mut self, target: u8) {
         let Some(id) = self.pick(target) else { return };
-        let reactor = self.reactors.get_mut(&id).expect("it lives");
+        let reactor = self.reactors.0.get_mut(&id).expect("it lives");
         reactor.disconnect(NOW, Status::NORMAL, "");
         self.hub.leave(id);
     }
@@ -248,13 +251,13 @@ impl Net {
     /// A connection is gone.
     fn leave(&mut self, target: u8) {
         let Some(id) = self.pick(target) else { return };
-        self.reactors.remove(&id);
+        self.reactors.0.remove(&id);
         self.queued.remove(&id);
         self.hub.leave(id);
     }
 
     fn promises(&self) {
-        let waiting: usize = self.reactors.values().map(AgentReactor::in_flight).sum();
+        let waiting: usize = self.reactors.0.values().map(AgentReactor::in_flight).sum();
         assert!(self.hub.waiting() <= waiting + ENGINES.len() * MAX_ORPHANS);
         assert!(self.hub.engines() <= ENGINES.len());
     }

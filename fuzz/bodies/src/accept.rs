@@ -1,10 +1,9 @@
 //! The accept stage: what comes before the first frame.
 
-use alloc::{sync::Arc, vec::Vec};
-use core::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{input::Input, random::Random};
-use crate::{
+use crate::{input::Input, random::Random};
+use spop_core::{
     Timestamp,
     accept::{
         Accept, AcceptConfig, AcceptHandler, Acceptor, Addresses, ExpectProxy, MAX_HANDLERS, Monitor, Origin,
@@ -20,10 +19,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_000);
 /// origin can be written and read again.
 pub fn accept(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut config = AcceptConfig::new();
+    let (mut config, mut proxy) = (AcceptConfig::new(), ExpectProxy::new());
+    proxy.max_len = 200;
     for _ in 0..usize::from(input.byte()) % (MAX_HANDLERS + 1) {
         let handler = match input.byte() % 7 {
-            0 | 1 => AcceptHandler::from(ExpectProxy { max_len: 200, ..ExpectProxy::new() }),
+            0 | 1 => AcceptHandler::from(proxy.clone()),
             2 => AcceptHandler::from(Monitor::new("ping\n", "pong\n")),
             3 => AcceptHandler::Tls,
             5 => AcceptHandler::from(Monitor::for_all("up\n").lame_duck("drain\n")),
@@ -117,6 +117,7 @@ fn drive<'a>(
                 assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Paused);
                 break;
             }
+            other => panic!("a new action: {other:?}"),
         };
     }
     if matches!(trace.actions.last(), Some(Accept::Ready(_))) {
@@ -164,7 +165,7 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
         assert_eq!(over, acceptor.deadline().is_none());
         assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
         if let Accept::Refuse(refusal) = action {
-            assert!(!alloc::string::ToString::to_string(&refusal).is_empty());
+            assert!(!refusal.to_string().is_empty());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::{collection, prelude::*};
 
-use super::TARGETS;
+use crate::TARGETS;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 200 }))]

@@ -1,16 +1,15 @@
 //! An agent's connection under any events, against its invariants.
 
-use alloc::{format, string::String, vec, vec::Vec};
-use core::time::Duration;
+use std::time::Duration;
 
-use super::{
+use crate::{
     codec::TYPES,
     driver::{Cuts, Driver},
     input::Input,
     model::{Bounds, PeerFrame},
     random::Random,
 };
-use crate::{
+use spop_core::{
     Actions, AgentConfig, Scope, Status, Timer, Value,
     agent::PipeliningPolicy,
     frame::{Capabilities, Disconnect, Flags, FrameType, Header, Ids, put_frame},
@@ -186,8 +185,9 @@ pub(super) fn actions(len: usize) -> Actions {
 
 /// A configuration with these limits.
 pub fn config(bounds: Bounds) -> AgentConfig {
-    let mut config =
-        AgentConfig { max_frame_size: 256, drain_timing: None, processing: None, ..AgentConfig::default() };
+    let mut config = AgentConfig::default();
+    config.max_frame_size = 256;
+    (config.drain_timing, config.processing) = (None, None);
     config.limits.max_payload = bounds.payload;
     config.limits.max_payloads = bounds.payloads;
     config.limits.max_refused = bounds.refused;

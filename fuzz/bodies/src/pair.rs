@@ -1,10 +1,9 @@
 //! The two reactors against each other, over any connection, with any events at any time.
 
-use alloc::{vec, vec::Vec};
-use core::time::Duration;
+use std::time::Duration;
 
-use super::input::Input;
-use crate::{
+use crate::input::Input;
+use spop_core::{
     Actions, AgentConfig, EngineConfig, MessageList, Scope, Status, Value,
     engine::{EngineError, NotifyId},
     frame::{Capabilities, Ids},
@@ -102,19 +101,17 @@ pub fn pair(data: &[u8]) {
         .enumerate()
         .filter(|(bit, _)| can >> bit & 1 == 0)
         .fold(Capabilities::NONE, |all, (_, one)| all | one);
-    let conditions = Conditions {
-        latency: Duration::from_micros(input.pick(&[0, 1, 40_000])),
-        bandwidth: input.pick(&[None, Some(1 << 20), Some(2_000)]),
-        cuts: match input.byte() % 4 {
-            0 => Cuts::Whole,
-            3 => Cuts::Each,
-            _ => Cuts::Random,
-        },
-        buffer: input.pick(&[1 << 16, 100]),
-        seed: input.byte().into(),
-        record: true,
-        lost_within: None,
+    let mut conditions = Conditions::default();
+    conditions.latency = Duration::from_micros(input.pick(&[0, 1, 40_000]));
+    conditions.bandwidth = input.pick(&[None, Some(1 << 20), Some(2_000)]);
+    conditions.cuts = match input.byte() % 4 {
+        0 => Cuts::Whole,
+        3 => Cuts::Each,
+        _ => Cuts::Random,
     };
+    conditions.buffer = input.pick(&[1 << 16, 100]);
+    conditions.seed = input.byte().into();
+    conditions.record = true;
     let setup = Setup {
         engine,
         agent_can,
@@ -157,7 +154,8 @@ pub fn storm(setup: Setup, steps: &[Step]) {
         setup;
     let agreed = engine.max_frame_size.min(size);
     let window = engine.max_waiting_frames;
-    let mut agent = AgentConfig { max_frame_size: size, capabilities: agent_can, ..AgentConfig::default() };
+    let mut agent = AgentConfig::default();
+    (agent.max_frame_size, agent.capabilities) = (size, agent_can);
     // Without it, an agent whose application drops every ticket would stop reading, and never end.
     agent.timeouts.message = Some(Duration::from_secs(20));
     agent.limits.max_in_flight = max_in_flight;
@@ -254,7 +252,7 @@ pub fn handler(call: &Call<'_>) -> Decision {
 pub fn check_frames<H>(pair: &Pair<H>, most: u32) {
     for side in [Side::Engine, Side::Agent] {
         let mut reader = Reader::new(pair.sent_by(side));
-        while let Ok(prefix) = reader.array::<4>(crate::wire::Piece::FrameHeader) {
+        while let Ok(prefix) = reader.array::<4>(spop_core::wire::Piece::FrameHeader) {
             let len = u32::from_be_bytes(prefix);
             assert!(
                 (7..=most).contains(&len),

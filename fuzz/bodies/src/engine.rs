@@ -1,10 +1,9 @@
 //! An engine's connection under any events.
 
-use alloc::{collections::BTreeMap, format, string::String, sync::Arc, vec, vec::Vec};
-use core::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{codec::TYPES, driver::Cuts, input::Input, random::Random};
-use crate::{
+use crate::{codec::TYPES, driver::Cuts, input::Input, random::Random};
+use spop_core::{
     ConnectionId, EngineAction, EngineConfig, EngineReactor, Status, Timestamp,
     engine::NotifyId,
     frame::{Flags, Header, Ids, put_frame},
@@ -107,7 +106,7 @@ fn read_frame(input: &mut Input<'_>) -> Vec<u8> {
     let byte = input.byte();
     let mut frame_type = TYPES[usize::from(byte & 0x3f) % TYPES.len()];
     if frame_type == TYPES[0] {
-        frame_type = crate::frame::FrameType::Ack;
+        frame_type = spop_core::frame::FrameType::Ack;
     }
     let flags = match byte >> 6 {
         0 | 1 => Flags::FIN,
@@ -249,7 +248,7 @@ impl Driver<'_> {
     }
 
     fn input(&mut self, eof: bool) {
-        let mut inbox = core::mem::take(&mut self.inbox);
+        let mut inbox = std::mem::take(&mut self.inbox);
         let (reactor, now) = (&mut self.reactor, self.now);
         let mut action = if eof {
             inbox.feed(|input| reactor.on_input_eof(now, input))
@@ -321,6 +320,7 @@ impl Driver<'_> {
                 self.log.push(format!("{ended:?}"));
                 return false;
             }
+            other => panic!("a new action: {other:?}"),
         };
         self.log.push(line);
         true

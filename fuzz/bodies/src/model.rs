@@ -1,10 +1,9 @@
 //! A minimal reference model of an agent's connection: complete frames, no time, no bytes. It shares no code with the reactor,
 //! and random sequences of events must have the same results in both.
 
-use alloc::{borrow::ToOwned, collections::VecDeque, format, string::String, vec::Vec};
-use core::fmt::Write as _;
+use std::{collections::VecDeque, fmt::Write as _};
 
-use crate::frame::{FrameType, Ids, Messages};
+use spop_core::frame::{FrameType, Ids, Messages};
 
 /// The limits of the model's connection.
 #[derive(Clone, Copy, Debug)]
