@@ -1,4 +1,5 @@
-//! Arguments as types of the `http` crate, for agents that ask other HTTP services (feature `http`).
+//! Arguments as types of the `http` crate, for agents that ask other HTTP services (feature `http`). These types are here as well:
+//! an agent needs no dependency on `http`.
 //!
 //! [`HeaderMap`], [`Method`], [`Uri`], [`Version`] and [`StatusCode`] are types of arguments:
 //!
@@ -40,7 +41,8 @@
 
 use alloc::vec::Vec;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use ::http::header;
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::{
     frame::{FromValue, Unusable},
