@@ -4,24 +4,26 @@
 //! [`HeaderMap`], [`Method`], [`Uri`], [`Version`] and [`StatusCode`] are types of arguments:
 //!
 //! ```
-//! use http::{HeaderMap, Method, Uri};
-//! use spop_core::{Actions, Scope, frame::Message, http::remove_hop_by_hop};
+//! use spop_core::{Actions, Scope, frame::Message, wire::HeaderError};
+//! use spop_core::http::{HeaderMap, HeaderValue, Method, remove_hop_by_hop_and_body};
 //!
 //! // spoe-message check-request
 //! //     args method=method url=url hdrs=req.hdrs_bin
-//! fn forward(message: &Message<'_>) -> Result<http::Request<()>, Box<dyn std::error::Error>> {
-//!     let mut request = http::Request::new(());
-//!     *request.method_mut() = message.arg("method")?;
-//!     *request.uri_mut() = message.arg("url")?;
-//!     *request.headers_mut() = message.arg("hdrs")?;
-//!     remove_hop_by_hop(request.headers_mut());
-//!     Ok(request)
+//! /// The headers of a GET without a body, which asks a service whether HAProxy may forward the client's request.
+//! fn forward(message: &Message<'_>) -> Result<HeaderMap, Box<dyn std::error::Error>> {
+//!     let (method, url): (Method, &[u8]) = (message.arg("method")?, message.arg("url")?);
+//!     let mut headers: HeaderMap = message.arg("hdrs")?;
+//!     remove_hop_by_hop_and_body(&mut headers);
+//!     // What the service trusts comes last: it replaces what the client has sent.
+//!     headers.insert("x-original-method", method.as_str().parse()?);
+//!     headers.insert("x-original-uri", HeaderValue::from_bytes(url)?);
+//!     Ok(headers)
 //! }
 //!
 //! // http-request set-headers-bin var(txn.my_agent.headers)      # HAProxy 3.4 and later
-//! fn back(response: &http::Response<()>) -> Result<Actions, spop_core::wire::HeaderError> {
+//! fn back(headers: &HeaderMap) -> Result<Actions, HeaderError> {
 //!     let mut actions = Actions::new();
-//!     actions.set_headers(Scope::Transaction, "headers", response.headers())?;
+//!     actions.set_headers(Scope::Transaction, "headers", headers)?;
 //!     Ok(actions)
 //! }
 //! ```
@@ -49,12 +51,30 @@ use crate::{
     wire::{Headers, Value},
 };
 
-/// Removes the headers that concern one connection only, and must not be forwarded (RFC 9110, section 7.6.1): `connection`, the
-/// headers that it names, and `keep-alive`, `proxy-authenticate`, `proxy-authorization`, `proxy-connection`, `te`, `trailer`,
-/// `transfer-encoding` and `upgrade`.
+/// Removes the headers that must not be in a request to another service that is made of a client's request, without its body:
 ///
-/// A client chooses what `connection` names: set headers that the other side trusts after this call.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// - those of one connection (RFC 9110, section 7.6.1): `connection`, the headers that it names, and `keep-alive`,
+///   `proxy-authenticate`, `proxy-authorization`, `proxy-connection`, `te`, `trailer`, `transfer-encoding` and `upgrade`;
+/// - those that announce a body: `content-length` and `expect`. With them the service would wait for a body that does not come, and
+///   take what follows on the connection for it.
+///
+/// nginx's `auth_request` sends the others too, with method GET, whatever the method of the client was. If a request has a body,
+/// remove these headers as well: its length is that of what is sent, not of what the client announced, and HTTP clients set it.
+/// `host` stays; set it where the service is found by its name. A client chooses what `connection` names: set headers that the
+/// service trusts after this call.
+///
+/// ```
+/// use spop_core::http::{HeaderMap, HeaderValue, remove_hop_by_hop_and_body};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("host", HeaderValue::from_static("example.org"));
+/// headers.insert("content-length", HeaderValue::from_static("5"));
+/// headers.insert("connection", HeaderValue::from_static("x-hop"));
+/// headers.insert("x-hop", HeaderValue::from_static("1"));
+/// remove_hop_by_hop_and_body(&mut headers);
+/// assert_eq!((headers.len(), &headers["host"]), (1, &HeaderValue::from_static("example.org")));
+/// ```
+pub fn remove_hop_by_hop_and_body(headers: &mut HeaderMap) {
     // An entry would reserve memory, which panics for a map that is full.
     let values: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
     for name in values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
@@ -62,8 +82,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    headers.remove(header::CONNECTION);
     for name in [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
         header::PROXY_AUTHENTICATE,
         header::PROXY_AUTHORIZATION,
         header::TE,
@@ -203,7 +225,7 @@ mod tests {
             let mut full = Vec::new();
             put_headers(&mut full, (0..n).map(|n| (format!("x-{n}"), "1"))).unwrap();
             let mut full = HeaderMap::from_value(Value::Binary(&full)).unwrap();
-            remove_hop_by_hop(&mut full);
+            remove_hop_by_hop_and_body(&mut full);
             assert_eq!(full.len(), n);
         }
         let mut same = Vec::new();
@@ -244,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_one_connection_are_removed() {
+    fn headers_of_one_connection_and_of_a_body_are_removed() {
         let mut headers = map(&[
             ("host", b"example.org"),
             ("connection", b"close, X-Hop ,,\xff, te"),
@@ -261,10 +283,14 @@ mod tests {
             ("proxy-connection", b"close"),
             ("transfer-encoding", b"chunked"),
             ("upgrade", b"websocket"),
+            ("content-length", b"5"),
+            ("content-length", b"5"),
+            ("content-type", b"text/plain"),
+            ("expect", b"100-continue"),
         ]);
-        remove_hop_by_hop(&mut headers);
+        remove_hop_by_hop_and_body(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, vec!["host", "x-stays"]);
+        assert_eq!(left, vec!["content-type", "host", "x-stays"]);
     }
 }
