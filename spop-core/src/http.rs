@@ -170,7 +170,7 @@ mod tests {
     use alloc::{format, string::ToString as _, vec};
 
     use super::*;
-    use crate::{Actions, Scope, wire::put_headers};
+    use crate::{Actions, MessageList, Scope, wire::put_headers};
 
     fn list(headers: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -204,6 +204,10 @@ mod tests {
         ];
         of_list.set_headers(Scope::Transaction, "headers", all).unwrap();
         assert_eq!(of_map, of_list);
+        let mut messages = MessageList::new();
+        messages.message("check").headers("hdrs", &map).unwrap();
+        let back: HeaderMap = messages.iter().next().unwrap().arg("hdrs").unwrap();
+        assert_eq!(back, map);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::{
 };
 
 use spop_tokio::{
-    Actions, AgentConfig, Cancelled, EngineConfig, MessageList, Reply, Request, Route, Router, Scope,
-    ServerConfig,
+    Actions, AgentConfig, Cancelled, EngineConfig, FailureKind, MessageList, Reply, Request, Route, Router,
+    Scope, ServerConfig,
     testing::{Conditions, Cuts, LIMIT, Pair, Sample, TestRequest, VarRules, call, replay},
 };
 use tokio::time::{Instant, sleep};
@@ -61,14 +61,15 @@ async fn a_call_has_the_outcome_of_the_handler() {
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(outcome.vars(&VarRules::new("p")).get("sess.p.score"), Some(&Sample::Int(7)));
 
-    for (sentence, failure) in [
-        ("slow", "handler_failed: argument \"ms\" of message \"slow\""),
-        ("panics", "handler_panicked: message \"panics\": boom"),
-        ("aborts", "the handler aborted"),
-        ("slow ms=uint32:10001", "timed_out: no answer within 10s"),
+    for (sentence, kind, failure) in [
+        ("slow", Some(FailureKind::HandlerFailed), "handler_failed: argument \"ms\" of message \"slow\""),
+        ("panics", Some(FailureKind::HandlerPanicked), "handler_panicked: message \"panics\": boom"),
+        ("aborts", None, "the handler aborted"),
+        ("slow ms=uint32:10001", Some(FailureKind::TimedOut), "timed_out: no answer within 10s"),
     ] {
         let outcome = call(&router, TestRequest::new(sentence)).await;
         assert!(outcome.failure().unwrap().starts_with(failure), "{sentence}: {outcome:?}");
+        assert_eq!(outcome.failure_kind(), kind, "{sentence}");
     }
     let outcome = call(&router, TestRequest::new("parts ; slow ms=uint32:1")).await;
     assert_eq!(outcome.sentence(), format!("set sess score=uint32:1 ; set sess score=uint32:2 ; {SCORE}"));
@@ -129,16 +130,17 @@ async fn a_pair_has_the_outcomes_that_haproxy_gets() {
         for cuts in [Cuts::Whole, Cuts::Each, Cuts::Random, Cuts::Lengths(vec![5, 20])] {
             let mut pair = Pair::new(engine.clone(), config(), router()).with_cuts(cuts);
             let mut times = Vec::new();
-            for (sentence, wanted) in [
-                ("slow ms=uint32:79", SCORE),
-                ("slow ms=uint32:81", "timed_out: no answer in time"),
-                ("panics", "handler_panicked: message \"panics\": boom"),
-                ("long", "answer_unsendable: "),
-                ("slow ms=uint32:1", SCORE),
+            for (sentence, kind, wanted) in [
+                ("slow ms=uint32:79", None, SCORE),
+                ("slow ms=uint32:81", Some(FailureKind::TimedOut), "timed_out: no answer in time"),
+                ("panics", Some(FailureKind::HandlerPanicked), "handler_panicked: message \"panics\": boom"),
+                ("long", Some(FailureKind::AnswerUnsendable), "answer_unsendable: "),
+                ("slow ms=uint32:1", None, SCORE),
             ] {
                 let start = Instant::now();
                 let outcome = pair.ask(&messages(sentence)).await.unwrap();
                 assert!(outcome.sentence().starts_with(wanted), "{sentence}: {outcome:?}");
+                assert_eq!(outcome.failure_kind(), kind, "{sentence}");
                 times.push(start.elapsed().as_millis());
             }
             assert_eq!(times, [79, 80, 0, 0, 1]);

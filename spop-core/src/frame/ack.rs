@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::{fmt, str::FromStr};
 
+use super::DroppedName;
 use crate::{
     DecodeError,
     excerpt::Escaped,
@@ -144,6 +145,12 @@ impl<'a> AckActions<'a> {
     /// The actions, in order.
     pub const fn iter(&self) -> AckIter<'a> {
         AckIter { reader: Reader::new(self.good) }
+    }
+
+    /// The variables that HAProxy silently drops with any prefix, in order: as
+    /// [`Actions::dropped_names`](super::Actions::dropped_names).
+    pub fn dropped_names(&self) -> impl Iterator<Item = DroppedName<'a>> + use<'a> {
+        self.iter().filter_map(DroppedName::of)
     }
 }
 

@@ -207,11 +207,7 @@ impl Actions {
     pub fn dropped_names(&self) -> impl Iterator<Item = DroppedName<'_>> {
         // Without a suspect name nothing is decoded.
         let suspects = if self.suspect { self.as_bytes() } else { &[] };
-        AckIter::new(suspects).filter_map(|action| match action {
-            AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name } => {
-                DroppedName::of(scope, name)
-            }
-        })
+        AckIter::new(suspects).filter_map(DroppedName::of)
     }
 
     /// Sets a BINARY variable to a list of headers, which HAProxy 3.4 and later sets with one rule:

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::MessageIter;
-use crate::wire::{Sink, ToValue, put_string};
+use crate::wire::{HeaderError, Sink, ToValue, Value, encode_headers, put_string};
 
 /// The messages of a NOTIFY, in their wire format.
 ///
@@ -102,12 +102,36 @@ impl MessageArgs<'_> {
         }
         self
     }
+
+    /// Appends an argument with headers, as `req.hdrs_bin` and `res.hdrs_bin` fetch them: pairs of a name and a value, or a reference to a
+    /// `HeaderMap` of the `http` crate. HAProxy sends names in lower case.
+    ///
+    /// ```
+    /// use spop_core::{MessageList, wire::Headers};
+    ///
+    /// let mut list = MessageList::new();
+    /// let headers = [("host", "example.org"), ("cookie", "a=1")];
+    /// list.message("check-request").arg("method", "GET").headers("hdrs", headers)?.arg("url", "/");
+    /// let hdrs: Headers<'_> = list.iter().next().unwrap().arg("hdrs")?;
+    /// assert_eq!(hdrs.get("host"), Some(&b"example.org"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`HeaderError`] names the first header that HTTP does not allow. Nothing is appended.
+    pub fn headers(
+        &mut self,
+        name: &str,
+        headers: impl IntoIterator<Item = (impl AsRef<[u8]>, impl AsRef<[u8]>)>,
+    ) -> Result<&mut Self, HeaderError> {
+        Ok(self.arg(name, Value::Binary(&encode_headers(headers)?)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{frame::put_message, wire::Value};
+    use crate::frame::put_message;
 
     #[test]
     fn a_list_has_the_bytes_of_its_messages() {

@@ -2,7 +2,7 @@
 
 use alloc::string::{String, ToString};
 
-use super::Scope;
+use super::{AckAction, Scope};
 use crate::excerpt::Escaped;
 
 /// The limit of characters of `scope.prefix.name`.
@@ -57,7 +57,8 @@ pub struct DroppedName<'a> {
 }
 
 impl<'a> DroppedName<'a> {
-    pub(super) fn of(scope: Scope, name: &'a [u8]) -> Option<Self> {
+    pub(super) fn of(action: AckAction<'a>) -> Option<Self> {
+        let (AckAction::SetVar { scope, name, .. } | AckAction::UnsetVar { scope, name }) = action;
         Fault::of(scope, PREFIX_MIN, name).map(|fault| Self { scope, name, fault })
     }
 

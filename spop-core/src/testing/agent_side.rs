@@ -10,12 +10,12 @@ use alloc::{
 use core::mem;
 
 use super::{
-    Call, Conditions, Counts, Decision, End, Refuses,
+    Call, Conditions, Counts, Decision, End, Refuses, Why,
     wire::{Arrival, Wire},
 };
 use crate::{
     Action, AgentConfig, AgentReactor, ConnectionId, Settled, Ticket, Timestamp,
-    agent::Cancel,
+    agent::{Cancel, FailureKind},
     config::Checked,
     frame::Ids,
     link::{Closed, Progress},
@@ -32,7 +32,7 @@ pub(super) struct AgentSide<H> {
     deferred: u64,
     pub(super) refuses: Refuses,
     /// Why HAProxy got no answer of the handler.
-    pub(super) failures: Vec<(Ids, String)>,
+    pub(super) failures: Vec<(Ids, Why)>,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
 }
@@ -178,13 +178,18 @@ impl<H: FnMut(&Call<'_>) -> Decision> AgentSide<H> {
             }
             Action::AbortFragment(aborted) => {
                 self.counts.aborted += 1;
-                self.failed(aborted.ids, format!("the agent dropped the payload: {:?}", aborted.why));
+                self.failed(aborted.ids, None, format!("the agent dropped the payload: {:?}", aborted.why));
             }
             Action::CancelMessages(cancelled) => {
                 self.counts.cancelled += 1;
-                if matches!(cancelled.why, Cancel::TimedOut | Cancel::Overdue) {
-                    let (why, age) = (cancelled.why, cancelled.age);
-                    self.failed(cancelled.ids, format!("no answer after {age:?}: {why:?}"));
+                let (why, age) = (cancelled.why, cancelled.age);
+                let kind = match why {
+                    Cancel::TimedOut => Some(FailureKind::TimedOut),
+                    Cancel::Overdue => Some(FailureKind::Overdue),
+                    _ => None,
+                };
+                if kind.is_some() {
+                    self.failed(cancelled.ids, kind, format!("no answer after {age:?}: {why:?}"));
                 }
             }
             Action::FragmentArrived(ids) => {
@@ -192,7 +197,7 @@ impl<H: FnMut(&Call<'_>) -> Decision> AgentSide<H> {
                 let refused =
                     self.refuses.0.as_mut().zip(arriving).is_some_and(|(refuses, part)| refuses(part));
                 if refused && self.reactor.abort(now, ids).is_ok() {
-                    self.failed(ids, "the agent refused the payload".to_string());
+                    self.failed(ids, None, "the agent refused the payload".to_string());
                     self.counts.aborted += 1;
                 }
             }
@@ -206,8 +211,8 @@ impl<H: FnMut(&Call<'_>) -> Decision> AgentSide<H> {
     }
 
     /// Says why HAProxy gets no answer of the handler, when it gets one of the agent.
-    fn failed(&mut self, ids: Ids, why: String) {
-        self.failures.push((ids, why));
+    fn failed(&mut self, ids: Ids, kind: Option<FailureKind>, text: String) {
+        self.failures.push((ids, Why { kind, text }));
     }
 
     fn decide(&mut self, now: Timestamp, ticket: Ticket, decision: Decision) {
@@ -219,7 +224,7 @@ impl<H: FnMut(&Call<'_>) -> Decision> AgentSide<H> {
             }
             Decision::Abort => self.reactor.abort_answer(now, ticket),
             Decision::Fail(why) => {
-                self.failed(ids, why);
+                self.failed(ids, Some(FailureKind::HandlerFailed), why);
                 self.reactor.fail(now, ticket)
             }
             Decision::Disconnect(status) => {
@@ -230,7 +235,7 @@ impl<H: FnMut(&Call<'_>) -> Decision> AgentSide<H> {
         };
         let settled = settled.or_else(|error| {
             self.counts.refused += 1;
-            self.failed(ids, error.to_string());
+            self.failed(ids, Some(FailureKind::AnswerUnsendable), error.to_string());
             self.reactor.fail(now, error.into_ticket())
         });
         match settled {

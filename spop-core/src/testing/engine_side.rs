@@ -1,10 +1,10 @@
 //! HAProxy's side of a connection in virtual time: the engine's reactor and its driver.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::mem;
 
 use super::{
-    End, Outcome,
+    End, Outcome, Why,
     wire::{Arrival, Conditions, Wire},
 };
 use crate::{
@@ -24,7 +24,7 @@ pub struct EngineSide {
     /// The requests that have ended, in order.
     pub outcomes: Vec<(NotifyId, Outcome)>,
     /// Why the agent's handler gave no answer, by the identifiers of requests whose outcome is to come.
-    pub failures: Vec<(Ids, String)>,
+    pub failures: Vec<(Ids, Why)>,
     /// The session, once it is established.
     pub session: Option<Session>,
     /// The end of the session.

@@ -68,7 +68,7 @@ use crate::{
 use agent_side::AgentSide;
 pub use call::Call;
 use engine_side::EngineSide;
-pub use outcome::{Counts, Decision, Outcome};
+pub use outcome::{Counts, Decision, Outcome, Why};
 pub use replay::{ReplayError, replay};
 pub use transcript::Inbox;
 use wire::Wire;

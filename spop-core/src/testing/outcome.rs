@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     Actions, Status,
+    agent::{Failure, FailureKind},
     engine::EngineError,
     frame::{AckActions, Flags, Frame, FrameType, Header, Ids},
     haproxy::{VarRules, Vars},
@@ -66,7 +67,32 @@ impl<T: Into<crate::agent::Reply>> From<T> for Decision {
 #[derive(Clone)]
 pub struct Outcome {
     end: End,
-    failure: Option<String>,
+    failure: Option<Why>,
+}
+
+/// Why a handler gave no answer that HAProxy gets: a text, and the kind if it is a [`Failure`].
+#[derive(Clone, Debug)]
+pub struct Why {
+    pub(super) kind: Option<FailureKind>,
+    pub(super) text: String,
+}
+
+impl From<String> for Why {
+    fn from(text: String) -> Self {
+        Self { kind: None, text }
+    }
+}
+
+impl From<&str> for Why {
+    fn from(text: &str) -> Self {
+        text.to_string().into()
+    }
+}
+
+impl From<&Failure> for Why {
+    fn from(failure: &Failure) -> Self {
+        Self { kind: Some(failure.kind), text: failure.to_string() }
+    }
 }
 
 #[derive(Clone)]
@@ -100,21 +126,40 @@ impl Outcome {
 
     /// The same, with why the agent's handler gave no answer.
     #[must_use]
-    pub fn with_failure(self, why: impl Into<String>) -> Self {
+    pub fn with_failure(self, why: impl Into<Why>) -> Self {
         Self { failure: Some(why.into()), ..self }
     }
 
     /// The actions as the [notation](crate::notation) writes them; if there are none, why: the [`failure`](Self::failure) or the
     /// [`error`](Self::error). Empty for an answer without actions.
+    ///
+    /// If HAProxy drops variables for their names, whatever the prefix, it says so behind the actions: a test that compares the
+    /// sentence fails.
+    ///
+    /// ```
+    /// use spop_core::{Actions, Scope, testing::Outcome};
+    ///
+    /// let outcome = Outcome::answered(&Actions::new().set(Scope::Session, "auth-status", true));
+    /// assert_eq!(
+    ///     outcome.sentence(),
+    ///     "set sess auth-status=bool:true, but HAProxy drops it: \
+    ///      the name of variable \"auth-status\" has more than letters, digits, `.` and `_`"
+    /// );
+    /// ```
     pub fn sentence(&self) -> String {
         let actions = self.payload().map(|payload| {
             let header = Header { frame_type: FrameType::Ack, flags: Flags::FIN, ids: Ids::ZERO };
             let line = print(Frame { header, payload }).to_string();
-            line.strip_prefix("ACK fin 0 0").unwrap_or(&line).trim_start().to_string()
+            let mut sentence = line.strip_prefix("ACK fin 0 0").unwrap_or(&line).trim_start().to_string();
+            for dropped in self.actions().dropped_names() {
+                sentence.push_str(", but HAProxy drops it: ");
+                sentence.push_str(&dropped.error().to_string());
+            }
+            sentence
         });
         match (actions.unwrap_or_default(), &self.failure, &self.end) {
             (actions, _, _) if !actions.is_empty() => actions,
-            (_, Some(why), _) => why.clone(),
+            (_, Some(why), _) => why.text.clone(),
             (_, None, End::Failed(error)) => error.to_string(),
             (_, None, End::Waiting) => "in flight, and nothing is left that could end it".into(),
             (empty, None, End::Answered(..)) => empty,
@@ -167,9 +212,18 @@ impl Outcome {
     }
 
     /// Why the agent's handler gave no answer that HAProxy gets: its error, or what ended the request. HAProxy gets what
-    /// [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) names, or nothing.
+    /// [`AgentConfig::on_failure`](crate::AgentConfig::on_failure) or the route names, or nothing.
+    ///
+    /// From a server it is `KIND: ERROR`, as a [`Failure`] displays itself, and from a route of a router `KIND: message "NAME":
+    /// ERROR`.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.failure.as_ref().map(|why| why.text.as_str())
+    }
+
+    /// The kind of the [`failure`](Self::failure). None if there is no failure, and if the handler has decided to disconnect or to
+    /// abort its answer, or the request was cancelled.
+    pub fn failure_kind(&self) -> Option<FailureKind> {
+        self.failure.as_ref().and_then(|why| why.kind)
     }
 
     /// Whether the request is in flight, and no event is left that could end it.
@@ -182,7 +236,7 @@ impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Outcome({:?}", self.sentence())?;
         match &self.failure {
-            Some(why) if *why != self.sentence() => write!(f, ", failure: {why:?})"),
+            Some(why) if why.text != self.sentence() => write!(f, ", failure: {:?})", why.text),
             _ => f.write_str(")"),
         }
     }
@@ -237,5 +291,26 @@ mod tests {
         let outcome = Outcome::answered(&actions).with_failure("no");
         assert_eq!(outcome.sentence(), "set sess a=bool:true");
         assert_eq!(format!("{outcome:?}"), r#"Outcome("set sess a=bool:true", failure: "no")"#);
+    }
+
+    #[test]
+    fn the_sentence_names_each_variable_that_haproxy_drops() {
+        let actions = Actions::new().set(Scope::Session, "a-b", true).set(Scope::Session, "a", 1);
+        let outcome = Outcome::answered(&actions.unset(Scope::Request, ""));
+        let (sentence, dropped) = (outcome.sentence(), ", but HAProxy drops it: ");
+        let parts: alloc::vec::Vec<_> = sentence.split(dropped).collect();
+        assert_eq!(parts[0], r#"set sess a-b=bool:true ; set sess a=int32:1 ; unset req """#);
+        assert!(parts[1].contains(r#""a-b""#) && parts[2] == "a variable has no name", "{sentence}");
+    }
+
+    #[test]
+    fn a_failure_has_its_kind_and_a_text_has_none() {
+        let failure = Failure::new(FailureKind::Overloaded, "full");
+        let outcome = Outcome::answered(&Actions::new()).with_failure(&failure);
+        assert_eq!(
+            (outcome.failure_kind(), outcome.failure()),
+            (Some(FailureKind::Overloaded), Some("overloaded: full"))
+        );
+        assert_eq!(outcome.with_failure("no").failure_kind(), None);
     }
 }

@@ -12,7 +12,7 @@ use spop_core::{
     Actions,
     agent::{Reply, TicketId},
     engine::EngineError,
-    testing::Outcome,
+    testing::{Outcome, Why},
 };
 
 use crate::{Cancellation, Cancelled, Connection, Failure, FailureKind, Handler, Request, inbox::Message};
@@ -130,10 +130,10 @@ impl Pending {
         match answer {
             Reply::Ack(actions) => Outcome::answered(self.parts.append(&actions)),
             Reply::Fail(failure) => match &failure.answer {
-                Some(answer) => Outcome::answered(answer).with_failure(failure.to_string()),
+                Some(answer) => Outcome::answered(answer).with_failure(&failure),
                 None => nothing(&failure),
             },
-            Reply::Abort => nothing(&"the handler aborted its answer"),
+            Reply::Abort => nothing("the handler aborted its answer"),
             Reply::Disconnect { status, message } => Outcome::failed(EngineError::Spop(status))
                 .with_failure(format!("the handler disconnects: {message}")),
         }
@@ -152,6 +152,6 @@ impl Pending {
     }
 }
 
-fn nothing(why: &impl ToString) -> Outcome {
-    Outcome::answered(&Actions::new()).with_failure(why.to_string())
+fn nothing(why: impl Into<Why>) -> Outcome {
+    Outcome::answered(&Actions::new()).with_failure(why)
 }

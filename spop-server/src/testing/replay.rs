@@ -93,7 +93,7 @@ impl<H: Handler> Server<H> {
                 Todo::Receive | Todo::Settle => {}
             }
             self.turns();
-            player.failures.extend(failures.take().into_iter().map(|(ids, why)| (ids, why.to_string())));
+            player.failures.extend(failures.take().into_iter().map(|(ids, why)| (ids, (&why).into())));
             player.receive(std::mem::take(&mut self.wire.output));
         }
         Ok(())

@@ -10,7 +10,7 @@ use spop_core::{
 };
 
 use super::*;
-use crate::{Cancelled, Handler, Request, Responder, ServerConfig};
+use crate::{Cancelled, FailureKind, Handler, Request, Responder, ServerConfig};
 
 fn score(n: u32) -> Actions {
     let mut actions = Actions::new();
@@ -62,6 +62,7 @@ fn each_answer_has_its_outcome() {
     assert_eq!(outcome(|_: Request<'_>| score(7)).sentence(), SCORE);
     let failed = outcome(|_: Request<'_>| Err::<Actions, _>("no"));
     assert_eq!((failed.failure(), failed.payload()), (Some("handler_failed: no"), Some(&[][..])));
+    assert_eq!(failed.failure_kind(), Some(FailureKind::HandlerFailed));
     let panicked = outcome(|_: Request<'_>| -> Actions { panic!("boom") });
     assert_eq!(panicked.failure(), Some("handler_panicked: boom"));
     let nothing = outcome(|_: Request<'_>| crate::Outcome::Later);
@@ -69,7 +70,12 @@ fn each_answer_has_its_outcome() {
     let dropped = outcome(|request: Request<'_>| request.defer(drop));
     assert_eq!(dropped.failure(), Some("responder_dropped: the responder was dropped"));
     let aborted = outcome(|_: Request<'_>| Reply::Abort);
-    assert_eq!(aborted.failure(), Some("the handler aborted its answer"));
+    assert_eq!((aborted.failure(), aborted.failure_kind()), (Some("the handler aborted its answer"), None));
+    let dropped = outcome(|_: Request<'_>| (Scope::Session, "auth-status", true));
+    assert!(
+        dropped.sentence().contains(", but HAProxy drops it: the name of variable \"auth-status\""),
+        "{dropped:?}"
+    );
     let bye = outcome(|_: Request<'_>| Reply::Disconnect { status: Status(42), message: "bye".into() });
     assert_eq!(bye.error(), Some(EngineError::Spop(Status(42))));
     assert_eq!(bye.failure(), Some("the handler disconnects: bye"));

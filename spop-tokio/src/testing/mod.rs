@@ -7,37 +7,83 @@
 //! With a paused clock (`#[tokio::test(start_paused = true)]`; the feature enables `test-util` of tokio) time is virtual: a test
 //! that waits for a timeout takes no time.
 //!
-//! The front page of the crate has a test with `call`. The same handler through the protocol, with a timeout, and with each frame
-//! cut in three:
+//! A handler with a mocked upstream, alone, and the same through the protocol, with a timeout and each frame cut in three:
 //!
 //! ```
-//! use std::{error::Error, time::Duration};
-//! use spop_tokio::{Actions, AgentConfig, EngineConfig, Request, testing::{Cuts, Pair}};
+//! use std::{io, net::IpAddr, time::Duration};
+//! use spop_tokio::{Actions, BoxError, Request, Route, Router, Scope};
+//!
+//! /// What the handler asks: a client of a service in the agent, a mock in tests.
+//! trait Upstream: Send + Sync + 'static {
+//!     fn score(&self, ip: IpAddr) -> impl Future<Output = io::Result<u32>> + Send;
+//! }
+//!
+//! async fn reputation<U: Upstream>(upstream: &U, request: Request) -> Result<Actions, BoxError> {
+//!     let score = upstream.score(request.arg("ip")?).await?;
+//!     Ok(Actions::new().set(Scope::Session, "ip_score", score))
+//! }
+//!
+//! fn router<U: Upstream>(upstream: U) -> Router<U> {
+//!     let route = Route::new(reputation::<U>).timeout(Duration::from_millis(80));
+//!     Router::with_state(upstream).route("check-ip", route)
+//! }
+//!
+//! use spop_tokio::{AgentConfig, EngineConfig, FailureKind};
+//! use spop_tokio::testing::{self, Cuts, Pair, TestRequest};
 //! use tokio::time::{Instant, sleep};
 //!
-//! async fn waits_for_its_upstream(_: Request) -> Actions {
-//!     sleep(Duration::from_secs(5)).await;
-//!     Actions::new()
+//! /// Answers after this time.
+//! struct Mock(Duration);
+//!
+//! impl Upstream for Mock {
+//!     async fn score(&self, _: IpAddr) -> io::Result<u32> {
+//!         sleep(self.0).await;
+//!         Ok(99)
+//!     }
+//! }
+//!
+//! const QUESTION: &str = "check-ip ip=ipv4:203.0.113.7";
+//!
+//! // #[tokio::test(start_paused = true)]
+//! async fn an_address_has_the_score_of_the_upstream() {
+//!     let router = router(Mock(Duration::from_millis(20)));
+//!     let outcome = testing::call(&router, TestRequest::new(QUESTION)).await;
+//!     assert_eq!(outcome.sentence(), "set sess ip_score=uint32:99");
 //! }
 //!
 //! // #[tokio::test(start_paused = true)]
-//! async fn a_slow_upstream_costs_haproxy_80_ms() -> Result<(), Box<dyn Error>> {
-//!     let mut config = AgentConfig::default();
-//!     config.timeouts.message = Some(Duration::from_millis(80));
+//! async fn a_slow_upstream_costs_haproxy_80_ms() -> Result<(), BoxError> {
 //!     // Reads return 5 bytes, then 20, then the rest.
 //!     let cuts = Cuts::Lengths(vec![5, 20, usize::MAX]);
-//!     let mut pair = Pair::new(EngineConfig::haproxy_3_2(), config, waits_for_its_upstream).with_cuts(cuts);
+//!     let router = router(Mock(Duration::from_secs(5)));
+//!     let mut pair = Pair::new(EngineConfig::haproxy_3_2(), AgentConfig::default(), router).with_cuts(cuts);
 //!
 //!     let asked = Instant::now();
-//!     let outcome = pair.ask(&"check-ip ip=ipv4:203.0.113.7".parse()?).await?;
-//!     assert_eq!(outcome.failure(), Some("timed_out: no answer in time"));
+//!     let outcome = pair.ask(&QUESTION.parse()?).await?;
 //!     assert_eq!(asked.elapsed(), Duration::from_millis(80));
+//!     assert_eq!(outcome.failure_kind(), Some(FailureKind::TimedOut));
+//!     assert_eq!(outcome.failure(), Some(r#"timed_out: message "check-ip": no answer within 80ms"#));
 //!     Ok(())
 //! }
-//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
-//! # let runtime = runtime.enable_all().start_paused(true).build()?;
-//! # runtime.block_on(a_slow_upstream_costs_haproxy_80_ms())?;
-//! # Ok::<(), Box<dyn Error>>(())
+//! # let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+//! # runtime()?.block_on(an_address_has_the_score_of_the_upstream());
+//! # runtime()?.block_on(a_slow_upstream_costs_haproxy_80_ms())?;
+//! # Ok::<(), BoxError>(())
+//! ```
+//!
+//! In a router the text of a failure begins with its kind and the name of the message. If HAProxy drops a variable for its name,
+//! [`Outcome::sentence`] says so, and the test fails.
+//!
+//! Messages are written in the [notation](spop_core::notation), or built, with headers as `req.hdrs_bin` fetches them:
+//!
+//! ```
+//! use spop_tokio::{MessageList, testing::TestRequest};
+//!
+//! let mut messages = MessageList::new();
+//! messages.message("check-request").arg("method", "GET").headers("hdrs", [("host", "example.org")])?;
+//! let request = TestRequest::of(&messages); // or `pair.ask(&messages)`
+//! # let _ = request;
+//! # Ok::<(), spop_tokio::HeaderError>(())
 //! ```
 
 mod call;

@@ -152,7 +152,7 @@ impl Pair {
                 let now = self.link.now();
                 let mut state = self.link.lock();
                 let failures = FailureRecord::begin(&self.agent).take();
-                let failures = failures.into_iter().map(|(ids, failure)| (ids, failure.to_string()));
+                let failures = failures.into_iter().map(|(ids, failure)| (ids, (&failure).into()));
                 state.engine.failures.extend(failures);
                 let mut worked = state.is_lost() && state.engine.lose(now);
                 let State { engine, out, .. } = &mut *state;

@@ -115,7 +115,7 @@ impl Run {
                 Todo::Settle => sleep_until(self.time + SETTLED).await,
             }
             let failures = failures.take().into_iter();
-            player.failures.extend(failures.map(|(ids, failure)| (ids, failure.to_string())));
+            player.failures.extend(failures.map(|(ids, failure)| (ids, (&failure).into())));
             if !arrives {
                 return Err(player.nothing_comes());
             }

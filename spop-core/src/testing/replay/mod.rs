@@ -182,7 +182,7 @@ impl<H: FnMut(&Call<'_>) -> Decision> Replay<H> {
 }
 
 /// Why handlers gave no answer, by the identifiers of their requests.
-type Failures = alloc::vec::Vec<(Ids, String)>;
+type Failures = alloc::vec::Vec<(Ids, super::Why)>;
 
 /// How long an adapter waits for an answer, at most.
 #[doc(hidden)]

@@ -195,7 +195,7 @@ impl<'s> Player<'s> {
             expected,
             found: frame
                 .map_or_else(|error| error.to_string(), |frame| format!("< {}", notation::print(frame))),
-            failure: failure.map(|(_, why)| why.clone()),
+            failure: failure.map(|(_, why)| why.text.clone()),
         }
     }
 
@@ -212,7 +212,7 @@ impl<'s> Player<'s> {
             way: Some(self.way),
             expected,
             found: "nothing".to_owned(),
-            failure: self.failures.last().map(|(ids, why)| format!("{why} ({ids})")),
+            failure: self.failures.last().map(|(ids, why)| format!("{} ({ids})", why.text)),
         }
     }
 }

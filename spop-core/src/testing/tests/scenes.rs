@@ -1,7 +1,11 @@
 //! Scenarios of single features.
 
 use super::*;
-use crate::{agent::PipeliningPolicy, engine::EngineError, link::CloseReason};
+use crate::{
+    agent::{FailureKind, PipeliningPolicy},
+    engine::EngineError,
+    link::CloseReason,
+};
 
 fn pair(profile: Profile) -> Pair<impl FnMut(&Call<'_>) -> Decision> {
     Pair::new(profile.config(), AgentConfig::default(), handler)
@@ -108,11 +112,16 @@ fn an_outcome_says_why_the_handler_gave_no_answer() {
         times.push(call.now());
         decisions.next().unwrap()
     });
-    let failures = [Some("no database"), Some("no answer after 80ms: TimedOut"), None];
+    let failures = [
+        Some((FailureKind::HandlerFailed, "no database")),
+        Some((FailureKind::TimedOut, "no answer after 80ms: TimedOut")),
+        None,
+    ];
     for failure in failures {
         let outcome = pair.ask(&question(&[], 1)).unwrap();
         // HAProxy gets an empty ACK each time.
-        assert_eq!((outcome.payload(), outcome.failure()), (Some(&[][..]), failure));
+        assert_eq!(outcome.payload(), Some(&[][..]));
+        assert_eq!(outcome.failure_kind().zip(outcome.failure()), failure);
     }
     drop(pair);
     // The handler has the virtual time.
