@@ -38,9 +38,10 @@ use crate::{Request, route::Pending, slot::Spare};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
-    note = "a handler is a type that implements `Handler`, or an async function or closure `Fn(spop_tokio::Request)` whose future is `Send`",
-    note = "it returns `()`, `(Scope, name, value)`, `Actions`, `Reply`, or a `Result` of these with any error",
-    note = "functions with state or extractors are routes: `Router::on`, `Route::new`"
+    note = "a handler is an async function or closure of one argument, `spop_tokio::Request`, or a type that implements `Handler`",
+    note = "its result must be `()`, `(Scope, name, value)`, `Actions`, `Reply`, or a `Result` of these with any error (in a closure with `?`: `Ok::<_, BoxError>(...)`)",
+    note = "its future must be `Send`: without an `Rc` or the guard of a `std` mutex across an `await`",
+    note = "functions of a state or of extractors, and functions that are not async, are routes: `Router::on`, `Route::new`"
 )]
 pub trait Handler: Send + Sync + 'static {
     /// What [`handle`](Self::handle) returns.

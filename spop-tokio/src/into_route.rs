@@ -47,28 +47,80 @@ use crate::{
 /// spop_tokio::Router::with_state(7).on("check", check);
 /// ```
 ///
+/// # Functions that do not compile
+///
+/// The compiler says that a function is not a handler, and not why. It is one of these:
+///
+/// - Its arguments have another order, are more than four between the state and the request, or have one that is not
+///   [`FromRequest`]: a state of another type than the router's, for example, or a `&Request`.
+/// - Its result is not [`Into<Reply>`], or the error in it does not convert into a [`BoxError`].
+/// - Its future is not `Send`: it holds an `Rc`, or the guard of a `std` mutex, across an `await`.
+///
+/// A function with these bounds makes the compiler say which, and name the value that is not `Send`:
+///
+/// ```
+/// use spop_tokio::{Actions, ArgError, Reply, Request};
+///
+/// # struct Rules;
+/// async fn check(rules: &Rules, request: Request) -> Result<Actions, ArgError> {
+///     // ...
+/// #   Ok(Actions::new())
+/// }
+///
+/// async fn _why(rules: &Rules, request: Request) -> Reply {
+///     fn is_send<F: Future + Send>(future: F) -> F {
+///         future
+///     }
+///     is_send(check(rules, request)).await.into()
+/// }
+/// ```
+///
+/// # Closures
+///
+/// - With `?`, the type of the error must be given where the closure ends: `Ok::<_, BoxError>(…)`. Without it "type annotations" are
+///   needed.
+/// - An async closure must not capture anything: "async closure does not implement `Fn`". Its future borrows from the closure then,
+///   which the trait `Fn` has no form for. A closure with an `async move` block may capture what it clones into the block, but the block
+///   cannot borrow the state: "lifetime may not live long enough". Put what is captured into the state, or share the state by an
+///   `Arc`, and clone that into the block:
+///
+/// ```
+/// use std::sync::Arc;
+/// use spop_tokio::{Actions, BoxError, Request, Router, Scope};
+///
+/// struct Rules(Vec<String>);
+///
+/// async fn inspect(rules: &Rules, limit: usize, request: Request) -> Result<Actions, BoxError> {
+///     let path: &[u8] = request.arg("path")?;
+///     Ok(Actions::new().set(Scope::Transaction, "blocked", path.len() > limit * rules.0.len()))
+/// }
+///
+/// let mut router = Router::with_state(Arc::new(Rules(vec![])));
+/// for (message, limit) in [("waf-strict", 3), ("waf-lenient", 8)] {
+///     router = router.on(message, move |rules: &Arc<Rules>, request: Request| {
+///         let rules = Arc::clone(rules);
+///         async move { inspect(&rules, limit, request).await }
+///     });
+/// }
+/// # let _ = router;
+/// ```
+///
 /// `M` tells the forms apart; the compiler finds it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler of a route with state `{S}`",
     label = "not a handler of this router",
-    note = "a handler is a function or closure of, in this order and each optional: the state `&{S}`, up to four values that are `FromRequest`, the `Request`",
-    note = "it is async, with a future that is `Send`, or not, and returns `()`, `(Scope, name, value)`, `Actions`, `Reply`, or a `Result` of these with any error",
-    note = "a `Handler` is one too; add a `Route` with `Router::route`"
+    note = "its arguments must be, in this order and each optional: the state `&{S}`, up to four values that are `FromRequest`, the `Request`",
+    note = "its result must be `()`, `(Scope, name, value)`, `Actions`, `Reply`, or a `Result` of these with any error (in a closure with `?`: `Ok::<_, BoxError>(...)`)",
+    note = "if it is async, its future must be `Send`: without an `Rc` or the guard of a `std` mutex across an `await`",
+    note = "the documentation of `IntoRoute` shows how to find out which; add a `Route` with `Router::route`"
 )]
 pub trait IntoRoute<S, M>: Sized {
     /// Makes it a route.
     fn into_route(self) -> Route<S>;
 }
 
-/// The form of a [`Handler`].
-#[derive(Debug)]
-pub struct ViaHandler(());
-
-/// The form of a function.
-#[derive(Debug)]
-pub struct ViaFunction<M>(PhantomData<M>);
-
-impl<S, H: Handler> IntoRoute<S, ViaHandler> for H {
+/// Of the form `Request`: a handler.
+impl<S, H: Handler> IntoRoute<S, Request> for H {
     fn into_route(self) -> Route<S> {
         Route::boxed(self)
     }
@@ -84,7 +136,8 @@ impl<S, H: Handler> Target<S> for H {
     }
 }
 
-impl<S: Sync + 'static, M: 'static, F: for<'a> Function<'a, S, M>> IntoRoute<S, ViaFunction<M>> for F {
+/// Of a form `fn(…)`: a function.
+impl<S: Sync + 'static, M: 'static, F: for<'a> Function<'a, S, M>> IntoRoute<S, fn(M)> for F {
     fn into_route(self) -> Route<S> {
         Route::boxed(FunctionTarget { function: self, form: PhantomData })
     }
@@ -115,29 +168,29 @@ pub trait IntoCall<'a, M>: Sized {
 
 /// A future of a reply.
 #[derive(Debug)]
-pub struct Later(());
+pub struct Async(());
 
 /// A reply.
 #[derive(Debug)]
-pub struct Now(());
+pub struct NotAsync(());
 
-impl<'a, F: Future<Output: Into<Reply>> + Send + 'a> IntoCall<'a, Later> for F {
+impl<'a, F: Future<Output: Into<Reply>> + Send + 'a> IntoCall<'a, Async> for F {
     fn slot(make: impl Fn(Request) -> Result<Self, BoxError> + Send + 'a) -> BoxedSlot<'a> {
         FutureSlot::new(make)
     }
 }
 
-impl<'a, R: Into<Reply>> IntoCall<'a, Now> for R {
+impl<'a, R: Into<Reply>> IntoCall<'a, NotAsync> for R {
     fn slot(make: impl Fn(Request) -> Result<Self, BoxError> + Send + 'a) -> BoxedSlot<'a> {
         Box::new(ReplySlot(make))
     }
 }
 
 /// One that is async is a [`Handler`].
-impl<'a, S, F, R> Function<'a, S, (Now, Request)> for F
+impl<'a, S, F, R> Function<'a, S, (NotAsync, Request)> for F
 where
     F: Fn(Request) -> R + Send + Sync + 'static,
-    R: IntoCall<'a, Now>,
+    R: IntoCall<'a, NotAsync>,
 {
     fn slot(&'a self, _: &'a S) -> BoxedSlot<'a> {
         R::slot(move |request| Ok(self(request)))

@@ -179,9 +179,8 @@
 //! | a type of your own | what its [`FromRequest`] takes from the request; an error fails the request |
 //! | [`Request`] | the request itself |
 //!
-//! A function that the compiler does not accept as a handler has its arguments in another order, more than four between state and
-//! request, an argument that is not [`FromRequest`], a result that is not [`Into<Reply>`], or a future that is not `Send`: it
-//! holds an `Rc` or the guard of a `std` mutex across an `await`.
+//! [`IntoRoute`] says how to find out why the compiler does not accept a function, and what to do instead of an async closure that
+//! captures, which Rust does not allow here.
 //!
 //! Middleware for all messages is a [`Handler`] around another one, or a layer of tower around a service (`TowerHandler`, feature
 //! `tower`); that of one message is a [`Route`] to such a handler. What concerns failures, timeouts and limits needs none: [`Route`]

@@ -54,7 +54,7 @@ use crate::{
 /// # let _ = router;
 /// ```
 ///
-/// A route without state is a [`Handler`] too.
+/// A route without state is a [`Handler`] too. [`IntoRoute`] has what is accepted, and what an async closure cannot do.
 pub struct Route<S = ()> {
     target: Box<dyn Target<S>>,
     policy: Option<Box<Policy>>,
