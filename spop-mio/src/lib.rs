@@ -185,13 +185,13 @@ pub use spop_core::{
         BoxError, Failure, FailureKind, OnFailure, Partial, PipeliningPolicy, Reply, Route, Router, TicketId,
         Unknown, Watch,
     },
-    frame::{ArgError, Capabilities, FromValue, NameError},
+    frame::{ArgError, Capabilities, FromValue, Message, NameError},
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
     self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
-    Failures, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder, ServerConfig, ServerHandle,
-    Stage, Stats, Swap,
+    Failures, HANDLER_SECONDS_BUCKETS, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder,
+    ServerConfig, ServerHandle, Stage, Stats, Swap,
 };
 
 #[cfg(feature = "tls")]

@@ -302,12 +302,12 @@ pub use spop_core::{
         EngineError,
         pool::{AgentFailure, PoolConfig},
     },
-    frame::{ArgError, Capabilities, FromValue, NameError},
+    frame::{ArgError, Capabilities, FromValue, Message, NameError},
     wire::{HeaderError, Headers},
 };
 pub use spop_server::{
     self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
-    Failures, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
+    Failures, HANDLER_SECONDS_BUCKETS, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

@@ -79,6 +79,24 @@ fn links_of_pages_lead_somewhere_in_rustdoc_and_on_a_forge() {
     assert!(used >= in_rustdoc.len(), "{used} links");
 }
 
+/// A user has `spop-tokio` or `spop-mio` among the dependencies, and not what these are made of. Drivers are made of `spop-core`.
+#[test]
+fn programs_of_pages_use_what_the_adapters_re_export() {
+    let mut programs = 0;
+    for entry in fs::read_dir(root().join(PAGES)).unwrap() {
+        let path = entry.unwrap().path();
+        let page = fs::read_to_string(&path).unwrap();
+        for line in page.lines().map(|line| line.trim_start_matches("# ")) {
+            let Some(used) = line.strip_prefix("use spop_") else { continue };
+            let driver = path.ends_with("drivers.md") && used.starts_with("core::");
+            let adapter = used.starts_with("tokio::") || used.starts_with("mio::");
+            assert!(adapter || driver, "{}: {line}", path.display());
+            programs += 1;
+        }
+    }
+    assert!(programs > 8, "{programs} programs");
+}
+
 /// The numbers that are explained. Those with the same explanation share the first one's row.
 fn table() -> String {
     let mut rows: Vec<(String, Explanation)> = Vec::new();
