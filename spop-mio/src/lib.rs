@@ -154,12 +154,35 @@
 //! # a_loopback_address_is_trusted();
 //! ```
 //!
+//! # Errors, failures, logs
+//!
+//! An error, a panic, a timeout or a limit fails one request, and no other: HAProxy gets the answer of the [`Route`] for failures, or else
+//! that of the configuration ([`OnFailure`]), at once. Failures are counted by their [`FailureKind`] ([`Stats::failures`]) and
+//! logged with their causes: [the guide](spop_server::guide::failures). The server itself fails only at its start.
+//!
+//! Events go to [`tracing`](https://docs.rs/tracing), and are lost without a subscriber: `cargo add tracing-subscriber`, and
+//! `tracing_subscriber::fmt().init();` as the first line of `main`. [The guide](spop_server::guide::observability) has all events, and the
+//! metrics.
+//!
 //! # Features
 //!
-//! `proxy`: listeners that expect a PROXY header. `tls`: listeners with TLS, by rustls. `systemd`: sockets of systemd, and messages
-//! to it. `metrics`: counters for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called.
-//! `testing`: what the tests of handlers need. `serde`: the arguments of a message as a structure, with
-//! [`Message::deserialize`](spop_core::frame::Message). `http`: arguments as types of the `http` crate.
+//! None is enabled by default. The crates are those that a feature adds.
+//!
+//! | name | what it brings | what it costs |
+//! |---|---|---|
+//! | `tls` | listeners with TLS 1.2 and 1.3, client certificates and reload (module `tls`) | rustls with ring: 10 crates, and a C compiler |
+//! | `proxy` | listeners that expect a PROXY v1 or v2 header ([`accept`]) | 4 crates |
+//! | `http` | headers, methods and URIs as types of the `http` crate, which are re-exported (module `http`) | 2 crates |
+//! | `serde` | the arguments of a message as a structure: [`Message::deserialize`](spop_core::frame::Message) | 2 crates |
+//! | `metrics` | counters and histograms for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called | 3 crates |
+//! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
+//! | `testing` | requests made by hand, calls of handlers, transcripts (module `testing`) | nothing: for `[dev-dependencies]` |
+//!
+//! # Compatibility
+//!
+//! HAProxy 2.6 to 3.4, tested with 2.6, 3.0, 3.2 and 3.4. Rust 1.88 or later; a later one may be required by a new minor version. Linux and
+//! macOS; Windows without unix sockets. `spop-tokio` has what an agent needs that awaits something, and the engine client:
+//! [the guide](spop_server::guide::adapters) has a table of the differences.
 
 #![forbid(unsafe_code)]
 // On docs.rs, items say which feature they need.

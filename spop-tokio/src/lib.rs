@@ -3,7 +3,17 @@
 //! HAProxy can ask an agent about a connection or a request before it continues. Here an agent is an async function from a
 //! [`Request`] to [`Actions`], and a [`Server`] runs it on any number of TCP and unix sockets.
 //!
+//! [Quick start](#quick-start) · [Handlers](#handlers) · [Routing](#routing) · [Errors and failures](#errors-and-failures) ·
+//! [Testing](#testing-a-handler) · [Logs](#logs) · [The engine client](#the-engine-client) · [Features](#features) ·
+//! [Compatibility](#compatibility) · [Examples, and where to go next](#examples-and-where-to-go-next)
+//!
 //! # Quick start
+//!
+//! ```sh
+//! cargo add spop-tokio
+//! cargo add tokio --features macros,rt-multi-thread,signal
+//! cargo add tracing-subscriber
+//! ```
 //!
 //! ```no_run
 //! use std::net::IpAddr;
@@ -59,7 +69,7 @@
 //! an agent that must not fail open.
 //!
 //! [The guide](spop_server::guide) has what is not specific to tokio: failures of handlers, listeners, PROXY headers, TLS, limits,
-//! HAProxy's settings, shutdown, metrics and log events. A server with limits and a graceful shutdown:
+//! HAProxy's settings, shutdown, metrics and log events. A server with limits, a log and a graceful shutdown:
 //!
 //! ```no_run
 //! # async fn handler(_: spop_tokio::Request) -> spop_tokio::Actions { spop_tokio::Actions::new() }
@@ -68,6 +78,7 @@
 //! use spop_tokio::{Server, ServerConfig};
 //! use tokio::signal::unix::{SignalKind, signal};
 //!
+//! tracing_subscriber::fmt().init();
 //! let mut config = ServerConfig::default();
 //! // Shorter than HAProxy's `timeout processing`.
 //! config.agent.timeouts.message = Some(Duration::from_millis(80));
@@ -188,41 +199,51 @@
 //!
 //! All [`Route`]s with one state have one type: make them in a loop, store them, and collect them into a router.
 //!
+//! # Errors and failures
+//!
+//! A handler returns errors with `?`. An error, a panic, a timeout, a limit or an answer that is too long fails one request, and no other:
+//! HAProxy gets the answer of the route for failures ([`Route::on_failure`]), or else that of the configuration ([`OnFailure`]), at once.
+//! The default has no actions: HAProxy goes on, and no variable is set. Failures are counted by their [`FailureKind`]
+//! ([`Stats::failures`]) and logged with their causes. To a handler that decides about failures itself, an error is a value:
+//! return `Ok` with other actions, or a [`Failure`] with an answer of its own.
+//!
+//! The server itself fails only at its start: [`Server::with_config`] refuses a configuration that cannot work, by the name of the field,
+//! and [`Server::bind`] an address. Whatever a peer sends ends the peer's connection at most.
+//! [The guide](spop_server::guide::failures) has more.
+//!
 //! # Testing a handler
 //!
-//! With the feature `testing`, in `[dev-dependencies]`, a test calls a handler or a router with a request made by hand. It needs no
-//! socket, and with a paused clock no time:
+//! With the feature `testing`, in `[dev-dependencies]`, a test calls a handler or a router with a request made by hand:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
 #![cfg_attr(not(feature = "testing"), doc = "```ignore")]
-//! use std::{error::Error, io, net::IpAddr};
-//! use spop_tokio::{Actions, Request, Scope, testing::{self, TestRequest}};
-//!
-//! async fn reputation(
-//!     request: Request,
-//!     upstream: impl AsyncFn(IpAddr) -> io::Result<u32>,
-//! ) -> Result<Actions, Box<dyn Error + Send + Sync>> {
-//!     let score = upstream(request.arg("ip")?).await?;
-//!     Ok(Actions::new().set(Scope::Session, "ip_score", score))
-//! }
+//! use spop_tokio::testing::{self, TestRequest};
+//! # use spop_tokio::{Actions, ArgError, Request, Scope};
+//! # async fn reputation(request: Request) -> Result<Actions, ArgError> {
+//! #     let ip: std::net::IpAddr = request.arg("ip")?;
+//! #     Ok(Actions::new().set(Scope::Session, "ip_score", if ip.is_loopback() { 100 } else { 50 }))
+//! # }
 //!
 //! // #[tokio::test]
-//! async fn an_address_has_the_score_of_the_upstream() {
-//!     let handler = |request| reputation(request, async |_| Ok(99));
-//!     let outcome = testing::call(&handler, TestRequest::new("check-ip ip=ipv4:203.0.113.7")).await;
-//!     assert_eq!(outcome.sentence(), "set sess ip_score=uint32:99");
-//!
-//!     let handler = |request| reputation(request, async |_| Err(io::ErrorKind::ConnectionRefused.into()));
-//!     let outcome = testing::call(&handler, TestRequest::new("check-ip ip=ipv4:203.0.113.7")).await;
-//!     assert_eq!(outcome.failure(), Some("handler_failed: connection refused"));
+//! async fn clients_of_this_machine_have_the_best_score() {
+//!     let outcome = testing::call(&reputation, TestRequest::new("check ip=ipv4:127.0.0.1")).await;
+//!     assert_eq!(outcome.sentence(), "set sess ip_score=int32:100");
 //! }
 //! # let mut runtime = tokio::runtime::Builder::new_current_thread();
-//! # runtime.enable_all().build()?.block_on(an_address_has_the_score_of_the_upstream());
-//! # Ok::<(), io::Error>(())
+//! # runtime.enable_all().build()?.block_on(clients_of_this_machine_have_the_best_score());
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! The module `testing` also has a connection with HAProxy's side of the protocol in virtual time, for timeouts, latency and cuts,
-//! and a runner of transcripts.
+//! The module `testing` has a handler with a mocked upstream, and the same through the protocol in virtual time, with timeouts, latency and
+//! cuts; and it runs transcripts.
+//!
+//! # Logs
+//!
+//! Events go to [`tracing`], and are lost without a subscriber: the first line of `main` is `tracing_subscriber::fmt().init();`, or one of
+//! your own. At level info a server tells where it listens and how it ends, warnings are failed requests and refused
+//! connections, and debug follows each connection. What a peer can cause is limited in rate. With the filter
+//! `info,spop_server::spans=debug` (feature `env-filter` of `tracing-subscriber`) each line that a handler logs names its request.
+//! [The guide](spop_server::guide::observability) has all events, and the metrics.
 //!
 //! # The engine client
 //!
@@ -249,6 +270,49 @@
 //! | `agent_unreachable`, `agent_down` | warn | an agent that the engine cannot use |
 //! | `agent_answers_nothing` | warn | an agent that ends its connections before it has answered |
 //! | `agent_connected`, `agent_disconnected`, `agent_up` | debug | the ordinary course of events |
+//!
+//! # Features
+//!
+//! None is enabled by default. Without any, these crates have 26 others below them on Linux; the table has what a feature adds.
+//!
+//! | name | what it brings | what it costs |
+//! |---|---|---|
+//! | `tls` | listeners with TLS 1.2 and 1.3, client certificates and reload (module `tls`); TLS of the [`Engine`] | rustls with ring: 9 crates, and a C compiler |
+//! | `proxy` | listeners that expect a PROXY v1 or v2 header ([`accept`]) | 4 crates |
+//! | `http` | headers, methods and URIs as types of the `http` crate, which are re-exported (module `http`) | 2 crates; a [`HeaderMap`](https://docs.rs/http) takes more memory than [`Headers`], which borrows |
+//! | `serde` | the arguments of a message as a structure (`Args`, `Request::deserialize`) | 2 crates |
+//! | `metrics` | counters and histograms for the recorder of the `metrics` facade | 2 crates; a few atomic operations for each read and each request |
+//! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
+//! | `tower` | a handler from a `tower::Service` (`TowerHandler`) | 1 crate; a clone of the service for each request |
+//! | `testing` | requests made by hand, calls of handlers, HAProxy's side in memory (module `testing`) | `test-util` of tokio: for `[dev-dependencies]` |
+//! | `cli` | the command line `spop` | 65 crates: `cargo install spop-tokio --features cli`, not a dependency |
+//!
+//! # Compatibility
+//!
+//! - HAProxy 2.6 to 3.4: tested with 2.6, 3.0, 3.2 and 3.4. [The guide](spop_server::guide::versions) has the differences.
+//! - Rust 1.88 or later. A later one may be required by a new minor version, and is six months old then.
+//! - tokio 1, either flavor of the runtime, with its I/O and its timers enabled (`enable_all`, as `#[tokio::main]` does). Connections and
+//!   handlers run on tasks of the runtime that serves, so their futures are `Send`.
+//! - Linux and macOS; Windows without unix sockets.
+//!
+//! # Examples, and where to go next
+//!
+//! | to | see |
+//! |---|---|
+//! | share a state, answer messages by their names | [`Router`] |
+//! | give a message a timeout, a limit, an answer for failures; make handlers from a configuration | [`Route`] |
+//! | take the arguments of a function from the request | [`FromRequest`], and `Args` with the feature `serde` |
+//! | find out why a function is not accepted | [`IntoRoute`] |
+//! | ask another HTTP service | module `http` |
+//! | reload rules without a restart | [`Swap`] |
+//! | answer from a thread of your own | [`Deferred`] |
+//! | listen with TLS, behind a PROXY header, or for some addresses only | [`Endpoint`], [`accept`], and the guide: [tls](spop_server::guide::tls), [listeners](spop_server::guide::listeners) |
+//! | serve connections that you have accepted | [`Service`] |
+//! | stop without losing a request | [`Server::serve_until`], and the guide: [restarts](spop_server::guide::restarts) |
+//! | see a whole program | the examples of the repository: `ip-reputation` (rules from a file, HAProxy's configuration) and `echo-tokio` (each option of a server) |
+//! | set up HAProxy, and see what it asks | the guide: [quick start](spop_server::guide::quick_start), [command line](spop_server::guide::command_line) |
+//! | decide what happens when there is no answer | the guide: [open or closed](spop_server::guide::open_or_closed) |
+//! | do without an async runtime | `spop-mio`, and the guide: [adapters](spop_server::guide::adapters) |
 
 #![forbid(unsafe_code)]
 // On docs.rs, items say which feature they need.
