@@ -1,5 +1,5 @@
-//! Arguments as types of the `http` crate, for agents that ask other HTTP services (feature `http`). These types are here as well:
-//! an agent needs no dependency on `http`.
+//! Arguments as types of the `http` crate, for agents that ask other HTTP services (feature `http`). The types are re-exported here, and
+//! this module by `spop-tokio` and `spop-mio`: an agent needs no dependency on `http`.
 //!
 //! [`HeaderMap`], [`Method`], [`Uri`], [`Version`] and [`StatusCode`] are types of arguments:
 //!

@@ -204,8 +204,8 @@
 //! A handler returns errors with `?`. An error, a panic, a timeout, a limit or an answer that is too long fails one request, and no other:
 //! HAProxy gets the answer of the route for failures ([`Route::on_failure`]), or else that of the configuration ([`OnFailure`]), at once.
 //! The default has no actions: HAProxy goes on, and no variable is set. Failures are counted by their [`FailureKind`]
-//! ([`Stats::failures`]) and logged with their causes. To a handler that decides about failures itself, an error is a value:
-//! return `Ok` with other actions, or a [`Failure`] with an answer of its own.
+//! ([`Stats::failures`]) and logged with their causes. A handler can answer in spite of an error: it returns the actions, or as its error
+//! a [`Failure`] with an answer, which is counted and logged too.
 //!
 //! The server itself fails only at its start: [`Server::with_config`] refuses a configuration that cannot work, by the name of the field,
 //! and [`Server::bind`] an address. Whatever a peer sends ends the peer's connection at most.
