@@ -1,5 +1,6 @@
 //! `spop conform`: whether an agent does what the specification and HAProxy ask of it.
 
+mod engine;
 mod expected;
 mod junit;
 mod log;

@@ -59,7 +59,7 @@ impl fmt::Display for Version {
 }
 
 /// A random UUID, as HAProxy announces it.
-fn engine_id() -> String {
+pub(crate) fn engine_id() -> String {
     let random = || RandomState::new().build_hasher().finish();
     let (high, low) = (random(), random());
     format!(

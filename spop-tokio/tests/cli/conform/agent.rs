@@ -54,8 +54,8 @@ pub(super) fn start(fault: Option<Fault>) -> String {
 struct Shared {
     /// The agent has crashed: new connections are closed at once.
     dead: AtomicBool,
-    /// The sessions, the oldest first.
-    sessions: Mutex<Vec<TcpStream>>,
+    /// The sessions and their engines, the oldest first.
+    sessions: Mutex<Vec<(TcpStream, Vec<u8>)>>,
 }
 
 /// Why a connection ends.
@@ -110,7 +110,7 @@ impl Connection {
             }
         }
         let peer = self.socket.peer_addr().ok();
-        self.shared.sessions.lock().unwrap().retain(|socket| socket.peer_addr().ok() != peer);
+        self.shared.sessions.lock().unwrap().retain(|(socket, _)| socket.peer_addr().ok() != peer);
         // A clone may be in use.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -236,7 +236,10 @@ impl Connection {
             return Ok(());
         }
         let message = if self.has(Fault::DisconnectHasNoMessage) { "" } else { "message=string:bye" };
-        self.send(&format!("AGENT-DISCONNECT fin 0 0 status-code=uint32:{status} {message}"))?;
+        self.send_or_split(
+            &format!("AGENT-DISCONNECT fin 0 0 status-code=uint32:{status} {message}"),
+            Fault::DisconnectInTwoSegments,
+        )?;
         let patience = if self.has(Fault::StaysOpenAfterDisconnect) { 20_000 } else { 100 };
         self.socket.set_read_timeout(Some(Duration::from_millis(patience))).unwrap();
         let mut buffer = vec![0; 1 << 16];
@@ -313,22 +316,42 @@ impl Connection {
             _ => "set txn x=int32:1".to_owned(),
         };
         let ack = format!("ACK {flags} {stream} {frame} {actions}");
+        if self.has(Fault::AnswersSlowly) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        if self.has(Fault::DisconnectsForLongAnswers) && self.agreed < 300 {
+            return Err(End::Status(3));
+        }
         if self.has(Fault::AnswersTwice) {
             self.send(&ack)?;
         }
         let elsewhere = match self.fault {
             // The probes of the suite announce async, and belong to another engine.
             Some(Fault::AnswersOnFirstConnection) => !self.is_async,
-            Some(Fault::IgnoresEngineIds) => self.is_async && self.engine == b"two",
+            Some(Fault::IgnoresEngineIds) => self.is_async && self.engine == b"another-engine",
+            Some(Fault::AnswersOnFirstOfEngine) => self.is_async,
             _ => false,
         };
         if elsewhere {
             let bytes = notation::parse_bytes(&ack).unwrap();
-            let first =
-                self.shared.sessions.lock().unwrap().first().map(|socket| socket.try_clone().unwrap());
-            return first.map_or(Ok(()), |mut first| first.write_all(&bytes).map_err(|_| End::Closed));
+            let of_engine =
+                |engine: &Vec<u8>| *engine == self.engine || !self.has(Fault::AnswersOnFirstOfEngine);
+            let sessions = self.shared.sessions.lock().unwrap();
+            let first = sessions.iter().find(|(_, engine)| of_engine(engine));
+            return first.map_or(Ok(()), |(socket, _)| (&*socket).write_all(&bytes).map_err(|_| End::Closed));
         }
         self.send(&ack)
+    }
+
+    /// Sends a frame, in two segments if the agent has this fault.
+    fn send_or_split(&mut self, frame: &str, fault: Fault) -> Done {
+        let bytes = notation::parse_bytes(frame).unwrap();
+        if !self.has(fault) {
+            return self.write(&bytes);
+        }
+        self.write(&bytes[..20])?;
+        thread::sleep(Duration::from_millis(10));
+        self.write(&bytes[20..])
     }
 
     fn send(&mut self, frame: &str) -> Done {

@@ -1,16 +1,19 @@
 //! The faults of the agent, and the cases that find them.
 
-/// A fault. Its name says what the agent does.
+/// A fault, or a habit that is none. Its name says what the agent does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     AcceptsAnyVersion,
+    AcceptsLaterVersions,
     AcceptsLongFrames,
     AllocatesTheLength,
     AnswersAborted,
     AnswersBeforeHello,
     AnswersFirstFragment,
     AnswersOnFirstConnection,
+    AnswersOnFirstOfEngine,
     AnswersPerMessage,
+    AnswersSlowly,
     AnswersTwice,
     ChecksUtf8,
     ClosesWithoutDisconnect,
@@ -18,6 +21,8 @@ pub(super) enum Fault {
     CrashesOnHalfFrame,
     CrashesOnUnknownType,
     DisconnectHasNoMessage,
+    DisconnectInTwoSegments,
+    DisconnectsForLongAnswers,
     DisconnectsWith0,
     FillsTheBuffer,
     FrameSizeAboveOffer,
@@ -70,12 +75,13 @@ pub(super) enum Fault {
 pub(super) type Found = (Fault, &'static str, &'static [&'static str]);
 
 /// Faults of an agent that goes on.
-pub(super) const FOUND: [Found; 56] = [
+pub(super) const FOUND: [Found; 60] = [
     (
         Fault::AcceptsAnyVersion,
         "version",
         &["Without a common version the answer", "Without a common version the status"],
     ),
+    (Fault::AcceptsLaterVersions, "version", &["Without a common version the status"]),
     (Fault::AcceptsLongFrames, "violations:", &["A frame longer than agreed"]),
     (
         Fault::AnswersAborted,
@@ -90,6 +96,7 @@ pub(super) const FOUND: [Found; 56] = [
     (Fault::ChecksUtf8, "requests:", &["A STRING is not checked"]),
     (Fault::ClosesWithoutDisconnect, "with an AGENT-DISCONNECT", &["A HAPROXY-DISCONNECT is answered"]),
     (Fault::DisconnectHasNoMessage, "closing:", &["The AGENT-DISCONNECT has a status-code"]),
+    (Fault::DisconnectInTwoSegments, "closing:", &["The AGENT-DISCONNECT leaves in one segment"]),
     (Fault::DisconnectsWith0, "closing:", &["The status of the HAPROXY-DISCONNECT is repeated"]),
     (Fault::FillsTheBuffer, "receive buffer", &["An ACK does not fill"]),
     (
@@ -166,6 +173,7 @@ pub(super) const FOUND: [Found; 56] = [
     (Fault::RemembersIds, "requests:", &["Identifiers may come again"]),
     (Fault::ReservedFlags, "well-formed actions", &["A NOTIFY is answered with an ACK"]),
     (Fault::ServesOneConnection, "connections", &["Fifty connections", "Connections that send nothing"]),
+    (Fault::ServesOneConnection, "in the middle of a frame", &["A connection in the middle of a frame"]),
     (Fault::SmallFrames, "handshake:", &["A large frame size"]),
     (
         Fault::StatusIsAlways99,
@@ -194,8 +202,17 @@ pub(super) const FOUND: [Found; 56] = [
         &["An argument without a name", "Several arguments without names"],
     ),
     (Fault::WantsItemsInOrder, "handshake:", &["The items of a HAPROXY-HELLO may"]),
+    // The handshake is not to blame.
+    (Fault::WrongFrameId, "handshake:", &[]),
     (Fault::WrongFrameId, "well-formed actions", &["A NOTIFY is answered with an ACK"]),
     (Fault::WrongStreamId, "well-formed actions", &["A NOTIFY is answered with an ACK"]),
+];
+
+/// What is no fault, and the cases that are played.
+pub(super) const LEGAL: [(Fault, &str); 3] = [
+    (Fault::AnswersOnFirstOfEngine, ""),
+    (Fault::AnswersSlowly, "Twenty NOTIFYs"),
+    (Fault::DisconnectsForLongAnswers, "No frame of the agent is longer"),
 ];
 
 /// Faults at which the agent crashes: the cases that are played, and how the title begins of the one that is to blame.

@@ -8,6 +8,7 @@ use spop_core::frame::Capabilities;
 use tokio::time::{sleep, timeout};
 
 use super::{
+    engine::Engine,
     log::Log,
     pattern::Pattern,
     probe::Agent,
@@ -91,6 +92,7 @@ struct Connection {
 
 struct Player<'a> {
     agent: &'a Agent,
+    engine: Engine,
     connections: Vec<Connection>,
     /// Those that only stay open.
     others: Vec<Conversation>,
@@ -104,6 +106,8 @@ struct Player<'a> {
     disconnecting: bool,
     /// The length of the last frame, with its prefix.
     last: usize,
+    /// The reads in which the last frame came.
+    reads: usize,
     log: Log,
 }
 
@@ -111,6 +115,7 @@ impl<'a> Player<'a> {
     fn new(agent: &'a Agent) -> Self {
         Self {
             agent,
+            engine: Engine::new(),
             connections: Vec::new(),
             others: Vec::new(),
             current: 1,
@@ -120,6 +125,7 @@ impl<'a> Player<'a> {
             allowed: Vec::new(),
             disconnecting: false,
             last: 0,
+            reads: 0,
             log: Log::default(),
         }
     }
@@ -144,10 +150,10 @@ impl<'a> Player<'a> {
                 self.allowed.push(pattern.clone());
                 Ok(())
             }
-            Step::OneRead => match self.conversation().await?.reads().len() {
-                0 | 1 => Ok(()),
-                reads => Err(fault("the AGENT-HELLO in one segment", format!("it came in {reads} reads"))),
-            },
+            Step::OneRead if self.reads > 1 => {
+                Err(fault("the frame in one segment", format!("it came in {} reads", self.reads)))
+            }
+            Step::OneRead => Ok(()),
             Step::AtMost(bytes) if self.last > *bytes => {
                 Err(fault(format!("a frame of {bytes} bytes at most"), format!("{} bytes", self.last)))
             }
@@ -239,9 +245,10 @@ impl<'a> Player<'a> {
     async fn send(&mut self, index: usize, lines: &[String], bytes: &[u8]) -> Result<(), Stop> {
         self.conversation().await?;
         for line in lines {
-            self.log.add(self.current, line);
+            self.log.add(self.current, &self.engine.line(line));
             self.disconnecting |= line.starts_with("> HAPROXY-DISCONNECT");
         }
+        let bytes = &self.engine.bytes(bytes)[..];
         let pieces: Vec<&[u8]> = match self.cut {
             Some((step, at)) if step == index => {
                 self.log

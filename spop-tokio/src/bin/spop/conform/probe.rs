@@ -8,7 +8,7 @@ use spop_core::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::script;
+use super::{engine::Engine, script};
 use crate::{
     address::Connector,
     conversation::{Conversation, Received, disconnected, not_spop},
@@ -88,7 +88,7 @@ impl Agent {
     /// Does a handshake, and accepts any AGENT-HELLO.
     pub(super) async fn greet(&self, conversation: &mut Conversation) -> Result<Hello, String> {
         let hello = notation::parse_bytes(&script::hello("")).map_err(|error| error.to_string())?;
-        let frame = match self.exchange(conversation, &hello).await {
+        let frame = match self.exchange(conversation, &Engine::new().bytes(&hello)).await {
             Received::Frame(frame) => frame,
             Received::TooLong(_) => return Err(not_spop(conversation.rest())),
             Received::Nothing => {

@@ -85,7 +85,7 @@ pub(super) enum Step {
     End(Vec<Alternative>),
     /// `* quiet`: for a short time nothing comes. The agent may close the connection.
     Quiet,
-    /// `* one read`: the first frame came in one read.
+    /// `* one read`: the last frame came in one read.
     OneRead,
     /// `* at most 300`: the last frame is so long at most, with its length prefix.
     AtMost(usize),
@@ -301,14 +301,18 @@ fn raw(data: &str) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())
 }
 
+/// The engine of a usual HAPROXY-HELLO. Another is [put in its place](super::engine::Engine) when it is sent.
+pub(super) const ENGINE: &str = "4d4602a4-4b2b-49e3-8f0b-0123456789ab";
+
 /// The usual HAPROXY-HELLO, with these items in place of the usual ones.
 pub(super) fn hello(items: &str) -> String {
     let mut line = "HAPROXY-HELLO fin 0 0".to_owned();
+    let engine = format!("string:{ENGINE}");
     for (key, value) in [
         ("supported-versions=", "string:2.0"),
         ("max-frame-size=", "uint32:16380"),
         ("capabilities=", "string:pipelining,async"),
-        ("engine-id=", "string:4d4602a4-4b2b-49e3-8f0b-0123456789ab"),
+        ("engine-id=", &engine),
     ] {
         if !items.split_whitespace().any(|item| item.starts_with(key)) {
             line.extend([" ", key, value]);

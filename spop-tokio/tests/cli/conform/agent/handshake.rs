@@ -5,7 +5,6 @@ use std::{thread, time::Duration};
 use spop_core::{
     Value,
     frame::{Frame, Ids},
-    notation,
     wire::KvList,
 };
 
@@ -42,7 +41,8 @@ impl Connection {
         let trims = !self.has(Fault::KeepsSpaces);
         let supported =
             versions.split(',').any(|version| (if trims { version.trim() } else { version }) == "2.0");
-        if !supported && !self.has(Fault::AcceptsAnyVersion) {
+        let later = self.has(Fault::AcceptsLaterVersions) && versions == "9.0";
+        if !supported && !later && !self.has(Fault::AcceptsAnyVersion) {
             return Err(End::Status(8));
         }
         if self.has(Fault::RejectsUnknownCapabilities) && capabilities.contains("teleportation") {
@@ -58,7 +58,7 @@ impl Connection {
         self.agreed = usize::try_from(size.min(1 << 20)).unwrap();
         self.is_async = capabilities.contains("async");
         self.engine = items.get("engine-id").and_then(|value| value.as_bytes()).unwrap_or_default().to_vec();
-        self.shared.sessions.lock().unwrap().push(self.socket.try_clone().unwrap());
+        self.shared.sessions.lock().unwrap().push((self.socket.try_clone().unwrap(), self.engine.clone()));
         let healthcheck = items.get("healthcheck") == Some(Value::Bool(true));
         self.send_hello()?;
         match healthcheck {
@@ -92,12 +92,6 @@ impl Connection {
         };
         let ids = if self.has(Fault::HelloHasIds) { "1 1" } else { "0 0" };
         let hello = format!("AGENT-HELLO fin {ids} {version} {size} {capabilities}");
-        if self.has(Fault::HelloInTwoSegments) {
-            let bytes = notation::parse_bytes(&hello).unwrap();
-            self.write(&bytes[..20])?;
-            thread::sleep(Duration::from_millis(10));
-            return self.write(&bytes[20..]);
-        }
-        self.send(&hello)
+        self.send_or_split(&hello, Fault::HelloInTwoSegments)
     }
 }

@@ -27,9 +27,14 @@ impl Player<'_> {
         let receiving = open.filter_map(|connection| {
             let conversation = connection.conversation.as_mut()?;
             let (number, hello) = (connection.number, &mut connection.hello);
-            Some(Box::pin(async move { (conversation.receive(deadline).await, number, hello) }))
+            Some(Box::pin(async move {
+                let (before, begun) = (conversation.reads().len(), !conversation.rest().is_empty());
+                let received = conversation.receive(deadline).await;
+                let reads = conversation.reads().len() - before + usize::from(begun);
+                (received, number, hello, reads)
+            }))
         });
-        let ((received, number, hello), ..) = select_all(receiving).await;
+        let ((received, number, hello, reads), ..) = select_all(receiving).await;
         let Received::Frame(frame) = &received else {
             let event = match &received {
                 Received::Nothing => return Ok(received),
@@ -45,7 +50,7 @@ impl Player<'_> {
             return Ok(received);
         };
         self.log.frame(number, frame);
-        self.last = frame.len() + 4;
+        (self.last, self.reads) = (frame.len() + 4, reads);
         if frames::header(frame).is_some_and(|header| header.frame_type == FrameType::AgentHello) {
             *hello = Hello::read(frame);
         }
@@ -61,7 +66,7 @@ impl Player<'_> {
 
     pub(super) async fn expect(&mut self, expected: &Expected) -> Result<(), Stop> {
         let mut left: Vec<&Pattern> = expected.frames.iter().collect();
-        let deadline = Instant::now() + self.agent.timeout;
+        let mut deadline = Instant::now() + self.agent.timeout;
         for _ in 0..FRAMES.max(2 * left.len()) {
             if left.is_empty() {
                 return Ok(());
@@ -75,6 +80,7 @@ impl Player<'_> {
             };
             if let Some(index) = left.iter().position(|pattern| pattern.matches(frame).is_ok()) {
                 left.remove(index);
+                deadline = Instant::now() + self.agent.timeout;
                 continue;
             }
             if is_any(&expected.or, &received) {
