@@ -3,10 +3,22 @@
 use std::{
     fmt,
     io::{self, Write as _},
-    process::ExitCode,
+    process::{self, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
-use tokio::signal::ctrl_c;
+use tokio::{runtime, signal::ctrl_c};
+
+/// How long after ^C a command may wait for its output.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// How long the last line may wait for standard error.
+const LAST_LINE: Duration = Duration::from_millis(100);
 
 /// The exit status, as the help texts show it.
 pub(crate) const HELP: &str = "\
@@ -134,10 +146,31 @@ pub(crate) fn reason(error: &io::Error) -> String {
 pub(crate) async fn interruptible<T>(
     command: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    tokio::select! {
+    let ended = Arc::new(AtomicBool::new(false));
+    exit_when_stuck(Arc::clone(&ended));
+    let result = tokio::select! {
         result = command => result,
         _ = ctrl_c() => Err(Failure::interrupted()),
-    }
+    };
+    ended.store(true, Ordering::Relaxed);
+    result
+}
+
+/// Ends the process after ^C if the command has not ended: it does not hear it while its output is a pipe that nobody reads.
+fn exit_when_stuck(ended: Arc<AtomicBool>) {
+    thread::spawn(move || {
+        let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else { return };
+        if runtime.block_on(ctrl_c()).is_err() || ended.load(Ordering::Relaxed) {
+            return;
+        }
+        thread::sleep(STUCK);
+        if !ended.load(Ordering::Relaxed) {
+            // Standard error may be the same pipe.
+            thread::spawn(|| Failure::interrupted().show());
+            thread::sleep(LAST_LINE);
+            process::exit(Exit::Interrupted as i32);
+        }
+    });
 }
 
 /// Shows a line on standard error that is no part of the output.
