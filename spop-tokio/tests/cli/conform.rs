@@ -14,7 +14,7 @@ use std::{
 use quick_junit::{NonSuccessKind, TestCaseStatus};
 
 use self::fault::{CRASHES, FOUND, Fault, LEGAL};
-use crate::support::{Listen, Run, read_to_end, server, spop};
+use crate::support::{Listen, Run, command, finish, interrupt, read_to_end, server, spop};
 
 /// How many faults are tried at once: most of the time is spent waiting.
 const THREADS: usize = 8;
@@ -125,20 +125,21 @@ fn a_crash_is_blamed_on_its_case_and_ends_the_run() {
 #[test]
 fn a_failure_shows_what_was_sent_and_what_came() {
     let agent = agent::start(Some(Fault::WrongFrameId));
-    let run = conform(&agent, &["--only", "a message without", "--message", "known"]);
+    let run = conform(&agent, &["--only", "does not know", "--message", "known"]);
     assert_eq!(run.code, Some(1));
     let expected = format!(
         "{agent}: version 2.0, max-frame-size 16380, capabilities \"fragmentation,pipelining,async\"
 requests
-  FAILED          must      A message without arguments
-      (section 3.2 of the specification)
+  FAILED          must      A message that the agent does not know is acknowledged
+      (section 3.2.6 of the specification)
       > HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 capabilities=string:pipelining,async \
          engine-id=string:ID
       < AGENT-HELLO fin 0 0 version=string:2.0 max-frame-size=uint32:16380 capabilities=string:fragmentation,pipelining,async
-      > NOTIFY fin 5 1 spop-conform
+      > NOTIFY fin 5 1 spop-conform-unknown surprise=int64:-1
       < ACK fin 5 2 set txn x=int32:1
       expected: < ACK fin 5 1 *
       came: another frame: the stream-id and the frame-id are 5 and 2
+      HAProxy: the request waits for `timeout processing`
 LEVEL     PASSED  FAILED  NOT APPLICABLE  NOT RUN
 must      0       1       0               0
 should    0       0       0               0
@@ -148,6 +149,27 @@ survives  0       0       0               0
     );
     let (before, after) = run.out.split_once("engine-id=string:").unwrap();
     assert_eq!(format!("{before}engine-id=string:ID{}", &after[36..]), expected);
+}
+
+/// The names of the attributes of the first line that begins so.
+fn attributes<'a>(xml: &'a str, begin: &str) -> Vec<&'a str> {
+    let line = xml.lines().find(|line| line.trim_start().starts_with(begin)).unwrap();
+    let parts: Vec<_> = line.split("=\"").collect();
+    parts[..parts.len() - 1].iter().map(|part| part.rsplit(' ').next().unwrap()).collect()
+}
+
+#[test]
+fn a_report_for_junit_has_the_attributes_that_the_schema_of_jenkins_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.xml");
+    let agent = agent::start(None);
+    let args = ["--junit", path.to_str().unwrap(), "--only", "fragments are", "--only", "answered once"];
+    assert_eq!(conform(&agent, &args).code, Some(0));
+    let xml = fs::read_to_string(path).unwrap();
+    assert_eq!(attributes(&xml, "<testsuites "), ["name", "tests", "failures", "errors"]);
+    assert_eq!(attributes(&xml, "<testsuite "), ["name", "tests", "skipped", "errors", "failures"]);
+    assert_eq!(attributes(&xml, "<testcase "), ["name", "classname", "time"]);
+    assert_eq!(attributes(&xml, "<skipped "), ["message"]);
 }
 
 #[test]
@@ -253,7 +275,65 @@ fn a_server_that_is_no_agent_is_a_clear_line_within_a_bounded_time() {
         &refuses,
         "the agent refuses the session: AGENT-DISCONNECT with status 99 (an unknown error occurred), \"no\"",
     );
+    let plain = agent::start(None);
+    let why = "TLS failed: received corrupt message of type InvalidContentType: does the agent use TLS?";
+    conform(&plain, &["--tls", "--tls-insecure"]).expect_error(3, &format!("spop: {plain}: {why}"));
+    let mut hello = spop_core::notation::parse_bytes(crate::support::HELLO).unwrap();
+    let len = u32::try_from(hello.len()).unwrap();
+    hello[..4].copy_from_slice(&len.to_be_bytes());
+    let counts_all = hello.clone();
+    let counting = server(move |socket, _| {
+        socket.write_all(&counts_all).unwrap();
+        read_to_end(socket);
+    });
+    let why = format!("{} of the {len} bytes of a frame (a length does not count its own 4 bytes)", len - 4);
+    of(&counting, &format!("no whole AGENT-HELLO came within 300ms, but {why}"));
+    hello[..4].copy_from_slice(&(len - 4).to_le_bytes());
+    let little = server(move |socket, _| socket.write_all(&hello).unwrap());
+    let why = format!("in little-endian this length is {}: it must be in network byte order", len - 4);
+    of(&little, &format!("its answer begins with \"C\\x00\\x00\\x00\": {why}"));
+    let half = server(|socket, _| socket.write_all(&[0, 0, 0, 9, 101]).unwrap());
+    of(&half, "the agent closed the connection after 5 bytes of an AGENT-HELLO");
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn lengths_that_are_wrong_are_told_in_cases() {
+    let agent = server(|socket, _| {
+        crate::support::write_frames(socket, &[crate::support::HELLO]);
+        crate::support::read_frame(socket);
+        // 22 bytes, whose length counts itself.
+        let mut ack = spop_core::notation::parse_bytes("ACK fin 5 1 set txn score=int32:42").unwrap();
+        ack[3] += 4;
+        let _ = socket.write_all(&ack);
+        read_to_end(socket);
+    });
+    let run = conform(&agent, &["--only", "is answered once", "--timeout", "300ms"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let came = "came: no whole frame within 300ms: 18 of the 22 bytes of a frame (a length does not count its own 4 bytes)";
+    assert!(run.out.contains(came), "{}", run.out);
+}
+
+#[test]
+fn an_agent_that_answers_no_message_is_told_at_once() {
+    let agent = agent::start(Some(Fault::IgnoresUnknownMessages));
+    let run = conform(&agent, &["--only", "unknown capabilities", "--timeout", "300ms"]);
+    let line = "a NOTIFY with spop-conform text=string:hello is not answered: --message is for one that the agent knows\n";
+    assert!(run.code == Some(0) && run.out.contains(line), "{run:?}");
+    let run = conform(&agent, &["--only", "unknown capabilities", "--message", "known", "--json"]);
+    assert_eq!(run.events("agent")[0]["answers"], true);
+}
+
+#[test]
+fn many_failures_begin_with_a_hint_and_a_crash_counts_what_was_not_run() {
+    let hint = "One cause can fail many cases: begin with the first that failed.\n";
+    let agent = agent::start(Some(Fault::WrongFrameId));
+    let run = conform(&agent, &["--only", "requests:"]);
+    assert!(run.out.contains(hint), "{}", run.out);
+    let agent = agent::start(Some(Fault::CrashesOnUnknownType));
+    let run = conform(&agent, &["--only", "unknown type", "--timeout", "300ms"]);
+    assert!(!run.out.contains(hint), "{}", run.out);
+    assert!(run.out.ends_with(": does not conform: 1 should failed, and 1 were not run\n"), "{}", run.out);
 }
 
 #[test]
@@ -269,4 +349,18 @@ fn an_agent_that_sends_without_end_does_not_keep_the_run() {
         conform(&agent, &["--timeout", "300ms", "--only", "closing:", "--only", "A HAPROXY-HELLO", "--json"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.events("summary")[0]["should"]["failed"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn an_interrupt_ends_a_run_whose_output_nobody_reads() {
+    let agent = agent::start(Some(Fault::WrongFrameId));
+    let message = format!("known text=string:{}", "x".repeat(250));
+    let mut child = command(["conform", &agent, "--json", "--message", &message]).spawn().unwrap();
+    let out = child.stdout.take().unwrap();
+    // The pipe is full by then.
+    thread::sleep(Duration::from_secs(6));
+    interrupt(&child);
+    let run = finish(child);
+    assert_eq!((run.code, run.err.as_str()), (Some(130), "spop: interrupted\n"));
+    drop(out);
 }

@@ -13,7 +13,11 @@ use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConnection};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{self, ClientConnection},
+};
 
 use crate::{
     exit::{Failure, reason},
@@ -214,7 +218,7 @@ impl Connector {
         let name = tls.name_of(self.host().as_deref())?;
         match TlsConnector::from(tls.current()).connect(name, socket).await {
             Ok(stream) => Ok(Secured::Tls(Box::new(stream))),
-            Err(error) => Err(io::Error::other(format!("TLS failed: {}", reason(&error)))),
+            Err(error) => Err(io::Error::other(format!("TLS failed: {}{}", reason(&error), hint(&error)))),
         }
     }
 
@@ -269,6 +273,15 @@ impl<S: Transport> Secured<S> {
                 (socket, Some(Box::new(tls)))
             }
         }
+    }
+}
+
+/// What to look at when TLS fails.
+fn hint(error: &io::Error) -> &'static str {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => ": does the agent use TLS?",
+        _ => "",
     }
 }
 

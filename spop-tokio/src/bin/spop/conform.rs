@@ -39,13 +39,23 @@ Levels:
 After each case, whatever its level, a new connection shows whether the agent still serves. A case
 that needs what the agent does not announce is not applicable, and is never counted as passed.
 In the report for continuous integration (--junit), a case of should that fails is a failure as well.
+Of a case that fails is shown what was sent and what came, in a notation:
+  > NOTIFY fin 5 1 check ip=ipv4:203.0.113.7   to the agent: type, flags (- is none), stream-id,
+                                               frame-id, messages with arguments NAME=TYPE:VALUE
+  < ACK fin 5 1 set txn score=int32:42         from the agent
+  #2 > NOTIFY …                                on the second connection of the case
+  messages[2..5] check ip=…                    bytes 2 to 4 of what the messages are on the wire
+  string:"x"*600  hex:00ff  raw:text           repeated text; bytes of a payload as they are
+In what was expected, * is any payload or value. What HAProxy does with such an agent is shown where
+it is known.
 The status is 0 if no case of must and survives has failed, and the agent served to the end.
 
 JSON, one object for the agent, one per case, and a summary:
-  {"event":"agent","address":"…","version":"2.0","max_frame_size":16380,"capabilities":"…"}
+  {"event":"agent","address":"…","version":"2.0","max_frame_size":16380,"capabilities":"…",
+   "answers":true}
   {"event":"case","topic":"requests","title":"…","level":"must","reference":"3.2.7",
-   "result":"failed","reason":"…","expected":"…","came":"…","log":["> NOTIFY …","< ACK …"],
-   "serves":true,"ms":0.3}
+   "result":"failed","reason":"…","expected":"…","came":"…","haproxy":"…",
+   "log":["> NOTIFY …","< ACK …"],"serves":true,"ms":0.3}
   {"event":"summary","conforms":false,"must":{"passed":50,"failed":1,"not_applicable":2,
    "not_run":0},"should":{…},"survives":{…},"ms":5000.0}
   result is "passed", "failed", "not-applicable" or "not-run". A reference is a section of the
@@ -107,7 +117,8 @@ async fn conform(options: &Options, output: Output) -> Result<Exit, Failure> {
     let connector = Connector::new(address.clone(), &options.connect)?;
     let mut agent = Agent::new(connector, options.timeout, options.quiet, &options.message);
     let hello = agent.introduce().await?;
-    let mut report = Report::new(output, address, &hello)?;
+    let unanswered = (!agent.answers).then_some(&*options.message.text);
+    let mut report = Report::new(output, address, &hello, unanswered)?;
     let mut serves = true;
     for case in &cases {
         let begun = Instant::now();

@@ -125,6 +125,14 @@ impl Conversation {
         self.splitter.rest()
     }
 
+    /// Why no AGENT-HELLO came in time.
+    pub(crate) fn no_hello(&self, limit: Duration) -> String {
+        match frames::part(self.rest()) {
+            Some(part) => format!("no whole AGENT-HELLO came within {limit:?}, but {part}"),
+            None => format!("no AGENT-HELLO came within {limit:?}: is it an agent?"),
+        }
+    }
+
     /// Does the handshake as an HAProxy with this configuration.
     ///
     /// # Errors
@@ -141,7 +149,7 @@ impl Conversation {
             (_, Received::TooLong(_)) => Err(not_spop(self.rest())),
             (_, Received::Broken(error)) => Err(format!("no AGENT-HELLO came: {error}")),
             (Verdict::Ended(ended), _) => Err(refused(&ended)),
-            (Verdict::Undecided, _) => Err(format!("no AGENT-HELLO came within {limit:?}: is it an agent?")),
+            (Verdict::Undecided, _) => Err(self.no_hello(limit)),
         }
     }
 
@@ -176,9 +184,11 @@ fn disconnect(status: Status) -> Vec<u8> {
 
 /// What a server is that sends bytes which are no frame.
 pub(crate) fn not_spop(first: &[u8]) -> String {
-    match frames::foreign(first) {
-        Some(what) => format!("this is no SPOP agent but {what}"),
-        None => format!("this is no SPOP agent: its answer begins with \"{}\"", Escaped(first)),
+    let other_order = first.first_chunk().and_then(|len| frames::byte_order(u32::from_be_bytes(*len)));
+    match (frames::foreign(first), other_order) {
+        (Some(what), _) => format!("this is no SPOP agent but {what}"),
+        (None, Some(why)) => format!("its answer begins with \"{}\": {why}", Escaped(first)),
+        (None, None) => format!("this is no SPOP agent: its answer begins with \"{}\"", Escaped(first)),
     }
 }
 

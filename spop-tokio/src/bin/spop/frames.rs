@@ -94,6 +94,29 @@ pub(crate) fn text(frame: &[u8]) -> String {
     }
 }
 
+/// What has arrived of a frame that is not whole, for people. `None` if nothing has.
+pub(crate) fn part(bytes: &[u8]) -> Option<String> {
+    let Some(prefix) = bytes.first_chunk() else {
+        return (!bytes.is_empty()).then(|| format!("{} of the 4 bytes of a length", bytes.len()));
+    };
+    let (len, came) = (u32::from_be_bytes(*prefix) as usize, bytes.len() - PREFIX);
+    let hint = if len == bytes.len() {
+        " (a length does not count its own 4 bytes)"
+    } else if u32::from_le_bytes(*prefix) as usize == came {
+        " (a length is in network byte order)"
+    } else {
+        ""
+    };
+    Some(format!("{came} of the {len} bytes of a frame{hint}"))
+}
+
+/// What is wrong with a length that no frame has, if it is plausible in the other byte order.
+pub(crate) fn byte_order(len: u32) -> Option<String> {
+    let swapped = len.swap_bytes();
+    (swapped < len && swapped <= 1 << 20)
+        .then(|| format!("in little-endian this length is {swapped}: it must be in network byte order"))
+}
+
 /// What the first bytes of a server say about it, if it is no SPOP agent.
 pub(crate) fn foreign(first: &[u8]) -> Option<&'static str> {
     match first {
@@ -154,6 +177,26 @@ mod tests {
             splitter.push(b"HTTP/1.1 400 Bad Request\r\n");
             assert_eq!(splitter.next(), Next::TooLong(0x4854_5450));
             assert_eq!(splitter.rest(), b"HTTP");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_length_is_told() {
+        assert_eq!(part(b""), None);
+        assert_eq!(part(b"\0\0").unwrap(), "2 of the 4 bytes of a length");
+        assert_eq!(part(b"\0\0\0\x09abc").unwrap(), "3 of the 9 bytes of a frame");
+        assert_eq!(
+            part(b"\0\0\0\x07abc").unwrap(),
+            "3 of the 7 bytes of a frame (a length does not count its own 4 bytes)"
+        );
+        assert_eq!(
+            part(&[&[0, 1, 0, 0][..], &[7; 256]].concat()).unwrap(),
+            "256 of the 65536 bytes of a frame (a length is in network byte order)"
+        );
+        let text = "in little-endian this length is 71: it must be in network byte order";
+        assert_eq!(byte_order(71 << 24).as_deref(), Some(text));
+        for len in [0, 71, u32::MAX, u32::from_be_bytes(*b"HTTP")] {
+            assert_eq!(byte_order(len), None);
         }
     }
 

@@ -35,7 +35,10 @@ impl Log {
     }
 }
 
-/// A time limit, for people.
-pub(super) fn within(limit: Duration) -> String {
-    format!("nothing within {limit:?}")
+/// What came within a time limit, if no whole frame did, for people.
+pub(super) fn within(limit: Duration, rest: &[u8]) -> String {
+    match frames::part(rest) {
+        Some(part) => format!("no whole frame within {limit:?}: {part}"),
+        None => format!("nothing within {limit:?}"),
+    }
 }

@@ -14,6 +14,7 @@ use std::ops::RangeInclusive;
 
 use spop_core::{
     Value,
+    excerpt::Escaped,
     frame::{AckActions, Frame, FrameType, Header},
     notation,
     wire::{KvList, ValueType},
@@ -118,7 +119,7 @@ impl Pattern {
         }
         let named = |key: &[u8]| self.items.iter().any(|item| item.key.as_bytes() == key);
         match list.iter().find(|(key, _)| !self.open && !named(key)) {
-            Some((key, _)) => Err(format!("it has another item, {}", String::from_utf8_lossy(key))),
+            Some((key, _)) => Err(format!("it has another item, {}", Escaped(key))),
             None => Ok(()),
         }
     }
@@ -198,7 +199,7 @@ mod tests {
                 "max-frame-size is int32:256, and must be uint32:256..16380",
             ),
             (hello, &good.replace("version", "x"), "it has no version"),
-            (hello, &format!("{good} x=null"), "it has another item, x"),
+            (hello, &format!("{good} \"\\x1b[2J\"=null"), "it has another item, \\x1b[2J"),
             (
                 hello,
                 &format!("{good} hex:ff"),

@@ -153,11 +153,10 @@ impl<'a> Player<'a> {
             Step::OneRead if self.reads > 1 => {
                 Err(fault("the frame in one segment", format!("it came in {} reads", self.reads)))
             }
-            Step::OneRead => Ok(()),
             Step::AtMost(bytes) if self.last > *bytes => {
                 Err(fault(format!("a frame of {bytes} bytes at most"), format!("{} bytes", self.last)))
             }
-            Step::AtMost(_) => Ok(()),
+            Step::OneRead | Step::AtMost(_) => Ok(()),
             Step::Needs(capability) => self.announces(*capability, true),
             Step::Lacks(capability) => self.announces(*capability, false),
             Step::NeedsSize(size) => match self.frame_size() {
@@ -224,9 +223,18 @@ impl<'a> Player<'a> {
         conversation.ok_or_else(|| fault("a connection", "it was reset"))
     }
 
+    fn known(&self) -> Option<&Connection> {
+        self.connections.iter().find(|connection| connection.number == self.current)
+    }
+
     fn hello(&self) -> Option<&Hello> {
-        let current = self.connections.iter().find(|connection| connection.number == self.current);
-        current.and_then(|connection| connection.hello.as_ref())
+        self.known().and_then(|connection| connection.hello.as_ref())
+    }
+
+    /// What has arrived on the current connection and is no whole frame.
+    fn rest(&self) -> &[u8] {
+        let conversation = self.known().and_then(|connection| connection.conversation.as_ref());
+        conversation.map_or(&[], Conversation::rest)
     }
 
     fn frame_size(&self) -> Option<i128> {

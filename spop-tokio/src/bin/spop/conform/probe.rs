@@ -29,7 +29,7 @@ pub(super) struct Agent {
     /// A NOTIFY with the messages of the command line.
     notify: Vec<u8>,
     /// The agent answers such a NOTIFY with some frame.
-    answers: bool,
+    pub(super) answers: bool,
 }
 
 impl Agent {
@@ -91,11 +91,12 @@ impl Agent {
         let frame = match self.exchange(conversation, &Engine::new().bytes(&hello)).await {
             Received::Frame(frame) => frame,
             Received::TooLong(_) => return Err(not_spop(conversation.rest())),
-            Received::Nothing => {
-                return Err(format!("no AGENT-HELLO came within {:?}: is it an agent?", self.timeout));
-            }
+            Received::Nothing => return Err(conversation.no_hello(self.timeout)),
             Received::Eof(_) if frames::foreign(conversation.rest()).is_some() => {
                 return Err(not_spop(conversation.rest()));
+            }
+            Received::Eof(bytes @ 1..) => {
+                return Err(format!("the agent closed the connection after {bytes} bytes of an AGENT-HELLO"));
             }
             Received::Eof(_) => {
                 return Err("the agent closed the connection without an AGENT-HELLO: is it an agent?".into());

@@ -95,6 +95,7 @@ pub(super) struct Finished {
     pub(super) title: String,
     pub(super) level: Level,
     pub(super) reference: String,
+    haproxy: Option<String>,
     pub(super) verdict: Verdict,
     pub(super) took: Duration,
 }
@@ -111,6 +112,7 @@ impl Finished {
         if let Verdict::Dead { .. } = self.verdict {
             lines.extend(self.verdict.reason());
         }
+        lines.extend(self.haproxy.as_ref().map(|text| format!("HAProxy: {text}")));
         lines
     }
 }
@@ -138,6 +140,7 @@ struct AgentObject<'a> {
     version: Option<&'a str>,
     max_frame_size: Option<i64>,
     capabilities: Option<&'a str>,
+    answers: bool,
 }
 
 #[derive(Serialize)]
@@ -151,6 +154,7 @@ struct CaseObject<'a> {
     reason: Option<String>,
     expected: Option<&'a str>,
     came: Option<&'a str>,
+    haproxy: Option<&'a str>,
     log: &'a [String],
     serves: bool,
     ms: f64,
@@ -176,8 +180,13 @@ struct Summary {
 }
 
 impl Report {
-    /// Begins, and says what the agent announces.
-    pub(super) fn new(output: Output, address: &Address, hello: &Hello) -> Result<Self, Failure> {
+    /// Begins, and says what the agent announces, and which messages it does not answer, if it does not.
+    pub(super) fn new(
+        output: Output,
+        address: &Address,
+        hello: &Hello,
+        unanswered: Option<&str>,
+    ) -> Result<Self, Failure> {
         let address = address.to_string();
         let (version, capabilities) = (hello.version.as_deref(), hello.capabilities.as_deref());
         let max_frame_size = hello.max_frame_size.and_then(|size| i64::try_from(size).ok());
@@ -187,19 +196,26 @@ impl Report {
             version,
             max_frame_size,
             capabilities,
+            answers: unanswered.is_none(),
         })?;
         let size = max_frame_size.map_or_else(|| "none".into(), |size| size.to_string());
         let (version, capabilities) = (version.unwrap_or("none"), capabilities.unwrap_or("none"));
         let line =
             format!("{address}: version {version}, max-frame-size {size}, capabilities \"{capabilities}\"");
         output.line(output.paint(Paint::Dim, line))?;
+        if let Some(messages) = unanswered {
+            let line = format!(
+                "a NOTIFY with {messages} is not answered: --message is for one that the agent knows"
+            );
+            output.line(output.paint(Paint::Warning, line))?;
+        }
         Ok(Self { output, address, begun: Instant::now(), cases: Vec::new() })
     }
 
     /// Adds a case, and shows it.
     pub(super) fn add(&mut self, case: &Case, verdict: Verdict, took: Duration) -> Result<(), Failure> {
-        let Case { topic, title, level, reference, .. } = case.clone();
-        let finished = Finished { topic, title, level, reference, verdict, took };
+        let Case { topic, title, level, reference, haproxy, .. } = case.clone();
+        let finished = Finished { topic, title, level, reference, haproxy, verdict, took };
         let output = self.output;
         if self.cases.last().is_none_or(|last| last.topic != topic) {
             output.line(output.paint(Paint::Heading, topic))?;
@@ -261,6 +277,10 @@ impl Report {
         }
         output.table("", &table)?;
         let [must, should, survives] = Level::ALL.map(|level| self.counts(level));
+        if self.cases.iter().filter(|case| case.verdict.is_failed()).count() > 1 {
+            let hint = "One cause can fail many cases: begin with the first that failed.";
+            output.line(output.paint(Paint::Dim, hint))?;
+        }
         let conforms = self.conforms();
         let ms = millis(self.begun.elapsed());
         output.object(&Summary { event: "summary", conforms, must, should, survives, ms })?;
@@ -274,10 +294,12 @@ impl Report {
             |level: Level| Some((self.failed(level), level.name())).filter(|(failed, _)| *failed > 0);
         let of: Vec<_> = Level::ALL.into_iter().filter_map(failed).collect();
         let list = of.iter().map(|(failed, name)| format!("{failed} {name}")).collect::<Vec<_>>().join(", ");
-        match (self.conforms(), of.is_empty()) {
-            (true, true) => "conforms".into(),
-            (true, false) => format!("conforms, but for {list}"),
-            (false, _) => format!("does not conform: {list} failed"),
+        let not_run: usize = Level::ALL.into_iter().map(|level| self.counts(level).not_run).sum();
+        match (self.conforms(), of.is_empty(), not_run) {
+            (true, true, _) => "conforms".into(),
+            (true, false, _) => format!("conforms, but for {list}"),
+            (false, _, 0) => format!("does not conform: {list} failed"),
+            (false, _, _) => format!("does not conform: {list} failed, and {not_run} were not run"),
         }
     }
 }
@@ -294,6 +316,7 @@ fn object(case: &Finished) -> CaseObject<'_> {
         reason: case.verdict.reason(),
         expected: fault.map(|fault| fault.expected.as_str()),
         came: fault.map(|fault| fault.came.as_str()),
+        haproxy: case.haproxy.as_deref(),
         log: fault.map_or(&[], |fault| &fault.log),
         serves: !matches!(case.verdict, Verdict::Dead { .. } | Verdict::NotRun),
         ms: millis(case.took),
@@ -302,17 +325,16 @@ fn object(case: &Finished) -> CaseObject<'_> {
 
 /// Where a rule comes from, for people.
 fn origin(reference: &str) -> String {
-    let parts: Vec<_> = reference
-        .split(", ")
-        .map(|part| {
-            if part.starts_with('3') {
-                format!("section {part} of the specification")
-            } else {
-                part.to_owned()
-            }
-        })
-        .collect();
-    format!("({})", parts.join(", "))
+    let (sections, versions): (Vec<_>, Vec<_>) =
+        reference.split(", ").partition(|part| part.starts_with(|first: char| first.is_ascii_digit()));
+    let sections = match &sections[..] {
+        [] => None,
+        [one] => Some(format!("section {one} of the specification")),
+        [first @ .., last] => Some(format!("sections {} and {last} of the specification", first.join(", "))),
+    };
+    let versions = (!versions.is_empty()).then(|| format!("known of {}", versions.join(", ")));
+    let parts: Vec<_> = sections.into_iter().chain(versions).collect();
+    format!("({})", parts.join("; "))
 }
 
 /// Lists cases that are not played.

@@ -3,6 +3,7 @@
 //! ```text
 //! ## The title of a case.
 //! * must 3.2.7                      its level (must, should or survives), and where the rule comes from
+//! * haproxy it waits                what HAProxy does with an agent that fails
 //! * hello                           the usual handshake; items replace those with the same key
 //! * needs pipelining                the rest applies only to agents that announce this: a capability, or a size of frames
 //! > NOTIFY fin 5 1 {message}        HAProxy sends this frame; lines that follow each other leave in one write
@@ -63,6 +64,8 @@ pub(super) struct Case {
     pub(super) level: Level,
     /// The section of the specification, or a version of HAProxy.
     pub(super) reference: String,
+    /// What HAProxy does with an agent that fails, where that is known.
+    pub(super) haproxy: Option<String>,
     /// It is tried once for each byte at which the last write can be cut in two.
     pub(super) cut: bool,
     pub(super) steps: Vec<Step>,
@@ -156,6 +159,7 @@ fn parse(topic: &'static str, text: &str, message: &str, cases: &mut Vec<Case>) 
 struct Parser {
     title: Option<String>,
     rule: Option<(Level, String)>,
+    haproxy: Option<String>,
     steps: Vec<Step>,
     cut: bool,
     /// How often the next line is sent.
@@ -164,13 +168,13 @@ struct Parser {
 
 impl Parser {
     fn finish(&mut self, topic: &'static str) -> Result<Option<Case>, String> {
-        let Self { title, rule, steps, cut, .. } = std::mem::take(self);
+        let Self { title, rule, haproxy, steps, cut, .. } = std::mem::take(self);
         let Some(title) = title else { return Ok(None) };
         let (level, reference) = rule.ok_or_else(|| format!("{title}: no level"))?;
         if steps.is_empty() {
             return Err(format!("{title}: no steps"));
         }
-        Ok(Some(Case { topic, title, level, reference, cut, steps }))
+        Ok(Some(Case { topic, title, level, reference, haproxy, cut, steps }))
     }
 
     fn line(&mut self, line: &str) -> Result<(), String> {
@@ -239,6 +243,12 @@ impl Parser {
                 }
                 let level = Level::from_str(verb, false)?;
                 self.rule = Some((level, reference.to_owned()));
+                return Ok(());
+            }
+            ("haproxy", text) => {
+                if text.is_empty() || self.haproxy.replace(text.to_owned()).is_some() {
+                    return Err("one text".into());
+                }
                 return Ok(());
             }
             ("cut", "") => {

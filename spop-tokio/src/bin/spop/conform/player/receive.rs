@@ -152,8 +152,11 @@ impl Player<'_> {
             Received::Frame(_) => "a frame".into(),
             Received::Eof(0) => "the agent closes the connection".into(),
             Received::Eof(bytes) => format!("the agent closes the connection after {bytes} bytes of a frame"),
-            Received::Nothing => within(self.agent.timeout),
-            Received::TooLong(len) => format!("bytes that are no frame: its length would be {len}"),
+            Received::Nothing => within(self.agent.timeout, self.rest()),
+            Received::TooLong(len) => match frames::byte_order(*len) {
+                Some(why) => format!("a frame of {len} bytes: {why}"),
+                None => format!("bytes that are no frame: its length would be {len}"),
+            },
             Received::Broken(error) => error.clone(),
         }
     }

@@ -37,6 +37,7 @@ fn what_is_no_case_is_an_error() {
             format!("{rule}> NOTIFY fin 1"),
             "t.spop:3: > NOTIFY fin 1: column 13: expected a frame-id, found the end of the line",
         ),
+        (format!("{rule}* haproxy"), "t.spop:3: * haproxy: one text"),
         (format!("{rule}* fly"), "t.spop:3: * fly: no such directive"),
         (format!("{rule}or end"), "t.spop:3: or end: it follows `<` or `* end`"),
         (format!("{rule}* needs wings"), "t.spop:3: * needs wings: there is no capability `wings`"),
