@@ -103,6 +103,10 @@ pub use endpoint::Endpoint;
 pub use entrance::Entrance;
 pub use handler::{Handler, Outcome};
 pub use info::ConnectionInfo;
+// For the command line, whose connections have drivers of their own.
+#[cfg(unix)]
+#[doc(hidden)]
+pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub(crate) use limits::{
     InFlight, REQUESTS_SPARED, RequestPermit, SPARED, Share, SharedPermit, SourcePermit, Sources, Total,
 };
