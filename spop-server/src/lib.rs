@@ -110,9 +110,13 @@ pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub(crate) use limits::{
     InFlight, REQUESTS_SPARED, RequestPermit, SPARED, Share, SharedPermit, SourcePermit, Sources, Total,
 };
+#[doc(hidden)]
+pub use limits::{SPARED as BUFFERED_SPARED, Share as BufferedShare, Total as BufferedTotal};
 pub use listening::{BACKLOG, Listener, Listening, SocketOptions, is_of_connection};
 pub use log::LogLimit;
-pub(crate) use message::{TOO_MUCH_BUFFERED, overdue};
+#[doc(hidden)]
+pub use message::TOO_MUCH_BUFFERED;
+pub(crate) use message::overdue;
 pub use metrics::HANDLER_SECONDS_BUCKETS;
 pub(crate) use metrics::{Began, ListenerMetrics, Metrics, Open, Work};
 pub use name_warnings::NameWarnings;

@@ -143,7 +143,7 @@ impl Drop for RequestPermit {
 
 /// A limit on the bytes that all connections hold together.
 #[derive(Debug)]
-pub(crate) struct Total {
+pub struct Total {
     max: isize,
     /// Negative for a moment, when a share is.
     now: Arc<AtomicIsize>,
@@ -152,7 +152,7 @@ pub(crate) struct Total {
 /// The bytes of one connection. The total counts them in steps of 16 KiB, so that a connection with less needs no write to shared
 /// memory. Subtracted when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     /// Negative for a moment, when bytes are subtracted by another thread before they were added.
     own: AtomicIsize,
     total: Arc<AtomicIsize>,
@@ -170,14 +170,14 @@ const fn steps(bytes: isize) -> isize {
 
 /// What a connection may hold even if the total is exceeded: enough for HAProxy's frames and usual bodies. So a connection that
 /// uses up the total does not end the others.
-pub(crate) const SPARED: usize = 2 * STEP;
+pub const SPARED: usize = 2 * STEP;
 
 /// As [`SPARED`], for the requests that handlers keep: the 20 that HAProxy has in flight on a connection, if they are short.
 pub(crate) const REQUESTS_SPARED: usize = 24 * 1024;
 
 impl Total {
     /// At most `max` bytes.
-    pub(crate) fn new(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self { max: max.try_into().unwrap_or(isize::MAX), now: Arc::default() }
     }
 
@@ -187,12 +187,13 @@ impl Total {
     }
 
     /// The share of a connection that has none yet.
-    pub(crate) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share { own: AtomicIsize::new(0), total: Arc::clone(&self.now) }
     }
 
+    /// Whether there are more bytes.
     #[inline]
-    pub(crate) fn is_exceeded(&self) -> bool {
+    pub fn is_exceeded(&self) -> bool {
         self.is_exceeded_by(0)
     }
 
@@ -223,7 +224,7 @@ impl Share {
 
     /// For a share that has one owner. True if it grew by a step.
     #[inline]
-    pub(crate) fn set(&mut self, bytes: usize) -> bool {
+    pub fn set(&mut self, bytes: usize) -> bool {
         let bytes = bytes.cast_signed();
         let before = std::mem::replace(self.own.get_mut(), bytes);
         self.update(before, bytes);

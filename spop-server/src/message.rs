@@ -5,7 +5,7 @@ use std::time::Duration;
 use spop_core::AgentConfig;
 
 /// To the peer whose connection exceeded the limit on buffered bytes.
-pub(crate) const TOO_MUCH_BUFFERED: &str =
+pub const TOO_MUCH_BUFFERED: &str =
     "the agent holds too many bytes of unfinished requests and unread answers";
 
 /// The error of a request that was failed as the oldest of `in_flight`, at this age.

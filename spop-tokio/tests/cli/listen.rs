@@ -173,3 +173,24 @@ fn long_lines_are_cut_unless_told_otherwise() {
         assert_eq!((line.contains("more characters)"), line.contains("w399")), (cut, !cut), "{line}");
     }
 }
+
+#[test]
+fn connections_together_hold_a_bounded_number_of_bytes() {
+    let agent = Listen::start(&[]).without_output();
+    let hello = HELLO.replace("uint32:16380", "uint32:1048576");
+    // Each holds a megabyte twice: to read it, and to show it. 128 MiB are the limit.
+    let part = [&1_040_000_u32.to_be_bytes()[..], &[3; 1_000_000]].concat();
+    let mut sockets: Vec<_> = (0..120)
+        .map(|_| {
+            let mut socket = TcpStream::connect(&agent.address).unwrap();
+            write_frames(&mut socket, &[&hello]);
+            assert!(read_frame(&mut socket).unwrap().starts_with("AGENT-HELLO fin 0 0"));
+            // It may be disconnected by then.
+            drop(socket.write_all(&part));
+            socket
+        })
+        .collect();
+    let last = read_frame(sockets.last_mut().unwrap()).unwrap();
+    assert!(last.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:13 "), "{last}");
+    assert_eq!(spop(["send", &agent.address, "check"]).code, Some(0));
+}

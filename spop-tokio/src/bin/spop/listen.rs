@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use clap::{ArgAction, Args};
 use spop_core::{AgentConfig, agent::PipeliningPolicy, frame::Capabilities};
+use spop_server::{BufferedTotal, ServerConfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, watch},
@@ -127,6 +128,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
     let (mut interrupt, mut terminate) = signals.map_err(|error| Failure::io_of("signals", &error))?;
     let (stop, stopping) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let buffered = Arc::new(BufferedTotal::new(ServerConfig::default().max_buffered_bytes));
     let mut connections = JoinSet::new();
     let exit = loop {
         let accepted = tokio::select! {
@@ -156,6 +158,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
             config: Arc::clone(&config),
             rules: Arc::clone(&rules),
             stopping: stopping.clone(),
+            buffered: Arc::clone(&buffered),
             trace,
         };
         let entrance = listener.entrance();

@@ -17,6 +17,7 @@ use spop_core::{
     link::Progress,
     notation::Direction,
 };
+use spop_server::{BUFFERED_SPARED, BufferedShare, BufferedTotal, TOO_MUCH_BUFFERED};
 use spop_tokio::Closed;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
@@ -43,6 +44,8 @@ pub(super) struct Serving {
     pub(super) config: Arc<Checked<AgentConfig>>,
     pub(super) rules: Arc<Rules>,
     pub(super) stopping: watch::Receiver<bool>,
+    /// What all connections hold.
+    pub(super) buffered: Arc<BufferedTotal>,
     pub(super) trace: ConnectionTrace,
 }
 
@@ -57,7 +60,7 @@ impl Serving {
         peer: Peer,
         entrance: Arc<Entrance>,
     ) -> Result<(), Failure> {
-        let Self { config, rules, mut stopping, trace } = self;
+        let Self { config, rules, mut stopping, buffered, trace } = self;
         let clock = Clock::start();
         trace.opened(&peer.to_string())?;
         let entered = tokio::select! {
@@ -78,6 +81,8 @@ impl Serving {
             trace,
             clock,
             input: BytesMut::new(),
+            share: buffered.share(),
+            buffered,
             eof: false,
             waiting: Vec::new(),
             ignored: Vec::new(),
@@ -94,6 +99,8 @@ struct Session {
     trace: ConnectionTrace,
     clock: Clock,
     input: BytesMut,
+    share: BufferedShare,
+    buffered: Arc<BufferedTotal>,
     eof: bool,
     /// Requests whose answers are delayed; as many as the reactor lets be in flight.
     waiting: Vec<Waiting>,
@@ -129,6 +136,7 @@ impl Session {
         // A read has blocked since something else happened.
         let mut blocked = false;
         loop {
+            self.limit_memory()?;
             let interest = self.settle()?;
             if interest.close {
                 return self.closed.as_ref().map_or(Ok(()), |closed| self.trace.closed(closed));
@@ -216,6 +224,31 @@ impl Session {
         self.input.extend_from_slice(bytes);
         self.trace.bytes(Direction::ToAgent, bytes)?;
         self.process()
+    }
+
+    /// Ends the session if all connections hold too much, and this one has grown, as a server does.
+    fn limit_memory(&mut self) -> Result<(), Failure> {
+        if !self.buffers_too_much() || self.closed.is_some() {
+            return Ok(());
+        }
+        self.trace.note(format!("{TOO_MUCH_BUFFERED}: it is disconnected"))?;
+        self.reactor.disconnect(self.clock.now(), Status::RESOURCE, TOO_MUCH_BUFFERED);
+        self.process()?;
+        self.input = BytesMut::new();
+        self.trace.clear();
+        if self.reactor.outgoing_bytes() > BUFFERED_SPARED {
+            let action = self.reactor.on_transport_error(self.clock.now());
+            self.act(action)?;
+        }
+        let _ = self.buffers_too_much();
+        Ok(())
+    }
+
+    /// Counts what the connection holds.
+    fn buffers_too_much(&mut self) -> bool {
+        let queued = self.reactor.reassembly_bytes() + self.reactor.outgoing_bytes();
+        let bytes = queued + self.input.len() + self.trace.buffered();
+        self.share.set(bytes) && bytes > BUFFERED_SPARED && self.buffered.is_exceeded()
     }
 
     /// Carries out what needs no I/O, and returns what is left.

@@ -125,6 +125,16 @@ impl ConnectionTrace {
         self.shown.event(Some(Utc::now()), Some(self.number), event, paint, &format!("* {line}"), details)
     }
 
+    /// The bytes of frames that are not whole.
+    pub(super) fn buffered(&self) -> usize {
+        self.from_haproxy.rest().len() + self.to_haproxy.rest().len()
+    }
+
+    /// Shows nothing more of what HAProxy sends: the session is over.
+    pub(super) fn clear(&mut self) {
+        self.from_haproxy = Splitter::new(0);
+    }
+
     /// Bytes that have arrived, or were sent.
     pub(super) fn bytes(&mut self, direction: Direction, bytes: &[u8]) -> Result<(), Failure> {
         let splitter = match direction {
