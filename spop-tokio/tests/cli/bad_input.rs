@@ -52,6 +52,30 @@ fn a_recording_that_ends_in_a_frame_is_refused_by_bench() {
 }
 
 #[test]
+fn packets_are_no_recording_of_bytes_for_bench() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pcap");
+    let name = path.to_str().unwrap();
+    let agent = Listen::start(&[]).without_output();
+    for magic in [[0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0x3c, 0x4d], [0x0a, 0x0d, 0x0d, 0x0a]] {
+        File::create(&path).unwrap().write_all(&magic).unwrap();
+        let why =
+            "it has packets (pcap): --capture is for the bytes alone that HAProxy has sent on one connection";
+        spop(["bench", &agent.address, "--capture", name, "--requests", "9"])
+            .expect_error(1, &format!("spop: {name}: {why}"));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    File::create(&path).unwrap();
+    let name = path.to_str().unwrap();
+    spop(["check", name]).expect_error(3, &format!("spop: {name}: this is no socket"));
+}
+
+#[test]
 fn an_address_that_is_in_use_is_status_3() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();

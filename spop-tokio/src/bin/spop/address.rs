@@ -1,6 +1,6 @@
 //! Where an agent is, and how a connection to it is opened.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, io, os::unix::fs::FileTypeExt as _, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use spop_core::accept::{ProxyVersion, encode_proxy_header};
@@ -230,9 +230,18 @@ impl Connector {
         }
     }
 
+    /// The address is the path of something else.
+    fn is_no_socket(&self) -> bool {
+        let ParsedAddress::Unix(path) = self.address.parsed() else { return false };
+        path.metadata().is_ok_and(|file| !file.file_type().is_socket())
+    }
+
     fn failed(&self, error: &io::Error) -> Failure {
         let address = &self.address;
         Failure::io(match error.kind() {
+            io::ErrorKind::ConnectionRefused if self.is_no_socket() => {
+                format!("{address}: this is no socket")
+            }
             io::ErrorKind::ConnectionRefused => {
                 format!("{address}: connection refused: is the agent running?")
             }

@@ -42,13 +42,26 @@ pub(super) fn lines(path: &Path) -> Result<Vec<Template>, Failure> {
 /// The NOTIFYs of a recording: the bytes that HAProxy has sent on a connection.
 pub(super) fn capture(path: &Path) -> Result<Vec<Template>, Failure> {
     let name = path.display();
-    let payloads = payloads(&read(path)?).map_err(|error| Failure::wrong(format_args!("{name}: {error}")))?;
+    let bytes = read(path)?;
+    if is_of_packets(&bytes) {
+        return Err(Failure::wrong(format_args!(
+            "{name}: it has packets (pcap): --capture is for the bytes alone that HAProxy has sent on one connection"
+        )));
+    }
+    let payloads = payloads(&bytes).map_err(|error| Failure::wrong(format_args!("{name}: {error}")))?;
     if payloads.is_empty() {
         return Err(Failure::wrong(format_args!(
             "{name}: no NOTIFY in it: a recording has the bytes that HAProxy has sent on a connection"
         )));
     }
     Ok(payloads.into_iter().map(Template::fixed).collect())
+}
+
+/// Whether it is of a format of `tcpdump` or Wireshark: pcap in either byte order, with microseconds or nanoseconds, or pcapng.
+fn is_of_packets(bytes: &[u8]) -> bool {
+    let first = bytes.first_chunk().copied().map_or(0, u32::from_be_bytes);
+    let pcap = [0xa1b2_c3d4, 0xa1b2_3c4d];
+    pcap.contains(&first) || pcap.contains(&first.swap_bytes()) || first == 0x0a0d_0d0a
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
