@@ -318,7 +318,7 @@ fn lengths_that_are_wrong_are_told_in_cases() {
 fn an_agent_that_answers_no_message_is_told_at_once() {
     let agent = agent::start(Some(Fault::IgnoresUnknownMessages));
     let run = conform(&agent, &["--only", "unknown capabilities", "--timeout", "300ms"]);
-    let line = "a NOTIFY with spop-conform text=string:hello is not answered: --message is for one that the agent knows\n";
+    let line = "no frame answers a NOTIFY with spop-conform text=string:hello: if the agent must know it, see --message\n";
     assert!(run.code == Some(0) && run.out.contains(line), "{run:?}");
     let run = conform(&agent, &["--only", "unknown capabilities", "--message", "known", "--json"]);
     assert_eq!(run.events("agent")[0]["answers"], true);

@@ -205,7 +205,7 @@ impl Report {
         output.line(output.paint(Paint::Dim, line))?;
         if let Some(messages) = unanswered {
             let line = format!(
-                "a NOTIFY with {messages} is not answered: --message is for one that the agent knows"
+                "no frame answers a NOTIFY with {messages}: if the agent must know it, see --message"
             );
             output.line(output.paint(Paint::Warning, line))?;
         }
