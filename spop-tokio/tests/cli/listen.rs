@@ -179,7 +179,7 @@ fn connections_together_hold_a_bounded_number_of_bytes() {
     let agent = Listen::start(&[]).without_output();
     let hello = HELLO.replace("uint32:16380", "uint32:1048576");
     // Each holds a megabyte twice: to read it, and to show it. 128 MiB are the limit.
-    let part = [&1_040_000_u32.to_be_bytes()[..], &[3; 1_000_000]].concat();
+    let part = [&1_040_000_u32.to_be_bytes()[..], &vec![3; 1_000_000]].concat();
     let mut sockets: Vec<_> = (0..120)
         .map(|_| {
             let mut socket = TcpStream::connect(&agent.address).unwrap();
