@@ -190,7 +190,11 @@ fn connections_together_hold_a_bounded_number_of_bytes() {
             socket
         })
         .collect();
-    let last = read_frame(sockets.last_mut().unwrap()).unwrap();
-    assert!(last.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:13 "), "{last}");
+    // Which of them are disconnected depends on the moment; the others are when their frames are late.
+    let is_refused = |socket: &mut TcpStream| {
+        let last = read_frame(socket).unwrap_or_default();
+        last.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:13 ")
+    };
+    assert!(sockets.iter_mut().rev().any(is_refused));
     assert_eq!(spop(["send", &agent.address, "check"]).code, Some(0));
 }
