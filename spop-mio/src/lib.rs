@@ -175,6 +175,7 @@
 //! | `http` | headers, methods and URIs as types of the `http` crate, which are re-exported (module `http`) | 2 crates |
 //! | `serde` | the arguments of a message as a structure: [`Message::deserialize`](spop_core::frame::Message) | 2 crates |
 //! | `metrics` | counters and histograms for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called | 3 crates |
+//! | `status` | a page with the state of the server, as HTML and JSON, and what Prometheus collects ([module](spop_server::status)) | 47 crates, and a thread |
 //! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
 //! | `testing` | requests made by hand, calls of handlers, transcripts (module `testing`) | nothing: for `[dev-dependencies]` |
 //!
@@ -211,10 +212,12 @@ pub use spop_core::{
     frame::{ArgError, Capabilities, FromValue, Message, NameError},
     wire::{HeaderError, Headers},
 };
+#[cfg(feature = "status")]
+pub use spop_server::status;
 pub use spop_server::{
     self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
     Failures, HANDLER_SECONDS_BUCKETS, Handler, NameOrId, Outcome, ParsedAddress, Request, Responder,
-    ServerConfig, ServerHandle, Stage, Stats, Swap,
+    ServerConfig, ServerHandle, Stage, Stats, Swap, Usage,
 };
 
 #[cfg(feature = "tls")]

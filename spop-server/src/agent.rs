@@ -49,7 +49,7 @@ use crate::{
 ///    [`end_deadline`](Self::end_deadline). Then call [`ended`](Self::ended).
 pub struct Agent {
     pub(crate) config: Arc<Checked<AgentConfig>>,
-    max_connections: usize,
+    pub(crate) max_connections: usize,
     lame_duck: Duration,
     pub(crate) clock: Clock,
     sources: Sources,
@@ -67,7 +67,7 @@ pub struct Agent {
     pub(crate) logs: Logs,
     pub(crate) names: NameWarnings,
     pub(crate) engines: Arc<Engines>,
-    shutdown: Arc<Shutdown>,
+    pub(crate) shutdown: Arc<Shutdown>,
     /// When the lame duck stage ends.
     drain_at: Mutex<Option<Timestamp>>,
     pub(crate) drain: Drain,
@@ -226,6 +226,7 @@ impl Agent {
     /// files (`RLIMIT_NOFILE`) if it is too low for `max_connections`. The recorder of its metrics must be installed before.
     pub fn ready<'a>(&self, listeners: impl IntoIterator<Item = &'a Arc<Entrance>>) {
         LazyLock::force(&self.metrics);
+        self.shutdown.metrics.ready();
         let mut count = 0;
         for entrance in listeners {
             count += 1;
@@ -451,6 +452,10 @@ impl ServerHandle {
     pub fn wait_for(&self, stage: Stage) {
         let agent = &self.agent;
         agent.park_until(|now| agent.poll_shutdown(now) >= stage, || agent.shutdown_deadline());
+    }
+
+    pub(crate) const fn agent(&self) -> &Arc<Agent> {
+        &self.agent
     }
 
     /// The counters.

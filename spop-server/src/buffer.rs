@@ -213,7 +213,7 @@ mod tests {
     fn step(buffer: &mut ReadBuffer, stream: &mut impl Read, rest: &mut Leftover, leave: usize) -> Vec<u8> {
         let got = buffer.read(rest, |space| stream.read(space)).unwrap();
         if let Input::InBuffer(len) = got.input {
-            assert_eq!(rest.unused(), []);
+            assert!(rest.unused().is_empty());
             let input = buffer.front(len);
             let (used, left) = input.split_at(len.saturating_sub(leave));
             rest.append(left);

@@ -75,6 +75,8 @@ mod socket_file;
 mod spans;
 mod stage;
 mod stats;
+#[cfg(feature = "status")]
+pub mod status;
 mod stream;
 mod swap;
 #[cfg(all(feature = "systemd", unix))]
@@ -85,6 +87,7 @@ mod test_support;
 pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod usage;
 
 pub use accept::ACCEPT_BACK_OFF;
 pub use account::NameOrId;
@@ -133,3 +136,4 @@ pub(crate) use stats::{ConnectionPermit, Counters, Place};
 pub use stats::{Failures, Stats};
 pub use stream::Stream;
 pub use swap::Swap;
+pub use usage::Usage;

@@ -114,6 +114,11 @@ impl InFlight {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// What is used of the limit, and the limit, if there is one.
+    pub(crate) fn usage(&self) -> Option<(usize, usize)> {
+        self.max.map(|max| (self.count.load(Ordering::Relaxed), max))
+    }
+
     fn count(&self, max: usize) -> Option<RequestPermit> {
         let permit = RequestPermit(Some(Arc::clone(&self.count)));
         // One that is too many is taken back by its drop.
@@ -181,9 +186,12 @@ impl Total {
         Self { max: max.try_into().unwrap_or(isize::MAX), now: Arc::default() }
     }
 
-    #[cfg(test)]
     pub(crate) fn now(&self) -> usize {
         self.now.load(Ordering::Relaxed).try_into().unwrap_or(0)
+    }
+
+    pub(crate) const fn max(&self) -> usize {
+        self.max.cast_unsigned()
     }
 
     /// The share of a connection that has none yet.

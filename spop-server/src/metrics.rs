@@ -374,11 +374,13 @@ pub(crate) struct Began {
     at: Option<Instant>,
 }
 
-/// What a server counts of the work in its background. Of the recorder that is installed at the first of it.
+/// What a server counts of the work in its background. Of the recorder that is installed when it begins to serve.
 #[derive(Default)]
 pub(crate) struct BackgroundMetrics {
     #[cfg(feature = "metrics")]
     now: OnceLock<Gauge>,
+    #[cfg(feature = "metrics")]
+    refused: OnceLock<Counter>,
 }
 
 impl fmt::Debug for BackgroundMetrics {
@@ -389,6 +391,12 @@ impl fmt::Debug for BackgroundMetrics {
 
 #[allow(clippy::unused_self)]
 impl BackgroundMetrics {
+    /// The server begins to serve.
+    pub(crate) fn ready(&self) {
+        #[cfg(feature = "metrics")]
+        let _ = (self.now(), self.counter());
+    }
+
     pub(crate) fn entered(&self) {
         #[cfg(feature = "metrics")]
         self.now().increment(1);
@@ -401,7 +409,12 @@ impl BackgroundMetrics {
 
     pub(crate) fn refused(&self) {
         #[cfg(feature = "metrics")]
-        counter!("spop_background_refused_total").increment(1);
+        self.counter().increment(1);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn counter(&self) -> &Counter {
+        self.refused.get_or_init(|| counter!("spop_background_refused_total"))
     }
 
     #[cfg(feature = "metrics")]

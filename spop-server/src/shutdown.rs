@@ -22,7 +22,7 @@ pub(crate) struct Shutdown {
     refused: AtomicU64,
     /// It was logged that the limit was reached, and less than half of it is used since.
     logged: AtomicBool,
-    metrics: BackgroundMetrics,
+    pub(crate) metrics: BackgroundMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +96,11 @@ impl Shutdown {
     /// How much there is.
     pub(crate) fn background(&self) -> usize {
         self.background.load(Ordering::Acquire)
+    }
+
+    /// How much there is, and how much there may be.
+    pub(crate) fn background_usage(&self) -> (usize, usize) {
+        (self.background(), self.max_background)
     }
 
     /// How much there is, and how often there was too much.

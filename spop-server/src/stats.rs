@@ -12,7 +12,7 @@ use crate::FailureKind;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Connections under the limit: those that are open, and those that have ended while handlers keep requests of them.
-    places: AtomicUsize,
+    pub places: AtomicUsize,
     /// See [`Stats::open`].
     open: AtomicUsize,
     /// See [`Stats::accepted`].

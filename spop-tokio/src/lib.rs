@@ -282,6 +282,7 @@
 //! | `http` | headers, methods and URIs as types of the `http` crate, which are re-exported (module `http`) | 2 crates; a [`HeaderMap`](https://docs.rs/http) takes more memory than [`Headers`], which borrows |
 //! | `serde` | the arguments of a message as a structure (`Args`, `Request::deserialize`) | 2 crates |
 //! | `metrics` | counters and histograms for the recorder of the `metrics` facade | 2 crates; a few atomic operations for each read and each request |
+//! | `status` | a page with the state of the server, as HTML and JSON, and what Prometheus collects ([module](spop_server::status)) | 44 crates, and a thread |
 //! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
 //! | `tower` | a handler from a `tower::Service` (`TowerHandler`) | 1 crate; a clone of the service for each request |
 //! | `testing` | requests made by hand, calls of handlers, HAProxy's side in memory (module `testing`) | `test-util` of tokio: for `[dev-dependencies]` |
@@ -369,9 +370,12 @@ pub use spop_core::{
     frame::{ArgError, Capabilities, FromValue, Message, NameError},
     wire::{HeaderError, Headers},
 };
+#[cfg(feature = "status")]
+pub use spop_server::status;
 pub use spop_server::{
     self, AbstractName, Address, Background, Cancellation, Cancelled, Connection, ConnectionInfo, Endpoint,
     Failures, HANDLER_SECONDS_BUCKETS, NameOrId, ParsedAddress, ServerConfig, ServerHandle, Stage, Stats,
+    Usage,
 };
 pub use swap::Swap;
 #[cfg(feature = "tower")]

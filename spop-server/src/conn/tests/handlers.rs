@@ -20,7 +20,7 @@ fn answers_that_are_ready_together_stay_on_their_connection() {
     }
     server.wake(&mut sibling);
     assert_eq!(server.hear(&mut conn), ["ACK fin 1 1", "ACK fin 2 1", "ACK fin 3 1"]);
-    assert_eq!(sibling.outgoing(), []);
+    assert!(sibling.outgoing().is_empty());
 
     // What is left of an earlier turn is held up.
     for line in ["NOTIFY fin 4 1 keep", "NOTIFY fin 5 1 keep"] {
@@ -43,7 +43,7 @@ fn a_responder_answers_whatever_became_of_the_handler() {
     for line in ["NOTIFY fin 1 1 later-panic", "NOTIFY fin 2 1 later-now"] {
         server.say(&mut conn, line);
     }
-    assert_eq!(conn.outgoing(), []);
+    assert!(conn.outgoing().is_empty());
     for responder in std::mem::take(&mut server.app.deferred) {
         responder.reply(score());
     }

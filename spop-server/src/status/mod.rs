@@ -1,0 +1,134 @@
+//! A status page of a server, for people, for scripts and for Prometheus (feature `status`).
+//!
+//! | path | what |
+//! |---|---|
+//! | `/` | a page: the stage of the server, requests a second, limits and what is used of them, failures explained, connections |
+//! | `/status.json` | the same as JSON |
+//! | `/metrics` | what Prometheus collects, if there is a [`recorder`](install_recorder) |
+//! | `/dashboard.json` | a dashboard for Grafana, with what `/metrics` has |
+//! | `/healthy` | `200` while the server serves, `503` once it shuts down |
+//!
+//! It has a thread of its own, so that it answers also when the threads of the server are busy. It has no users and no TLS: listen on
+//! the loopback interface or in a network that is trusted. It reads no body, and serves at most 32 connections at a time, each for
+//! one request and ten seconds at most.
+//!
+//! ```no_run
+//! use std::net::TcpListener;
+//! use spop_server::status::{Status, install_recorder};
+//!
+//! # fn serve(handle: spop_server::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
+//! // Before the server begins to serve.
+//! let recorder = install_recorder()?;
+//! Status::new(handle).metrics(recorder).serve(TcpListener::bind("127.0.0.1:9404")?)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod http;
+mod page;
+mod rates;
+mod report;
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use spop_core::Timestamp;
+
+use self::rates::{Rates, Sample};
+use crate::{HANDLER_SECONDS_BUCKETS, ServerHandle};
+
+/// How often the counters are read.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Installs a recorder of metrics for the whole process, whose histogram of handlers has
+/// [`HANDLER_SECONDS_BUCKETS`]. Before the server begins to serve.
+///
+/// # Errors
+/// There is a recorder already.
+pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+    let seconds = Matcher::Full("spop_handler_seconds".to_owned());
+    PrometheusBuilder::new().set_buckets_for_metric(seconds, &HANDLER_SECONDS_BUCKETS)?.install_recorder()
+}
+
+/// A status page. See the [module](self).
+#[derive(Debug)]
+#[must_use = "it does nothing before `serve`"]
+pub struct Status {
+    handle: ServerHandle,
+    recorder: Option<PrometheusHandle>,
+}
+
+/// What the connections of a status page share.
+#[derive(Debug)]
+struct Shared {
+    handle: ServerHandle,
+    recorder: Option<PrometheusHandle>,
+    since: Instant,
+    rates: Mutex<Rates>,
+}
+
+impl Status {
+    /// Of this server.
+    pub const fn new(handle: ServerHandle) -> Self {
+        Self { handle, recorder: None }
+    }
+
+    /// With the metrics of this recorder, which is tidied up regularly.
+    pub fn metrics(self, recorder: PrometheusHandle) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// Serves on this listener as long as the process lives, in a thread of its own.
+    ///
+    /// # Errors
+    /// The system has no thread, or no event queue, for it.
+    pub fn serve(self, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = Arc::new(Shared {
+            handle: self.handle,
+            recorder: self.recorder,
+            since: Instant::now(),
+            rates: Mutex::default(),
+        });
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let serve = move || runtime.block_on(http::serve(listener, shared));
+        thread::Builder::new().name("spop-status".to_owned()).spawn(serve)?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Reads the counters, for the rates, and tidies up the recorder.
+    fn sample(&self) {
+        let stats = self.handle.stats();
+        let sample = Sample {
+            at: self.since.elapsed(),
+            requests: stats.requests,
+            failures: stats.failures.total(),
+            late: stats.late,
+        };
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+        if let Some(recorder) = &self.recorder {
+            recorder.run_upkeep();
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.handle.agent().clock().now()
+    }
+
+    fn rates(&self) -> Rates {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

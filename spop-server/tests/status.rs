@@ -1,0 +1,193 @@
+//! The status page, over real connections.
+#![cfg(feature = "status")]
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use spop_core::{Actions, Clock, accept::Peer, notation};
+use spop_server::{
+    Agent, Conn, Request, ServerConfig,
+    status::{Status, install_recorder},
+};
+
+/// A server without sockets, and the address of its status page.
+fn start(status: impl FnOnce(Status) -> Status) -> (Arc<Agent>, SocketAddr) {
+    let agent = Agent::new(ServerConfig::default(), Clock::start()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    status(Status::new(agent.handle())).serve(listener).unwrap();
+    (agent, address)
+}
+
+fn session(agent: &Arc<Agent>, sentences: &str) -> Conn {
+    let now = agent.clock().now();
+    let mut conn = agent.accept(now, Peer::Other("a <b>peer</b>".into()), None).unwrap();
+    let hello = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
+         capabilities=string:pipelining engine-id=string:\"<script>\"";
+    let bytes: Vec<_> =
+        format!("{hello}\n{sentences}").lines().flat_map(|one| notation::parse_bytes(one).unwrap()).collect();
+    let mut handler = |request: Request<'_>| match request.message("fails") {
+        Some(_) => Err("no"),
+        None => Ok(Actions::new()),
+    };
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let used = conn.on_bytes(now, &mut handler, rest);
+        rest = &rest[used..];
+        let sent = conn.outgoing().len();
+        conn.on_sent(now, &mut handler, sent).unwrap();
+    }
+    conn
+}
+
+fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // It may be closed before all is sent.
+    let _ = stream.write_all(request.as_bytes());
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8(response).unwrap()
+}
+
+fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let response = exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_page_and_its_json_have_the_state_of_the_server() {
+    let (agent, address) = start(|status| status);
+    let conn = session(&agent, "NOTIFY fin 1 1 m\nNOTIFY fin 2 1 fails");
+    let (head, json) = get(address, "/status.json");
+    assert!(head.starts_with("http/1.1 200 ") && head.contains("content-type: application/json"), "{head}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let of = |pointer: &str| json.pointer(pointer).unwrap_or_else(|| panic!("{pointer}: {json:#}"));
+    assert_eq!((of("/stage"), of("/requests"), of("/answered")), (&"serve".into(), &2.into(), &1.into()));
+    assert_eq!((of("/failures/handler_failed"), of("/failures/timed_out")), (&1.into(), &0.into()));
+    assert_eq!((of("/limits/0/limit"), of("/limits/0/used")), (&"max_connections".into(), &1.into()));
+    assert_eq!(of("/connections/busiest/0/engine_id"), "<script>");
+    assert_eq!((of("/connections/busiest/0/requests"), of("/connections/open")), (&2.into(), &1.into()));
+    assert_eq!(of("/per_second/2/seconds"), 60);
+
+    let (head, page) = get(address, "/");
+    assert!(head.contains("content-type: text/html") && head.contains("default-src 'none'"), "{head}");
+    assert!(page.contains("handler_failed") && page.contains("its causes are in the log"), "{page}");
+    assert!(page.contains("&lt;script&gt;") && page.contains("a &lt;b&gt;peer"), "{page}");
+    assert!(!page.contains("<script") && !page.contains("<b>"), "{page}");
+    drop(conn);
+    assert!(get(address, "/").1.contains("0 connections are open"));
+}
+
+#[test]
+fn it_is_healthy_until_the_shutdown() {
+    let (agent, address) = start(|status| status);
+    assert!(get(address, "/healthy").0.starts_with("http/1.1 200 "));
+    agent.handle().drain();
+    let (head, body) = get(address, "/healthy");
+    assert!(head.starts_with("http/1.1 503 ") && body == "shuts down\n", "{head}");
+    assert!(get(address, "/").1.contains("It shuts down: drain"));
+}
+
+#[test]
+fn rates_are_those_of_the_last_seconds() {
+    let (agent, address) = start(|status| status);
+    let notifies: Vec<_> = (0..50).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
+    // The first sample was taken when it began to serve.
+    std::thread::sleep(Duration::from_millis(300));
+    let _conn = session(&agent, &notifies.join("\n"));
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let json: serde_json::Value = serde_json::from_str(&get(address, "/status.json").1).unwrap();
+        let rate = json.pointer("/per_second/1/requests").and_then(serde_json::Value::as_f64).unwrap();
+        if rate > 0.0 {
+            assert!((4.0..=51.0).contains(&rate), "{rate}");
+            return;
+        }
+        assert!(Instant::now() < end, "{json:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn metrics_are_there_with_a_recorder_only() {
+    let (_agent, address) = start(|status| status);
+    assert!(get(address, "/metrics").0.starts_with("http/1.1 404 "));
+    let recorder = install_recorder().unwrap();
+    let (agent, address) = start(|status| status.metrics(recorder));
+    let mut conn = session(&agent, "NOTIFY fin 1 1 m");
+    let (head, text) = get(address, "/metrics");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    for line in [
+        "# TYPE spop_notifies_total counter",
+        "spop_notifies_total 1",
+        "# TYPE spop_handler_seconds histogram",
+        "spop_handler_seconds_bucket{message=\"m\",le=\"+Inf\"} 1",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+    assert!(install_recorder().is_err(), "there is one already");
+
+    // The dashboard asks for what there is.
+    agent.ready([]);
+    let bye =
+        notation::parse_bytes("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye").unwrap();
+    conn.on_bytes(agent.clock().now(), &mut |_: Request<'_>| Actions::new(), &bye);
+    drop(conn);
+    let text = get(address, "/metrics").1;
+    let dashboard: serde_json::Value = serde_json::from_str(&get(address, "/dashboard.json").1).unwrap();
+    let targets =
+        dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let names: BTreeSet<_> = targets
+        .flat_map(|target| {
+            target["expr"].as_str().unwrap().split(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+        })
+        .filter(|word| word.starts_with("spop_"))
+        .collect();
+    assert!(names.len() > 12, "{names:?}");
+    for name in names {
+        let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        assert!(text.lines().any(of), "{name}\n{text}");
+    }
+}
+
+#[test]
+fn what_is_no_request_for_it_gets_a_short_answer_or_none() {
+    let (_agent, address) = start(|status| status);
+    assert!(get(address, "/../etc/passwd").0.starts_with("http/1.1 404 "));
+    let head = exchange(address, "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    let post = exchange(address, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    let long = exchange(address, &long);
+    assert!(long.is_empty() || long.starts_with("HTTP/1.1 4"), "{long}");
+    let hello = exchange(address, "\0\0\0\x05\x01\0\0\0\x01\0\0");
+    assert!(hello.is_empty() || hello.starts_with("HTTP/1.1 400 "), "{hello}");
+}
+
+#[test]
+fn silent_clients_are_few_and_do_not_stay() {
+    let (_agent, address) = start(|status| status);
+    let silent: Vec<_> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // Those before are accepted before this one.
+    let mut further = TcpStream::connect(address).unwrap();
+    further.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let start = Instant::now();
+    assert!(matches!(further.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(start.elapsed() < Duration::from_secs(2), "it is closed at once");
+    for mut stream in silent {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0)));
+    }
+    let took = start.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(12)).contains(&took), "{took:?}");
+    assert!(get(address, "/healthy").0.starts_with("http/1.1 200 "));
+}
