@@ -53,15 +53,18 @@ use crate::{
 
 /// Removes the headers that must not be in a request to another service that is made of a client's request, without its body:
 ///
-/// - those of one connection (RFC 9110, section 7.6.1): `connection`, the headers that it names, and `keep-alive`,
-///   `proxy-authenticate`, `proxy-authorization`, `proxy-connection`, `te`, `trailer`, `transfer-encoding` and `upgrade`;
+/// - those of one connection (RFC 9110, section 7.6.1): `connection`, `keep-alive`, `proxy-authenticate`, `proxy-authorization`,
+///   `proxy-connection`, `te`, `trailer`, `transfer-encoding` and `upgrade`;
 /// - those that announce a body: `content-length` and `expect`. With them the service would wait for a body that does not come, and
 ///   take what follows on the connection for it.
 ///
-/// nginx's `auth_request` sends the others too, with method GET, whatever the method of the client was. If a request has a body,
-/// remove these headers as well: its length is that of what is sent, not of what the client announced, and HTTP clients set it.
-/// `host` stays; set it where the service is found by its name. A client chooses what `connection` names: set headers that the
-/// service trusts after this call.
+/// Other headers that `connection` names stay. HAProxy passes them on, so the application gets them, and a service that is asked about the
+/// request must see the same: a client could hide a header from it otherwise.
+///
+/// nginx's `auth_request` sends the others too, with method GET, whatever the method of the client was. `host` stays: set it where the
+/// service is found by its name. `range` and conditions such as `if-none-match` stay: remove them if the service could answer with 206 or
+/// 304. If a body is sent, set a `content-length` of it: HTTP clients do. Set headers that the service trusts after this call, so that they
+/// replace the client's.
 ///
 /// ```
 /// use spop_core::http::{HeaderMap, HeaderValue, remove_hop_by_hop_and_body};
@@ -69,19 +72,12 @@ use crate::{
 /// let mut headers = HeaderMap::new();
 /// headers.insert("host", HeaderValue::from_static("example.org"));
 /// headers.insert("content-length", HeaderValue::from_static("5"));
-/// headers.insert("connection", HeaderValue::from_static("x-hop"));
-/// headers.insert("x-hop", HeaderValue::from_static("1"));
+/// headers.insert("connection", HeaderValue::from_static("close"));
+/// headers.insert("te", HeaderValue::from_static("trailers"));
 /// remove_hop_by_hop_and_body(&mut headers);
 /// assert_eq!((headers.len(), &headers["host"]), (1, &HeaderValue::from_static("example.org")));
 /// ```
 pub fn remove_hop_by_hop_and_body(headers: &mut HeaderMap) {
-    // An entry would reserve memory, which panics for a map that is full.
-    let values: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
-    for name in values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
-        if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
-            headers.remove(name);
-        }
-    }
     for name in [
         header::CONNECTION,
         header::CONTENT_LENGTH,
@@ -273,7 +269,7 @@ mod tests {
     fn headers_of_one_connection_and_of_a_body_are_removed() {
         let mut headers = map(&[
             ("host", b"example.org"),
-            ("connection", b"close, X-Hop ,,\xff, te"),
+            ("connection", b"close, host, X-Hop ,,\xff, te"),
             ("connection", b"x-other"),
             ("x-hop", b"1"),
             ("x-hop", b"2"),
@@ -295,6 +291,6 @@ mod tests {
         remove_hop_by_hop_and_body(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, vec!["content-type", "host", "x-stays"]);
+        assert_eq!(left, vec!["content-type", "host", "x-hop", "x-stays"]);
     }
 }

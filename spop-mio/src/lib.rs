@@ -107,6 +107,7 @@
 //!   order. [`Responder::is_cancelled`] says that the answer is not needed any more; [`Cancellation`] does so for work that has
 //!   no responder. A deferred request counts under [`ServerConfig::max_in_flight`] and [`ServerConfig::max_request_bytes`]
 //!   until its responder is dropped, also after it was cancelled: drop cancelled responders from queues.
+//! - Work on another thread may go on after the answer: [`Request::background`] is its permission, and a drain waits for it.
 //! - [`Swap`] replaces a handler while requests are in progress.
 //! - With the `async` capability ([`AgentConfig::capabilities`]) an answer takes another connection of the same engine, on
 //!   any worker, if its own has ended or its peer has not read earlier answers.

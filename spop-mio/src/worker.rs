@@ -312,11 +312,14 @@ impl<H: Handler> Worker<H> {
 
     /// Applies the stage of the shutdown: each connection gets a turn.
     fn apply_stage(&mut self) {
+        if self.agent.stage() != self.stage {
+            // Handlers may have taken time, and the drain begins now.
+            self.now = self.agent.clock().now();
+        }
         let stage = self.agent.poll_shutdown(self.now);
         if stage == self.stage {
             return;
         }
-        self.now = self.agent.clock().now();
         let before = mem::replace(&mut self.stage, stage);
         if before < Stage::Drain && stage >= Stage::Drain {
             self.accept_last();

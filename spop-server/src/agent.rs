@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     task::{Wake, Waker},
     thread::{self, Thread},
@@ -129,7 +129,7 @@ impl Agent {
             logs: Logs::default(),
             names: NameWarnings::default(),
             engines: Arc::default(),
-            shutdown: Arc::new(Shutdown::new(config.max_background)),
+            shutdown: Arc::new(Shutdown::new(config.max_background, clock)),
             drain_at: Mutex::default(),
             drain: Drain::default(),
             told: AtomicBool::new(false),
@@ -240,19 +240,21 @@ impl Agent {
         log_service_manager(crate::tell_ready(count));
     }
 
-    /// Whether the server has ended: it drains or stops, and no connection is left, also of those without a listener, nor
-    /// [`Background`](crate::Background) work, for which a stop does not wait. At [`end_deadline`](Self::end_deadline) in any
-    /// case.
+    /// Whether the server has ended, besides the connections that an adapter drives itself, which have deadlines of their own: it drains
+    /// or stops, and no connection is left, nor [`Background`](crate::Background) work, for which a stop does not wait. At
+    /// [`end_deadline`](Self::end_deadline) in any case.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         let stage = self.stage();
+        fence(Ordering::SeqCst);
+        // In this order: a connection may begin such work as long as it is there.
         let is_idle =
-            || (stage == Stage::Stop || self.shutdown.background() == 0) && self.connections().is_empty();
+            || self.connections().is_empty() && (stage == Stage::Stop || self.shutdown.background() == 0);
         stage >= Stage::Drain && (is_idle() || self.end_deadline().is_some_and(|at| at <= now))
     }
 
-    /// When a drain or a stop ends with what is left: a second after
-    /// [`Timeouts::drain`](spop_core::config::Timeouts::drain), when the connections that follow it have ended, or after the stop.
-    /// `None` before [`poll_shutdown`](Self::poll_shutdown) has returned one of these stages.
+    /// When a server that drains or stops waits no longer for connections without a listener and for work in the background: a second
+    /// after [`Timeouts::drain`](spop_core::config::Timeouts::drain), or after the stop. `None` before
+    /// [`poll_shutdown`](Self::poll_shutdown) has returned one of these stages.
     pub fn end_deadline(&self) -> Option<Timestamp> {
         self.drain.deadline(self.stage(), self.config.timeouts.drain)
     }
@@ -265,12 +267,12 @@ impl Agent {
                 self.poll_shutdown(now);
                 self.has_ended(now)
             },
-            || self.end_deadline(),
+            || self.shutdown_deadline().or_else(|| self.end_deadline()),
         );
     }
 
-    /// Blocks the thread until this is so. Looks again at each change of the shutdown, and at the deadline.
-    fn park_until(&self, is_so: impl Fn(Timestamp) -> bool, deadline: impl Fn() -> Option<Timestamp>) {
+    /// Blocks the thread until the condition holds. Checks it at each change of the shutdown, and at the deadline.
+    fn park_until(&self, condition: impl Fn(Timestamp) -> bool, deadline: impl Fn() -> Option<Timestamp>) {
         struct Unpark(Thread);
 
         impl Wake for Unpark {
@@ -280,14 +282,17 @@ impl Agent {
         }
 
         let _subscription = self.subscribe(&Arc::new(Unpark(thread::current())).into());
-        while !is_so(self.clock.now()) {
+        while !condition(self.clock.now()) {
             thread::park_timeout(deadline().map_or(Duration::MAX, |at| at.since(self.clock.now())));
         }
     }
 
     /// The server has ended. Logs how long the drain took, and what it has cut.
     pub fn ended(&self, now: Timestamp) {
-        let left: Vec<_> = self.connections().iter().map(|connection| connection.in_flight()).collect();
+        let connections = self.connections();
+        let left = connections.iter().filter(|connection| !connection.has_session_ended());
+        let left: Vec<_> = left.map(|connection| connection.in_flight()).collect();
+        drop(connections);
         self.drain.ended(now, &left, self.shutdown.background());
     }
 
@@ -317,8 +322,9 @@ impl Agent {
             .flatten()
     }
 
+    /// The stage of the shutdown. It may have advanced since [`poll_shutdown`](Self::poll_shutdown) was called.
     #[inline]
-    pub(crate) fn stage(&self) -> Stage {
+    pub fn stage(&self) -> Stage {
         self.shutdown.stage.get()
     }
 
@@ -384,8 +390,8 @@ impl Agent {
         // Dropped without the lock.
         drop(connections);
         drop(removed);
-        if was_last && self.stage() >= Stage::Drain {
-            self.shutdown.wake();
+        if was_last {
+            self.shutdown.wake_if_ending();
         }
     }
 

@@ -173,6 +173,11 @@ impl Connection {
         self.closed.store(true, Ordering::Relaxed);
     }
 
+    /// Its session has ended, and what it leaves was counted.
+    pub(crate) fn has_session_ended(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Closing as u8 || self.is_closed()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

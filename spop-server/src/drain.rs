@@ -31,8 +31,8 @@ struct Began {
     stop: Option<Timestamp>,
 }
 
-/// How much longer than its connections a server waits for its end: until tasks have noticed a stop, for instance. One whose handler
-/// blocks its thread never does.
+/// How much longer than its connections a server waits for what it does not drive itself, and for its own connections after a stop: a
+/// task whose handler blocks its thread never notices one.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Drain {
@@ -63,7 +63,7 @@ impl Drain {
         *self.began.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the server ends with what is left then, if connections may take so long to drain.
+    /// When the server waits no longer, if connections may take so long to drain.
     pub(crate) fn deadline(&self, stage: Stage, drain: Duration) -> Option<Timestamp> {
         let began = self.began();
         match stage {

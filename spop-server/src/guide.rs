@@ -1,5 +1,6 @@
 //! The guide, for those who write agents and for those who run them beside HAProxy. It applies to `spop-tokio` and `spop-mio`;
-//! differences between them are marked. What a program takes from `spop_tokio` is in `spop_mio` by the same name, unless it is async.
+//! differences between them are marked. Programs are for `spop_tokio`; `spop_mio` has what they use by the same name, apart from what is async, and
+//! from the client of agents.
 //!
 //! - To begin: [`quick_start`], [`command_line`], [`errors`].
 //! - To configure: [`open_or_closed`], [`timeouts`], [`bodies`], [`unix_sockets`], [`tls`], [`several_agents`], [`restarts`], [`limits`],

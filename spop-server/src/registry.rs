@@ -51,17 +51,18 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use spop_core::{ConnectionId, Timestamp, accept::Peer};
+    use spop_core::{Clock, ConnectionId, Timestamp, accept::Peer};
 
     use super::*;
-    use crate::Total;
+    use crate::{Total, shutdown::Shutdown};
 
     #[test]
     fn a_slot_is_used_again_and_memory_is_returned_after_the_last() {
         let total = Total::new(usize::MAX);
+        let shutdown = Arc::new(Shutdown::new(0, Clock::start()));
         let connection = |id| {
             let (id, peer) = (ConnectionId(id), Peer::unnamed());
-            Arc::new(Connection::new(id, peer, Timestamp::ZERO, None, total.share(), Arc::default()))
+            Arc::new(Connection::new(id, peer, Timestamp::ZERO, None, total.share(), shutdown.clone()))
         };
         let ids = |registry: &Registry| registry.iter().map(|one| one.id.0).collect::<Vec<_>>();
         let mut registry = Registry::default();

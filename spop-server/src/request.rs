@@ -312,7 +312,7 @@ impl<'a> Request<'a> {
     }
 
     /// Permission for work that goes on after the answer: a copy to another service, a record. The server counts it until it is
-    /// dropped, and waits for it when it drains. `None` if there is too much of it already
+    /// dropped, and waits for it when it drains (see [`Background`]). `None` if there is too much of it already
     /// ([`ServerConfig::max_background`](crate::ServerConfig::max_background)): leave the work undone.
     ///
     /// ```

@@ -1,28 +1,36 @@
-//! The shutdown of a server: its stage, who is told of it, and the work in the background that it waits for.
+//! The shutdown of a server: its stage, its subscribers, and the work in the background that it waits for.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
     },
     task::Waker,
 };
 
+use spop_core::Clock;
 use tracing::warn;
 
-use crate::{Stage, metrics::BackgroundMetrics, stage::AtomicStage};
+use crate::{LogLimit, Stage, metrics::BackgroundMetrics, stage::AtomicStage};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shutdown {
     pub(crate) stage: AtomicStage,
     subscribers: Mutex<Subscribers>,
+    clock: Clock,
     max_background: usize,
-    background: AtomicUsize,
-    refused: AtomicU64,
-    /// It was logged that the limit was reached, and less than half of it is used since.
-    logged: AtomicBool,
+    background: Counts,
+    full: LogLimit,
     pub(crate) metrics: BackgroundMetrics,
+}
+
+/// Counts of the work in the background. In a cache line of their own: every thread reads the stage.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counts {
+    now: AtomicUsize,
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -33,11 +41,19 @@ struct Subscribers {
 
 impl Shutdown {
     /// Of a server that allows so much work in the background.
-    pub(crate) fn new(max_background: usize) -> Self {
-        Self { max_background, ..Self::default() }
+    pub(crate) fn new(max_background: usize, clock: Clock) -> Self {
+        Self {
+            stage: AtomicStage::default(),
+            subscribers: Mutex::default(),
+            clock,
+            max_background,
+            background: Counts::default(),
+            full: LogLimit::default(),
+            metrics: BackgroundMetrics::default(),
+        }
     }
 
-    // ---- who is told ----
+    // ---- subscribers ----
 
     pub(crate) fn subscribe(self: &Arc<Self>, waker: &Waker) -> Subscription {
         let mut subscribers = self.subscribers();
@@ -62,7 +78,7 @@ impl Shutdown {
     pub(crate) fn enter_background(self: &Arc<Self>) -> Option<Background> {
         // First and last: a recorder of metrics may panic, and the count stays right.
         self.metrics.entered();
-        let before = self.background.fetch_add(1, Ordering::Relaxed);
+        let before = self.background.now.fetch_add(1, Ordering::Relaxed);
         // One that is too many is taken back by its drop.
         let background = Background(Arc::clone(self));
         if before < self.max_background {
@@ -74,38 +90,44 @@ impl Shutdown {
 
     #[cold]
     fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.metrics.refused();
-        if !self.logged.swap(true, Ordering::Relaxed) {
+        self.background.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.full.pass(self.clock.now()) {
             let max = self.max_background;
-            warn!(name: "background_full", max, "too much work in the background: some is left undone");
+            warn!(name: "background_full", max, suppressed, "too much work in the background: some is left undone");
         }
+        self.metrics.refused();
     }
 
     fn leave_background(&self) {
-        let left = self.background.fetch_sub(1, Ordering::AcqRel) - 1;
-        if left <= self.max_background / 2 && self.logged.load(Ordering::Relaxed) {
-            self.logged.store(false, Ordering::Relaxed);
-        }
-        if left == 0 && self.stage.get() >= Stage::Drain {
-            self.wake();
+        if self.background.now.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake_if_ending();
         }
         self.metrics.left();
     }
 
-    /// How much there is.
-    pub(crate) fn background(&self) -> usize {
-        self.background.load(Ordering::Acquire)
+    /// Something has ended that a shutdown waits for: wakes the subscribers if there is one.
+    ///
+    /// Whoever begins one looks at what is left behind a fence as well: so one of both sees what the other has done.
+    pub(crate) fn wake_if_ending(&self) {
+        fence(Ordering::SeqCst);
+        if self.stage.get() >= Stage::Drain {
+            self.wake();
+        }
     }
 
-    /// How much there is, and how much there may be.
+    /// The work that is not over.
+    pub(crate) fn background(&self) -> usize {
+        self.background.now.load(Ordering::Acquire)
+    }
+
+    /// The work that is not over, and its limit.
     pub(crate) fn background_usage(&self) -> (usize, usize) {
         (self.background(), self.max_background)
     }
 
-    /// How much there is, and how often there was too much.
+    /// The work that is not over, and what was refused.
     pub(crate) fn background_counts(&self) -> (u64, u64) {
-        (self.background() as u64, self.refused.load(Ordering::Relaxed))
+        (self.background() as u64, self.background.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -124,9 +146,9 @@ impl Drop for Subscription {
 
 /// Permission for work that goes on after the answer of its request. See [`Request::background`](crate::Request::background).
 ///
-/// The work is counted until this is dropped. A server that drains waits for it, for
-/// [`Timeouts::drain`](spop_core::config::Timeouts::drain) and a second at most, and then says how much it leaves. It does not end the
-/// work: the process does.
+/// The work is counted until this is dropped. A server that drains waits for it, until a second after
+/// [`Timeouts::drain`](spop_core::config::Timeouts::drain) at most, and then logs how much of it is not over; one that stops does not
+/// wait. Neither ends the work: the process does.
 #[derive(Debug)]
 #[must_use = "the work is counted as long as this lives"]
 pub struct Background(Arc<Shutdown>);

@@ -49,14 +49,15 @@ use crate::{
 ///
 /// # Functions that do not compile
 ///
-/// The compiler says that a function is not a handler, and not why. It is one of these:
+/// When a function is not accepted, the cause is one of these:
 ///
 /// - Its arguments have another order, are more than four between the state and the request, or have one that is not
 ///   [`FromRequest`]: a state of another type than the router's, for example, or a `&Request`.
 /// - Its result is not [`Into<Reply>`], or the error in it does not convert into a [`BoxError`].
 /// - Its future is not `Send`: it holds an `Rc`, or the guard of a `std` mutex, across an `await`.
 ///
-/// A function with these bounds makes the compiler say which, and name the value that is not `Send`:
+/// If the arguments are right, a function with these bounds makes the compiler say which of the other two it is, and name the value that is
+/// not `Send`:
 ///
 /// ```
 /// use spop_tokio::{Actions, ArgError, Reply, Request};

@@ -105,9 +105,32 @@
 //!   learns of it from a [`Cancellation`].
 //! - A request counts under [`ServerConfig::max_in_flight`] and [`ServerConfig::max_request_bytes`] until it is dropped, also
 //!   after it was cancelled: spawned work that keeps the [`Request`] should end when it is cancelled.
+//! - Work may go on after the answer: see [`Request::background`](spop_server::Request::background), and below.
 //! - A connection gives way to other tasks after 64 KiB of input.
 //! - [`Swap`] replaces a handler while requests are in progress, a [`Route`] is one that is chosen at run time, and `TowerHandler`
 //!   (feature `tower`) is a service of tower.
+//!
+//! Work that goes on after the answer, which a drain waits for. It keeps what it needs of the request, and has a timeout: what never ends
+//! takes up [`ServerConfig::max_background`] for good.
+//!
+//! ```
+//! use std::time::Duration;
+//! use spop_tokio::{ArgError, Request};
+//! use tokio::time::timeout;
+//!
+//! # async fn send_copy(_: Vec<u8>) {}
+//! async fn mirror(request: Request) -> Result<(), ArgError> {
+//!     let body = request.arg::<&[u8]>("body")?.to_owned();
+//!     if let Some(background) = request.background() {
+//!         tokio::spawn(async move {
+//!             let _ = timeout(Duration::from_secs(5), send_copy(body)).await;
+//!             drop(background);
+//!         });
+//!     }
+//!     Ok(())
+//! }
+//! # let _ = spop_tokio::Server::new(mirror);
+//! ```
 //!
 //! Spawned work that ends when its request is cancelled:
 //!

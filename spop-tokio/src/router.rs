@@ -61,8 +61,8 @@ const OTHERWISE: usize = usize::MAX;
 /// # drop(server);
 /// ```
 ///
-/// What is a handler of a route, why a function is none, and what async closures cannot do: see [`IntoRoute`]. A connection keeps the memory of a call for the next one of its route: a call
-/// that is ready at once costs no allocation.
+/// [`IntoRoute`] has what a handler of a route is, why a function may not be accepted, and what async closures cannot do. A connection
+/// keeps the memory of a call for the next one of its route: a call that is ready at once costs no allocation.
 #[must_use = "it is a handler"]
 pub struct Router<S = ()> {
     routes: ByName<Route<S>>,

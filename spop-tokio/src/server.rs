@@ -98,8 +98,9 @@ impl<H: Handler> Server<H> {
         self.service.handle()
     }
 
-    /// The service, for connections that do not come from a listener. They drain with the server, which waits for them, but are not
-    /// counted under the limits on connections, nor in [`Stats`](spop_server::Stats).
+    /// The service, for connections that do not come from a listener. They drain with the server, which waits for them until a second
+    /// after [`Timeouts::drain`](spop_core::config::Timeouts::drain), also for those whose future nobody polls. They are not counted
+    /// under the limits on connections, nor in [`Stats`](spop_server::Stats).
     pub fn service(&self) -> Service<H> {
         self.service.clone()
     }
@@ -174,7 +175,9 @@ impl<H: Handler> Serving<H> {
             Stage::Stop => self.listeners.clear(),
         }
         self.reap(cx);
-        if self.agent().has_ended(self.service.now()) { Poll::Ready(()) } else { Poll::Pending }
+        // In a drain its own connections have deadlines of their own.
+        let waits = stage == Stage::Drain && !self.connections.is_empty();
+        if !waits && self.agent().has_ended(self.service.now()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The stage of the shutdown. The task is woken when it changes.
@@ -183,13 +186,14 @@ impl<H: Handler> Serving<H> {
             self.subscription = Some((cx.waker().clone(), self.agent().subscribe(cx.waker())));
         }
         loop {
-            let stage = self.agent().poll_shutdown(self.service.now());
+            let now = self.service.now();
             let agent = self.service.agent();
+            let stage = agent.poll_shutdown(now);
             let deadline =
                 if stage < Stage::Drain { agent.shutdown_deadline() } else { agent.end_deadline() };
-            self.alarm.set(agent.clock(), deadline);
-            // At the end of the drain, it has ended.
-            if !self.alarm.went_off(cx) || stage >= Stage::Drain {
+            self.alarm.set(agent.clock(), deadline.filter(|at| *at > now));
+            // It may have been set for a stage before.
+            if !self.alarm.went_off(cx) {
                 return stage;
             }
         }

@@ -15,14 +15,15 @@ use std::{
 
 use spop_core::config::ConfigError;
 use spop_tokio::{
-    Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Server, ServerConfig, Service,
+    Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Scope, Server, ServerConfig,
+    Service,
     accept::{AcceptConfig, Monitor},
 };
 use support::{Client, Running, log::Log, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpStream, UnixStream},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 /// How a drained connection ends; the words are the core's.
@@ -87,6 +88,63 @@ async fn a_drain_waits_for_the_connections_of_a_service() {
     drop(client);
     serving.await.unwrap().unwrap();
     assert_eq!(handle.stats().open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_and_a_stop_have_an_end_whatever_came_before() {
+    let mut config = ServerConfig::default();
+    config.lame_duck = Duration::from_secs(5);
+    // The second drain is in the lame duck stage; the stop is shortly before the end of the drain.
+    for (second, stop, end) in [(1_000, None, 12_000), (5_000, Some(15_500), 16_500)] {
+        let server = Server::with_config(wait, config.clone()).unwrap();
+        let (handle, service) = (server.handle(), server.service());
+        let (_near, far) = duplex(64);
+        let never_polled = service.serve_connection(far, Peer::unnamed());
+        let (serving, start) = (tokio::spawn(server.serve()), Instant::now());
+        let at = async |millis| sleep_until(start + Duration::from_millis(millis)).await;
+        tokio::task::yield_now().await;
+        handle.drain();
+        at(second).await;
+        handle.drain();
+        if let Some(stop) = stop {
+            at(stop).await;
+            handle.stop();
+        }
+        at(end - 10).await;
+        assert!(!serving.is_finished());
+        at(end + 10).await;
+        assert!(serving.is_finished(), "{second}");
+        drop(never_polled);
+    }
+}
+
+#[tokio::test]
+async fn answers_that_leave_slowly_leave_whole_also_after_the_time_of_the_drain() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = AgentConfig::default();
+        config.timeouts.drain = Duration::ZERO;
+        let handler = async |_: Request| Actions::new().set(Scope::Session, "a", &*"x".repeat(15_000));
+        let server = Running::on(handler, config, Endpoint::from(&*folder.path().join("a.sock"))).await;
+        let mut client = Client::new(UnixStream::connect(folder.path().join("a.sock")).await.unwrap());
+        client.greet().await;
+        for id in 0..40 {
+            client.send(&format!("NOTIFY fin {id} 1 m")).await;
+        }
+        until("all are asked", || server.handle.connections().first().is_some_and(|one| one.requests == 40))
+            .await;
+        server.handle.drain();
+        let (mut total, mut buffer) = (0, vec![0; 100_000]);
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            match client.io.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => total += read,
+            }
+        }
+        assert!(total > 40 * 15_000, "{total}");
+    })
+    .await;
 }
 
 /// What a handler does after its answer.

@@ -220,8 +220,8 @@ impl Outcome {
         self.failure.as_ref().map(|why| why.text.as_str())
     }
 
-    /// The kind of the [`failure`](Self::failure). None if there is no failure, and if the handler has decided to disconnect or to
-    /// abort its answer, or the request was cancelled.
+    /// The kind of the [`failure`](Self::failure). `None` if there is no failure, and if the handler has decided to disconnect
+    /// or to abort its answer, the payload was refused or dropped, or the request was cancelled.
     pub fn failure_kind(&self) -> Option<FailureKind> {
         self.failure.as_ref().and_then(|why| why.kind)
     }

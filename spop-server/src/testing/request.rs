@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use spop_core::{
-    Action, AgentReactor, ConnectionId, EngineConfig, EngineReactor, MessageList, Session, Timestamp,
+    Action, AgentReactor, Clock, ConnectionId, EngineConfig, EngineReactor, MessageList, Session, Timestamp,
     accept::{Addresses, Origin, Peer},
     agent::TicketId,
     frame::{Ids, OwnedMessages},
@@ -35,6 +35,7 @@ pub struct TestRequest {
     addresses: Option<Addresses>,
     engine: EngineConfig,
     deadline: Option<Instant>,
+    max_background: usize,
 }
 
 impl TestRequest {
@@ -64,6 +65,7 @@ impl TestRequest {
             addresses: None,
             engine,
             deadline: None,
+            max_background: ServerConfig::default().max_background,
         }
     }
 
@@ -111,6 +113,13 @@ impl TestRequest {
         self
     }
 
+    /// Sets how much work may go on after its answer: with 0, [`Request::background`] returns `None`. Default that of
+    /// [`ServerConfig::max_background`].
+    pub const fn max_background(mut self, max: usize) -> Self {
+        self.max_background = max;
+        self
+    }
+
     /// The request, and what cancels it.
     ///
     /// ```
@@ -131,7 +140,7 @@ impl TestRequest {
 
 impl From<TestRequest> for Request<'static> {
     fn from(request: TestRequest) -> Self {
-        let TestRequest { messages, ids, peer, addresses, engine, deadline } = request;
+        let TestRequest { messages, ids, peer, addresses, engine, deadline, max_background } = request;
         let (session, id) = negotiate(engine);
         let accepted = addresses.map(|addresses| {
             let mut origin = Origin::new(peer.clone());
@@ -143,8 +152,7 @@ impl From<TestRequest> for Request<'static> {
             })
         });
         let share = Total::new(usize::MAX).share();
-        let (now, shutdown) =
-            (Timestamp::ZERO, Arc::new(Shutdown::new(ServerConfig::default().max_background)));
+        let (now, shutdown) = (Timestamp::ZERO, Arc::new(Shutdown::new(max_background, Clock::start())));
         let connection = Arc::new(Connection::new(ConnectionId(0), peer, now, None, share, shutdown));
         connection.set_established(session, accepted);
         Self::by_hand(messages, id, ids, deadline, &connection)

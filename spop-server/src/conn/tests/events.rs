@@ -135,20 +135,29 @@ fn what_is_left_at_the_end_is_told() {
 }
 
 #[test]
-fn that_too_much_goes_on_in_the_background_is_told_once_until_half_of_it_is_done() {
-    let mut server = Server::new(ServerConfig { max_background: 4, ..ServerConfig::default() });
-    let conn = server.session("e");
-    let enter = || conn.connection.shutdown.enter_background();
-    let lines = events(Level::WARN, || {
-        let mut work: Vec<_> = std::iter::from_fn(enter).collect();
-        assert!(work.len() == 4 && enter().is_none());
-        work.truncate(3);
-        work.extend([enter(), enter()].into_iter().flatten());
-        assert_eq!(work.len(), 4);
-        work.truncate(2);
-        work.extend(std::iter::from_fn(enter));
+fn a_connection_that_was_cut_and_lingers_is_counted_once() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut busy = server.session("e");
+    server.say(&mut busy, "NOTIFY fin 1 1 later");
+    let lines = events(Level::INFO, || {
+        server.agent.handle().drain();
+        server.agent.poll_shutdown(server.now);
+        server.wake(&mut busy);
+        server.wait(&mut busy, millis(10_000));
+        server.agent.ended(server.now);
     });
-    assert_eq!(lines, ["background_full max=4", "background_full max=4"]);
+    assert_eq!(lines.last().map(String::as_str), Some("drained took=10s cut=1 lost=1 background=0"));
+    assert!(!busy.is_over());
+}
+
+#[test]
+fn that_too_much_goes_on_in_the_background_is_told_at_a_bounded_rate() {
+    let mut server = Server::new(ServerConfig { max_background: 0, ..ServerConfig::default() });
+    let conn = server.session("e");
+    let lines = events(Level::WARN, || {
+        assert!((0..50).all(|_| conn.connection.shutdown.enter_background().is_none()));
+    });
+    assert_eq!((lines.len(), &*lines[0]), (10, "background_full max=0 suppressed=0"));
 }
 
 /// The lines of the requests that fail while this runs.

@@ -270,3 +270,18 @@ fn a_server_does_not_wait_for_ever_for_what_is_left() {
     assert!(server.agent.has_ended(server.now));
     drop(work);
 }
+
+#[test]
+fn a_thread_waits_for_the_end_through_the_lame_duck_stage() {
+    let config = ServerConfig { lame_duck: millis(50), ..ServerConfig::default() };
+    let agent = Agent::new(config, Clock::start()).unwrap();
+    let work = agent.connection(agent.clock().now(), Peer::unnamed()).connection.shutdown.enter_background();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| agent.wait_until_ended());
+        agent.handle().drain();
+        std::thread::sleep(millis(200));
+        assert!(!waits.is_finished() && agent.stage() == Stage::Drain);
+        drop(work);
+        waits.join().unwrap();
+    });
+}
