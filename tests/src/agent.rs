@@ -21,8 +21,8 @@ pub const AGENTS: &[&str] = &["echo-tokio", "echo-mio"];
 /// The examples that are neither: other loops around the core, or around the shared server.
 pub const DRIVERS: &[&str] = &["blocking", "foreign-poll", "io-uring", "thread-per-connection", "threads"];
 
-/// `cargo test` makes only the examples of the package that is tested.
-const BUILD: &str = "run cargo build --workspace --all-features --examples";
+/// `cargo test` makes only the programs of the package that is tested.
+const BUILD: &str = "run cargo build --workspace --all-features --examples --bins";
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the example `name` and waits until it listens, once for each `--listen` among `args`.
+    /// Starts the example `name`, or the program that is an example and a package of its own, and waits until it listens, once for
+    /// each `--listen` among `args`.
     ///
     /// # Errors
     /// It is not built, does not start, or says nothing.
@@ -118,7 +119,15 @@ impl Agent {
     /// # Errors
     /// There is no such process.
     pub fn terminate(&self) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// The same, as from a keyboard.
@@ -126,7 +135,7 @@ impl Agent {
     /// # Errors
     /// There is no such process.
     pub fn interrupt(&self) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::INT)?)
+        self.signal(Signal::INT)
     }
 
     /// Ends the agent without letting it do anything more.
@@ -176,8 +185,9 @@ fn example(name: &str) -> Result<PathBuf> {
     // The tests run as target/PROFILE/deps/TEST.
     let test = env::current_exe()?;
     let program = test.ancestors().nth(2).context("the test runs outside a target directory")?;
-    let program = program.join("examples").join(name);
-    ensure!(program.is_file(), "{} is missing: {BUILD}", program.display());
+    let mut places = [program.join("examples").join(name), program.join(name)].into_iter();
+    let program = places.find(|program| program.is_file());
+    let program = program.with_context(|| format!("{name} is missing: {BUILD}"))?;
     let built = program.metadata()?.modified()?;
     // What cargo has noted for make: the program, a colon, and all that it was made of.
     let sources = fs::read_to_string(program.with_extension("d"))?;

@@ -18,6 +18,7 @@ pub mod relay;
 pub mod replay;
 pub mod restarts;
 pub mod session;
+pub mod shipped;
 pub mod stage;
 pub mod tcpdump;
 pub mod wait;

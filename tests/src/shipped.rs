@@ -1,0 +1,120 @@
+//! Programs that come with configurations for HAProxy, started as they are documented, on addresses that are free.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::haproxy::Binary;
+use crate::wait::{PATIENCE, until};
+
+/// A copy of the files of a program, in which free addresses stand for those that are there.
+#[derive(Debug)]
+pub struct Shipped {
+    name: String,
+    dir: TempDir,
+    addresses: Vec<(String, String)>,
+}
+
+/// A running HAProxy; killed on drop.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Shipped {
+    /// Copies the files of a directory of the workspace, which has the name of the program. Each of the addresses must be in one of
+    /// them.
+    ///
+    /// # Errors
+    /// There is no such directory, or an address is not used.
+    pub fn copy(directory: &str, addresses: &[&str]) -> Result<Self> {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory);
+        let name = from.file_name().context("no name")?.to_string_lossy().into_owned();
+        let dir = tempfile::Builder::new().prefix("spop-").tempdir()?;
+        // All are held until all are known, so that they differ.
+        let held: Vec<_> =
+            addresses.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let free = held.iter().map(|held| Ok(held.local_addr()?.to_string())).collect::<Result<Vec<_>>>()?;
+        let addresses: Vec<_> = addresses.iter().map(|one| (*one).to_owned()).zip(free).collect();
+        let mut all = String::new();
+        for entry in fs::read_dir(&from).with_context(|| format!("no {}", from.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                let text = fs::read_to_string(entry.path())?;
+                let changed = addresses.iter().fold(text.clone(), |text, (old, new)| text.replace(old, new));
+                fs::write(dir.path().join(entry.file_name()), changed)?;
+                all.push_str(&text);
+            }
+        }
+        let unused = addresses.iter().find(|(address, _)| !all.contains(address));
+        ensure!(unused.is_none(), "no file has {unused:?}");
+        Ok(Self { name, dir, addresses })
+    }
+
+    /// Replaces a part of a file.
+    ///
+    /// # Errors
+    /// The file does not have it.
+    pub fn edit(&self, file: &str, old: &str, new: &str) -> Result<()> {
+        let path = self.dir.path().join(file);
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(old), "{file} has no {old:?}");
+        Ok(fs::write(path, text.replace(old, new))?)
+    }
+
+    /// The address that stands for this one.
+    ///
+    /// # Errors
+    /// It is none of those that were named.
+    pub fn address(&self, shipped: &str) -> Result<SocketAddr> {
+        let found = self.addresses.iter().find(|(address, _)| address == shipped);
+        Ok(found.with_context(|| format!("{shipped} was not named"))?.1.parse()?)
+    }
+
+    /// Starts the program on the first address.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn program(&self, args: &[&str]) -> Result<Agent> {
+        let (_, address) = self.addresses.first().context("no address")?;
+        Agent::start(&self.name, &[&["--listen", address], args].concat(), &self.log_file())
+    }
+
+    /// Starts HAProxy with one of the files, and waits until it serves on this address.
+    ///
+    /// # Errors
+    /// It does not start, or warns.
+    pub fn haproxy(&self, binary: &Binary, file: &str, address: &str) -> Result<Running> {
+        let (log, web) = (self.dir.path().join("haproxy.log"), self.address(address)?);
+        let mut running = Running(binary.run(&self.dir.path().join(file), File::create(&log)?)?);
+        until("HAProxy serves", PATIENCE, || {
+            let ended = running.0.try_wait()?;
+            ensure!(ended.is_none(), "HAProxy ended: {}", fs::read_to_string(&log)?);
+            Ok(TcpStream::connect(web).ok())
+        })?;
+        Ok(running)
+    }
+
+    /// What the program that was started last has logged.
+    ///
+    /// # Errors
+    /// None was started.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.log_file())?)
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("program.log")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
