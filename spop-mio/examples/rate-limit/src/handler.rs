@@ -25,7 +25,7 @@ const WARN_EACH: Duration = Duration::from_secs(60);
 /// All limits, for the workers to share.
 pub(crate) struct Limits {
     start: Instant,
-    limits: Vec<Limit>,
+    all: Vec<Limit>,
     counts: Counts,
     /// When the log may say again that a table is full.
     warn_at: AtomicU64,
@@ -35,7 +35,7 @@ impl Limits {
     pub(crate) fn new(specs: Vec<Spec>) -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
-            limits: specs.into_iter().map(Limit::from).collect(),
+            all: specs.into_iter().map(Limit::from).collect(),
             counts: Counts::default(),
             warn_at: AtomicU64::new(0),
         })
@@ -48,7 +48,7 @@ impl Limits {
 
     /// Logs what was counted.
     pub(crate) fn report(&self) {
-        for (number, limit) in self.limits.iter().enumerate() {
+        for (number, limit) in self.all.iter().enumerate() {
             let (sums, (used, slots)) = (self.counts.sums(number), limit.table.used(self.now()));
             tracing::info!(
                 name: "counts",
@@ -68,7 +68,7 @@ impl Limits {
         let next = now + WARN_EACH.as_nanos() as Nanos;
         let due = |at| (at <= now).then_some(next);
         if self.warn_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
-            && let Some(limit) = self.limits.get(number)
+            && let Some(limit) = self.all.get(number)
         {
             let sums = self.counts.sums(number);
             tracing::warn!(
@@ -90,7 +90,7 @@ pub(crate) struct RateLimit {
 
 impl RateLimit {
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        let counts = limits.counts.begin(limits.limits.len());
+        let counts = limits.counts.begin(limits.all.len());
         Self { limits, counts }
     }
 }
@@ -133,7 +133,7 @@ impl RateLimit {
         let mut answer = Answer::default();
         for message in messages {
             let name = message.get("limit").and_then(|value| value.as_bytes()).unwrap_or(message.name());
-            let mut limits = self.limits.limits.iter().zip(self.counts.iter()).enumerate();
+            let mut limits = self.limits.all.iter().zip(self.counts.iter()).enumerate();
             let found = limits.find(|(_, (limit, _))| limit.name.as_bytes() == name);
             let (number, (limit, counters)) =
                 found.ok_or_else(|| format!("there is no limit \"{}\"", name.escape_ascii()))?;

@@ -88,7 +88,9 @@ mod tests {
 
     fn hash(keys: &Keys, parts: &[Value<'_>]) -> Option<u64> {
         let mut key = keys.begin();
-        parts.iter().for_each(|part| key.add(*part));
+        for part in parts {
+            key.add(*part);
+        }
         key.hash()
     }
 
