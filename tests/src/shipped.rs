@@ -106,6 +106,14 @@ impl Shipped {
         Ok(fs::read_to_string(self.log_file())?)
     }
 
+    /// What HAProxy has logged.
+    ///
+    /// # Errors
+    /// It was not started.
+    pub fn haproxy_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.path().join("haproxy.log"))?)
+    }
+
     fn log_file(&self) -> PathBuf {
         self.dir.path().join("program.log")
     }

@@ -5,5 +5,6 @@
 // The module puts its name before that of each test, so that `--skip real_haproxy::` leaves them out.
 #[path = "programs"]
 mod real_haproxy {
+    mod mirror;
     mod rate_limit;
 }

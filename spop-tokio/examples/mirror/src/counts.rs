@@ -1,0 +1,107 @@
+//! What is counted, and what the log says of copies that are lost.
+
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+/// How often the log says that copies are lost, for each reason.
+const LOG_EACH: Duration = Duration::from_secs(60);
+
+/// Numbers of requests.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    start: Instant,
+    /// Copies that the service has answered, with any status.
+    pub(crate) answered: Count,
+    /// Requests that were not chosen.
+    pub(crate) not_sampled: Count,
+    /// Requests with a part of their body.
+    pub(crate) cut: Count,
+    lost: [Lost; 5],
+}
+
+/// Why a copy is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// There were too many.
+    Queue,
+    /// There was too much in them.
+    Memory,
+    /// No connection was free in time.
+    Waited,
+    /// It had no reply in time.
+    Late,
+    /// It could not be sent, or had no reply.
+    Failed,
+}
+
+/// A number.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+#[derive(Debug, Default)]
+struct Lost {
+    count: Count,
+    /// When the log may have the next line, in milliseconds.
+    log_at: AtomicU64,
+}
+
+impl Count {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counts {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            answered: Count::default(),
+            not_sampled: Count::default(),
+            cut: Count::default(),
+            lost: Default::default(),
+        }
+    }
+
+    /// Counts a copy that is lost, and logs the first of each minute.
+    pub(crate) fn lose(&self, loss: Loss, why: impl Display) {
+        let Some(lost) = self.lost.get(loss as usize) else { return };
+        lost.count.add();
+        let now = self.start.elapsed();
+        let next = (now + LOG_EACH).as_millis().try_into().unwrap_or(u64::MAX);
+        let due = |at| (now.as_millis() >= u128::from(at)).then_some(next);
+        if lost.log_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok() {
+            let count = lost.count.get();
+            warn!(name: "copies_lost", ?loss, count, "copies are lost: {why}");
+        }
+    }
+
+    /// How many were lost for this reason.
+    pub(crate) fn lost(&self, loss: Loss) -> u64 {
+        self.lost.get(loss as usize).map_or(0, |lost| lost.count.get())
+    }
+
+    /// Logs all numbers.
+    pub(crate) fn report(&self) {
+        info!(
+            name: "counts",
+            answered = self.answered.get(),
+            not_sampled = self.not_sampled.get(),
+            cut = self.cut.get(),
+            queue_full = self.lost(Loss::Queue),
+            memory_full = self.lost(Loss::Memory),
+            waited = self.lost(Loss::Waited),
+            late = self.lost(Loss::Late),
+            failed = self.lost(Loss::Failed),
+            "copies"
+        );
+    }
+}

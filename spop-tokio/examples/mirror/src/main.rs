@@ -1,0 +1,87 @@
+//! Copies the requests of HAProxy's clients to another HTTP service, after HAProxy has its answer. README.md describes it.
+
+#![forbid(unsafe_code)]
+
+mod copy;
+mod counts;
+mod mirror;
+mod options;
+mod sender;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::Parser as _;
+use spop_tokio::{Endpoint, Server};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    mirror::Mirror,
+    options::{DEFAULT_ADDRESS, Options},
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let colors = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(io::stderr).init();
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mirror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let mirror = Mirror::new(&options);
+    let counts = Arc::clone(mirror.counts());
+    let mut server = Server::with_config(mirror.router(), options.server_config())?;
+    let inherited = Endpoint::from_systemd()?;
+    let nowhere = inherited.is_empty() && options.listen.is_empty();
+    for endpoint in inherited {
+        server = server.bind(endpoint).await?;
+    }
+    for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
+        server = server.bind(address).await?;
+    }
+    // From here on no signal ends the program unseen.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut report = signal(SignalKind::user_defined1())?;
+    // Scripts and tests wait for these lines.
+    let mut out = io::stdout();
+    for address in server.addresses()? {
+        writeln!(out, "listening on {address}")?;
+    }
+    out.flush()?;
+    let (handle, mut serving) = (server.handle(), tokio::spawn(server.serve()));
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            served = &mut serving => {
+                counts.report();
+                return Ok(served??);
+            }
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = report.recv() => {
+                counts.report();
+                continue;
+            }
+        }
+        // The second one ends the drain.
+        if ending {
+            handle.stop()
+        } else {
+            handle.drain()
+        }
+        ending = true;
+    }
+}
