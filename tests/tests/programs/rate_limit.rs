@@ -15,9 +15,9 @@ use spop_tests::process::resident;
 use spop_tests::shipped::{Running, Shipped};
 use spop_tests::wait::{PATIENCE, until, until_true};
 
-const AGENT: &str = "127.0.0.1:12345";
-const OPEN: &str = "127.0.0.1:10080";
-const CLOSED: &str = "127.0.0.1:10081";
+const AGENT: &str = "127.0.0.1:12407";
+const OPEN: &str = "127.0.0.1:10407";
+const CLOSED: &str = "127.0.0.1:10408";
 
 /// The shipped files, the agent with these options, and HAProxy, which sees the agent up.
 struct Scene {

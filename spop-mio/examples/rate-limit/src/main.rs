@@ -36,14 +36,14 @@ use crate::{
 };
 
 /// Where it listens without the option, and without a socket of systemd.
-const LISTEN: &str = "127.0.0.1:12345";
+const LISTEN: &str = "127.0.0.1:12407";
 
 /// Limits how often clients may ask, by key: an agent for HAProxy.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
     /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times. Default: the sockets of systemd, or
-    /// 127.0.0.1:12345.
+    /// 127.0.0.1:12407.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// A limit by the name of its message: NAME=TOKENS/PERIOD[,burst=TOKENS][,keys=N][,full=open|closed][,ipv6=PREFIX]. May be

@@ -78,9 +78,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
         }
         // The second one ends the drain.
         if ending {
-            handle.stop()
+            handle.stop();
         } else {
-            handle.drain()
+            handle.drain();
         }
         ending = true;
     }
