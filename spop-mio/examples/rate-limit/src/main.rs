@@ -46,14 +46,15 @@ struct Options {
     /// 127.0.0.1:12407.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
-    /// A limit by the name of its message: NAME=TOKENS/PERIOD[,burst=TOKENS][,keys=N][,full=open|closed][,ipv6=PREFIX]. May be
-    /// given several times.
-    #[arg(long, value_name = "LIMIT", default_values = ["requests=20/1s,burst=40", "login=5/1m"])]
+    /// A limit by the name of its message. May be given several times. Behind TOKENS/PERIOD, such as 5/10s, may be ,burst=TOKENS
+    /// ,keys=N ,full=open or ,full=closed and ,ipv6=PREFIX: see the README.
+    #[arg(long, value_name = "NAME=TOKENS/PERIOD", default_values = ["requests=20/1s,burst=40", "login=5/1m"])]
     limit: Vec<Spec>,
     /// Threads. Default: as many as there are processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// How long health checks are refused before a shutdown, while everything else is served: more than `fall` times `inter` of HAProxy's check.
+    /// How long health checks are refused before a shutdown, while everything else is served: more than `fall` times `inter` of
+    /// HAProxy's `check`. Leave it at 0 if the next process has the same socket.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     lame_duck: Duration,
 }
