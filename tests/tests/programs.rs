@@ -5,6 +5,7 @@
 // The module puts its name before that of each test, so that `--skip real_haproxy::` leaves them out.
 #[path = "programs"]
 mod real_haproxy {
+    mod configurations;
     mod mirror;
     mod rate_limit;
 }
