@@ -288,7 +288,7 @@ fn is_not_noticed(scene: &Scene) -> Result<(u64, Counts)> {
 const LIMITS: [&str; 6] = ["--timeout", "300ms", "--queue", "200", "--connections", "8"];
 
 #[test]
-fn nobody_notices_a_service_that_is_slow() -> Result<()> {
+fn clients_do_not_notice_a_slow_service() -> Result<()> {
     with_each(|binary| {
         // Eight connections have 160 replies a second.
         let (service, copies) = service(Duration::from_millis(50))?;
@@ -309,7 +309,7 @@ fn nobody_notices_a_service_that_is_slow() -> Result<()> {
 }
 
 #[test]
-fn nobody_notices_a_service_that_says_nothing() -> Result<()> {
+fn clients_do_not_notice_a_service_that_does_not_answer() -> Result<()> {
     with_each(|binary| {
         // The system accepts its connections.
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -324,9 +324,9 @@ fn nobody_notices_a_service_that_says_nothing() -> Result<()> {
 }
 
 #[test]
-fn nobody_notices_a_service_that_is_dead_and_it_gets_copies_when_it_is_back() -> Result<()> {
+fn clients_do_not_notice_a_dead_service_and_it_gets_copies_when_it_is_back() -> Result<()> {
     with_each(|binary| {
-        // Nobody else takes a port of this address.
+        // No other test has ports of this address.
         let listener = TcpListener::bind("127.0.77.1:0")?;
         let address = listener.local_addr()?;
         drop(listener);

@@ -97,7 +97,7 @@ fn clients_have_limits_and_costs_of_their_own() -> Result<()> {
 }
 
 #[test]
-fn who_waits_as_long_as_it_says_passes() -> Result<()> {
+fn a_client_that_waits_for_retry_after_passes() -> Result<()> {
     with_each(|binary| {
         let scene = Scene::new(binary, &["--limit", "requests=1/2s,burst=1"])?;
         let start = Instant::now();
@@ -111,7 +111,7 @@ fn who_waits_as_long_as_it_says_passes() -> Result<()> {
 }
 
 #[test]
-fn without_the_agent_one_frontend_lets_all_pass_and_the_other_none() -> Result<()> {
+fn without_the_agent_one_port_lets_all_pass_and_the_other_none() -> Result<()> {
     with_each(|binary| {
         let mut scene = Scene::new(binary, &["--limit", "requests=100/1h", "--limit", "login=5/1h"])?;
         let get = |scene: &Scene, to| scene.send(to, &Request::get("/"), 2);
@@ -174,7 +174,7 @@ fn a_client_with_more_keys_than_fit_takes_no_memory() -> Result<()> {
         let passed = flood(agent, FIT..KEYS)?;
         let grown = resident(scene.agent.id())?.saturating_sub(before);
         ensure!(grown < 256, "{grown} KiB more");
-        // Who has used the most is not forgotten, whatever the policy.
+        // The key that has used the most is not forgotten, whatever the policy.
         expect_limited(&scene.get("/", 2)?, "requests", 250..=360)?;
         let reply = scene.get("/", 3)?;
         ensure!(reply.status == newcomer, "{policy}: {reply:?}");

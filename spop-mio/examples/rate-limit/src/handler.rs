@@ -1,10 +1,7 @@
 //! Messages, and what HAProxy is told.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,7 +16,7 @@ use crate::{
     rate::{Nanos, Taken},
 };
 
-/// How often the log says that a table is full.
+/// How often the log says that the table of a limit is full.
 const WARN_EACH: Duration = Duration::from_secs(60);
 
 /// All limits, for the workers to share.
@@ -27,8 +24,6 @@ pub(crate) struct Limits {
     start: Instant,
     all: Vec<Limit>,
     counts: Counts,
-    /// When the log may say again that a table is full.
-    warn_at: AtomicU64,
 }
 
 impl Limits {
@@ -37,7 +32,6 @@ impl Limits {
             start: Instant::now(),
             all: specs.into_iter().map(Limit::from).collect(),
             counts: Counts::default(),
-            warn_at: AtomicU64::new(0),
         })
     }
 
@@ -64,12 +58,10 @@ impl Limits {
     }
 
     #[cold]
-    fn warn_full(&self, number: usize, now: Nanos) {
+    fn warn_full(&self, number: usize, limit: &Limit, now: Nanos) {
         let next = now + WARN_EACH.as_nanos() as Nanos;
         let due = |at| (at <= now).then_some(next);
-        if self.warn_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
-            && let Some(limit) = self.all.get(number)
-        {
+        if limit.warn_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok() {
             let sums = self.counts.sums(number);
             tracing::warn!(
                 name: "table_full",
@@ -145,7 +137,7 @@ impl RateLimit {
             let (taken, is_full) = limit.take(key, now, cost, counters);
             answer.add(&limit.name, taken);
             if is_full {
-                self.limits.warn_full(number, now);
+                self.limits.warn_full(number, limit, now);
             }
         }
         Ok(answer.into())

@@ -1,4 +1,4 @@
-//! Keys: whose tokens a request takes.
+//! Keys: a request takes the tokens of one.
 
 use std::{
     hash::{BuildHasher, Hasher as _, RandomState},
@@ -7,7 +7,7 @@ use std::{
 
 use spop_mio::Value;
 
-/// Hashes the parts of a key. The secret of the process is in it: nobody can choose keys that meet in one slot.
+/// Hashes the parts of a key, with a secret of the process: a client cannot choose keys that have the same hash, or fill one set of slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     secret: RandomState,

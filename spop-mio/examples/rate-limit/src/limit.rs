@@ -1,6 +1,6 @@
 //! Limits, as the command line has them.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::atomic::AtomicU64, time::Duration};
 
 use crate::{
     key::Keys,
@@ -24,12 +24,15 @@ pub(crate) struct Limit {
     pub(crate) rate: Rate,
     pub(crate) keys: Keys,
     pub(crate) table: Table,
+    /// When the log may say again that the table is full.
+    pub(crate) warn_at: AtomicU64,
 }
 
 impl From<Spec> for Limit {
     fn from(spec: Spec) -> Self {
         let Spec { name, rate, keys, when_full, ipv6_prefix } = spec;
-        Self { name, rate, keys: Keys::new(ipv6_prefix), table: Table::new(keys, when_full) }
+        let (keys, table) = (Keys::new(ipv6_prefix), Table::new(keys, when_full));
+        Self { name, rate, keys, table, warn_at: AtomicU64::new(0) }
     }
 }
 

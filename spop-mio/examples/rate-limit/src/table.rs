@@ -1,8 +1,8 @@
-//! The buckets of all keys, in memory whose size is fixed.
+//! The buckets of all keys, in a fixed amount of memory.
 //!
-//! A key has one set of slots to go to. A slot whose bucket is full again is free: what has expired needs neither a timer nor a
-//! sweep, and the work for a request does not depend on how many keys there are. A map with a lock that forgets old keys from time to
-//! time would need both, and a client with many keys would make it grow meanwhile.
+//! The table is set-associative: the hash of a key selects a set of slots. A slot is free when its bucket is full again, so expiry
+//! needs neither a timer nor a sweep, and the work for a request does not depend on the number of keys. A map that is swept would
+//! grow between two sweeps as fast as a client sends keys.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -216,7 +216,7 @@ async fn what_cannot_be_copied_fails_and_names_the_argument() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_slow_or_dead_loses_copies_and_holds_nobody_up() {
+async fn a_service_that_is_slow_or_dead_loses_copies_and_delays_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // It accepts, by the kernel, and says nothing.
