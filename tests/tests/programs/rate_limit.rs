@@ -99,12 +99,12 @@ fn clients_have_limits_and_costs_of_their_own() -> Result<()> {
 #[test]
 fn a_client_that_waits_for_retry_after_passes() -> Result<()> {
     with_each(|binary| {
-        let scene = Scene::new(binary, &["--limit", "requests=1/2s,burst=1"])?;
+        let scene = Scene::new(binary, &["--limit", "requests=1/3s,burst=1"])?;
         let start = Instant::now();
         expect(&scene.get("/", 2)?, 200, "remaining 0\n")?;
         let reply = scene.get("/", 2)?;
-        ensure!(start.elapsed() < Duration::from_secs(2), "too slow to tell");
-        expect_limited(&reply, "requests", 1..=2)?;
+        ensure!(start.elapsed() < Duration::from_secs(3), "too slow to tell");
+        expect_limited(&reply, "requests", 1..=3)?;
         sleep(Duration::from_secs(reply.header("retry-after").context("no Retry-After")?.parse()?));
         expect(&scene.get("/", 2)?, 200, "remaining 0\n")
     })

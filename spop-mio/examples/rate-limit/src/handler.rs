@@ -216,7 +216,10 @@ impl From<Answer<'_>> for Actions {
 mod tests {
     use std::thread;
 
-    use spop_mio::testing::{self, MessageList, TestRequest};
+    use spop_mio::{
+        ServerConfig,
+        testing::{self, MessageList, TestRequest},
+    };
 
     use super::*;
 
@@ -258,6 +261,23 @@ mod tests {
             "set txn limited=bool:false ; set txn remaining=uint64:0"
         );
         assert_eq!(sums(&handler, 0), [4, 4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_server_answers_so_however_its_input_is_cut() {
+        testing::replay(
+            "
+            > NOTIFY fin 1 1 login key=ipv4:192.0.2.1
+            < ACK fin 1 1 set txn limited=bool:false ; set txn remaining=uint64:0
+            > NOTIFY fin 3 1 login key=ipv6:::ffff:192.0.2.1
+            < ACK fin 3 1 set txn limited=bool:true ; set txn remaining=uint64:0 ; set txn retry_after=uint64:3600 ; set txn limit=string:login
+            > NOTIFY fin 5 1 logout key=ipv4:192.0.2.1
+            < ACK fin 5 1
+            ",
+            ServerConfig::default(),
+            || handler(&["login=1/1h"]),
+        )
+        .unwrap();
     }
 
     #[test]
