@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -52,7 +54,7 @@ impl Agent {
         variables: [(&str, &OsStr); N],
     ) -> Result<Self> {
         let listeners = args.iter().filter(|arg| **arg == "--listen").count();
-        Self::launch(name, args, log, variables, listeners)
+        Self::launch(Command::new(example(name)?).args(args).envs(variables), log, listeners)
     }
 
     /// Starts an example that takes nothing but addresses, on free ports, and waits until it listens on the first.
@@ -60,25 +62,29 @@ impl Agent {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_driver(name: &str, log: &Path) -> Result<Self> {
-        Self::launch(name, &["127.0.0.1:0"; 2], log, [], 1)
+        Self::launch(Command::new(example(name)?).args(["127.0.0.1:0"; 2]), log, 1)
     }
 
-    fn launch<const N: usize>(
-        name: &str,
-        args: &[&str],
-        log: &Path,
-        variables: [(&str, &OsStr); N],
-        listeners: usize,
-    ) -> Result<Self> {
-        let program = example(name)?;
-        let mut child = Command::new(&program)
-            .args(args)
-            .envs(variables)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(log)?)
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
+    /// Starts an example on a socket that is open, as systemd does for a `.socket` unit.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_on(socket: &TcpListener, name: &str, args: &[&str], log: &Path) -> Result<Self> {
+        // The process must know its own number, and have the socket as descriptor 3.
+        const ACTIVATE: &str = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#;
+        let socket = OwnedFd::from(socket.try_clone()?);
+        let mut shell = Command::new("sh");
+        let command = shell.arg("-c").arg(ACTIVATE).arg(example(name)?).args(args);
+        Self::launch_with(command.stdin(socket), log, 1)
+    }
+
+    fn launch(command: &mut Command, log: &Path, listeners: usize) -> Result<Self> {
+        Self::launch_with(command.stdin(Stdio::null()), log, listeners)
+    }
+
+    fn launch_with(command: &mut Command, log: &Path, listeners: usize) -> Result<Self> {
+        command.stdout(Stdio::piped()).stderr(File::create(log)?);
+        let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
         let stdout = child.stdout.take().context("the agent has no stdout")?;
         // From here on an error ends the child.
         let mut agent = Self { child, addresses: Vec::new() };
@@ -91,10 +97,10 @@ impl Agent {
         while agent.addresses.len() < listeners {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = heard.recv_timeout(left) else {
-                bail!("{name} {args:?} does not listen: {}", fs::read_to_string(log)?);
+                bail!("{command:?} does not listen: {}", fs::read_to_string(log)?);
             };
             let address = line.strip_prefix("listening on ");
-            agent.addresses.push(address.with_context(|| format!("{name} says {line:?}"))?.to_owned());
+            agent.addresses.push(address.with_context(|| format!("{command:?} says {line:?}"))?.to_owned());
         }
         Ok(agent)
     }

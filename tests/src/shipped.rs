@@ -83,6 +83,14 @@ impl Shipped {
         Agent::start(&self.name, &[&["--listen", address], args].concat(), &self.log_file())
     }
 
+    /// Starts the program on a socket that is open, as systemd does.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn program_on(&self, socket: &TcpListener, args: &[&str]) -> Result<Agent> {
+        Agent::start_on(socket, &self.name, args, &self.log_file())
+    }
+
     /// Starts HAProxy with one of the files, and waits until it serves on this address.
     ///
     /// # Errors

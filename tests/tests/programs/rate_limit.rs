@@ -1,15 +1,17 @@
 //! `rate-limit`: what clients of HAProxy see of limits, of a full table, and of an agent that is gone.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::thread::sleep;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
-use spop_tests::http::{Reply, Request};
+use spop_tests::http::{Client, Reply, Request};
+use spop_tests::load::concurrently;
 use spop_tests::peer::{Peer, bytes};
 use spop_tests::process::resident;
 use spop_tests::shipped::{Running, Shipped};
@@ -30,7 +32,7 @@ impl Scene {
     fn new(binary: &Binary, args: &[&str]) -> Result<Self> {
         let files = Shipped::copy("spop-mio/examples/rate-limit", &[AGENT, OPEN, CLOSED])?;
         // On a busy machine an answer may take longer than it should.
-        files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
+        files.edit("spoe.conf", "timeout processing 500ms", "timeout processing 5s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
         let agent = files.program(args)?;
         let haproxy = files.haproxy(binary, "haproxy.cfg", OPEN)?;
@@ -131,6 +133,46 @@ fn without_the_agent_one_port_lets_all_pass_and_the_other_none() -> Result<()> {
         ensure!(scene.send(CLOSED, &login, 2)?.status == 503, "it passed");
         ensure!(scene.files.log()?.contains("there is no limit"), "{}", scene.files.log()?);
         Ok(())
+    })
+}
+
+#[test]
+fn a_restart_on_a_socket_of_systemd_loses_no_request() -> Result<()> {
+    const CLIENTS: usize = 4;
+    let args = ["--limit", "requests=1000000/s", "--limit", "login=5/1m"];
+    with_each(|binary| {
+        let files = Shipped::copy("spop-mio/examples/rate-limit", &[AGENT, OPEN, CLOSED])?;
+        files.edit("spoe.conf", "timeout processing 500ms", "timeout processing 5s")?;
+        let socket = TcpListener::bind(files.address(AGENT)?)?;
+        let mut agent = files.program_on(&socket, &args)?;
+        let _haproxy = files.haproxy(binary, "haproxy.cfg", CLOSED)?;
+        let (web, restarting, asked) = (files.address(CLOSED)?, AtomicBool::new(true), AtomicUsize::new(0));
+        let ask_on = |_| {
+            let mut client = Client::connect(web)?;
+            while restarting.load(Ordering::Relaxed) {
+                let reply = client.send(&Request::get("/"))?;
+                ensure!(reply.status == 200, "{reply:?} after {} requests", asked.load(Ordering::Relaxed));
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let clients = scope.spawn(|| concurrently(CLIENTS, ask_on));
+            let mut restart = || {
+                let before = asked.load(Ordering::Relaxed);
+                let goes_on = || Ok(asked.load(Ordering::Relaxed) > before + 100 || clients.is_finished());
+                until_true("the clients ask on", PATIENCE, goes_on)?;
+                agent.terminate()?;
+                let status = agent.wait_for_end(PATIENCE)?;
+                ensure!(status.success(), "{status}");
+                agent = files.program_on(&socket, &args)?;
+                Ok(())
+            };
+            let restarted = (0..5).try_for_each(|_| restart());
+            restarting.store(false, Ordering::Relaxed);
+            clients.join().map_err(|_| anyhow!("the clients panicked"))??;
+            restarted
+        })
     })
 }
 
