@@ -146,8 +146,8 @@ mod tests {
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "1x", "-1s", "1.5s", "99999999999s", "4294967295d"] {
-            assert!(duration(text).is_err() || text == "4294967295d", "{text}");
+        for text in ["", "5", "1x", "-1s", "1.5s", "99999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 
