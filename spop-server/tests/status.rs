@@ -1,6 +1,6 @@
 //! The status page, over real connections.
 #![cfg(feature = "status")]
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // A test that panics has failed.
 
 use std::{
     collections::BTreeSet,
