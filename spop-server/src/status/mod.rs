@@ -30,14 +30,14 @@ mod rates;
 mod report;
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     net::TcpListener,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use spop_core::Timestamp;
 
@@ -47,14 +47,32 @@ use crate::{HANDLER_SECONDS_BUCKETS, ServerHandle};
 /// How often the counters are read.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// The recorder of metrics of the process, for Prometheus. See [`install_recorder`].
+#[derive(Clone, Debug)]
+pub struct Recorder(PrometheusHandle);
+
+impl Recorder {
+    /// The metrics as Prometheus collects them. The recorder is to be [tidied up](Self::tidy) now and then.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Frees memory of values that were collected. A [`Status`] does it for the recorder that it has.
+    pub fn tidy(&self) {
+        self.0.run_upkeep();
+    }
+}
+
 /// Installs a recorder of metrics for the whole process, whose histogram of handlers has
-/// [`HANDLER_SECONDS_BUCKETS`]. Before the server begins to serve.
+/// [`HANDLER_SECONDS_BUCKETS`]. Call it before the server begins to serve.
 ///
 /// # Errors
 /// There is a recorder already.
-pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+pub fn install_recorder() -> io::Result<Recorder> {
     let seconds = Matcher::Full("spop_handler_seconds".to_owned());
-    PrometheusBuilder::new().set_buckets_for_metric(seconds, &HANDLER_SECONDS_BUCKETS)?.install_recorder()
+    let built = PrometheusBuilder::new().set_buckets_for_metric(seconds, &HANDLER_SECONDS_BUCKETS);
+    let installed = built.and_then(PrometheusBuilder::install_recorder);
+    installed.map(Recorder).map_err(|error| io::Error::new(ErrorKind::AlreadyExists, error))
 }
 
 /// A status page. See the [module](self).
@@ -62,14 +80,14 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
 #[must_use = "it does nothing before `serve`"]
 pub struct Status {
     handle: ServerHandle,
-    recorder: Option<PrometheusHandle>,
+    recorder: Option<Recorder>,
 }
 
 /// What the connections of a status page share.
 #[derive(Debug)]
 struct Shared {
     handle: ServerHandle,
-    recorder: Option<PrometheusHandle>,
+    recorder: Option<Recorder>,
     since: Instant,
     rates: Mutex<Rates>,
 }
@@ -81,7 +99,7 @@ impl Status {
     }
 
     /// With the metrics of this recorder, which is tidied up regularly.
-    pub fn metrics(self, recorder: PrometheusHandle) -> Self {
+    pub fn metrics(self, recorder: Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
     }
 
@@ -120,7 +138,7 @@ impl Shared {
         };
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
         if let Some(recorder) = &self.recorder {
-            recorder.run_upkeep();
+            recorder.tidy();
         }
     }
 
