@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -212,17 +211,15 @@ impl Woken {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the calls that were woken, unless the last batch is not done: a call that wakes itself is polled again after all
-    /// others. Later ones wake the connection.
+    /// Takes the calls that were woken, behind those of the last batch: a call that wakes itself is polled again after all others.
+    /// Later ones wake the connection. None may stay in the list: the connection was woken for it, and is not again.
     fn poll(&self, batch: &mut VecDeque<TicketId>, connection: &Waker) {
         let mut woken = self.lock();
         match &mut woken.waker {
             Some(waker) => waker.clone_from(connection),
             None => woken.waker = Some(connection.clone()),
         }
-        if batch.is_empty() {
-            mem::swap(&mut woken.requests, batch);
-        }
+        batch.append(&mut woken.requests);
     }
 }
 
@@ -383,6 +380,21 @@ mod tests {
             assert_eq!(count.0.load(Ordering::Relaxed), before + 1);
             assert_eq!(calls.finished(cx), Some((request, ack())));
         }
+    }
+
+    #[test]
+    fn a_call_that_is_woken_while_another_begins_is_polled() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let [one, two] = requests();
+        let mut calls = Calls::new();
+        let ((first, one_call), (_second, two_call)) = (waiting(), waiting());
+        assert_eq!(calls.start(cx, one, RequestGuard::default(), || one_call), None);
+        assert_eq!(calls.finished(cx), None);
+        // The connection is woken for the first once, whatever else it has to poll then.
+        assert_eq!(calls.start(cx, two, RequestGuard::default(), || two_call), None);
+        first.send(ack()).unwrap();
+        assert_eq!(calls.finished(cx), Some((one, ack())));
+        assert_eq!(calls.finished(cx), None);
     }
 
     #[test]
