@@ -1,0 +1,248 @@
+//! What the service is asked: a list of headers, for its request is always the same otherwise.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use spop_tokio::{ArgError, Headers, Request};
+
+use crate::header_list::HeaderList;
+
+/// The headers of a question.
+///
+/// What the service is asked about is in headers that the agent adds, under the names that nginx and Traefik made common; those
+/// of a client have no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question(pub(crate) HeaderMap);
+
+/// What is asked for a request.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Question(Question),
+    /// The service cannot be asked about exactly this request, so it must not pass, whatever the failure policy is: a client could
+    /// choose the failure.
+    Unusable(&'static str),
+}
+
+/// Headers that are never those of the client: of one connection, of a body that is not sent, of the length of the answer, and
+/// the one that names the service.
+const NOT_FORWARDED: [HeaderName; 15] = [
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::HOST,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::RANGE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+impl Asked {
+    /// The question for this message:
+    ///
+    /// ```text
+    /// spoe-message check-request
+    ///     args method=method uri=pathq tls=ssl_fc src=src hdrs=req.hdrs_bin
+    /// ```
+    ///
+    /// # Errors
+    /// An argument is missing: the configuration of HAProxy is wrong.
+    pub(crate) fn of(request: &Request, forward: &HeaderList) -> Result<Self, ArgError> {
+        let method: &[u8] = request.arg("method")?;
+        let uri: Option<&[u8]> = request.arg("uri")?;
+        let headers: Headers<'_> = request.arg("hdrs")?;
+        let tls: Option<bool> = request.arg("tls")?;
+        let client: Option<IpAddr> = request.arg("src")?;
+        // `OPTIONS *` and CONNECT have none.
+        let Some(uri) = uri else { return Ok(Self::Unusable("it has no path")) };
+
+        let mut question = HeaderMap::new();
+        for (name, value) in &headers {
+            // HAProxy passes on what `connection` names, so the service gets it as well: it must see what the application sees.
+            let forwarded = match HeaderName::from_bytes(name) {
+                Ok(name) => is_forwarded(&name, forward).then_some(name),
+                Err(_) if *forward == HeaderList::All => {
+                    return Ok(Self::Unusable("the name of a header is invalid"));
+                }
+                Err(_) => None,
+            };
+            let Some(name) = forwarded else { continue };
+            let Ok(value) = HeaderValue::from_bytes(value) else {
+                return Ok(Self::Unusable("a header has a control character"));
+            };
+            if question.try_append(name, value).is_err() {
+                return Ok(Self::Unusable("it has too many headers"));
+            }
+        }
+
+        let host = headers.get("host").unwrap_or_default();
+        let scheme: &[u8] = if tls == Some(true) { b"https" } else { b"http" };
+        let url = if host.is_empty() { Vec::new() } else { [scheme, b"://", host, uri].concat() };
+        let client = client.map(|client| client.to_string()).unwrap_or_default();
+        for (name, value) in [
+            ("x-original-method", method),
+            ("x-original-uri", uri),
+            ("x-original-url", &url),
+            ("x-forwarded-method", method),
+            ("x-forwarded-proto", scheme),
+            ("x-forwarded-host", host),
+            ("x-forwarded-uri", uri),
+            ("x-forwarded-for", client.as_bytes()),
+        ] {
+            match HeaderValue::from_bytes(value) {
+                Ok(value) if !value.is_empty() => {
+                    if question.try_insert(HeaderName::from_static(name), value).is_err() {
+                        return Ok(Self::Unusable("it has too many headers"));
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return Ok(Self::Unusable("its method, path or host has a control character")),
+            }
+        }
+        Ok(Self::Question(Question(question)))
+    }
+}
+
+fn is_forwarded(name: &HeaderName, forward: &HeaderList) -> bool {
+    let text = name.as_str();
+    let of_proxies = text.starts_with("x-forwarded-")
+        || text.starts_with("x-original-")
+        || ["forwarded", "x-real-ip"].contains(&text);
+    // To many frameworks `x_forwarded_for` is the same as `x-forwarded-for`.
+    let ambiguous = *forward == HeaderList::All && text.contains('_');
+    forward.contains(name) && !of_proxies && !ambiguous && !NOT_FORWARDED.contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use spop_tokio::{MessageList, spop_core::wire::put_headers, testing::TestRequest};
+
+    use super::*;
+
+    fn message(uri: Option<&str>, tls: bool, headers: &[(&str, &[u8])]) -> Request {
+        let mut list = Vec::new();
+        put_headers(&mut list, headers.iter().copied()).unwrap();
+        of_list(uri, tls, &list)
+    }
+
+    fn of_list(uri: Option<&str>, tls: bool, list: &[u8]) -> Request {
+        let mut messages = MessageList::new();
+        messages
+            .message("check-request")
+            .arg("method", "POST")
+            .arg("uri", uri)
+            .arg("tls", tls)
+            .arg("src", IpAddr::from([192, 0, 2, 1]))
+            .arg("hdrs", list);
+        TestRequest::of(&messages).into()
+    }
+
+    fn question(request: &Request, forward: &str) -> Vec<String> {
+        match Asked::of(request, &forward.parse().unwrap()).unwrap() {
+            Asked::Question(Question(headers)) => {
+                let lines = headers.iter();
+                lines.map(|(name, value)| format!("{name}: {}", value.as_bytes().escape_ascii())).collect()
+            }
+            Asked::Unusable(why) => vec![format!("unusable: {why}")],
+        }
+    }
+
+    const ADDED: [&str; 8] = [
+        "x-original-method: POST",
+        "x-original-uri: /a?b=c",
+        "x-original-url: https://example.org/a?b=c",
+        "x-forwarded-method: POST",
+        "x-forwarded-proto: https",
+        "x-forwarded-host: example.org",
+        "x-forwarded-uri: /a?b=c",
+        "x-forwarded-for: 192.0.2.1",
+    ];
+
+    #[test]
+    fn listed_headers_go_out_and_what_is_asked_about_is_added() {
+        let request = message(
+            Some("/a?b=c"),
+            true,
+            &[("host", b"example.org"), ("cookie", b"a"), ("x-other", b"1"), ("cookie", b"b")],
+        );
+        let expected = [&["cookie: a", "cookie: b"], ADDED.as_slice()].concat();
+        assert_eq!(question(&request, "cookie,authorization"), expected);
+    }
+
+    #[test]
+    fn a_client_cannot_speak_for_the_proxy_and_nothing_of_its_connection_goes_out() {
+        let request = message(
+            Some("/a?b=c"),
+            true,
+            &[
+                ("host", b"example.org"),
+                ("x-forwarded-for", b"10.0.0.1"),
+                ("x-forwarded-user", b"root"),
+                ("x-original-uri", b"/public"),
+                ("x_original_uri", b"/public"),
+                ("forwarded", b"for=10.0.0.1"),
+                ("x-real-ip", b"10.0.0.1"),
+                ("connection", b"x-role, close"),
+                ("transfer-encoding", b"chunked"),
+                ("content-length", b"5"),
+                ("expect", b"100-continue"),
+                ("proxy-authorization", b"Basic"),
+                ("te", b"trailers"),
+                ("upgrade", b"websocket"),
+                ("x-role", b"seen by the application too"),
+            ],
+        );
+        let expected = [&["x-role: seen by the application too"], ADDED.as_slice()].concat();
+        assert_eq!(question(&request, "*"), expected);
+        let listed = "x-forwarded-for,x-original-uri,content-length,transfer-encoding,expect,connection";
+        assert_eq!(question(&request, listed), ADDED);
+    }
+
+    #[test]
+    fn without_a_host_there_is_no_url() {
+        let request = message(Some("/"), false, &[]);
+        let expected = [
+            "x-original-method: POST",
+            "x-original-uri: /",
+            "x-forwarded-method: POST",
+            "x-forwarded-proto: http",
+            "x-forwarded-uri: /",
+            "x-forwarded-for: 192.0.2.1",
+        ];
+        assert_eq!(question(&request, "*"), expected);
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_asked_about_is_none() {
+        let request = message(None, false, &[]);
+        assert_eq!(question(&request, "*"), ["unusable: it has no path"]);
+        let request = message(Some("/\x01"), false, &[]);
+        assert_eq!(question(&request, "*"), ["unusable: its method, path or host has a control character"]);
+        let request = of_list(Some("/"), false, b"\x06cookie\x01\x01\x00\x00");
+        assert_eq!(question(&request, "cookie"), ["unusable: a header has a control character"]);
+        assert_eq!(question(&request, "accept").len(), 6, "one that is not forwarded does not matter");
+        let request = of_list(Some("/"), false, b"\x03a b\x01a\x00\x00");
+        assert_eq!(question(&request, "*"), ["unusable: the name of a header is invalid"]);
+        assert_eq!(question(&request, "accept").len(), 6);
+        let many: Vec<_> = (0..40_000).map(|n| format!("x-{n}")).collect();
+        let request = message(
+            Some("/"),
+            false,
+            &many.iter().map(|name| (name.as_str(), b"".as_slice())).collect::<Vec<_>>(),
+        );
+        assert_eq!(question(&request, "*"), ["unusable: it has too many headers"]);
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_an_error() {
+        let request = TestRequest::new("check-request method=string:GET uri=string:/").into();
+        let error = Asked::of(&request, &HeaderList::All).unwrap_err();
+        assert!(error.to_string().contains("hdrs"), "{error}");
+    }
+}

@@ -1,0 +1,50 @@
+//! The handler with a service.
+
+mod caching;
+mod decisions;
+mod failures;
+
+use clap::Parser as _;
+use spop_tokio::{
+    MessageList, Router,
+    spop_core::wire::put_headers,
+    testing::{self, Outcome, TestRequest},
+};
+
+use crate::{
+    agent::{self, Agent},
+    options::Options,
+    service::Service,
+};
+
+fn router(service: &Service, args: &[&str]) -> Router<Agent> {
+    router_to(&service.url, args)
+}
+
+fn router_to(url: &str, args: &[&str]) -> Router<Agent> {
+    let args = [&["forward-auth", "--upstream", url], args].concat();
+    agent::router(&Options::try_parse_from(args).unwrap()).unwrap()
+}
+
+/// A request of a client with this cookie.
+fn message(cookie: &str) -> MessageList {
+    let mut headers = Vec::new();
+    put_headers(
+        &mut headers,
+        [("host", "example.org"), ("cookie", cookie), ("accept", "*/*"), ("x-other", "1")],
+    )
+    .unwrap();
+    let mut messages = MessageList::new();
+    messages
+        .message("check-request")
+        .arg("method", "GET")
+        .arg("uri", "/a")
+        .arg("tls", false)
+        .arg("src", std::net::Ipv4Addr::LOCALHOST)
+        .arg("hdrs", headers.as_slice());
+    messages
+}
+
+async fn ask(router: &Router<Agent>, cookie: &str) -> Outcome {
+    testing::call(router, TestRequest::of(&message(cookie))).await
+}

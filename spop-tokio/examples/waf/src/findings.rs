@@ -1,0 +1,117 @@
+//! What the rules have found, and what it means to HAProxy.
+
+use std::sync::Arc;
+
+use spop_tokio::{Actions, Scope};
+
+use crate::options::{Mode, Options};
+
+/// Scores by tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    score: i32,
+    tags: Vec<(Arc<str>, i32)>,
+}
+
+/// When a message is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    mode: Mode,
+    block_at: i32,
+    block_on_failure: bool,
+}
+
+/// The first part of the names of the variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Request,
+    Response,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, tag: &Arc<str>, score: i32) {
+        self.score = self.score.saturating_add(score);
+        match self.tags.iter_mut().find(|(known, _)| known == tag) {
+            Some((_, sum)) => *sum = sum.saturating_add(score),
+            None => self.tags.push((Arc::clone(tag), score)),
+        }
+    }
+
+    /// Adds those of another message.
+    pub(crate) fn join(&mut self, other: &Self) {
+        other.tags.iter().for_each(|(tag, score)| self.add(tag, *score));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tags.is_empty()
+    }
+
+    pub(crate) fn score(&self) -> i32 {
+        self.score
+    }
+
+    /// The tags with a comma between them.
+    pub(crate) fn tags(&self) -> String {
+        self.tags.iter().map(|(tag, _)| &**tag).collect::<Vec<_>>().join(",")
+    }
+
+    /// The memory that they take, apart from their own size. Texts of tags are those of the rules.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tags.capacity() * size_of::<(Arc<str>, i32)>()
+    }
+}
+
+impl Policy {
+    pub(crate) fn new(options: &Options) -> Self {
+        let blocks = options.mode == Mode::Block;
+        Self {
+            mode: options.mode,
+            block_at: options.block_at,
+            block_on_failure: blocks && options.on_failure.blocks(),
+        }
+    }
+
+    /// Whether the score is enough.
+    pub(crate) fn detects(self, findings: &Findings) -> bool {
+        findings.score >= self.block_at
+    }
+
+    pub(crate) fn blocks(self, findings: &Findings) -> bool {
+        self.mode == Mode::Block && self.detects(findings)
+    }
+
+    /// The variables for a message that was inspected.
+    pub(crate) fn answer(self, direction: Direction, findings: &Findings) -> Actions {
+        let name = |name: &str| direction.name(name);
+        let mut actions = Actions::new();
+        actions
+            .set_var(Scope::Transaction, name("block"), self.blocks(findings))
+            .set_var(Scope::Transaction, name("detected"), self.detects(findings))
+            .set_var(Scope::Transaction, name("score"), findings.score);
+        if !findings.is_empty() {
+            actions.set_var(Scope::Transaction, name("tags"), findings.tags());
+        }
+        for (tag, score) in &findings.tags {
+            actions.set_var(Scope::Transaction, name(&format!("tag.{tag}")), *score);
+        }
+        actions
+    }
+
+    /// The variables for one that was not.
+    pub(crate) fn failed(self, direction: Direction) -> Actions {
+        Actions::new().set(Scope::Transaction, direction.name("block"), self.block_on_failure).set(
+            Scope::Transaction,
+            direction.name("failed"),
+            true,
+        )
+    }
+}
+
+impl Direction {
+    fn name(self, name: &str) -> String {
+        match self {
+            Self::Request => format!("request.{name}"),
+            Self::Response => format!("response.{name}"),
+        }
+    }
+}
