@@ -38,6 +38,13 @@ impl Request {
         Self { head, body: Vec::new(), source: None }
     }
 
+    /// What follows the headers, whatever they say of its length.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Adds a header; its value need not be UTF-8.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -161,6 +168,12 @@ impl Reply {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The values of a header that may come several times, in order.
+    pub fn header_all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let headers = self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
+        headers.map(|(_, value)| value.as_str())
     }
 
     /// A variable that the configuration shows ([`Config::show`](crate::haproxy::Config::show)); `None` if not set.

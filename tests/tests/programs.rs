@@ -6,6 +6,8 @@
 #[path = "programs"]
 mod real_haproxy {
     mod configurations;
+    mod forward_auth;
     mod mirror;
     mod rate_limit;
+    mod waf;
 }
