@@ -2,9 +2,9 @@
 //! differences between them are marked. Programs are for `spop_tokio`; `spop_mio` has what they use by the same name, apart from what is async, and
 //! from the client of agents.
 //!
-//! - To begin: [`quick_start`], [`command_line`], [`errors`].
+//! - To begin: [`quick_start`], [`events`], [`command_line`], [`errors`].
 //! - To configure: [`open_or_closed`], [`timeouts`], [`bodies`], [`unix_sockets`], [`tls`], [`several_agents`], [`restarts`], [`limits`],
-//!   [`settings`], [`observability`].
+//!   [`settings`], [`observability`], [`performance`].
 //! - To program: [`adapters`], [`failures`], [`listeners`], [`testing`], [`drivers`], [`moving`], [`versions`].
 //!
 //! Each configuration of HAProxy on these pages is loaded into HAProxy 2.6 and 3.4 by a test, and each command is run by it.
@@ -17,9 +17,12 @@ macro_rules! links {
     () => {
         "
 [bodies]: crate::guide::bodies
+[command_line]: crate::guide::command_line
 [drivers]: crate::guide::drivers
 [errors]: crate::guide::errors
+[events]: crate::guide::events
 [failures]: crate::guide::failures
+[limits]: crate::guide::limits
 [observability]: crate::guide::observability
 [open_or_closed]: crate::guide::open_or_closed
 [quick_start]: crate::guide::quick_start
@@ -119,6 +122,10 @@ pub mod drivers {}
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/errors.md"))]
 pub mod errors {}
 
+/// Where agents are asked: events, groups, variables and their scopes, HTTP and TCP.
+#[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/events.md"))]
+pub mod events {}
+
 /// When a handler fails.
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/failures.md"))]
 pub mod failures {}
@@ -138,6 +145,10 @@ pub mod moving {}
 /// Statistics, metrics and log events.
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/observability.md"))]
 pub mod observability {}
+
+/// Performance and sizing, with measured figures.
+#[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/performance.md"))]
+pub mod performance {}
 
 /// Failing open and failing closed: what happens to a request without an answer.
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/open_or_closed.md"))]

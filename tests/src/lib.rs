@@ -60,12 +60,16 @@ mod pages {
     struct Observability;
     #[doc = include_str!("../../spop-server/src/guide/open_or_closed.md")]
     struct OpenOrClosed;
+    #[doc = include_str!("../../spop-server/src/guide/performance.md")]
+    struct Performance;
     #[doc = include_str!("../../spop-server/src/guide/quick_start.md")]
     struct QuickStart;
     #[doc = include_str!("../../spop-server/src/guide/restarts.md")]
     struct Restarts;
     #[doc = include_str!("../../spop-server/src/guide/settings.md")]
     struct Settings;
+    #[doc = include_str!("../../spop-server/src/guide/events.md")]
+    struct Events;
     #[doc = include_str!("../../spop-server/src/guide/several_agents.md")]
     struct SeveralAgents;
     #[doc = include_str!("../../spop-server/src/guide/testing.md")]
