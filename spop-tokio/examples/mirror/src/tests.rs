@@ -131,6 +131,7 @@ async fn a_copy_is_the_request_and_says_what_its_body_is() {
         "host: example.com",
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-for: 198.51.100.7",
+        "x-hop: 1",
         "x-mirror-body: whole",
         "hello",
     ];
