@@ -29,7 +29,6 @@ pub struct Connection {
     pub(crate) entrance: Option<Arc<Entrance>>,
     /// Boxed: disabled, as a rule.
     span: Option<Box<Span>>,
-    since: Timestamp,
     pub(crate) inbox: Inbox,
     /// What a shutdown waits for.
     pub(crate) shutdown: Arc<Shutdown>,
@@ -48,6 +47,8 @@ pub struct Connection {
     requests_total: AtomicU64,
     /// NOTIFYs less the answers that were sent here: those to requests of siblings may outnumber them.
     unanswered: AtomicI32,
+    /// When it began, in seconds.
+    since: u32,
     /// When a request last came or was answered, in seconds.
     active: AtomicU32,
     /// The transport is closed.
@@ -136,7 +137,7 @@ impl Connection {
             span: Some(spans::connection(&peer, id)).filter(|span| !span.is_disabled()).map(Box::new),
             peer,
             entrance,
-            since,
+            since: seconds(since),
             inbox: Inbox::default(),
             shutdown,
             established: OnceLock::new(),
@@ -244,10 +245,8 @@ impl Connection {
             in_flight: self.in_flight(),
             outgoing: self.outgoing.load(Ordering::Relaxed) as usize,
             requests: self.totals().0,
-            age: now.since(self.since),
-            idle: Duration::from_secs(u64::from(
-                seconds(now).saturating_sub(self.active.load(Ordering::Relaxed)),
-            )),
+            age: whole_seconds(now, self.since),
+            idle: whole_seconds(now, self.active.load(Ordering::Relaxed)),
         }
     }
 
@@ -310,6 +309,11 @@ impl Connection {
 #[inline]
 fn seconds(at: Timestamp) -> u32 {
     (at.as_nanos() / 1_000_000_000) as u32
+}
+
+/// The time since then.
+fn whole_seconds(now: Timestamp, since: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds(now).saturating_sub(since)))
 }
 
 /// For a status page and for comparisons, where 4 GiB are as good as more.

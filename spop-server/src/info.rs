@@ -31,7 +31,7 @@ pub struct ConnectionInfo {
     pub in_flight: usize,
     /// Queued output that the transport has not accepted, in bytes.
     pub outgoing: usize,
-    /// How long it has been open.
+    /// How long it has been open, in whole seconds.
     pub age: Duration,
     /// For how long no request has come or was answered, in whole seconds.
     pub idle: Duration,

@@ -193,7 +193,7 @@ fn a_handle_shows_connections_and_counters() {
     assert_eq!((info.id, info.engine_id.as_deref(), info.in_flight), (one.id().0, Some("one\\n"), 1));
     assert_eq!(
         (info.phase, info.age, info.outgoing),
-        (spop_core::link::Phase::Established, millis(3_070), one.outgoing().len())
+        (spop_core::link::Phase::Established, millis(3_000), one.outgoing().len())
     );
     assert_eq!(
         (info.requests, info.idle, info.listener.as_ref(), info.tls),
