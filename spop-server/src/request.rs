@@ -317,7 +317,8 @@ impl<'a> Request<'a> {
     ///
     /// ```
     /// use std::thread;
-    /// use spop_server::{Actions, Request};
+    /// use spop_core::Actions;
+    /// use spop_server::Request;
     ///
     /// fn record(request: Request<'_>) -> Actions {
     ///     let line = format!("{:?}", request.messages());
