@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -219,7 +220,11 @@ impl Woken {
             Some(waker) => waker.clone_from(connection),
             None => woken.waker = Some(connection.clone()),
         }
-        batch.append(&mut woken.requests);
+        if batch.is_empty() {
+            mem::swap(&mut woken.requests, batch);
+        } else if !woken.requests.is_empty() {
+            batch.append(&mut woken.requests);
+        }
     }
 }
 

@@ -56,6 +56,7 @@ mod pages {
     struct Listeners;
     #[doc = include_str!("../../spop-server/src/guide/moving.md")]
     struct Moving;
+    #[cfg(feature = "status")]
     #[doc = include_str!("../../spop-server/src/guide/observability.md")]
     struct Observability;
     #[doc = include_str!("../../spop-server/src/guide/open_or_closed.md")]
