@@ -107,7 +107,7 @@ impl Shutdown {
 
     /// Something has ended that a shutdown waits for: wakes the subscribers if there is one.
     ///
-    /// Whoever begins one looks at what is left behind a fence as well: so one of both sees what the other has done.
+    /// A thread that begins a shutdown checks what is left behind a fence too, so at least one of the two threads sees the other's change.
     pub(crate) fn wake_if_ending(&self) {
         fence(Ordering::SeqCst);
         if self.stage.get() >= Stage::Drain {

@@ -99,7 +99,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// The service, for connections that do not come from a listener. They drain with the server, which waits for them until a second
-    /// after [`Timeouts::drain`](spop_core::config::Timeouts::drain), also for those whose future nobody polls. They are not counted
+    /// after [`Timeouts::drain`](spop_core::config::Timeouts::drain), including those whose future is never polled. They are not counted
     /// under the limits on connections, nor in [`Stats`](spop_server::Stats).
     pub fn service(&self) -> Service<H> {
         self.service.clone()

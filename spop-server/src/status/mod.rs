@@ -52,13 +52,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub struct Recorder(PrometheusHandle);
 
 impl Recorder {
-    /// The metrics as Prometheus collects them. The recorder is to be [tidied up](Self::tidy) now and then.
+    /// The metrics as Prometheus collects them. Call [`run_upkeep`](Self::run_upkeep) regularly.
     pub fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Frees memory of values that were collected. A [`Status`] does it for the recorder that it has.
-    pub fn tidy(&self) {
+    /// Moves recorded values into the histograms, so that they do not collect in memory. A [`Status`] does it each second for its
+    /// recorder.
+    pub fn run_upkeep(&self) {
         self.0.run_upkeep();
     }
 }
@@ -98,7 +99,7 @@ impl Status {
         Self { handle, recorder: None }
     }
 
-    /// With the metrics of this recorder, which is tidied up regularly.
+    /// With the metrics of this recorder.
     pub fn metrics(self, recorder: Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
     }
@@ -127,7 +128,7 @@ impl Status {
 }
 
 impl Shared {
-    /// Reads the counters, for the rates, and tidies up the recorder.
+    /// Reads the counters, for the rates, and runs the upkeep of the recorder.
     fn sample(&self) {
         let stats = self.handle.stats();
         let sample = Sample {
@@ -138,7 +139,7 @@ impl Shared {
         };
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
         if let Some(recorder) = &self.recorder {
-            recorder.tidy();
+            recorder.run_upkeep();
         }
     }
 

@@ -156,7 +156,7 @@ pub(crate) async fn interruptible<T>(
     result
 }
 
-/// Ends the process after ^C if the command has not ended: it does not hear it while its output is a pipe that nobody reads.
+/// Ends the process after ^C if the command has not ended: it does not notice it while its output is a pipe that is not read.
 fn exit_when_stuck(ended: Arc<AtomicBool>) {
     thread::spawn(move || {
         let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else { return };
