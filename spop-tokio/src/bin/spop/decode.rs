@@ -17,6 +17,11 @@ use crate::{
     watch::{Filter, Printer},
 };
 
+/// Whether a file that begins with these bytes has captured packets: pcap or pcapng.
+pub(crate) const fn is_capture(first: [u8; 4]) -> bool {
+    capture::Kind::of(first).is_some()
+}
+
 const EXAMPLES: &str = r#"
 Examples:
   spop decode agent.pcap

@@ -6,6 +6,7 @@ use spop_core::frame::{Flags, Frame, FrameType, Ids, Messages};
 
 use super::template::Template;
 use crate::{
+    decode::is_capture,
     exit::Failure,
     frames::{Next, Splitter},
 };
@@ -43,7 +44,7 @@ pub(super) fn lines(path: &Path) -> Result<Vec<Template>, Failure> {
 pub(super) fn capture(path: &Path) -> Result<Vec<Template>, Failure> {
     let name = path.display();
     let bytes = read(path)?;
-    if is_of_packets(&bytes) {
+    if bytes.first_chunk().copied().is_some_and(is_capture) {
         return Err(Failure::wrong(format_args!(
             "{name}: it has packets (pcap): --capture is for the bytes alone that HAProxy has sent on one connection"
         )));
@@ -55,13 +56,6 @@ pub(super) fn capture(path: &Path) -> Result<Vec<Template>, Failure> {
         )));
     }
     Ok(payloads.into_iter().map(Template::fixed).collect())
-}
-
-/// Whether it is of a format of `tcpdump` or Wireshark: pcap in either byte order, with microseconds or nanoseconds, or pcapng.
-fn is_of_packets(bytes: &[u8]) -> bool {
-    let first = bytes.first_chunk().copied().map_or(0, u32::from_be_bytes);
-    let pcap = [0xa1b2_c3d4, 0xa1b2_3c4d];
-    pcap.contains(&first) || pcap.contains(&first.swap_bytes()) || first == 0x0a0d_0d0a
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
