@@ -1,5 +1,6 @@
 //! One agent as a program, and what is measured of it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -50,10 +51,13 @@ impl Arena {
     /// Starts it on a TCP port, unless the arguments say where.
     pub(crate) fn start(&self, args: &[&str]) -> Result<Target> {
         let log = self.dir.path().join("agent.log");
+        // A large block has pages of its own and gives them back at once, in glibc: so what the agent holds is seen, not
+        // what its allocator keeps.
+        let allocator = [("MALLOC_MMAP_THRESHOLD_", OsStr::new("65536"))];
         let agent = if args.contains(&"--listen") {
-            Agent::start(self.name, args, &log)
+            Agent::start_with(self.name, args, &log, allocator)
         } else {
-            Agent::start(self.name, &[&["--listen", "127.0.0.1:0"], args].concat(), &log)
+            Agent::start_with(self.name, &[&["--listen", "127.0.0.1:0"], args].concat(), &log, allocator)
         }?;
         let mut target = Target { agent, log, idle: 0 };
         // What is made once is made: threads, their stacks, their arenas.
