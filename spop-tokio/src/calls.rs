@@ -43,8 +43,8 @@ struct SlowCalls<'a, F> {
 struct SlowCall<'a, F> {
     call: Call<'a, F>,
     waker: Arc<CallWaker>,
-    /// That of the request, if it is enabled: the handler continues in it.
-    span: Span,
+    /// That of the request, if it is enabled: the handler continues in it. Boxed, as it rarely is.
+    span: Option<Box<Span>>,
     #[allow(dead_code)] // Held for its drop.
     guard: RequestGuard,
 }
@@ -118,7 +118,7 @@ impl<'a, F: Future<Output: Into<Reply>>> Calls<'a, F> {
             let Some(call) = slow.calls.get_mut(&request) else { continue };
             call.waker.listed.store(false, Ordering::Release);
             let waker = Waker::from(Arc::clone(&call.waker));
-            let polled = call.span.in_scope(|| call.call.poll(&mut Context::from_waker(&waker)));
+            let polled = in_span(call.span.as_deref(), || call.call.poll(&mut Context::from_waker(&waker)));
             if let Poll::Ready(answer) = polled {
                 if let Some(call) = slow.calls.remove(&request) {
                     call.end(&mut self.slot, &mut self.spare);
@@ -174,10 +174,17 @@ impl<'a, F> SlowCalls<'a, F> {
     /// Keeps a call, and has it polled with a waker of its own.
     fn insert(&mut self, request: TicketId, call: Call<'a, F>, guard: RequestGuard) {
         let debugging = LevelFilter::current() >= LevelFilter::DEBUG;
-        let span = if debugging { Span::current() } else { Span::none() };
+        let span = debugging.then(|| Box::new(Span::current()));
         let waker = CallWaker { request, listed: AtomicBool::new(true), woken: Arc::clone(&self.woken) };
         self.batch.push_back(request);
         self.calls.insert(request, SlowCall { call, waker: Arc::new(waker), span, guard });
+    }
+}
+
+fn in_span<T>(span: Option<&Span>, run: impl FnOnce() -> T) -> T {
+    match span {
+        Some(span) => span.in_scope(run),
+        None => run(),
     }
 }
 
@@ -186,7 +193,7 @@ impl<'a, F> SlowCall<'a, F> {
     /// already.
     fn end(self, spare_slot: &mut Option<Slot<F>>, spare: &mut Spare<'a>) {
         let Self { call, span, guard: _guard, .. } = self;
-        span.in_scope(|| match call {
+        in_span(span.as_deref(), || match call {
             Call::Handler(mut slot) => {
                 empty(&mut slot);
                 spare_slot.get_or_insert(slot);
