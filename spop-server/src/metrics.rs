@@ -1,13 +1,13 @@
 //! Numbers for the `metrics` facade. Without the feature all of this is nothing.
 
 #[cfg(feature = "metrics")]
-use std::{cell::Cell, sync::OnceLock, time::Instant};
+use std::{cell::Cell, mem::size_of_val, sync::OnceLock, time::Instant};
 use std::{fmt, sync::Arc};
 
 #[cfg(feature = "metrics")]
 use metrics::{
     Counter, Gauge, Histogram, IntoF64, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    gauge, histogram, with_recorder,
 };
 #[cfg(feature = "metrics")]
 use spop_core::{CloseReason, Status, link::Initiator};
@@ -20,57 +20,29 @@ use crate::{Address, Entrance, FailureKind, label::Labelled};
 /// A name in the code, the name of the metric, and what it counts.
 macro_rules! counters {
     ($($name:ident: $key:literal, $about:literal;)*) => {
-        /// What a server counts for the recorder that was installed when it was made.
-        pub(crate) struct Metrics {
-            $(#[cfg(feature = "metrics")] $name: Counter,)*
-            #[cfg(feature = "metrics")]
-            failures: [Counter; FailureKind::ALL.len()],
-            #[cfg(feature = "metrics")]
-            in_flight: Gauge,
-            #[cfg(feature = "metrics")]
-            seconds: HandlerSeconds,
-            /// There is a recorder for `seconds`: without one, no clock is read.
-            #[cfg(feature = "metrics")]
-            timed: bool,
-            /// Of connections without a listener.
-            listener: ListenerMetrics,
-            /// The same counts, by key.
-            #[cfg(test)]
-            pub(crate) totals: std::sync::Mutex<std::collections::BTreeMap<&'static str, usize>>,
+        #[cfg(feature = "metrics")]
+        struct Counters {
+            $($name: Counter,)*
+        }
+
+        #[cfg(feature = "metrics")]
+        impl Counters {
+            fn register() -> Self {
+                $(describe_counter!($key, $about);)*
+                Self { $($name: counter!($key),)* }
+            }
         }
 
         impl Metrics {
-            /// The metrics of the recorder that is installed now.
-            #[must_use]
-            pub(crate) fn new() -> Self {
-                $(#[cfg(feature = "metrics")] describe_counter!($key, $about);)*
-                #[cfg(feature = "metrics")]
-                describe();
-                #[cfg(feature = "metrics")]
-                let seconds = HandlerSeconds::new();
-                Self {
-                    $(#[cfg(feature = "metrics")] $name: counter!($key),)*
-                    #[cfg(feature = "metrics")]
-                    failures: FailureKind::ALL.map(|kind| counter!("spop_failures_total", "kind" => kind.as_str())),
-                    #[cfg(feature = "metrics")]
-                    in_flight: gauge!("spop_requests_in_flight"),
-                    #[cfg(feature = "metrics")]
-                    timed: is_recorded(&seconds.other),
-                    #[cfg(feature = "metrics")]
-                    seconds,
-                    listener: ListenerMetrics::new(None),
-                    #[cfg(test)]
-                    totals: std::sync::Mutex::default(),
-                }
-            }
-
             $(
                 #[doc = $about]
                 #[inline]
                 #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
                 pub(crate) fn $name(&self, n: usize) {
                     #[cfg(feature = "metrics")]
-                    self.$name.increment(n as u64);
+                    if let Some(recorded) = &self.recorded {
+                        recorded.counters.$name.increment(n as u64);
+                    }
                     #[cfg(test)]
                     if let Ok(mut totals) = self.totals.lock() {
                         *totals.entry($key).or_default() += n;
@@ -80,6 +52,45 @@ macro_rules! counters {
             )*
         }
     };
+}
+
+/// What a server counts for the recorder that was installed when it was made.
+pub(crate) struct Metrics {
+    /// `None` without a recorder: then a request costs no more than without the feature.
+    #[cfg(feature = "metrics")]
+    recorded: Option<Arc<Recorded>>,
+    /// Of connections without a listener.
+    listener: ListenerMetrics,
+    /// The same counts, by key.
+    #[cfg(test)]
+    pub(crate) totals: std::sync::Mutex<std::collections::BTreeMap<&'static str, usize>>,
+}
+
+#[cfg(feature = "metrics")]
+struct Recorded {
+    counters: Counters,
+    failures: [Counter; FailureKind::ALL.len()],
+    in_flight: Gauge,
+    seconds: HandlerSeconds,
+    /// The recorder takes `seconds`: otherwise no clock is read.
+    timed: bool,
+}
+
+#[cfg(feature = "metrics")]
+impl Recorded {
+    /// The metrics of the recorder that is installed now, if there is one.
+    fn register() -> Option<Arc<Self>> {
+        let counters = Counters::register();
+        describe();
+        let (in_flight, seconds) = (gauge!("spop_requests_in_flight"), HandlerSeconds::new());
+        let timed = asks(|value| seconds.other.record_many(value, 0));
+        // The recorder that stands for none has no size, and takes nothing.
+        let is_there = timed
+            || asks(|value| in_flight.increment(value))
+            || with_recorder(|recorder| size_of_val(recorder)) > 0;
+        let failures = FailureKind::ALL.map(|kind| counter!("spop_failures_total", "kind" => kind.as_str()));
+        is_there.then(|| Arc::new(Self { counters, failures, in_flight, seconds, timed }))
+    }
 }
 
 impl Default for Metrics {
@@ -105,6 +116,28 @@ counters! {
 }
 
 impl Metrics {
+    /// The metrics of the recorder that is installed now.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            recorded: Recorded::register(),
+            listener: ListenerMetrics::new(None),
+            #[cfg(test)]
+            totals: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether anybody takes what is counted.
+    #[inline]
+    #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
+    pub(crate) const fn is_recording(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        return cfg!(test) || self.recorded.is_some();
+        #[cfg(not(feature = "metrics"))]
+        cfg!(test)
+    }
+
     /// Those of a listener; `None` for connections without one.
     pub(crate) fn of<'a>(&'a self, entrance: Option<&'a Arc<Entrance>>) -> &'a ListenerMetrics {
         let of = |entrance: &'a Arc<Entrance>| {
@@ -117,7 +150,9 @@ impl Metrics {
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub(crate) fn failed(&self, kind: FailureKind) {
         #[cfg(feature = "metrics")]
-        if let Some(counter) = self.failures.get(kind as usize) {
+        if let Some(counter) =
+            self.recorded.as_ref().and_then(|recorded| recorded.failures.get(kind as usize))
+        {
             counter.increment(1);
         }
         #[cfg(test)]
@@ -133,7 +168,7 @@ impl Metrics {
     pub(crate) fn begin(&self) -> Began {
         Began {
             #[cfg(feature = "metrics")]
-            at: self.timed.then(Instant::now),
+            at: self.recorded.as_ref().filter(|recorded| recorded.timed).map(|_| Instant::now()),
         }
     }
 
@@ -142,12 +177,12 @@ impl Metrics {
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub(crate) fn worked(&self, began: Began, labelled: Labelled<'_>) {
         #[cfg(feature = "metrics")]
-        if let Some(at) = began.at {
-            match labelled {
-                Labelled::Messages(messages) => self.seconds.of_messages(messages),
-                Labelled::Label(label) => self.seconds.of(label.name()),
-            }
-            .record(at.elapsed());
+        if let (Some(at), Some(recorded)) = (began.at, &self.recorded) {
+            let place = match labelled {
+                Labelled::Messages(messages) => recorded.seconds.place_of_messages(messages),
+                Labelled::Label(label) => recorded.seconds.place(label.name()),
+            };
+            recorded.seconds.at(place).record(at.elapsed());
         }
         let _ = (began, labelled);
     }
@@ -157,14 +192,13 @@ impl Metrics {
     #[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self))]
     pub(crate) fn work_since(&self, began: Began, messages: Messages<'_>) -> Work {
         #[cfg(feature = "metrics")]
-        self.in_flight.increment(1);
-        let _ = (began, messages);
-        Work {
-            #[cfg(feature = "metrics")]
-            in_flight: Some(self.in_flight.clone()),
-            #[cfg(feature = "metrics")]
-            timed: began.at.map(|at| (at, self.seconds.of_messages(messages).clone())),
+        if let Some(recorded) = &self.recorded {
+            recorded.in_flight.increment(1);
+            let place = began.at.map_or(NAMES, |_| recorded.seconds.place_of_messages(messages));
+            return Work(Some(Arc::new(WorkOf { recorded: Arc::clone(recorded), since: began.at, place })));
         }
+        let _ = (began, messages);
+        Work::default()
     }
 
     /// A session has ended. What a peer may choose freely makes no labels without end.
@@ -192,19 +226,23 @@ impl Metrics {
     }
 }
 
-/// Whether a recorder takes the values of this histogram. Only then it asks for the value, of which it records none.
+/// Whether a metric is recorded. Only then it asks for the value that it is given, which is 0.
 #[cfg(feature = "metrics")]
-fn is_recorded(histogram: &Histogram) -> bool {
-    struct Asked<'a>(&'a Cell<bool>);
-    impl IntoF64 for Asked<'_> {
-        fn into_f64(self) -> f64 {
-            self.0.set(true);
-            0.0
-        }
-    }
+fn asks(give: impl FnOnce(Asked<'_>)) -> bool {
     let asked = Cell::new(false);
-    histogram.record_many(Asked(&asked), 0);
+    give(Asked(&asked));
     asked.get()
+}
+
+#[cfg(feature = "metrics")]
+struct Asked<'a>(&'a Cell<bool>);
+
+#[cfg(feature = "metrics")]
+impl IntoF64 for Asked<'_> {
+    fn into_f64(self) -> f64 {
+        self.0.set(true);
+        0.0
+    }
 }
 
 #[cfg(feature = "metrics")]
@@ -332,24 +370,27 @@ impl HandlerSeconds {
         histogram!("spop_handler_seconds", "message" => message)
     }
 
+    /// Where the histogram of these messages is.
     #[inline]
-    fn of_messages(&self, messages: Messages<'_>) -> &Histogram {
+    fn place_of_messages(&self, messages: Messages<'_>) -> usize {
         let name = messages.iter().next().map(|message| message.name()).unwrap_or_default();
         // Cut as in a `Label`.
-        self.of(name.get(..NAME).unwrap_or(name))
+        self.place(name.get(..NAME).unwrap_or(name))
     }
 
-    fn of(&self, name: &[u8]) -> &Histogram {
-        for slot in &self.names {
+    fn place(&self, name: &[u8]) -> usize {
+        let is_it = |slot: &OnceLock<(Box<[u8]>, Histogram)>| {
             let known = match slot.get() {
                 Some(known) => known,
                 None => slot.get_or_init(|| (name.into(), Self::register(name.escape_ascii().to_string()))),
             };
-            if *known.0 == *name {
-                return &known.1;
-            }
-        }
-        &self.other
+            *known.0 == *name
+        };
+        self.names.iter().position(is_it).unwrap_or(NAMES)
+    }
+
+    fn at(&self, place: usize) -> &Histogram {
+        self.names.get(place).and_then(OnceLock::get).map_or(&self.other, |known| &known.1)
     }
 }
 
@@ -425,11 +466,18 @@ impl BackgroundMetrics {
 
 /// A request that is worked on.
 #[derive(Default)]
-pub(crate) struct Work {
+pub(crate) struct Work(
     #[cfg(feature = "metrics")]
-    in_flight: Option<Gauge>,
-    #[cfg(feature = "metrics")]
-    timed: Option<(Instant, Histogram)>,
+    #[allow(dead_code)] // Held for its drop.
+    // Not in place: a request is moved, and has none without a recorder.
+    Option<Arc<WorkOf>>,
+);
+
+#[cfg(feature = "metrics")]
+struct WorkOf {
+    recorded: Arc<Recorded>,
+    since: Option<Instant>,
+    place: usize,
 }
 
 impl fmt::Debug for Work {
@@ -439,13 +487,52 @@ impl fmt::Debug for Work {
 }
 
 #[cfg(feature = "metrics")]
-impl Drop for Work {
+impl Drop for WorkOf {
+    #[inline(never)]
     fn drop(&mut self) {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.decrement(1);
+        let Self { recorded, since, place } = self;
+        recorded.in_flight.decrement(1);
+        if let Some(since) = since {
+            recorded.seconds.at(*place).record(since.elapsed());
         }
-        if let Some((since, seconds)) = self.timed.take() {
-            seconds.record(since.elapsed());
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use metrics::{Key, KeyName, Metadata, NoopRecorder, Recorder, SharedString, with_local_recorder};
+
+    use super::*;
+
+    /// A recorder that takes counters only, and none of these.
+    struct CountersOnly(u8);
+
+    impl Recorder for CountersOnly {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
         }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn nothing_is_recorded_without_a_recorder() {
+        let without = with_local_recorder(&NoopRecorder, Metrics::new);
+        assert!(without.recorded.is_none());
+        assert!(without.begin().at.is_none());
+        assert!(without.work_since(without.begin(), Messages::default()).0.is_none());
+        // One that filters is one.
+        let recorder = CountersOnly(0);
+        let _ = recorder.0;
+        let with = with_local_recorder(&recorder, Metrics::new);
+        assert!(with.recorded.is_some());
+        assert!(with.begin().at.is_none(), "no clock is read for a histogram that is not taken");
     }
 }

@@ -70,11 +70,11 @@ struct Kept {
     guard: RequestGuard,
     /// Where it is memory for requests to come: the next, and how many follow.
     next: Option<Box<Self>>,
-    followers: usize,
+    followers: u32,
 }
 
 /// How many requests of a thread leave their memory, of some 130 bytes, to later ones.
-const SPARE: usize = 32;
+const SPARE: u32 = 32;
 
 thread_local! {
     /// The memory of requests that were dropped, for the next ones of this thread.

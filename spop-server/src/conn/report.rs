@@ -70,6 +70,14 @@ impl Tally {
 
     #[inline]
     pub(super) fn report(&mut self, metrics: &LazyLock<Metrics>) {
+        if metrics.is_recording() {
+            self.report_to(metrics);
+        }
+        *self = Self::default();
+    }
+
+    #[inline(never)]
+    fn report_to(&mut self, metrics: &Metrics) {
         let Self { notifies, acks, cancelled, received, sent } = self;
         report(notifies, |n| metrics.notifies(n));
         report(acks, |n| metrics.acks(n));
