@@ -1,7 +1,6 @@
 //! An agent run as a program of its own.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -33,6 +32,11 @@ pub struct Agent {
     addresses: Vec<String>,
 }
 
+/// The environment of an agent whose allocator, if it is glibc's, gives back each block that is longer than 16 KiB as soon as it is free:
+/// the process has about what the agent holds.
+pub const NOTHING_KEPT: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "16384"), ("MALLOC_TRIM_THRESHOLD_", "16384")];
+
 impl Agent {
     /// Starts the example `name`, or the program that is an example and a package of its own, and waits until it listens, once for
     /// each `--listen` among `args`.
@@ -51,7 +55,7 @@ impl Agent {
         name: &str,
         args: &[&str],
         log: &Path,
-        variables: [(&str, &OsStr); N],
+        variables: [(&str, &str); N],
     ) -> Result<Self> {
         let listeners = args.iter().filter(|arg| **arg == "--listen").count();
         Self::launch(Command::new(example(name)?).args(args).envs(variables), log, listeners)

@@ -1,6 +1,5 @@
 //! One agent as a program, and what is measured of it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use spop_tests::agent::{AGENTS, Agent};
+use spop_tests::agent::{AGENTS, Agent, NOTHING_KEPT};
 use spop_tests::peer::Peer;
 use spop_tests::process::{cpu_millis, descriptors, raise_descriptor_limit, resident};
 use spop_tests::stage::{Failures, Verdict};
@@ -51,13 +50,10 @@ impl Arena {
     /// Starts it on a TCP port, unless the arguments say where.
     pub(crate) fn start(&self, args: &[&str]) -> Result<Target> {
         let log = self.dir.path().join("agent.log");
-        // A large block has pages of its own and gives them back at once, in glibc: so what the agent holds is seen, not
-        // what its allocator keeps.
-        let allocator = [("MALLOC_MMAP_THRESHOLD_", OsStr::new("65536"))];
         let agent = if args.contains(&"--listen") {
-            Agent::start_with(self.name, args, &log, allocator)
+            Agent::start_with(self.name, args, &log, NOTHING_KEPT)
         } else {
-            Agent::start_with(self.name, &[&["--listen", "127.0.0.1:0"], args].concat(), &log, allocator)
+            Agent::start_with(self.name, &[&["--listen", "127.0.0.1:0"], args].concat(), &log, NOTHING_KEPT)
         }?;
         let mut target = Target { agent, log, idle: 0 };
         // What is made once is made: threads, their stacks, their arenas.

@@ -130,7 +130,7 @@ fn the_service_manager_is_told() -> Verdict {
             Ok(String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned())
         };
         let args = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--workers", "2"];
-        let variables = [("NOTIFY_SOCKET", path.as_os_str())];
+        let variables = [("NOTIFY_SOCKET", path.to_str().context("the path is text")?)];
         let mut agent = Agent::start_with(arena.name, &args, &arena.file("agent.log"), variables)?;
         let ready = message("READY")?;
         ensure!(ready == "READY=1\nSTATUS=serving, 2 listener(s)\n", "{ready:?}");

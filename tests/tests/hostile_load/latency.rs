@@ -21,7 +21,7 @@ const SLOWEST: Duration = Duration::from_millis(250);
 const NEIGHBOURS: [usize; 3] = [1, 8, 32];
 
 /// How long the bystander asks.
-const TIME: Duration = Duration::from_millis(1500);
+const TIME: Duration = Duration::from_millis(800);
 
 /// The machine may be busy with other things once, the server is slow each time.
 const TRIES: usize = 3;

@@ -80,7 +80,6 @@ fn print(tallies: &Tallies) {
     }
 }
 
-/// What takes time comes when what takes memory has had its share, so that it does not hold that up.
 /// Whether memory grows in the second half.
 const fn grows(third: u64, fourth: u64) -> bool {
     fourth > FILLS && fourth > third + FLAT
@@ -88,7 +87,7 @@ const fn grows(third: u64, fourth: u64) -> bool {
 
 #[test]
 fn all_attacks_at_once_take_what_the_limits_allow_and_leave_nothing() -> Verdict {
-    let time = Duration::from_secs(16);
+    let time = Duration::from_secs(10);
     let those =
         |resource| ALL.iter().copied().filter(|attack| attack.exhausts == resource).collect::<Vec<_>>();
     let (on_memory, on_time) = (those(Resource::Memory), those(Resource::Time));
@@ -98,13 +97,14 @@ fn all_attacks_at_once_take_what_the_limits_allow_and_leave_nothing() -> Verdict
         let first = attack(&server, ALL, 1)?;
         sleep(Duration::from_millis(500));
         first.finish()?;
-        let before = at_most(&server, 0, Duration::from_secs(3))?;
+        let before = at_most(&server, 0, Duration::from_secs(1))?;
 
         let bystander = Bystander::start(&server.address()?.to_string())?;
         let count = CONNECTIONS / ALL.len();
         let attackers = attack(&server, &on_memory, count)?;
         let mut others = None;
         let quarters = watch(&server, time, |elapsed| {
+            // What takes time comes when what takes memory has had its share, so that it does not hold that up.
             if others.is_none() && elapsed >= time / 4 {
                 others = Some(attack(&server, &on_time, count)?);
             }
@@ -146,10 +146,10 @@ fn no_attack_alone_takes_more_than_the_limits_allow() -> Verdict {
         let mut wrong = Vec::new();
         for kind in ALL.iter().filter(|attack| attack.exhausts == Resource::Memory) {
             // Those that are timed out come again meanwhile.
-            let args = ["--frame-timeout", "2000", "--hello-timeout", "2000"];
+            let args = ["--frame-timeout", "1000", "--hello-timeout", "1000"];
             let server = Server::start(name, &args, Allocator::Default)?;
             let attackers = attack(&server, &[kind], CONNECTIONS)?;
-            let quarters = watch(&server, Duration::from_secs(8), |_| Ok(()));
+            let quarters = watch(&server, Duration::from_secs(5), |_| Ok(()));
             let tallies = attackers.finish()?;
             let peak = peak_resident(server.id())?;
             let figures = format!("{}: {quarters:?} KiB, at most {peak}", kind.name);

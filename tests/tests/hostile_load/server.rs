@@ -1,6 +1,5 @@
 //! The server that is attacked: a process with a processor of its own.
 
-use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use spop_tests::agent::{AGENTS, Agent};
+use spop_tests::agent::{AGENTS, Agent, NOTHING_KEPT};
 use spop_tests::process::{cpu_nanos, raise_descriptor_limit};
 use spop_tests::stage::{Failures, Verdict};
 use tempfile::TempDir;
@@ -38,7 +37,7 @@ pub(crate) fn each(scenario: impl Fn(&'static str) -> Result<()>) -> Verdict {
 pub(crate) enum Allocator {
     /// What the system's does: glibc keeps most of it.
     Default,
-    /// It gives back what is longer than 16 KiB, so that the process has about what the server holds.
+    /// It keeps nothing.
     Exact,
 }
 
@@ -71,11 +70,7 @@ impl Server {
         let (args, log) = ([&["--listen", "127.0.0.1:0"], args].concat(), dir.path().join("agent.log"));
         let agent = match allocator {
             Allocator::Default => Agent::start(name, &args, &log),
-            Allocator::Exact => {
-                let size = OsStr::new("16384");
-                let variables = [("MALLOC_MMAP_THRESHOLD_", size), ("MALLOC_TRIM_THRESHOLD_", size)];
-                Agent::start_with(name, &args, &log, variables)
-            }
+            Allocator::Exact => Agent::start_with(name, &args, &log, NOTHING_KEPT),
         }?;
         Ok(Self { agent, _dir: dir })
     }
