@@ -85,7 +85,11 @@ enum Mode {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let agents = if options.agents.is_empty() { Agent::ALL.to_vec() } else { options.agents };
+    let agents = match options.mode {
+        _ if !options.agents.is_empty() => options.agents,
+        Some(Mode::Haproxy) => Agent::OF_HAPROXY.to_vec(),
+        _ => Agent::ALL.to_vec(),
+    };
     let time = Duration::from_millis(options.time);
     match options.mode {
         Some(Mode::Serve { agent, cores }) => {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
-use spop_core::{Clock, frame::Capabilities};
+use spop_core::{Clock, agent::PipeliningPolicy, frame::Capabilities};
 use spop_server::{Request, ServerConfig};
 use spop_tokio::Router;
 use tokio::runtime::Builder;
@@ -24,10 +24,14 @@ pub enum Agent {
     Floor,
     /// `spop-mio`.
     Mio,
+    /// `spop-mio` that announces pipelining to HAProxy 3.1 and later as well, as `Floor` and `Spop` do.
+    MioPipelined,
     /// `spop-mio` with a router of the core of five routes.
     MioRouter,
     /// `spop-tokio` as `#[tokio::main]` runs it: on threads that share their tasks, one for each processor it may use.
     Tokio,
+    /// As `Tokio`, with pipelining as `MioPipelined`.
+    TokioPipelined,
     /// `spop-tokio` on a runtime of one thread: `#[tokio::main(flavor = "current_thread")]`.
     TokioOne,
     /// As `Tokio`, with a router of five routes and state.
@@ -44,12 +48,18 @@ impl Agent {
     /// Those of the table: the routers are compared with `Mio` and `Tokio` alone.
     pub const ALL: [Self; 6] = [Self::Floor, Self::Mio, Self::Tokio, Self::TokioOne, Self::Spop, Self::Uring];
 
+    /// Those that HAProxy asks. It uses pipelining where an agent announces it, as the first and the last do.
+    pub const OF_HAPROXY: [Self; 6] =
+        [Self::Floor, Self::Mio, Self::Tokio, Self::MioPipelined, Self::TokioPipelined, Self::Spop];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Mio => "mio",
+            Self::MioPipelined => "mio-pipelined",
             Self::MioRouter => "mio-router",
             Self::Tokio => "tokio",
+            Self::TokioPipelined => "tokio-pipelined",
             Self::TokioOne => "tokio-one",
             Self::TokioRouter => "tokio-router",
             Self::TokioRouterSync => "tokio-router-sync",
@@ -70,17 +80,23 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
+    let mut config = config();
+    if matches!(agent, Agent::MioPipelined | Agent::TokioPipelined) {
+        config.agent.pipelining = PipeliningPolicy::Always;
+    }
     match agent {
         Agent::Floor => floor::serve(listen()?),
-        Agent::Mio => serve_mio(workers, |request: Request<'_>| question::answer(request.messages().iter())),
-        Agent::MioRouter => serve_mio(workers, question::router(|| ())),
-        Agent::Tokio | Agent::TokioOne => {
+        Agent::Mio | Agent::MioPipelined => {
+            serve_mio(workers, config, |request: Request<'_>| question::answer(request.messages().iter()))
+        }
+        Agent::MioRouter => serve_mio(workers, config, question::router(|| ())),
+        Agent::Tokio | Agent::TokioPipelined | Agent::TokioOne => {
             let runtime = match agent {
-                Agent::Tokio => Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
-                _ => Builder::new_current_thread().enable_all().build()?,
+                Agent::TokioOne => Builder::new_current_thread().enable_all().build()?,
+                _ => Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
             };
             let answer = async |request: spop_tokio::Request| question::answer(request.messages().iter());
-            runtime.block_on(serve_tokio(answer))
+            runtime.block_on(serve_tokio(config, answer))
         }
         Agent::TokioRouter | Agent::TokioRouterSync => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
@@ -91,16 +107,11 @@ pub fn serve(agent: Agent, workers: usize) -> Result<()> {
                     router.on(name, route_at_once)
                 }
             });
-            runtime.block_on(serve_tokio(router))
+            runtime.block_on(serve_tokio(config, router))
         }
         Agent::Uring => {
             let mut answer = |request: Request<'_>| question::answer(request.messages().iter());
-            Ok(uring::serve(
-                listen()?,
-                &spop_server::Agent::new(config(), Clock::start())?,
-                None,
-                &mut answer,
-            )?)
+            Ok(uring::serve(listen()?, &spop_server::Agent::new(config, Clock::start())?, None, &mut answer)?)
         }
         Agent::Spop => {
             let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
@@ -122,15 +133,19 @@ fn route_at_once(_: &State, request: spop_tokio::Request) -> spop_core::Actions 
     question::answer(request.messages().iter())
 }
 
-fn serve_mio(workers: usize, answer: impl spop_mio::Handler + Clone + Send + 'static) -> Result<()> {
-    let server = spop_mio::Server::with_config(answer, config())?.workers(workers);
+fn serve_mio(
+    workers: usize,
+    config: ServerConfig,
+    answer: impl spop_mio::Handler + Clone + Send + 'static,
+) -> Result<()> {
+    let server = spop_mio::Server::with_config(answer, config)?.workers(workers);
     let server = server.bind("127.0.0.1:0")?;
     announce(server.addresses()?.first())?;
     Ok(server.serve()?)
 }
 
-async fn serve_tokio(answer: impl spop_tokio::Handler) -> Result<()> {
-    let server = spop_tokio::Server::with_config(answer, config())?;
+async fn serve_tokio(config: ServerConfig, answer: impl spop_tokio::Handler) -> Result<()> {
+    let server = spop_tokio::Server::with_config(answer, config)?;
     let server = server.bind("127.0.0.1:0").await?;
     announce(server.addresses()?.first())?;
     server.serve().await?;
