@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that panics has failed.
 
 pub mod log;
-#[cfg(feature = "__tls-tests")]
+#[cfg(feature = "tls")]
 pub mod pki;
 
 use std::{
