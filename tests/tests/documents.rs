@@ -1,6 +1,6 @@
 //! The documents of the repository name files that exist, and the README of a crate has all of its features.
 
-#![allow(clippy::unwrap_used)] // It is a test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
 
 use std::{fs, path::Path};
 
@@ -141,4 +141,33 @@ fn readmes_have_every_feature() {
         rows.sort_unstable();
         assert_eq!(rows, features, "{name}/README.md");
     }
+}
+
+/// The comparison with other libraries has the verdicts of `spop conform` as `tests/conform/README.md` has them.
+#[test]
+fn the_comparison_has_the_verdicts_of_conform() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let table = readme.split("\n## Other libraries\n").nth(1).unwrap();
+    let row = |label: &str| -> Vec<&str> {
+        let row = table.lines().find(|line| line.starts_with(label)).unwrap();
+        row.split('|').map(str::trim).collect()
+    };
+    let (libraries, compared) = (row("| |"), row("| must, should, survives"));
+    let mut count = 0;
+    for played in fs::read_to_string(root().join("tests/conform/README.md")).unwrap().lines() {
+        let cells: Vec<&str> = played.split('|').map(str::trim).collect();
+        let [_, agent, version, _, must, should, survives, verdict, _] = cells[..] else { continue };
+        if !verdict.ends_with("conform") && !verdict.ends_with("conforms") {
+            continue;
+        }
+        let counts =
+            [must, should, survives].map(|cell| cell.split(',').next().unwrap().replace(" of ", "/"));
+        let name =
+            if version == "this version" { "these crates".to_owned() } else { format!("{agent} {version}") };
+        let column = libraries.iter().position(|library| *library == name);
+        let column = column.unwrap_or_else(|| panic!("{name} is not compared: {libraries:?}"));
+        assert_eq!(compared[column], counts.join(", "), "{name}");
+        count += 1;
+    }
+    assert!(count >= 5, "{count} agents");
 }
