@@ -1,5 +1,5 @@
-//! What the fuzzer has found worth keeping: one file for each target, of inputs one behind the other, each after its length
-//! in two bytes, big end first. As many files as there are inputs would be a burden to every clone.
+//! The corpora of the fuzz targets, one file for each target: inputs, each preceded by its length as a big-endian `u16`. A file for each
+//! input would make clones slow.
 
 use std::{fs, path::PathBuf};
 

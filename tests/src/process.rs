@@ -73,7 +73,7 @@ pub fn raise_descriptor_limit() -> Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// Lets a process have so many file descriptors from now on, for as long as nobody says otherwise.
+/// Sets the soft limit of a process on open file descriptors.
 ///
 /// # Errors
 /// There is no such process.

@@ -1,4 +1,4 @@
-//! What the fuzzer has found worth keeping still breaks no promise.
+//! The bodies of the fuzz targets, run over their corpora: no invariant is violated.
 
 #![allow(clippy::unwrap_used)] // It is a test.
 

@@ -1,5 +1,5 @@
-//! Peers that mean harm, or behave as if, against the echo agents as programs of their own: what each gets, what it costs,
-//! and what others notice of it.
+//! Malicious and faulty peers against the echo agents, which run as processes: the status that each peer gets, the memory and
+//! processor time that it takes, and the latency of other peers meanwhile.
 
 mod hostile {
     mod arena;

@@ -8,11 +8,11 @@ mod real_haproxy {
     mod entrance;
     mod example;
     mod fragments;
-    mod habits;
     mod inside;
     mod lifecycle;
     mod listen;
     mod production;
+    mod profile;
     mod relay;
     mod requests;
     mod routes;

@@ -1,7 +1,7 @@
 //! What a peer can make an agent's connection cost: work is bounded by the bytes it sends and the calls of the driver.
 //!
-//! Work is the number of basic blocks that were executed, which the fuzz target counts: so a loop that somebody adds counts by
-//! itself. Without a counter it is none.
+//! Work is the number of basic blocks that were executed. The fuzz target counts them by instrumentation, so new code is counted
+//! without changes here. Where there is no instrumentation, as in the unit tests, work is 0.
 
 use std::{sync::Arc, sync::OnceLock, time::Duration};
 

@@ -30,9 +30,10 @@ pub fn within(test: impl FnOnce() + Send + 'static) {
 pub fn within_time(time: Duration, test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let test = thread::spawn(move || {
-        // Whether anybody wants an event is decided once for all threads, and not always anew when a test begins to listen
-        // while another has the first event of its kind. So that none is lost, somebody wants everything from the start.
-        let _everything = tracing::subscriber::set_default(tracing_subscriber::registry());
+        // `tracing` caches for the whole process whether a subscriber is interested in an event. If another thread emits the
+        // event while this test installs its subscriber, the cache can stay at "none". A subscriber for all events, installed
+        // first, prevents that.
+        let _all_events = tracing::subscriber::set_default(tracing_subscriber::registry());
         test();
         let _ = done.send(());
     });

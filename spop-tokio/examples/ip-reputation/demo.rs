@@ -13,7 +13,7 @@ const GOOD_ENOUGH: i128 = 20;
 
 /// Asks, waits this long for each answer, and prints a table of what comes of it.
 pub(crate) async fn run(agent: Address, patience: Duration, out: &mut impl Write) -> io::Result<()> {
-    // The habits of HAProxy 3.1 and later.
+    // The profile of HAProxy 3.1 and later.
     let mut config = EngineConfig::haproxy_3_1();
     config.timeouts.hello = Some(Duration::from_secs(2));
     config.timeouts.message = Some(patience);

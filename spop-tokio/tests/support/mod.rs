@@ -23,11 +23,12 @@ use tokio::{
 /// No test takes longer than this; if it does, something hangs.
 pub fn within<T>(test: impl Future<Output = T>) -> impl Future<Output = T> {
     let test = Box::pin(test);
-    // Whether anybody wants an event is decided once for all threads, and not always anew when a test begins to listen
-    // while another has the first event of its kind. So that none is lost, somebody wants everything from the start.
-    let everything = tracing::subscriber::set_default(tracing_subscriber::registry());
+    // `tracing` caches for the whole process whether a subscriber is interested in an event. If another thread emits the event
+    // while this test installs its subscriber, the cache can stay at "none". A subscriber for all events, installed first,
+    // prevents that.
+    let all_events = tracing::subscriber::set_default(tracing_subscriber::registry());
     async {
-        let _everything = everything;
+        let _all_events = all_events;
         timeout(Duration::from_secs(20), test).await.expect("the test hangs")
     }
 }

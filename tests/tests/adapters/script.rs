@@ -116,11 +116,11 @@ pub(crate) fn watch(arriving: Partial<'_>) -> Watch {
     }
 }
 
-/// An answer that somebody keeps.
+/// A request that is answered later.
 pub(crate) trait Later: Send {
     fn answer(self: Box<Self>, reply: Reply);
     fn is_cancelled(&self) -> bool;
-    /// Why nobody wants it any more.
+    /// Why the request was cancelled.
     fn cancelled(&self) -> Option<Cancelled>;
 }
 
@@ -181,14 +181,14 @@ impl Gate {
         Ok(())
     }
 
-    /// Waits until nobody wants an answer any more that is held.
+    /// Waits until a held request is cancelled.
     pub(crate) fn wait_for_cancel(&self, key: &str) -> Result<()> {
         until(&format!("{key} is cancelled"), PATIENCE, || {
             Ok(self.held().get(key).is_some_and(|held| held.later.is_cancelled()).then_some(()))
         })
     }
 
-    /// Waits until nobody wants an answer any more that is held, for this reason.
+    /// Waits until a held request is cancelled for this reason.
     pub(crate) fn wait_for_reason(&self, key: &str, why: Cancelled) -> Result<()> {
         self.wait_for_cancel(key)?;
         let reason = || self.held().get(key).and_then(|held| held.later.cancelled());
@@ -198,7 +198,7 @@ impl Gate {
         .with_context(|| format!("{:?}", reason()))
     }
 
-    /// Whether nobody wants an answer any more that is held.
+    /// Whether a held request is cancelled.
     pub(crate) fn is_cancelled(&self, key: &str) -> bool {
         self.held().get(key).is_some_and(|held| held.later.is_cancelled())
     }

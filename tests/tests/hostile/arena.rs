@@ -15,8 +15,7 @@ use spop_tests::stage::{Failures, Verdict};
 use spop_tests::wait::{PATIENCE, until_true};
 use tempfile::TempDir;
 
-/// How long anybody who does no harm may have to wait meanwhile: for a machine that does much else, far beyond what it
-/// takes.
+/// The timeout of a well-behaved peer during an attack. Answers take milliseconds; the rest is for a busy machine.
 pub(crate) const PATIENT: Duration = Duration::from_secs(3);
 
 /// Plays a scenario with each agent, one after the other.

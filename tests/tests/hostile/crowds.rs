@@ -235,7 +235,8 @@ fn weather(
     let rate = storm(&target, 3_000, &visit)?;
     target.until_open(open.max(1))?;
     let after = target.holds()?;
-    // A storm can be over within a second, and the line that counts comes with whoever is there a second after the first.
+    // The server logs how many events it has suppressed with the first event after a second. A storm may be shorter, so a
+    // connection after it causes that event.
     let left_out = |line: &String| line.contains("suppressed=") && !line.contains("suppressed=0");
     until_true("a line says how many were left out", PATIENCE, || {
         visit(target.connect_from(source(0))?)?;

@@ -47,7 +47,8 @@ fn both_sides_show_certificates_and_a_rotation_loses_no_request() -> Verdict {
         let (first, clients) = (ca(dir, "servers")?, ca(dir, "clients")?);
         leaf(dir, &clients, "haproxy")?;
         let agent = with_tls(stage, &first)?;
-        // Each certificate is of another authority. The load trusts them all; whoever comes after a rotation the new one.
+        // Each certificate is from a CA of its own. The load trusts all of these CAs; the HAProxy that is started after a
+        // rotation trusts only the newest.
         let servers =
             (0..5).map(|number| ca(dir, &format!("servers-{number}"))).collect::<Result<Vec<_>>>()?;
         let all: String = std::iter::once(&first).chain(&servers).map(|ca| ca.as_ref().pem()).collect();
@@ -64,8 +65,8 @@ fn both_sides_show_certificates_and_a_rotation_loses_no_request() -> Verdict {
             load.run_for(100)?;
             leaf(dir, authority, "agent")?;
             agent.reload()?;
-            let newcomer = stage.another_haproxy(&trusting(&format!("servers-{number}")))?;
-            newcomer.get("/?v=1")?.expect(&[("echo.v", "1")])?;
+            let started = stage.another_haproxy(&trusting(&format!("servers-{number}")))?;
+            started.get("/?v=1")?.expect(&[("echo.v", "1")])?;
         }
         let tally = load.finish()?;
         println!("{stage}: {} served over TLS, slowest {:?}", tally.served, tally.slowest);

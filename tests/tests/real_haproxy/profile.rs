@@ -1,4 +1,5 @@
-//! What HAProxy says and does that an agent has to know, as it passes between the two. `tests/haproxy.md` has the list.
+//! The profile of each HAProxy version: what it sends and when, as a relay between HAProxy and the agent sees it. `tests/haproxy.md`
+//! has the list.
 
 use std::thread;
 use std::time::Duration;
