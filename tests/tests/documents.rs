@@ -90,7 +90,8 @@ fn every_link_of_a_document_leads_to_a_file() {
     let mut paths = Vec::new();
     collect(root(), &mut paths);
     // The links of the guide have a test of their own.
-    let documents = paths.iter().filter(|path| path.ends_with(".md") && !path.contains("/guide/"));
+    let is_page = |path: &str| Path::new(path).extension().is_some_and(|extension| extension == "md");
+    let documents = paths.iter().filter(|path| is_page(path) && !path.contains("/guide/"));
     let mut count = 0;
     for document in documents {
         let file = root().join(document);
