@@ -1,13 +1,12 @@
-//! The pages of the guide are complete: each is documented and tested, and the table of error numbers is that of the code.
+//! The pages of the guide are complete: each is documented and tested, and the error numbers are those of the code.
 
 #![allow(clippy::unwrap_used)] // It is a test.
 
 use std::{env, fmt::Write as _, fs, path::Path};
 
-use spop_core::haproxy::{Explanation, explain};
+use spop_core::haproxy::{Cause, Explanation, explain};
 
 const PAGES: &str = "../spop-server/src/guide";
-const BEGIN: &str = "<!-- errors: written by the test of this page -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn root() -> &'static Path {
@@ -64,11 +63,14 @@ fn links_of_pages_lead_somewhere_in_rustdoc_and_on_a_forge() {
         let on_forge = links(&page);
         for (label, to) in &on_forge {
             assert!(in_rustdoc.iter().any(|(known, _)| known == label), "{name}: {label} is not in guide.rs");
-            let file = to.split('#').next().unwrap();
-            assert!(
-                to.starts_with("https://") || path.with_file_name(file).is_file(),
-                "{name}: {label} leads to {to}"
-            );
+            let target = fs::read_to_string(path.with_file_name(to.split('#').next().unwrap()));
+            let target = target.unwrap_or_else(|error| panic!("{name}: {label} leads to {to}: {error}"));
+            // An item of a crate is in its source, where a forge shows it before a release and after it.
+            if let Some(item) = label.strip_prefix('`').filter(|_| to.ends_with(".rs")) {
+                let item = item.trim_end_matches('`').rsplit("::").next().unwrap();
+                let module = to.split('/').any(|part| part == item);
+                assert!(module || target.contains(item), "{name}: {label} is not in {to}");
+            }
         }
         for (label, _) in &in_rustdoc {
             let defined = on_forge.iter().any(|(known, _)| known == label);
@@ -97,42 +99,136 @@ fn programs_of_pages_use_what_the_adapters_re_export() {
     assert!(programs > 8, "{programs} programs");
 }
 
-/// The numbers that are explained. Those with the same explanation share the first one's row.
-fn table() -> String {
-    let mut rows: Vec<(String, Explanation)> = Vec::new();
-    for number in 0..=256 + 1000 {
-        let Some(found) = explain(number) else { continue };
-        match rows.iter_mut().find(|(_, earlier)| *earlier == found) {
-            Some((numbers, _)) if numbers.ends_with("others") => {}
-            Some((numbers, _)) => numbers.push_str(" and others"),
-            None => rows.push((number.to_string(), found)),
+/// The error numbers that are explained, with those that have the same explanation, or the same in a row, as one.
+struct Errors {
+    numbers: String,
+    name: String,
+    /// What happened, or the name of each number.
+    meaning: String,
+    found: Explanation,
+}
+
+impl Errors {
+    fn all() -> Vec<Self> {
+        let mut all: Vec<(u32, u32, Explanation, Self)> = Vec::new();
+        for number in 0..=256 + 1000 {
+            let Some(found) = explain(number) else { continue };
+            let same = |first: &Explanation| (first.meaning, first.causes) == (found.meaning, found.causes);
+            match all
+                .iter_mut()
+                .find(|(_, last, first, _)| *first == found || (same(first) && last + 1 == number))
+            {
+                Some((from, last, first, errors)) if *first != found => {
+                    // The names say which item is wrong, the meaning what they have in common.
+                    if *from == *last {
+                        errors.name = found.meaning.trim_end_matches('.').to_lowercase();
+                        errors.meaning = format!("{from}: {}", first.name);
+                    }
+                    write!(errors.meaning, "; {number}: {}", found.name).unwrap();
+                    (*last, errors.numbers) = (number, format!("{from} to {number}"));
+                }
+                Some((from, .., errors)) => errors.numbers = format!("{from} and others"),
+                None => {
+                    let (numbers, name, meaning) =
+                        (number.to_string(), found.name.to_owned(), found.meaning.to_owned());
+                    all.push((number, number, found, Self { numbers, name, meaning, found }));
+                }
+            }
+        }
+        all.into_iter().map(|(.., errors)| errors).collect()
+    }
+
+    fn heading(&self) -> String {
+        format!("{}: {}", self.numbers, self.name)
+    }
+
+    /// Where a forge and rustdoc have the heading.
+    fn anchor(&self) -> String {
+        let lower = self.heading().to_lowercase().replace(' ', "-");
+        lower.chars().filter(|ch| ch.is_alphanumeric() || *ch == '-').collect()
+    }
+
+    fn causes(&self, versions: &'static str) -> impl Iterator<Item = &'static Cause> {
+        self.found.causes.iter().filter(move |cause| cause.versions == versions)
+    }
+
+    /// The remedy of the first cause, for each implementation of HAProxy if they differ.
+    fn first(&self) -> String {
+        let first =
+            |versions| self.found.causes.iter().find(|cause| ["all", versions].contains(&cause.versions));
+        match (first("3.1 and later"), first("up to 3.0")) {
+            (None, None) => "–".to_owned(),
+            (Some(new), Some(old)) if new.remedy != old.remedy => {
+                format!("3.1 and later: {} Up to 3.0: {}", new.remedy, old.remedy)
+            }
+            (Some(only), _) | (_, Some(only)) => only.remedy.to_owned(),
         }
     }
-    let mut text = String::from("| number | name | what happened | usual causes |\n|---|---|---|---|\n");
-    for (number, found) in rows {
-        let mut causes = String::new();
-        for cause in found.causes {
-            let versions = match cause.versions {
-                "all" => String::new(),
-                versions => format!(" (HAProxy {versions})"),
-            };
-            let space = if causes.is_empty() { "" } else { "<br>" };
-            write!(causes, "{space}{}{versions} *{}*", cause.cause, cause.remedy).unwrap();
+}
+
+fn table() -> String {
+    let mut text = String::from("| number | name | first thing to do |\n|---|---|---|\n");
+    for errors in Errors::all() {
+        let (numbers, name) = (&errors.numbers, &errors.name);
+        writeln!(text, "| [{numbers}](#{}) | {name} | {} |", errors.anchor(), errors.first()).unwrap();
+    }
+    text
+}
+
+fn details() -> String {
+    let mut text = String::new();
+    for errors in Errors::all() {
+        writeln!(text, "## {}\n\n{}\n", errors.heading(), errors.meaning).unwrap();
+        for versions in ["all", "3.1 and later", "up to 3.0"] {
+            let causes =
+                errors.causes(versions).map(|cause| format!("- {} *{}*\n", cause.cause, cause.remedy));
+            let causes: String = causes.collect();
+            let title =
+                if versions == "all" { String::new() } else { format!("**HAProxy {versions}:**\n\n") };
+            if !causes.is_empty() {
+                writeln!(text, "{title}{causes}").unwrap();
+            }
         }
-        writeln!(text, "| {number} | {} | {} | {causes} |", found.name, found.meaning).unwrap();
     }
     text
 }
 
 #[test]
-fn the_table_of_the_guide_is_what_the_code_explains() {
+fn the_errors_of_the_guide_are_what_the_code_explains() {
     let path = root().join(PAGES).join("errors.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).unwrap();
-    let (table_of_page, after) = rest.split_once(END).unwrap();
-    if env::var_os("UPDATE_SESSIONS").is_some() {
-        fs::write(path, format!("{before}{BEGIN}\n{}\n{END}{after}", table())).unwrap();
-        return;
+    let mut page = fs::read_to_string(&path).unwrap();
+    for (name, written) in [("table", table()), ("details", details())] {
+        let begin = format!("<!-- {name} of errors: written by the test of this page -->\n");
+        let (before, rest) = page.split_once(&begin).unwrap();
+        let (on_page, after) = rest.split_once(END).unwrap();
+        if env::var_os("UPDATE_SESSIONS").is_some() {
+            page = format!("{before}{begin}\n{}\n\n{END}{after}", written.trim());
+            fs::write(&path, &page).unwrap();
+            continue;
+        }
+        assert_eq!(on_page.trim(), written.trim(), "run it with UPDATE_SESSIONS=1");
     }
-    assert_eq!(table_of_page.trim(), table().trim(), "run it with UPDATE_SESSIONS=1");
+}
+
+/// A user pastes the commands of one page and the program of another.
+#[test]
+fn first_programs_are_the_same_with_the_same_dependencies() {
+    let pages = ["README.md", "spop-tokio/src/lib.rs", "spop-server/src/guide/quick_start.md"];
+    let pages = pages.map(|page| (page, fs::read_to_string(root().join("..").join(page)).unwrap()));
+    for command in ["cargo add tokio ", "cargo add tracing-subscriber"] {
+        let used = pages.each_ref().map(|(page, text)| {
+            let mut lines = text.lines().map(|line| line.trim_start_matches("//! "));
+            lines.find(|line| line.starts_with(command)).unwrap_or_else(|| panic!("{page}: no {command}"))
+        });
+        assert!(used.iter().all(|line| *line == used[0]), "{used:?}");
+    }
+    let program =
+        |text: &str| text.split("```").find(|block| block.contains(".serve_until(")).map(str::to_owned);
+    let programs = [program(&pages[0].1), program(&pages[2].1)];
+    assert!(programs[0].is_some() && programs[0] == programs[1], "the program for production");
+    for (page, text) in &pages {
+        for line in text.lines().filter(|line| line.starts_with("cargo install ")) {
+            assert!(line.contains(" --locked "), "{page}: {line}");
+        }
+    }
 }

@@ -79,13 +79,13 @@ const TIMEOUT: Explanation = explanation(
     &[
         cause!(
             ALL,
-            "The handler is slower than `timeout processing`.",
-            "Speed up the handler, or raise `timeout processing`.",
+            "The agent does not run, cannot be reached, or refuses the connection: HAProxy tries again until the timeout.",
+            "See if the agent runs and its port answers: `spop check ADDRESS`. Add a health check (`option spop-check`).",
         ),
         cause!(
-            TO_3_0,
-            "The agent cannot be reached or refuses its connections: HAProxy reconnects until the timeout.",
-            "Check the address of the backend's servers and the agent's log; add a health check (`option spop-check`).",
+            ALL,
+            "The handler is slower than `timeout processing`.",
+            "Speed up the handler, or raise `timeout processing`.",
         ),
         cause!(
             TO_3_0,
@@ -94,8 +94,8 @@ const TIMEOUT: Explanation = explanation(
         ),
         cause!(
             FROM_3_1,
-            "A server refuses the connection: without `option redispatch 1` HAProxy tries it again each second, and no other.",
-            "Set `option redispatch 1`, with two servers or more; add a health check (`option spop-check`).",
+            "One of several servers refuses the connection: without `option redispatch 1` HAProxy tries no other.",
+            "Set `option redispatch 1`.",
         ),
         cause!(
             FROM_3_1,
@@ -152,7 +152,7 @@ const ABORTED: Explanation = explanation(
         cause!(
             FROM_3_1,
             "HAProxy gave up the request: the client has gone, or the rules ended before the answer.",
-            "None is needed if clients disconnect. Otherwise check the timeouts of the proxy.",
+            "Nothing, if clients disconnect. Otherwise check the timeouts of the proxy.",
         ),
     ],
 );
@@ -195,6 +195,11 @@ const fn status(code: u32) -> Explanation {
         1 => (
             "The connection was closed or reset while the request was in flight, or could not be opened.",
             &[
+                cause!(
+                    FROM_3_1,
+                    "No server of the backend is up: the health checks of all have failed.",
+                    "See if the agents run and their ports answer: `spop check ADDRESS`.",
+                ),
                 cause!(
                     ALL,
                     "The agent crashed, was killed, or closed the connection.",
@@ -242,7 +247,7 @@ const fn status(code: u32) -> Explanation {
                 ),
                 cause!(
                     TO_3_0,
-                    "The same, in the first requests of a thread of HAProxy: it has read no AGENT-HELLO yet.",
+                    "The agent's `max-frame-size` is below HAProxy's, and a thread of HAProxy has not read it yet: its first requests.",
                     "Announce at least `tune.bufsize` - 4 in the agent.",
                 ),
                 cause!(
