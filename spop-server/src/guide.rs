@@ -2,7 +2,7 @@
 //! differences between them are marked. Programs are for `spop_tokio`; `spop_mio` has what they use by the same name, apart from what is async, and
 //! from the client of agents.
 //!
-//! - To begin: [`quick_start`], [`events`], [`command_line`], [`errors`].
+//! - To begin: [`quick_start`], [`arguments`], [`events`], [`command_line`], [`errors`].
 //! - To configure: [`open_or_closed`], [`timeouts`], [`bodies`], [`unix_sockets`], [`tls`], [`several_agents`], [`restarts`], [`limits`],
 //!   [`settings`], [`observability`], [`performance`].
 //! - To program: [`adapters`], [`failures`], [`listeners`], [`testing`], [`drivers`], [`moving`], [`versions`].
@@ -16,6 +16,7 @@
 macro_rules! links {
     () => {
         "
+[arguments]: crate::guide::arguments
 [bodies]: crate::guide::bodies
 [command_line]: crate::guide::command_line
 [drivers]: crate::guide::drivers
@@ -25,9 +26,11 @@ macro_rules! links {
 [limits]: crate::guide::limits
 [observability]: crate::guide::observability
 [open_or_closed]: crate::guide::open_or_closed
+[performance]: crate::guide::performance
 [quick_start]: crate::guide::quick_start
 [restarts]: crate::guide::restarts
 [settings]: crate::guide::settings
+[several_agents]: crate::guide::several_agents
 [spop-server]: crate
 [timeouts]: crate::guide::timeouts
 [`Abort`]: spop_core::agent::Abort
@@ -48,8 +51,10 @@ macro_rules! links {
 [`Endpoint::take_over`]: crate::Endpoint::take_over
 [`Endpoint`]: crate::Endpoint
 [`FailureKind`]: crate::FailureKind
+[`FromValue`]: spop_core::frame::FromValue
 [`HANDLER_SECONDS_BUCKETS`]: crate::HANDLER_SECONDS_BUCKETS
 [`Handler::watch`]: crate::Handler::watch
+[`Headers`]: spop_core::wire::Headers
 [`Interest::read`]: spop_core::Interest
 [`Limits::max_payload`]: spop_core::config::Limits::max_payload
 [`PipeliningPolicy::Always`]: spop_core::agent::PipeliningPolicy::Always
@@ -105,6 +110,10 @@ macro_rules! links {
 /// Which adapter to take: `spop-tokio` or `spop-mio`.
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/adapters.md"))]
 pub mod adapters {}
+
+/// Arguments: how a header, a cookie or a path gets to the handler, as which Rust type, and how a variable gets into a header.
+#[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/arguments.md"))]
+pub mod arguments {}
 
 /// Bodies of requests: what HAProxy sends of them, and how to get all of it.
 #[cfg_attr(all(doc, not(doctest)), doc = "", doc = links!(), doc = include_str!("guide/bodies.md"))]

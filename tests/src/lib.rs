@@ -40,6 +40,8 @@ mod pages {
     struct Tokio;
     #[doc = include_str!("../../spop-server/src/guide/adapters.md")]
     struct Adapters;
+    #[doc = include_str!("../../spop-server/src/guide/arguments.md")]
+    struct Arguments;
     #[doc = include_str!("../../spop-server/src/guide/bodies.md")]
     struct Bodies;
     #[doc = include_str!("../../spop-server/src/guide/command_line.md")]
