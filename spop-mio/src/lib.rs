@@ -29,7 +29,7 @@
 //! http-request deny if { var(sess.iprep.ip_score) -m int lt 60 }
 //! ```
 //!
-//! this backend (`mode spop` since HAProxy 3.1):
+//! this backend (since HAProxy 3.1 `mode spop` means the same):
 //!
 //! ```text
 //! backend iprep-agents
@@ -48,7 +48,7 @@
 //!     option set-on-error error
 //!     timeout hello 2s
 //!     timeout idle 2m
-//!     timeout processing 100ms
+//!     timeout processing 500ms
 //!     use-backend iprep-agents
 //!
 //! spoe-message get-ip-reputation
@@ -58,6 +58,10 @@
 //!
 //! Without an answer the variable is not set and the request passes: [the guide](spop_server::guide::open_or_closed) has the rules for
 //! an agent that must not fail open.
+//!
+//! What a client may leave out, as a header, is NULL then and needs an `Option`; text that a client controls is `Cow<str>` or
+//! `&[u8]`, because `&str` fails if it is not UTF-8. [The guide](spop_server::guide::arguments) has headers, paths, cookies, bodies and
+//! TLS, and how a variable gets into a header.
 //!
 //! With a configuration, and a graceful end:
 //!
@@ -69,8 +73,10 @@
 //! use spop_mio::{Endpoint, Server, ServerConfig};
 //!
 //! let mut config = ServerConfig::default();
-//! config.max_connections = 2_000;
+//! // HAProxy's `timeout processing`, and less: so the answer for failures is there in time.
+//! config.agent.processing = Some(Duration::from_millis(500));
 //! config.agent.timeouts.message = Some(Duration::from_millis(400));
+//! config.max_connections = 2_000;
 //! let server = Server::with_config(handler, config)?
 //!     .bind("127.0.0.1:12345")?
 //!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;

@@ -38,7 +38,7 @@
 //! http-request deny if { var(sess.iprep.ip_score) -m int lt 60 }
 //! ```
 //!
-//! this backend (`mode spop` since HAProxy 3.1):
+//! this backend (since HAProxy 3.1 `mode spop` means the same):
 //!
 //! ```text
 //! backend iprep-agents
@@ -57,7 +57,7 @@
 //!     option set-on-error error
 //!     timeout hello 2s
 //!     timeout idle 2m
-//!     timeout processing 100ms
+//!     timeout processing 500ms
 //!     use-backend iprep-agents
 //!
 //! spoe-message get-ip-reputation
@@ -80,9 +80,11 @@
 //!
 //! tracing_subscriber::fmt().init();
 //! let mut config = ServerConfig::default();
-//! // Shorter than HAProxy's `timeout processing`.
-//! config.agent.timeouts.message = Some(Duration::from_millis(80));
+//! // HAProxy's `timeout processing`, and less: so the answer for failures is there in time.
+//! config.agent.processing = Some(Duration::from_millis(500));
+//! config.agent.timeouts.message = Some(Duration::from_millis(400));
 //! config.max_connections = 2_000;
+//! // Longer than `inter` times `fall` of HAProxy's health checks.
 //! config.lame_duck = Duration::from_millis(500);
 //! let mut terminate = signal(SignalKind::terminate())?;
 //! let server = Server::with_config(handler, config)?.bind("127.0.0.1:12345").await?;
@@ -147,10 +149,23 @@
 //! ```
 //!
 //! Arguments have the types they are asked for: addresses, `&str`, `&[u8]`, `bool`, any integer that can hold the number,
-//! [`Headers`] for `req.hdrs_bin`, [`Value`] for any of them, and an `Option` of these for what may be NULL or absent. The
-//! error names message, argument and reason. Take text that a client controls as `Cow<str>` or `&[u8]`: `&str` and `String` fail
-//! if it is not UTF-8, and the client would decide whether the check runs ([`FromValue`]). In a structure of serde (`Args`) a
-//! `String` does not fail: bytes that are not UTF-8 are replaced.
+//! [`Headers`] for `req.hdrs_bin`, [`Value`] for any of them, and an `Option` of these for what may be NULL or absent, as a header is
+//! that the client has not sent. The error names message, argument and reason. Take text that a client controls as `Cow<str>` or
+//! `&[u8]`: `&str` and `String` fail if it is not UTF-8, and the client would decide whether the check runs ([`FromValue`]). In a
+//! structure of serde (`Args`) a `String` does not fail: bytes that are not UTF-8 are replaced. With `args ua=req.fhdr(user-agent)`:
+//!
+//! ```
+//! use std::borrow::Cow;
+//! use spop_tokio::{Actions, ArgError, Request, Scope};
+//!
+//! async fn check_agent(request: Request) -> Result<Actions, ArgError> {
+//!     let ua: Option<Cow<'_, str>> = request.arg("ua")?;
+//!     Ok(Actions::new().set(Scope::Transaction, "robot", ua.is_none_or(|ua| ua.contains("bot"))))
+//! }
+//! # let _ = spop_tokio::Server::new(check_agent);
+//! ```
+//!
+//! [The guide](spop_server::guide::arguments) has headers, paths, cookies, bodies and TLS, and how a variable gets into a header.
 //!
 //! HAProxy silently drops a variable whose name it does not accept: [`Actions::try_set_var`] returns an error instead, and a
 //! test can check all names of an answer with [`Actions::check_names`].
@@ -309,7 +324,7 @@
 //! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
 //! | `tower` | a handler from a `tower::Service` (`TowerHandler`) | 1 crate; a clone of the service for each request |
 //! | `testing` | requests made by hand, calls of handlers, HAProxy's side in memory (module `testing`) | `test-util` of tokio: for `[dev-dependencies]` |
-//! | `cli` | the command line `spop` | 65 crates: `cargo install spop-tokio --features cli`, not a dependency |
+//! | `cli` | the command line `spop` | 65 crates: `cargo install --locked spop-tokio --features cli`, not a dependency |
 //!
 //! # Compatibility
 //!
@@ -324,6 +339,7 @@
 //! | to | see |
 //! |---|---|
 //! | share a state, answer messages by their names | [`Router`] |
+//! | get a header, a path, a cookie or a body; set a header | the guide: [arguments](spop_server::guide::arguments) |
 //! | give a message a timeout, a limit, an answer for failures; make handlers from a configuration | [`Route`] |
 //! | take the arguments of a function from the request | [`FromRequest`], and `Args` with the feature `serde` |
 //! | find out why a function is not accepted | [`IntoRoute`] |
