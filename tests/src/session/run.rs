@@ -43,7 +43,7 @@ pub enum Mode {
 }
 
 /// How a page says which mode to use.
-const ADVICE: &str = "mode tcp    # HAProxy 3.1 and later: mode spop";
+const ADVICE: &str = "mode tcp    # any version; since 3.1 \"mode spop\" means the same";
 
 /// Runs a page with one version of HAProxy.
 ///
