@@ -66,7 +66,7 @@ fn links_of_pages_lead_somewhere_in_rustdoc_and_on_a_forge() {
             let target = fs::read_to_string(path.with_file_name(to.split('#').next().unwrap()));
             let target = target.unwrap_or_else(|error| panic!("{name}: {label} leads to {to}: {error}"));
             // An item of a crate is in its source, where a forge shows it before a release and after it.
-            if let Some(item) = label.strip_prefix('`').filter(|_| to.ends_with(".rs")) {
+            if let Some(item) = label.strip_prefix('`').filter(|_| !to.contains(".md")) {
                 let item = item.trim_end_matches('`').rsplit("::").next().unwrap();
                 let module = to.split('/').any(|part| part == item);
                 assert!(module || target.contains(item), "{name}: {label} is not in {to}");
