@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher as _, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use spop_mio::Value;
@@ -47,7 +47,7 @@ impl Key<'_> {
             hasher.write_usize(bytes.len());
             hasher.write(bytes);
         } else if let Some(ip) = part.as_ip() {
-            match ip {
+            match embedded(ip) {
                 IpAddr::V4(ip) => {
                     hasher.write_u8(b'4');
                     hasher.write_u32(ip.to_bits());
@@ -79,6 +79,15 @@ impl Key<'_> {
 impl Keys {
     const fn masked(&self, ip: Ipv6Addr) -> u128 {
         ip.to_bits() & self.ipv6_mask
+    }
+}
+
+/// The IPv4 address that a translator (NAT64, RFC 6052) has made an IPv6 address of: all of them are in one network.
+fn embedded(ip: IpAddr) -> IpAddr {
+    const PREFIX: u128 = 0x64_ff9b << 96;
+    match ip {
+        IpAddr::V6(v6) => u32::try_from(v6.to_bits() ^ PREFIX).map_or(ip, |bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V4(_) => ip,
     }
 }
 
@@ -115,6 +124,9 @@ mod tests {
             &[Value::Uint64(u64::MAX)],
             &[ip("192.0.2.1")],
             &[ip("192.0.2.2")],
+            &[ip("64:ff9b::198.51.100.1")],
+            &[ip("64:ff9b::198.51.100.2")],
+            &[ip("64:ff9b::1:c633:6402")],
             &[ip("2001:db8::1")],
             &[ip("2001:db8:0:1::1")],
         ];
@@ -132,6 +144,7 @@ mod tests {
             (Value::String(b"a"), Value::Binary(b"a")),
             (Value::Int64(5), Value::Uint32(5)),
             (ip("192.0.2.1"), ip("::ffff:192.0.2.1")),
+            (ip("192.0.2.1"), ip("64:ff9b::192.0.2.1")),
             (ip("2001:db8::1"), ip("2001:db8::ffff:0:0:1")),
         ] {
             assert_eq!(hash(&keys, &[one]), hash(&keys, &[other]), "{one:?}");
