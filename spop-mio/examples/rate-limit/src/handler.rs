@@ -120,27 +120,49 @@ struct Answer<'a> {
 }
 
 impl RateLimit {
-    /// Takes the tokens of all messages.
+    /// Takes the tokens of all messages. One that cannot be answered fails the request, unless another is limited.
     fn decide(&self, messages: Messages<'_>, now: Nanos) -> Result<Actions, BoxError> {
         let mut answer = Answer::default();
+        let mut failed = None;
         for message in messages {
-            let name = message.get("limit").and_then(|value| value.as_bytes()).unwrap_or(message.name());
-            let mut limits = self.limits.all.iter().zip(self.counts.iter()).enumerate();
-            let found = limits.find(|(_, (limit, _))| limit.name.as_bytes() == name);
-            let (number, (limit, counters)) =
-                found.ok_or_else(|| format!("there is no limit \"{}\"", name.escape_ascii()))?;
-            let Ask { key, cost } = limit.read(&message)?;
-            let Some(key) = key else {
-                counters.without_key.add();
-                continue;
-            };
-            let (taken, is_full) = limit.take(key, now, cost, counters);
-            answer.add(&limit.name, taken);
-            if is_full {
-                self.limits.warn_full(number, limit, now);
+            if let Err(error) = self.take(&message, now, &mut answer) {
+                failed = Some(error);
             }
         }
-        Ok(answer.into())
+        match failed {
+            Some(error) if answer.limited => {
+                tracing::debug!(name: "message_failed", %error, "limited by another message");
+                Ok(answer.into())
+            }
+            Some(error) => Err(error),
+            None => Ok(answer.into()),
+        }
+    }
+
+    /// Takes the tokens of one message.
+    #[inline]
+    fn take<'a>(
+        &'a self,
+        message: &Message<'_>,
+        now: Nanos,
+        answer: &mut Answer<'a>,
+    ) -> Result<(), BoxError> {
+        let name = message.get("limit").and_then(|value| value.as_bytes()).unwrap_or(message.name());
+        let mut limits = self.limits.all.iter().zip(self.counts.iter()).enumerate();
+        let found = limits.find(|(_, (limit, _))| limit.name.as_bytes() == name);
+        let (number, (limit, counters)) =
+            found.ok_or_else(|| format!("there is no limit \"{}\"", name.escape_ascii()))?;
+        let Ask { key, cost } = limit.read(message)?;
+        let Some(key) = key else {
+            counters.without_key.add();
+            return Ok(());
+        };
+        let (taken, is_full) = limit.take(key, now, cost, counters);
+        answer.add(&limit.name, taken);
+        if is_full {
+            self.limits.warn_full(number, limit, now);
+        }
+        Ok(())
     }
 }
 
@@ -343,6 +365,20 @@ mod tests {
         ] {
             let failure = ask(&handler, SECOND, asked);
             assert!(failure.ends_with(error), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_fails_hides_no_limit_of_another() {
+        let (asked, failing) = ("requests key=string:a", "login key=string:a cost=int64:-1");
+        for both in [format!("{asked} ; {failing}"), format!("{failing} ; {asked}")] {
+            let handler = handler(&["requests=1/1h", "login=1/1h"]);
+            // What is not limited is not known to pass.
+            let failure = ask(&handler, SECOND, &both);
+            assert!(failure.contains("does not fit u64"), "{failure}");
+            let limited = ask(&handler, SECOND, &both);
+            assert!(limited.starts_with("set txn limited=bool:true"), "{both}: {limited}");
+            assert_eq!(sums(&handler, 1), [0; 5]);
         }
     }
 
