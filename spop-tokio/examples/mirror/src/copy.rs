@@ -1,6 +1,6 @@
 //! The copy of a request.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -14,12 +14,17 @@ use spop_tokio::{Headers, Request};
 /// What a copy says about its body.
 pub(crate) const BODY: HeaderName = HeaderName::from_static("x-mirror-body");
 
+/// What each copy has of the mirrors that made it: a copy that comes back is not copied again.
+pub(crate) const MIRROR: HeaderName = HeaderName::from_static("x-mirror-id");
+
 /// Where copies go.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) upstream: Authority,
     /// The header `host`, if it is not that of the request.
     pub(crate) host: Option<HeaderValue>,
+    /// Of this process. Clients do not know it, or they could have requests that are not copied.
+    pub(crate) id: HeaderValue,
 }
 
 /// A request for the service.
@@ -36,7 +41,7 @@ pub(crate) struct Copy {
 const OVERHEAD: usize = 4096;
 
 impl Copy {
-    /// The copy of the request of this message:
+    /// The copy of the request of this message; none of a request that is a copy, and was sent by this process:
     ///
     /// ```text
     /// spoe-message mirror
@@ -45,16 +50,26 @@ impl Copy {
     ///
     /// # Errors
     /// An argument is missing, or the client has sent something that HAProxy passes on and this program does not.
-    pub(crate) fn of(message: &Request, target: &Target) -> anyhow::Result<Self> {
+    pub(crate) fn of(message: &Request, target: &Target) -> anyhow::Result<Option<Self>> {
         let list: Headers<'_> = message.arg("hdrs")?;
         let body = message.arg::<Option<&[u8]>>("body")?.unwrap_or_default();
         let size = message.arg::<Option<u64>>("size")?;
         let client = message.arg::<Option<IpAddr>>("src")?;
 
         let mut request = http::Request::new(Full::new(Bytes::copy_from_slice(body)));
-        *request.method_mut() = message.arg::<Method>("method")?;
-        *request.uri_mut() = uri(message.arg("uri")?, target)?;
+        let method = message.arg::<Method>("method")?;
+        let uri = match message.arg::<Option<&[u8]>>("uri")? {
+            // `OPTIONS *` has no path.
+            None if method == Method::OPTIONS => b"*",
+            uri => uri.context("argument \"uri\" is NULL")?,
+        };
+        *request.method_mut() = method;
+        *request.uri_mut() = self::uri(uri, target)?;
         let mut headers: HeaderMap = message.arg("hdrs")?;
+        if headers.get_all(MIRROR).iter().any(|id| *id == target.id) {
+            return Ok(None);
+        }
+        headers.try_append(MIRROR, target.id.clone())?;
         let announced = headers.contains_key(header::CONTENT_LENGTH);
         // The client of HTTP announces the body of this copy.
         spop_tokio::http::remove_hop_by_hop_and_body(&mut headers);
@@ -72,17 +87,36 @@ impl Copy {
         *request.headers_mut() = headers;
         let bytes =
             OVERHEAD + body.len() + list.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        Ok(Self { request, is_cut, bytes })
+        Ok(Some(Self { request, is_cut, bytes }))
     }
 }
 
 fn uri(pathq: &[u8], target: &Target) -> anyhow::Result<Uri> {
-    let pathq = PathAndQuery::try_from(pathq).context("argument \"uri\"")?;
+    let pathq = PathAndQuery::try_from(&*sendable(pathq)).context("argument \"uri\"")?;
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(target.upstream.clone());
     parts.path_and_query = Some(pathq);
     Ok(Uri::from_parts(parts)?)
+}
+
+/// Encodes the bytes that HAProxy passes on, and the client of HTTP does not. What is sent with them is often an attack, which the service
+/// shall get.
+fn sendable(pathq: &[u8]) -> Cow<'_, [u8]> {
+    // A `#` is not refused: what follows it would be left out.
+    let refused = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`');
+    if PathAndQuery::try_from(pathq).is_ok() && !pathq.contains(&b'#') {
+        return pathq.into();
+    }
+    let mut encoded = Vec::with_capacity(pathq.len() * 3);
+    for &byte in pathq {
+        if refused(byte) {
+            encoded.extend(format!("%{byte:02X}").into_bytes());
+        } else {
+            encoded.push(byte);
+        }
+    }
+    encoded.into()
 }
 
 /// What there is to say about a body. Without `content-length`, HAProxy announces the size of what it has.

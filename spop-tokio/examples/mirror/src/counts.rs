@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) not_sampled: Count,
     /// Requests with a part of their body.
     pub(crate) cut: Count,
-    lost: [Lost; 5],
+    lost: [Lost; 7],
 }
 
 /// Why a copy is lost.
@@ -37,6 +37,10 @@ pub(crate) enum Loss {
     Late,
     /// It could not be sent, or had no reply.
     Failed,
+    /// The client has sent something that this program cannot send, or the message lacks an argument.
+    Invalid,
+    /// It was a copy itself.
+    Loop,
 }
 
 /// A number.
@@ -101,6 +105,8 @@ impl Counts {
             waited = self.lost(Loss::Waited),
             late = self.lost(Loss::Late),
             failed = self.lost(Loss::Failed),
+            invalid = self.lost(Loss::Invalid),
+            looped = self.lost(Loss::Loop),
             "copies"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use spop_tokio::{Request, Router};
 use tokio::sync::Semaphore;
 
@@ -30,7 +31,12 @@ pub(crate) struct Mirror {
 impl Mirror {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
-            target: Target { upstream: options.upstream.clone(), host: options.host.clone() },
+            target: Target {
+                upstream: options.upstream.clone(),
+                host: options.host.clone(),
+                // The seed of the process is random.
+                id: HeaderValue::from(fastrand::u64(..)),
+            },
             sample: options.sample,
             cut: options.cut,
             memory: Arc::new(Semaphore::new(options.memory as usize * 1024)),
@@ -62,7 +68,17 @@ async fn copy(mirror: &Mirror, request: Request) -> anyhow::Result<()> {
         counts.lose(Loss::Queue, "--queue are under way");
         return Ok(());
     };
-    let copy = Copy::of(&request, &mirror.target)?;
+    let copy = match Copy::of(&request, &mirror.target) {
+        Ok(Some(copy)) => copy,
+        Ok(None) => {
+            counts.lose(Loss::Loop, "--upstream leads back to HAProxy");
+            return Ok(());
+        }
+        Err(error) => {
+            counts.lose(Loss::Invalid, "a request cannot be sent again");
+            return Err(error);
+        }
+    };
     if copy.is_cut {
         counts.cut.add();
         if mirror.cut == Cut::Skip {

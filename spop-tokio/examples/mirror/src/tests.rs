@@ -124,6 +124,8 @@ async fn a_copy_is_the_request_and_says_what_its_body_is() {
         ("x-forwarded-for", "198.51.100.7"),
     ];
     assert_eq!(ask(&router, message("POST", "/a/b?c=d", &headers, "hello", None)).await, None);
+    let copy = next(&mut copies).await;
+    let id = copy.iter().find(|line| line.starts_with("x-mirror-id: ")).unwrap().clone();
     let expected = [
         "POST /a/b?c=d HTTP/1.1",
         "content-length: 5",
@@ -133,9 +135,10 @@ async fn a_copy_is_the_request_and_says_what_its_body_is() {
         "x-forwarded-for: 198.51.100.7",
         "x-hop: 1",
         "x-mirror-body: whole",
+        &id,
         "hello",
     ];
-    assert_eq!(next(&mut copies).await, expected);
+    assert_eq!(copy, expected);
     let chunked = [("host", "example.com"), ("transfer-encoding", "chunked")];
     for (headers, body, size, state) in [
         (&headers[..], "hel", Some(5), Some("cut; 3 of 5 bytes")),
@@ -199,20 +202,68 @@ async fn a_share_of_the_requests_is_copied() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_copied_fails_and_names_the_argument() {
+async fn what_an_attacker_asks_for_is_copied() {
+    let (address, mut copies) = service(OK).await;
+    let (router, counts) = mirror(address, &[]);
+    for (uri, sent) in [
+        ("/<script>", "/%3Cscript%3E"),
+        ("/q?<script>", "/q?%3Cscript%3E"),
+        ("/q?a=\"b\"", "/q?a=%22b%22"),
+        ("/a b\x01\x7f", "/a%20b%01%7F"),
+        ("/a#b", "/a%23b"),
+        ("/\u{e9}<", "/%C3%A9%3C"),
+        ("/%3c'${x}\\", "/%3c'${x}\\"),
+        ("/`${x}\\", "/%60${x}\\"),
+        ("/%%%?[]{}|", "/%%%?[]{}|"),
+        ("*", "*"),
+    ] {
+        assert_eq!(ask(&router, message("OPTIONS", uri, &[("host", "a")], "", None)).await, None, "{uri}");
+        assert_eq!(next(&mut copies).await[0], format!("OPTIONS {sent} HTTP/1.1"), "{uri}");
+    }
+    let mut list = MessageList::new();
+    let mut headers = Vec::new();
+    put_headers(&mut headers, [("host", "a")]).unwrap();
+    let nothing = spop_tokio::Value::Null;
+    list.message("mirror").arg("method", "OPTIONS").arg("uri", nothing).arg("hdrs", &*headers);
+    assert_eq!(ask(&router, TestRequest::of(&list).into()).await, None);
+    assert_eq!(next(&mut copies).await[0], "OPTIONS * HTTP/1.1");
+    assert_eq!(counts.lost(Loss::Invalid), 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_back_is_not_copied_again() {
+    let (address, mut copies) = service(OK).await;
+    let (router, counts) = mirror(address, &[]);
+    let (other, _) = mirror(address, &[]);
+    ask(&router, message("GET", "/", &[("host", "a"), ("x-mirror-id", "1")], "", None)).await;
+    let copy = next(&mut copies).await;
+    let headers: Vec<_> = copy.iter().filter_map(|line| line.split_once(": ")).collect();
+    assert_eq!(headers.iter().filter(|(name, _)| *name == "x-mirror-id").count(), 2, "{copy:?}");
+    // Through another mirror, too.
+    ask(&other, message("GET", "/other", &headers, "", None)).await;
+    let copy = next(&mut copies).await;
+    let headers: Vec<_> = copy.iter().filter_map(|line| line.split_once(": ")).collect();
+    assert_eq!(ask(&router, message("GET", "/", &headers, "", None)).await, None);
+    assert_eq!(counts.lost(Loss::Loop), 1);
+    assert!(copies.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_cannot_be_copied_is_counted_and_names_the_argument() {
     let (address, _copies) = service(OK).await;
-    let (router, _) = mirror(address, &[]);
-    for (request, error) in [
-        (get("/a b"), "argument \"uri\": invalid uri character"),
+    let (router, counts) = mirror(address, &[]);
+    for (number, (request, error)) in (1..).zip([
+        (message("CONNECT", "", &[], "", None), "argument \"uri\""),
         (get("no-slash"), "argument \"uri\": path does not start with slash"),
         (message("G T", "/", &[], "", None), "argument \"method\" of message \"mirror\""),
         (
             TestRequest::new("mirror method=string:GET uri=string:/").into(),
             "argument \"hdrs\" of message \"mirror\" is missing",
         ),
-    ] {
+    ]) {
         let failure = ask(&router, request).await.unwrap_or_default();
         assert!(failure.contains(error), "{failure:?} has no {error:?}");
+        assert_eq!(counts.lost(Loss::Invalid), number);
     }
 }
 
