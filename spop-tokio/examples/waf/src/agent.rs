@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use spop_tokio::{Actions, OnFailure, Request, Route, Router, ServerConfig, Swap};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::info;
@@ -89,7 +89,13 @@ fn read(options: &Options) -> anyhow::Result<Rules> {
         return Rules::parse(include_bytes!("../rules.txt")).context("the built-in rules");
     };
     let text = fs::read(path).with_context(|| path.display().to_string())?;
-    Rules::parse(&text).with_context(|| path.display().to_string())
+    parse(&text).with_context(|| path.display().to_string())
+}
+
+/// Reads a file that somebody may just be writing.
+fn parse(text: &[u8]) -> anyhow::Result<Rules> {
+    ensure!(text.ends_with(b"\n") || text.is_empty(), "the last line has no end: it may be a part of a file");
+    Rules::parse(text)
 }
 
 fn router(rules: Rules, options: &Options, shared: &Arc<Shared>) -> Router<Inspector> {
@@ -148,8 +154,10 @@ impl Inspector {
         let message = Message::of_request(request)?;
         let findings = message.inspect(&self.rules);
         let line = message.first_line();
-        let answer = self.judge(Direction::Request, &message, &findings, &line);
-        if let Some(id) = message.id.filter(|_| self.rules.are_for_responses()) {
+        let answer = self.judge(Direction::Request, request, &message, &findings, &line);
+        // The response of one that is refused is HAProxy's own, which is not inspected.
+        let awaits_response = self.rules.are_for_responses() && !self.policy.blocks(&findings);
+        if let Some(id) = message.id.filter(|_| awaits_response) {
             self.shared.store.put(id, Noted { findings, line });
         }
         Ok(answer)
@@ -166,11 +174,18 @@ impl Inspector {
             findings.join(&noted.findings);
             &noted.line
         });
-        Ok(self.judge(Direction::Response, &message, &findings, line))
+        Ok(self.judge(Direction::Response, request, &message, &findings, line))
     }
 
     /// Counts and logs what was found, and answers.
-    fn judge(&self, direction: Direction, message: &Message<'_>, findings: &Findings, line: &str) -> Actions {
+    fn judge(
+        &self,
+        direction: Direction,
+        request: &Request,
+        message: &Message<'_>,
+        findings: &Findings,
+        line: &str,
+    ) -> Actions {
         let (counts, blocked) = (&self.shared.counts, self.policy.blocks(findings));
         count(match direction {
             Direction::Request => &counts.requests,
@@ -192,6 +207,6 @@ impl Inspector {
             let (score, tags) = (findings.score(), findings.tags());
             info!(%id, ?direction, line, score, tags, blocked, suppressed, "rules matched");
         }
-        self.policy.answer(direction, findings)
+        self.policy.answer(direction, findings, request.session().max_frame_size)
     }
 }

@@ -21,6 +21,12 @@ pub(crate) struct Policy {
     block_on_failure: bool,
 }
 
+/// What is in an ACK besides the actions, and some.
+const FRAME_OVERHEAD: usize = 64;
+
+/// HAProxy 3.1 and later stall when an answer fills their receive buffer, which can be longer than a frame.
+const LONGEST_ANSWER: usize = 16_000;
+
 /// The first part of the names of the variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -80,21 +86,26 @@ impl Policy {
         self.mode == Mode::Block && self.detects(findings)
     }
 
-    /// The variables for a message that was inspected.
-    pub(crate) fn answer(self, direction: Direction, findings: &Findings) -> Actions {
+    /// The variables for a message that was inspected: without those of single tags if HAProxy does not accept an answer that long,
+    /// and without the list of them if it is still too long.
+    pub(crate) fn answer(self, direction: Direction, findings: &Findings, max_frame_size: u32) -> Actions {
+        let max = (max_frame_size as usize).saturating_sub(FRAME_OVERHEAD).min(LONGEST_ANSWER);
         let name = |name: &str| direction.name(name);
         let mut actions = Actions::new();
         actions
             .set_var(Scope::Transaction, name("block"), self.blocks(findings))
             .set_var(Scope::Transaction, name("detected"), self.detects(findings))
             .set_var(Scope::Transaction, name("score"), findings.score);
+        let mut with_tags = actions.clone();
         if !findings.is_empty() {
-            actions.set_var(Scope::Transaction, name("tags"), findings.tags());
+            with_tags.set_var(Scope::Transaction, name("tags"), findings.tags());
         }
+        let mut with_each = with_tags.clone();
         for (tag, score) in &findings.tags {
-            actions.set_var(Scope::Transaction, name(&format!("tag.{tag}")), *score);
+            with_each.set_var(Scope::Transaction, name(&format!("tag.{tag}")), *score);
         }
-        actions
+        let fits = |answer: &Actions| answer.as_bytes().len() <= max;
+        [with_each, with_tags].into_iter().find(fits).unwrap_or(actions)
     }
 
     /// The variables for one that was not.

@@ -74,13 +74,14 @@ impl Rules {
     /// Reads lines of `WHERE SCORE TAG HOW PATTERN`.
     ///
     /// # Errors
-    /// [`BadLine`] for the first that makes no sense.
+    /// [`BadLine`] for the first that makes no sense; or there is no rule, as in a file that is just being written.
     pub(crate) fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let mut lines: Vec<(Part, String, Rule)> = Vec::new();
         for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
             let line = str::from_utf8(line).context("it is not UTF-8").and_then(parse_line);
             lines.extend(line.map_err(|reason| BadLine { number, reason })?);
         }
+        ensure!(!lines.is_empty(), "there is no rule in it");
         let mut groups: Vec<Group> = Vec::new();
         while let Some((part, ..)) = lines.first() {
             let part = part.clone();
@@ -246,6 +247,9 @@ mod tests {
         ] {
             let found = Rules::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(found.starts_with(error), "{text:?}: {found}");
+        }
+        for text in ["", "# a comment\n\n"] {
+            assert_eq!(Rules::parse(text.as_bytes()).unwrap_err().to_string(), "there is no rule in it");
         }
         let found = Rules::parse(b"# a\n# \xff\n").unwrap_err().to_string();
         assert!(found.starts_with("line 2: it is not UTF-8"), "{found}");

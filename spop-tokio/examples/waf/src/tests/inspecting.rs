@@ -121,6 +121,70 @@ async fn a_body_that_was_cut_can_score() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_long_for_haproxy_leaves_tags_out() {
+    let rules = |tags: usize| {
+        (0..tags)
+            .map(|tag| format!("path 1 a_tag_with_a_rather_long_name_{tag} contains a\n"))
+            .collect::<String>()
+    };
+    for (tags, each, list) in [(10, true, true), (400, false, true), (900, false, false)] {
+        let waf = waf(&rules(tags), &[]);
+        let mut message = request();
+        message.path = "/a";
+        let outcome = message.ask(&waf).await;
+        assert_eq!(outcome.failure(), None, "{tags}");
+        let sentence = outcome.sentence();
+        assert!(sentence.starts_with("set txn request.block=bool:true ;"), "{sentence}");
+        assert!(sentence.contains(&format!("request.score=int32:{tags}")), "{sentence}");
+        assert_eq!((sentence.contains("request.tag."), sentence.contains("request.tags=")), (each, list));
+    }
+}
+
+#[tokio::test]
+async fn the_shipped_rules_find_simple_variants() {
+    let waf = waf(include_str!("../../rules.txt"), &[]);
+    let mut message = request();
+    for path in [
+        "/../x",
+        "/%2e%2e/x",
+        "/a/..",
+        "/..;/x",
+        "/..%5cwin.ini",
+        "/..\\x",
+        "/%252e%252e/x",
+        "/%c0%ae%c0%ae/x",
+        "/${jndi:x}",
+        "/%24%7bjndi:x}",
+        "/${${lower:j}ndi:x}",
+    ] {
+        message.path = path;
+        let found = message.found(&waf).await;
+        assert!(found.starts_with("5 "), "{path}: {found}");
+    }
+    for path in ["/", "/a..b/c", "/...", "/..a", "/100%25", "/a.b", "/${a}/{jndi}"] {
+        message.path = path;
+        assert_eq!(message.found(&waf).await, "0 ", "{path}");
+    }
+    message.path = "/";
+    let far = format!("1 union{}select", " ".repeat(90));
+    let texts = ["a=1%0aunion%0aselect", "a=1+union%0b%0c%0d%0a/*23 characters between*/select", &far];
+    for text in texts.iter().copied().chain(["a=${jndi:x}", "a=%24%7Bjndi:x}"]) {
+        message.query = Some(text.to_owned().leak().as_bytes());
+        let found = message.found(&waf).await;
+        assert!(found.starts_with("5 "), "{text}: {found}");
+        message.query = None;
+        message.body = text.into();
+        let found = message.found(&waf).await;
+        assert!(found.starts_with("5 "), "body {text}: {found}");
+        message.body.clear();
+    }
+    for value in ["${jndi:x}", "%24%7bjndi:x", "${${lower:j}ndi:x}"] {
+        message.headers = vec![("cookie", value.as_bytes())];
+        assert_eq!(message.found(&waf).await, "5 jndi", "{value}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_is_a_failure_with_the_answer_of_the_policy() {
     use spop_tokio::testing::{self, TestRequest};
 

@@ -52,6 +52,17 @@ async fn a_request_without_an_id_or_with_an_endless_one_is_inspected_alone() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_refused_awaits_no_response() {
+    for (mode, found) in [("block", "2 error"), ("detect", "5 error,dots")] {
+        let waf = waf(RULES, &["--block-at", "3", "--mode", mode]);
+        let mut message = request();
+        message.path = "/..";
+        assert_eq!(message.found(&waf).await, "3 dots");
+        assert_eq!(response(500).found(&waf).await, found);
+    }
+}
+
+#[tokio::test]
 async fn a_request_is_forgotten_after_a_time() {
     let waf = waf(RULES, &["--keep", "20ms"]);
     let mut message = request();

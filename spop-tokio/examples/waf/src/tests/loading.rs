@@ -14,7 +14,7 @@ use crate::{agent::Waf, options::Options};
 async fn rules_are_replaced_if_the_new_ones_are_sound() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rules");
-    fs::write(&path, "path 1 a contains a\nstatus 1 s regex ^5").unwrap();
+    fs::write(&path, "path 1 a contains a\nstatus 1 s regex ^5\n").unwrap();
     let options = Options::try_parse_from(["waf", "--rules", path.to_str().unwrap()]).unwrap();
     let waf = Waf::new(options).unwrap();
     let mut message = request();
@@ -27,9 +27,20 @@ async fn rules_are_replaced_if_the_new_ones_are_sound() {
         "{error}"
     );
     assert_eq!(message.found(&waf).await, "1 a");
+    // A file that is just being written.
+    for (text, error) in [
+        ("", "there is no rule in it"),
+        ("# a comment\n", "there is no rule in it"),
+        ("path 2 b contains b\npath 2 c contains c", "the last line has no end: it may be a part of a file"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let found = format!("{:#}", waf.reload().unwrap_err());
+        assert!(found.ends_with(error), "{found}");
+        assert_eq!(message.found(&waf).await, "1 a");
+    }
     fs::remove_file(&path).unwrap();
     assert!(format!("{:#}", waf.reload().unwrap_err()).contains("No such file"));
-    fs::write(&path, "path 2 b contains b\nstatus 1 s regex ^5").unwrap();
+    fs::write(&path, "path 2 b contains b\nstatus 1 s regex ^5\n").unwrap();
     waf.reload().unwrap();
     // A response still has the score of a request that came before.
     assert_eq!(response(200).found(&waf).await, "1 a");

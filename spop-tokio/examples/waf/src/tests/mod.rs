@@ -16,7 +16,7 @@ use crate::{agent::Waf, options::Options};
 /// With these lines for rules.
 fn waf(rules: &str, args: &[&str]) -> Waf {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, rules).unwrap();
+    std::fs::write(&file, format!("{rules}\n")).unwrap();
     let path = file.path().to_str().unwrap();
     let args = [&["waf", "--rules", path], args].concat();
     Waf::new(Options::try_parse_from(args).unwrap()).unwrap()
