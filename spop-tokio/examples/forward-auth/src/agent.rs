@@ -6,9 +6,8 @@ use tracing::debug;
 
 use crate::{
     cache::Cache,
-    header_list::HeaderList,
     options::Options,
-    question::{Asked, Question},
+    question::{Asked, Forwarded, Question},
     upstream::Upstream,
     verdict::{HeaderLists, Verdict, failed},
 };
@@ -17,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Agent {
     upstream: Upstream,
-    forward: HeaderList,
+    forward: Forwarded,
     lists: HeaderLists,
     cache: Option<Cache>,
 }
@@ -29,13 +28,15 @@ pub(crate) struct Agent {
 pub(crate) fn router(options: &Options) -> anyhow::Result<Router<Agent>> {
     options.check()?;
     let max_in_flight = options.max_in_flight as usize;
+    let forward =
+        Forwarded { list: options.forward_headers.clone(), trusted: options.request_headers.clone() };
     let cache = (!options.cache.is_empty()).then(|| {
         let bytes = u64::from(options.cache_size) << 20;
-        Cache::new(options.cache.clone(), options.cache_key.clone(), bytes)
+        Cache::new(options.cache.clone(), options.cache_key.clone(), forward.clone(), bytes)
     });
     let agent = Agent {
         upstream: Upstream::new(options.upstream.clone(), options.connect_timeout, max_in_flight),
-        forward: options.forward_headers.clone(),
+        forward,
         lists: HeaderLists { request: options.request_headers.clone(), reply: options.reply_headers.clone() },
         cache,
     };

@@ -8,7 +8,12 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use moka::{Expiry, future::Cache as Entries};
 
-use crate::{header_list::HeaderList, options::StatusRange, question::Question, verdict::Verdict};
+use crate::{
+    header_list::HeaderList,
+    options::StatusRange,
+    question::{Forwarded, Question},
+    verdict::Verdict,
+};
 
 /// Memory of an entry besides its key and its actions, counted generously.
 const ENTRY: usize = 512;
@@ -19,6 +24,7 @@ pub(crate) struct Cache {
     entries: Entries<Arc<[u8]>, Kept>,
     lifetimes: Vec<(StatusRange, Duration)>,
     key: HeaderList,
+    forward: Forwarded,
 }
 
 #[derive(Clone, Debug)]
@@ -45,12 +51,17 @@ impl Expiry<Arc<[u8]>, Kept> for Lifetime {
 
 impl Cache {
     /// A cache of so many bytes for replies with a lifetime.
-    pub(crate) fn new(lifetimes: Vec<(StatusRange, Duration)>, key: HeaderList, bytes: u64) -> Self {
+    pub(crate) fn new(
+        lifetimes: Vec<(StatusRange, Duration)>,
+        key: HeaderList,
+        forward: Forwarded,
+        bytes: u64,
+    ) -> Self {
         let weigh = |key: &Arc<[u8]>, kept: &Kept| {
             u32::try_from(key.len() + kept.verdict.bytes() + ENTRY).unwrap_or(u32::MAX)
         };
         let entries = Entries::builder().max_capacity(bytes).weigher(weigh).expire_after(Lifetime).build();
-        Self { entries, lifetimes, key }
+        Self { entries, lifetimes, key, forward }
     }
 
     /// The verdict on an equal question; or that of `ask`, which is kept if its reply allows that.
@@ -68,7 +79,7 @@ impl Cache {
         let mut own = None;
         let shared = async {
             let (reply, verdict) = ask(question.clone()).await.map_err(NotShared::Failed)?;
-            match self.lifetime(&reply, &question) {
+            match self.lifetime(&reply) {
                 Some(lifetime) => Ok(Kept { verdict, lifetime }),
                 None => {
                     own = Some(verdict);
@@ -97,9 +108,9 @@ impl Cache {
     }
 
     /// How long a reply may be used for equal questions; not at all if it was for one client, or the service forbids it.
-    fn lifetime(&self, reply: &Parts, question: &Question) -> Option<Duration> {
+    fn lifetime(&self, reply: &Parts) -> Option<Duration> {
         let lifetime = self.lifetime_of(reply.status)?;
-        if reply.headers.contains_key(header::SET_COOKIE) || self.varies(&reply.headers, question) {
+        if reply.headers.contains_key(header::SET_COOKIE) || self.varies(&reply.headers) {
             return None;
         }
         let allowed =
@@ -125,10 +136,11 @@ impl Cache {
         of(StatusRange::One(status)).or_else(|| of(StatusRange::Class(status.as_u16() / 100)))
     }
 
-    /// Whether the reply depends on a header of the question that is not part of the key.
-    fn varies(&self, reply: &HeaderMap, Question(question): &Question) -> bool {
+    /// Whether the reply depends on a header that is not part of the key. This question need not have it: another, equal in the
+    /// key, may.
+    fn varies(&self, reply: &HeaderMap) -> bool {
         directives(reply, header::VARY).any(|name| match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => name.as_str() == "*" || question.contains_key(&name) && !self.key.contains(&name),
+            Ok(name) => name.as_str() == "*" || self.forward.may_ask_with(&name) && !self.key.contains(&name),
             Err(_) => true,
         })
     }

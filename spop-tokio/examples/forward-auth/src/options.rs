@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
-use http::{StatusCode, Uri, uri::Scheme};
+use http::{StatusCode, Uri, header, uri::Scheme};
 
 use crate::header_list::HeaderList;
 
@@ -58,7 +58,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "STATUS=TIME", value_delimiter = ',', value_parser = lifetime)]
     pub(crate) cache: Vec<(StatusRange, Duration)>,
     /// The headers of a question on which its reply depends, those that the agent adds included: cookie,x-forwarded-uri. Replies
-    /// are used again for questions that are equal in these; `*` for all.
+    /// are used again for questions that are equal in these; `*` for all. `cookie` and `authorization` must be among them if they are
+    /// forwarded.
     #[arg(long, value_name = "LIST", default_value = "*")]
     pub(crate) cache_key: HeaderList,
     /// The memory for these replies, in MiB.
@@ -90,6 +91,15 @@ impl Options {
             [("--request-headers", &self.request_headers), ("--reply-headers", &self.reply_headers)]
         {
             list.check_variables().with_context(|| format!("{option} {list}"))?;
+        }
+        for name in [header::COOKIE, header::AUTHORIZATION] {
+            ensure!(
+                self.cache.is_empty()
+                    || self.cache_key.contains(&name)
+                    || !self.forward_headers.contains(&name),
+                "--cache-key {} has no {name}, which --forward-headers sends: a client could get the decision on another",
+                self.cache_key
+            );
         }
         Ok(())
     }
@@ -176,5 +186,25 @@ mod tests {
             let error = parse(&args).unwrap_err();
             assert!(error.contains(reason), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_key_without_what_tells_clients_apart_is_refused() {
+        let with =
+            |key, forward| parse(&["--cache", "2xx=1m", "--cache-key", key, "--forward-headers", forward]);
+        for (key, forward, reason) in [
+            ("authorization,x-forwarded-host", "authorization,cookie", "has no cookie"),
+            ("cookie", "authorization,cookie", "has no authorization"),
+            ("x-forwarded-uri", "*", "has no cookie"),
+        ] {
+            let error = with(key, forward).unwrap_err();
+            assert!(error.contains(reason), "{key}: {error}");
+        }
+        for (key, forward) in
+            [("*", "*"), ("cookie", "cookie"), ("authorization,cookie", "*"), ("x-a", "x-a")]
+        {
+            with(key, forward).unwrap();
+        }
+        parse(&["--cache-key", "x-a"]).unwrap();
     }
 }

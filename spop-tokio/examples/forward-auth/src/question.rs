@@ -23,15 +23,28 @@ pub(crate) enum Asked {
     Unusable(&'static str),
 }
 
-/// Headers that are never those of the client: of one connection, of a body that is not sent, of the length of the answer, and
-/// the one that names the service.
-const NOT_FORWARDED: [HeaderName; 15] = [
+/// The headers of clients that go out.
+#[derive(Clone, Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) list: HeaderList,
+    /// Those that the service gives to the application. A list of all does not have them: the service could believe the client.
+    pub(crate) trusted: HeaderList,
+}
+
+/// Headers that are never those of the client: of one connection, of a body that is not sent, of the length of the answer, the
+/// one that names the service, and conditions, by which a client would choose the answer 304 or 412.
+const NOT_FORWARDED: [HeaderName; 20] = [
     header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::EXPECT,
     header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -53,7 +66,7 @@ impl Asked {
     ///
     /// # Errors
     /// An argument is missing: the configuration of HAProxy is wrong.
-    pub(crate) fn of(request: &Request, forward: &HeaderList) -> Result<Self, ArgError> {
+    pub(crate) fn of(request: &Request, forward: &Forwarded) -> Result<Self, ArgError> {
         let method: &[u8] = request.arg("method")?;
         let uri: Option<&[u8]> = request.arg("uri")?;
         let headers: Headers<'_> = request.arg("hdrs")?;
@@ -66,8 +79,8 @@ impl Asked {
         for (name, value) in &headers {
             // HAProxy passes on what `connection` names, so the service gets it as well: it must see what the application sees.
             let forwarded = match HeaderName::from_bytes(name) {
-                Ok(name) => is_forwarded(&name, forward).then_some(name),
-                Err(_) if *forward == HeaderList::All => {
+                Ok(name) => forward.contains(&name).then_some(name),
+                Err(_) if forward.list == HeaderList::All => {
                     return Ok(Self::Unusable("the name of a header is invalid"));
                 }
                 Err(_) => None,
@@ -109,14 +122,30 @@ impl Asked {
     }
 }
 
-fn is_forwarded(name: &HeaderName, forward: &HeaderList) -> bool {
+impl Forwarded {
+    /// Whether a header of this name goes out as the client sent it.
+    pub(crate) fn contains(&self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        let of_proxies = is_of_agent(name) || ["forwarded", "x-real-ip"].contains(&text);
+        // To many frameworks `x_forwarded_for` is the same as `x-forwarded-for`.
+        let doubtful = text.contains('_') || self.trusted.contains(name);
+        let listed = match self.list {
+            HeaderList::All => !doubtful,
+            HeaderList::Some(_) => self.list.contains(name),
+        };
+        listed && !of_proxies && !NOT_FORWARDED.contains(name)
+    }
+
+    /// Whether some question has a header of this name, be it the client's or the agent's.
+    pub(crate) fn may_ask_with(&self, name: &HeaderName) -> bool {
+        is_of_agent(name) || self.contains(name)
+    }
+}
+
+/// Whether the agent adds headers of such names.
+fn is_of_agent(name: &HeaderName) -> bool {
     let text = name.as_str();
-    let of_proxies = text.starts_with("x-forwarded-")
-        || text.starts_with("x-original-")
-        || ["forwarded", "x-real-ip"].contains(&text);
-    // To many frameworks `x_forwarded_for` is the same as `x-forwarded-for`.
-    let ambiguous = *forward == HeaderList::All && text.contains('_');
-    forward.contains(name) && !of_proxies && !ambiguous && !NOT_FORWARDED.contains(name)
+    text.starts_with("x-forwarded-") || text.starts_with("x-original-")
 }
 
 #[cfg(test)]
@@ -143,8 +172,12 @@ mod tests {
         TestRequest::of(&messages).into()
     }
 
+    fn forwarded(list: &str) -> Forwarded {
+        Forwarded { list: list.parse().unwrap(), trusted: "remote-user,remote-groups".parse().unwrap() }
+    }
+
     fn question(request: &Request, forward: &str) -> Vec<String> {
-        match Asked::of(request, &forward.parse().unwrap()).unwrap() {
+        match Asked::of(request, &forwarded(forward)).unwrap() {
             Asked::Question(Question(headers)) => {
                 let lines = headers.iter();
                 lines.map(|(name, value)| format!("{name}: {}", value.as_bytes().escape_ascii())).collect()
@@ -195,12 +228,20 @@ mod tests {
                 ("proxy-authorization", b"Basic"),
                 ("te", b"trailers"),
                 ("upgrade", b"websocket"),
+                ("if-none-match", b"*"),
+                ("if-match", b"\"a\""),
+                ("if-modified-since", b"Thu, 01 Jan 1970 00:00:00 GMT"),
+                ("if-unmodified-since", b"Thu, 01 Jan 1970 00:00:00 GMT"),
+                ("if-range", b"\"a\""),
+                ("remote-user", b"root"),
+                ("remote_user", b"root"),
                 ("x-role", b"seen by the application too"),
             ],
         );
         let expected = [&["x-role: seen by the application too"], ADDED.as_slice()].concat();
         assert_eq!(question(&request, "*"), expected);
-        let listed = "x-forwarded-for,x-original-uri,content-length,transfer-encoding,expect,connection";
+        let listed =
+            "x-forwarded-for,x-original-uri,content-length,transfer-encoding,expect,connection,if-none-match";
         assert_eq!(question(&request, listed), ADDED);
     }
 
@@ -242,7 +283,7 @@ mod tests {
     #[test]
     fn a_wrong_configuration_is_an_error() {
         let request = TestRequest::new("check-request method=string:GET uri=string:/").into();
-        let error = Asked::of(&request, &HeaderList::All).unwrap_err();
+        let error = Asked::of(&request, &forwarded("*")).unwrap_err();
         assert!(error.to_string().contains("hdrs"), "{error}");
     }
 }

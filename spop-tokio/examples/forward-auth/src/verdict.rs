@@ -1,7 +1,7 @@
 //! What a reply of the service means to HAProxy.
 
 use anyhow::{Context as _, bail};
-use http::{HeaderMap, HeaderName, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use spop_tokio::{Actions, HeaderError, Scope, Value};
 
 use crate::{
@@ -66,7 +66,9 @@ impl Verdict {
 
     fn add_headers(&mut self, lists: &HeaderLists, headers: &HeaderMap) -> Result<(), HeaderError> {
         if self.allowed {
-            self.add("request", lists.request.names(), headers)?;
+            let of_request = lists.request.names().iter();
+            let joined = of_request.filter_map(|name| Some((name.clone(), joined(headers, name)?)));
+            self.add("request", lists.request.names(), &joined.collect())?;
         }
         // To a request that is allowed the application replies. A session may have been renewed.
         let reply = lists.reply.names().iter().filter(|name| !self.allowed || **name == header::SET_COOKIE);
@@ -110,6 +112,13 @@ impl Verdict {
             _ => Ok(Self::bare(false, self.status).actions),
         }
     }
+}
+
+/// All values of a header as one: HAProxy sets a header of the request, where several would replace each other.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    // Parts of valid values, with valid text between them.
+    (!values.is_empty()).then(|| HeaderValue::from_bytes(&values.join(&b", "[..])).ok())?
 }
 
 /// The answer when the service does not decide.

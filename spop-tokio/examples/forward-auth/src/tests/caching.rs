@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use spop_tokio::testing::{self, TestRequest};
 use tokio::time::sleep;
 
-use super::{ask, router};
+use super::{ask, message_with, router};
 use crate::service::{Service, reply};
 
 /// How often the service is asked when a client asks twice.
@@ -35,7 +36,7 @@ async fn only_replies_of_a_status_with_a_lifetime_are_used_again() {
 #[tokio::test]
 async fn a_reply_for_one_client_or_one_moment_is_not_used_again() {
     const CACHE: [&str; 2] = ["--cache", "2xx=1m,3xx=1m"];
-    const KEY: [&str; 4] = ["--cache", "2xx=1m", "--cache-key", "cookie"];
+    const KEY: [&str; 4] = ["--cache", "2xx=1m", "--cache-key", "cookie,authorization"];
     for (headers, args, times) in [
         ("remote-user: a\r\n", CACHE.as_slice(), 1),
         ("cache-control: public, max-age=60\r\n", &CACHE, 1),
@@ -46,8 +47,11 @@ async fn a_reply_for_one_client_or_one_moment_is_not_used_again() {
         ("cache-control: max-age=0\r\n", &CACHE, 2),
         ("cache-control: max-age=soon\r\n", &CACHE, 2),
         ("vary: accept\r\n", &CACHE, 1),
-        ("vary: cookie, x-absent\r\n", &KEY, 1),
+        ("vary: cookie, x-never-sent\r\n", &KEY, 1),
         ("vary: cookie, accept\r\n", &KEY, 2),
+        // This question has none, but another may.
+        ("vary: x-requested-with\r\n", &KEY, 2),
+        ("vary: x-forwarded-prefix\r\n", &KEY, 2),
         ("vary: *\r\n", &CACHE, 2),
     ] {
         assert_eq!(asked(200, headers, args).await, times, "{headers:?} {args:?}");
@@ -66,9 +70,10 @@ async fn a_reply_is_used_for_equal_questions_until_it_is_too_old() {
     ask(&cached, "a").await;
     assert_eq!(service.questions().len(), 3);
     // A reply that depends on less.
-    let cached = router(&service, &["--cache", "200=1m", "--cache-key", "x-forwarded-uri"]);
-    for cookie in ["a", "b", "c"] {
-        ask(&cached, cookie).await;
+    let args = ["--cache", "200=1m", "--cache-key", "x-forwarded-uri", "--forward-headers", "x-other"];
+    let cached = router(&service, &args);
+    for other in ["1", "2", "3"] {
+        testing::call(&cached, TestRequest::of(&message_with("a", other))).await;
     }
     assert_eq!(service.questions().len(), 4);
 }

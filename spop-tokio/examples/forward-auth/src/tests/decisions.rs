@@ -73,9 +73,8 @@ async fn headers_that_are_listed_go_on_in_the_direction_of_the_decision() {
     assert_eq!(
         ask(&router, said).await.sentence(),
         "set txn allowed=bool:true ; set txn status=int32:200 ; \
-         set txn request.remote_user=string:a ; set txn request.remote_groups=string:x ; \
-         set txn request.remote_groups_2=string:y ; \
-         set txn request_headers=binary:0b72656d6f74652d7573657201610d72656d6f74652d67726f75707301780d72656d6f74652d67726f75707301790000 ; \
+         set txn request.remote_user=string:a ; set txn request.remote_groups=string:\"x, y\" ; \
+         set txn request_headers=binary:0b72656d6f74652d7573657201610d72656d6f74652d67726f75707304782c20790000 ; \
          set txn reply.set_cookie=string:s=1 ; set txn reply.set_cookie_2=string:t=2 ; \
          set txn reply_headers=binary:0a7365742d636f6f6b696503733d310a7365742d636f6f6b696503743d320000"
     );

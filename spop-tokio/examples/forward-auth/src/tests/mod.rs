@@ -28,10 +28,15 @@ fn router_to(url: &str, args: &[&str]) -> Router<Agent> {
 
 /// A request of a client with this cookie.
 fn message(cookie: &str) -> MessageList {
+    message_with(cookie, "1")
+}
+
+/// With this header `x-other` too.
+fn message_with(cookie: &str, other: &str) -> MessageList {
     let mut headers = Vec::new();
     put_headers(
         &mut headers,
-        [("host", "example.org"), ("cookie", cookie), ("accept", "*/*"), ("x-other", "1")],
+        [("host", "example.org"), ("cookie", cookie), ("accept", "*/*"), ("x-other", other)],
     )
     .unwrap();
     let mut messages = MessageList::new();
