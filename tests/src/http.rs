@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ impl Request {
         let body = body.into();
         let length = body.len().to_string();
         Self { body, ..Self::new("POST", path).header("content-length", length) }
+    }
+
+    /// An OPTIONS request for `path`, or for `*`.
+    pub fn options(path: &str) -> Self {
+        Self::new("OPTIONS", path)
     }
 
     fn new(method: &str, path: &str) -> Self {
@@ -252,6 +258,49 @@ impl WebServer {
             }
         });
         Ok(Self { address })
+    }
+}
+
+/// A web server that replies with this to each request, one on a connection, and hands out what it got: head, body and trailers.
+///
+/// # Errors
+/// It cannot listen.
+pub fn record(reply: impl Into<Vec<u8>>) -> Result<(SocketAddr, Receiver<String>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (address, reply) = (listener.local_addr()?, reply.into());
+    let (told, heard) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (told, reply) = (told.clone(), reply.clone());
+            thread::spawn(move || -> Result<()> {
+                let mut stream = stream;
+                stream.set_read_timeout(Some(HANG))?;
+                let mut message = Vec::new();
+                while !is_whole(&message) {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte)?;
+                    message.extend_from_slice(&byte);
+                }
+                // The test may have what it wants.
+                let _ = told.send(String::from_utf8_lossy(&message).into_owned());
+                Ok(stream.write_all(&reply)?)
+            });
+        }
+    });
+    Ok((address, heard))
+}
+
+fn is_whole(message: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(message);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    match header("content-length").and_then(|length| length.parse().ok()) {
+        Some(length) => body.len() >= length,
+        None if header("transfer-encoding").is_some() => {
+            // The last chunk, and trailers if there are any.
+            (body.starts_with("0\r\n") || body.contains("\r\n0\r\n")) && body.ends_with("\r\n\r\n")
+        }
+        None => true,
     }
 }
 

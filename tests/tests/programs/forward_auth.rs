@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
-use spop_tests::http::{Client, Reply, Request};
+use spop_tests::http::{Client, Reply, Request, record};
 use spop_tests::load::concurrently;
 use spop_tests::process::{descriptors, resident};
 use spop_tests::shipped::{Running, Shipped};
@@ -145,6 +145,58 @@ fn a_denial_has_the_status_and_the_headers_of_the_service() -> Result<()> {
         expect(&get("/307")?, 307, &[("location", Some("/login"))])?;
         expect(&get("/418")?, 403, &[("cache-control", Some("no-store"))])?;
         expect(&scene.send(&Request::post("/", "a=b"))?, 403, &[])
+    })
+}
+
+#[test]
+fn several_values_of_a_header_reach_the_application_as_one() -> Result<()> {
+    let service = (
+        "haproxy.cfg",
+        "hdr remote-user alice",
+        "hdr remote-user alice hdr remote-groups users hdr remote-groups admins",
+    );
+    let application = ("haproxy.cfg", "hello %[req.hdr(remote-user)]", "%[req.fhdr(remote-groups)]");
+    with_each(|binary| {
+        let scene = Scene::new(binary, &UNHURRIED, &[UNHURRIED_HAPROXY, service, application])?;
+        let allowed = scene.send(&Request::get("/").header("authorization", "Bearer secret"))?;
+        ensure!(allowed.body == "users, admins\n", "{allowed:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_takes_no_header_from_the_application_and_adds_none_behind_the_body() -> Result<()> {
+    with_each(|binary| {
+        let (application, requests) =
+            record("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        let server = format!("server app1 {application} #");
+        let edits = [UNHURRIED_HAPROXY, ("haproxy.cfg", "server app1 ", &server)];
+        let scene = Scene::new(binary, &UNHURRIED, &edits)?;
+        let got = |request: Request| -> Result<String> {
+            let reply = scene.web().and_then(|web| {
+                let known = request.header("authorization", "Bearer secret");
+                Client::connect(web)?.send(&known)
+            })?;
+            ensure!(reply.status == 200, "{reply:?}");
+            Ok(requests.recv_timeout(PATIENCE)?)
+        };
+        for named in ["remote-user", "close, Remote-User", "keep-alive, remote-user, x"] {
+            let request = got(Request::get("/").header("connection", named))?;
+            ensure!(request.contains("remote-user: alice\r\n"), "{request}");
+            ensure!(!request.to_ascii_lowercase().contains("connection: "), "{request}");
+        }
+        let upgrade =
+            Request::get("/").header("connection", "Upgrade, remote-user").header("upgrade", "example");
+        let request = got(upgrade)?.to_ascii_lowercase();
+        ensure!(
+            request.contains("connection: upgrade\r\n") && request.contains("upgrade: example"),
+            "{request}"
+        );
+        let trailer = Request::get("/").header("transfer-encoding", "chunked");
+        let request = got(trailer.body("1\r\na\r\n0\r\nremote-user: root\r\n\r\n"))?;
+        // As the README says, HAProxy before 3.2 cannot drop it.
+        ensure!(request.contains("root") != binary.is_at_least(3, 2), "{request}");
+        Ok(())
     })
 }
 

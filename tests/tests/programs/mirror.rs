@@ -99,7 +99,7 @@ impl Counts {
     }
 
     fn sum(&self) -> u64 {
-        ["answered", "queue_full", "memory_full", "waited", "late", "failed"]
+        ["answered", "queue_full", "memory_full", "waited", "late", "failed", "invalid", "looped"]
             .iter()
             .map(|name| self.get(name))
             .sum()
@@ -193,6 +193,49 @@ fn the_service_gets_what_the_client_has_sent() -> Result<()> {
         }
         let counts = scene.wait_for(4)?;
         ensure!(counts.get("answered") == 4 && counts.get("cut") == 0, "{counts:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_cannot_choose_to_have_no_copy_uncounted() -> Result<()> {
+    with_each(|binary| {
+        let (service, copies) = service(Duration::ZERO)?;
+        let scene = Scene::new(binary, Some(service), &[])?;
+        for (path, sent) in [
+            ("/<script>", "/%3Cscript%3E"),
+            ("/q?<script>", "/q?%3Cscript%3E"),
+            ("/q?a=\"b\"", "/q?a=%22b%22"),
+        ] {
+            scene.send(&Request::get(path))?;
+            let copy = next(&copies)?;
+            ensure!(copy.head.starts_with(&format!("GET {sent} HTTP/1.1\r\n")), "{copy:?}");
+        }
+        scene.send(&Request::options("*"))?;
+        let copy = next(&copies)?;
+        ensure!(copy.head.starts_with("OPTIONS * HTTP/1.1\r\n"), "{copy:?}");
+        scene.send(&Request::get("/").header("x-a", "\x01"))?;
+        next(&copies)?;
+        let counts = scene.wait_for(5)?;
+        ensure!((counts.get("answered"), counts.get("invalid")) == (5, 0), "{counts:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn copies_that_come_back_are_not_copied_again() -> Result<()> {
+    with_each(|binary| {
+        let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE])?;
+        files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
+        let itself = format!("http://{}", files.address(WEB)?);
+        let agent = files.program(&["--upstream", &itself])?;
+        let haproxy = files.haproxy(binary, "haproxy.cfg", WEB)?;
+        let scene = Scene { files, agent, _haproxy: haproxy };
+        for _ in 0..3 {
+            scene.send(&Request::get("/"))?;
+        }
+        let counts = scene.wait_for(6)?;
+        ensure!((counts.get("answered"), counts.get("looped")) == (3, 3), "{counts:?}");
         Ok(())
     })
 }

@@ -99,6 +99,25 @@ fn clients_have_limits_and_costs_of_their_own() -> Result<()> {
 }
 
 #[test]
+fn a_path_has_its_limit_however_it_is_written() -> Result<()> {
+    with_each(|binary| {
+        let scene = Scene::new(binary, &["--limit", "requests=1000/1h", "--limit", "login=1/1h"])?;
+        ensure!(scene.send(OPEN, &Request::post("/login", ""), 2)?.status == 200, "the first");
+        for path in
+            ["/%6cogin", "/%2Flogin", "//login", "/login/", "/LOGIN", "/login;x", "/./login", "/login?x"]
+        {
+            let reply = scene.send(OPEN, &Request::post(path, ""), 2)?;
+            ensure!(reply.status == 429, "{path}: {reply:?}");
+        }
+        ensure!(scene.send(OPEN, &Request::post("/logout", ""), 2)?.status == 200, "another");
+        for (number, path) in (1..).zip(["/reports/a", "/%72eports/a", "//reports/a", "/Reports/"]) {
+            expect(&scene.get(path, 3)?, 200, &format!("remaining {}\n", 1000 - 10 * number))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_client_that_waits_for_retry_after_passes() -> Result<()> {
     with_each(|binary| {
         let scene = Scene::new(binary, &["--limit", "requests=1/3s,burst=1"])?;

@@ -1,7 +1,8 @@
 //! `waf`: what clients of HAProxy see of its rules, of rules that are replaced, and of more messages than it can inspect.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::Signal;
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
-use spop_tests::http::{Client, Reply, Request};
+use spop_tests::http::{Client, Reply, Request, record};
 use spop_tests::load::concurrently;
 use spop_tests::process::{descriptors, resident};
 use spop_tests::shipped::{Running, Shipped};
@@ -62,7 +63,7 @@ impl Scene {
         let path = file.to_string_lossy().into_owned();
         let mut all = args.to_vec();
         if let Some(rules) = rules {
-            fs::write(&file, rules)?;
+            fs::write(&file, format!("{rules}\n"))?;
             all.extend(["--rules", &path]);
         }
         let agent = files.program(&all)?;
@@ -131,7 +132,7 @@ fn requests_and_responses_are_judged_as_the_readme_says() -> Result<()> {
         ensure!(reply.body == "a=b\n", "{reply:?}");
         expect(&scene.get("/?a=1+union+select+2")?, 403, "5 sqli", "")?;
         expect(&scene.get("/?a=1%20UNION%2f**/%73elect")?, 403, "5 sqli", "")?;
-        expect(&scene.get("/%2e%2e/.git")?, 403, "7 traversal,scanner", "")?;
+        expect(&scene.get("/%2e%2e/.git")?, 403, "8 traversal,scanner", "")?;
         expect(&scene.get("/?ORA-00933")?, 200, "0", "4 leak")?;
         expect(&scene.get("/.git?ORA-00933")?, 502, "3 scanner", "7 leak,scanner")?;
         expect(
@@ -161,11 +162,15 @@ fn bodies_are_inspected_and_a_cut_one_is_known() -> Result<()> {
         let send_long = |body: String| {
             until("there is a reply", PATIENCE, || Ok(scene.send(&Request::post("/", &*body)).ok()))
         };
-        expect(&send_long(format!("{attack}&{long}"))?, 403, "11 sqli,xss,cut", "")?;
+        expect(&send_long(format!("{attack}&{long}"))?, 403, "14 sqli,xss,cut", "")?;
         // What was not seen was not matched.
-        expect(&send_long(format!("{long}&{attack}"))?, 200, "2 cut", "2 cut")?;
-        let chunked = Request::get("/").header("transfer-encoding", "chunked").body("3\r\na=b\r\n0\r\n\r\n");
-        ensure!(scene.send(&chunked)?.status == 411, "a body without a length passed");
+        expect(&send_long(format!("{long}&{attack}"))?, 403, "5 cut", "")?;
+        for body in ["3\r\na=b\r\n0\r\n\r\n", "0\r\n\r\n", "0\r\nx-a: ${jndi:x}\r\n\r\n"] {
+            let chunked = Request::get("/").header("transfer-encoding", "chunked").body(body);
+            ensure!(scene.send(&chunked)?.status == 411, "a body without a length passed: {body}");
+        }
+        let encoded = Request::post("/", "a=b").header("content-encoding", "gzip");
+        ensure!(scene.send(&encoded)?.status == 415, "a body that is encoded passed");
         ensure!(scene.counted("cut")? >= 2, "{}", scene.files.log()?);
         Ok(())
     })
@@ -190,7 +195,10 @@ fn rules_are_replaced_under_load_and_no_request_is_lost() -> Result<()> {
         ensure!(scene.get("/?old")?.status == 403 && scene.get("/?new")?.status == 200, "the first rules");
         let hang_up = |rules: &str, said: &str| -> Result<String> {
             let before = scene.files.log()?.len();
-            fs::write(&scene.rules, rules)?;
+            // As the README says.
+            let beside = scene.rules.with_extension("new");
+            fs::write(&beside, format!("{rules}\n"))?;
+            fs::rename(beside, &scene.rules)?;
             scene.agent.signal(Signal::HUP)?;
             scene.logged(before, said)
         };
@@ -236,6 +244,80 @@ fn rules_are_replaced_under_load_and_no_request_is_lost() -> Result<()> {
             hang_up("query 5 new contains new\nquery five a contains a", "the rules stay as they were")?;
         ensure!(line.contains("line 2: the score of query is not a number"), "{line}");
         ensure!(scene.get("/?old")?.status == 403 && scene.get("/?new")?.status == 200, "the old rules");
+        // So does one without any.
+        hang_up("", "the rules stay as they were")?;
+        ensure!(scene.get("/?old")?.status == 403, "the old rules");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_does_not_choose_whether_a_response_is_inspected() -> Result<()> {
+    let leak = "ORA-00933";
+    let types = [
+        ("text/plain", 502),
+        ("Text/Plain; charset=utf-8", 502),
+        ("application/problem+json", 502),
+        ("application/json", 502),
+        ("image/png", 200),
+    ];
+    with_each(|binary| {
+        for (kind, status) in types {
+            let length = leak.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{leak}");
+            let (application, requests) = record(head)?;
+            let server = format!("server app1 {application} #");
+            let rules = "response.body 5 leak contains ORA-";
+            let scene =
+                Scene::new(binary, Some(rules), &UNHURRIED, &[("haproxy.cfg", "server app1 ", &server)])?;
+            let reply = scene.send(&Request::get("/").header("accept-encoding", "gzip"))?;
+            ensure!(reply.status == status, "{kind}: {reply:?}");
+            let request = requests.recv_timeout(PATIENCE)?;
+            ensure!(!request.contains("accept-encoding"), "{request}");
+        }
+        Ok(())
+    })
+}
+
+/// An application that sends the head, and the body after a time.
+fn slow(kind: &'static str, time: Duration) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || -> Result<()> {
+                let (mut stream, mut request) = (stream, [0; 4096]);
+                ensure!(stream.read(&mut request)? > 0, "the end");
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n1")?;
+                thread::sleep(time);
+                Ok(write!(stream, "2")?)
+            });
+        }
+    });
+    Ok(address)
+}
+
+#[test]
+fn slow_texts_and_events_arrive() -> Result<()> {
+    with_each(|binary| {
+        for (kind, time, status) in [
+            ("text/plain", 1, 200),
+            ("text/plain", 4, 504),
+            ("text/event-stream", 4, 200),
+            ("Text/Event-Stream; charset=utf-8", 4, 200),
+        ] {
+            let application = slow(kind, Duration::from_secs(time))?;
+            let server = format!("server app1 {application} #");
+            let edits = [
+                ("haproxy.cfg", "server app1 ", &*server),
+                ("haproxy.cfg", "time 10s if text", "time 2s if text"),
+            ];
+            let scene = Scene::new(binary, None, &UNHURRIED, &edits)?;
+            let reply = scene.get("/")?;
+            ensure!(reply.status == status, "{kind} after {time} s: {reply:?}");
+            ensure!(status == 504 || reply.body.contains('2'), "{kind} after {time} s: {reply:?}");
+        }
         Ok(())
     })
 }
@@ -321,22 +403,26 @@ fn what_cannot_be_inspected_in_time_has_the_policy_that_was_chosen() -> Result<(
     })
 }
 
+/// Responses are not inspected.
+const NO_TEXT: (&str, &str, &str) =
+    ("haproxy.cfg", "text/plain lf-string \"%[query", "image/png lf-string \"%[query");
+
 #[test]
 fn requests_without_a_response_take_no_more_memory_than_they_may() -> Result<()> {
     const CLIENTS: usize = 8;
     const TIMES: usize = 600;
-    // Each is kept, and refused.
-    let rules = "path 9 x contains x\nstatus 1 error regex ^5";
+    // Each is kept, and its response is not inspected.
+    let rules = "path 1 x contains x\nstatus 1 error regex ^5";
+    let args = [&UNHURRIED, ["--keep-size", "1"].as_slice()].concat();
     with_each(|binary| {
-        let scene =
-            Scene::new(binary, Some(rules), &[&UNHURRIED, ["--keep-size", "1"].as_slice()].concat(), &[])?;
+        let scene = Scene::new(binary, Some(rules), &args, &[NO_TEXT])?;
         let web = scene.web()?;
         let load = || {
             concurrently(CLIENTS, |number| {
                 let mut client = Client::connect(web)?;
                 (0..TIMES).try_for_each(|time| {
                     let reply = client.send(&Request::get(&format!("/x/{number}/{time}")))?;
-                    ensure!(reply.status == 403, "{reply:?}");
+                    ensure!(reply.status == 200, "{reply:?}");
                     Ok(())
                 })
             })
@@ -358,15 +444,20 @@ fn requests_without_a_response_take_no_more_memory_than_they_may() -> Result<()>
 #[test]
 fn without_the_agent_nothing_passes() -> Result<()> {
     let in_time = ("spoe.conf", "timeout processing 5s", "timeout processing 200ms");
-    // Each of the two rules by itself: a response that is not inspected, and a request that is let through.
-    let no_text = ("haproxy.cfg", "text/plain lf-string \"%[query", "image/png lf-string \"%[query");
+    // Each of the rules by itself: a response that is not inspected, and a request that is let through.
     let let_through = (
         "haproxy.cfg",
         "unless { var(txn.waf.request.block) -m found }",
         "if { var(txn.waf.nothing) -m found }",
     );
+    // What a failure at the request has set does not count for the response.
+    let set_before = (
+        "haproxy.cfg",
+        "http-request return status 503 content-type text/plain string \"not inspected\\n\" unless { var(txn.waf.request.block) -m found }",
+        "http-request set-var(txn.waf.response.block) bool(false)",
+    );
     with_each(|binary| {
-        for edit in [no_text, let_through] {
+        for edit in [NO_TEXT, let_through, set_before] {
             let mut scene = Scene::new(binary, None, &[], &[in_time, edit])?;
             until_true("a request is inspected", PATIENCE, || Ok(scene.get("/")?.status == 200))?;
             scene.agent.kill()?;
