@@ -57,7 +57,11 @@ fn exchange(address: SocketAddr, request: &str) -> String {
 }
 
 fn get(address: SocketAddr, path: &str) -> (String, String) {
-    let response = exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+    get_from(address, &address.to_string(), path)
+}
+
+fn get_from(address: SocketAddr, host: &str, path: &str) -> (String, String) {
+    let response = exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     (head.to_ascii_lowercase(), body.to_owned())
 }
@@ -162,7 +166,7 @@ fn metrics_are_there_with_a_recorder_only() {
 fn what_is_no_request_for_it_gets_a_short_answer_or_none() {
     let (_agent, address) = start(|status| status);
     assert!(get(address, "/../etc/passwd").0.starts_with("http/1.1 404 "));
-    let head = exchange(address, "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = exchange(address, "HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let post = exchange(address, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n");
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
@@ -174,20 +178,50 @@ fn what_is_no_request_for_it_gets_a_short_answer_or_none() {
 }
 
 #[test]
+fn sites_that_a_browser_shows_cannot_read_it() {
+    let (_agent, address) = start(|status| status.host("agent1.example").host("other"));
+    let port = address.port();
+    for host in ["127.0.0.1", "[::1]", "192.0.2.1", "LocalHost", "agent1.example", "Agent1.Example", "other"]
+    {
+        for host in [host.to_owned(), format!("{host}:{port}")] {
+            assert!(get_from(address, &host, "/status.json").0.starts_with("http/1.1 200 "), "{host}");
+        }
+    }
+    for host in
+        ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "example", "", "a b", "[::1"]
+    {
+        for path in ["/", "/status.json", "/metrics", "/dashboard.json"] {
+            let (head, body) = get_from(address, host, path);
+            assert!(head.starts_with("http/1.1 421 ") || head.starts_with("http/1.1 400 "), "{host}: {head}");
+            assert!(body.len() < 100, "{body}");
+        }
+        assert!(!get_from(address, host, "/healthy").0.starts_with("http/1.1 421 "), "{host}");
+    }
+    let twice = exchange(address, "GET / HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n");
+    assert!(twice.starts_with("HTTP/1.1 421 ") || twice.starts_with("HTTP/1.1 400 "), "{twice}");
+    assert!(
+        exchange(address, "GET / HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "),
+        "no browser is without it"
+    );
+}
+
+#[test]
 fn silent_clients_are_few_and_do_not_stay() {
     let (_agent, address) = start(|status| status);
-    let silent: Vec<_> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
-    // Those before are accepted before this one.
-    let mut further = TcpStream::connect(address).unwrap();
-    further.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let start = Instant::now();
-    assert!(matches!(further.read(&mut [0]), Ok(0) | Err(_)));
-    assert!(start.elapsed() < Duration::from_secs(2), "it is closed at once");
-    for mut stream in silent {
+    let mut silent: Vec<_> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert!(matches!(stream.read(&mut [0]), Ok(0)));
-    }
-    let took = start.elapsed();
-    assert!((Duration::from_secs(4)..Duration::from_secs(12)).contains(&took), "{took:?}");
+        matches!(stream.read(&mut [0]), Ok(0) | Err(_))
+    };
+    // Those before are accepted before this one, which takes the place of the first.
     assert!(get(address, "/healthy").0.starts_with("http/1.1 200 "));
+    assert!(ended(&mut silent[0]));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    silent[1].set_nonblocking(true).unwrap();
+    assert_eq!(silent[1].peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "only one");
+    silent[1].set_nonblocking(false).unwrap();
+    assert!(silent.iter_mut().all(ended));
+    let took = start.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "{took:?}");
 }

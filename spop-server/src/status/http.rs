@@ -1,19 +1,31 @@
 //! The HTTP server of a status page.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    },
+    http::uri::Authority,
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::JoinHandle,
     time::{interval, sleep, timeout},
 };
 use tracing::{debug, warn};
@@ -21,11 +33,11 @@ use tracing::{debug, warn};
 use super::{PERIOD, Shared, report::Report};
 use crate::{ACCEPT_BACK_OFF, LogLimit, Stage, is_of_connection};
 
-/// Connections at a time. A further one is closed.
+/// Connections at a time. A further one takes the place of the oldest that has sent no request, or is closed.
 const CONNECTIONS: usize = 32;
 /// How long a connection may take, from accept to close, and to send its request.
 const TIME: Duration = Duration::from_secs(10);
-const HEADER_TIME: Duration = Duration::from_secs(5);
+const HEADER_TIME: Duration = Duration::from_secs(2);
 /// The longest head of a request.
 const HEAD: usize = 16 * 1024;
 
@@ -33,7 +45,7 @@ const DASHBOARD: &str = include_str!("dashboard.json");
 
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = Connections::default();
     let mut period = interval(PERIOD);
     let failed = LogLimit::one_a_minute();
     loop {
@@ -45,15 +57,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let shared = Arc::clone(&shared);
-                    tokio::spawn(async move {
-                        connection(stream, shared).await;
-                        drop(place);
-                    });
-                }
-            }
+            Ok((stream, _)) => connections.begin(stream, &shared),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = failed.pass(shared.now()) {
@@ -65,8 +69,33 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+/// Those that are open, in the order in which they came.
+#[derive(Default)]
+struct Connections(VecDeque<Open>);
+
+struct Open {
+    task: JoinHandle<()>,
+    /// Its request has arrived.
+    asked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    fn begin(&mut self, stream: TcpStream, shared: &Arc<Shared>) {
+        self.0.retain(|open| !open.task.is_finished());
+        if self.0.len() >= CONNECTIONS {
+            let silent = self.0.iter().position(|open| !open.asked.load(Ordering::Relaxed));
+            let Some(oldest) = silent.and_then(|index| self.0.remove(index)) else { return };
+            oldest.task.abort();
+        }
+        let asked = Arc::<AtomicBool>::default();
+        let task = tokio::spawn(connection(stream, Arc::clone(shared), Arc::clone(&asked)));
+        self.0.push_back(Open { task, asked });
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>, asked: Arc<AtomicBool>) {
     let answer = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let response = respond(&request, &shared);
         async move { Ok::<_, Infallible>(response) }
     });
@@ -83,7 +112,13 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n");
     }
-    match (request.uri().path(), &shared.recorder) {
+    let path = request.uri().path();
+    // What `/healthy` says is no secret, and who checks it has names of its own.
+    if path != "/healthy" && !request.headers().get_all(HOST).iter().all(|host| is_own(host, &shared.hosts)) {
+        let why = "ask for an IP address, for localhost, or for a name that the program was given\n";
+        return response(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
+    }
+    match (path, &shared.recorder) {
         ("/", _) => {
             response(StatusCode::OK, "text/html; charset=utf-8", Report::of(shared).page().into_string())
         }
@@ -104,6 +139,17 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
             "/, /status.json, /metrics, /dashboard.json or /healthy\n",
         ),
     }
+}
+
+/// Whether a header `host` is for this page. A site that a browser shows can have its own name resolve to this address and read what
+/// comes (DNS rebinding); it cannot change the header, which has its name.
+fn is_own(host: &HeaderValue, hosts: &[String]) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    address.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|own| host.eq_ignore_ascii_case(own))
 }
 
 fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -10,7 +10,10 @@
 //!
 //! It has a thread of its own, so that it answers also when the threads of the server are busy. It has no users and no TLS: listen on
 //! the loopback interface or in a network that is trusted. It reads no body, and serves at most 32 connections at a time, each for
-//! one request and ten seconds at most.
+//! one request and ten seconds at most. A further connection takes the place of the oldest that has sent no request.
+//!
+//! The header `host` of a request must be an IP address, `localhost`, or a name that [`Status::host`] was given: a site that a browser
+//! shows could read the page otherwise, with a name that resolves to this address (DNS rebinding). Others get `421`, but for `/healthy`.
 //!
 //! ```no_run
 //! use std::net::TcpListener;
@@ -82,6 +85,7 @@ pub fn install_recorder() -> io::Result<Recorder> {
 pub struct Status {
     handle: ServerHandle,
     recorder: Option<Recorder>,
+    hosts: Vec<String>,
 }
 
 /// What the connections of a status page share.
@@ -89,6 +93,7 @@ pub struct Status {
 struct Shared {
     handle: ServerHandle,
     recorder: Option<Recorder>,
+    hosts: Vec<String>,
     since: Instant,
     rates: Mutex<Rates>,
 }
@@ -96,12 +101,19 @@ struct Shared {
 impl Status {
     /// Of this server.
     pub const fn new(handle: ServerHandle) -> Self {
-        Self { handle, recorder: None }
+        Self { handle, recorder: None, hosts: Vec::new() }
     }
 
     /// With the metrics of this recorder.
     pub fn metrics(self, recorder: Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
+    }
+
+    /// Also for requests to this name, besides IP addresses and `localhost`: the name of the machine by which Prometheus, or a person,
+    /// finds the page. Without a port; may be called several times.
+    pub fn host(mut self, name: impl Into<String>) -> Self {
+        self.hosts.push(name.into());
+        self
     }
 
     /// Serves on this listener as long as the process lives, in a thread of its own.
@@ -114,6 +126,7 @@ impl Status {
         let shared = Arc::new(Shared {
             handle: self.handle,
             recorder: self.recorder,
+            hosts: self.hosts,
             since: Instant::now(),
             rates: Mutex::default(),
         });
