@@ -122,10 +122,9 @@ async fn a_body_that_was_cut_can_score() {
 
 #[tokio::test]
 async fn an_answer_that_is_too_long_for_haproxy_leaves_tags_out() {
-    let rules = |tags: usize| {
-        (0..tags)
-            .map(|tag| format!("path 1 a_tag_with_a_rather_long_name_{tag} contains a\n"))
-            .collect::<String>()
+    let rules = |tags: usize| -> String {
+        let line = |tag| format!("path 1 a_tag_with_a_rather_long_name_{tag} contains a\n");
+        (0..tags).map(line).collect::<Vec<_>>().concat()
     };
     for (tags, each, list) in [(10, true, true), (400, false, true), (900, false, false)] {
         let waf = waf(&rules(tags), &[]);
