@@ -69,7 +69,6 @@
 //! # fn handler(_: spop_mio::Request<'_>) -> spop_mio::Actions { spop_mio::Actions::new() }
 //! # fn main() -> std::io::Result<()> {
 //! use std::time::Duration;
-//! use signal_hook::{consts::SIGTERM, iterator::Signals};
 //! use spop_mio::{Endpoint, Server, ServerConfig};
 //!
 //! let mut config = ServerConfig::default();
@@ -80,8 +79,8 @@
 //! let server = Server::with_config(handler, config)?
 //!     .bind("127.0.0.1:12345")?
 //!     .bind(Endpoint::from("/run/agent.sock").mode(0o660))?;
-//! let (handle, mut signals) = (server.handle(), Signals::new([SIGTERM])?);
-//! std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
+//! // SIGTERM drains, and a second one stops (feature `signals`).
+//! server.handle().end_on_signals()?;
 //! server.serve()
 //! # }
 //! ```
@@ -184,6 +183,7 @@
 //! | `metrics` | counters and histograms for the recorder of the `metrics` facade that is installed when [`Server::serve`] is called | 3 crates |
 //! | `status` | a page with the state of the server, as HTML and JSON, and what Prometheus collects ([module](spop_server::status)) | 47 crates, and a thread |
 //! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
+//! | `signals` | SIGTERM and SIGINT drain, a second one stops (`ServerHandle::end_on_signals`) | 3 crates, and a thread |
 //! | `testing` | requests made by hand, calls of handlers, transcripts (module `testing`) | nothing: for `[dev-dependencies]` |
 //!
 //! # Compatibility

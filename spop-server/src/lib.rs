@@ -70,6 +70,8 @@ mod request;
 mod responder;
 mod service_manager;
 mod shutdown;
+#[cfg(all(feature = "signals", unix))]
+mod signals;
 #[cfg(unix)]
 mod socket_file;
 mod spans;

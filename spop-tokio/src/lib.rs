@@ -10,8 +10,8 @@
 //! # Quick start
 //!
 //! ```sh
-//! cargo add spop-tokio
-//! cargo add tokio --features macros,rt-multi-thread,signal
+//! cargo add spop-tokio --features signals
+//! cargo add tokio --features macros,rt-multi-thread
 //! cargo add tracing-subscriber
 //! ```
 //!
@@ -76,7 +76,6 @@
 //! # async fn main_() -> std::io::Result<()> {
 //! use std::time::Duration;
 //! use spop_tokio::{Server, ServerConfig};
-//! use tokio::signal::unix::{SignalKind, signal};
 //!
 //! tracing_subscriber::fmt().init();
 //! let mut config = ServerConfig::default();
@@ -86,9 +85,10 @@
 //! config.max_connections = 2_000;
 //! // Longer than `inter` times `fall` of HAProxy's health checks.
 //! config.lame_duck = Duration::from_millis(500);
-//! let mut terminate = signal(SignalKind::terminate())?;
 //! let server = Server::with_config(handler, config)?.bind("127.0.0.1:12345").await?;
-//! server.serve_until(async { _ = terminate.recv().await }).await
+//! // SIGTERM drains, and a second one stops.
+//! server.handle().end_on_signals()?;
+//! server.serve().await
 //! # }
 //! ```
 //!
@@ -322,6 +322,7 @@
 //! | `metrics` | counters and histograms for the recorder of the `metrics` facade | 2 crates; a few atomic operations for each read and each request |
 //! | `status` | a page with the state of the server, as HTML and JSON, and what Prometheus collects ([module](spop_server::status)) | 44 crates, and a thread |
 //! | `systemd` | sockets that systemd has opened, and messages to it | 1 crate |
+//! | `signals` | SIGTERM and SIGINT drain, a second one stops (`ServerHandle::end_on_signals`) | 3 crates, and a thread |
 //! | `tower` | a handler from a `tower::Service` (`TowerHandler`) | 1 crate; a clone of the service for each request |
 //! | `testing` | requests made by hand, calls of handlers, HAProxy's side in memory (module `testing`) | `test-util` of tokio: for `[dev-dependencies]` |
 //! | `cli` | the command line `spop` | 65 crates: `cargo install --locked spop-tokio --features cli`, not a dependency |

@@ -13,15 +13,10 @@ mod sleeper;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
-    thread,
 };
 
 use clap::Parser as _;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
-use spop_mio::{Handler, Outcome, Partial, Reply, Request, Server, ServerConfig, ServerHandle, Watch};
+use spop_mio::{Handler, Outcome, Partial, Reply, Request, Server, ServerConfig, Watch};
 
 use crate::{
     echo::{End, Failure},
@@ -88,22 +83,11 @@ fn run(options: &Options) -> io::Result<()> {
     for address in &options.listen {
         server = server.bind(address)?;
     }
-    end_on_signals(server.handle())?;
+    server.handle().end_on_signals()?;
     let mut stdout = io::stdout();
     for address in server.addresses()? {
         writeln!(stdout, "listening on {address}")?;
     }
     stdout.flush()?;
     server.serve()
-}
-
-/// The first SIGTERM or SIGINT drains, the second ends the drain.
-fn end_on_signals(handle: ServerHandle) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for (_, end) in signals.forever().zip([ServerHandle::drain, ServerHandle::stop]) {
-            end(&handle);
-        }
-    })?;
-    Ok(())
 }

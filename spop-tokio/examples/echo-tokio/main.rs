@@ -14,10 +14,9 @@ use std::{
 };
 
 use clap::Parser as _;
-use spop_tokio::{Handler, Partial, Reply, Request, Server, ServerConfig, ServerHandle, Watch};
+use spop_tokio::{Handler, Partial, Reply, Request, Server, ServerConfig, Watch};
 use tokio::{
     runtime::{self, Runtime},
-    signal::unix::{SignalKind, signal},
     time::sleep,
 };
 
@@ -83,27 +82,11 @@ async fn run(options: &Options) -> io::Result<()> {
     for address in &options.listen {
         server = server.bind(address).await?;
     }
-    end_on_signals(server.handle())?;
+    server.handle().end_on_signals()?;
     let mut stdout = io::stdout();
     for address in server.addresses()? {
         writeln!(stdout, "listening on {address}")?;
     }
     stdout.flush()?;
     server.serve().await
-}
-
-/// The first SIGTERM or SIGINT drains, the second ends the drain.
-fn end_on_signals(handle: ServerHandle) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        for end in [ServerHandle::drain, ServerHandle::stop] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            end(&handle);
-        }
-    });
-    Ok(())
 }

@@ -32,7 +32,6 @@ use std::{
 
 use clap::Parser;
 use spop_tokio::{Actions, Address, ArgError, Request, Router, Scope, Server};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::networks::{Networks, Score};
 
@@ -89,8 +88,7 @@ async fn run(options: Options) -> io::Result<()> {
     for address in options.listen {
         server = server.bind(address).await?;
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    server.handle().end_on_signals()?;
 
     let mut out = io::stdout();
     let addresses = server.addresses()?;
@@ -103,13 +101,7 @@ async fn run(options: Options) -> io::Result<()> {
         options.default_score
     )?;
 
-    let signals = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let serving = tokio::spawn(server.serve_until(signals));
+    let serving = tokio::spawn(server.serve());
     // An error of standard output, such as a closed pipe, does not end the agent.
     if let Err(error) = introduce(addresses.into_iter().next().filter(|_| !options.no_demo), &mut out).await {
         eprintln!("ip-reputation: {error}; it serves on");
