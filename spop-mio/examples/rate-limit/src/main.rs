@@ -24,11 +24,8 @@ use std::{
 };
 
 use clap::Parser;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGUSR1},
-    iterator::Signals,
-};
-use spop_mio::{Endpoint, Server, ServerConfig, ServerHandle};
+use signal_hook::{consts::SIGUSR1, iterator::Signals};
+use spop_mio::{Endpoint, Server, ServerConfig};
 
 use crate::{
     handler::{Limits, RateLimit},
@@ -91,7 +88,8 @@ fn run(options: Options) -> io::Result<()> {
     for endpoint in endpoints(options.listen)? {
         server = server.bind(endpoint)?;
     }
-    handle_signals(server.handle(), Arc::clone(&limits))?;
+    server.handle().end_on_signals()?;
+    report_on_signal(Arc::clone(&limits))?;
     let mut out = io::stdout();
     for address in server.addresses()? {
         writeln!(out, "listening on {address}")?;
@@ -111,20 +109,11 @@ fn endpoints(listen: Vec<String>) -> io::Result<Vec<Endpoint>> {
     Ok(endpoints)
 }
 
-/// The first SIGTERM or SIGINT drains, the second ends the drain; SIGUSR1 logs the counts.
-fn handle_signals(handle: ServerHandle, limits: Arc<Limits>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
-    let act = move || {
-        let mut ends = [ServerHandle::drain, ServerHandle::stop].into_iter();
-        for signal in signals.forever() {
-            if signal == SIGUSR1 {
-                limits.report();
-            } else if let Some(end) = ends.next() {
-                end(&handle);
-            }
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(act)?;
+/// SIGUSR1 logs the counts.
+fn report_on_signal(limits: Arc<Limits>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGUSR1])?;
+    let report = move || signals.forever().for_each(|_| limits.report());
+    thread::Builder::new().name("signals".into()).spawn(report)?;
     Ok(())
 }
 

@@ -20,7 +20,6 @@ use std::{
 
 use clap::Parser as _;
 use spop_tokio::{Endpoint, Server};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::options::{DEFAULT_ADDRESS, Options};
 
@@ -48,29 +47,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
     for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
         server = server.bind(address).await?;
     }
-    // From here on no signal ends the program unseen.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    server.handle().end_on_signals()?;
     // Scripts and tests wait for these lines.
     let mut out = io::stdout();
     for address in server.addresses()? {
         writeln!(out, "listening on {address}")?;
     }
     out.flush()?;
-    let (handle, mut serving) = (server.handle(), tokio::spawn(server.serve()));
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            served = &mut serving => return Ok(served??),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        // The second one ends the drain.
-        if ending {
-            handle.stop();
-        } else {
-            handle.drain();
-        }
-        ending = true;
-    }
+    Ok(server.serve().await?)
 }

@@ -51,9 +51,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
         server = server.bind(address).await?;
     }
-    // From here on no signal ends the program unseen.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    server.handle().end_on_signals()?;
     let mut report = signal(SignalKind::user_defined1())?;
     // Scripts and tests wait for these lines.
     let mut out = io::stdout();
@@ -61,27 +59,14 @@ async fn run(options: Options) -> anyhow::Result<()> {
         writeln!(out, "listening on {address}")?;
     }
     out.flush()?;
-    let (handle, mut serving) = (server.handle(), tokio::spawn(server.serve()));
-    let mut ending = false;
+    let mut serving = tokio::spawn(server.serve());
     loop {
         tokio::select! {
             served = &mut serving => {
                 counts.report();
                 return Ok(served??);
             }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = report.recv() => {
-                counts.report();
-                continue;
-            }
+            _ = report.recv() => counts.report(),
         }
-        // The second one ends the drain.
-        if ending {
-            handle.stop();
-        } else {
-            handle.drain();
-        }
-        ending = true;
     }
 }

@@ -56,9 +56,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
         server = server.bind(address).await?;
     }
-    // From here on no signal ends the program unseen.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    server.handle().end_on_signals()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
     // Scripts and tests wait for these lines.
@@ -67,33 +65,20 @@ async fn run(options: Options) -> anyhow::Result<()> {
         writeln!(out, "listening on {address}")?;
     }
     out.flush()?;
-    let (handle, mut serving) = (server.handle(), tokio::spawn(server.serve()));
-    let mut ending = false;
+    // Rules are read on this thread, which serves no connection.
+    let mut serving = tokio::spawn(server.serve());
     loop {
         tokio::select! {
             served = &mut serving => {
                 waf.log_counts();
                 return Ok(served??);
             }
-            _ = user.recv() => {
-                waf.log_counts();
-                continue;
-            }
+            _ = user.recv() => waf.log_counts(),
             _ = hangup.recv() => {
                 if let Err(error) = waf.reload() {
                     error!("the rules stay as they were: {error:#}");
                 }
-                continue;
             }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
         }
-        // The second one ends the drain.
-        if ending {
-            handle.stop();
-        } else {
-            handle.drain();
-        }
-        ending = true;
     }
 }
