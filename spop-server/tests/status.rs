@@ -6,7 +6,10 @@ use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -125,11 +128,15 @@ fn metrics_are_there_with_a_recorder_only() {
     let (_agent, address) = start(|status| status);
     assert!(get(address, "/metrics").0.starts_with("http/1.1 404 "));
     let recorder = install_recorder().unwrap();
-    let (agent, address) = start(|status| status.metrics(recorder));
+    // What the agent itself has counted, as of the time of the answer.
+    let hits = AtomicU64::new(0);
+    let collect = move || metrics::counter!("hits_total").absolute(hits.fetch_add(1, Ordering::Relaxed));
+    let (agent, address) = start(|status| status.metrics(recorder).collector(collect));
     let mut conn = session(&agent, "NOTIFY fin 1 1 m");
     let (head, text) = get(address, "/metrics");
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     for line in [
+        "hits_total 0",
         "# TYPE spop_notifies_total counter",
         "spop_notifies_total 1",
         "# TYPE spop_handler_seconds histogram",
@@ -146,6 +153,7 @@ fn metrics_are_there_with_a_recorder_only() {
     conn.on_bytes(agent.clock().now(), &mut |_: Request<'_>| Actions::new(), &bye);
     drop(conn);
     let text = get(address, "/metrics").1;
+    assert!(text.contains("\nhits_total 1\n"), "{text}");
     let dashboard: serde_json::Value = serde_json::from_str(&get(address, "/dashboard.json").1).unwrap();
     let targets =
         dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());

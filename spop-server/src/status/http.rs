@@ -118,7 +118,7 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
         let why = "ask for an IP address, for localhost, or for a name that the program was given\n";
         return response(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
     }
-    match (path, &shared.recorder) {
+    match (path, &shared.metrics.recorder) {
         ("/", _) => {
             response(StatusCode::OK, "text/html; charset=utf-8", Report::of(shared).page().into_string())
         }
@@ -126,6 +126,7 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
             response(StatusCode::OK, "application/json", Report::of(shared).json().to_string())
         }
         ("/metrics", Some(recorder)) => {
+            shared.metrics.collect();
             response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", recorder.render())
         }
         ("/dashboard.json", _) => response(StatusCode::OK, "application/json", DASHBOARD),

@@ -33,6 +33,7 @@ mod rates;
 mod report;
 
 use std::{
+    fmt,
     io::{self, ErrorKind},
     net::TcpListener,
     sync::{Arc, Mutex, PoisonError},
@@ -84,7 +85,7 @@ pub fn install_recorder() -> io::Result<Recorder> {
 #[must_use = "it does nothing before `serve`"]
 pub struct Status {
     handle: ServerHandle,
-    recorder: Option<Recorder>,
+    metrics: Metrics,
     hosts: Vec<String>,
 }
 
@@ -92,21 +93,36 @@ pub struct Status {
 #[derive(Debug)]
 struct Shared {
     handle: ServerHandle,
-    recorder: Option<Recorder>,
+    metrics: Metrics,
     hosts: Vec<String>,
     since: Instant,
     rates: Mutex<Rates>,
 }
 
+/// What `/metrics` has.
+#[derive(Default)]
+struct Metrics {
+    recorder: Option<Recorder>,
+    collector: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
 impl Status {
     /// Of this server.
-    pub const fn new(handle: ServerHandle) -> Self {
-        Self { handle, recorder: None, hosts: Vec::new() }
+    pub fn new(handle: ServerHandle) -> Self {
+        Self { handle, metrics: Metrics::default(), hosts: Vec::new() }
     }
 
     /// With the metrics of this recorder.
-    pub fn metrics(self, recorder: Recorder) -> Self {
-        Self { recorder: Some(recorder), ..self }
+    pub fn metrics(mut self, recorder: Recorder) -> Self {
+        self.metrics.recorder = Some(recorder);
+        self
+    }
+
+    /// Before each answer of `/metrics`, a function sets those metrics whose values the agent has elsewhere, such as
+    /// `counter!("hits_total").absolute(hits)`. It runs on the thread of the page, so it should not wait for long.
+    pub fn collector(mut self, collect: impl Fn() + Send + Sync + 'static) -> Self {
+        self.metrics.collector = Some(Box::new(collect));
+        self
     }
 
     /// Also for requests to this name, besides IP addresses and `localhost`: the name of the machine by which Prometheus, or a person,
@@ -125,7 +141,7 @@ impl Status {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
             handle: self.handle,
-            recorder: self.recorder,
+            metrics: self.metrics,
             hosts: self.hosts,
             since: Instant::now(),
             rates: Mutex::default(),
@@ -151,7 +167,7 @@ impl Shared {
             late: stats.late,
         };
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
-        if let Some(recorder) = &self.recorder {
+        if let Some(recorder) = &self.metrics.recorder {
             recorder.run_upkeep();
         }
     }
@@ -162,5 +178,19 @@ impl Shared {
 
     fn rates(&self) -> Rates {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Metrics {
+    fn collect(&self) {
+        if let Some(collect) = &self.collector {
+            collect();
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("recorder", &self.recorder).finish_non_exhaustive()
     }
 }
