@@ -1,5 +1,6 @@
 //! Programs that come with configurations for HAProxy, started as they are documented, on addresses that are free.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::haproxy::Binary;
+use crate::http::Request;
 use crate::wait::{PATIENCE, until};
 
 /// A copy of the files of a program, in which free addresses stand for those that are there.
@@ -74,13 +76,18 @@ impl Shipped {
         Ok(found.with_context(|| format!("{shipped} was not named"))?.1.parse()?)
     }
 
-    /// Starts the program on the first address.
+    /// Starts the program on the first address, with these arguments, where an address stands for itself.
     ///
     /// # Errors
     /// It does not start.
     pub fn program(&self, args: &[&str]) -> Result<Agent> {
-        let (_, address) = self.addresses.first().context("no address")?;
-        Agent::start(&self.name, &[&["--listen", address], args].concat(), &self.log_file())
+        let (first, _) = self.addresses.first().context("no address")?;
+        let args = ["--listen", first].into_iter().chain(args.iter().copied());
+        let args = args.map(|arg| {
+            let mut addresses = self.addresses.iter();
+            addresses.find(|(address, _)| address == arg).map_or(arg, |(_, free)| free)
+        });
+        Agent::start(&self.name, &args.collect::<Vec<_>>(), &self.log_file())
     }
 
     /// Starts the program on a socket that is open, as systemd does.
@@ -104,6 +111,29 @@ impl Shipped {
             Ok(TcpStream::connect(web).ok())
         })?;
         Ok(running)
+    }
+
+    /// The metrics of the status page on this address, by their names with labels. The rest of the page is there as well.
+    ///
+    /// # Errors
+    /// Something is not there.
+    pub fn metrics(&self, shipped: &str) -> Result<BTreeMap<String, f64>> {
+        let address = self.address(shipped)?;
+        for (path, part) in
+            [("/", "<!DOCTYPE html>"), ("/status.json", "\"stage\":\"serve\""), ("/healthy", "serves\n")]
+        {
+            let reply = Request::get(path).send(address)?;
+            ensure!(reply.status == 200 && reply.body.contains(part), "{path}: {reply:?}");
+        }
+        let reply = Request::get("/metrics").send(address)?;
+        ensure!(reply.status == 200, "{reply:?}");
+        let lines = reply.body.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
+                Ok((name.to_owned(), value.parse()?))
+            })
+            .collect()
     }
 
     /// What the program that was started last has logged.

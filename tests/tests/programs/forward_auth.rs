@@ -21,6 +21,7 @@ const AGENT: &str = "127.0.0.1:12401";
 const WEB: &str = "127.0.0.1:10401";
 const APPLICATION: &str = "127.0.0.1:10402";
 const SERVICE: &str = "127.0.0.1:12402";
+const STATUS: &str = "127.0.0.1:9401";
 
 /// What hangs would take 20 s, and HAProxy gives up after 500 ms, or 5 s where it is not to be hurried.
 const SOON: Duration = Duration::from_secs(2);
@@ -34,7 +35,8 @@ struct Scene {
 
 impl Scene {
     fn new(binary: &Binary, args: &[&str], edits: &[(&str, &str, &str)]) -> Result<Self> {
-        let files = Shipped::copy("spop-tokio/examples/forward-auth", &[AGENT, WEB, APPLICATION, SERVICE])?;
+        let files =
+            Shipped::copy("spop-tokio/examples/forward-auth", &[AGENT, WEB, APPLICATION, SERVICE, STATUS])?;
         for (file, old, new) in edits {
             files.edit(file, old, new)?;
         }
@@ -390,4 +392,19 @@ fn it_ends_when_it_is_told_to() -> Result<()> {
     let status = scene.agent.wait_for_end(PATIENCE)?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+#[test]
+fn the_status_page_has_what_the_server_counts() -> Result<()> {
+    with_each(|binary| {
+        let args = [&UNHURRIED[..], &["--status", STATUS]].concat();
+        let scene = Scene::new(binary, &args, &[UNHURRIED_HAPROXY])?;
+        for _ in 0..3 {
+            expect(&scene.send(&Request::get("/"))?, 401, &[])?;
+        }
+        let metrics = scene.files.metrics(STATUS)?;
+        let took = "spop_handler_seconds_count{message=\"check-request\"}";
+        ensure!([took, "spop_acks_total"].iter().all(|name| metrics.get(*name) == Some(&3.0)), "{metrics:?}");
+        Ok(())
+    })
 }

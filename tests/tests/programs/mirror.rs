@@ -21,6 +21,7 @@ const AGENT: &str = "127.0.0.1:12405";
 const WEB: &str = "127.0.0.1:10405";
 const APPLICATION: &str = "127.0.0.1:10406";
 const SERVICE: &str = "127.0.0.1:12406";
+const STATUS: &str = "127.0.0.1:9405";
 
 /// No request waits for the service, which would take much longer. HAProxy does not wait longer than this for the agent.
 const SOON: Duration = Duration::from_secs(2);
@@ -45,7 +46,7 @@ impl Scene {
         args: &[&str],
         application: Option<SocketAddr>,
     ) -> Result<Self> {
-        let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE])?;
+        let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE, STATUS])?;
         // On a busy machine an answer may take longer than it should.
         files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
@@ -417,6 +418,21 @@ fn a_shutdown_waits_for_copies_within_its_time() -> Result<()> {
         let took = start.elapsed();
         ensure!(status.success() && took >= Duration::from_millis(900), "{status} after {took:?}");
         ensure!(took < Duration::from_secs(5), "{took:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_status_page_has_what_became_of_the_copies() -> Result<()> {
+    with_each(|binary| {
+        let scene = Scene::new(binary, None, &["--status", STATUS])?;
+        scene.send(&Request::get("/"))?;
+        scene.wait_for(1)?;
+        let metrics = scene.files.metrics(STATUS)?;
+        for (name, count) in [("answered", 1.0), ("failed", 0.0)] {
+            ensure!(metrics.get(&format!("mirror_{name}_total")) == Some(&count), "{name}: {metrics:?}");
+        }
+        ensure!(metrics.get("spop_acks_total") == Some(&1.0), "{metrics:?}");
         Ok(())
     })
 }

@@ -20,6 +20,7 @@ use spop_tests::wait::{PATIENCE, until, until_true};
 const AGENT: &str = "127.0.0.1:12407";
 const OPEN: &str = "127.0.0.1:10407";
 const CLOSED: &str = "127.0.0.1:10408";
+const STATUS: &str = "127.0.0.1:9407";
 
 /// The shipped files, the agent with these options, and HAProxy, which sees the agent up.
 struct Scene {
@@ -30,7 +31,7 @@ struct Scene {
 
 impl Scene {
     fn new(binary: &Binary, args: &[&str]) -> Result<Self> {
-        let files = Shipped::copy("spop-mio/examples/rate-limit", &[AGENT, OPEN, CLOSED])?;
+        let files = Shipped::copy("spop-mio/examples/rate-limit", &[AGENT, OPEN, CLOSED, STATUS])?;
         // On a busy machine an answer may take longer than it should.
         files.edit("spoe.conf", "timeout processing 500ms", "timeout processing 5s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
@@ -315,6 +316,28 @@ fn it_ends_when_it_is_told_to_and_says_what_it_has_counted() -> Result<()> {
         let last = log.lines().rfind(|line| line.contains("limit=\"requests\"")).context("no counts")?;
         let Counts { passed, limited, .. } = Counts::read(last)?;
         ensure!(passed == 3 && limited >= 2, "{last}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_status_page_has_the_counts_of_each_limit() -> Result<()> {
+    with_each(|binary| {
+        let limits = ["--limit", "requests=40/1h", "--limit", "login=1/1h", "--workers", "2"];
+        let scene = Scene::new(binary, &[&limits[..], &["--status", STATUS]].concat())?;
+        let login = Request::post("/login", "user=a");
+        expect(&scene.send(OPEN, &login, 2)?, 200, "remaining 0\n")?;
+        expect_limited(&scene.send(OPEN, &login, 2)?, "login", 3_500..=3_600)?;
+        let metrics = scene.files.metrics(STATUS)?;
+        for (name, limit, number) in [
+            ("passed_total", "login", 1.0),
+            ("limited_total", "login", 1.0),
+            ("passed_total", "requests", 2.0),
+            ("slots_used", "login", 1.0),
+        ] {
+            let name = format!("rate_limit_{name}{{limit=\"{limit}\"}}");
+            ensure!(metrics.get(&name) == Some(&number), "{name}: {metrics:?}");
+        }
         Ok(())
     })
 }

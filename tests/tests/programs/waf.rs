@@ -23,6 +23,7 @@ use tempfile::TempDir;
 const AGENT: &str = "127.0.0.1:12403";
 const WEB: &str = "127.0.0.1:10403";
 const APPLICATION: &str = "127.0.0.1:10404";
+const STATUS: &str = "127.0.0.1:9403";
 
 /// The shipped files, the agent, and HAProxy.
 struct Scene {
@@ -53,7 +54,7 @@ impl Scene {
         args: &[&str],
         edits: &[(&str, &str, &str)],
     ) -> Result<Self> {
-        let files = Shipped::copy("spop-tokio/examples/waf", &[AGENT, WEB, APPLICATION])?;
+        let files = Shipped::copy("spop-tokio/examples/waf", &[AGENT, WEB, APPLICATION, STATUS])?;
         files.edit("spoe.conf", "timeout processing 200ms", "timeout processing 5s")?;
         for (file, old, new) in edits.iter().chain(iter::once(&SHOWN)) {
             files.edit(file, old, new)?;
@@ -481,4 +482,18 @@ fn it_ends_when_it_is_told_to_and_says_what_it_has_counted() -> Result<()> {
     let line = scene.logged(0, "counts ")?;
     ensure!(line.contains("requests=1 responses=0") && line.contains("blocked=1"), "{line}");
     Ok(())
+}
+
+#[test]
+fn the_status_page_has_what_it_has_counted() -> Result<()> {
+    with_each(|binary| {
+        let scene = Scene::new(binary, None, &[&UNHURRIED[..], &["--status", STATUS]].concat(), &[])?;
+        ensure!(scene.get("/?a=1+union+select+2")?.status == 403, "it passed");
+        ensure!(scene.get("/")?.status == 200, "it was refused");
+        let metrics = scene.files.metrics(STATUS)?;
+        for (name, count) in [("requests", 2.0), ("responses", 1.0), ("blocked", 1.0), ("joined", 1.0)] {
+            ensure!(metrics.get(&format!("waf_{name}_total")) == Some(&count), "{name}: {metrics:?}");
+        }
+        Ok(())
+    })
 }

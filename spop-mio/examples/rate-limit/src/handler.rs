@@ -40,6 +40,27 @@ impl Limits {
         self.start.elapsed().as_nanos() as Nanos
     }
 
+    /// Sets what was counted as metrics, which have the names of the log.
+    #[expect(clippy::cast_precision_loss, reason = "fewer slots than 2^52")]
+    pub(crate) fn publish(&self) {
+        for (number, limit) in self.all.iter().enumerate() {
+            let (sums, (used, slots)) = (self.counts.sums(number), limit.table.used(self.now()));
+            for (name, count) in [
+                ("passed", sums.passed),
+                ("limited", sums.limited),
+                ("without_key", sums.without_key),
+                ("forgotten", sums.forgotten),
+                ("refused", sums.refused),
+            ] {
+                let limit = limit.name.clone();
+                metrics::counter!(format!("rate_limit_{name}_total"), "limit" => limit).absolute(count);
+            }
+            for (name, count) in [("rate_limit_slots_used", used), ("rate_limit_slots", slots)] {
+                metrics::gauge!(name, "limit" => limit.name.clone()).set(count as f64);
+            }
+        }
+    }
+
     /// Logs what was counted.
     pub(crate) fn report(&self) {
         for (number, limit) in self.all.iter().enumerate() {

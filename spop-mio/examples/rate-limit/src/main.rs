@@ -17,6 +17,7 @@ mod table;
 use std::{
     collections::HashSet,
     io::{self, IsTerminal as _, Write as _},
+    net::TcpListener,
     process::ExitCode,
     sync::Arc,
     thread,
@@ -25,7 +26,10 @@ use std::{
 
 use clap::Parser;
 use signal_hook::{consts::SIGUSR1, iterator::Signals};
-use spop_mio::{Endpoint, Server, ServerConfig};
+use spop_mio::{
+    Endpoint, Server, ServerConfig,
+    status::{Status, install_recorder},
+};
 
 use crate::{
     handler::{Limits, RateLimit},
@@ -50,6 +54,9 @@ struct Options {
     /// Threads. Default: as many as there are processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9407. Default: none.
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<String>,
     /// How long health checks are refused before a shutdown, while everything else is served: more than `fall` times `inter` of
     /// HAProxy's `check`. Leave it at 0 if the next process has the same socket.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
@@ -87,6 +94,13 @@ fn run(options: Options) -> io::Result<()> {
     }
     for endpoint in endpoints(options.listen)? {
         server = server.bind(endpoint)?;
+    }
+    if let Some(address) = &options.status {
+        let collect = Arc::clone(&limits);
+        let status = Status::new(server.handle()).metrics(install_recorder()?);
+        let served = TcpListener::bind(address)
+            .and_then(|listener| status.collector(move || collect.publish()).serve(listener));
+        served.map_err(|error| io::Error::new(error.kind(), format!("--status {address}: {error}")))?;
     }
     server.handle().end_on_signals()?;
     report_on_signal(Arc::clone(&limits))?;

@@ -15,11 +15,16 @@ mod verdict;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    net::TcpListener,
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use spop_tokio::{Endpoint, Server};
+use spop_tokio::{
+    Endpoint, Server,
+    status::{Status, install_recorder},
+};
 
 use crate::options::{DEFAULT_ADDRESS, Options};
 
@@ -46,6 +51,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
         server = server.bind(address).await?;
+    }
+    if let Some(address) = &options.status {
+        let listener = TcpListener::bind(address).with_context(|| format!("--status {address}"))?;
+        let status = Status::new(server.handle()).metrics(install_recorder()?);
+        status.serve(listener)?;
     }
     server.handle().end_on_signals()?;
     // Scripts and tests wait for these lines.

@@ -65,6 +65,9 @@ pub(crate) struct Options {
     /// The memory for these replies, in MiB.
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) cache_size: u32,
+    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9401. Default: none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) status: Option<String>,
     /// How long health checks are refused before a shutdown begins. Leave it at 0 if the next process has the same socket.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) lame_duck: Duration,

@@ -93,6 +93,22 @@ impl Counts {
         self.lost.get(loss as usize).map_or(0, |lost| lost.count.get())
     }
 
+    /// Sets all numbers as metrics, which have the names of the log.
+    pub(crate) fn publish(&self) {
+        for (name, count) in [
+            ("answered", self.answered.get()),
+            ("not_sampled", self.not_sampled.get()),
+            ("cut", self.cut.get()),
+            ("queue_full", self.lost(Loss::Queue)),
+            ("memory_full", self.lost(Loss::Memory)),
+            ("waited", self.lost(Loss::Waited)),
+            ("late", self.lost(Loss::Late)),
+            ("failed", self.lost(Loss::Failed)),
+        ] {
+            metrics::counter!(format!("mirror_{name}_total")).absolute(count);
+        }
+    }
+
     /// Logs all numbers.
     pub(crate) fn report(&self) {
         info!(

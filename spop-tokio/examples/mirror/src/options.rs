@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// How long a shutdown waits for requests and for copies under way.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) drain: Duration,
+    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9405. Default: none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) status: Option<String>,
     /// How long health checks are refused before a shutdown begins. Leave it at 0 if the next process has the same socket.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) lame_duck: Duration,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The handlers, whose rules can be replaced.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Waf {
     current: Swap<Router<Inspector>>,
     options: Options,
@@ -76,6 +76,11 @@ impl Waf {
         info!(rules = rules.len(), "rules were read again");
         self.current.replace(router(rules, &self.options, &self.shared));
         Ok(())
+    }
+
+    /// Sets the counts as metrics.
+    pub(crate) fn publish_counts(&self) {
+        self.shared.counts.publish(&self.shared.store);
     }
 
     /// Writes the counts to the log.

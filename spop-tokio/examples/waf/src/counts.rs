@@ -34,6 +34,25 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Counts {
+    /// Sets them as metrics, which have the names of the log.
+    pub(crate) fn publish(&self, store: &Store) {
+        let Self { requests, responses, cut, detected, blocked, joined, unjoined } = self;
+        let Lost { expired, evicted } = store.lost();
+        for (name, count) in [
+            ("requests", requests),
+            ("responses", responses),
+            ("cut", cut),
+            ("detected", detected),
+            ("blocked", blocked),
+            ("joined", joined),
+            ("unjoined", unjoined),
+            ("expired", expired),
+            ("evicted", evicted),
+        ] {
+            metrics::counter!(format!("waf_{name}_total")).absolute(count.load(Relaxed));
+        }
+    }
+
     /// Writes them to the log.
     pub(crate) fn log(&self, store: &Store) {
         let Self { requests, responses, cut, detected, blocked, joined, unjoined } = self;

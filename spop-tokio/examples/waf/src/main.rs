@@ -12,11 +12,16 @@ mod tests;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    net::TcpListener,
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use spop_tokio::{Endpoint, Server};
+use spop_tokio::{
+    Endpoint, Server,
+    status::{Status, install_recorder},
+};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -55,6 +60,14 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
         server = server.bind(address).await?;
+    }
+    if let Some(address) = &options.status {
+        let listener = TcpListener::bind(address).with_context(|| format!("--status {address}"))?;
+        let collect = waf.clone();
+        let status = Status::new(server.handle())
+            .metrics(install_recorder()?)
+            .collector(move || collect.publish_counts());
+        status.serve(listener)?;
     }
     server.handle().end_on_signals()?;
     let mut hangup = signal(SignalKind::hangup())?;
