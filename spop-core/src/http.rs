@@ -28,6 +28,8 @@
 //! }
 //! ```
 //!
+//! [`TraceParent`] joins an agent to a distributed trace.
+//!
 //! | type | argument |
 //! |---|---|
 //! | [`HeaderMap`] | `req.hdrs_bin`, `res.hdrs_bin` |
@@ -46,6 +48,7 @@ use alloc::vec::Vec;
 use ::http::header;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
+pub use crate::trace_parent::TraceParent;
 use crate::{
     frame::{FromValue, Unusable},
     wire::{Headers, Value},

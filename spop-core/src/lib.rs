@@ -172,6 +172,8 @@ mod steps;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod time;
+#[cfg(feature = "http")]
+mod trace_parent;
 pub mod wire;
 
 pub use agent::{
