@@ -408,3 +408,34 @@ fn the_status_page_has_what_the_server_counts() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn the_service_and_the_application_are_in_the_trace_of_the_request() -> Result<()> {
+    // The service names its trace as the user, and the application says both.
+    let service = ("haproxy.cfg", "hdr remote-user alice", "hdr remote-user %[req.hdr(traceparent)]");
+    let application =
+        ("haproxy.cfg", "hello %[req.hdr(remote-user)]", "%[req.hdr(remote-user)] %[req.hdr(traceparent)]");
+    with_each(|binary| {
+        let scene = Scene::new(binary, &UNHURRIED, &[UNHURRIED_HAPROXY, service, application])?;
+        let known = Request::get("/").header("authorization", "Bearer secret");
+        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut traces = Vec::new();
+        for request in [known.clone(), known.clone(), known.header("traceparent", given)] {
+            let reply = scene.send(&request)?;
+            let of = |traceparent: &str| -> Option<[String; 4]> {
+                traceparent.split('-').map(str::to_owned).collect::<Vec<_>>().try_into().ok()
+            };
+            let both = reply
+                .body
+                .trim_end()
+                .split_once(' ')
+                .and_then(|(service, application)| Some((of(service)?, of(application)?)));
+            let (service, application) = both.with_context(|| format!("{reply:?}"))?;
+            ensure!(service[1] == application[1], "not the same trace: {reply:?}");
+            ensure!(service[2] != application[2] && service[2].len() == 16, "no span: {reply:?}");
+            traces.push(application.join("-"));
+        }
+        ensure!(traces[0] != traces[1] && traces[2] == given, "{traces:?}");
+        Ok(())
+    })
+}

@@ -1,13 +1,14 @@
 //! From a message of HAProxy to the answer.
 
+use anyhow::Context as _;
 use http::response::Parts;
-use spop_tokio::{Actions, OnFailure, Request, Route, Router, ServerConfig};
-use tracing::debug;
+use spop_tokio::{Actions, OnFailure, Request, Route, Router, ServerConfig, http::TraceParent};
+use tracing::{Instrument as _, debug, info_span};
 
 use crate::{
     cache::Cache,
     options::Options,
-    question::{Asked, Forwarded, Question},
+    question::{Asked, Forwarded, Question, trace},
     upstream::Upstream,
     verdict::{HeaderLists, Verdict, failed},
 };
@@ -59,30 +60,38 @@ pub(crate) fn server_config(options: &Options) -> ServerConfig {
 }
 
 async fn check(agent: &Agent, request: Request) -> anyhow::Result<Actions> {
-    let max_frame_size = request.session().max_frame_size;
-    let asked = Asked::of(&request, &agent.forward)?;
-    // Its bytes are not needed any more.
-    drop(request);
-    let verdict = match asked {
-        Asked::Question(question) => agent.verdict(question).await?,
-        Asked::Unusable(why) => {
-            debug!(why, "a request was denied unasked");
-            Verdict::unusable()
-        }
-    };
-    verdict.answer(max_frame_size)
+    let Some(trace) = trace(&request) else { return agent.decide(request, None).await };
+    // In each line of the log, and in the error that the server logs.
+    let id = format!("{:032x}", trace.trace_id());
+    let decided = agent.decide(request, Some(trace)).instrument(info_span!("check", trace_id = id)).await;
+    decided.with_context(|| format!("trace_id {id}"))
 }
 
 impl Agent {
-    async fn verdict(&self, question: Question) -> anyhow::Result<Verdict> {
+    async fn decide(&self, request: Request, trace: Option<TraceParent>) -> anyhow::Result<Actions> {
+        let max_frame_size = request.session().max_frame_size;
+        let asked = Asked::of(&request, &self.forward)?;
+        // Its bytes are not needed any more.
+        drop(request);
+        let verdict = match asked {
+            Asked::Question(question) => self.verdict(question, trace).await?,
+            Asked::Unusable(why) => {
+                debug!(why, "a request was denied unasked");
+                Verdict::unusable()
+            }
+        };
+        verdict.answer(max_frame_size)
+    }
+
+    async fn verdict(&self, question: Question, trace: Option<TraceParent>) -> anyhow::Result<Verdict> {
         match &self.cache {
-            Some(cache) => cache.get(question, |question| self.ask(question)).await,
-            None => self.ask(question).await.map(|(_, verdict)| verdict),
+            Some(cache) => cache.get(question, |question| self.ask(question, trace)).await,
+            None => self.ask(question, trace).await.map(|(_, verdict)| verdict),
         }
     }
 
-    async fn ask(&self, question: Question) -> anyhow::Result<(Parts, Verdict)> {
-        let reply = self.upstream.ask(question).await?;
+    async fn ask(&self, question: Question, trace: Option<TraceParent>) -> anyhow::Result<(Parts, Verdict)> {
+        let reply = self.upstream.ask(question, trace).await?;
         debug!(status = %reply.status, "the service has answered");
         let verdict = Verdict::of(&reply, &self.lists)?;
         Ok((reply, verdict))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use spop_tokio::{ArgError, Headers, Request};
+use spop_tokio::{ArgError, Headers, Request, http::TraceParent};
 
 use crate::header_list::HeaderList;
 
@@ -32,8 +32,9 @@ pub(crate) struct Forwarded {
 }
 
 /// Headers that are never those of the client: of one connection, of a body that is not sent, of the length of the answer, the
-/// one that names the service, and conditions, by which a client would choose the answer 304 or 412.
-const NOT_FORWARDED: [HeaderName; 20] = [
+/// one that names the service, the one that names the caller in a trace, and conditions, by which a client would choose the answer 304
+/// or 412.
+const NOT_FORWARDED: [HeaderName; 21] = [
     header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -51,17 +52,28 @@ const NOT_FORWARDED: [HeaderName; 20] = [
     HeaderName::from_static("proxy-connection"),
     header::RANGE,
     header::TE,
+    TRACEPARENT,
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// Names the caller in a trace. It is no part of a question, because it differs in each.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The trace of a request: that of its header, or else of the argument of the same name.
+pub(crate) fn trace(request: &Request) -> Option<TraceParent> {
+    let headers: Headers<'_> = request.arg("hdrs").ok()?;
+    let of_client = headers.get(TRACEPARENT.as_str()).and_then(TraceParent::parse);
+    of_client.or_else(|| TraceParent::parse(request.arg(TRACEPARENT.as_str()).ok()?))
+}
 
 impl Asked {
     /// The question for this message:
     ///
     /// ```text
     /// spoe-message check-request
-    ///     args method=method uri=pathq tls=ssl_fc src=src hdrs=req.hdrs_bin
+    ///     args method=method uri=pathq tls=ssl_fc src=src hdrs=req.hdrs_bin traceparent=unique-id
     /// ```
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The service that decides.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -10,9 +10,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use spop_tokio::http::TraceParent;
 use tokio::time::timeout;
 
-use crate::question::Question;
+use crate::question::{Question, TRACEPARENT};
 
 /// How long a connection is kept for the next question. Shorter than the servers of most services keep theirs (Node.js 5 s): a
 /// question that crosses their close would fail.
@@ -47,14 +48,17 @@ impl Upstream {
         Self { client, uri }
     }
 
-    /// Asks. A caller that waits no longer drops the future, and with it the connection.
+    /// Asks, with a span of its own in the trace. A caller that waits no longer drops the future, and with it the connection.
     ///
     /// # Errors
     /// There is no reply.
-    pub(crate) async fn ask(&self, question: Question) -> anyhow::Result<Parts> {
+    pub(crate) async fn ask(&self, question: Question, trace: Option<TraceParent>) -> anyhow::Result<Parts> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = question.0;
+        if let (Some(trace), Some(span_id)) = (trace, NonZero::new(fastrand::u64(1..))) {
+            request.headers_mut().insert(TRACEPARENT, trace.child(span_id).to_string().try_into()?);
+        }
         let reply = self.client.request(request).await;
         let (head, body) = reply.with_context(|| format!("no reply of {}", self.uri))?.into_parts();
         // A body that is too long or too slow ends its connection.

@@ -104,6 +104,8 @@ impl Counts {
             ("waited", self.lost(Loss::Waited)),
             ("late", self.lost(Loss::Late)),
             ("failed", self.lost(Loss::Failed)),
+            ("invalid", self.lost(Loss::Invalid)),
+            ("looped", self.lost(Loss::Loop)),
         ] {
             metrics::counter!(format!("mirror_{name}_total")).absolute(count);
         }

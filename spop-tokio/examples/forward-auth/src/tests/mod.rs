@@ -3,6 +3,7 @@
 mod caching;
 mod decisions;
 mod failures;
+mod tracing;
 
 use clap::Parser as _;
 use spop_tokio::{
