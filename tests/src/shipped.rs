@@ -56,6 +56,12 @@ impl Shipped {
         Ok(Self { name, dir, addresses })
     }
 
+    /// A text with the addresses that stand for those in it.
+    fn stand_in(&self, text: &str) -> String {
+        let replace = |text: String, (old, new): &(String, String)| text.replace(old, new);
+        self.addresses.iter().fold(text.to_owned(), replace)
+    }
+
     /// Replaces a part of a file.
     ///
     /// # Errors
@@ -63,8 +69,9 @@ impl Shipped {
     pub fn edit(&self, file: &str, old: &str, new: &str) -> Result<()> {
         let path = self.dir.path().join(file);
         let text = fs::read_to_string(&path)?;
-        ensure!(text.contains(old), "{file} has no {old:?}");
-        Ok(fs::write(path, text.replace(old, new))?)
+        let [old, new] = [old, new].map(|text| self.stand_in(text));
+        ensure!(text.contains(&old), "{file} has no {old:?}");
+        Ok(fs::write(path, text.replace(&old, &new))?)
     }
 
     /// The address that stands for this one.
@@ -83,11 +90,8 @@ impl Shipped {
     pub fn program(&self, args: &[&str]) -> Result<Agent> {
         let (first, _) = self.addresses.first().context("no address")?;
         let args = ["--listen", first].into_iter().chain(args.iter().copied());
-        let args = args.map(|arg| {
-            let mut addresses = self.addresses.iter();
-            addresses.find(|(address, _)| address == arg).map_or(arg, |(_, free)| free)
-        });
-        Agent::start(&self.name, &args.collect::<Vec<_>>(), &self.log_file())
+        let args: Vec<_> = args.map(|arg| self.stand_in(arg)).collect();
+        Agent::start(&self.name, &args.iter().map(String::as_str).collect::<Vec<_>>(), &self.log_file())
     }
 
     /// Starts the program on a socket that is open, as systemd does.
@@ -155,6 +159,24 @@ impl Shipped {
     fn log_file(&self) -> PathBuf {
         self.dir.path().join("program.log")
     }
+}
+
+/// A certificate of 127.0.0.1 with its key, and that of its authority: two files in this directory.
+///
+/// # Errors
+/// They cannot be written.
+pub fn certificate(dir: &Path) -> Result<[String; 2]> {
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(["127.0.0.1".to_owned()])?.self_signed(&key)?;
+    let files = [
+        ("service.pem", certificate.pem() + &key.serialize_pem()),
+        // It is its own.
+        ("authority.pem", certificate.pem()),
+    ];
+    for (name, text) in &files {
+        fs::write(dir.join(name), text)?;
+    }
+    Ok(files.map(|(name, _)| dir.join(name).to_string_lossy().into_owned()))
 }
 
 impl Drop for Running {

@@ -14,7 +14,7 @@ use spop_tests::haproxy::Binary;
 use spop_tests::http::{Client, Reply, Request, record};
 use spop_tests::load::concurrently;
 use spop_tests::process::{descriptors, resident};
-use spop_tests::shipped::{Running, Shipped};
+use spop_tests::shipped::{Running, Shipped, certificate};
 use spop_tests::wait::{PATIENCE, until_true};
 
 const AGENT: &str = "127.0.0.1:12401";
@@ -436,6 +436,27 @@ fn the_service_and_the_application_are_in_the_trace_of_the_request() -> Result<(
             traces.push(application.join("-"));
         }
         ensure!(traces[0] != traces[1] && traces[2] == given, "{traces:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_with_tls_decides_if_its_certificate_is_trusted() -> Result<()> {
+    let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let [service, authority] = certificate(dirs[0].path())?;
+    let [_, other] = certificate(dirs[1].path())?;
+    let (plain, tls) = (format!("bind {SERVICE}\n"), format!("bind {SERVICE} ssl crt {service}\n"));
+    let edits = [UNHURRIED_HAPROXY, ("haproxy.cfg", &plain, &tls)];
+    let url = format!("https://{SERVICE}/");
+    let known = Request::get("/").header("authorization", "Bearer secret");
+    with_each(|binary| {
+        for (authority, status) in [(&authority, 200), (&other, 503)] {
+            let args = [&UNHURRIED[..], &["--upstream", &url, "--upstream-ca", authority]].concat();
+            let scene = Scene::new(binary, &args, &edits)?;
+            expect(&scene.send(&known)?, status, &[])?;
+            let log = scene.files.log()?;
+            ensure!(log.contains("invalid peer certificate") == (status == 503), "{log}");
+        }
         Ok(())
     })
 }

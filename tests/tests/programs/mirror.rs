@@ -14,7 +14,7 @@ use spop_tests::haproxy::Binary;
 use spop_tests::http::{Client, Request};
 use spop_tests::load::concurrently;
 use spop_tests::process::{descriptors, resident};
-use spop_tests::shipped::{Running, Shipped};
+use spop_tests::shipped::{Running, Shipped, certificate};
 use spop_tests::wait::{PATIENCE, until, until_true};
 
 const AGENT: &str = "127.0.0.1:12405";
@@ -36,25 +36,26 @@ struct Scene {
 impl Scene {
     /// Copies go to this service; if there is none, to that of the shipped configuration.
     fn new(binary: &Binary, service: Option<SocketAddr>, args: &[&str]) -> Result<Self> {
-        Self::with_application(binary, service, args, None)
+        Self::edited(binary, service, args, &[])
     }
 
-    /// The same with another application than that of the shipped configuration.
-    fn with_application(
+    /// The same with changes to the shipped configuration.
+    fn edited(
         binary: &Binary,
         service: Option<SocketAddr>,
         args: &[&str],
-        application: Option<SocketAddr>,
+        edits: &[(&str, &str)],
     ) -> Result<Self> {
         let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE, STATUS])?;
         // On a busy machine an answer may take longer than it should.
         files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
-        if let Some(application) = application {
-            files.edit("haproxy.cfg", "server app1 ", &format!("server app1 {application} #"))?;
+        for (old, new) in edits {
+            files.edit("haproxy.cfg", old, new)?;
         }
         let service = format!("http://{}", service.map_or_else(|| files.address(SERVICE), Ok)?);
-        let agent = files.program(&[&["--upstream", &service], args].concat())?;
+        let upstream = if args.contains(&"--upstream") { vec![] } else { vec!["--upstream", &*service] };
+        let agent = files.program(&[&upstream, args].concat())?;
         let haproxy = files.haproxy(binary, "haproxy.cfg", WEB)?;
         Ok(Self { files, agent, _haproxy: haproxy })
     }
@@ -247,7 +248,8 @@ fn a_copy_says_that_its_body_was_cut() -> Result<()> {
         let (service, copies) = service(Duration::ZERO)?;
         // It reads the whole request before it answers; that of the configuration does not.
         let (application, originals) = self::service(Duration::ZERO)?;
-        let scene = Scene::with_application(binary, Some(service), &[], Some(application))?;
+        let application = format!("server app1 {application} #");
+        let scene = Scene::edited(binary, Some(service), &[], &[("server app1 ", &application)])?;
         // Longer than HAProxy's buffer.
         let reply = Request::post("/long", vec![b'x'; 200_000]).send(scene.files.address(WEB)?)?;
         ensure!(reply.status == 204 && next(&originals)?.body.len() == 200_000, "{reply:?}");
@@ -433,6 +435,27 @@ fn the_status_page_has_what_became_of_the_copies() -> Result<()> {
             ensure!(metrics.get(&format!("mirror_{name}_total")) == Some(&count), "{name}: {metrics:?}");
         }
         ensure!(metrics.get("spop_acks_total") == Some(&1.0), "{metrics:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_with_tls_gets_copies_if_its_certificate_is_trusted() -> Result<()> {
+    let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let [service, authority] = certificate(dirs[0].path())?;
+    let [_, other] = certificate(dirs[1].path())?;
+    let (plain, tls) = (format!("bind {SERVICE}\n"), format!("bind {SERVICE} ssl crt {service}\n"));
+    let url = format!("https://{SERVICE}");
+    with_each(|binary| {
+        for (authority, end) in [(&authority, "answered"), (&other, "failed")] {
+            let args = ["--upstream", &url, "--upstream-ca", authority];
+            let scene = Scene::edited(binary, None, &args, &[(&plain, &tls)])?;
+            scene.send(&Request::get("/"))?;
+            let counts = scene.wait_for(1)?;
+            ensure!(counts.get(end) == 1, "{end}: {counts:?}");
+            let log = scene.files.log()?;
+            ensure!(log.contains("invalid peer certificate") == (end == "failed"), "{log}");
+        }
         Ok(())
     })
 }

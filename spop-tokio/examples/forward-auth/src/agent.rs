@@ -36,7 +36,7 @@ pub(crate) fn router(options: &Options) -> anyhow::Result<Router<Agent>> {
         Cache::new(options.cache.clone(), options.cache_key.clone(), forward.clone(), bytes)
     });
     let agent = Agent {
-        upstream: Upstream::new(options.upstream.clone(), options.connect_timeout, max_in_flight),
+        upstream: Upstream::new(options)?,
         forward,
         lists: HeaderLists { request: options.request_headers.clone(), reply: options.reply_headers.clone() },
         cache,

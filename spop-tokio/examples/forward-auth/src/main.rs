@@ -3,6 +3,7 @@
 
 mod agent;
 mod cache;
+mod connector;
 mod header_list;
 mod options;
 mod question;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
@@ -19,9 +19,13 @@ pub(crate) struct Options {
     /// or 127.0.0.1:12401.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
-    /// The service. It is asked with GET; plain http only.
+    /// The service, http:// or https://. It is asked with GET.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:12402/", value_parser = url)]
     pub(crate) upstream: Uri,
+    /// The certificates of the authorities that the service's must be of, if its URL begins with https://: a file in PEM. Default: those that
+    /// the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
     /// How long the whole question may take. Shorter than HAProxy's `timeout processing`: a later answer is of no use.
     #[arg(long, value_name = "TIME", default_value = "400ms", value_parser = time)]
     pub(crate) timeout: Duration,
@@ -125,7 +129,8 @@ fn time(text: &str) -> anyhow::Result<Duration> {
 
 fn url(text: &str) -> anyhow::Result<Uri> {
     let url: Uri = text.parse()?;
-    ensure!(url.scheme() == Some(&Scheme::HTTP), "it does not begin with http://");
+    let schemes = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)];
+    ensure!(schemes.contains(&url.scheme()), "it does not begin with http:// or https://");
     let authority = url.authority().context("it has no host")?;
     ensure!(!authority.as_str().contains('@'), "a user name in it would not be sent");
     Ok(url)
@@ -174,7 +179,7 @@ mod tests {
         for (args, reason) in [
             (["--timeout", "500ms"], "--timeout 500ms is not less than --processing 500ms"),
             (["--timeout", "0s"], "it is zero"),
-            (["--upstream", "https://a/"], "it does not begin with http://"),
+            (["--upstream", "ftp://a/"], "it does not begin with http:// or https://"),
             (["--upstream", "/verify"], "it does not begin with http://"),
             (["--upstream", "http://user@a/"], "a user name in it would not be sent"),
             (["--cache", "502=1s"], "502 is a failure or no decision"),

@@ -7,13 +7,17 @@ use bytes::Bytes;
 use http::{Request, Uri, response::Parts};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use spop_tokio::http::TraceParent;
 use tokio::time::timeout;
 
-use crate::question::{Question, TRACEPARENT};
+use crate::{
+    connector::{Connector, connector},
+    options::Options,
+    question::{Question, TRACEPARENT},
+};
 
 /// How long a connection is kept for the next question. Shorter than the servers of most services keep theirs (Node.js 5 s): a
 /// question that crosses their close would fail.
@@ -30,22 +34,23 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// A pool of connections to the service.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
     uri: Uri,
 }
 
 impl Upstream {
-    pub(crate) fn new(uri: Uri, connect_timeout: Duration, max_idle: usize) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(connect_timeout));
-        connector.set_nodelay(true);
+    /// # Errors
+    /// Those of [`connector`].
+    pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
+        let uri = options.upstream.clone();
+        let connector = connector(&uri, options.upstream_ca.as_deref(), options.connect_timeout)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(max_idle)
+            .pool_max_idle_per_host(options.max_in_flight as usize)
             .http1_max_buf_size(HEAD_BYTES)
             .build(connector);
-        Self { client, uri }
+        Ok(Self { client, uri })
     }
 
     /// Asks, with a span of its own in the trace. A caller that waits no longer drops the future, and with it the connection.

@@ -4,10 +4,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, header,
-    uri::{Authority, PathAndQuery, Scheme},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
 use spop_tokio::{Headers, Request};
 
@@ -20,7 +17,7 @@ pub(crate) const MIRROR: HeaderName = HeaderName::from_static("x-mirror-id");
 /// Where copies go.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) upstream: Authority,
+    pub(crate) upstream: Uri,
     /// The header `host`, if it is not that of the request.
     pub(crate) host: Option<HeaderValue>,
     /// Of this process. Clients do not know it, or they could have requests that are not copied.
@@ -93,9 +90,7 @@ impl Copy {
 
 fn uri(pathq: &[u8], target: &Target) -> anyhow::Result<Uri> {
     let pathq = PathAndQuery::try_from(&*sendable(pathq)).context("argument \"uri\"")?;
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(target.upstream.clone());
+    let mut parts = target.upstream.clone().into_parts();
     parts.path_and_query = Some(pathq);
     Ok(Uri::from_parts(parts)?)
 }

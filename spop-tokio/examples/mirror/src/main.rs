@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../forward-auth/src/connector.rs"]
+mod connector;
 mod copy;
 mod counts;
 mod mirror;
@@ -45,7 +47,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let mirror = Mirror::new(&options);
+    let mirror = Mirror::new(&options)?;
     let counts = Arc::clone(mirror.counts());
     let mut server = Server::with_config(mirror.router(), options.server_config())?;
     let inherited = Endpoint::from_systemd()?;

@@ -29,8 +29,10 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    pub(crate) fn new(options: &Options) -> Self {
-        Self {
+    /// # Errors
+    /// Those of [`Sender::new`].
+    pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
+        Ok(Self {
             target: Target {
                 upstream: options.upstream.clone(),
                 host: options.host.clone(),
@@ -40,8 +42,8 @@ impl Mirror {
             sample: options.sample,
             cut: options.cut,
             memory: Arc::new(Semaphore::new(options.memory as usize * 1024)),
-            sender: Arc::new(Sender::new(options)),
-        }
+            sender: Arc::new(Sender::new(options)?),
+        })
     }
 
     pub(crate) fn counts(&self) -> &Arc<Counts> {

@@ -1,13 +1,10 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use http::{
-    HeaderValue, Uri,
-    uri::{Authority, Scheme},
-};
+use http::{HeaderValue, Uri, uri::Scheme};
 use spop_tokio::ServerConfig;
 
 /// Where the agent listens unless it is told, or systemd has opened sockets for it.
@@ -21,9 +18,13 @@ pub(crate) struct Options {
     /// or 127.0.0.1:12405.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
-    /// The service that gets the copies: plain http, without a path.
+    /// The service that gets the copies: http:// or https://, without a path.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:12406", value_parser = url)]
-    pub(crate) upstream: Authority,
+    pub(crate) upstream: Uri,
+    /// The certificates of the authorities that the service's must be of, if its URL begins with https://: a file in PEM. Default: those that
+    /// the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
     /// The header `host` of copies. Default: that of the request.
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Option<HeaderValue>,
@@ -91,13 +92,14 @@ fn percent(text: &str) -> anyhow::Result<f64> {
     Ok(percent)
 }
 
-fn url(text: &str) -> anyhow::Result<Authority> {
+fn url(text: &str) -> anyhow::Result<Uri> {
     let url: Uri = text.parse()?;
-    ensure!(url.scheme() == Some(&Scheme::HTTP), "it does not begin with http://");
+    let schemes = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)];
+    ensure!(schemes.contains(&url.scheme()), "it does not begin with http:// or https://");
     ensure!(["", "/"].contains(&url.path()) && url.query().is_none(), "it has a path: copies have their own");
     let authority = url.authority().context("it has no host")?;
     ensure!(!authority.as_str().contains('@'), "a user name in it would not be sent");
-    Ok(authority.clone())
+    Ok(url)
 }
 
 #[cfg(test)]
@@ -107,8 +109,8 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused() {
         for (option, value, why) in [
-            ("--upstream", "https://a", "it does not begin with http://"),
-            ("--upstream", "a:80", "it does not begin with http://"),
+            ("--upstream", "ftp://a", "it does not begin with http:// or https://"),
+            ("--upstream", "a:80", "it does not begin with http:// or https://"),
             ("--upstream", "http://a/b", "it has a path: copies have their own"),
             ("--upstream", "http://a/?b", "it has a path: copies have their own"),
             ("--upstream", "http://me@a", "a user name in it would not be sent"),
@@ -122,6 +124,8 @@ mod tests {
             let error = Options::try_parse_from(["mirror", option, value]).unwrap_err().to_string();
             assert!(error.contains(why), "{option} {value}: {error}");
         }
-        assert!(Options::try_parse_from(["mirror", "--upstream", "http://[::1]:80/"]).is_ok());
+        for upstream in ["http://[::1]:80/", "https://a"] {
+            assert!(Options::try_parse_from(["mirror", "--upstream", upstream]).is_ok());
+        }
     }
 }

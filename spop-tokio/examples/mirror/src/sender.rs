@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::{
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    connector::{Connector, connector},
     copy::Copy,
     counts::{Counts, Loss},
     options::Options,
@@ -32,17 +33,18 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// Sends copies, a limited number at a time.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     connections: Semaphore,
     timeout: Duration,
     pub(crate) counts: Arc<Counts>,
 }
 
 impl Sender {
-    pub(crate) fn new(options: &Options) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(options.connect_timeout));
-        connector.set_nodelay(true);
+    /// # Errors
+    /// There are no certificates of authorities.
+    pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
+        let authorities = options.upstream_ca.as_deref();
+        let connector = connector(&options.upstream, authorities, options.connect_timeout)?;
         let connections = usize::from(options.connections);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -50,12 +52,12 @@ impl Sender {
             .pool_max_idle_per_host(connections)
             .http1_max_buf_size(HEAD_BYTES)
             .build(connector);
-        Self {
+        Ok(Self {
             client,
             connections: Semaphore::new(connections),
             timeout: options.timeout,
             counts: Arc::new(Counts::new()),
-        }
+        })
     }
 
     /// Sends a copy and awaits the reply, and counts what becomes of it.

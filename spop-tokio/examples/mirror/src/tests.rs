@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn mirror(service: SocketAddr, options: &[&str]) -> (Router<Mirror>, Arc<Counts>) {
     let upstream = format!("http://{service}");
     let args = [&["mirror", "--upstream", &upstream], options].concat();
-    let mirror = Mirror::new(&Options::try_parse_from(args).unwrap());
+    let mirror = Mirror::new(&Options::try_parse_from(args).unwrap()).unwrap();
     let counts = Arc::clone(mirror.counts());
     (mirror.router(), counts)
 }
