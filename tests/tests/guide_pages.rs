@@ -223,7 +223,7 @@ fn first_programs_are_the_same_with_the_same_dependencies() {
         assert!(used.iter().all(|line| *line == used[0]), "{used:?}");
     }
     let program =
-        |text: &str| text.split("```").find(|block| block.contains(".serve_until(")).map(str::to_owned);
+        |text: &str| text.split("```").find(|block| block.contains(".end_on_signals(")).map(str::to_owned);
     let programs = [program(&pages[0].1), program(&pages[2].1)];
     assert!(programs[0].is_some() && programs[0] == programs[1], "the program for production");
     for (page, text) in &pages {
