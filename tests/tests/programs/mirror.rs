@@ -54,8 +54,9 @@ impl Scene {
             files.edit("haproxy.cfg", old, new)?;
         }
         let service = format!("http://{}", service.map_or_else(|| files.address(SERVICE), Ok)?);
+        let processing = ["--processing", "5s"];
         let upstream = if args.contains(&"--upstream") { vec![] } else { vec!["--upstream", &*service] };
-        let agent = files.program(&[&upstream, args].concat())?;
+        let agent = files.program(&[&upstream, &processing[..], args].concat())?;
         let haproxy = files.haproxy(binary, "haproxy.cfg", WEB)?;
         Ok(Self { files, agent, _haproxy: haproxy })
     }
@@ -230,7 +231,7 @@ fn copies_that_come_back_are_not_copied_again() -> Result<()> {
         let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE])?;
         files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
         let itself = format!("http://{}", files.address(WEB)?);
-        let agent = files.program(&["--upstream", &itself])?;
+        let agent = files.program(&["--upstream", &itself, "--processing", "5s"])?;
         let haproxy = files.haproxy(binary, "haproxy.cfg", WEB)?;
         let scene = Scene { files, agent, _haproxy: haproxy };
         for _ in 0..3 {

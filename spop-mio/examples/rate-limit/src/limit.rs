@@ -95,7 +95,7 @@ fn number<T: FromStr>(what: &str, text: &str) -> Result<T, String> {
 }
 
 /// A time such as `10s`; without a number, one of the unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = text.split_at(digits);
     let unit = match unit {

@@ -14,26 +14,15 @@ mod limit;
 mod rate;
 mod table;
 
-use std::{
-    collections::HashSet,
-    io::{self, IsTerminal as _, Write as _},
-    net::TcpListener,
-    process::ExitCode,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::HashSet, io, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
-use signal_hook::{consts::SIGUSR1, iterator::Signals};
-use spop_mio::{
-    Endpoint, Server, ServerConfig,
-    status::{Status, install_recorder},
-};
+use program::{ServerOptions, positive_time};
+use spop_mio::Server;
 
 use crate::{
     handler::{Limits, RateLimit},
-    limit::{Spec, duration},
+    limit::Spec,
 };
 
 /// Where it listens without the option, and without a socket of systemd.
@@ -41,33 +30,37 @@ const LISTEN: &str = "127.0.0.1:12407";
 
 /// Limits how often clients may ask, by key: an agent for HAProxy.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Without --listen, and without sockets of systemd, it listens on 127.0.0.1:12407."
+)]
 struct Options {
-    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times. Default: the sockets of systemd, or
-    /// 127.0.0.1:12407.
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<String>,
-    /// A limit by the name of its message. May be given several times. Behind TOKENS/PERIOD, such as 5/10s, may be ,burst=TOKENS
-    /// ,keys=N ,full=open or ,full=closed and ,ipv6=PREFIX: see the README.
+    #[command(flatten)]
+    server: ServerOptions,
+    /// A limit by the name of its message. May be given several times.
+    ///
+    /// TOKENS/PERIOD is how fast a bucket fills: 100/s, 5/10s, 1000/1h; units ms, s, m, h, d. Behind it may be, after commas:
+    ///
+    /// burst=TOKENS: what a bucket holds at most; default TOKENS.
+    ///
+    /// keys=N: for how many keys there is memory, 33 bytes each; default 250000.
+    ///
+    /// full=open|closed: whether further keys replace others, or are limited; default open.
+    ///
+    /// ipv6=PREFIX: the bits of an IPv6 address that count; default 64.
     #[arg(long, value_name = "NAME=TOKENS/PERIOD", default_values = ["requests=20/1s,burst=40", "login=5/1m"])]
     limit: Vec<Spec>,
     /// Threads. Default: as many as there are processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9407. Default: none.
-    #[arg(long, value_name = "ADDRESS")]
-    status: Option<String>,
-    /// How long health checks are refused before a shutdown, while everything else is served: more than `fall` times `inter` of
-    /// HAProxy's `check`. Leave it at 0 if the next process has the same socket.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
-    lame_duck: Duration,
+    /// What `timeout processing` is in spoe.conf.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = positive_time)]
+    processing: Duration,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let colors = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(io::stderr).init();
+    program::log_to_stderr();
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,48 +79,21 @@ fn run(options: Options) -> io::Result<()> {
         ));
     }
     let limits = Limits::new(options.limit);
-    let mut config = ServerConfig::default();
-    config.lame_duck = options.lame_duck;
+    let config = options.server.config(options.processing);
     let mut server = Server::with_config(RateLimit::new(Arc::clone(&limits)), config)?;
     if let Some(workers) = options.workers {
         server = server.workers(workers.into());
     }
-    for endpoint in endpoints(options.listen)? {
+    for endpoint in options.server.endpoints(LISTEN)? {
         server = server.bind(endpoint)?;
     }
-    if let Some(address) = &options.status {
-        let collect = Arc::clone(&limits);
-        let status = Status::new(server.handle()).metrics(install_recorder()?);
-        let served = TcpListener::bind(address)
-            .and_then(|listener| status.collector(move || collect.publish()).serve(listener));
-        served.map_err(|error| io::Error::new(error.kind(), format!("--status {address}: {error}")))?;
-    }
+    let [published, logged] = [(); 2].map(|()| Arc::clone(&limits));
+    options.server.serve_status(server.handle(), move || published.publish())?;
     server.handle().end_on_signals()?;
-    report_on_signal(Arc::clone(&limits))?;
-    let mut out = io::stdout();
-    for address in server.addresses()? {
-        writeln!(out, "listening on {address}")?;
-    }
-    out.flush()?;
+    program::on_signals(move || logged.report(), program::nothing_to_reload)?;
+    program::print_addresses(&server.addresses()?)?;
     server.serve()?;
     limits.report();
-    Ok(())
-}
-
-fn endpoints(listen: Vec<String>) -> io::Result<Vec<Endpoint>> {
-    let mut endpoints = Endpoint::from_systemd()?;
-    endpoints.extend(listen.into_iter().map(Endpoint::from));
-    if endpoints.is_empty() {
-        endpoints.push(LISTEN.into());
-    }
-    Ok(endpoints)
-}
-
-/// SIGUSR1 logs the counts.
-fn report_on_signal(limits: Arc<Limits>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGUSR1])?;
-    let report = move || signals.forever().for_each(|_| limits.report());
-    thread::Builder::new().name("signals".into()).spawn(report)?;
     Ok(())
 }
 

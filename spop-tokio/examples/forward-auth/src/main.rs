@@ -4,6 +4,7 @@
 mod agent;
 mod cache;
 mod connector;
+mod counts;
 mod header_list;
 mod options;
 mod question;
@@ -14,26 +15,19 @@ mod tests;
 mod upstream;
 mod verdict;
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    net::TcpListener,
-    process::ExitCode,
-};
+use std::{process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use spop_tokio::{
-    Endpoint, Server,
-    status::{Status, install_recorder},
-};
+use spop_tokio::Server;
 
-use crate::options::{DEFAULT_ADDRESS, Options};
+use crate::{
+    counts::{Counts, Report},
+    options::{DEFAULT_ADDRESS, Options},
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let colors = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(io::stderr).init();
+    program::log_to_stderr();
     match run(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,26 +38,19 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let mut server = Server::with_config(agent::router(&options)?, agent::server_config(&options))?;
-    let inherited = Endpoint::from_systemd()?;
-    let nowhere = inherited.is_empty() && options.listen.is_empty();
-    for endpoint in inherited {
+    let counts = Arc::<Counts>::default();
+    let router = agent::router(&options, &counts)?;
+    let mut server = Server::with_config(router, agent::server_config(&options))?;
+    for endpoint in options.server.endpoints(DEFAULT_ADDRESS)? {
         server = server.bind(endpoint).await?;
     }
-    for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
-        server = server.bind(address).await?;
-    }
-    if let Some(address) = &options.status {
-        let listener = TcpListener::bind(address).with_context(|| format!("--status {address}"))?;
-        let status = Status::new(server.handle()).metrics(install_recorder()?);
-        status.serve(listener)?;
-    }
+    let report = Report { counts, server: server.handle(), on_failure: options.on_failure };
+    let [published, logged] = [report.clone(), report.clone()];
+    options.server.serve_status(server.handle(), move || published.publish())?;
     server.handle().end_on_signals()?;
-    // Scripts and tests wait for these lines.
-    let mut out = io::stdout();
-    for address in server.addresses()? {
-        writeln!(out, "listening on {address}")?;
-    }
-    out.flush()?;
-    Ok(server.serve().await?)
+    program::on_signals(move || logged.log(), program::nothing_to_reload)?;
+    program::print_addresses(&server.addresses()?)?;
+    server.serve().await?;
+    report.log();
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 use http::{StatusCode, Uri, header, uri::Scheme};
+use program::{ServerOptions, positive_time};
 
 use crate::header_list::HeaderList;
 
@@ -13,12 +14,13 @@ pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:12401";
 
 /// Asks an HTTP service whether HAProxy shall let a request pass, as `auth_request` of nginx and `ForwardAuth` of Traefik do.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Without --listen, and without sockets of systemd, it listens on 127.0.0.1:12401."
+)]
 pub(crate) struct Options {
-    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times. Default: the sockets of systemd,
-    /// or 127.0.0.1:12401.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Vec<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
     /// The service, http:// or https://. It is asked with GET.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:12402/", value_parser = url)]
     pub(crate) upstream: Uri,
@@ -27,18 +29,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) upstream_ca: Option<PathBuf>,
     /// How long the whole question may take. Shorter than HAProxy's `timeout processing`: a later answer is of no use.
-    #[arg(long, value_name = "TIME", default_value = "400ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "400ms", value_parser = positive_time)]
     pub(crate) timeout: Duration,
     /// How long a connection to the service may take to be established.
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_time)]
     pub(crate) connect_timeout: Duration,
     /// What `timeout processing` is in spoe.conf.
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = positive_time)]
     pub(crate) processing: Duration,
     /// The decision when the service does not decide: it is down, late, overloaded, or answers 5xx.
     #[arg(long, value_enum, default_value_t = OnFailure::Deny)]
     pub(crate) on_failure: OnFailure,
-    /// The greatest number of questions in progress. Further ones fail at once.
+    /// The greatest number of requests that wait for a decision. Further ones fail at once.
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_in_flight: u32,
     /// The headers of the client that the service gets, or `*` for all but those of one connection, of a body and of proxies.
@@ -66,15 +68,9 @@ pub(crate) struct Options {
     /// forwarded.
     #[arg(long, value_name = "LIST", default_value = "*")]
     pub(crate) cache_key: HeaderList,
-    /// The memory for these replies, in MiB.
+    /// The memory for these replies, in MiB (2^20 bytes).
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) cache_size: u32,
-    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9401. Default: none.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) status: Option<String>,
-    /// How long health checks are refused before a shutdown begins. Leave it at 0 if the next process has the same socket.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    pub(crate) lame_duck: Duration,
 }
 
 /// What is decided without the service.
@@ -84,6 +80,16 @@ pub(crate) enum OnFailure {
     Deny,
     /// Fails open.
     Allow,
+}
+
+impl OnFailure {
+    /// As the option has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 impl Options {
@@ -121,12 +127,6 @@ pub(crate) enum StatusRange {
     Class(u16),
 }
 
-fn time(text: &str) -> anyhow::Result<Duration> {
-    let time = humantime::parse_duration(text)?;
-    ensure!(!time.is_zero(), "it is zero");
-    Ok(time)
-}
-
 fn url(text: &str) -> anyhow::Result<Uri> {
     let url: Uri = text.parse()?;
     let schemes = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)];
@@ -147,7 +147,7 @@ fn lifetime(text: &str) -> anyhow::Result<(StatusRange, Duration)> {
         StatusRange::Class(class) => class,
     };
     ensure!((2..=4).contains(&class), "{status} is a failure or no decision, which is never used again");
-    Ok((range, time(lifetime)?))
+    Ok((range, positive_time(lifetime).map_err(anyhow::Error::msg)?))
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn defaults_work() {
         let options = parse(&[]).unwrap();
-        assert!(options.listen.is_empty() && options.cache.is_empty());
+        assert!(options.server.listen.is_empty() && options.cache.is_empty());
         assert_eq!(options.on_failure, OnFailure::Deny);
         let options = parse(&["--cache", "2xx=10s,403=1m"]).unwrap();
         let expected = [

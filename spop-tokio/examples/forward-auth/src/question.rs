@@ -68,6 +68,20 @@ pub(crate) fn trace(request: &Request) -> Option<TraceParent> {
     of_client.or_else(|| TraceParent::parse(request.arg(TRACEPARENT.as_str()).ok()?))
 }
 
+/// A request in a line of the log: its method, its path and its client. A query may have secrets.
+pub(crate) fn describe(request: &Request) -> String {
+    const MAX: usize = 100;
+    let text = |name| request.arg::<Option<&[u8]>>(name).ok().flatten().unwrap_or_default();
+    let (method, uri) = (text("method"), text("uri"));
+    let whole = uri.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = whole.get(..MAX).unwrap_or(whole);
+    let more = if path.len() < whole.len() { "…" } else { "" };
+    let method = method.get(..20).unwrap_or(method);
+    let client: Option<IpAddr> = request.arg("src").ok().flatten();
+    let client = client.map_or_else(|| "an unknown client".to_owned(), |client| client.to_string());
+    format!("{} {}{more} of {client}", method.escape_ascii(), path.escape_ascii())
+}
+
 impl Asked {
     /// The question for this message:
     ///
@@ -290,6 +304,17 @@ mod tests {
             &many.iter().map(|name| (name.as_str(), b"".as_slice())).collect::<Vec<_>>(),
         );
         assert_eq!(question(&request, "*"), ["unusable: it has too many headers"]);
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_no_query_and_no_control_character() {
+        let described = |uri| describe(&message(uri, true, &[]));
+        assert_eq!(described(Some("/a?token=b")), "POST /a of 192.0.2.1");
+        assert_eq!(described(Some("/\n")), "POST /\\n of 192.0.2.1");
+        assert_eq!(described(None), "POST  of 192.0.2.1");
+        let long = "/".repeat(101);
+        assert_eq!(described(Some(&long)), format!("POST {}… of 192.0.2.1", &long[1..]));
+        assert_eq!(describe(&TestRequest::new("check-request").into()), "  of an unknown client");
     }
 
     #[test]

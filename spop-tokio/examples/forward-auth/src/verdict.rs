@@ -12,8 +12,8 @@ use crate::{
 /// A decision, as the variables that HAProxy's rules look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    allowed: bool,
-    status: StatusCode,
+    pub(crate) allowed: bool,
+    pub(crate) status: StatusCode,
     actions: Actions,
 }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use http::{HeaderValue, Uri, uri::Scheme};
+use program::{ServerOptions, positive_time};
 use spop_tokio::ServerConfig;
 
 /// Where the agent listens unless it is told, or systemd has opened sockets for it.
@@ -12,12 +13,13 @@ pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:12405";
 
 /// Copies the requests of HAProxy's clients to another HTTP service, after HAProxy has its answer.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Without --listen, and without sockets of systemd, it listens on 127.0.0.1:12405."
+)]
 pub(crate) struct Options {
-    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times. Default: the sockets of systemd,
-    /// or 127.0.0.1:12405.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Vec<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
     /// The service that gets the copies: http:// or https://, without a path.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:12406", value_parser = url)]
     pub(crate) upstream: Uri,
@@ -35,29 +37,24 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Cut::Send)]
     pub(crate) cut: Cut,
     /// How long a copy may wait for a connection to the service, and then for the reply.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_time)]
     pub(crate) timeout: Duration,
+    /// What `timeout processing` is in spoe.conf.
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = positive_time)]
+    pub(crate) processing: Duration,
     /// How long a connection to the service may take to be established.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = positive_time)]
     pub(crate) connect_timeout: Duration,
     /// The greatest number of connections to the service. Further copies wait for one.
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) connections: u16,
-    /// The greatest number of copies under way, those that wait included. Further ones are not sent.
+    /// The greatest number of copies under way, those that wait included. Further ones are not sent. It is no limit on requests of
+    /// HAProxy, which are answered before.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queue: u32,
-    /// The memory for copies under way, in MiB. Further ones are not sent.
+    /// The memory for copies under way, in MiB (2^20 bytes). Further ones are not sent.
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) memory: u32,
-    /// How long a shutdown waits for requests and for copies under way.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
-    pub(crate) drain: Duration,
-    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9405. Default: none.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) status: Option<String>,
-    /// How long health checks are refused before a shutdown begins. Leave it at 0 if the next process has the same socket.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    pub(crate) lame_duck: Duration,
 }
 
 /// What becomes of a request with a part of its body.
@@ -72,18 +69,10 @@ pub(crate) enum Cut {
 impl Options {
     /// The limits of the server.
     pub(crate) fn server_config(&self) -> ServerConfig {
-        let mut config = ServerConfig::default();
+        let mut config = self.server.config(self.processing);
         config.max_background = self.queue as usize;
-        config.agent.timeouts.drain = self.drain;
-        config.lame_duck = self.lame_duck;
         config
     }
-}
-
-fn time(text: &str) -> anyhow::Result<Duration> {
-    let time = humantime::parse_duration(text)?;
-    ensure!(!time.is_zero(), "it is zero");
-    Ok(time)
 }
 
 fn percent(text: &str) -> anyhow::Result<f64> {

@@ -5,7 +5,7 @@ use std::{fs, sync::Arc, time::Instant};
 use anyhow::{Context as _, ensure};
 use spop_tokio::{Actions, OnFailure, Request, Route, Router, ServerConfig, Swap};
 use tokio::{sync::Semaphore, task::spawn_blocking};
-use tracing::info;
+use tracing::{field::display, info};
 
 use crate::{
     counts::{Counts, LogLimit, count},
@@ -72,6 +72,10 @@ impl Waf {
     /// # Errors
     /// The rules stay as they are.
     pub(crate) fn reload(&self) -> anyhow::Result<()> {
+        if self.options.rules.is_none() {
+            program::nothing_to_reload();
+            return Ok(());
+        }
         let rules = read(&self.options)?;
         info!(rules = rules.len(), "rules were read again");
         self.current.replace(router(rules, &self.options, &self.shared));
@@ -120,13 +124,11 @@ fn router(rules: Rules, options: &Options, shared: &Arc<Shared>) -> Router<Inspe
 /// The configuration of the server.
 pub(crate) fn server_config(options: &Options) -> ServerConfig {
     let policy = Policy::new(options);
-    let mut config = ServerConfig::default();
-    config.agent.processing = Some(options.processing);
+    let mut config = options.server.config(options.processing);
     // For requests that do not come to a route, because of a limit of the server: of either message.
     let mut failed = policy.failed(Direction::Request);
     failed.append(&policy.failed(Direction::Response));
     config.agent.on_failure = OnFailure::Answer(failed);
-    config.lame_duck = options.lame_duck;
     config
 }
 
@@ -209,8 +211,9 @@ impl Inspector {
             && let Some(suppressed) = self.shared.log.admit(Instant::now())
         {
             let id = message.id.unwrap_or_default().escape_ascii();
+            let (src, rules) = (message.client.map(display), findings.rules());
             let (score, tags) = (findings.score(), findings.tags());
-            info!(%id, ?direction, line, score, tags, blocked, suppressed, "rules matched");
+            info!(%id, ?direction, line, src, ?rules, score, tags, blocked, suppressed, "rules matched");
         }
         self.policy.answer(direction, findings, request.session().max_frame_size)
     }

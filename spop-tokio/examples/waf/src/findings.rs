@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use spop_tokio::{Actions, Scope};
 
-use crate::options::{Mode, Options};
+use crate::{
+    options::{Mode, Options},
+    rules::Rule,
+};
 
-/// Scores by tag.
+/// Scores by tag, and the rules that gave them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     score: i32,
     tags: Vec<(Arc<str>, i32)>,
+    /// Their lines in the file.
+    rules: Vec<usize>,
 }
 
 /// When a message is refused.
@@ -35,7 +40,13 @@ pub(crate) enum Direction {
 }
 
 impl Findings {
-    pub(crate) fn add(&mut self, tag: &Arc<str>, score: i32) {
+    /// Adds what a rule has found.
+    pub(crate) fn add(&mut self, rule: &Rule) {
+        self.rules.push(rule.line);
+        self.add_score(&rule.tag, rule.score);
+    }
+
+    fn add_score(&mut self, tag: &Arc<str>, score: i32) {
         self.score = self.score.saturating_add(score);
         match self.tags.iter_mut().find(|(known, _)| known == tag) {
             Some((_, sum)) => *sum = sum.saturating_add(score),
@@ -45,7 +56,8 @@ impl Findings {
 
     /// Adds those of another message.
     pub(crate) fn join(&mut self, other: &Self) {
-        other.tags.iter().for_each(|(tag, score)| self.add(tag, *score));
+        self.rules.extend(&other.rules);
+        other.tags.iter().for_each(|(tag, score)| self.add_score(tag, *score));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -56,6 +68,11 @@ impl Findings {
         self.score
     }
 
+    /// The lines of the rules that matched.
+    pub(crate) fn rules(&self) -> &[usize] {
+        &self.rules
+    }
+
     /// The tags with a comma between them.
     pub(crate) fn tags(&self) -> String {
         self.tags.iter().map(|(tag, _)| &**tag).collect::<Vec<_>>().join(",")
@@ -63,7 +80,7 @@ impl Findings {
 
     /// The memory that they take, apart from their own size. Texts of tags are those of the rules.
     pub(crate) fn bytes(&self) -> usize {
-        self.tags.capacity() * size_of::<(Arc<str>, i32)>()
+        self.tags.capacity() * size_of::<(Arc<str>, i32)>() + self.rules.capacity() * size_of::<usize>()
     }
 }
 

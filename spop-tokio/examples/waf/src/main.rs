@@ -10,22 +10,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    net::TcpListener,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use spop_tokio::{
-    Endpoint, Server,
-    status::{Status, install_recorder},
-};
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-};
+use spop_tokio::Server;
+use tokio::runtime::Builder;
 use tracing::error;
 
 use crate::{
@@ -34,9 +23,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let colors = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(io::stderr).init();
+    program::log_to_stderr();
     let options = Options::parse();
     // As many threads inspect as there are workers: each keeps memory for the patterns.
     let mut runtime = Builder::new_multi_thread();
@@ -53,45 +40,20 @@ fn main() -> ExitCode {
 async fn run(options: Options) -> anyhow::Result<()> {
     let waf = Waf::new(options.clone())?;
     let mut server = Server::with_config(waf.handler(), agent::server_config(&options))?;
-    let inherited = Endpoint::from_systemd()?;
-    let nowhere = inherited.is_empty() && options.listen.is_empty();
-    for endpoint in inherited {
+    for endpoint in options.server.endpoints(DEFAULT_ADDRESS)? {
         server = server.bind(endpoint).await?;
     }
-    for address in options.listen.iter().map(String::as_str).chain(nowhere.then_some(DEFAULT_ADDRESS)) {
-        server = server.bind(address).await?;
-    }
-    if let Some(address) = &options.status {
-        let listener = TcpListener::bind(address).with_context(|| format!("--status {address}"))?;
-        let collect = waf.clone();
-        let status = Status::new(server.handle())
-            .metrics(install_recorder()?)
-            .collector(move || collect.publish_counts());
-        status.serve(listener)?;
-    }
+    let [published, logged, reloaded] = [waf.clone(), waf.clone(), waf.clone()];
+    options.server.serve_status(server.handle(), move || published.publish_counts())?;
     server.handle().end_on_signals()?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut user = signal(SignalKind::user_defined1())?;
-    // Scripts and tests wait for these lines.
-    let mut out = io::stdout();
-    for address in server.addresses()? {
-        writeln!(out, "listening on {address}")?;
-    }
-    out.flush()?;
-    // Rules are read on this thread, which serves no connection.
-    let mut serving = tokio::spawn(server.serve());
-    loop {
-        tokio::select! {
-            served = &mut serving => {
-                waf.log_counts();
-                return Ok(served??);
-            }
-            _ = user.recv() => waf.log_counts(),
-            _ = hangup.recv() => {
-                if let Err(error) = waf.reload() {
-                    error!("the rules stay as they were: {error:#}");
-                }
-            }
+    let reload = move || {
+        if let Err(error) = reloaded.reload() {
+            error!("the rules stay as they were: {error:#}");
         }
-    }
+    };
+    program::on_signals(move || logged.log_counts(), reload)?;
+    program::print_addresses(&server.addresses()?)?;
+    server.serve().await?;
+    waf.log_counts();
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is inspected: a request or a response, as HAProxy sends it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use percent_encoding::percent_decode;
 use spop_tokio::{ArgError, Headers, Request};
@@ -19,6 +19,8 @@ const MAX_ID: usize = 128;
 pub(crate) struct Message<'a> {
     /// What request and response have in common.
     pub(crate) id: Option<&'a [u8]>,
+    /// For the log.
+    pub(crate) client: Option<IpAddr>,
     method: &'a [u8],
     path: &'a [u8],
     query: &'a [u8],
@@ -35,7 +37,7 @@ impl<'a> Message<'a> {
     ///
     /// ```text
     /// spoe-message check-request
-    ///     args id=unique-id method=method path=path query=query hdrs=req.hdrs_bin size=req.body_size body=req.body
+    ///     args id=unique-id src=src method=method path=path query=query hdrs=req.hdrs_bin size=req.body_size body=req.body
     /// ```
     ///
     /// # Errors
@@ -50,7 +52,7 @@ impl<'a> Message<'a> {
     ///
     /// ```text
     /// spoe-message check-response
-    ///     args id=unique-id status=status hdrs=res.hdrs_bin size=res.body_size body=res.body
+    ///     args id=unique-id src=src status=status hdrs=res.hdrs_bin size=res.body_size body=res.body
     /// ```
     ///
     /// # Errors
@@ -67,6 +69,7 @@ impl<'a> Message<'a> {
         let body = body.unwrap_or_default();
         Ok(Self {
             id: id.filter(|id| (1..=MAX_ID).contains(&id.len())),
+            client: request.arg("src").ok(),
             method: b"",
             path: b"",
             query: b"",
@@ -87,7 +90,7 @@ impl<'a> Message<'a> {
             hits.resize(group.rules.len(), false);
             self.match_group(group, &mut hits);
             let found = group.rules.iter().zip(&hits).filter(|(_, hit)| **hit);
-            found.for_each(|(rule, _)| findings.add(&rule.tag, rule.score));
+            found.for_each(|(rule, _)| findings.add(rule));
         }
         findings
     }

@@ -4,18 +4,20 @@ use std::{num::NonZero, path::PathBuf, thread::available_parallelism, time::Dura
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
+use program::{ServerOptions, positive_time};
 
 /// Where the agent listens unless it is told, or systemd has opened sockets for it.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:12403";
 
 /// A small web application firewall for HAProxy: rules with scores for requests and their responses.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Without --listen, and without sockets of systemd, it listens on 127.0.0.1:12403."
+)]
 pub(crate) struct Options {
-    /// Where to listen: HOST:PORT, or the path of a unix socket. May be given several times. Default: the sockets of systemd,
-    /// or 127.0.0.1:12403.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Vec<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
     /// The rules, which are read again on SIGHUP. Without it, those that come with the program.
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
@@ -29,10 +31,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = OnFailure::Block)]
     pub(crate) on_failure: OnFailure,
     /// How long a message may wait and be inspected. Shorter than HAProxy's `timeout processing`: a later answer is of no use.
-    #[arg(long, value_name = "TIME", default_value = "150ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "150ms", value_parser = positive_time)]
     pub(crate) timeout: Duration,
     /// What `timeout processing` is in spoe.conf.
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = positive_time)]
     pub(crate) processing: Duration,
     /// The greatest number of requests that wait or are inspected, and the same of responses. Further ones fail at once.
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
@@ -41,17 +43,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) workers: Option<u32>,
     /// How long a request is kept until its response comes.
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_time)]
     pub(crate) keep: Duration,
-    /// The memory for these requests, in MiB.
+    /// The memory for these requests, in MiB (2^20 bytes).
     #[arg(long, value_name = "MIB", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) keep_size: u32,
-    /// Serves a status page here, and metrics for Prometheus: HOST:PORT, such as 127.0.0.1:9403. Default: none.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) status: Option<String>,
-    /// How long health checks are refused before a shutdown begins. Leave it at 0 if the next process has the same socket.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    pub(crate) lame_duck: Duration,
 }
 
 /// What a score has for consequences.
@@ -93,10 +89,4 @@ impl Options {
         self.workers
             .map_or_else(|| available_parallelism().map_or(1, NonZero::get), |workers| workers as usize)
     }
-}
-
-fn time(text: &str) -> anyhow::Result<Duration> {
-    let time = humantime::parse_duration(text)?;
-    ensure!(!time.is_zero(), "it is zero");
-    Ok(time)
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
 use spop_tokio::{Actions, Scope};
 
@@ -33,6 +33,8 @@ pub(crate) struct Group {
 /// What a match adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
+    /// Its line in the file, from 1.
+    pub(crate) line: usize,
     pub(crate) score: i32,
     pub(crate) tag: Arc<str>,
 }
@@ -78,7 +80,8 @@ impl Rules {
     pub(crate) fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let mut lines: Vec<(Part, String, Rule)> = Vec::new();
         for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
-            let line = str::from_utf8(line).context("it is not UTF-8").and_then(parse_line);
+            let line =
+                str::from_utf8(line).context("it is not UTF-8").and_then(|line| parse_line(line, number));
             lines.extend(line.map_err(|reason| BadLine { number, reason })?);
         }
         ensure!(!lines.is_empty(), "there is no rule in it");
@@ -111,7 +114,7 @@ impl Rules {
 }
 
 /// The part, the pattern and the rest of a rule; nothing of a line that is empty or a comment.
-fn parse_line(line: &str) -> anyhow::Result<Option<(Part, String, Rule)>> {
+fn parse_line(line: &str, number: usize) -> anyhow::Result<Option<(Part, String, Rule)>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
@@ -137,9 +140,16 @@ fn parse_line(line: &str) -> anyhow::Result<Option<(Part, String, Rule)>> {
         (other, _) => bail!("{other:?} is none of contains, regex, is-cut"),
     };
     // By itself, so that an error has its line.
-    let compiled = RegexBuilder::new(&pattern).unicode(false).size_limit(PATTERN_BYTES).build()?;
+    let compiled = RegexBuilder::new(&pattern).unicode(false).size_limit(PATTERN_BYTES).build();
+    let compiled = compiled.map_err(|error| anyhow!(in_one_line(&error.to_string())))?;
     ensure!(how == "is-cut" || !compiled.is_match(b""), "the pattern matches everything");
-    Ok(Some((part, pattern, Rule { score, tag: tag.into() })))
+    Ok(Some((part, pattern, Rule { line: number, score, tag: tag.into() })))
+}
+
+/// An error of `regex` has lines, one of which points to a column of another.
+fn in_one_line(error: &str) -> String {
+    let lines = error.lines().map(str::trim).filter(|line| line.contains(|letter: char| letter != '^'));
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 fn check_tag(tag: &str) -> anyhow::Result<()> {
@@ -225,7 +235,7 @@ mod tests {
         assert_eq!(groups[1], (&Part::Query, ["(?i)union\\s+select # not a comment".to_owned()].as_slice()));
         assert_eq!(groups[2].0, &Part::Header(Some("user-agent".into())));
         assert_eq!(groups[3].0, &Part::Cut);
-        assert_eq!(rules.groups[0].rules[1], Rule { score: -2, tag: "known".into() });
+        assert_eq!(rules.groups[0].rules[1], Rule { line: 5, score: -2, tag: "known".into() });
     }
 
     #[test]
@@ -239,14 +249,14 @@ mod tests {
             ("path 1 a-b contains c", "line 1: no variable of HAProxy can have the name of the tag \"a-b\""),
             ("path 1 a equals c", "line 1: \"equals\" is none of contains, regex, is-cut"),
             ("path 1 a regex", "line 1: the pattern is missing"),
-            ("#\n#\npath 1 a regex (b", "line 3: regex parse error"),
+            ("#\n#\npath 1 a regex (b", "line 3: regex parse error: (b error: unclosed group"),
             ("path 1 a regex b*", "line 1: the pattern matches everything"),
             ("path 1 a regex (b{1000}){1000}", "line 1: Compiled regex exceeds size limit"),
             ("path 1 a is-cut", "line 1: path is not cut; body and response.body are"),
             ("body 1 a is-cut b", "line 1: is-cut has no pattern"),
         ] {
             let found = Rules::parse(text.as_bytes()).unwrap_err().to_string();
-            assert!(found.starts_with(error), "{text:?}: {found}");
+            assert!(found.starts_with(error) && found.lines().count() == 1, "{text:?}: {found}");
         }
         for text in ["", "# a comment\n\n"] {
             assert_eq!(Rules::parse(text.as_bytes()).unwrap_err().to_string(), "there is no rule in it");

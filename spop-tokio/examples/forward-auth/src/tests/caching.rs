@@ -1,12 +1,18 @@
 //! Which replies are used again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use clap::Parser as _;
 use spop_tokio::testing::{self, TestRequest};
 use tokio::time::sleep;
 
 use super::{ask, message_with, router};
-use crate::service::{Service, reply};
+use crate::{
+    agent,
+    counts::{Count, Counts},
+    options::Options,
+    service::{Service, reply},
+};
 
 /// How often the service is asked when a client asks twice.
 async fn asked(status: u16, headers: &'static str, args: &[&str]) -> usize {
@@ -119,4 +125,20 @@ async fn the_memory_for_replies_is_limited() {
     let kept = 2_000 - service.questions().len();
     assert_eq!(before, 1_000);
     assert!(kept <= 256, "{kept} replies were kept");
+}
+
+#[tokio::test]
+async fn questions_and_decisions_are_counted_each() {
+    let status = |head: &str| if head.contains("cookie: a\r\n") { 200 } else { 403 };
+    let service = Service::start(move |head| reply(status(head), "")).await;
+    let options =
+        Options::try_parse_from(["forward-auth", "--upstream", &service.url, "--cache", "2xx=1m"]).unwrap();
+    let counts = Arc::<Counts>::default();
+    let router = agent::router(&options, &counts).unwrap();
+    for cookie in ["a", "b", "a", "b", "a", "a\x01"] {
+        ask(&router, cookie).await;
+    }
+    let Counts { asked, cached, allowed, denied } = &*counts;
+    // The last one is denied unasked.
+    assert_eq!([asked, cached, allowed, denied].map(Count::get), [3, 2, 3, 3]);
 }

@@ -19,6 +19,7 @@ async fn a_reply_that_decides_nothing_has_the_answer_of_the_policy() {
             assert_eq!(outcome.sentence(), sentence);
             let failure = outcome.failure().unwrap();
             assert!(failure.starts_with("handler_failed") && failure.contains(why), "{failure}");
+            assert!(failure.contains("GET /a of 127.0.0.1"), "{failure}");
         }
     }
 }

@@ -5,6 +5,8 @@ mod decisions;
 mod failures;
 mod tracing;
 
+use std::sync::Arc;
+
 use clap::Parser as _;
 use spop_tokio::{
     MessageList, Router,
@@ -24,7 +26,7 @@ fn router(service: &Service, args: &[&str]) -> Router<Agent> {
 
 fn router_to(url: &str, args: &[&str]) -> Router<Agent> {
     let args = [&["forward-auth", "--upstream", url], args].concat();
-    agent::router(&Options::try_parse_from(args).unwrap()).unwrap()
+    agent::router(&Options::try_parse_from(args).unwrap(), &Arc::default()).unwrap()
 }
 
 /// A request of a client with this cookie.

@@ -200,3 +200,24 @@ async fn a_wrong_configuration_is_a_failure_with_the_answer_of_the_policy() {
         }
     }
 }
+
+#[test]
+fn findings_have_the_lines_of_their_rules_in_the_file() {
+    use spop_tokio::testing::TestRequest;
+
+    use crate::{message::Message, rules::Rules};
+
+    let rules = Rules::parse(
+        b"# a comment\npath 1 a contains a\nstatus 1 s regex 5\n\npath 1 a contains b\npath 1 c contains c\n",
+    );
+    let rules = rules.unwrap();
+    let mut message = request();
+    message.path = "/ab";
+    let seen = TestRequest::of(&message.list()).into();
+    let of_request = Message::of_request(&seen).unwrap().inspect(&rules);
+    assert_eq!(of_request.rules(), [2, 5]);
+    let seen = TestRequest::of(&response(500).list()).into();
+    let mut of_response = Message::of_response(&seen).unwrap().inspect(&rules);
+    of_response.join(&of_request);
+    assert_eq!(of_response.rules(), [3, 2, 5]);
+}
