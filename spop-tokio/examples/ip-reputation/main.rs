@@ -16,7 +16,8 @@
 //! curl --interface 127.0.0.3 http://127.0.0.1:10080/
 //! ```
 //!
-//! The second is rejected. Its log is on stderr: `RUST_LOG=debug` shows each connection, `RUST_LOG=off` nothing.
+//! The second is rejected. Its log is on stderr: `RUST_LOG=debug` shows each connection, `RUST_LOG=off` nothing. SIGHUP reads the file of
+//! networks again, and SIGUSR1 logs counts.
 
 mod demo;
 mod networks;
@@ -25,13 +26,15 @@ use std::{
     fs,
     io::{self, IsTerminal as _, Write},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
-use spop_tokio::{Actions, Address, ArgError, Request, Router, Scope, Server};
+use spop_tokio::{Actions, Address, ArgError, Request, Router, Scope, Server, Stats, Swap};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
 
 use crate::networks::{Networks, Score};
 
@@ -82,38 +85,58 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> io::Result<()> {
-    let (networks, source) = read(options.networks)?;
+    let default_score = options.default_score;
+    let (networks, source) = read(options.networks.as_deref())?;
     let count = networks.len();
-    let mut server = Server::new(router(Reputation { networks, default_score: options.default_score }));
+    let current = Swap::new(router(Reputation { networks, default_score }));
+    let mut server = Server::new(current.clone());
     for address in options.listen {
         server = server.bind(address).await?;
     }
-    server.handle().end_on_signals()?;
+    let handle = server.handle();
+    handle.end_on_signals()?;
+    let (mut hangup, mut user) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
 
     let mut out = io::stdout();
     let addresses = server.addresses()?;
     for address in &addresses {
         writeln!(out, "listening on {address}")?;
     }
-    writeln!(
-        out,
-        "serving {count} networks of {source}; any other address has score {}",
-        options.default_score
-    )?;
+    writeln!(out, "serving {count} networks of {source}; any other address has score {default_score}")?;
 
-    let serving = tokio::spawn(server.serve());
+    let mut serving = tokio::spawn(server.serve());
     // An error of standard output, such as a closed pipe, does not end the agent.
     if let Err(error) = introduce(addresses.into_iter().next().filter(|_| !options.no_demo), &mut out).await {
         eprintln!("ip-reputation: {error}; it serves on");
     }
-    serving.await?
+    loop {
+        tokio::select! {
+            served = &mut serving => {
+                log_counts(&handle.stats());
+                return served?;
+            }
+            _ = user.recv() => log_counts(&handle.stats()),
+            _ = hangup.recv() => match (&options.networks, read(options.networks.as_deref())) {
+                (None, _) => info!("nothing to reload"),
+                (Some(_), Ok((networks, _))) => {
+                    info!(networks = networks.len(), "networks were read again");
+                    current.replace(router(Reputation { networks, default_score }));
+                }
+                (Some(_), Err(error)) => error!("the networks stay as they were: {error}"),
+            },
+        }
+    }
+}
+
+fn log_counts(stats: &Stats) {
+    info!(requests = stats.requests, answered = stats.answered, failed = stats.failures.total(), "counts");
 }
 
 /// The demonstration, unless there is no agent for it, and what else can be tried.
 async fn introduce(agent: Option<Address>, out: &mut impl Write) -> io::Result<()> {
     if let Some(agent) = agent {
         // As long as spoe-ip-reputation.conf lets HAProxy wait.
-        demo::run(agent, Duration::from_millis(100), out).await?;
+        demo::run(agent, Duration::from_millis(500), out).await?;
     }
     writeln!(out, "try it: haproxy -f spop-tokio/examples/ip-reputation/haproxy.cfg")?;
     writeln!(out, "        curl --interface 127.0.0.2 http://127.0.0.1:10080/")?;
@@ -122,7 +145,7 @@ async fn introduce(agent: Option<Address>, out: &mut impl Write) -> io::Result<(
 }
 
 /// The networks, and where they come from.
-fn read(file: Option<PathBuf>) -> io::Result<(Networks, String)> {
+fn read(file: Option<&Path>) -> io::Result<(Networks, String)> {
     let (text, source) = match file {
         Some(path) => {
             let source = path.display().to_string();
@@ -144,7 +167,7 @@ mod tests {
     fn errors_name_the_file_and_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("networks");
-        let error = || read(Some(path.clone())).map(|_| ()).unwrap_err().to_string();
+        let error = || read(Some(&path)).map(|_| ()).unwrap_err().to_string();
         let name = path.display();
         assert!(error().starts_with(&format!("{name}: No such file")));
         fs::write(&path, b"10.0.0.0/8 5\n\xff 6\n").unwrap();
@@ -152,6 +175,6 @@ mod tests {
         fs::write(&path, "10.0.0.0/8 5\n10.0.0.1").unwrap();
         assert_eq!(error(), format!("{name}: line 2: expected NETWORK SCORE, found \"10.0.0.1\""));
         fs::write(&path, "10.0.0.0/8 5").unwrap();
-        assert_eq!(read(Some(path.clone())).unwrap().0.len(), 1);
+        assert_eq!(read(Some(&path)).unwrap().0.len(), 1);
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
 use spop_tests::http::Request;
@@ -67,7 +68,7 @@ fn play(binary: &Binary) -> Result<()> {
         ensure!(ended.is_none(), "HAProxy ended: {}", fs::read_to_string(&log)?);
         Ok(from([127, 0, 0, 2]).ok())
     })?;
-    // HAProxy waits 100 ms for the score, and without one lets everybody in: on a busy machine more than one may be
+    // HAProxy waits 500 ms for the score, and without one lets everybody in: on a busy machine more than one may be
     // needed.
     let mut last = String::new();
     until_true("127.0.0.2 is let in with its score", PATIENCE, || {
@@ -85,5 +86,10 @@ fn play(binary: &Binary) -> Result<()> {
     until_true("127.0.0.3 is turned away", PATIENCE, || Ok(from([127, 0, 0, 3]).is_err()))?;
     let again = from([127, 0, 0, 2])?;
     ensure!(again.status == 200, "status {}", again.status);
-    Ok(())
+    agent.signal(Signal::HUP)?;
+    agent.signal(Signal::USR1)?;
+    until_true("its signals are logged", PATIENCE, || {
+        let log = fs::read_to_string(dir.path().join("agent.log"))?;
+        Ok(log.contains(" nothing to reload") && log.contains(" counts requests="))
+    })
 }
