@@ -51,6 +51,16 @@ impl Request {
         self
     }
 
+    /// For this host, and not for `test`.
+    #[must_use]
+    pub fn host(mut self, name: &str) -> Self {
+        let old = b"host: test\r\n";
+        if let Some(start) = self.head.windows(old.len()).position(|part| part == old) {
+            self.head.splice(start..start + old.len(), format!("host: {name}\r\n").into_bytes());
+        }
+        self
+    }
+
     /// Adds a header; its value need not be UTF-8.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {

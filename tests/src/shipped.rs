@@ -126,10 +126,10 @@ impl Shipped {
         for (path, part) in
             [("/", "<!DOCTYPE html>"), ("/status.json", "\"stage\":\"serve\""), ("/healthy", "serves\n")]
         {
-            let reply = Request::get(path).send(address)?;
+            let reply = Request::get(path).host("localhost").send(address)?;
             ensure!(reply.status == 200 && reply.body.contains(part), "{path}: {reply:?}");
         }
-        let reply = Request::get("/metrics").send(address)?;
+        let reply = Request::get("/metrics").host("localhost").send(address)?;
         ensure!(reply.status == 200, "{reply:?}");
         let lines = reply.body.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines
