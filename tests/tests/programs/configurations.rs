@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use spop_tests::haproxy::Binary;
+use spop_tests::http::Request;
 use spop_tests::shipped::Shipped;
 use spop_tests::wait::{PATIENCE, until_true};
 
@@ -87,6 +89,76 @@ fn haproxy_notices_that_an_agent_is_gone() -> Result<()> {
                 Ok(files.haproxy_log()?.contains("agents/agent1 is DOWN"))
             })
             .with_context(|| {
+                format!("{directory} with {version}: {}", files.haproxy_log().unwrap_or_default())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_program_survives_the_signals_of_an_administrator_and_logs_its_counts() -> Result<()> {
+    for (directory, addresses) in PROGRAMS {
+        let files = Shipped::copy(directory, addresses)?;
+        let mut running = files.program(&[])?;
+        let logged = |times: usize, what: &str| {
+            until_true("it is logged", PATIENCE, || Ok(files.log()?.matches(what).count() >= times))
+                .with_context(|| format!("{directory} {what:?}: {}", files.log().unwrap_or_default()))
+        };
+        // `rate-limit` has a line for each limit.
+        let (counts, lines) = match directory {
+            "spop-tokio/examples/forward-auth" => {
+                (" cached=0 allowed=0 denied=0 failed=0 policy=\"deny\"", 1)
+            }
+            "spop-tokio/examples/waf" => (" requests=0 responses=0 ", 1),
+            "spop-tokio/examples/mirror" => (" answered=0 not_sampled=0 ", 1),
+            _ => (" passed=0 limited=0 ", 2),
+        };
+        for times in 1..=2 {
+            running.signal(Signal::HUP)?;
+            logged(times, " nothing to reload")?;
+            running.signal(Signal::USR1)?;
+            logged(times * lines, counts)?;
+        }
+        running.terminate()?;
+        let status = running.wait_for_end(PATIENCE)?;
+        ensure!(status.success(), "{directory}: {status}");
+        logged(3 * lines, counts)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_status_page_answers_for_the_names_that_it_was_given() -> Result<()> {
+    for (directory, addresses) in PROGRAMS {
+        // An address that no file has: it is free now.
+        let status = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let files = Shipped::copy(directory, addresses)?;
+        let _running =
+            files.program(&["--status", &status.to_string(), "--status-host", "agents.example"])?;
+        for (name, code) in [("agents.example", 200), ("other.example", 421)] {
+            let reply = Request::get("/status.json").host(name).send(status)?;
+            ensure!(reply.status == code, "{directory} {name}: {reply:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_log_of_haproxy_says_why_there_was_no_answer() -> Result<()> {
+    for version in ["2.6", "3.4"] {
+        for (directory, addresses) in PROGRAMS {
+            let files = Shipped::copy(directory, addresses)?;
+            // No agent runs.
+            let _haproxy = files.haproxy(&Binary::of(version)?, "haproxy.cfg", addresses[1])?;
+            Request::get("/path?query").send(files.address(addresses[1])?)?;
+            let said = || -> Result<bool> {
+                let log = files.haproxy_log()?;
+                let line = log.lines().find(|line| line.contains("\"GET /path?query HTTP/1.1\""));
+                let error = line.and_then(|line| line.split(" error=").nth(1));
+                Ok(error.is_some_and(|error| error.trim().parse::<u32>().is_ok_and(|error| error > 0)))
+            };
+            until_true("the log has the error", PATIENCE, said).with_context(|| {
                 format!("{directory} with {version}: {}", files.haproxy_log().unwrap_or_default())
             })?;
         }

@@ -379,6 +379,11 @@ fn without_the_agent_requests_are_denied_unless_the_rules_are_those_of_the_readm
                 expect(&reply, status, &[("www-authenticate", None)])?;
                 reply.expect_within(SOON)?;
             }
+            // Another error with HAProxy up to 3.0.
+            until_true("HAProxy takes the agent out", PATIENCE, || {
+                Ok(scene.files.haproxy_log()?.contains("agents/agent1 is DOWN"))
+            })?;
+            expect(&scene.send(&Request::get("/"))?, status, &[("www-authenticate", None)])?;
         }
         Ok(())
     })
@@ -403,6 +408,10 @@ fn the_status_page_has_what_the_server_counts() -> Result<()> {
             expect(&scene.send(&Request::get("/"))?, 401, &[])?;
         }
         let metrics = scene.files.metrics(STATUS)?;
+        let counted = ["asked", "denied"].map(|name| format!("forward_auth_{name}_total"));
+        ensure!(counted.iter().all(|name| metrics.get(name) == Some(&3.0)), "{metrics:?}");
+        let failed = "forward_auth_failed_total{policy=\"deny\"}";
+        ensure!(metrics.get(failed) == Some(&0.0), "{metrics:?}");
         let took = "spop_handler_seconds_count{message=\"check-request\"}";
         ensure!([took, "spop_acks_total"].iter().all(|name| metrics.get(*name) == Some(&3.0)), "{metrics:?}");
         Ok(())
