@@ -237,8 +237,13 @@ fn bars(latencies: &Histogram<u64>) -> impl Iterator<Item = (Duration, u64)> + '
     });
     let shown =
         steps.skip_while(move |(_, bound)| *bound <= lowest).take_while(move |(low, _)| *low <= highest);
-    // A step includes its lower bound.
-    shown.map(|(low, bound)| (Duration::from_nanos(bound), latencies.count_between(low, bound - 1)))
+    // A step includes its lower bound. What the histogram takes for one value counts once, also where it spans a bound.
+    shown.map(|(low, bound)| {
+        let values =
+            latencies.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value()));
+        let inside = values.filter(|(value, _)| (low..bound).contains(&latencies.lowest_equivalent(*value)));
+        (Duration::from_nanos(bound), inside.map(|(_, count)| count).sum())
+    })
 }
 
 /// The name of an error number.
@@ -310,5 +315,13 @@ mod tests {
         let found: Vec<_> = bars(&stats.latencies).map(|(up_to, count)| (up_to.as_micros(), count)).collect();
         assert_eq!(found, [(5, 1), (10, 2), (20, 1), (50, 3), (100, 0), (200, 0), (500, 1)]);
         assert_eq!(bars(&Stats::new().latencies).map(|(_, count)| count).sum::<u64>(), 0);
+        // Some of these the histogram takes for others, beyond a bound.
+        for bound in [50_000, 200_000, 5_000_000] {
+            let mut stats = Stats::new();
+            for nanos in bound - 1_000..bound + 1_000 {
+                stats.answered(Duration::from_nanos(nanos));
+            }
+            assert_eq!(bars(&stats.latencies).map(|(_, count)| count).sum::<u64>(), 2_000, "{bound}");
+        }
     }
 }
