@@ -72,8 +72,9 @@ impl Tally {
     pub(super) fn report(&mut self, metrics: &LazyLock<Metrics>) {
         if metrics.is_recording() {
             self.report_to(metrics);
+        } else {
+            *self = Self::default();
         }
-        *self = Self::default();
     }
 
     #[inline(never)]
