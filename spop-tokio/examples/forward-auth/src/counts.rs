@@ -1,10 +1,8 @@
 //! What the agent counts.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
+use program::Count;
 use spop_tokio::ServerHandle;
 use tracing::info;
 
@@ -19,20 +17,6 @@ pub(crate) struct Counts {
     pub(crate) cached: Count,
     pub(crate) allowed: Count,
     pub(crate) denied: Count,
-}
-
-/// A number.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// What metrics and the log have: these counts, and the requests that the server counts as failed, those of its limits included.

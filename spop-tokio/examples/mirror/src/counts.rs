@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use program::Count;
 use tracing::{info, warn};
 
 /// How often the log says that copies are lost, for each reason.
@@ -43,25 +44,11 @@ pub(crate) enum Loss {
     Loop,
 }
 
-/// A number.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
 #[derive(Debug, Default)]
 struct Lost {
     count: Count,
     /// When the log may have the next line, in milliseconds.
     log_at: AtomicU64,
-}
-
-impl Count {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Counts {

@@ -7,9 +7,11 @@ use spop_tokio::testing::{self, TestRequest};
 use tokio::time::sleep;
 
 use super::{ask, message_with, router};
+use program::Count;
+
 use crate::{
     agent,
-    counts::{Count, Counts},
+    counts::Counts,
     options::Options,
     service::{Service, reply},
 };
