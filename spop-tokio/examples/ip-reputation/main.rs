@@ -119,8 +119,9 @@ async fn run(options: Options) -> io::Result<()> {
             _ = hangup.recv() => match (&options.networks, read(options.networks.as_deref())) {
                 (None, _) => info!("nothing to reload"),
                 (Some(_), Ok((networks, _))) => {
-                    info!(networks = networks.len(), "networks were read again");
+                    let count = networks.len();
                     current.replace(router(Reputation { networks, default_score }));
+                    info!(networks = count, "networks were read again");
                 }
                 (Some(_), Err(error)) => error!("the networks stay as they were: {error}"),
             },

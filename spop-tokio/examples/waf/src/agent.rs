@@ -77,8 +77,10 @@ impl Waf {
             return Ok(());
         }
         let rules = read(&self.options)?;
-        info!(rules = rules.len(), "rules were read again");
+        let count = rules.len();
         self.current.replace(router(rules, &self.options, &self.shared));
+        // Whoever reads this finds the new rules in use.
+        info!(rules = count, "rules were read again");
         Ok(())
     }
 
