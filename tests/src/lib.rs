@@ -13,6 +13,7 @@ pub mod haproxy;
 pub mod http;
 pub mod load;
 pub mod peer;
+pub mod ports;
 pub mod process;
 pub mod relay;
 pub mod replay;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::agent::Agent;
 use crate::haproxy::Binary;
 use crate::http::Request;
+use crate::ports;
 use crate::wait::{PATIENCE, until};
 
 /// A copy of the files of a program, in which free addresses stand for those that are there.
@@ -36,10 +37,7 @@ impl Shipped {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory);
         let name = from.file_name().context("no name")?.to_string_lossy().into_owned();
         let dir = tempfile::Builder::new().prefix("spop-").tempdir()?;
-        // All are held until all are known, so that they differ.
-        let held: Vec<_> =
-            addresses.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let free = held.iter().map(|held| Ok(held.local_addr()?.to_string())).collect::<Result<Vec<_>>>()?;
+        let free = ports::free(addresses.len())?.into_iter().map(|free| free.to_string());
         let addresses: Vec<_> = addresses.iter().map(|one| (*one).to_owned()).zip(free).collect();
         let mut all = String::new();
         for entry in fs::read_dir(&from).with_context(|| format!("no {}", from.display()))? {

@@ -216,6 +216,8 @@ impl Config {
         file.section("defaults")
             .line("mode http")
             .line("timeout connect 2s")
+            // Without it, a check that takes longer than `inter` has failed.
+            .line("timeout check 2s")
             .line("timeout client 30s")
             .line("timeout server 30s");
         // The listening socket is inherited as standard input, see `Haproxy::start`.

@@ -1,10 +1,11 @@
 //! The ports and directories of a page, and those that stand for them.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 use anyhow::Result;
+
+use crate::ports;
 
 /// The ports that pages use.
 const PORTS: &[u16] = &[8080, 8081, 8404, 12345, 12346, 12347];
@@ -19,12 +20,9 @@ pub(super) struct Places(Vec<(String, String)>);
 impl Places {
     /// Chooses them, with the directories below this one.
     pub(super) fn choose(dir: &Path) -> Result<Self> {
-        // All are held until all are known, so that they differ.
-        let held: Vec<_> =
-            PORTS.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let mut pairs = Vec::new();
-        for (port, held) in PORTS.iter().zip(&held) {
-            let real = held.local_addr()?.port();
+        for (port, real) in PORTS.iter().zip(ports::free(PORTS.len())?) {
+            let real = real.port();
             pairs.extend([":", "port "].map(|before| (format!("{before}{port}"), format!("{before}{real}"))));
         }
         for name in DIRECTORIES {

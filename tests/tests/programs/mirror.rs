@@ -49,6 +49,7 @@ impl Scene {
         let files = Shipped::copy("spop-tokio/examples/mirror", &[AGENT, WEB, APPLICATION, SERVICE, STATUS])?;
         // On a busy machine an answer may take longer than it should.
         files.edit("spoe.conf", "timeout processing 50ms", "timeout processing 5s")?;
+        files.edit("haproxy.cfg", "timeout connect 5s", "timeout connect 5s\n    timeout check 2s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
         for (old, new) in edits {
             files.edit("haproxy.cfg", old, new)?;

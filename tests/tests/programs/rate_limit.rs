@@ -34,6 +34,7 @@ impl Scene {
         let files = Shipped::copy("spop-mio/examples/rate-limit", &[AGENT, OPEN, CLOSED, STATUS])?;
         // On a busy machine an answer may take longer than it should.
         files.edit("spoe.conf", "timeout processing 500ms", "timeout processing 5s")?;
+        files.edit("haproxy.cfg", "timeout connect 5s", "timeout connect 5s\n    timeout check 2s")?;
         files.edit("haproxy.cfg", "inter 1s", "inter 50ms")?;
         let agent = files.program(args)?;
         let haproxy = files.haproxy(binary, "haproxy.cfg", OPEN)?;

@@ -1,6 +1,6 @@
 //! `spop relay` between HAProxy and an agent: what it records is what `tcpdump` sees.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -15,8 +15,8 @@ use spop_tests::wait::{PATIENCE, until_true};
 
 use super::fragments::body;
 
-/// What happened on each connection, by HAProxy's address: the lines of each kind in their order. That of the directions
-/// depends on where one looks.
+/// What happened on each connection with a request, by HAProxy's address: the lines of each kind in their order. That of the
+/// directions depends on where one looks.
 type Shown = BTreeMap<(String, char), Vec<String>>;
 
 fn shown<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Shown> {
@@ -32,6 +32,11 @@ fn shown<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Shown> {
         let kind = line.chars().next().context("a line")?;
         shown.entry((peer.clone(), kind)).or_default().push(line.to_owned());
     }
+    // When HAProxy is killed, a health check may be on a connection that the relay never accepts.
+    let asks = |lines: &Vec<String>| lines.iter().any(|line| line.starts_with("> NOTIFY"));
+    let asked: BTreeSet<_> =
+        shown.iter().filter(|(_, lines)| asks(lines)).map(|((peer, _), _)| peer.clone()).collect();
+    shown.retain(|(peer, _), _| asked.contains(peer));
     Ok(shown)
 }
 
