@@ -5,32 +5,21 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use program::Totals;
+
 /// The counts of all workers. Each has its own: a request writes to no memory that they share.
 #[derive(Clone, Default)]
 pub(crate) struct Counts(Arc<Mutex<Vec<Arc<[Counters]>>>>);
 
-/// What a worker has counted for one limit.
+/// What a worker has counted for one limit. [`Counts::totals`] says what each is.
 #[derive(Default)]
 #[repr(align(64))]
 pub(crate) struct Counters {
     pub(crate) passed: Counter,
     pub(crate) limited: Counter,
-    /// Messages whose key was NULL. They pass.
     pub(crate) without_key: Counter,
-    /// Keys that were forgotten for another.
     pub(crate) forgotten: Counter,
-    /// New keys that were limited because there was no slot for them. They are among those limited.
     pub(crate) refused: Counter,
-}
-
-/// The sums of all workers.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
-    pub(crate) passed: u64,
-    pub(crate) limited: u64,
-    pub(crate) without_key: u64,
-    pub(crate) forgotten: u64,
-    pub(crate) refused: u64,
 }
 
 /// A number that one thread counts, and any reads.
@@ -58,17 +47,25 @@ impl Counts {
         counters
     }
 
-    /// The sums for the limit of this number.
-    pub(crate) fn sums(&self, limit: usize) -> Sums {
+    /// The sum of all workers, for the limit of this number.
+    pub(crate) fn sum(&self, limit: usize, of: fn(&Counters) -> &Counter) -> u64 {
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().filter_map(|counters| counters.get(limit)).fold(Sums::default(), |sums, counters| {
-            Sums {
-                passed: sums.passed + counters.passed.get(),
-                limited: sums.limited + counters.limited.get(),
-                without_key: sums.without_key + counters.without_key.get(),
-                forgotten: sums.forgotten + counters.forgotten.get(),
-                refused: sums.refused + counters.refused.get(),
-            }
-        })
+        workers.iter().filter_map(|counters| counters.get(limit)).map(|counters| of(counters).get()).sum()
+    }
+
+    /// All sums for the limit of this number.
+    pub(crate) fn totals(&self, limit: usize) -> Totals {
+        let sum = |of| self.sum(limit, of);
+        Totals(vec![
+            ("passed", "Requests that passed", sum(|counters| &counters.passed)),
+            ("limited", "Requests that were limited", sum(|counters| &counters.limited)),
+            ("without_key", "Requests without a key, which pass", sum(|counters| &counters.without_key)),
+            ("forgotten", "Keys that were forgotten for another", sum(|counters| &counters.forgotten)),
+            (
+                "refused",
+                "New keys limited for want of a slot, among limited",
+                sum(|counters| &counters.refused),
+            ),
+        ])
     }
 }

@@ -44,17 +44,8 @@ impl Limits {
     #[expect(clippy::cast_precision_loss, reason = "fewer slots than 2^52")]
     pub(crate) fn publish(&self) {
         for (number, limit) in self.all.iter().enumerate() {
-            let (sums, (used, slots)) = (self.counts.sums(number), limit.table.used(self.now()));
-            for (name, count) in [
-                ("passed", sums.passed),
-                ("limited", sums.limited),
-                ("without_key", sums.without_key),
-                ("forgotten", sums.forgotten),
-                ("refused", sums.refused),
-            ] {
-                let limit = limit.name.clone();
-                metrics::counter!(format!("rate_limit_{name}_total"), "limit" => limit).absolute(count);
-            }
+            self.counts.totals(number).publish("rate_limit", &[("limit", &limit.name)]);
+            let (used, slots) = limit.table.used(self.now());
             for (name, count) in [("rate_limit_slots_used", used), ("rate_limit_slots", slots)] {
                 metrics::gauge!(name, "limit" => limit.name.clone()).set(count as f64);
             }
@@ -64,17 +55,9 @@ impl Limits {
     /// Logs what was counted.
     pub(crate) fn report(&self) {
         for (number, limit) in self.all.iter().enumerate() {
-            let (sums, (used, slots)) = (self.counts.sums(number), limit.table.used(self.now()));
-            tracing::info!(
-                name: "counts",
-                limit = limit.name,
-                passed = sums.passed,
-                limited = sums.limited,
-                without_key = sums.without_key,
-                forgotten = sums.forgotten,
-                refused = sums.refused,
-                "{used} of {slots} slots are in use"
-            );
+            let (counts, (used, slots)) = (self.counts.totals(number), limit.table.used(self.now()));
+            let limit = &limit.name;
+            tracing::info!(name: "counts", "{used} of {slots} slots are in use limit={limit:?} {counts}");
         }
     }
 
@@ -83,12 +66,11 @@ impl Limits {
         let next = now + WARN_EACH.as_nanos() as Nanos;
         let due = |at| (at <= now).then_some(next);
         if limit.warn_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok() {
-            let sums = self.counts.sums(number);
             tracing::warn!(
                 name: "table_full",
                 limit = limit.name,
-                forgotten = sums.forgotten,
-                refused = sums.refused,
+                forgotten = self.counts.sum(number, |counters| &counters.forgotten),
+                refused = self.counts.sum(number, |counters| &counters.refused),
                 "more keys than there is memory for: raise keys="
             );
         }
@@ -273,8 +255,8 @@ mod tests {
     }
 
     fn sums(handler: &RateLimit, limit: usize) -> [u64; 5] {
-        let sums = handler.limits.counts.sums(limit);
-        [sums.passed, sums.limited, sums.without_key, sums.forgotten, sums.refused]
+        let totals = handler.limits.counts.totals(limit).0;
+        totals.into_iter().map(|(.., count)| count).collect::<Vec<_>>().try_into().unwrap()
     }
 
     /// The answer at this time, or the error.

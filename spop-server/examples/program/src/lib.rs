@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::TcpListener,
-    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -20,6 +21,8 @@ use spop_server::{
     status::{Status, install_recorder},
 };
 use tracing_subscriber::EnvFilter;
+
+pub use crate::counts::{Count, Totals};
 
 /// The options of a server.
 #[derive(Clone, Debug, Args)]
@@ -81,22 +84,6 @@ impl ServerOptions {
         let status = self.status_host.iter().fold(status, Status::host);
         let served = TcpListener::bind(address).and_then(|listener| status.serve(listener));
         served.map_err(|error| io::Error::new(error.kind(), format!("--status {address}: {error}")))
-    }
-}
-
-/// A number that a program counts.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many there were.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

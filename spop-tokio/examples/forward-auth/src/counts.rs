@@ -2,21 +2,35 @@
 
 use std::sync::Arc;
 
-use program::Count;
+use program::{Count, Totals};
 use spop_tokio::ServerHandle;
 use tracing::info;
 
 use crate::options::OnFailure;
 
-/// Numbers of requests since the start.
+/// Numbers since the start. [`totals`](Self::totals) says what each is.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Questions to the service.
     pub(crate) asked: Count,
-    /// Requests with a decision from the cache, or from a question that an equal request has asked.
     pub(crate) cached: Count,
     pub(crate) allowed: Count,
     pub(crate) denied: Count,
+}
+
+impl Counts {
+    fn totals(&self) -> Totals {
+        let Self { asked, cached, allowed, denied } = self;
+        Totals(vec![
+            ("asked", "Questions to the service", asked.get()),
+            (
+                "cached",
+                "Decisions from the cache, or from a question that an equal request has asked",
+                cached.get(),
+            ),
+            ("allowed", "Requests that were allowed", allowed.get()),
+            ("denied", "Requests that were denied", denied.get()),
+        ])
+    }
 }
 
 /// What metrics and the log have: these counts, and the requests that the server counts as failed, those of its limits included.
@@ -30,30 +44,16 @@ pub(crate) struct Report {
 impl Report {
     /// Sets metrics, which have the names of the log.
     pub(crate) fn publish(&self) {
-        let Counts { asked, cached, allowed, denied } = &*self.counts;
-        for (name, count) in [("asked", asked), ("cached", cached), ("allowed", allowed), ("denied", denied)]
-        {
-            metrics::counter!(format!("forward_auth_{name}_total")).absolute(count.get());
-        }
-        let policy = self.on_failure.name();
-        metrics::counter!("forward_auth_failed_total", "policy" => policy).absolute(self.failed());
+        self.counts.totals().publish("forward_auth", &[]);
+        self.failed().publish("forward_auth", &[("policy", self.on_failure.name())]);
     }
 
     pub(crate) fn log(&self) {
-        let Counts { asked, cached, allowed, denied } = &*self.counts;
-        info!(
-            name: "counts",
-            asked = asked.get(),
-            cached = cached.get(),
-            allowed = allowed.get(),
-            denied = denied.get(),
-            failed = self.failed(),
-            policy = self.on_failure.name(),
-            "requests"
-        );
+        let (counts, failed, policy) = (self.counts.totals(), self.failed(), self.on_failure.name());
+        info!(name: "counts", policy, "requests {counts} {failed}");
     }
 
-    fn failed(&self) -> u64 {
-        self.server.stats().failures.total()
+    fn failed(&self) -> Totals {
+        Totals(vec![("failed", "Requests without a decision", self.server.stats().failures.total())])
     }
 }

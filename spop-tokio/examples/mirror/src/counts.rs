@@ -6,21 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use program::Count;
+use program::{Count, Totals};
 use tracing::{info, warn};
 
 /// How often the log says that copies are lost, for each reason.
 const LOG_EACH: Duration = Duration::from_secs(60);
 
-/// Numbers of requests.
+/// Numbers of requests. [`totals`](Self::totals) says what each is.
 #[derive(Debug)]
 pub(crate) struct Counts {
     start: Instant,
-    /// Copies that the service has answered, with any status.
     pub(crate) answered: Count,
-    /// Requests that were not chosen.
     pub(crate) not_sampled: Count,
-    /// Requests with a part of their body.
     pub(crate) cut: Count,
     lost: [Lost; 7],
 }
@@ -80,39 +77,28 @@ impl Counts {
         self.lost.get(loss as usize).map_or(0, |lost| lost.count.get())
     }
 
+    fn totals(&self) -> Totals {
+        Totals(vec![
+            ("answered", "Copies that the service has answered, with any status", self.answered.get()),
+            ("not_sampled", "Requests that were not chosen", self.not_sampled.get()),
+            ("cut", "Requests with a part of their body", self.cut.get()),
+            ("queue_full", "Copies lost because there were too many", self.lost(Loss::Queue)),
+            ("memory_full", "Copies lost because there was too much in them", self.lost(Loss::Memory)),
+            ("waited", "Copies lost because no connection was free in time", self.lost(Loss::Waited)),
+            ("late", "Copies that had no reply in time", self.lost(Loss::Late)),
+            ("failed", "Copies that could not be sent, or had no reply", self.lost(Loss::Failed)),
+            ("invalid", "Requests that cannot be sent again", self.lost(Loss::Invalid)),
+            ("looped", "Requests that were copies themselves", self.lost(Loss::Loop)),
+        ])
+    }
+
     /// Sets all numbers as metrics, which have the names of the log.
     pub(crate) fn publish(&self) {
-        for (name, count) in [
-            ("answered", self.answered.get()),
-            ("not_sampled", self.not_sampled.get()),
-            ("cut", self.cut.get()),
-            ("queue_full", self.lost(Loss::Queue)),
-            ("memory_full", self.lost(Loss::Memory)),
-            ("waited", self.lost(Loss::Waited)),
-            ("late", self.lost(Loss::Late)),
-            ("failed", self.lost(Loss::Failed)),
-            ("invalid", self.lost(Loss::Invalid)),
-            ("looped", self.lost(Loss::Loop)),
-        ] {
-            metrics::counter!(format!("mirror_{name}_total")).absolute(count);
-        }
+        self.totals().publish("mirror", &[]);
     }
 
     /// Logs all numbers.
     pub(crate) fn report(&self) {
-        info!(
-            name: "counts",
-            answered = self.answered.get(),
-            not_sampled = self.not_sampled.get(),
-            cut = self.cut.get(),
-            queue_full = self.lost(Loss::Queue),
-            memory_full = self.lost(Loss::Memory),
-            waited = self.lost(Loss::Waited),
-            late = self.lost(Loss::Late),
-            failed = self.lost(Loss::Failed),
-            invalid = self.lost(Loss::Invalid),
-            looped = self.lost(Loss::Loop),
-            "copies"
-        );
+        info!(name: "counts", "copies {}", self.totals());
     }
 }

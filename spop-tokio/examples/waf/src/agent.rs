@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::{field::display, info};
 
 use crate::{
-    counts::{Counts, LogLimit, count},
+    counts::{Counts, LogLimit},
     findings::{Direction, Findings, Policy},
     message::Message,
     options::Options,
@@ -177,7 +177,7 @@ impl Inspector {
         let mut findings = message.inspect(&self.rules);
         let noted = message.id.and_then(|id| self.shared.store.take(id));
         let counts = &self.shared.counts;
-        count(if noted.is_some() { &counts.joined } else { &counts.unjoined });
+        if noted.is_some() { &counts.joined } else { &counts.unjoined }.add();
         // What the request scored counts for the response as well.
         let line = noted.as_ref().map_or("of an unknown request", |noted| {
             findings.join(&noted.findings);
@@ -196,17 +196,18 @@ impl Inspector {
         line: &str,
     ) -> Actions {
         let (counts, blocked) = (&self.shared.counts, self.policy.blocks(findings));
-        count(match direction {
+        match direction {
             Direction::Request => &counts.requests,
             Direction::Response => &counts.responses,
-        });
+        }
+        .add();
         for (counter, counts_here) in [
             (&counts.cut, message.cut),
             (&counts.detected, self.policy.detects(findings)),
             (&counts.blocked, blocked),
         ] {
             if counts_here {
-                count(counter);
+                counter.add();
             }
         }
         if !findings.is_empty()

@@ -1,74 +1,52 @@
 //! What the agent counts, and how much of it the log has.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use program::{Count, Totals};
 use tracing::info;
 
 use crate::store::{Lost, Store};
 
-/// Counts since the start.
+/// Counts since the start. [`totals`](Self::totals) says what each is.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) requests: AtomicU64,
-    pub(crate) responses: AtomicU64,
-    /// Messages whose body was cut.
-    pub(crate) cut: AtomicU64,
-    /// Messages with a score that is enough.
-    pub(crate) detected: AtomicU64,
-    pub(crate) blocked: AtomicU64,
-    /// Responses whose request was known.
-    pub(crate) joined: AtomicU64,
-    /// Those whose request was not: it was too long ago, or there were too many.
-    pub(crate) unjoined: AtomicU64,
-}
-
-/// One more.
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
+    pub(crate) requests: Count,
+    pub(crate) responses: Count,
+    pub(crate) cut: Count,
+    pub(crate) detected: Count,
+    pub(crate) blocked: Count,
+    pub(crate) joined: Count,
+    pub(crate) unjoined: Count,
 }
 
 impl Counts {
-    /// Sets them as metrics, which have the names of the log.
-    pub(crate) fn publish(&self, store: &Store) {
+    fn totals(&self, store: &Store) -> Totals {
         let Self { requests, responses, cut, detected, blocked, joined, unjoined } = self;
         let Lost { expired, evicted } = store.lost();
-        for (name, count) in [
-            ("requests", requests),
-            ("responses", responses),
-            ("cut", cut),
-            ("detected", detected),
-            ("blocked", blocked),
-            ("joined", joined),
-            ("unjoined", unjoined),
-            ("expired", expired),
-            ("evicted", evicted),
-        ] {
-            metrics::counter!(format!("waf_{name}_total")).absolute(count.load(Relaxed));
-        }
+        Totals(vec![
+            ("requests", "Requests that were inspected", requests.get()),
+            ("responses", "Responses that were inspected", responses.get()),
+            ("cut", "Messages whose body was cut", cut.get()),
+            ("detected", "Messages with a score that is enough", detected.get()),
+            ("blocked", "Messages that were refused", blocked.get()),
+            ("joined", "Responses whose request was known", joined.get()),
+            ("unjoined", "Responses whose request was not: too long ago, or too many", unjoined.get()),
+            ("expired", "Requests whose response did not come in time", expired.get()),
+            ("evicted", "Requests that were forgotten for others", evicted.get()),
+        ])
+    }
+
+    /// Sets them as metrics, which have the names of the log.
+    pub(crate) fn publish(&self, store: &Store) {
+        self.totals(store).publish("waf", &[]);
     }
 
     /// Writes them to the log.
     pub(crate) fn log(&self, store: &Store) {
-        let Self { requests, responses, cut, detected, blocked, joined, unjoined } = self;
-        let Lost { expired, evicted } = store.lost();
-        info!(
-            ?requests,
-            ?responses,
-            ?cut,
-            ?detected,
-            ?blocked,
-            ?joined,
-            ?unjoined,
-            ?expired,
-            ?evicted,
-            "counts"
-        );
+        info!(name: "counts", "counts {}", self.totals(store));
     }
 }
 

@@ -1,14 +1,9 @@
 //! What requests were, until their responses come.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use moka::{notification::RemovalCause, policy::EvictionPolicy, sync::Cache};
+use program::Count;
 
 use crate::findings::Findings;
 
@@ -33,8 +28,8 @@ pub(crate) struct Noted {
 /// Requests whose responses did not come in time, or came too late.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    pub(crate) expired: AtomicU64,
-    pub(crate) evicted: AtomicU64,
+    pub(crate) expired: Count,
+    pub(crate) evicted: Count,
 }
 
 impl Store {
@@ -49,8 +44,8 @@ impl Store {
             // A response that is to come counts more than how often its id was asked for.
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |_, _, cause| match cause {
-                RemovalCause::Expired => _ = counts.expired.fetch_add(1, Ordering::Relaxed),
-                RemovalCause::Size => _ = counts.evicted.fetch_add(1, Ordering::Relaxed),
+                RemovalCause::Expired => counts.expired.add(),
+                RemovalCause::Size => counts.evicted.add(),
                 RemovalCause::Explicit | RemovalCause::Replaced => {}
             })
             .build();
@@ -99,7 +94,7 @@ mod tests {
         store.put(b"a", noted("GET /a"));
         assert_eq!(store.take(b"a").unwrap().line, "GET /a");
         assert!(store.take(b"a").is_none() && store.take(b"b").is_none());
-        assert_eq!(store.lost().expired.load(Ordering::Relaxed), 0);
+        assert_eq!(store.lost().expired.get(), 0);
     }
 
     #[test]
@@ -108,7 +103,7 @@ mod tests {
         store.put(b"a", noted("GET /a"));
         sleep(Duration::from_millis(40));
         assert!(store.take(b"a").is_none());
-        assert_eq!(store.lost().expired.load(Ordering::Relaxed), 1);
+        assert_eq!(store.lost().expired.get(), 1);
     }
 
     #[test]
@@ -118,7 +113,7 @@ mod tests {
         for n in 0..10_000_u32 {
             store.put(&n.to_be_bytes(), noted(&line));
         }
-        let evicted = store.lost().evicted.load(Ordering::Relaxed);
+        let evicted = store.lost().evicted.get();
         assert!((9_900..10_000).contains(&evicted), "{evicted}");
         assert!(store.requests.weighted_size() <= 100 << 10);
         assert!(store.take(&9_999_u32.to_be_bytes()).is_some());
