@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "connector")]
+pub mod connector;
 mod counts;
 
 use std::{

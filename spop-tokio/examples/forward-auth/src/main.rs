@@ -3,7 +3,6 @@
 
 mod agent;
 mod cache;
-mod connector;
 mod counts;
 mod header_list;
 mod options;

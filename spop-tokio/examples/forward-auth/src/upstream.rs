@@ -10,11 +10,11 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use program::connector::{Connector, connector};
 use spop_tokio::http::TraceParent;
 use tokio::time::timeout;
 
 use crate::{
-    connector::{Connector, connector},
     options::Options,
     question::{Question, TRACEPARENT},
 };

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../forward-auth/src/connector.rs"]
-mod connector;
 mod copy;
 mod counts;
 mod mirror;

@@ -8,13 +8,13 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use program::connector::{Connector, connector};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
-    connector::{Connector, connector},
     copy::Copy,
     counts::{Counts, Loss},
     options::Options,

@@ -1,6 +1,7 @@
-//! Connections to the service: over TCP, and with TLS if its URL begins with `https://`.
+//! Connections to an HTTP service: over TCP, and with TLS if its URL begins with `https://`.
 
 use std::{
+    error::Error,
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -17,23 +18,22 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use spop_tokio::BoxError;
 use tokio::time::timeout;
 use tower_service::Service;
 
 /// Makes connections, each within a time.
 #[derive(Clone, Debug)]
-pub(crate) struct Connector {
+pub struct Connector {
     https: HttpsConnector<HttpConnector>,
     timeout: Duration,
 }
 
 impl Service<Uri> for Connector {
     type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.https.poll_ready(cx)
     }
 
@@ -49,7 +49,7 @@ impl Service<Uri> for Connector {
 ///
 /// # Errors
 /// There are no certificates of authorities.
-pub(crate) fn connector(
+pub fn connector(
     upstream: &Uri,
     authorities: Option<&Path>,
     connect_timeout: Duration,
