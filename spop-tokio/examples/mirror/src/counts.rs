@@ -1,21 +1,15 @@
 //! What is counted, and what the log says of copies that are lost.
 
-use std::{
-    fmt::Display,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::{array, fmt::Display};
 
 use program::{Count, Totals};
+use spop_tokio::{spop_core::Clock, spop_server::LogLimit};
 use tracing::{info, warn};
-
-/// How often the log says that copies are lost, for each reason.
-const LOG_EACH: Duration = Duration::from_secs(60);
 
 /// Numbers of requests. [`totals`](Self::totals) says what each is.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    start: Instant,
+    clock: Clock,
     pub(crate) answered: Count,
     pub(crate) not_sampled: Count,
     pub(crate) cut: Count,
@@ -41,21 +35,20 @@ pub(crate) enum Loss {
     Loop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lost {
     count: Count,
-    /// When the log may have the next line, in milliseconds.
-    log_at: AtomicU64,
+    log: LogLimit,
 }
 
 impl Counts {
     pub(crate) fn new() -> Self {
         Self {
-            start: Instant::now(),
+            clock: Clock::start(),
             answered: Count::default(),
             not_sampled: Count::default(),
             cut: Count::default(),
-            lost: Default::default(),
+            lost: array::from_fn(|_| Lost { count: Count::default(), log: LogLimit::one_a_minute() }),
         }
     }
 
@@ -63,10 +56,7 @@ impl Counts {
     pub(crate) fn lose(&self, loss: Loss, why: impl Display) {
         let Some(lost) = self.lost.get(loss as usize) else { return };
         lost.count.add();
-        let now = self.start.elapsed();
-        let next = (now + LOG_EACH).as_millis().try_into().unwrap_or(u64::MAX);
-        let due = |at| (now.as_millis() >= u128::from(at)).then_some(next);
-        if lost.log_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok() {
+        if lost.log.pass(self.clock.now()).is_some() {
             let count = lost.count.get();
             warn!(name: "copies_lost", ?loss, count, "copies are lost: {why}");
         }

@@ -1,14 +1,16 @@
 //! From a message of HAProxy to the answer.
 
-use std::{fs, sync::Arc, time::Instant};
+use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use spop_tokio::{Actions, OnFailure, Request, Route, Router, ServerConfig, Swap};
+use spop_tokio::{
+    Actions, OnFailure, Request, Route, Router, ServerConfig, Swap, spop_core::Clock, spop_server::LogLimit,
+};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::{field::display, info};
 
 use crate::{
-    counts::{Counts, LogLimit},
+    counts::Counts,
     findings::{Direction, Findings, Policy},
     message::Message,
     options::Options,
@@ -37,6 +39,8 @@ pub(crate) struct Inspector {
 struct Shared {
     store: Store,
     counts: Counts,
+    clock: Clock,
+    /// Lines that clients can cause.
     log: LogLimit,
     /// Patterns are matched outside of the threads that serve connections, which would not notice otherwise that a request is
     /// late.
@@ -53,7 +57,8 @@ impl Waf {
         let shared = Arc::new(Shared {
             store: Store::new(u64::from(options.keep_size) << 20, options.keep),
             counts: Counts::default(),
-            log: LogLimit::default(),
+            clock: Clock::start(),
+            log: LogLimit::new(20, Duration::from_millis(50)),
             workers: Arc::new(Semaphore::new(options.workers())),
         });
         let rules = read(&options)?;
@@ -211,7 +216,7 @@ impl Inspector {
             }
         }
         if !findings.is_empty()
-            && let Some(suppressed) = self.shared.log.admit(Instant::now())
+            && let Some(suppressed) = self.shared.log.pass(self.shared.clock.now())
         {
             let id = message.id.unwrap_or_default().escape_ascii();
             let (src, rules) = (message.client.map(display), findings.rules());

@@ -1,9 +1,4 @@
-//! What the agent counts, and how much of it the log has.
-
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+//! What the agent counts.
 
 use program::{Count, Totals};
 use tracing::info;
@@ -47,54 +42,5 @@ impl Counts {
     /// Writes them to the log.
     pub(crate) fn log(&self, store: &Store) {
         info!(name: "counts", "counts {}", self.totals(store));
-    }
-}
-
-/// Lines of the log that a client can cause: so many in a second, and then a number.
-#[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<Second>);
-
-#[derive(Debug, Default)]
-struct Second {
-    began: Option<Instant>,
-    lines: u32,
-    suppressed: u64,
-}
-
-/// How many lines in a second.
-const LINES: u32 = 20;
-
-impl LogLimit {
-    /// Whether there may be another line, and how many were left out before it.
-    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
-            second.began = Some(now);
-            second.lines = 0;
-        }
-        if second.lines == LINES {
-            second.suppressed += 1;
-            return None;
-        }
-        second.lines += 1;
-        Some(std::mem::take(&mut second.suppressed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_limited_and_those_left_out_are_counted() {
-        let (limit, now) = (LogLimit::default(), Instant::now());
-        for _ in 0..LINES {
-            assert_eq!(limit.admit(now), Some(0));
-        }
-        for _ in 0..7 {
-            assert_eq!(limit.admit(now + Duration::from_millis(999)), None);
-        }
-        assert_eq!(limit.admit(now + Duration::from_secs(1)), Some(7));
-        assert_eq!(limit.admit(now + Duration::from_secs(1)), Some(0));
     }
 }
