@@ -14,6 +14,9 @@ use rustix::fd::OwnedFd;
 
 use crate::http::HANG;
 
+/// As long as a short one of a browser: HAProxy may send it to the agent.
+const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64)";
+
 /// Clients of one HAProxy. Replies must have no body.
 #[derive(Debug)]
 pub struct Clients {
@@ -123,7 +126,7 @@ impl Clients {
     /// # Errors
     /// HAProxy closes a connection, or does not reply at all.
     pub fn run(&mut self, path: &str, (name, value): (&str, &str), limits: Limits) -> Result<Outcome> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nuser-agent: {USER_AGENT}\r\n\r\n");
         let expected = format!("\r\nx-{name}: {value}\r\n");
         let mut outcome = Outcome::default();
         let mut events = Vec::with_capacity(self.clients.len());

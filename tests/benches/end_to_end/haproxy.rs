@@ -1,17 +1,12 @@
 //! HAProxy as the client: requests per second, and what they take of the agent.
 
-use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::event::{
-    Timespec,
-    epoll::{self, EventData, EventFlags},
+use anyhow::Result;
+use spop_tests::{
+    clients::{Clients, Limits},
+    haproxy::{Binary, Config, Haproxy},
 };
-use spop_tests::haproxy::{Binary, Config, Haproxy};
 
 use super::{
     load::Outcome,
@@ -56,9 +51,9 @@ fn compare(binary: &Binary, count: usize, agents: &[Agent], rounds: usize, time:
             let index = (turn + round) % agents.len();
             let (process, haproxy, _) = &pairs[index];
             let mut clients = Clients::connect(haproxy.address(), count)?;
-            clients.run(Duration::from_millis(50))?;
+            ask(&mut clients, Duration::from_millis(50))?;
             let before = cpu_at_rest(process)?;
-            let outcome = clients.run(time)?;
+            let outcome = ask(&mut clients, time)?;
             let after = cpu_at_rest(process)?;
             samples[index].push(Sample::new(after - before, outcome));
         }
@@ -82,82 +77,15 @@ fn compare(binary: &Binary, count: usize, agents: &[Agent], rounds: usize, time:
     Ok(())
 }
 
-/// Web clients on one epoll loop.
-struct Clients {
-    epoll: rustix::fd::OwnedFd,
-    clients: Vec<Client>,
-}
-
-struct Client {
-    stream: TcpStream,
-    reply: Vec<u8>,
-    asked: Instant,
-}
-
-impl Clients {
-    fn connect(haproxy: SocketAddr, count: usize) -> Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut clients = Vec::new();
-        for key in 0..count {
-            let stream = TcpStream::connect(haproxy)?;
-            stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
-            epoll::add(&epoll, &stream, EventData::new_u64(key as u64), EventFlags::IN)?;
-            clients.push(Client { stream, reply: Vec::new(), asked: Instant::now() });
-        }
-        Ok(Self { epoll, clients })
-    }
-
-    /// Asks for so long. Every reply must have the variable that the agent sets.
-    fn run(&mut self, time: Duration) -> Result<Outcome> {
-        let expected = format!("x-sess.{VARIABLE}: {SCORE}\r\n").into_bytes();
-        let start = Instant::now();
-        let mut latencies = Vec::new();
-        for client in &mut self.clients {
-            client.ask()?;
-        }
-        let mut busy = self.clients.len();
-        let mut events = Vec::with_capacity(self.clients.len());
-        while busy > 0 {
-            events.clear();
-            let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
-            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&patience))?;
-            ensure!(!events.is_empty(), "HAProxy has not replied");
-            for event in &events {
-                let client = self.clients.get_mut(event.data.u64() as usize).context("no such client")?;
-                if !client.read()? {
-                    continue;
-                }
-                let has_variable = client.reply.windows(expected.len()).any(|part| part == expected);
-                ensure!(has_variable, "{}", String::from_utf8_lossy(&client.reply));
-                latencies.push(u32::try_from(client.asked.elapsed().as_nanos()).unwrap_or(u32::MAX));
-                if start.elapsed() < time { client.ask()? } else { busy -= 1 }
-            }
-        }
-        let elapsed = start.elapsed();
-        Ok(Outcome::new(&mut latencies, elapsed))
-    }
-}
-
-impl Client {
-    fn ask(&mut self) -> Result<()> {
-        self.reply.clear();
-        self.asked = Instant::now();
-        let request = b"GET / HTTP/1.1\r\nhost: test\r\nuser-agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\r\n";
-        Ok(self.stream.write_all(request)?)
-    }
-
-    /// Whether the reply, which has no body, is whole.
-    fn read(&mut self) -> Result<bool> {
-        let mut room = [0; 4096];
-        match self.stream.read(&mut room) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            read => {
-                let n = read?;
-                ensure!(n > 0, "HAProxy has closed a connection");
-                self.reply.extend_from_slice(room.get(..n).unwrap_or_default());
-            }
-        }
-        Ok(self.reply.ends_with(b"\r\n\r\n"))
-    }
+/// Asks for so long. Every reply must have the variable that the agent sets.
+fn ask(clients: &mut Clients, time: Duration) -> Result<Outcome> {
+    let variable = (&*format!("sess.{VARIABLE}"), &*SCORE.to_string());
+    let replies = clients.run("/", variable, Limits::time(time))?;
+    replies.expect_all()?;
+    let nanos = |permille| u32::try_from(replies.latency(permille).as_nanos()).unwrap_or(u32::MAX);
+    Ok(Outcome {
+        answers: replies.answered as u64,
+        elapsed: replies.elapsed,
+        latencies: [500, 990, 999].map(nanos),
+    })
 }

@@ -80,7 +80,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// From one latency for each answer.
-    pub fn new(latencies: &mut [u32], elapsed: Duration) -> Self {
+    fn new(latencies: &mut [u32], elapsed: Duration) -> Self {
         let answers = latencies.len();
         let at = [500, 990, 999].map(|permille| {
             let index = (answers * permille / 1000).min(answers.saturating_sub(1));
