@@ -1,7 +1,11 @@
 //! The accept stage: what comes before the first frame.
 
+#[path = "../../../spop-core/src/accept/tests/drive.rs"]
+mod drive;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use self::drive::{NOW, check, drive};
 use crate::{input::Input, random::Random};
 use spop_core::{
     Timestamp,
@@ -12,8 +16,6 @@ use spop_core::{
     config::Checked,
     testing::Inbox,
 };
-
-const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 /// The result does not depend on how the bytes are cut; no order of events panics; and the PROXY header of an accepted
 /// origin can be written and read again.
@@ -60,73 +62,6 @@ pub fn accept(data: &[u8]) {
     }
 }
 
-/// What happened on one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Trace {
-    /// The actions, without `WantBytes` and `SendReply`.
-    actions: Vec<Accept>,
-    /// What was written: a monitor's answer.
-    sent: Vec<u8>,
-    /// The input of the session: what the handlers did not use or never saw.
-    rest: Vec<u8>,
-}
-
-/// Drives a connection whose bytes come in `pieces`. TLS is done at once and changes no byte; each write takes one byte of
-/// an answer.
-fn drive<'a>(
-    config: &Arc<Checked<AcceptConfig>>,
-    from: &Peer,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-    eof: bool,
-) -> Trace {
-    let mut acceptor = Acceptor::new(config.clone(), from.clone(), NOW);
-    let mut trace = Trace { actions: Vec::new(), sent: Vec::new(), rest: Vec::new() };
-    let mut pieces = pieces.into_iter();
-    let mut inbox = Inbox::from(pieces.next().unwrap_or_default());
-    let mut ended = false;
-    let mut action = inbox.feed(|input| acceptor.on_bytes(NOW, input));
-    loop {
-        match &action {
-            Accept::WantBytes { at_least } => assert!(*at_least > 0, "asks for nothing"),
-            Accept::SendReply => {}
-            other => trace.actions.push(other.clone()),
-        }
-        assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
-        action = match action {
-            Accept::StartTls => {
-                acceptor.on_tls_done(NOW).expect("TLS was asked for");
-                inbox.feed(|input| acceptor.on_bytes(NOW, input))
-            }
-            Accept::SendReply => {
-                trace.sent.push(acceptor.outgoing()[0]);
-                acceptor.on_sent(NOW, 1).expect("a byte is outgoing")
-            }
-            Accept::WantBytes { .. } | Accept::ShutWrite => match pieces.next() {
-                Some(piece) => {
-                    inbox.extend_from_slice(piece);
-                    inbox.feed(|input| acceptor.on_bytes(NOW, input))
-                }
-                None if eof && !ended => {
-                    ended = true;
-                    inbox.feed(|input| acceptor.on_input_eof(NOW, input))
-                }
-                None => break,
-            },
-            Accept::Paused | Accept::Refuse(_) | Accept::Close(_) | Accept::Ready(_) => {
-                assert_eq!(acceptor.deadline(), None);
-                assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Paused);
-                break;
-            }
-            other => panic!("a new action: {other:?}"),
-        };
-    }
-    if matches!(trace.actions.last(), Some(Accept::Ready(_))) {
-        trace.rest.extend_from_slice(inbox.unused());
-        trace.rest.extend(pieces.flatten());
-    }
-    trace
-}
-
 fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'_>) {
     let mut acceptor = Acceptor::new(config, peer, NOW);
     let mut inbox = Inbox::new();
@@ -160,13 +95,7 @@ fn any_order(config: Arc<Checked<AcceptConfig>>, peer: Peer, input: &mut Input<'
                 action
             }
         };
-        assert!(!over || action == Accept::Paused, "{action:?} after the end");
-        over |= matches!(action, Accept::Ready(_) | Accept::Refuse(_) | Accept::Close(_));
-        assert_eq!(over, acceptor.deadline().is_none());
-        assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
-        if let Accept::Refuse(refusal) = action {
-            assert!(!refusal.to_string().is_empty());
-        }
+        check(&acceptor, &action, &mut over);
     }
 }
 

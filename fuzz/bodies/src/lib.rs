@@ -11,6 +11,9 @@
     clippy::missing_panics_doc
 )] // It is a test.
 
+// For what is shared with the tests of `spop-core`.
+extern crate alloc;
+
 mod accept;
 pub mod agent;
 mod codec;

@@ -1,5 +1,6 @@
 //! Each handler, their order in the list, and every way to cut their input.
 
+mod drive;
 mod monitors;
 #[cfg(feature = "proxy")]
 mod properties;
@@ -13,6 +14,7 @@ use alloc::{
 };
 use core::{net::SocketAddr, time::Duration};
 
+use self::drive::{NOW, Trace, drive};
 use super::*;
 use crate::{
     Timestamp,
@@ -22,7 +24,6 @@ use crate::{
 };
 
 const FRAME: &[u8] = b"\0\0\0\x81\x01\0\0\0\x01\0\0";
-const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 fn peer(address: &str) -> Peer {
     Peer::Ip(SocketAddr::new(address.parse().unwrap(), 4711))
@@ -40,17 +41,6 @@ fn ping() -> AcceptHandler {
 
 fn deny(network: &str) -> AcceptHandler {
     SourceRules::new(Policy::Allow).deny(network.parse().unwrap()).into()
-}
-
-/// What happened on one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Trace {
-    /// The actions, without `WantBytes` and `SendReply`.
-    actions: Vec<Accept>,
-    /// What was written: a monitor's answer.
-    sent: Vec<u8>,
-    /// The input of the session: what the handlers did not use or never saw.
-    rest: Vec<u8>,
 }
 
 impl Trace {
@@ -73,61 +63,6 @@ impl Trace {
         let Accept::Ready(origin) = self.end() else { panic!("no session: {self:?}") };
         origin
     }
-}
-
-/// Drives a connection whose bytes come in `pieces`. TLS is done at once and changes no byte; each write takes one byte of
-/// an answer.
-fn drive<'a>(
-    config: &Arc<Checked<AcceptConfig>>,
-    from: &Peer,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-    eof: bool,
-) -> Trace {
-    let mut acceptor = Acceptor::new(config.clone(), from.clone(), NOW);
-    let mut trace = Trace { actions: Vec::new(), sent: Vec::new(), rest: Vec::new() };
-    let mut pieces = pieces.into_iter();
-    let mut inbox = Inbox::from(pieces.next().unwrap_or_default());
-    let mut ended = false;
-    let mut action = inbox.feed(|input| acceptor.on_bytes(NOW, input));
-    loop {
-        match &action {
-            Accept::WantBytes { at_least } => assert!(*at_least > 0, "asks for nothing"),
-            Accept::SendReply => {}
-            other => trace.actions.push(other.clone()),
-        }
-        assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
-        action = match action {
-            Accept::StartTls => {
-                acceptor.on_tls_done(NOW).unwrap();
-                inbox.feed(|input| acceptor.on_bytes(NOW, input))
-            }
-            Accept::SendReply => {
-                trace.sent.push(acceptor.outgoing()[0]);
-                acceptor.on_sent(NOW, 1).unwrap()
-            }
-            Accept::WantBytes { .. } | Accept::ShutWrite => match pieces.next() {
-                Some(piece) => {
-                    inbox.extend_from_slice(piece);
-                    inbox.feed(|input| acceptor.on_bytes(NOW, input))
-                }
-                None if eof && !ended => {
-                    ended = true;
-                    inbox.feed(|input| acceptor.on_input_eof(NOW, input))
-                }
-                None => break,
-            },
-            Accept::Paused | Accept::Refuse(_) | Accept::Close(_) | Accept::Ready(_) => {
-                assert_eq!(acceptor.deadline(), None);
-                assert_eq!(inbox.feed(|input| acceptor.on_bytes(NOW, input)), Accept::Paused);
-                break;
-            }
-        };
-    }
-    if matches!(trace.actions.last(), Some(Accept::Ready(_))) {
-        trace.rest.extend_from_slice(inbox.unused());
-        trace.rest.extend(pieces.flatten());
-    }
-    trace
 }
 
 /// Drives a connection whose bytes come at once, one by one, and cut in two at each place. The trace is the same.

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::*;
+use super::{drive::check, *};
 
 /// Bytes that get somewhere: whole headers, probes and frames one after another, some of them damaged.
 fn traffic() -> impl Strategy<Value = Vec<u8>> {
@@ -119,13 +119,7 @@ proptest! {
                     action
                 }
             };
-            prop_assert!(!over || action == Accept::Paused);
-            over |= matches!(action, Accept::Ready(_) | Accept::Refuse(_) | Accept::Close(_));
-            prop_assert_eq!(over, acceptor.deadline().is_none());
-            prop_assert_eq!(acceptor.outgoing().is_empty(), action != Accept::SendReply);
-            if let Accept::Refuse(refusal) = action {
-                prop_assert!(!refusal.to_string().is_empty());
-            }
+            check(&acceptor, &action, &mut over);
         }
     }
 }
