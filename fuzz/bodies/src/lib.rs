@@ -18,6 +18,8 @@ mod accept;
 pub mod agent;
 mod codec;
 mod cost;
+#[path = "../../../spop-core/src/testing/tests/echo.rs"]
+mod echo;
 mod engine;
 mod hub;
 mod input;
@@ -26,6 +28,9 @@ pub mod pair;
 pub mod reference;
 #[cfg(test)]
 mod storms;
+#[cfg(test)]
+#[path = "../../../spop-core/src/testing/tests/strategies.rs"]
+mod strategies;
 #[cfg(test)]
 mod tests;
 

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use crate::input::Input;
+use crate::{
+    echo::{GARBLED, Profile, check_frames, handler, question},
+    input::Input,
+};
 use spop_core::{
-    Actions, AgentConfig, EngineConfig, MessageList, Scope, Status, Value,
+    AgentConfig, EngineConfig, Status,
     engine::{EngineError, NotifyId},
     frame::{Capabilities, Ids},
     link::{CloseReason, Side},
-    testing::{Call, Conditions, Cuts, Decision, Pair},
-    wire::Reader,
+    testing::{Conditions, Cuts, Pair},
 };
 
 /// An event of a pair.
@@ -17,7 +19,7 @@ use spop_core::{
 pub enum Step {
     /// The engine sends a request of this size, which selects the kind, the size and the delay of its answer.
     Ask {
-        /// See [`handler`].
+        /// The decision, see `echo.rs`.
         kind: u32,
         /// The length of the answer, in bytes.
         answer: u32,
@@ -86,15 +88,7 @@ pub struct Setup {
 /// Every request ends once, every connection ends, limits hold, and no frame exceeds the negotiated size.
 pub fn pair(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut engine = match input.byte() % 3 {
-        0 => EngineConfig::default(),
-        1 => EngineConfig::haproxy_2_6(),
-        _ => EngineConfig::haproxy_3_1(),
-    };
-    engine.engine_id = Some("an-id".into());
-    engine.timeouts.hello = Some(Duration::from_secs(5));
-    engine.timeouts.message = Some(Duration::from_secs(2));
-    engine.timeouts.idle = Some(Duration::from_secs(60));
+    let engine = input.pick(&Profile::ALL).config();
     let can = input.byte();
     let agent_can = [Capabilities::FRAGMENTATION, Capabilities::PIPELINING, Capabilities::ASYNC]
         .into_iter()
@@ -212,55 +206,6 @@ pub fn storm(setup: Setup, steps: &[Step]) {
         assert!(!matches!(closed, Some(CloseReason::Disconnect(GARBLED))), "a question was garbled");
         if pair.session().is_some() {
             check_frames(&pair, agreed);
-        }
-    }
-}
-
-/// A request of about `size` bytes. `answer` selects the decision of the handler.
-pub fn question(answer: &[u32], size: usize) -> MessageList {
-    let mut list = MessageList::new();
-    let mut message = list.message("echo");
-    for number in answer {
-        message.arg("n", *number);
-    }
-    message.arg("body", Value::Binary(&vec![b'x'; size]));
-    list
-}
-
-/// The agent's answer to a request that the engine did not send.
-const GARBLED: Status = Status(900);
-
-/// The handler: an answer of a given size after a given number of microseconds, or another decision.
-pub fn handler(call: &Call<'_>) -> Decision {
-    let integer = |value: Value<'_>| u32::try_from(value.as_integer()?).ok();
-    let args = call.messages().get("echo").into_iter().flat_map(|message| message.args());
-    let numbers: Vec<_> = args.filter_map(|(_, value)| integer(value)).collect();
-    let [kind, size, micros] = numbers[..] else { return Decision::Disconnect(GARBLED) };
-    let mut actions = Actions::new();
-    actions.set_var(Scope::Transaction, "blob", Value::Binary(&vec![b'y'; size as usize]));
-    match kind {
-        0 => Decision::Now(actions),
-        1 => Decision::After(Duration::from_micros(micros.into()), actions),
-        2 => Decision::Never,
-        3 => Decision::Fail("no".into()),
-        4 => Decision::Abort,
-        _ => Decision::Disconnect(Status(kind)),
-    }
-}
-
-/// No frame exceeds the negotiated size, except for the HELLO, which is sent before.
-pub fn check_frames<H>(pair: &Pair<H>, most: u32) {
-    for side in [Side::Engine, Side::Agent] {
-        let mut reader = Reader::new(pair.sent_by(side));
-        while let Ok(prefix) = reader.array::<4>(spop_core::wire::Piece::FrameHeader) {
-            let len = u32::from_be_bytes(prefix);
-            assert!(
-                (7..=most).contains(&len),
-                "a frame of {len} bytes from the {side:?}, where {most} were agreed"
-            );
-            let rest = reader.rest();
-            let Some(rest) = rest.get(len as usize..) else { break };
-            reader = Reader::new(rest);
         }
     }
 }

@@ -1,55 +1,12 @@
 //! Random sequences of events.
 
-use std::time::Duration;
-
 use proptest::{collection, prelude::*, sample::select};
-use spop_core::{
-    EngineConfig,
-    frame::Capabilities,
-    link::Side,
-    testing::{Conditions, Cuts},
+use spop_core::link::Side;
+
+use crate::{
+    pair::{INJECTED, Setup, Step, storm},
+    strategies::{capabilities, conditions, frame_size, profile},
 };
-
-use crate::pair::{INJECTED, Setup, Step, storm};
-
-fn engine() -> impl Strategy<Value = EngineConfig> {
-    let profiles = [EngineConfig::default, EngineConfig::haproxy_2_6, EngineConfig::haproxy_3_1];
-    select(profiles.to_vec()).prop_map(|profile| {
-        let mut config = profile();
-        config.engine_id = Some("an-id".into());
-        config.timeouts.hello = Some(Duration::from_secs(5));
-        config.timeouts.message = Some(Duration::from_secs(2));
-        config.timeouts.idle = Some(Duration::from_secs(60));
-        config
-    })
-}
-
-fn capabilities() -> impl Strategy<Value = Capabilities> {
-    let all = [Capabilities::FRAGMENTATION, Capabilities::PIPELINING, Capabilities::ASYNC];
-    any::<[bool; 3]>().prop_map(move |wanted| {
-        let chosen = all.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
-        chosen.fold(Capabilities::NONE, |all, (one, _)| all | one)
-    })
-}
-
-prop_compose! {
-    fn conditions()(
-        cuts in prop_oneof![
-            select(vec![Cuts::Whole, Cuts::Each, Cuts::Random]),
-            collection::vec(0_usize..300, 0..6).prop_map(Cuts::Lengths),
-        ],
-        latency in select(vec![0_u64, 1, 40_000]),
-        bandwidth in select(vec![None, Some(1_u64 << 20), Some(1 << 24)]),
-        buffer in select(vec![100_usize, 1 << 16]),
-        seed: u64,
-    ) -> Conditions {
-        let mut conditions = Conditions::default();
-        conditions.latency = Duration::from_micros(latency);
-        (conditions.bandwidth, conditions.cuts, conditions.buffer) = (bandwidth, cuts, buffer);
-        (conditions.seed, conditions.record) = (seed, true);
-        conditions
-    }
-}
 
 fn step() -> impl Strategy<Value = Step> {
     let side = || select(vec![Side::Engine, Side::Agent]);
@@ -75,9 +32,9 @@ proptest! {
 
     #[test]
     fn every_request_ends_once_and_every_connection_ends(
-        engine in engine(),
+        profile in profile(),
         agent_can in capabilities(),
-        size in select(vec![256, 257, 300, 1_024, 16_380]),
+        size in frame_size(),
         conditions in conditions(),
         way_back in conditions(),
         lost_within in prop_oneof![4 => Just(None), 1 => (1_u64..50_000).prop_map(Some)],
@@ -95,7 +52,7 @@ proptest! {
         }
         storm(
             Setup {
-                engine,
+                engine: profile.config(),
                 agent_can,
                 size,
                 conditions,

@@ -17,7 +17,7 @@ fn codes<H>(pair: &Pair<H>) -> Vec<u32> {
 
 #[test]
 fn each_reply_has_its_outcome() {
-    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+    for profile in Profile::ALL {
         let mut pair = pair(profile);
         let said = |outcome: Outcome| outcome.sentence();
         assert_eq!(said(pair.ask(&question(&[0, 1, 0], 9)).unwrap()), "set txn blob=binary:79");
@@ -182,7 +182,7 @@ fn a_slow_payload_times_out_and_is_aborted_on_both_sides() {
 
 #[test]
 fn a_drained_agent_serves_what_has_arrived() {
-    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+    for profile in Profile::ALL {
         let mut config = profile.config();
         config.capabilities = Capabilities::PIPELINING;
         let agent = AgentConfig { pipelining: PipeliningPolicy::Always, ..AgentConfig::default() };
@@ -219,7 +219,7 @@ fn a_lost_connection_fails_what_waits() {
 
 #[test]
 fn a_half_closed_connection_ends() {
-    for profile in [Profile::Spec, Profile::Old, Profile::New] {
+    for profile in Profile::ALL {
         let mut pair = pair(profile);
         pair.run_handshake();
         pair.notify(None, &question(&[1, 1, 1_000], 1)).unwrap();
