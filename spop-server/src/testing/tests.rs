@@ -1,6 +1,6 @@
 use std::{
     net::SocketAddr,
-    sync::mpsc,
+    sync::{Arc, Barrier, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -151,8 +151,8 @@ fn transcripts_run_with_the_policies_of_a_server() {
         > NOTIFY fin 2 1 thread
         > NOTIFY fin 3 1 panic
         < ACK fin 3 1
-        < ACK fin 2 1 set sess score=uint32:7
         > NOTIFY fin 4 1 never
+        < ACK fin 2 1 set sess score=uint32:7
         * wait 80ms
         < ACK fin 4 1
         > HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:normal
@@ -160,19 +160,23 @@ fn transcripts_run_with_the_policies_of_a_server() {
     ";
     let (never, kept) = mpsc::channel();
     replay(text, config, || {
-        let never = never.clone();
+        let (never, released) = (never.clone(), Arc::new(Barrier::new(2)));
         move |request: Request<'_>| {
             if request.message("thread").is_some() {
+                let released = Arc::clone(&released);
                 return request.defer(|responder| {
                     thread::spawn(move || {
-                        thread::sleep(Duration::from_millis(5));
+                        released.wait();
                         responder.reply(score(7));
                     });
                 });
             }
             assert!(request.message("panic").is_none(), "boom");
             match request.message("never") {
-                Some(_) => request.defer(|responder| never.send(responder).unwrap()),
+                Some(_) => request.defer(|responder| {
+                    never.send(responder).unwrap();
+                    released.wait();
+                }),
                 None => score(7).into(),
             }
         }
