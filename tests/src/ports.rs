@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 
-/// Below those that systems give to outgoing connections and to listeners without a port: of these, another test may get one before
-/// the program that it is for has it. No file of the repository names one of them.
+/// Below the ephemeral ports, which another test may be given before the program binds its port. No file of the repository names one
+/// of these.
 const PORTS: Range<u16> = 21_000..32_000;
 
-/// Addresses on which nobody listens.
+/// Free TCP ports of the loopback interface.
 ///
 /// # Errors
-/// There are not as many.
+/// Fewer are free.
 pub fn free(count: usize) -> Result<Vec<SocketAddr>> {
     let skip = RandomState::new().hash_one(()) as usize % PORTS.len();
     let candidates = PORTS.cycle().skip(skip).take(PORTS.len());

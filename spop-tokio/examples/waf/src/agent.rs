@@ -84,7 +84,7 @@ impl Waf {
         let rules = read(&self.options)?;
         let count = rules.len();
         self.current.replace(router(rules, &self.options, &self.shared));
-        // Whoever reads this finds the new rules in use.
+        // Not before: the log must not announce rules that are not in use yet.
         info!(rules = count, "rules were read again");
         Ok(())
     }
