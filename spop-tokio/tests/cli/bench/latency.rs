@@ -32,18 +32,28 @@ fn percentiles_agree_with_the_delays_of_the_agent() {
     messages[4] = "slow";
     for load in [&["--rate", "500"][..], &[]] {
         let args = [&[agent.address.as_str()][..], &messages, load, &["--time", "2s", "-c", "20"]].concat();
-        let (run, result) = bench(&args);
-        assert_eq!(run.code, Some(0));
-        let answered = result["answered"].as_u64().unwrap();
-        assert!(answered >= 900, "{result}");
-        // 90 % at 2 ms, 10 % at 20 ms. The timers of the agent are up to 1.1 ms late, and the machine is busy.
-        for (at, least, most) in [(50.0, 2.0, 6.0), (75.0, 2.0, 12.0), (99.0, 20.0, 60.0)] {
-            let found = percentile(&result, at);
-            assert!((least..most).contains(&found), "{at} %: {found} ms: {result}");
+        // A busy machine adds to latencies in one run and in the next, a wrong figure is in each.
+        let mut tries = 3;
+        loop {
+            let (run, result) = bench(&args);
+            assert_eq!(run.code, Some(0));
+            let answered = result["answered"].as_u64().unwrap();
+            assert_eq!(answers_up_to(&result, 1.0), 0, "no answer comes before its delay: {result}");
+            // 90 % at 2 ms, 10 % at 20 ms. The timers of the agent are up to 1.1 ms late.
+            let fast = answers_up_to(&result, 10.0) * 1_000 / answered;
+            assert!(fast <= 905, "{fast} of 1000: {result}");
+            let mut on_time = answered >= 900 && fast >= 800;
+            for (at, least, most) in [(50.0, 2.0, 6.0), (75.0, 2.0, 12.0), (99.0, 20.0, 60.0)] {
+                let found = percentile(&result, at);
+                assert!(found >= least, "{at} %: {found} ms: {result}");
+                on_time &= found < most;
+            }
+            if on_time {
+                break;
+            }
+            tries -= 1;
+            assert!(tries > 0, "late: {result}");
         }
-        let fast = answers_up_to(&result, 10.0) * 1_000 / answered;
-        assert!((800..=905).contains(&fast), "{fast} of 1000: {result}");
-        assert_eq!(answers_up_to(&result, 1.0), 0, "no answer comes before its delay: {result}");
     }
 }
 
