@@ -1,4 +1,4 @@
-//! Servers against engines in virtual time: no sockets, no sleeps, no threads. A run depends on its seed only.
+//! Servers against engines in virtual time: no sockets, no sleeps, one thread. A run depends on its seed only.
 //!
 //! `SPOP_SIM_SEED=N` replays the run of a seed, and prints what it came to.
 
@@ -39,7 +39,7 @@ mod rng;
 mod wire;
 mod world;
 
-use std::{env, panic, time::Instant};
+use std::{env, num::NonZero, ops::Range, panic, thread, time::Instant};
 
 use world::{Summary, Weather, World};
 
@@ -52,19 +52,24 @@ fn run(seed: u64, requests: usize) -> Summary {
     })
 }
 
-fn run_all(seeds: impl Iterator<Item = u64>, requests: usize) -> Summary {
+/// Each run has its thread to itself: on all processors, so many at once.
+fn run_all(seeds: Range<u64>, requests: usize) -> Summary {
     let begin = Instant::now();
-    let mut all = Summary::default();
-    for seed in seeds {
-        let one = run(seed, requests);
-        all.steps += one.steps;
-        all.asked += one.asked;
-        all.answered += one.answered;
-        all.empty += one.empty;
-        all.failed += one.failed;
-        all.rescued += one.rescued;
-        all.restarts += one.restarts;
-    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let all = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|first| {
+                let seeds = seeds.clone().skip(first).step_by(threads);
+                scope.spawn(move || {
+                    seeds.map(|seed| run(seed, requests)).fold(Summary::default(), Summary::add)
+                })
+            })
+            .collect();
+        let summaries = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|failure| panic::resume_unwind(failure)));
+        summaries.fold(Summary::default(), Summary::add)
+    });
     let per_second = |n: u64| (n as f64 / begin.elapsed().as_secs_f64()) as u64;
     println!("{all:?}: {} steps, {} requests per second", per_second(all.steps), per_second(all.asked));
     all
@@ -78,7 +83,7 @@ fn seed() -> Option<u64> {
 fn requests_end_once_and_nothing_is_lost_or_kept() {
     if let Some(seed) = seed() {
         run_all(
-            [seed].into_iter(),
+            seed..seed + 1,
             env::var("SPOP_SIM_REQUESTS").map_or(150, |text| text.parse().expect("a number")),
         );
         return;

@@ -44,6 +44,21 @@ pub struct Summary {
     pub restarts: u64,
 }
 
+impl Summary {
+    /// What both have come to.
+    pub fn add(self, other: Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            asked: self.asked + other.asked,
+            answered: self.answered + other.answered,
+            empty: self.empty + other.empty,
+            failed: self.failed + other.failed,
+            rescued: self.rescued + other.rescued,
+            restarts: self.restarts + other.restarts,
+        }
+    }
+}
+
 pub type WireId = (usize, ConnectionId);
 
 pub struct World {
