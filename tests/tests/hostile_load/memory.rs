@@ -15,7 +15,7 @@ use super::server::{Allocator, Server, each};
 
 const MIB: u64 = 1 << 10;
 
-/// What the process may have at any time, in KiB: three quarters of a machine with 1 GiB.
+/// What the process may have at any time, in KiB: half of a machine with 1 GiB.
 const BOUND: u64 = 512 * MIB;
 
 /// Where a run ends that is beyond all bounds: the machine is needed.

@@ -1,7 +1,4 @@
 //! How connections and servers end.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     future::{pending, poll_fn},
@@ -13,13 +10,13 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Client, Running, log::Log, until, within};
 use spop_core::config::ConfigError;
 use spop_tokio::{
     Actions, Address, AgentConfig, CloseReason, Endpoint, Peer, Request, Scope, Server, ServerConfig,
     Service,
     accept::{AcceptConfig, Monitor},
 };
-use support::{Client, Running, log::Log, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpStream, UnixStream},

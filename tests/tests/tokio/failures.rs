@@ -1,16 +1,13 @@
 //! Handlers that fail in every way that there is, and those beside them.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Client, Running, log::Log, within};
 use spop_core::frame::Ids;
 use spop_tokio::{
     Actions, AgentConfig, Cancellation, Cancelled, Capabilities, Handler, OnFailure, Request, Responder,
     Router, Scope, Status,
 };
-use support::{Client, Running, log::Log, within};
 use tokio::{net::TcpStream, sync::mpsc};
 
 const HEALTHY: usize = 200;

@@ -1,10 +1,5 @@
 //! What connections pass before their sessions.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
@@ -189,8 +184,6 @@ fn listeners_have_entrances_of_their_own() {
         }
     });
 }
-
-#[cfg(feature = "proxy")]
 mod proxy {
     use spop_mio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
 

@@ -1,21 +1,18 @@
 //! TLS, with real handshakes.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use spop_tokio::{
-    Actions, AgentConfig, Endpoint, Request, Scope,
-    accept::{AcceptConfig, AcceptHandler, Monitor},
-    tls::{Tls, TlsFiles},
-};
-use support::{
+use crate::support::{
     Client, Running,
     log::Log,
     logged,
     pki::{Ca, Leaf, Setting, ca, leaf},
     until, within,
+};
+use spop_tokio::{
+    Actions, AgentConfig, Endpoint, Request, Scope,
+    accept::{AcceptConfig, AcceptHandler, Monitor},
+    tls::{Tls, TlsFiles},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

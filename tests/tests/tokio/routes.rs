@@ -1,8 +1,5 @@
 //! The forms of handlers that a router takes, and the policies of routes, over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
 #![allow(clippy::cast_possible_wrap, clippy::needless_pass_by_value)] // Numbers are small, and functions have all forms.
-
-mod support;
 
 use std::{
     collections::HashMap,
@@ -18,11 +15,11 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Running, log::Log, until, within};
 use spop_tokio::{
     Actions, ArgError, BoxError, Cancellation, FromRequest, IntoRoute, Peer, Reply, Request, Route, Router,
     Scope,
 };
-use support::{Running, log::Log, until, within};
 use tokio::{sync::Notify, task::yield_now};
 
 struct Scores {
@@ -88,20 +85,14 @@ async fn two(Ip(_): Ip, Port(port): Port, request: Request) -> Actions {
 async fn four(_: Peer, _: Cancellation, Ip(_): Ip, Port(port): Port) -> Result<Answer, io::Error> {
     Ok(score(port.into()))
 }
-
-#[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 struct Check {
     ip: IpAddr,
     port: u16,
 }
-
-#[cfg(feature = "serde")]
 async fn args(spop_tokio::Args(check): spop_tokio::Args<Check>) -> Option<Answer> {
     check.ip.is_loopback().then(|| score(check.port.into()))
 }
-
-#[cfg(feature = "serde")]
 #[tokio::test]
 async fn arguments_become_the_fields_of_a_structure() {
     within(async {

@@ -1,18 +1,15 @@
 //! Servers and engines take the same addresses.
-#![allow(clippy::unwrap_used)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
+use crate::support::{Running, within};
 use spop_tokio::{
     Actions, AgentConfig, Endpoint, Engine, EngineConfig, IntoEndpoint, MessageList, ParsedAddress, Request,
     Scope, Server, Value,
 };
-use support::{Running, within};
 
 async fn answer(_: Request) -> Actions {
     let mut actions = Actions::new();

@@ -1,7 +1,4 @@
 //! Messages and the handlers of their names, over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     future::pending,
@@ -9,12 +6,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::support::{Running, log::Log, within};
 use spop_core::{agent, wire::put_headers};
 use spop_tokio::{
     Actions, AgentConfig, ArgError, Deferred, Engine, EngineConfig, Handler, Headers, MessageList, Partial,
     Reply, Request, Router, Scope, Status, Swap, Unknown, Value, Watch,
 };
-use support::{Running, log::Log, within};
 use tokio::sync::Notify;
 
 fn number(name: &str, value: i32) -> Actions {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod echo;
-#[path = "../../../spop-tokio/tests/support/log.rs"]
+#[path = "../../tokio/support/log.rs"]
 pub mod log;
 
 use std::{

@@ -1,7 +1,4 @@
 //! Async: answers that take another connection of the engine.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     sync::{
@@ -11,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Client, Running, until, within};
 use spop_tokio::{Actions, AgentConfig, Capabilities, Request, Scope};
-use support::{Client, Running, until, within};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 fn config() -> AgentConfig {

@@ -1,9 +1,5 @@
 //! Answers on any connection of an engine.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-
-mod support;
-
 use std::{
     collections::HashSet,
     net::Shutdown,

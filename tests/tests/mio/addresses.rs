@@ -1,17 +1,12 @@
 //! Addresses in HAProxy's format. Which can be read is tested in `spop-server`.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
 
 use std::os::{
     linux::net::SocketAddrExt as _,
     unix::net::{SocketAddr, UnixStream},
 };
 
+use crate::support::{Client, Running, within};
 use spop_mio::{Actions, Outcome, Request, Server};
-use support::{Client, Running, within};
 
 fn answer(_: Request<'_>) -> Outcome {
     Actions::new().into()

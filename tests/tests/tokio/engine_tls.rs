@@ -1,20 +1,17 @@
 //! An engine that talks TLS with its agents.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{fs, time::Duration};
 
-use spop_tokio::{
-    Actions, AgentConfig, Endpoint, Engine, EngineClient, EngineConfig, EngineError, MessageList, PoolConfig,
-    Request, Scope, Value,
-    tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles},
-};
-use support::{
+use crate::support::{
     Client, Running,
     log::Log,
     pki::{Setting, ca, leaf},
     until, within,
+};
+use spop_tokio::{
+    Actions, AgentConfig, Endpoint, Engine, EngineClient, EngineConfig, EngineError, MessageList, PoolConfig,
+    Request, Scope, Value,
+    tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles},
 };
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_rustls::TlsAcceptor;

@@ -2,11 +2,6 @@
 //!
 //! `SPOP_DEFERRED=10000000` sets how many answers come from other threads; the default takes a moment only.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, TcpStream},

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that panics has failed.
 
 pub mod log;
-#[cfg(feature = "tls")]
 pub mod pki;
 
 use std::{

@@ -1,10 +1,5 @@
 //! What a server has for its keepers: limits, replacement, numbers, sockets of others.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
@@ -240,8 +235,6 @@ fn a_port_is_shared_by_those_who_ask_for_it() {
         }
     });
 }
-
-#[cfg(feature = "systemd")]
 mod systemd {
     use std::{
         os::fd::OwnedFd,
@@ -278,7 +271,7 @@ mod systemd {
             let mut child = Command::new("sh")
                 .args(["-c", "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\""])
                 .arg(std::env::current_exe().unwrap())
-                .args(["--exact", "systemd::a_socket_that_is_passed_is_served"])
+                .args(["--exact", "production::systemd::a_socket_that_is_passed_is_served"])
                 .env(CHILD, "1")
                 .stdin(Stdio::from(OwnedFd::from(listener)))
                 .stdout(Stdio::null())

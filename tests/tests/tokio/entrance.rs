@@ -1,15 +1,12 @@
 //! What connections pass before their sessions.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Client, Running, log::Log, logged, until, within};
 use spop_tokio::{
     Actions, AgentConfig, Endpoint, Request, Scope, Server,
     accept::{AcceptConfig, Monitor, Policy, SourceRules},
 };
-use support::{Client, Running, log::Log, logged, until, within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
@@ -118,8 +115,6 @@ async fn listeners_have_entrances_of_their_own() {
     })
     .await;
 }
-
-#[cfg(feature = "proxy")]
 mod proxy {
     use spop_tokio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
 

@@ -1,7 +1,4 @@
 //! Requests and their answers, over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     future::pending,
@@ -13,10 +10,10 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Running, until, within};
 use spop_tokio::{
     Actions, AgentConfig, ArgError, Handler, Partial, Peer, Reply, Request, Route, Scope, Status, Watch,
 };
-use support::{Running, until, within};
 use tokio::sync::Semaphore;
 
 async fn reputation(request: Request) -> Result<Actions, ArgError> {

@@ -1,11 +1,5 @@
 //! TLS, with real handshakes.
 
-#![cfg(feature = "tls")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
@@ -330,8 +324,6 @@ fn a_probe_inside_tls_is_answered() {
         session(&server, setting.client(None)).ask("NOTIFY fin 0 1 m", ANSWER_0);
     });
 }
-
-#[cfg(feature = "proxy")]
 #[test]
 fn a_proxy_header_comes_before_tls() {
     use spop_mio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
@@ -364,7 +356,6 @@ fn a_proxy_header_comes_before_tls() {
 }
 
 /// A client in memory: it answers within the calls of the server, as a fast one seems to.
-#[cfg(feature = "proxy")]
 struct Immediate {
     client: ClientConnection,
     sends: Vec<u8>,
@@ -372,8 +363,6 @@ struct Immediate {
     last: Vec<u8>,
     received: Vec<u8>,
 }
-
-#[cfg(feature = "proxy")]
 impl io::Read for Immediate {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         if self.sends.is_empty() {
@@ -384,8 +373,6 @@ impl io::Read for Immediate {
         Ok(n)
     }
 }
-
-#[cfg(feature = "proxy")]
 impl io::Write for Immediate {
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len();
@@ -408,8 +395,6 @@ impl io::Write for Immediate {
         Ok(())
     }
 }
-
-#[cfg(feature = "proxy")]
 impl Stream for Immediate {
     fn short_read_is_all(&self) -> bool {
         true
@@ -419,8 +404,6 @@ impl Stream for Immediate {
         Ok(())
     }
 }
-
-#[cfg(feature = "proxy")]
 #[test]
 fn what_comes_with_the_end_of_the_handshake_is_read() {
     use spop_mio::accept::{ExpectProxy, ProxyVersion, encode_proxy_header};

@@ -1,10 +1,5 @@
 //! How connections and servers end, and what they survive.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},

@@ -1,7 +1,4 @@
 //! An engine and the agents it asks, over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     future::{Future, pending},
@@ -14,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{Running, until, within};
 use futures_util::{FutureExt as _, future::join_all};
 use spop_core::accept::ProxyVersion;
 use spop_tokio::{
     Actions, AgentConfig, ArgError, Capabilities, Engine, EngineClient, EngineConfig, EngineError,
     MessageList, PoolConfig, Reply, Request, Scope, Server, Status, Value,
 };
-use support::{Running, until, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -1,10 +1,5 @@
 //! Requests and answers over real sockets.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // It is a test.
-#![allow(clippy::needless_pass_by_value)] // A handler takes its request.
-
-mod support;
-
 use std::{
     collections::HashSet,
     io::Write as _,

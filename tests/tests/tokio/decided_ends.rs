@@ -1,7 +1,4 @@
 //! Sessions that end by a decision: what was decided is reported once, in the poll that decided it.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     future::{Future, poll_fn},
@@ -11,9 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::support::{Client, Running, log::Log, settle, until, within};
 use spop_core::notation;
 use spop_tokio::{Actions, AgentConfig, Capabilities, CloseReason, Peer, Reply, Request, Service, Status};
-use support::{Client, Running, log::Log, settle, until, within};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
     sync::Semaphore,

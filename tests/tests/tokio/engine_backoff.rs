@@ -1,7 +1,4 @@
 //! An engine and agents that end their connections before they have answered anything, over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     sync::{
@@ -11,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::within;
 use futures_util::future::join_all;
 use spop_core::notation;
 use spop_tokio::{
     Actions, CloseReason, Engine, EngineClient, EngineConfig, EngineError, MessageList, Request, Server,
     Status,
 };
-use support::within;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -1,7 +1,4 @@
 //! What a server has for its keepers: limits, replacement, numbers, sockets of others.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that panics has failed.
-
-mod support;
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -10,11 +7,11 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Client, Running, until, within};
 use spop_tokio::{
     Actions, AgentConfig, Deferred, Endpoint, FailureKind, Handler, Request, Responder, Scope, Server,
     ServerConfig, Swap, spop_core::link::Phase,
 };
-use support::{Client, Running, until, within};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, UnixStream},
@@ -262,8 +259,6 @@ async fn a_port_is_shared_by_those_who_ask_for_it() {
     })
     .await;
 }
-
-#[cfg(feature = "systemd")]
 mod systemd {
     use std::{
         net::TcpStream,
@@ -298,7 +293,7 @@ mod systemd {
             let mut child = Command::new("sh")
                 .args(["-c", "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\""])
                 .arg(std::env::current_exe().unwrap())
-                .args(["--exact", "systemd::a_socket_that_is_passed_is_served"])
+                .args(["--exact", "production::systemd::a_socket_that_is_passed_is_served"])
                 .env(CHILD, "1")
                 .stdin(Stdio::from(OwnedFd::from(listener)))
                 .stdout(Stdio::null())
@@ -315,8 +310,6 @@ mod systemd {
         .await;
     }
 }
-
-#[cfg(feature = "tower")]
 mod tower {
     use std::{
         future::Future,
