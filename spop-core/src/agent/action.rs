@@ -78,7 +78,7 @@ pub struct Session {
     pub peer_capabilities: Capabilities,
     /// The `max-frame-size` that the peer announced.
     pub peer_max_frame_size: u32,
-    /// The `engine-id` that the peer announced. HAProxy 2.6 and 3.0 send one per thread.
+    /// The `engine-id` that the peer announced, unless it is empty. HAProxy 2.6 and 3.0 send one per thread.
     pub engine_id: Option<Arc<Bytes>>,
 }
 

@@ -39,7 +39,9 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
     if config.pipelining == PipeliningPolicy::Auto && is_multiplexer(hello.capabilities) {
         common = common.without(Capabilities::PIPELINING);
     }
-    if hello.engine_id.is_none() {
+    // One that is empty tells no engine from another.
+    let engine_id = hello.engine_id.filter(|id| !id.is_empty());
+    if engine_id.is_none() {
         // Async needs an engine-id: it identifies the connections that share answers.
         common = common.without(Capabilities::ASYNC);
     }
@@ -56,7 +58,7 @@ pub(super) fn greet(config: &AgentConfig, header: Header, payload: &[u8]) -> Res
             capabilities,
             peer_capabilities: hello.capabilities,
             peer_max_frame_size: hello.max_frame_size,
-            engine_id: hello.engine_id.map(Bytes::copy_from_slice).map(Arc::new),
+            engine_id: engine_id.map(Bytes::copy_from_slice).map(Arc::new),
         },
         healthcheck: hello.healthcheck,
         answer,
