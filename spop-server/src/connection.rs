@@ -268,7 +268,7 @@ impl Connection {
         self.established.get().map_or(&NONE, |established| &established.session)
     }
 
-    /// The engine-id, if the peer announced one. HAProxy 2.6 and 3.0 have one for each thread.
+    /// The engine-id, if the peer announced one that is not empty. HAProxy 2.6 and 3.0 have one for each thread.
     pub fn engine_id(&self) -> Option<&[u8]> {
         self.session().engine_id.as_ref().map(|id| &***id)
     }

@@ -7,7 +7,7 @@ use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,6 +18,12 @@ use spop_server::{
     Agent, Conn, Request, ServerConfig,
     status::{Status, install_recorder},
 };
+
+/// Tests with requests run one after the other: a recorder is the whole process's, and one of them counts.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A server without sockets, and the address of its status page.
 fn start(status: impl FnOnce(Status) -> Status) -> (Arc<Agent>, SocketAddr) {
@@ -71,6 +77,7 @@ fn get_from(address: SocketAddr, host: &str, path: &str) -> (String, String) {
 
 #[test]
 fn the_page_and_its_json_have_the_state_of_the_server() {
+    let _alone = alone();
     let (agent, address) = start(|status| status);
     let conn = session(&agent, "NOTIFY fin 1 1 m\nNOTIFY fin 2 1 fails");
     let (head, json) = get(address, "/status.json");
@@ -105,6 +112,7 @@ fn it_is_healthy_until_the_shutdown() {
 
 #[test]
 fn rates_are_those_of_the_last_seconds() {
+    let _alone = alone();
     let (agent, address) = start(|status| status);
     let notifies: Vec<_> = (0..50).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
     // The first sample was taken when it began to serve.
@@ -125,6 +133,7 @@ fn rates_are_those_of_the_last_seconds() {
 
 #[test]
 fn metrics_are_there_with_a_recorder_only() {
+    let _alone = alone();
     let (_agent, address) = start(|status| status);
     assert!(get(address, "/metrics").0.starts_with("http/1.1 404 "));
     let recorder = install_recorder().unwrap();

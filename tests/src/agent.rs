@@ -191,7 +191,11 @@ impl Drop for Agent {
     }
 }
 
-fn example(name: &str) -> Result<PathBuf> {
+/// The path of an example of the workspace, which is newer than its sources.
+///
+/// # Errors
+/// It is not built, or older than a source.
+pub fn example(name: &str) -> Result<PathBuf> {
     // The tests run as target/PROFILE/deps/TEST.
     let test = env::current_exe()?;
     let program = test.ancestors().nth(2).context("the test runs outside a target directory")?;

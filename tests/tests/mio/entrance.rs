@@ -184,6 +184,7 @@ fn listeners_have_entrances_of_their_own() {
         }
     });
 }
+
 mod proxy {
     use spop_mio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
 

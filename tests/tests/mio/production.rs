@@ -235,6 +235,7 @@ fn a_port_is_shared_by_those_who_ask_for_it() {
         }
     });
 }
+
 mod systemd {
     use std::{
         os::fd::OwnedFd,

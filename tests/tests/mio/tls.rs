@@ -324,6 +324,7 @@ fn a_probe_inside_tls_is_answered() {
         session(&server, setting.client(None)).ask("NOTIFY fin 0 1 m", ANSWER_0);
     });
 }
+
 #[test]
 fn a_proxy_header_comes_before_tls() {
     use spop_mio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
@@ -363,6 +364,7 @@ struct Immediate {
     last: Vec<u8>,
     received: Vec<u8>,
 }
+
 impl io::Read for Immediate {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         if self.sends.is_empty() {
@@ -373,6 +375,7 @@ impl io::Read for Immediate {
         Ok(n)
     }
 }
+
 impl io::Write for Immediate {
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len();
@@ -395,6 +398,7 @@ impl io::Write for Immediate {
         Ok(())
     }
 }
+
 impl Stream for Immediate {
     fn short_read_is_all(&self) -> bool {
         true
@@ -404,6 +408,7 @@ impl Stream for Immediate {
         Ok(())
     }
 }
+
 #[test]
 fn what_comes_with_the_end_of_the_handshake_is_read() {
     use spop_mio::accept::{ExpectProxy, ProxyVersion, encode_proxy_header};

@@ -115,6 +115,7 @@ async fn listeners_have_entrances_of_their_own() {
     })
     .await;
 }
+
 mod proxy {
     use spop_tokio::accept::{Addresses, ExpectProxy, ProxyVersion, encode_proxy_header};
 

@@ -259,6 +259,7 @@ async fn a_port_is_shared_by_those_who_ask_for_it() {
     })
     .await;
 }
+
 mod systemd {
     use std::{
         net::TcpStream,
@@ -310,6 +311,7 @@ mod systemd {
         .await;
     }
 }
+
 mod tower {
     use std::{
         future::Future,

@@ -85,14 +85,17 @@ async fn two(Ip(_): Ip, Port(port): Port, request: Request) -> Actions {
 async fn four(_: Peer, _: Cancellation, Ip(_): Ip, Port(port): Port) -> Result<Answer, io::Error> {
     Ok(score(port.into()))
 }
+
 #[derive(serde::Deserialize)]
 struct Check {
     ip: IpAddr,
     port: u16,
 }
+
 async fn args(spop_tokio::Args(check): spop_tokio::Args<Check>) -> Option<Answer> {
     check.ip.is_loopback().then(|| score(check.port.into()))
 }
+
 #[tokio::test]
 async fn arguments_become_the_fields_of_a_structure() {
     within(async {

@@ -10,10 +10,7 @@ pub struct Echo(pub Child);
 
 impl Echo {
     pub fn start(shell: &str, options: &str) -> (Self, String) {
-        let mut program = std::env::current_exe().unwrap();
-        program.pop();
-        program.pop();
-        let program = program.join("examples/echo-mio");
+        let program = spop_tests::agent::example("echo-mio").unwrap();
         let mut child = Command::new("sh")
             .args(["-c", &format!("{shell} exec {} --listen 127.0.0.1:0 {options}", program.display())])
             .stdout(Stdio::piped())
