@@ -74,12 +74,7 @@ impl Agent {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_on(socket: &TcpListener, name: &str, args: &[&str], log: &Path) -> Result<Self> {
-        // The process must know its own number, and have the socket as descriptor 3.
-        const ACTIVATE: &str = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#;
-        let socket = OwnedFd::from(socket.try_clone()?);
-        let mut shell = Command::new("sh");
-        let command = shell.arg("-c").arg(ACTIVATE).arg(example(name)?).args(args);
-        Self::launch_with(command.stdin(socket), log, 1)
+        Self::launch_with(activate(socket)?.arg(example(name)?).args(args), log, 1)
     }
 
     fn launch(command: &mut Command, log: &Path, listeners: usize) -> Result<Self> {
@@ -189,6 +184,18 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts what its arguments name on a socket that is open, as systemd does for a `.socket` unit: the first socket is descriptor 3, and
+/// the process is told its own number.
+///
+/// # Errors
+/// There is no descriptor left.
+pub fn activate(socket: &TcpListener) -> Result<Command> {
+    const ACTIVATE: &str = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#;
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(ACTIVATE).stdin(OwnedFd::from(socket.try_clone()?));
+    Ok(shell)
 }
 
 /// The path of an example of the workspace, which is newer than its sources.

@@ -237,11 +237,9 @@ fn a_port_is_shared_by_those_who_ask_for_it() {
 }
 
 mod systemd {
-    use std::{
-        os::fd::OwnedFd,
-        process::{Command, Stdio},
-        thread,
-    };
+    use std::{process::Stdio, thread};
+
+    use spop_tests::agent::activate;
 
     use super::*;
 
@@ -268,13 +266,11 @@ mod systemd {
         within(|| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            // As systemd does it: the first socket is descriptor 3, and the process is told its own number.
-            let mut child = Command::new("sh")
-                .args(["-c", "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\""])
+            let mut child = activate(&listener)
+                .unwrap()
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "production::systemd::a_socket_that_is_passed_is_served"])
                 .env(CHILD, "1")
-                .stdin(Stdio::from(OwnedFd::from(listener)))
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();

@@ -1,16 +1,13 @@
 //! TLS, with real handshakes.
 
 use std::{
-    fs,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use spop_core::Clock;
 use spop_mio::{
     Actions, Endpoint, Peer, Request, Scope, ServerConfig,
@@ -20,69 +17,24 @@ use spop_mio::{
         rustls::{
             ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
             crypto::ring,
-            pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+            pki_types::{PrivateKeyDer, ServerName},
             version::{TLS12, TLS13},
         },
     },
 };
 use spop_server::{Agent, Driver, Entrance, ReadBuffer, Stream, Turn};
-use tempfile::TempDir;
 
-use crate::support::{Client, Running, bytes, hand_out, log::Log, logged, until, within};
+use crate::support::{
+    Client, Running, bytes, hand_out,
+    log::Log,
+    logged,
+    pki::{Ca, Leaf, Setting, ca, leaf},
+    until, within,
+};
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
 type Secured = Client<StreamOwned<ClientConnection, TcpStream>>;
 
-fn ca(name: &str) -> Ca {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-struct Leaf {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
-fn leaf(ca: &Ca, name: &str) -> Leaf {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    Leaf { certificate: params.signed_by(&key, ca).unwrap(), key }
-}
-
-/// Files of a server, and what signs its clients.
-struct Setting {
-    folder: TempDir,
-    servers: Ca,
-    clients: Ca,
-}
-
 impl Setting {
-    fn new() -> Self {
-        let this =
-            Self { folder: tempfile::tempdir().unwrap(), servers: ca("servers"), clients: ca("clients") };
-        fs::write(this.path("clients.pem"), this.clients.pem()).unwrap();
-        this.renew();
-        this
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Another certificate for the server.
-    fn renew(&self) -> CertificateDer<'static> {
-        let leaf = leaf(&self.servers, "agent.example");
-        fs::write(self.path("agent.pem"), leaf.certificate.pem() + &leaf.key.serialize_pem()).unwrap();
-        leaf.certificate.der().clone()
-    }
-
-    fn files(&self) -> TlsFiles {
-        TlsFiles::new(self.path("agent.pem"), self.path("agent.pem"))
-    }
-
     fn client(&self, identity: Option<&Leaf>) -> Arc<ClientConfig> {
         trusting(&self.servers, identity, &[&TLS12, &TLS13])
     }

@@ -5,6 +5,8 @@
 pub mod echo;
 #[path = "../../tokio/support/log.rs"]
 pub mod log;
+#[path = "../../tokio/support/pki.rs"]
+pub mod pki;
 
 use std::{
     io::{Read, Write},
