@@ -24,6 +24,8 @@ pub const DRIVERS: &[&str] = &["blocking", "foreign-poll", "io-uring", "thread-p
 
 /// `cargo test` makes only the programs of the package that is tested.
 const BUILD: &str = "run cargo build --workspace --all-features --examples --bins";
+/// The same for the echo agents that are attacked.
+const BUILD_OPTIMIZED: &str = "run tests/run optimized";
 
 /// A running agent; killed on drop.
 #[derive(Debug)]
@@ -57,8 +59,21 @@ impl Agent {
         log: &Path,
         variables: [(&str, &str); N],
     ) -> Result<Self> {
+        Self::start_program(&example(name)?, args, log, &variables)
+    }
+
+    /// The same for a program that is none of these.
+    ///
+    /// # Errors
+    /// It does not start, or says nothing.
+    pub fn start_program(
+        program: &Path,
+        args: &[&str],
+        log: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let listeners = args.iter().filter(|arg| **arg == "--listen").count();
-        Self::launch(Command::new(example(name)?).args(args).envs(variables), log, listeners)
+        Self::launch(Command::new(program).args(args).envs(variables.iter().copied()), log, listeners)
     }
 
     /// Starts an example that takes nothing but addresses, on free ports, and waits until it listens on the first.
@@ -203,19 +218,38 @@ pub fn activate(socket: &TcpListener) -> Result<Command> {
 /// # Errors
 /// It is not built, or older than a source.
 pub fn example(name: &str) -> Result<PathBuf> {
-    // The tests run as target/PROFILE/deps/TEST.
+    let folder = built()?;
+    newest(name, &[folder.join("examples"), folder], BUILD)
+}
+
+/// The path of an echo agent that is compiled with optimization, for tests that measure it: without, it is slower than anybody's.
+///
+/// # Errors
+/// As [`example`].
+pub fn optimized(name: &str) -> Result<PathBuf> {
+    let folder = built()?;
+    let target = folder.parent().context("the test runs outside a target directory")?;
+    newest(name, &[target.join("optimized/debug/examples")], BUILD_OPTIMIZED)
+}
+
+/// Where the programs of this build are: the tests run as target/PROFILE/deps/TEST.
+fn built() -> Result<PathBuf> {
     let test = env::current_exe()?;
-    let program = test.ancestors().nth(2).context("the test runs outside a target directory")?;
-    let mut places = [program.join("examples").join(name), program.join(name)].into_iter();
+    Ok(test.ancestors().nth(2).context("the test runs outside a target directory")?.to_owned())
+}
+
+/// The program in the first of these folders that has it. `build` says what builds it.
+fn newest(name: &str, folders: &[PathBuf], build: &str) -> Result<PathBuf> {
+    let mut places = folders.iter().map(|folder| folder.join(name));
     let program = places.find(|program| program.is_file());
-    let program = program.with_context(|| format!("{name} is missing: {BUILD}"))?;
+    let program = program.with_context(|| format!("{name} is missing: {build}"))?;
     let built = program.metadata()?.modified()?;
     // What cargo has noted for make: the program, a colon, and all that it was made of.
     let sources = fs::read_to_string(program.with_extension("d"))?;
     for source in sources.lines().flat_map(|line| line.split(' ').skip(1)) {
         let newer =
             Path::new(source).metadata().is_ok_and(|source| source.modified().is_ok_and(|at| at > built));
-        ensure!(!newer, "{} is older than {source}: {BUILD}", program.display());
+        ensure!(!newer, "{} is older than {source}: {build}", program.display());
     }
     Ok(program)
 }

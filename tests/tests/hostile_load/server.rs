@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use spop_tests::agent::{AGENTS, Agent, NOTHING_KEPT};
+use spop_tests::agent::{AGENTS, Agent, NOTHING_KEPT, optimized};
 use spop_tests::process::{cpu_nanos, raise_descriptor_limit};
 use spop_tests::stage::{Failures, Verdict};
 use tempfile::TempDir;
@@ -68,10 +68,11 @@ impl Server {
     fn spawn(name: &str, args: &[&str], allocator: Allocator) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (args, log) = ([&["--listen", "127.0.0.1:0"], args].concat(), dir.path().join("agent.log"));
-        let agent = match allocator {
-            Allocator::Default => Agent::start(name, &args, &log),
-            Allocator::Exact => Agent::start_with(name, &args, &log, NOTHING_KEPT),
-        }?;
+        let variables: &[_] = match allocator {
+            Allocator::Default => &[],
+            Allocator::Exact => &NOTHING_KEPT,
+        };
+        let agent = Agent::start_program(&optimized(name)?, &args, &log, variables)?;
         Ok(Self { agent, _dir: dir })
     }
 
