@@ -16,8 +16,9 @@ use crate::{
 /// HAProxy reads them all before it sends again; or, if no answer is outstanding, on a connection that has been idle for
 /// some time.
 ///
-/// Measured with HAProxy 2.6 and 3.0, 16 clients on a busy machine and 20 restarts of the agent: of 100,000 requests, 0 to
-/// 45 were lost without this timing, and none with it.
+/// Measured with HAProxy 2.6 and 3.0, 16 clients, without pipelining: without this timing up to 45 of 100,000 requests were lost in 20
+/// restarts of the agent; with it, 7 of 29,000 restarts lost one or two. HAProxy had used a connection after a long time, in the moment in
+/// which its DISCONNECT was in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainTiming {
