@@ -9,6 +9,10 @@
 //!
 //! # Quick start
 //!
+//! ```sh
+//! cargo add spop-mio
+//! ```
+//!
 //! ```no_run
 //! use std::net::IpAddr;
 //! use spop_mio::{Router, Scope, Server};
