@@ -5,7 +5,6 @@ use core::time::Duration;
 use super::AgentReactor;
 use crate::{
     ConnectionId, Status, Timestamp,
-    frame::Capabilities,
     link::{CloseReason, Timer},
 };
 
@@ -24,8 +23,8 @@ use crate::{
 pub struct DrainTiming {
     /// How long answers are held at most, to be sent together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
-    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without pipelining,
-    /// where the peer sends nothing before it has its answer. Default 5 ms.
+    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without
+    /// pipelining and async, where the peer sends nothing before it has its answer. Default 5 ms.
     pub silence: Duration,
     /// Without held answers, or before the HELLO: how long the connection must have been idle before the DISCONNECT.
     /// Default 100 ms.
@@ -216,9 +215,7 @@ impl AgentReactor {
             && (held || self.link.nothing_to_send() || self.is_idle_with_deferred_output());
         let quiet = match (self.drain_timing(), &self.session) {
             (Some(timing), _) if !held => timing.idle,
-            (Some(timing), Some(session)) if session.capabilities.contains(Capabilities::PIPELINING) => {
-                timing.silence
-            }
+            (Some(timing), Some(session)) if session.lets_requests_overlap() => timing.silence,
             _ => Duration::ZERO,
         };
         ready.then(|| (self.link.last_active() + quiet).max(self.earliest_disconnect()))
