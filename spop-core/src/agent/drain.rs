@@ -23,8 +23,8 @@ use crate::{
 pub struct DrainTiming {
     /// How long answers are held at most, to be sent together with the DISCONNECT. Default 15 ms.
     pub hold: Duration,
-    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Not applied without
-    /// pipelining and async, where the peer sends nothing before it has its answer. Default 5 ms.
+    /// While answers are held: how long no frame must have arrived before the DISCONNECT. Applied with pipelining or async: without
+    /// either the peer sends nothing before it has its answer. Default 5 ms.
     pub silence: Duration,
     /// Without held answers, or before the HELLO: how long the connection must have been idle before the DISCONNECT.
     /// Default 100 ms.
