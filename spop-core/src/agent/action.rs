@@ -101,12 +101,6 @@ impl Session {
         self.engine_id.as_ref().filter(|_| self.capabilities.contains(Capabilities::ASYNC))
     }
 
-    /// Whether the peer may send a request before it has the answer to the one before: async alone is enough for that.
-    pub(super) fn lets_requests_overlap(&self) -> bool {
-        self.capabilities.contains(Capabilities::PIPELINING)
-            || self.capabilities.contains(Capabilities::ASYNC)
-    }
-
     /// Whether HAProxy fails long requests because of this side's frame size: the peer announced a larger one, and sends no
     /// fragments or this side accepts none. HAProxy 3.1 and later fail such a request with error 259; up to 3.0 HAProxy
     /// disconnects with status 10. The agent never sees the request.

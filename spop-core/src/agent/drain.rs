@@ -215,7 +215,7 @@ impl AgentReactor {
             && (held || self.link.nothing_to_send() || self.is_idle_with_deferred_output());
         let quiet = match (self.drain_timing(), &self.session) {
             (Some(timing), _) if !held => timing.idle,
-            (Some(timing), Some(session)) if session.lets_requests_overlap() => timing.silence,
+            (Some(timing), Some(session)) if session.capabilities.allow_overlap() => timing.silence,
             _ => Duration::ZERO,
         };
         ready.then(|| (self.link.last_active() + quiet).max(self.earliest_disconnect()))

@@ -124,10 +124,7 @@ impl EngineReactor {
 
     /// The limit of requests in flight.
     pub(super) fn window(&self) -> usize {
-        let many = self.session.as_ref().is_some_and(|session| {
-            let capabilities = session.capabilities;
-            capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC)
-        });
+        let many = self.session.as_ref().is_some_and(|session| session.capabilities.allow_overlap());
         if many { self.config.max_waiting_frames } else { 1 }
     }
 

@@ -44,6 +44,11 @@ impl Capabilities {
         self.0 & other.0 == other.0
     }
 
+    /// Whether a NOTIFY may be sent before the one before it is answered, if both sides have these: async alone is enough for that.
+    pub(crate) const fn allow_overlap(self) -> bool {
+        self.contains(Self::PIPELINING) || self.contains(Self::ASYNC)
+    }
+
     /// This set without those in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {

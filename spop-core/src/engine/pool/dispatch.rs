@@ -6,7 +6,7 @@ use super::{Connection, Kind, Place, Pool, PoolAction, Queued, RequestId, Sent};
 use crate::{
     CloseReason, ConnectionId, EngineAction, EngineReactor, Timestamp, Violation,
     engine::{Ended, EngineError, NotifyError, StreamIds, UnclaimedAck, pool::Times},
-    frame::{Capabilities, Ids, Received},
+    frame::{Ids, Received},
     link::{Misuse, Step},
     steps::step,
 };
@@ -332,10 +332,7 @@ impl Pool {
 
     /// The limit of requests in flight on a new connection, if its agent has the capabilities of this side.
     fn window(&self) -> usize {
-        let capabilities = self.engine.capabilities;
-        let many =
-            capabilities.contains(Capabilities::PIPELINING) || capabilities.contains(Capabilities::ASYNC);
-        if many { self.engine.max_waiting_frames } else { 1 }
+        if self.engine.capabilities.allow_overlap() { self.engine.max_waiting_frames } else { 1 }
     }
 
     fn least_connected(&self) -> Option<usize> {
