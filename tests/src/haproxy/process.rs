@@ -93,7 +93,7 @@ impl Haproxy {
     /// They are not in time.
     pub fn wait_for_clients(&self, count: usize) -> Result<()> {
         until_true(&format!("HAProxy has {count} clients"), PATIENCE, || {
-            Ok(self.stat("web", "FRONTEND", 4)? == count.to_string())
+            Ok(self.stat("web", "FRONTEND", "scur")? == count.to_string())
         })
     }
 
@@ -111,7 +111,7 @@ impl Haproxy {
     /// It has not in time.
     pub fn wait_for_server_number(&self, number: usize, state: &str) -> Result<()> {
         until_true(&format!("agent {number} is {state}"), PATIENCE, || {
-            Ok(self.stat("agents", &format!("a{number}"), 17)?.split(' ').next() == Some(state))
+            Ok(self.stat("agents", &format!("a{number}"), "status")?.split(' ').next() == Some(state))
         })
     }
 
@@ -120,16 +120,22 @@ impl Haproxy {
     /// # Errors
     /// HAProxy does not answer.
     pub fn agent_connections(&self) -> Result<u64> {
-        Ok(self.stat("agents", "a0", 7)?.parse()?)
+        Ok(self.stat("agents", "a0", "stot")?.parse()?)
     }
 
-    /// Waits until exactly this many connections to the first agent are open. Since 3.1 HAProxy counts requests here.
+    /// Waits until no connection to the first agent is open.
     ///
     /// # Errors
-    /// They are not in time.
-    pub fn wait_for_agent_connections(&self, count: usize) -> Result<()> {
-        until_true(&format!("HAProxy has {count} connections to the agent"), PATIENCE, || {
-            Ok(self.stat("agents", "a0", 4)? == count.to_string())
+    /// Some are after [`PATIENCE`].
+    pub fn wait_for_no_agent_connections(&self) -> Result<()> {
+        until_true("HAProxy has no connection to the agent", PATIENCE, || {
+            // The last two since 3.1, which keeps idle connections in a pool and counts requests in the first.
+            for count in ["scur", "idle_conn_cur", "safe_conn_cur"] {
+                if self.stat("agents", "a0", count)? != "0" {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         })
     }
 
@@ -138,15 +144,18 @@ impl Haproxy {
     /// # Errors
     /// HAProxy does not answer.
     pub fn requests(&self) -> Result<u64> {
-        Ok(self.stat("web", "FRONTEND", 48)?.parse()?)
+        Ok(self.stat("web", "FRONTEND", "req_tot")?.parse()?)
     }
 
-    // A field of `show stat`, which is CSV.
-    fn stat(&self, proxy: &str, service: &str, field: usize) -> Result<String> {
+    // A field of `show stat`, which is CSV whose first line has the names: `# pxname,svname,…`.
+    fn stat(&self, proxy: &str, service: &str, name: &str) -> Result<String> {
         let table = self.admin("show stat")?;
+        let field = table.lines().next().and_then(|names| names.split(',').position(|field| field == name));
         let row = table.lines().find(|line| line.starts_with(&format!("{proxy},{service},")));
-        let value = row.and_then(|row| row.split(',').nth(field)).map(ToOwned::to_owned);
-        value.with_context(|| format!("no field {field} of {proxy}/{service} in {table}"))
+        let value = row.zip(field).and_then(|(row, field)| row.split(',').nth(field));
+        value
+            .map(ToOwned::to_owned)
+            .with_context(|| format!("no field {name} of {proxy}/{service} in {table}"))
     }
 
     /// Everything that HAProxy has logged so far.

@@ -87,7 +87,7 @@ fn a_reset_at_any_byte_of_a_conversation_harms_nothing_after_it() -> Verdict {
         for (way, length) in [Way::ToAgent, Way::ToHaproxy].into_iter().zip(lengths) {
             for after in 0..=length {
                 relay.reset_all()?;
-                haproxy.wait_for_agent_connections(0)?;
+                haproxy.wait_for_no_agent_connections()?;
                 relay.fail_next(Fault { way, after, stall: false });
                 failed += converse(&haproxy)?;
                 tried += 1;
@@ -126,7 +126,7 @@ fn a_connection_that_stalls_is_left_behind() -> Verdict {
         ];
         for (number, (way, after)) in (1..).zip(places) {
             relay.reset_all()?;
-            haproxy.wait_for_agent_connections(0)?;
+            haproxy.wait_for_no_agent_connections()?;
             relay.fail_next(Fault { way, after, stall: true });
             converse(&haproxy)?;
             ensure!(relay.faults() == number, "{way:?} {after}: nothing stalled");
