@@ -94,6 +94,10 @@ pub fn agent(data: &[u8]) {
     let layers = if is(4) { Layers::Data } else { Layers::Plain };
     let greeting = match switches >> 5 {
         0 => None,
+        7 => {
+            config.capabilities |= Capabilities::ASYNC;
+            Some("async engine-id=string:e")
+        }
         number => Some(["pipelining", "pipelining,fragmentation", "fragmentation"][usize::from(number) % 3]),
     };
     let mut events = Vec::new();
@@ -201,6 +205,7 @@ pub fn config(bounds: Bounds) -> AgentConfig {
     config
 }
 
+/// The handshake. More items of the HELLO can follow the capabilities.
 pub(super) fn hello(driver: &mut Driver, capabilities: &str) {
     let hello = notation::parse_bytes(&format!(
         "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
