@@ -1,9 +1,8 @@
 //! `tests/haproxy.md` names tests that exist.
 
-#![allow(clippy::unwrap_used)] // It is a test.
+use std::{fs, path::Path};
 
-use std::fs;
-use std::path::Path;
+use crate::root;
 
 fn collect(dir: &Path, all: &mut String) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -21,7 +20,7 @@ fn collect(dir: &Path, all: &mut String) {
 
 #[test]
 fn every_test_that_the_facts_name_exists() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = root().join("tests");
     let mut all = String::new();
     for sources in ["tests", "captures", "../spop-core/tests"] {
         collect(&dir.join(sources), &mut all);

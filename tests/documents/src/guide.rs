@@ -1,23 +1,19 @@
 //! The pages of the guide are complete: each is documented and tested, and the error numbers are those of the code.
 
-#![allow(clippy::unwrap_used)] // It is a test.
-
-use std::{env, fmt::Write as _, fs, path::Path};
+use std::{env, fmt::Write as _, fs};
 
 use spop_core::haproxy::{Cause, Explanation, explain};
 
-const PAGES: &str = "../spop-server/src/guide";
-const END: &str = "<!-- end -->\n";
+use crate::root;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+const PAGES: &str = "spop-server/src/guide";
+const END: &str = "<!-- end -->\n";
 
 #[test]
 fn every_page_is_documented_and_its_examples_are_tested() {
     let documented = fs::read_to_string(root().join(PAGES).with_extension("rs")).unwrap();
-    let tested = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let readme = fs::read_to_string(root().join("../README.md")).unwrap();
+    let tested = fs::read_to_string(root().join("tests/src/lib.rs")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let mut count = 0;
     for entry in fs::read_dir(root().join(PAGES)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -214,7 +210,7 @@ fn the_errors_of_the_guide_are_what_the_code_explains() {
 #[test]
 fn first_programs_are_the_same_with_the_same_dependencies() {
     let pages = ["README.md", "spop-tokio/src/lib.rs", "spop-server/src/guide/quick_start.md"];
-    let pages = pages.map(|page| (page, fs::read_to_string(root().join("..").join(page)).unwrap()));
+    let pages = pages.map(|page| (page, fs::read_to_string(root().join(page)).unwrap()));
     for command in ["cargo add tokio ", "cargo add tracing-subscriber"] {
         let used = pages.each_ref().map(|(page, text)| {
             let mut lines = text.lines().map(|line| line.trim_start_matches("//! "));
