@@ -89,7 +89,11 @@ fn a_reset_at_any_byte_of_a_conversation_harms_nothing_after_it() -> Verdict {
                 relay.reset_all()?;
                 haproxy.wait_for_no_agent_connections()?;
                 relay.fail_next(Fault { way, after, stall: false });
-                failed += converse(&haproxy)?;
+                let lost = converse(&haproxy)?;
+                if lost > 1 {
+                    println!("{stage}: {lost} requests failed by a reset {way:?} after {after} bytes");
+                }
+                failed += lost;
                 tried += 1;
             }
         }
