@@ -259,6 +259,11 @@ fn run(events: &[Event], config: &AgentConfig, greeting: Option<&str>, layers: L
     let mut driver = Driver::new(config.clone(), layers, cuts);
     if let Some(capabilities) = greeting {
         hello(&mut driver, capabilities);
+        let agreed = driver
+            .reactor
+            .session()
+            .is_some_and(|session| session.capabilities.contains(Capabilities::ASYNC));
+        assert_eq!(agreed, capabilities.starts_with("async"), "{capabilities}");
     }
     let (mut run, mut queued) = (0, 0);
     for event in events {

@@ -202,7 +202,11 @@ fn the_errors_of_the_guide_are_what_the_code_explains() {
             fs::write(&path, &page).unwrap();
             continue;
         }
-        assert_eq!(on_page.trim(), written.trim(), "run it with UPDATE_SESSIONS=1");
+        assert_eq!(
+            on_page.trim(),
+            written.trim(),
+            "written by UPDATE_SESSIONS=1 cargo test -p spop-documents"
+        );
     }
 }
 

@@ -129,7 +129,7 @@ impl Haproxy {
     /// Some are after [`PATIENCE`].
     pub fn wait_for_no_agent_connections(&self) -> Result<()> {
         until_true("HAProxy has no connection to the agent", PATIENCE, || {
-            // The last two since 3.1, which keeps idle connections in a pool and counts requests in the first.
+            // Since 3.1 `scur` counts requests; idle connections are in the other two.
             for count in ["scur", "idle_conn_cur", "safe_conn_cur"] {
                 if self.stat("agents", "a0", count)? != "0" {
                     return Ok(false);
