@@ -8,8 +8,19 @@ use std::{
 use mio::{Interest, Registry, Token, event::Source, net::TcpStream};
 use spop_server::Stream;
 
-/// Whether the platform reports readiness again after a read that was short. Windows does so after `WouldBlock` only.
-const EDGES: bool = cfg!(unix);
+/// Whether the platform reports readiness again after a read that was short: epoll and kqueue do. Elsewhere mio asks for it again after
+/// `WouldBlock` only.
+const EDGES: bool = cfg!(any(
+    target_os = "android",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "illumos",
+    target_os = "linux",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "redox",
+    target_vendor = "apple",
+));
 
 /// A socket that a listener accepted.
 #[derive(Debug)]

@@ -176,7 +176,11 @@ impl Kept {
         self.bytes.get(self.used..).unwrap_or_default()
     }
 
+    /// All bytes were used. What comes next in the same turn may be short, and would be kept in the memory of a long frame.
     fn clear(&mut self) {
+        if self.bytes.capacity() > SIZE {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.used = 0;
     }
@@ -283,6 +287,15 @@ mod tests {
         rest.consume((1 << 20) - SMALL - 100);
         rest.trim();
         assert_eq!((rest.unused().len(), rest.capacity()), (SMALL + 100, SMALL + 100));
+    }
+
+    #[test]
+    fn what_follows_a_long_frame_does_not_keep_its_memory() {
+        let mut rest = Leftover::from(vec![1; 1 << 20]);
+        rest.consume(1 << 20);
+        rest.append(&[1; 5_000]);
+        rest.trim();
+        assert_eq!((rest.unused().len(), rest.capacity()), (5_000, 5_000));
     }
 
     #[test]

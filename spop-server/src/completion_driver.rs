@@ -108,7 +108,11 @@ impl CompletionDriver {
     /// The send has ended. `result` is the number of bytes that were sent.
     pub fn sent(&mut self, now: Timestamp, handler: &mut impl Handler, result: io::Result<usize>) {
         self.sending = false;
-        report_written(&mut self.conn, now, result, handler);
+        match result {
+            // The session has ended meanwhile, and discarded what it had to send.
+            Ok(n) if self.conn.interest().close && n > self.conn.outgoing().len() => {}
+            result => report_written(&mut self.conn, now, result, handler),
+        }
     }
 
     /// The answer to [`Peek`](Operation::Peek): whether there is no input.

@@ -14,6 +14,7 @@ use spop_core::{
     AgentReactor, ConnectionId, Session, Timestamp,
     accept::{Addresses, Origin, Peer, ProxyHeader},
     agent::TicketId,
+    hub::FULL,
     link::Phase,
 };
 use tracing::Span;
@@ -37,7 +38,7 @@ pub struct Connection {
     pub(crate) requests: Share,
     /// How many requests of it handlers keep. Negative for a moment, when one is dropped before it is counted.
     pub(crate) held: AtomicI32,
-    /// The send backlog for siblings; `SENDS_NOTHING` if the connection can send no answer.
+    /// The send backlog for siblings, `IS_FULL`, or `SENDS_NOTHING` if the connection can send no answer.
     backlog: AtomicU32,
     // The state for a status page. Written by the connection only, with relaxed ordering.
     in_flight: AtomicU32,
@@ -114,6 +115,8 @@ struct Established {
 }
 
 const SENDS_NOTHING: u32 = u32::MAX;
+/// [`FULL`].
+const IS_FULL: u32 = SENDS_NOTHING - 1;
 
 /// What the accept stage found out about a connection.
 #[derive(Clone, Debug)]
@@ -221,13 +224,20 @@ impl Connection {
     /// Publishes the send backlog for siblings; `None` if the connection can send no answer.
     #[inline]
     pub(crate) fn set_backlog(&self, backlog: Option<usize>) {
-        let backlog = backlog.map_or(SENDS_NOTHING, |bytes| to_u32(bytes).min(SENDS_NOTHING - 1));
+        let backlog = match backlog {
+            None => SENDS_NOTHING,
+            Some(FULL) => IS_FULL,
+            Some(bytes) => to_u32(bytes).min(IS_FULL - 1),
+        };
         self.backlog.store(backlog, Ordering::Relaxed);
     }
 
     pub(crate) fn backlog(&self) -> Option<usize> {
-        let backlog = self.backlog.load(Ordering::Relaxed);
-        (backlog != SENDS_NOTHING).then_some(backlog as usize)
+        match self.backlog.load(Ordering::Relaxed) {
+            SENDS_NOTHING => None,
+            IS_FULL => Some(FULL),
+            bytes => Some(bytes as usize),
+        }
     }
 
     /// The state for a status page.

@@ -11,7 +11,7 @@ use spop_core::{
     ConnectionId, Session, Ticket, Timestamp,
     agent::{Reply, TicketId},
     frame::Ids,
-    hub::{Held, Hub, Route},
+    hub::{FULL, Held, Hub, Route},
 };
 
 use crate::{Connection, inbox::Message, label::Owed};
@@ -189,22 +189,23 @@ impl Membership {
         self.engine.lock().route((self.connection.id, own_backlog), owed, answer, false)
     }
 
-    /// This connection cannot send an answer that was routed to it.
-    pub(crate) fn route_again(&self, owed: Owed, answer: Reply) -> Routed {
-        self.connection.set_backlog(None);
+    /// This connection cannot send an answer that was routed to it, because it is full or closing.
+    pub(crate) fn route_again(&self, is_closing: bool, owed: Owed, answer: Reply) -> Routed {
+        self.connection.set_backlog((!is_closing).then_some(FULL));
         self.engine.lock().route((self.connection.id, None), owed, answer, true)
     }
 
-    /// The session is over. True if a sibling can send its answers.
-    pub(crate) fn leave(&self) -> bool {
+    /// The session is over. `None` if no sibling can send its answers. Otherwise those of its requests that no sibling can answer,
+    /// because there are too many whose connection has ended.
+    pub(crate) fn leave(&self) -> Option<Vec<TicketId>> {
         self.connection.set_backlog(None);
         let mut engines = self.engines.lock();
         let mut state = self.engine.lock();
         if state.members.remove(&self.connection.id).is_none() {
-            return state.orphans.contains_key(&self.connection.id);
+            return state.orphans.contains_key(&self.connection.id).then(Vec::new);
         }
-        let siblings = state.hub.leave(self.connection.id);
-        if siblings {
+        let dropped = state.hub.leave(self.connection.id);
+        if dropped.is_some() {
             state.orphans.insert(self.connection.id, Arc::clone(&self.connection));
         } else {
             for orphan in state.orphans.values() {
@@ -213,7 +214,7 @@ impl Membership {
             }
             engines.remove(&self.id);
         }
-        siblings
+        dropped
     }
 }
 

@@ -99,17 +99,18 @@ impl Hub {
         engine.is_some_and(|engine| engine.has(connection))
     }
 
-    /// Removes a connection whose session is over. True if a sibling can still answer its NOTIFYs: let their handlers continue.
-    /// NOTIFYs beyond `max_orphans` are dropped, and all of them if there is no sibling.
-    pub fn leave(&mut self, connection: ConnectionId) -> bool {
-        let Some(id) = self.homes.get(&connection) else { return false };
-        let Some(engine) = self.engines.get_mut(id) else { return false };
-        match engine.leave(connection, self.max_orphans) {
-            Left::NotJoined => false,
-            Left::Orphans => true,
-            Left::Nothing => {
-                self.homes.remove(&connection);
-                true
+    /// Removes a connection whose session is over. `None` if no sibling can answer its NOTIFYs, which are dropped: stop their
+    /// handlers. Otherwise let the handlers continue, except those of the NOTIFYs that are returned: these are beyond `max_orphans`,
+    /// and were dropped.
+    pub fn leave(&mut self, connection: ConnectionId) -> Option<Vec<TicketId>> {
+        let id = self.homes.get(&connection)?;
+        match self.engines.get_mut(id)?.leave(connection, self.max_orphans) {
+            Left::NotJoined => None,
+            Left::Orphans(kept, dropped) => {
+                if kept == 0 {
+                    self.homes.remove(&connection);
+                }
+                Some(dropped)
             }
             Left::Last => {
                 if let Some(id) = self.homes.remove(&connection)
@@ -119,7 +120,7 @@ impl Hub {
                         self.homes.remove(&home);
                     }
                 }
-                false
+                None
             }
         }
     }

@@ -46,10 +46,8 @@ pub(super) enum Left {
     NotJoined,
     /// It was the last of its engine.
     Last,
-    /// None of its NOTIFYs is waiting.
-    Nothing,
-    /// Siblings can answer its NOTIFYs.
-    Orphans,
+    /// Siblings can answer so many of its NOTIFYs. The others were removed.
+    Orphans(usize, Vec<TicketId>),
 }
 
 impl Engine {
@@ -135,15 +133,13 @@ impl Engine {
         }
         still_waiting(&mut list, &self.waiting, connection);
         let kept = list.len().min(max_orphans.saturating_sub(self.orphans));
-        for ids in list.drain(kept..) {
-            self.waiting.remove(&ids);
+        let removed = list.drain(kept..).filter_map(|ids| self.waiting.remove(&ids));
+        let removed = removed.map(|(waiting, _)| waiting.ticket).collect();
+        if kept > 0 {
+            self.orphans += kept;
+            self.left.insert(connection, (list, kept));
         }
-        if kept == 0 {
-            return Left::Nothing;
-        }
-        self.orphans += kept;
-        self.left.insert(connection, (list, kept));
-        Left::Orphans
+        Left::Orphans(kept, removed)
     }
 
     /// Removes the NOTIFYs of a connection that has left; `None` if it has none.
@@ -254,7 +250,10 @@ mod tests {
         assert!(hold as u64 <= 2 * CONNECTIONS * EACH, "{hold} steps to record them");
         let leave = steps_of(|| {
             for connection in 0..CONNECTIONS - 1 {
-                assert_eq!(engine.leave(ConnectionId(connection), usize::MAX), Left::Orphans);
+                assert_eq!(
+                    engine.leave(ConnectionId(connection), usize::MAX),
+                    Left::Orphans(EACH as usize, Vec::new())
+                );
             }
         });
         assert!(leave as u64 <= CONNECTIONS * EACH, "{leave} steps to leave");
@@ -343,7 +342,7 @@ mod tests {
         for n in 0..100 {
             let _ = engine.hold(Ids::new(7, 1), at(0, 20_000 + n), Timestamp::ZERO);
         }
-        assert_eq!(engine.leave(ConnectionId(0), 100), Left::Orphans);
+        assert_eq!(engine.leave(ConnectionId(0), 100), Left::Orphans(11, Vec::new()));
         assert_eq!((engine.orphans, engine.waiting()), (11, 11));
         assert!(engine.remove(Ids::new(7, 1), at(0, 20_099)) && !engine.answered(ConnectionId(0)));
         assert_eq!(engine.orphans, 10);

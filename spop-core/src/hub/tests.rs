@@ -130,7 +130,7 @@ fn an_answer_that_was_begun_in_parts_stays_on_its_connection() {
     assert_eq!(settled, (Settled::Queued, Some(ConnectionId(1))), "despite its send backlog");
 
     net.0.remove(&ConnectionId(1));
-    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.leave(ConnectionId(1)), Some(Vec::new()));
     assert_eq!(hub.settle(NOW, second, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
     assert!(net.sent(2).is_empty(), "the end of an answer is not an answer");
     assert_eq!((hub.orphans(), hub.waiting()), (0, 0), "it waits for nothing any more");
@@ -146,13 +146,13 @@ fn an_answer_outlives_its_connection_while_a_sibling_lives() {
     }
     let [first, second] = tickets;
     net.0.remove(&ConnectionId(1));
-    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.leave(ConnectionId(1)), Some(Vec::new()));
     let (settled, target) = hub.settle(NOW, first, &answer(1), &mut net).unwrap();
     assert_eq!((settled, target), (Settled::Queued, Some(ConnectionId(2))));
     assert_eq!(net.sent(2), ["ACK fin 1 1 set txn x=int64:1"]);
 
     net.0.remove(&ConnectionId(2));
-    assert!(!hub.leave(ConnectionId(2)));
+    assert_eq!(hub.leave(ConnectionId(2)), None);
     assert_eq!(hub.settle(NOW, second, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
     assert_eq!((hub.engines(), hub.waiting()), (1, 0));
     assert!(net.sent(3).is_empty(), "nothing crosses engine-ids");
@@ -227,7 +227,7 @@ fn a_cancelled_notify_is_not_answered_by_a_sibling() {
     assert_eq!(hub.hold(NOW, &ticket), Held::Recorded);
     hub.cancel(ConnectionId(1), ticket.ids(), ticket.id());
     net.0.remove(&ConnectionId(1));
-    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.leave(ConnectionId(1)), Some(Vec::new()));
     assert_eq!(hub.settle(NOW, ticket, &answer(1), &mut net).unwrap(), (Settled::Dropped, None));
 }
 
@@ -241,7 +241,7 @@ fn an_orphan_whose_time_is_over_is_failed_in_place_of_its_handler() {
     }
     assert!(hub.expire(ConnectionId(1)).is_empty(), "it is still open");
     net.0.remove(&ConnectionId(1));
-    assert!(hub.leave(ConnectionId(1)));
+    assert_eq!(hub.leave(ConnectionId(1)), Some(Vec::new()));
     let expired = hub.expire(ConnectionId(1));
     assert_eq!(expired.len(), 3);
     assert!(hub.expire(ConnectionId(1)).is_empty(), "once");
@@ -297,7 +297,8 @@ fn orphans_are_bounded() {
         assert_eq!(hub.hold(NOW, ticket), Held::Recorded);
     }
     net.0.remove(&ConnectionId(1));
-    assert!(hub.leave(ConnectionId(1)));
+    let dropped: Vec<_> = tickets[1..].iter().map(Ticket::id).collect();
+    assert_eq!(hub.leave(ConnectionId(1)), Some(dropped));
     assert_eq!((hub.waiting(), hub.orphans()), (1, 1));
     let queued = tickets
         .into_iter()

@@ -93,7 +93,9 @@ impl Session {
     /// An answer was given to this connection, which cannot send it: another one may.
     #[cold]
     pub(super) fn send_back(&mut self, owed: Owed, answer: Reply) {
-        let routed = self.membership.as_ref().map(|membership| membership.route_again(owed, answer));
+        let is_closing = self.backlog().is_none();
+        let routed =
+            self.membership.as_ref().map(|membership| membership.route_again(is_closing, owed, answer));
         if !matches!(routed, Some(Routed::Sent)) {
             self.tally.cancelled += 1;
         }

@@ -43,12 +43,13 @@ impl Session {
         mut closed: Closed,
         error: Option<&io::Error>,
     ) {
-        if let Some(membership) = &mut self.membership
-            && membership.leave()
-        {
-            // Siblings send the answers.
+        if let Some(dropped) = self.membership.as_ref().and_then(|membership| membership.leave()) {
+            self.drop_waiting(handler, &dropped);
+            // Siblings send the other answers.
             closed.lost.messages = closed.lost.messages.saturating_sub(self.waiting.len());
-            if !self.waiting.is_empty() {
+            if !self.waiting.is_empty()
+                && let Some(membership) = &mut self.membership
+            {
                 membership.orphan_deadline = agent.config.timeouts.message.map(|timeout| now + timeout);
             }
         } else {
@@ -63,6 +64,19 @@ impl Session {
         // What the driver keeps is discarded now, not with the transport.
         self.more = self.unused > 0;
         self.forward_messages();
+    }
+
+    /// Stops the handlers of requests that are too many to be answered by siblings.
+    fn drop_waiting(&mut self, handler: &mut impl Handler, requests: &[TicketId]) {
+        if requests.is_empty() {
+            return;
+        }
+        self.tally.cancelled += requests.len();
+        cancel_all(handler, requests, Cancelled::Disconnected);
+        for request in requests {
+            self.waiting.remove(request);
+            self.end_watched(*request, Cancelled::Disconnected);
+        }
     }
 
     /// Stops the handlers whose answers no connection can send.

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use spop_core::{
@@ -113,10 +116,13 @@ impl Session {
         self.closed.is_some() && !self.waiting.is_empty()
     }
 
-    /// Whether other threads or connections may send it messages.
+    /// Whether other threads or connections may send it messages. Whoever keeps a request that was answered can ask for its
+    /// cancellation.
     #[inline]
     pub(super) fn has_senders(&self) -> bool {
-        self.membership.is_some() || !self.waiting.is_empty()
+        self.membership.is_some()
+            || !self.waiting.is_empty()
+            || self.connection.held.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn set_stage(&mut self, now: Timestamp, stage: Stage) {

@@ -141,13 +141,17 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
     driver.protocol_mut().error.take()
 }
 
+/// The most bytes that are copied for a write. An agent that does not read has each of its own frames followed by a copy that cannot
+/// be written.
+const PIECE: usize = 16 * 1024;
+
 /// A connection of the pool as its driver sees it.
 struct PoolEnd {
     shared: Arc<Shared>,
     id: ConnectionId,
     /// As of the last look at the pool. A later change wakes the task.
     interest: Interest,
-    /// A copy of the bytes to send: the pool is not locked while they are written.
+    /// A copy of the bytes to send, at most [`PIECE`]: the pool is not locked while they are written.
     out: BytesMut,
     error: Option<io::Error>,
 }
@@ -178,7 +182,10 @@ impl Protocol<()> for PoolEnd {
 
     fn outgoing(&mut self) -> &[u8] {
         self.out.clear();
-        self.shared.look(|pool| self.out.extend_from_slice(pool.outgoing(self.id)));
+        self.shared.look(|pool| {
+            let outgoing = pool.outgoing(self.id);
+            self.out.extend_from_slice(outgoing.get(..PIECE).unwrap_or(outgoing));
+        });
         &self.out
     }
 

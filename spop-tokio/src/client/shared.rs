@@ -95,15 +95,17 @@ impl Hasher for ByNumber {
     }
 }
 
-/// What to wake once the lock is released: a woken thread would wait for it.
-enum Wake {
-    Connection(Arc<AtomicWaker>),
-    Caller(oneshot::Sender<Outcome>, Outcome),
+/// What to do once the lock is released: a woken thread would wait for it, and so would all while a line of the log is written.
+enum Later {
+    Wake(Arc<AtomicWaker>),
+    Settle(oneshot::Sender<Outcome>, Outcome),
+    LogBackoff(usize, AgentFailure),
+    LogHealth(usize, bool),
 }
 
 thread_local! {
-    /// The memory for the wakes of an event.
-    static WAKES: Cell<Vec<Wake>> = const { Cell::new(Vec::new()) };
+    /// The memory for what follows an event.
+    static LATER: Cell<Vec<Later>> = const { Cell::new(Vec::new()) };
 }
 
 /// The task of a connection.
@@ -167,11 +169,11 @@ impl Shared {
     }
 
     fn tell_state<T>(self: &Arc<Self>, tell: impl FnOnce(&mut State) -> T) -> T {
-        let mut wakes = WAKES.take();
+        let mut later = LATER.take();
         let mut state = self.lock();
         let told = tell(&mut state);
         while let Some(action) = state.pool.next_action() {
-            self.carry_out(&mut state, action, &mut wakes);
+            self.carry_out(&mut state, action, &mut later);
         }
         let deadline = state.pool.deadline();
         let earlier = deadline.is_some_and(|at| state.alarm.is_none_or(|alarm| at < alarm));
@@ -183,43 +185,38 @@ impl Shared {
         if wakes_timer {
             self.timer.wake();
         }
-        for wake in wakes.drain(..) {
-            match wake {
-                Wake::Connection(waker) => waker.wake(),
+        for later in later.drain(..) {
+            match later {
+                Later::Wake(waker) => waker.wake(),
                 // A caller that has gone since is about to withdraw.
-                Wake::Caller(caller, outcome) => drop(caller.send(outcome)),
+                Later::Settle(caller, outcome) => drop(caller.send(outcome)),
+                Later::LogBackoff(agent, failure) => self.log_backoff(agent, &failure),
+                Later::LogHealth(agent, up) => self.log_health(agent, up),
             }
         }
-        WAKES.set(wakes);
+        LATER.set(later);
         told
     }
 
-    fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction, wakes: &mut Vec<Wake>) {
+    fn carry_out(self: &Arc<Self>, state: &mut State, action: PoolAction, later: &mut Vec<Later>) {
         match action {
             PoolAction::Open { connection, agent } => self.open(state, connection, agent),
             PoolAction::Answered { request, payload, times } => {
                 state.counts.answered += 1;
                 let took = times.processing.unwrap_or_default();
-                wakes.extend(state.settle(request, Ok(Answer { payload, took })));
+                later.extend(state.settle(request, Ok(Answer { payload, took })));
             }
             PoolAction::Failed { request, error, .. } => {
                 state.counts.failed.count(error);
-                wakes.extend(state.settle(request, Err(error)));
+                later.extend(state.settle(request, Err(error)));
             }
             PoolAction::Drive(connection) => {
                 if let Some(task) = state.connections.get(&connection) {
-                    wakes.push(Wake::Connection(Arc::clone(&task.waker)));
+                    later.push(Later::Wake(Arc::clone(&task.waker)));
                 }
             }
-            PoolAction::Backoff { agent, failure } => self.log_backoff(agent, &failure),
-            PoolAction::Health { agent, up } => {
-                let target = self.agents.get(agent).map(tracing::field::display);
-                if up {
-                    debug!(name: "agent_up", agent, target, "agent is up");
-                } else {
-                    warn!(name: "agent_down", agent, target, "agent is down");
-                }
-            }
+            PoolAction::Backoff { agent, failure } => later.push(Later::LogBackoff(agent, failure)),
+            PoolAction::Health { agent, up } => later.push(Later::LogHealth(agent, up)),
             _ => {}
         }
     }
@@ -272,6 +269,15 @@ impl Shared {
                 name: "agent_answers_nothing", agent, target, %reason, attempts, ?retry_in, suppressed,
                 "agent ends its connections before it has answered a request"
             );
+        }
+    }
+
+    fn log_health(&self, agent: usize, up: bool) {
+        let target = self.agents.get(agent).map(tracing::field::display);
+        if up {
+            debug!(name: "agent_up", agent, target, "agent is up");
+        } else {
+            warn!(name: "agent_down", agent, target, "agent is down");
         }
     }
 
@@ -345,8 +351,8 @@ impl Shared {
 }
 
 impl State {
-    fn settle(&mut self, request: RequestId, outcome: Outcome) -> Option<Wake> {
-        self.waiters.remove(&request).map(|caller| Wake::Caller(caller, outcome))
+    fn settle(&mut self, request: RequestId, outcome: Outcome) -> Option<Later> {
+        self.waiters.remove(&request).map(|caller| Later::Settle(caller, outcome))
     }
 
     /// Whether nothing more will happen.

@@ -262,6 +262,20 @@ async fn agents_share_the_load() {
 }
 
 #[tokio::test]
+async fn more_than_a_write_takes_leaves_in_several() {
+    within(async {
+        let server = Running::start(answer).await;
+        let engine = engine(config(), &server);
+        let text = "x".repeat(10_000);
+        let mut list = MessageList::new();
+        list.message("ask").arg("n", 7_i32).arg("turns", 1_u32).arg("text", text.as_str());
+        let asked = (0..100).map(|_| code(&engine, &list));
+        assert_eq!(join_all(asked).await, [0; 100]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_a_frame_leaves_in_fragments() {
     within(async {
         let mut agent = AgentConfig::default();

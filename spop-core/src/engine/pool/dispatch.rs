@@ -166,6 +166,8 @@ impl Pool {
                     }
                     self.update(id);
                     self.collect(id);
+                    // A drained connection may have queued its DISCONNECT.
+                    self.attend(id);
                     return;
                 }
                 Err(back) => (ack, last) = (back, Some(id)),

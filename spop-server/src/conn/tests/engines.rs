@@ -1,5 +1,7 @@
 //! Answers that take another connection of their engine.
 
+use spop_core::hub::FULL;
+
 use super::*;
 
 /// Three connections of one engine, and one of another.
@@ -36,6 +38,19 @@ pub(super) fn ack(id: u64) -> String {
 /// The answer to a request that failed.
 pub(super) fn failed(id: u64) -> String {
     format!("ACK fin {id} 1")
+}
+
+#[test]
+fn siblings_see_that_a_connection_is_full() {
+    let mut server = Server::asynchronous();
+    let conn = server.session("e");
+    for backlog in [None, Some(FULL), Some(0), Some(70_000)] {
+        conn.connection.set_backlog(backlog);
+        assert_eq!(conn.connection.backlog(), backlog);
+    }
+    // That of a peer that has shut its write side.
+    conn.connection.set_backlog(Some(usize::MAX / 2));
+    assert!(conn.connection.backlog().is_some_and(|bytes| bytes > 1 << 30 && bytes < FULL));
 }
 
 #[test]

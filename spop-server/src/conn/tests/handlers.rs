@@ -113,3 +113,16 @@ fn a_cancellation_that_is_made_after_the_end_says_so() {
     assert!(live.is_cancelled() && late.is_cancelled());
     server.hear(&mut conn);
 }
+
+#[test]
+fn a_connection_whose_answered_request_is_kept_can_be_woken() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut conn = server.session("e");
+    server.say(&mut conn, "NOTIFY fin 1 1 keep");
+    let id = server.app.kept[0].id();
+    conn.on_answer(server.now, &mut server.app, id, ().into());
+    assert_eq!(server.hear(&mut conn), ["ACK fin 1 1"]);
+    assert!(conn.wants_waker(), "its cancellation can be asked for");
+    server.app.kept.clear();
+    assert!(!conn.wants_waker());
+}

@@ -82,6 +82,22 @@ fn an_orphan_that_is_not_answered_in_time_fails_through_a_sibling() {
 }
 
 #[test]
+fn requests_beyond_the_limit_of_orphans_are_cancelled_and_counted_as_lost() {
+    let mut config = asynchronous();
+    config.limits.max_in_flight = 2_000;
+    let mut server = Server::new(config);
+    let (mut home, _sibling) = (server.session("e"), server.session("e"));
+    for stream in 1..=1_030 {
+        server.say(&mut home, &format!("NOTIFY fin {stream} 1 later"));
+    }
+    server.lose(&mut home);
+    assert_eq!(server.app.cancelled, [Cancelled::Disconnected; 6]);
+    assert_eq!(home.closed().map(|closed| closed.lost.messages), Some(6));
+    let cancelled = server.app.deferred.iter().filter(|it| it.is_cancelled());
+    assert_eq!((cancelled.count(), server.agent.engines.waiting()), (6, 1_024));
+}
+
+#[test]
 fn a_connection_that_still_closes_has_no_past_deadline_after_its_orphans_timed_out() {
     let mut config = asynchronous();
     config.timeouts.message = Some(millis(300));

@@ -69,6 +69,11 @@ pub(super) fn check(pool: &Pool) {
         }
         connection.check(pool);
     }
+    // Each one that its driver has to attend to was named in an action, and the driver has carried it out.
+    for id in pool.connections.numbers().map(ConnectionId) {
+        let interest = pool.interest(id);
+        assert!(!interest.write && interest.shut.is_none() && !interest.close, "{id:?}: {interest:?}");
+    }
     let Counts { serving, opening, idle, asynchronous, waiting } = pool.counts;
     assert_eq!([serving, opening, idle, asynchronous, waiting], sums);
     assert!(pool.alarms.len() <= pool.connections.len());

@@ -78,6 +78,27 @@ fn async_answers_outlive_their_connection() {
 }
 
 #[test]
+fn a_drained_connection_ends_at_once_when_another_brings_its_last_answer() {
+    let mut pool = config(1);
+    pool.engine.max_waiting_frames = 1;
+    let mut world = World::new(pool);
+    world.agents[0].as_mut().unwrap().capabilities = Capabilities::ASYNC;
+    world.answers = false;
+    world.ask().unwrap();
+    world.ask().unwrap();
+    world.pool.drain(world.now);
+    world.work();
+    assert_eq!(world.pool.connections(), 2);
+    let ids = world.tickets[0].ids();
+    let bytes =
+        crate::notation::parse_bytes(&alloc::format!("ACK fin {} {}", ids.stream, ids.frame)).unwrap();
+    world.pool.on_bytes(world.now, ConnectionId(1), &bytes);
+    world.work();
+    assert_eq!(world.codes(), [0]);
+    assert_eq!(world.pool.connections(), 1, "its DISCONNECT was sent");
+}
+
+#[test]
 fn rates_are_kept() {
     let mut pool = config(1);
     pool.max_conn_rate = Some(2);
