@@ -47,9 +47,15 @@ fn every_path_that_the_documents_of_contributors_name_exists() {
     collect(&root(), &mut paths);
     let mut missing = Vec::new();
     let mut count = 0;
-    for document in
-        ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASING.md", "tests/README.md", "spop-core/tests/README.md"]
-    {
+    for document in [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        "tests/README.md",
+        "tests/benches/README.md",
+        "tests/haproxy.md",
+        "spop-core/tests/README.md",
+    ] {
         let folder = document.rsplit_once('/').map_or("", |(folder, _)| folder);
         let text = fs::read_to_string(root().join(document)).unwrap();
         let (mut heading, mut is_in_block) = ("", false);
