@@ -68,14 +68,15 @@ impl Session {
 
     /// Stops the handlers of requests that are too many to be answered by siblings.
     fn drop_waiting(&mut self, handler: &mut impl Handler, requests: &[TicketId]) {
+        let waited = requests.iter().copied().filter(|request| self.waiting.remove(request).is_some());
+        let requests: Vec<_> = waited.collect();
         if requests.is_empty() {
             return;
         }
         self.tally.cancelled += requests.len();
-        cancel_all(handler, requests, Cancelled::Disconnected);
+        cancel_all(handler, &requests, Cancelled::Disconnected);
         for request in requests {
-            self.waiting.remove(request);
-            self.end_watched(*request, Cancelled::Disconnected);
+            self.end_watched(request, Cancelled::Disconnected);
         }
     }
 

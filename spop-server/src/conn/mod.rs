@@ -252,8 +252,9 @@ impl Conn {
     }
 
     /// Whether other threads or connections may send something, and no waker is registered: it has deferred a request, its handler
-    /// keeps one, or it has joined an engine with `async`. An adapter whose wakers cost memory reads this at the end of each turn, and registers a waker
-    /// only if it is true. Then the connections without a waker need a turn when the stage of the shutdown changes.
+    /// keeps one, or it has joined an engine with `async`. An adapter whose wakers cost memory reads this at the end of each turn,
+    /// and registers a waker only if it is true. Then the connections without a waker need a turn when the stage of the shutdown
+    /// changes.
     #[inline]
     pub fn wants_waker(&self) -> bool {
         self.waker.is_none() && matches!(&self.state, State::Session(session) if session.has_senders())
