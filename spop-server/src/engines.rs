@@ -189,10 +189,20 @@ impl Membership {
         self.engine.lock().route((self.connection.id, own_backlog), owed, answer, false)
     }
 
+    /// Publishes the send backlog of this connection: siblings compare it.
+    pub(crate) fn publish_backlog(&self, backlog: Option<usize>) {
+        let was_full = self.connection.backlog() == Some(FULL);
+        self.connection.set_backlog(backlog);
+        if was_full && backlog.is_some_and(|bytes| bytes != FULL) {
+            self.engine.lock().hub.has_room(self.connection.id);
+        }
+    }
+
     /// This connection cannot send an answer that was routed to it, because it is full or closing.
     pub(crate) fn route_again(&self, is_closing: bool, owed: Owed, answer: Reply) -> Routed {
-        self.connection.set_backlog((!is_closing).then_some(FULL));
-        self.engine.lock().route((self.connection.id, None), owed, answer, true)
+        let backlog = (!is_closing).then_some(FULL);
+        self.connection.set_backlog(backlog);
+        self.engine.lock().route((self.connection.id, backlog), owed, answer, true)
     }
 
     /// The session is over. `None` if no sibling can send its answers. Otherwise those of its requests that no sibling can answer,

@@ -14,7 +14,8 @@
 //! 3. When a NOTIFY is cancelled, [`cancel`](Hub::cancel) it; when its connection has left before, [`forget`](Hub::forget) it.
 //! 4. When an answer is ready, [`route`](Hub::route) it: to the connection that received the NOTIFY (home), or to another
 //!    one of the engine (a sibling) if home is gone or has a larger send backlog. If the chosen connection has left or is full by
-//!    the time it gets the answer, [`route_again`](Hub::route_again).
+//!    the time it gets the answer, [`route_again`](Hub::route_again). When a connection whose backlog was [`FULL`] is full no more,
+//!    say [`has_room`](Hub::has_room).
 //!
 //! [`settle`](Hub::settle) routes and sends in one step, for callers that have access to all connections.
 
@@ -122,6 +123,13 @@ impl Hub {
                 }
                 None
             }
+        }
+    }
+
+    /// A connection whose send backlog was [`FULL`] can send answers again: until then no sibling chooses it.
+    pub fn has_room(&mut self, connection: ConnectionId) {
+        if let Some(engine) = self.homes.get(&connection).and_then(|id| self.engines.get_mut(id)) {
+            engine.has_room(connection);
         }
     }
 

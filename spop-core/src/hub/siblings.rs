@@ -21,7 +21,7 @@ pub(super) struct Engine {
     /// The connections, each with the identifiers of the NOTIFYs that it received. Some are not waiting any more: they are
     /// removed before the list grows.
     members: BTreeMap<ConnectionId, Vec<Ids>>,
-    /// The members that can send an answer, as far as is known.
+    /// The members that can send an answer, as far as is known. Not those that were full when they were asked.
     senders: BTreeSet<ConnectionId>,
     /// The sibling that was asked last.
     asked: ConnectionId,
@@ -151,6 +151,13 @@ impl Engine {
         Some(expired.collect())
     }
 
+    /// A member that was full can send answers again.
+    pub(super) fn has_room(&mut self, connection: ConnectionId) {
+        if self.has(connection) {
+            self.senders.insert(connection);
+        }
+    }
+
     /// The connection with the smallest send backlog of home and some siblings; home if several have it. Fast path: a home with
     /// an empty queue needs no comparison. A full home is chosen if no sibling can be, unless it has `released` the NOTIFY: what
     /// is in flight there bounds its own answers only.
@@ -180,16 +187,13 @@ impl Engine {
             step();
             self.asked = sibling;
             let bytes = if sibling == home { own } else { backlog(sibling) };
-            let Some(bytes) = bytes else {
-                // It is about to leave. It is removed here, or each answer would ask all of those that are.
+            let Some(bytes) = bytes.filter(|bytes| *bytes != FULL) else {
+                // It is about to leave, or full until it has room again. It is removed here, or each answer would ask all of those.
                 self.senders.remove(&sibling);
                 continue;
             };
             first = first.or(Some(sibling));
             left -= usize::from(sibling != home);
-            if bytes == FULL {
-                continue;
-            }
             let candidate = (bytes, sibling != home, sibling);
             best = Some(best.map_or(candidate, |best| best.min(candidate)));
         }
@@ -303,6 +307,31 @@ mod tests {
         }
         assert!(matches!(engine.choose(ticket(3), false, |_| Some(7)), Route::Home(_)));
         assert!(matches!(engine.choose(ticket(99), false, |_| Some(7)), Route::Sibling(..)));
+    }
+
+    #[test]
+    fn those_that_are_full_are_asked_once_until_they_have_room() {
+        const CONNECTIONS: u64 = 1_000;
+        let mut engine = engine(CONNECTIONS);
+        let (home, free) = (ConnectionId(CONNECTIONS), ConnectionId(CONNECTIONS - 1));
+        let mut choose = |backlogs: &mut dyn FnMut(ConnectionId) -> usize| {
+            engine.choose(ticket(home.0), true, |connection| Some(backlogs(connection)))
+        };
+        let mut asked = 0;
+        for _ in 0..10 {
+            let route = choose(&mut |connection| {
+                asked += 1;
+                if connection == free { 10 } else { FULL }
+            });
+            assert!(matches!(route, Route::Sibling(sibling, _) if sibling == free));
+        }
+        assert!(asked <= CONNECTIONS + 10, "{asked} questions");
+        assert!(matches!(choose(&mut |_| FULL), Route::Dropped(_)));
+        assert!(matches!(choose(&mut |_| 0), Route::Dropped(_)), "none has said that it has room");
+        engine.has_room(ConnectionId(3));
+        engine.has_room(home);
+        let route = engine.choose(ticket(home.0), true, |_| Some(10));
+        assert!(matches!(route, Route::Sibling(ConnectionId(3), _)));
     }
 
     #[test]

@@ -377,8 +377,8 @@ impl Session {
             return;
         }
         let backlog = self.backlog();
-        self.connection.set_backlog(backlog);
         if let Some(membership) = &mut self.membership {
+            membership.publish_backlog(backlog);
             membership.held_up = backlog;
         }
     }

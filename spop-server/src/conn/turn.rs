@@ -50,9 +50,9 @@ impl Session {
             self.end_for_memory(agent, now, handler);
         }
         self.connection.publish(&self.reactor);
-        if self.membership.is_some() {
-            // Siblings compare it, and this connection may have no event until its peer reads.
-            self.connection.set_backlog(self.backlog());
+        if let Some(membership) = &self.membership {
+            // This connection may have no event until its peer reads.
+            membership.publish_backlog(self.backlog());
         }
         self.tally.publish(&self.connection, now, &agent.metrics);
     }

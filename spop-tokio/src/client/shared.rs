@@ -99,8 +99,13 @@ impl Hasher for ByNumber {
 enum Later {
     Wake(Arc<AtomicWaker>),
     Settle(oneshot::Sender<Outcome>, Outcome),
-    LogBackoff(usize, AgentFailure),
-    LogHealth(usize, bool),
+    Log(Line),
+}
+
+/// A line of the log about an agent.
+enum Line {
+    Backoff(usize, AgentFailure),
+    Health(usize, bool),
 }
 
 thread_local! {
@@ -185,16 +190,22 @@ impl Shared {
         if wakes_timer {
             self.timer.wake();
         }
+        let mut to_log = Vec::new();
         for later in later.drain(..) {
             match later {
                 Later::Wake(waker) => waker.wake(),
                 // A caller that has gone since is about to withdraw.
                 Later::Settle(caller, outcome) => drop(caller.send(outcome)),
-                Later::LogBackoff(agent, failure) => self.log_backoff(agent, &failure),
-                Later::LogHealth(agent, up) => self.log_health(agent, up),
+                Later::Log(line) => to_log.push(line),
             }
         }
         LATER.set(later);
+        for line in to_log {
+            match line {
+                Line::Backoff(agent, failure) => self.log_backoff(agent, &failure),
+                Line::Health(agent, up) => self.log_health(agent, up),
+            }
+        }
         told
     }
 
@@ -215,8 +226,8 @@ impl Shared {
                     later.push(Later::Wake(Arc::clone(&task.waker)));
                 }
             }
-            PoolAction::Backoff { agent, failure } => later.push(Later::LogBackoff(agent, failure)),
-            PoolAction::Health { agent, up } => later.push(Later::LogHealth(agent, up)),
+            PoolAction::Backoff { agent, failure } => later.push(Later::Log(Line::Backoff(agent, failure))),
+            PoolAction::Health { agent, up } => later.push(Later::Log(Line::Health(agent, up))),
             _ => {}
         }
     }

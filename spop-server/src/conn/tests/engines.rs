@@ -41,6 +41,23 @@ pub(super) fn failed(id: u64) -> String {
 }
 
 #[test]
+fn a_connection_that_was_full_sends_answers_of_siblings_again() {
+    let mut config = asynchronous();
+    config.limits.max_outgoing = 10;
+    let mut server = Server::new(config);
+    let [mut home, mut sibling] = [(); 2].map(|()| server.session("e"));
+    server.say(&mut home, "NOTIFY fin 1 1 later");
+    server.say(&mut home, "NOTIFY fin 2 1 later");
+    stall(&mut server, &mut home);
+    stall(&mut server, &mut sibling);
+    server.answer_first();
+    server.wake(&mut home);
+    assert_eq!(server.hear(&mut sibling), [stalled()]);
+    server.answer_first();
+    assert_eq!(hear_all(&mut server, [&mut home, &mut sibling]), [vec![stalled(), ack(1)], vec![ack(2)]]);
+}
+
+#[test]
 fn siblings_see_that_a_connection_is_full() {
     let mut server = Server::asynchronous();
     let conn = server.session("e");
