@@ -45,7 +45,7 @@ fn both_directions_are_shown_and_counted() {
     let relay = Listen::relay(&agent.address, &[]);
     let sent = spop(["send", &relay.address, "check x=string:\"a b\"", "--engine", "3.0", "--repeat", "2"]);
     assert_eq!(sent.code, Some(0), "{sent:?}");
-    let run = relay.interrupt();
+    let run = relay.signal_after("* closed", "INT");
     assert_eq!((run.code, run.err.as_str()), (Some(130), ""), "{run:?}");
     let expected = [
         "* connection from 127.0.0.1:",
@@ -76,7 +76,7 @@ fn frames_and_counts_are_objects_in_json() {
     let relay = Listen::relay(&agent.address, &args);
     let run = spop(["send", &relay.address, "check", "other", "--timeout", "300ms"]);
     assert_eq!(run.code, Some(1), "{run:?}");
-    let run = relay.signal("TERM");
+    let run = relay.signal_after("\"closed\"", "TERM");
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
     let events = json(&run.out);
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();

@@ -173,6 +173,16 @@ impl Listen {
         self.signal("INT")
     }
 
+    /// Sends it a signal once it has shown a line that contains the text, and returns all of its output.
+    pub(crate) fn signal_after(mut self, text: &str, name: &str) -> Run {
+        let mut shown = String::new();
+        while !shown.lines().next_back().is_some_and(|line| line.contains(text)) {
+            shown.push_str(&self.wait_for(""));
+        }
+        let run = self.signal(name);
+        Run { out: shown + &run.out, ..run }
+    }
+
     /// Sends it a signal, and returns the rest of its output.
     pub(crate) fn signal(mut self, name: &str) -> Run {
         let child = self.child.take().unwrap();
