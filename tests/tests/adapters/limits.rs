@@ -133,6 +133,8 @@ pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) 
     other.expect_disconnect(13)?;
     // Others may have what it held, before it has closed.
     one.ask(&format!("UNSET fin 1 1 messages[{}..] {request}", 300 << 10), &answer)?;
+    // What was sent is counted until the write has returned, and the peer may have read it before.
+    one.ask("NOTIFY fin 5 1 m", "ACK fin 5 1")?;
     let mut third = long_session(&server)?;
     hold_fragment(&mut third, &request, 300)?;
     third.ask(&format!("UNSET fin 1 1 messages[{}..] {request}", 300 << 10), &answer)?;
