@@ -116,8 +116,8 @@ impl Session {
         self.closed.is_some() && !self.waiting.is_empty()
     }
 
-    /// Whether other threads or connections may send it messages. Whoever keeps a request that was answered can ask for its
-    /// cancellation.
+    /// Whether other threads or connections may send it messages. A request that is kept after its answer sends one when it is asked
+    /// for its cancellation.
     #[inline]
     pub(super) fn has_senders(&self) -> bool {
         self.membership.is_some()

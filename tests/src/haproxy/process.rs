@@ -126,7 +126,7 @@ impl Haproxy {
     /// Waits until no connection to the first agent is open.
     ///
     /// # Errors
-    /// Some are after [`PATIENCE`].
+    /// One is still open after [`PATIENCE`].
     pub fn wait_for_no_agent_connections(&self) -> Result<()> {
         until_true("HAProxy has no connection to the agent", PATIENCE, || {
             // Since 3.1 `scur` counts requests; idle connections are in the other two.

@@ -11,11 +11,13 @@ use spop_tests::relay::{Fault, Manner, Relay, Way};
 use spop_tests::stage::{Verdict, everywhere};
 use spop_tests::wait::{PATIENCE, until_true};
 
-/// HAProxy waits so long for the agent at each step.
-fn config(relay: &Relay, timeout: &str) -> Config {
+/// HAProxy's timeouts: `processing` and `hello`.
+const TIMEOUTS: [&str; 2] = ["1s", "500ms"];
+
+fn config(relay: &Relay, [processing, hello]: [&str; 2]) -> Config {
     Config::new(&relay.address())
-        .agent(&format!("timeout processing {timeout}"))
-        .agent(&format!("timeout hello {timeout}"))
+        .agent(&format!("timeout processing {processing}"))
+        .agent(&format!("timeout hello {hello}"))
         .agent("timeout idle 500ms")
         .message("echo", "v=url_param(v)")
         .show("echo.v")
@@ -35,7 +37,7 @@ fn bytes_that_come_late_and_one_by_one_make_no_difference() -> Verdict {
     everywhere(|stage| {
         let agent = stage.agent(&[])?;
         let relay = Relay::start(agent.address())?;
-        let haproxy = stage.haproxy(&config(&relay, "1s"))?;
+        let haproxy = stage.haproxy(&config(&relay, TIMEOUTS))?;
         for manner in [
             Manner { piece: 1, ..Manner::default() },
             Manner { delay: Duration::from_millis(20), ..Manner::default() },
@@ -83,7 +85,7 @@ fn a_reset_at_any_byte_of_a_conversation_harms_nothing_after_it() -> Verdict {
         let relay = Relay::start(agent.address())?;
         // No timeout decides here. Since 3.1 a request whose connection is lost before the end of the handshake waits a second
         // for another try.
-        let haproxy = stage.haproxy(&config(&relay, "4s").backend("retries 0"))?;
+        let haproxy = stage.haproxy(&config(&relay, ["4s"; 2]).backend("retries 0"))?;
         let lengths = conversation(&relay, &haproxy)?;
         let (mut failed, mut tried) = (0, 0);
         for (way, length) in [Way::ToAgent, Way::ToHaproxy].into_iter().zip(lengths) {
@@ -114,10 +116,11 @@ fn a_connection_that_stalls_is_left_behind() -> Verdict {
         let agent = stage.agent(&["--frame-timeout", "300"])?;
         let relay = Relay::start(agent.address())?;
         let (config, pause) = match stage.binary().engine() {
-            Engine::Applet => (config(&relay, "1s"), Duration::ZERO),
-            Engine::Multiplexer => {
-                (config(&relay, "1s").server_options("pool-purge-delay 100ms"), Duration::from_millis(600))
-            }
+            Engine::Applet => (config(&relay, TIMEOUTS), Duration::ZERO),
+            Engine::Multiplexer => (
+                config(&relay, TIMEOUTS).server_options("pool-purge-delay 100ms"),
+                Duration::from_millis(600),
+            ),
         };
         let haproxy = stage.haproxy(&config)?;
         let [to_agent, to_haproxy] = conversation(&relay, &haproxy)?;
