@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
 use anyhow::{Context as _, Result};
 
@@ -10,18 +12,57 @@ use anyhow::{Context as _, Result};
 /// of these.
 const PORTS: Range<u16> = 21_000..32_000;
 
-/// Free TCP ports of the loopback interface.
+/// A TCP port of the loopback interface that no other test is given while this lives, whether or not a program listens on it.
+#[derive(Debug)]
+pub struct Port {
+    address: SocketAddr,
+    /// Its name is known in all processes of the network namespace, as the port is, and is gone with the process.
+    _claim: UnixListener,
+}
+
+impl Port {
+    /// Nobody has it, and nothing listens there.
+    fn claim(port: u16) -> Option<Self> {
+        let name = UnixAddr::from_abstract_name(format!("spop-tests/port/{port}")).ok()?;
+        let claim = UnixListener::bind_addr(&name).ok()?;
+        let address = TcpListener::bind(("127.0.0.1", port)).ok()?.local_addr().ok()?;
+        Some(Self { address, _claim: claim })
+    }
+
+    /// The port, of 127.0.0.1.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Free ports.
 ///
 /// # Errors
 /// Fewer are free.
-pub fn free(count: usize) -> Result<Vec<SocketAddr>> {
+pub fn free(count: usize) -> Result<Vec<Port>> {
     let skip = RandomState::new().hash_one(()) as usize % PORTS.len();
     let candidates = PORTS.cycle().skip(skip).take(PORTS.len());
-    // Each is held until all are known, so that they differ.
-    let held: Vec<_> =
-        candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(count).collect();
-    let addresses = held.iter().map(|held| Ok(held.local_addr()?)).collect::<Result<Vec<_>>>()?;
-    (addresses.len() == count)
-        .then_some(addresses)
-        .with_context(|| format!("no {count} ports of {PORTS:?} are free"))
+    let free: Vec<_> = candidates.filter_map(Port::claim).take(count).collect();
+    (free.len() == count).then_some(free).with_context(|| format!("no {count} ports of {PORTS:?} are free"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_to_one_at_a_time() -> Result<()> {
+        let port = free(1)?.pop().context("none")?;
+        let number = port.address().port();
+        assert!(Port::claim(number).is_none(), "nothing listens on {number}, but it was given away");
+        drop(TcpListener::bind(port.address())?);
+        drop(port);
+        // A test beside this one may have been given it.
+        if let Some(again) = Port::claim(number) {
+            let _listening = TcpListener::bind(again.address())?;
+            drop(again);
+            assert!(Port::claim(number).is_none(), "a program listens on {number}");
+        }
+        Ok(())
+    }
 }

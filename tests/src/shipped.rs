@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::agent::Agent;
 use crate::haproxy::Binary;
 use crate::http::Request;
-use crate::ports;
+use crate::ports::{self, Port};
 use crate::wait::{PATIENCE, until};
 
 /// A copy of the files of a program, in which free addresses stand for those that are there.
@@ -21,6 +21,8 @@ pub struct Shipped {
     name: String,
     dir: TempDir,
     addresses: Vec<(String, String)>,
+    /// Those that stand for them.
+    _ports: Vec<Port>,
 }
 
 /// A running HAProxy; killed on drop.
@@ -37,7 +39,8 @@ impl Shipped {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory);
         let name = from.file_name().context("no name")?.to_string_lossy().into_owned();
         let dir = tempfile::Builder::new().prefix("spop-").tempdir()?;
-        let free = ports::free(addresses.len())?.into_iter().map(|free| free.to_string());
+        let ports = ports::free(addresses.len())?;
+        let free = ports.iter().map(|port| port.address().to_string());
         let addresses: Vec<_> = addresses.iter().map(|one| (*one).to_owned()).zip(free).collect();
         let mut all = String::new();
         for entry in fs::read_dir(&from).with_context(|| format!("no {}", from.display()))? {
@@ -51,7 +54,7 @@ impl Shipped {
         }
         let unused = addresses.iter().find(|(address, _)| !all.contains(address));
         ensure!(unused.is_none(), "no file has {unused:?}");
-        Ok(Self { name, dir, addresses })
+        Ok(Self { name, dir, addresses, _ports: ports })
     }
 
     /// A text with the addresses that stand for those in it.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::ports;
+use crate::ports::{self, Port};
 
 /// The ports that pages use.
 const PORTS: &[u16] = &[8080, 8081, 8404, 12345, 12346, 12347];
@@ -15,14 +15,19 @@ const DIRECTORIES: &[&str] = &["/run/iprep", "/var/lib/haproxy"];
 
 /// What stands for names of the system: free ports for those of a page, and empty directories.
 #[derive(Debug)]
-pub(super) struct Places(Vec<(String, String)>);
+pub(super) struct Places {
+    /// The name on the page, and the real one.
+    pairs: Vec<(String, String)>,
+    /// No other page gets them.
+    _ports: Vec<Port>,
+}
 
 impl Places {
     /// Chooses them, with the directories below this one.
     pub(super) fn choose(dir: &Path) -> Result<Self> {
-        let mut pairs = Vec::new();
-        for (port, real) in PORTS.iter().zip(ports::free(PORTS.len())?) {
-            let real = real.port();
+        let (mut pairs, ports) = (Vec::new(), ports::free(PORTS.len())?);
+        for (port, real) in PORTS.iter().zip(&ports) {
+            let real = real.address().port();
             pairs.extend([":", "port "].map(|before| (format!("{before}{port}"), format!("{before}{real}"))));
         }
         for name in DIRECTORIES {
@@ -30,16 +35,16 @@ impl Places {
             fs::create_dir_all(&real)?;
             pairs.push(((*name).to_owned(), real));
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, _ports: ports })
     }
 
     /// A text of the page, to be run.
     pub(super) fn map(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (page, real)| text.replace(page, real))
+        self.pairs.iter().fold(text.to_owned(), |text, (page, real)| text.replace(page, real))
     }
 
     /// What was printed, as the page has it.
     pub(super) fn unmap(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (page, real)| text.replace(real, page))
+        self.pairs.iter().fold(text.to_owned(), |text, (page, real)| text.replace(real, page))
     }
 }
