@@ -218,6 +218,25 @@ fn a_server_that_is_no_agent_is_wrong() {
 }
 
 #[test]
+fn a_silent_server_is_not_greeted_as_all_versions() {
+    let silent = server(|socket, _| read_to_end(socket));
+    let run = check(&silent, &[]);
+    assert_eq!(run.events("greeting").len(), 2, "{run:?}");
+    let expected = [("no-hello", "wrong", "2.6, 2.6 health check"), ("not-greeted", "note", "")];
+    let expected = expected.map(|(code, level, versions)| (code.into(), level.into(), versions.into()));
+    assert_eq!(findings(&run), expected, "{run:?}");
+    assert_eq!(run.code, Some(1));
+    // One that answers health checks only is no such server.
+    let address =
+        server(
+            |socket, hello| {
+                if is_health_check(hello) { serve_well(socket, HELLO) } else { read_to_end(socket) }
+            },
+        );
+    assert_eq!(check(&address, &[]).events("greeting").len(), 8);
+}
+
+#[test]
 fn an_agent_that_never_stops_sending_does_not_keep_the_check() {
     let agent = server(|socket, _| {
         write_frames(socket, &[HELLO]);

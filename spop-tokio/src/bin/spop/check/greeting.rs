@@ -148,6 +148,11 @@ impl Greeting {
         }
     }
 
+    /// Whether nothing came in time, not even the end of the connection.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.first, Received::Nothing) && self.reads.is_empty()
+    }
+
     /// Adds what is wrong with the agent, and what HAProxy makes of it.
     pub(super) fn judge(&self, findings: &mut Findings, options: &Options) {
         let mut add = |finding| findings.add(finding, Some((self.version, self.healthcheck)));
