@@ -11,6 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
+use rustix::io::retry_on_intr;
 
 use crate::http::HANG;
 
@@ -139,7 +140,7 @@ impl Clients {
         while waiting > 0 {
             events.clear();
             let patience = Timespec { tv_sec: HANG.as_secs().try_into()?, tv_nsec: 0 };
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience))?;
+            retry_on_intr(|| epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)))?;
             ensure!(!events.is_empty(), "no reply within {HANG:?}; until then {outcome:?}");
             for event in &events {
                 let client = self.clients.get_mut(event.data.u64() as usize).context("no such client")?;

@@ -44,9 +44,10 @@ pub fn behind<T: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    let before = haproxy.requests()?;
     thread::scope(|scope| {
         let first = scope.spawn(first);
-        haproxy.wait_for_clients(1)?;
+        haproxy.wait_for_requests(before + 1)?;
         let results = concurrently(count, work)?;
         join(first)?;
         Ok(results)

@@ -294,7 +294,9 @@ impl Pipe {
             let (mut reader, mut writer) = (from, to);
             let read = match reader.read(&mut buffer) {
                 Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(_) => return self.reset(),
             };
             if read == 0 {

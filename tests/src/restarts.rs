@@ -1,7 +1,5 @@
 //! Rolling restarts: two agents behind HAProxy are restarted in turn, under load, as an operator would do it.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
@@ -54,11 +52,12 @@ impl Rolling<'_> {
             let index = restart % agents.len();
             load.run_for(&haproxy, self.between)?;
             if let Some(agent) = agents.get_mut(index) {
+                agent.terminate()?;
+                if self.checks {
+                    // Until then it is up to HAProxy, whether it listens or not.
+                    haproxy.wait_for_server_number(index, "DOWN")?;
+                }
                 *agent = self.replace(stage, agent)?;
-            }
-            if self.checks {
-                // HAProxy believes that the server is up until the next check: the restart may have been quicker.
-                std::thread::sleep(Duration::from_millis(250));
             }
             up(index)?;
         }
@@ -68,10 +67,9 @@ impl Rolling<'_> {
         Ok(counted)
     }
 
-    /// Ends an agent and starts another on its address: without health checks as soon as the old one listens no more, so that
+    /// Waits for the end of an agent and starts another on its address: without health checks as soon as the old one listens no more, so that
     /// HAProxy finds none there for as short a time as can be.
     fn replace(&self, stage: &Stage, old: &mut Agent) -> Result<Agent> {
-        old.terminate()?;
         let early = if self.checks { None } else { Some(stage.successor(old, self.args)?) };
         let status = old.wait_for_end(PATIENCE)?;
         ensure!(status.success(), "the agent ended with {status}");

@@ -266,7 +266,7 @@ impl Config {
             .line("timeout processing 8s")
             .line("use-backend agents");
         for line in
-            ["timeout hello 2s", "timeout idle 60s"].into_iter().chain(self.agent.iter().map(String::as_str))
+            ["timeout hello 5s", "timeout idle 60s"].into_iter().chain(self.agent.iter().map(String::as_str))
         {
             if known(line) {
                 file.line(line);

@@ -87,14 +87,12 @@ impl Haproxy {
         Ok(answer)
     }
 
-    /// Waits until exactly this many client connections are open.
+    /// Waits until this many requests have come in.
     ///
     /// # Errors
-    /// They are not in time.
-    pub fn wait_for_clients(&self, count: usize) -> Result<()> {
-        until_true(&format!("HAProxy has {count} clients"), PATIENCE, || {
-            Ok(self.stat("web", "FRONTEND", "scur")? == count.to_string())
-        })
+    /// They have not in time.
+    pub fn wait_for_requests(&self, count: u64) -> Result<()> {
+        until_true(&format!("HAProxy has {count} requests"), PATIENCE, || Ok(self.requests()? >= count))
     }
 
     /// Waits until the health check has brought the first server of the agents up or down.

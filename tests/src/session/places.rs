@@ -8,12 +8,15 @@ use anyhow::Result;
 use crate::ports::{self, Port};
 
 /// The ports that pages use.
-const PORTS: &[u16] = &[8080, 8081, 8404, 12345, 12346, 12347];
+const PORTS: &[u16] = &[8080, 8081, 8082, 8404, 12345, 12346, 12347];
 
 /// The directories of the system that they use.
 const DIRECTORIES: &[&str] = &["/run/iprep", "/var/lib/haproxy"];
 
-/// What stands for names of the system: free ports for those of a page, and empty directories.
+/// The abstract socket that they use: its name is the whole system's.
+const SOCKET: &str = "abns@spop-guide";
+
+/// What stands for names of the system: free ports for those of a page, empty directories, and a socket of its own.
 #[derive(Debug)]
 pub(super) struct Places {
     /// The name on the page, and the real one.
@@ -35,6 +38,8 @@ impl Places {
             fs::create_dir_all(&real)?;
             pairs.push(((*name).to_owned(), real));
         }
+        let number = ports.first().map_or(0, |port| port.address().port());
+        pairs.push((SOCKET.to_owned(), format!("{SOCKET}-{number}")));
         Ok(Self { pairs, _ports: ports })
     }
 

@@ -8,7 +8,7 @@ use anyhow::{anyhow, ensure};
 use spop_tests::haproxy::Config;
 use spop_tests::load::Load;
 use spop_tests::process::{cpu_millis, descriptors, limit_descriptors};
-use spop_tests::relay::Relay;
+use spop_tests::relay::{Pipe, Relay, Way};
 use spop_tests::stage::{Verdict, everywhere};
 use spop_tests::wait::{PATIENCE, until_true};
 
@@ -36,7 +36,7 @@ fn after_an_agent_was_killed_the_next_serves_and_nothing_is_answered_twice() -> 
             let tally = load.finish()?;
             served += tally.served;
             failed += tally.failures.len();
-            ensure!(tally.slowest < Duration::from_secs(9), "a request took {:?}", tally.slowest);
+            ensure!(tally.slowest < Duration::from_secs(15), "a request took {:?}", tally.slowest);
             let load = Load::start(haproxy.address(), 8, "echo.v");
             load.run_for(100)?;
             let after = load.finish()?;
@@ -53,7 +53,7 @@ fn after_an_agent_was_killed_the_next_serves_and_nothing_is_answered_twice() -> 
 fn an_agent_out_of_descriptors_serves_those_it_has_and_the_others_when_some_are_free() -> Verdict {
     everywhere(|stage| {
         let agent = stage.agent(&[])?;
-        let config = config(agent.address()).agent("timeout hello 500ms").agent("timeout processing 1s");
+        let config = config(agent.address()).agent("timeout hello 4s").agent("timeout processing 4s");
         let haproxy = stage.haproxy(&config)?;
         let get = |value: &str| haproxy.get(&format!("/?v={value}"))?.expect(&[("echo.v", value)]);
         get("before")?;
@@ -64,21 +64,21 @@ fn an_agent_out_of_descriptors_serves_those_it_has_and_the_others_when_some_are_
         until_true("the agent has no descriptors left", PATIENCE, || Ok(descriptors(agent.id())? >= limit))?;
         let (cpu, start) = (cpu_millis(agent.id())?, Instant::now());
         // HAProxy has a connection, and may want another that it does not get.
-        let served = (0..10).filter(|_| get("meanwhile").is_ok()).count();
+        let served = (0..3).filter(|_| get("meanwhile").is_ok()).count();
         ensure!(served > 0, "nothing was served meanwhile");
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_secs(1));
         let (cpu, time) = (cpu_millis(agent.id())? - cpu, start.elapsed());
-        println!("{stage}: {served} of 10 served meanwhile; {cpu} ms of processor time in {time:?}");
+        println!("{stage}: {served} of 3 served meanwhile; {cpu} ms of processor time in {time:?}");
         ensure!(u128::from(cpu) * 2 < time.as_millis(), "it used {cpu} ms of processor time in {time:?}");
         drop(guests);
         until_true("the agent has descriptors again", PATIENCE, || Ok(descriptors(agent.id())? < limit))?;
         until_true("a request is answered", PATIENCE, || Ok(get("after").is_ok()))?;
-        // Connections of their own for all of them.
-        let clients = Load::start(haproxy.address(), 4, "echo.v");
-        clients.run_for(100)?;
-        let tally = clients.finish()?;
-        ensure!(tally.failures.is_empty(), "{:?}", tally.failures);
-        Ok(())
+        // Connections of their own for all of them. The agent takes those of the guests first, a few at a time.
+        until_true("four clients are served", 3 * PATIENCE, || {
+            let clients = Load::start(haproxy.address(), 4, "echo.v");
+            clients.run_for(100)?;
+            Ok(clients.finish()?.failures.is_empty())
+        })
     })
 }
 
@@ -87,7 +87,8 @@ fn either_signal_drains_and_a_second_one_ends_it_at_once() -> Verdict {
     everywhere(|stage| {
         for first_is_term in [true, false] {
             let mut agent = stage.agent(&["--drain-timeout", "60000"])?;
-            let config = config(agent.address())
+            let relay = Relay::start(agent.address())?;
+            let config = config(&relay.address())
                 .agent("timeout processing 10s")
                 .message("sleep", "ms=url_param(ms),add(0)");
             let haproxy = stage.haproxy(&config)?;
@@ -95,8 +96,12 @@ fn either_signal_drains_and_a_second_one_ends_it_at_once() -> Verdict {
                 let slow = scope.spawn(|| haproxy.get("/?v=slow&ms=60000"));
                 let quick = haproxy.get("/?v=quick&ms=0")?;
                 quick.expect(&[("echo.v", "quick")])?;
-                haproxy.wait_for_clients(1)?;
-                thread::sleep(Duration::from_millis(200));
+                until_true("the slow request has left for the agent", PATIENCE, || {
+                    let asked =
+                        |pipe: &Pipe| pipe.sentences(Way::ToAgent).iter().any(|one| one.contains("60000"));
+                    Ok(relay.pipes().iter().any(|pipe| asked(pipe)))
+                })?;
+                thread::sleep(Duration::from_millis(500));
                 if first_is_term {
                     agent.terminate()?;
                 } else {

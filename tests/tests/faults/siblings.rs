@@ -19,11 +19,11 @@ use spop_tests::wait::{PATIENCE, until_true};
 const REQUESTS: usize = 20;
 
 fn start(stage: &Stage, capabilities: &str, threads: usize) -> Result<(Agent, Relay, Haproxy)> {
-    let agent = stage.agent(&["--capabilities", capabilities])?;
+    let agent = stage.agent(&["--capabilities", capabilities, "--processing", "8000"])?;
     let relay = Relay::start(agent.address())?;
     let config = Config::new(&relay.address())
         .threads(threads)
-        .agent("timeout processing 3s")
+        .agent("timeout processing 8s")
         .agent("timeout hello 10s")
         .message("sleep", "ms=url_param(ms),add(0)")
         .message("echo", "v=url_param(v)")
@@ -43,7 +43,7 @@ fn lose_one(relay: &Relay, haproxy: &Haproxy, passed: usize) -> Result<(usize, u
     thread::scope(|scope| {
         let requests = scope.spawn(|| {
             concurrently(REQUESTS, |value| {
-                let reply = haproxy.get(&format!("/?v={value}&ms=1000"))?;
+                let reply = haproxy.get(&format!("/?v={value}&ms=3000"))?;
                 match reply.error() {
                     Some(_) => Ok(1),
                     None => reply.expect(&[("echo.v", &value.to_string())]).map(|()| 0),
@@ -54,7 +54,7 @@ fn lose_one(relay: &Relay, haproxy: &Haproxy, passed: usize) -> Result<(usize, u
         let all = || relay.pipes().iter().map(|pipe| notifies(pipe)).sum::<usize>();
         until_true("the requests have passed", PATIENCE, || Ok(all() >= asked))?;
         // They have left for the agent, and it reads them in far less time than their answers take.
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(500));
         let before = before.into_iter().chain(std::iter::repeat(0));
         let brought: Vec<(usize, Arc<Pipe>)> = relay
             .pipes()
@@ -138,7 +138,7 @@ fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings
     with_engine(Engine::Applet, |stage| {
         let agent = stage.agent(&["--capabilities", "fragmentation,pipelining,async"])?;
         let config = Config::new(agent.address())
-            .agent("timeout processing 1s")
+            .agent("timeout processing 3s")
             .message_on(
                 "on-frontend-http-request if { url_param(code) -m found }",
                 "disconnect",
@@ -152,7 +152,7 @@ fn a_disconnect_of_the_agent_leaves_its_request_waiting_where_there_are_siblings
         ensure!(haproxy.agent_connections()? > 1, "there is one connection only");
         let reply = haproxy.get("/?v=1&ms=0&code=7")?;
         reply.expect_error(1)?;
-        ensure!(reply.took >= Duration::from_secs(1), "it took {:?}", reply.took);
+        ensure!(reply.took >= Duration::from_secs(3), "it took {:?}", reply.took);
         haproxy.get("/?v=2&ms=0")?.expect(&[("echo.v", "2")])
     })
 }

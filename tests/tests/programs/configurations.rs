@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use spop_tests::haproxy::Binary;
 use spop_tests::http::Request;
+use spop_tests::ports;
 use spop_tests::shipped::Shipped;
 use spop_tests::wait::{PATIENCE, until_true};
 
@@ -132,12 +133,12 @@ fn each_program_survives_the_signals_of_an_administrator_and_logs_its_counts() -
 fn a_status_page_answers_for_the_names_that_it_was_given() -> Result<()> {
     for (directory, addresses) in PROGRAMS {
         // An address that no file has: it is free now.
-        let status = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let status = ports::free(1)?.pop().context("no port")?;
         let files = Shipped::copy(directory, addresses)?;
         let _running =
-            files.program(&["--status", &status.to_string(), "--status-host", "agents.example"])?;
+            files.program(&["--status", &status.address().to_string(), "--status-host", "agents.example"])?;
         for (name, code) in [("agents.example", 200), ("other.example", 421)] {
-            let reply = Request::get("/status.json").host(name).send(status)?;
+            let reply = Request::get("/status.json").host(name).send(status.address())?;
             ensure!(reply.status == code, "{directory} {name}: {reply:?}");
         }
     }

@@ -13,6 +13,7 @@ use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
 use spop_tests::http::{Client, Reply, Request, record};
 use spop_tests::load::concurrently;
+use spop_tests::ports;
 use spop_tests::process::{descriptors, resident};
 use spop_tests::shipped::{Running, Shipped, certificate};
 use spop_tests::wait::{PATIENCE, until_true};
@@ -24,7 +25,7 @@ const SERVICE: &str = "127.0.0.1:12402";
 const STATUS: &str = "127.0.0.1:9401";
 
 /// What hangs would take 20 s, and HAProxy gives up after 500 ms, or 5 s where it is not to be hurried.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(4);
 
 /// The shipped files, the agent, and HAProxy.
 struct Scene {
@@ -326,8 +327,8 @@ fn a_slow_service_costs_its_timeout_and_has_the_policy_that_was_chosen() -> Resu
 fn a_dead_service_has_the_policy_that_was_chosen() -> Result<()> {
     with_each(|binary| {
         for (policy, status) in [("deny", 503), ("allow", 200)] {
-            let nowhere = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-            let url = format!("http://{nowhere}/");
+            let nowhere = ports::free(1)?.pop().context("no port")?;
+            let url = format!("http://{}/", nowhere.address());
             let args = [&["--upstream", &url, "--on-failure", policy], UNHURRIED.as_slice()].concat();
             let scene = Scene::new(binary, &args, &[UNHURRIED_HAPROXY])?;
             expect_policy(&scene, status, 50)?;

@@ -304,15 +304,15 @@ fn slow_texts_and_events_arrive() -> Result<()> {
     with_each(|binary| {
         for (kind, time, status) in [
             ("text/plain", 1, 200),
-            ("text/plain", 4, 504),
-            ("text/event-stream", 4, 200),
-            ("Text/Event-Stream; charset=utf-8", 4, 200),
+            ("text/plain", 6, 504),
+            ("text/event-stream", 6, 200),
+            ("Text/Event-Stream; charset=utf-8", 6, 200),
         ] {
             let application = slow(kind, Duration::from_secs(time))?;
             let server = format!("server app1 {application} #");
             let edits = [
                 ("haproxy.cfg", "server app1 ", &*server),
-                ("haproxy.cfg", "time 10s if text", "time 2s if text"),
+                ("haproxy.cfg", "time 10s if text", "time 3s if text"),
             ];
             let scene = Scene::new(binary, None, &UNHURRIED, &edits)?;
             let reply = scene.get("/")?;

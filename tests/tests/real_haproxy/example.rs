@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 use spop_tests::agent::Agent;
 use spop_tests::haproxy::Binary;
 use spop_tests::http::Request;
+use spop_tests::ports::{self, Port};
 use spop_tests::wait::{PATIENCE, until, until_true};
 
 /// The addresses in the files: of the agent, and of HAProxy.
@@ -28,17 +29,13 @@ impl Drop for Running {
 }
 
 /// The shipped configuration itself; where others have its ports already, a copy with other ports.
-fn configuration(dir: &Path) -> Result<(PathBuf, String, String)> {
+fn configuration(dir: &Path, free: &[Port; 2]) -> Result<(PathBuf, String, String)> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spop-tokio/examples/ip-reputation");
     let file = shipped.join("haproxy.cfg");
     if TcpListener::bind(AGENT).is_ok() && TcpListener::bind(WEB).is_ok() {
         return Ok((file, AGENT.to_owned(), WEB.to_owned()));
     }
-    // Both are held until both are known, so that they differ.
-    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    let [agent, web] =
-        held.each_ref().map(|listener| listener.local_addr().map(|address| address.to_string()));
-    let (agent, web) = (agent?, web?);
+    let [agent, web] = free.each_ref().map(|port| port.address().to_string());
     let text = fs::read_to_string(file)?;
     ensure!(text.contains(AGENT) && text.contains(WEB), "the file has other addresses");
     fs::write(dir.join("haproxy.cfg"), text.replace(AGENT, &agent).replace(WEB, &web))?;
@@ -56,7 +53,8 @@ fn the_shipped_configuration_lets_one_address_in_and_turns_another_away() -> Res
 
 fn play(binary: &Binary) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (file, address, web) = configuration(dir.path())?;
+    let free = <[Port; 2]>::try_from(ports::free(2)?).map_err(|_| anyhow!("no two ports"))?;
+    let (file, address, web) = configuration(dir.path(), &free)?;
     let mut agent =
         Agent::start("ip-reputation", &["--listen", &address, "--no-demo"], &dir.path().join("agent.log"))?;
     let log = dir.path().join("haproxy.log");

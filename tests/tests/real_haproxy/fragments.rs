@@ -122,7 +122,7 @@ fn a_request_refused_in_mid_fragments_fails_alone() -> Verdict {
         meet(&haproxy)?;
         concurrently(20, |_| haproxy.get("/?ms=100")?.expect(&[]))?;
         for _round in 0..3 {
-            let slow = || haproxy.get("/slow?ms=500")?.expect(&[("echo.v", "/slow")]);
+            let slow = || haproxy.get("/slow?ms=3000")?.expect(&[("echo.v", "/slow")]);
             behind(&haproxy, slow, 1, |_| {
                 let reply = haproxy.send(&Request::post("/refused", body(15_000)))?;
                 reply.expect_error(4)?;
@@ -167,7 +167,7 @@ fn a_timeout_in_mid_fragments_leaves_the_connection_usable() -> Verdict {
         let config = config(agent.address())
             .global("tune.sndbuf.server 4096")
             .one_connection()
-            .agent("timeout processing 1s")
+            .agent("timeout processing 3s")
             .message_on(
                 "on-frontend-http-request if { url_param(ms) -m found }",
                 "sleep",
@@ -178,7 +178,7 @@ fn a_timeout_in_mid_fragments_leaves_the_connection_usable() -> Verdict {
             .show("echo.v");
         let haproxy = stage.haproxy(&config)?;
         meet(&haproxy)?;
-        let slow = || haproxy.get("/slow?ms=2000")?.expect_error(1);
+        let slow = || haproxy.get("/slow?ms=6000")?.expect_error(1);
         behind(&haproxy, slow, 1, |_| haproxy.send(&Request::post("/large", body(15_000)))?.expect_error(1))?;
         // HAProxy logs how many requests are being sent and how many are waiting for their answer. The first timeout is
         // that of the slow one, and the large one must not be waiting yet.

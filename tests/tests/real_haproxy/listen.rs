@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use spop_tests::cli::Listen;
 use spop_tests::haproxy::{Binary, Config, Haproxy};
 use spop_tests::stage::Failures;
+use spop_tests::wait::{PATIENCE, until_true};
 
 fn scenario(binary: &Binary) -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -14,7 +15,7 @@ fn scenario(binary: &Binary) -> Result<()> {
     let config = Config::new(listen.address())
         .server_options("check inter 100ms")
         .backend("option spop-check")
-        .agent("timeout processing 300ms")
+        .agent("timeout processing 2s")
         .message("check", "n=int(7) none=req.hdr(none)")
         .message_on("on-frontend-http-request if { path /bye }", "bye", "x=int(1)")
         .message_on("on-frontend-http-request if { path /late }", "late", "x=int(1)")
@@ -25,11 +26,15 @@ fn scenario(binary: &Binary) -> Result<()> {
     haproxy.get("/late")?.expect_error(1)?;
     haproxy.get("/bye")?.expect_error(298)?;
     haproxy.get("/")?.expect(&[("score", "42")])?;
+    let checked = "* closed: a health check was answered";
+    until_true("a check has ended", PATIENCE, || {
+        Ok(listen.lines().iter().any(|line| line.contains(checked)))
+    })?;
     let (code, lines) = listen.interrupt()?;
     ensure!(code == Some(130), "{code:?}");
     for shown in [
         "> HAPROXY-HELLO fin 0 0 supported-versions=string:2.0",
-        "* closed: a health check was answered",
+        checked,
         " 1 check n=int64:7 none=null",
         " 1 set txn score=int32:42",
         " is not answered, as told",

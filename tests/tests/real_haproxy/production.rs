@@ -8,10 +8,13 @@ use spop_tests::wrk::{Counted, Wrk, checked};
 
 use super::inside::{Agent, Entrance};
 
+/// Each of them waits for one answer at most.
+const CLIENTS: usize = 16;
+
 /// Twenty restarts without health checks.
 fn rolling_restarts(stage: &Stage, capabilities: &str, between: u64) -> Result<Counted> {
     let args = &["--capabilities", capabilities];
-    Rolling { restarts: 20, clients: 16, between, args, checks: false }.run(stage)
+    Rolling { restarts: 20, clients: CLIENTS, between, args, checks: false }.run(stage)
 }
 
 // Captured: HAProxy used a connection that had been idle for 220 ms, 38 µs after its DISCONNECT had left, in the turn of its event loop
@@ -26,12 +29,13 @@ fn rolling_restarts_without_pipelining_lose_next_to_nothing() -> Verdict {
 }
 
 // What is lost is what HAProxy has sent when it reads a DISCONNECT: all that its clients wait for, if at that moment it was
-// kept from running for longer than the agent waits. On a busy machine it may happen once in some hundred restarts.
+// kept from running for longer than the agent waits. On a busy machine it may happen once in some hundred restarts: one of the twenty
+// may.
 #[test]
 fn rolling_restarts_with_pipelining_lose_next_to_nothing() -> Verdict {
     with_engine(Engine::Applet, |stage| {
         let counted = rolling_restarts(stage, "fragmentation,pipelining", 4_000)?;
-        ensure!(counted.failed * 10_000 <= counted.requests, "{counted:?}");
+        ensure!(counted.failed <= CLIENTS as u64 + counted.requests / 10_000, "{counted:?}");
         Ok(())
     })
 }
@@ -54,9 +58,9 @@ fn rolling_restarts_without_health_checks_lose_little_since_3_1() -> Verdict {
 // once in some hundred restarts on a busy machine, health checks or not.
 #[test]
 fn rolling_restarts_with_a_lame_duck_stage_lose_nothing() -> Verdict {
-    const CLIENTS: usize = 16;
     everywhere(|stage| {
-        let args = &["--lame-duck", "500"];
+        // A check is due every 100 ms. HAProxy and the agent have to run for it.
+        let args = &["--lame-duck", "3000"];
         let counted =
             Rolling { restarts: 3, clients: CLIENTS, between: 1_000, args, checks: true }.run(stage)?;
         let may_fail = match stage.binary().engine() {

@@ -105,7 +105,7 @@ fn a_health_check_is_answered_with_a_hello_and_nothing_more() -> Verdict {
 fn an_idle_connection_is_closed_by_haproxy_with_2_and_the_agent_repeats_it() -> Verdict {
     with_engine(Engine::Applet, |stage| {
         let (_agent, relay, config) = start(stage, &[])?;
-        let haproxy = stage.haproxy(&config.agent("timeout idle 300ms"))?;
+        let haproxy = stage.haproxy(&config.agent("timeout idle 2s"))?;
         haproxy.get("/?v=1")?.expect(&[("echo.v", "1")])?;
         let said_by_haproxy = said(&relay, Way::ToAgent, "HAPROXY-DISCONNECT")?;
         let first = said_by_haproxy.first().context("nothing")?;
@@ -190,11 +190,11 @@ fn with_continue_on_error_a_late_answer_is_not_taken_for_that_of_the_next_event(
                 "http-request send-spoe-group e g".to_owned(),
             ]
         };
-        // The first times out after two seconds. Its answer is ready before that of the second.
-        let config = [send(2700, "first"), send(1400, "second")].iter().flatten().fold(
+        // The first times out after six seconds. Its answer is ready before that of the second.
+        let config = [send(8000, "first"), send(3500, "second")].iter().flatten().fold(
             Config::new(&relay.address())
                 .agent("option continue-on-error")
-                .agent("timeout processing 2s")
+                .agent("timeout processing 6s")
                 .message_of_group("sleep", "ms=var(txn.ms)")
                 .message_of_group("echo", "v=var(txn.v)")
                 .show("echo.v"),
@@ -220,7 +220,7 @@ fn without_fragmentation_what_is_too_large_fails_and_the_next_request_is_served(
     everywhere(|stage| {
         let (_agent, relay, config) =
             start(stage, &["--capabilities", "pipelining", "--max-frame-size", "512"])?;
-        let config = config.frontend("option http-buffer-request").agent("timeout processing 1s").message_on(
+        let config = config.frontend("option http-buffer-request").agent("timeout processing 3s").message_on(
             "on-frontend-http-request if { method POST }",
             "large",
             "b=req.body",
@@ -230,7 +230,7 @@ fn without_fragmentation_what_is_too_large_fails_and_the_next_request_is_served(
         let reply = haproxy.send(&Request::post("/?v=2", vec![b'x'; 5000]))?;
         println!("{stage}: {:?} after {:?}", reply.error(), reply.took);
         ensure!(reply.error().is_some(), "it was answered");
-        reply.expect_within(Duration::from_secs(4))?;
+        reply.expect_within(Duration::from_secs(8))?;
         until_true("a request is answered", PATIENCE, || Ok(haproxy.get("/?v=3")?.error().is_none()))?;
         haproxy.get("/?v=4")?.expect(&[("echo.v", "4")])?;
         relay.check_answers()?;

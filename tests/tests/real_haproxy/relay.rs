@@ -83,10 +83,16 @@ fn scenario(binary: &Binary, name: &str) -> Result<()> {
     })?;
     let (code, lines) = relay.interrupt()?;
     ensure!(code == Some(130), "{code:?}");
+    let seen = shown(lines.iter().map(String::as_str))?;
+    let ended =
+        |shown: &Shown| shown.values().flatten().filter(|line| line.starts_with("* closed: ")).count();
+    // What it has not yet read when it is interrupted is lost. It may be in the middle of a packet.
+    until_true("tcpdump has seen the end of all connections", PATIENCE, || {
+        Ok(decoded(&capture).is_ok_and(|captured| ended(&captured) >= ended(&seen)))
+    })?;
     tcpdump.finish()?;
 
     let (recorded, captured) = (decoded(&recording)?, decoded(&capture)?);
-    let seen = shown(lines.iter().map(String::as_str))?;
     let requests = recorded.iter().filter(|((_, kind), _)| *kind == '>').flat_map(|(_, lines)| lines);
     ensure!(requests.filter(|line| line.contains("> NOTIFY")).count() >= 16, "{recorded:#?}");
     for (other, what) in [(captured, "tcpdump has captured"), (seen, "was shown")] {

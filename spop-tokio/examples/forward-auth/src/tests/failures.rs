@@ -49,7 +49,7 @@ async fn a_service_that_is_slow_costs_its_timeout() {
     let outcome = ask(&router, "").await;
     assert_eq!(outcome.sentence(), DENIED);
     assert_eq!(outcome.failure(), Some("timed_out: message \"check-request\": no answer within 50ms"));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -25,7 +25,10 @@ fn router(service: &Service, args: &[&str]) -> Router<Agent> {
 }
 
 fn router_to(url: &str, args: &[&str]) -> Router<Agent> {
-    let args = [&["forward-auth", "--upstream", url], args].concat();
+    // On a busy machine too the time is over only where a test is about that.
+    let patient: &[_] =
+        if args.contains(&"--timeout") { &[] } else { &["--timeout", "20s", "--processing", "30s"] };
+    let args = [&["forward-auth", "--upstream", url], args, patient].concat();
     agent::router(&Options::try_parse_from(args).unwrap(), &Arc::default()).unwrap()
 }
 
