@@ -145,21 +145,31 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
         Ok::<_, Failure>(Agent { connector: Connector::new(address.clone(), &options.connect)?, pid })
     };
     let first = agent(&options.address, options.pid)?;
+    // One for all parts: it may be pressed between them.
+    let mut interrupt = exit::Interrupt::listen()?;
     let second = options.compare.as_ref().map(|address| agent(address, options.compare_pid)).transpose()?;
     for agent in [Some(&first), second.as_ref()].into_iter().flatten() {
         if let Some(pid) = agent.pid {
             cpu::of(pid)?;
         }
-        exit::interruptible(greet(&agent.connector, &settings, output)).await?;
+        exit::interruptible_by(&mut interrupt, greet(&agent.connector, &settings, output)).await?;
     }
     describe(&settings, output)?;
     let mut live = Live::new(options.quiet, settings.load.time);
     if let Some(second) = second {
-        return compare::run(&[first, second], options.rounds as usize, &settings, &mut live, output).await;
+        return compare::run(
+            &[first, second],
+            options.rounds as usize,
+            &settings,
+            &mut interrupt,
+            &mut live,
+            output,
+        )
+        .await;
     }
     let address = first.connector.address().to_string();
     live.begin(address.clone());
-    let outcome = run::run(&first.connector, first.pid, &settings, &mut live).await?;
+    let outcome = run::run(&first.connector, first.pid, &settings, &mut interrupt, &mut live).await?;
     live.clear();
     report::object(output, &address, &outcome)?;
     report::text(output, &outcome, &settings)?;

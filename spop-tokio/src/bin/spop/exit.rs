@@ -12,7 +12,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime, signal::ctrl_c};
+use tokio::{
+    runtime,
+    signal::{
+        ctrl_c,
+        unix::{Signal, SignalKind, signal},
+    },
+};
 
 /// How long after ^C a command may wait for its output.
 const STUCK: Duration = Duration::from_secs(1);
@@ -142,15 +148,43 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// ^C, also one that was pressed since the last that was waited for.
+pub(crate) struct Interrupt(Signal);
+
+impl Interrupt {
+    /// From now on ^C does not end the process.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Self::of(SignalKind::interrupt())
+    }
+
+    fn of(kind: SignalKind) -> Result<Self, Failure> {
+        signal(kind).map(Self).map_err(|error| Failure::io_of("signals", &error))
+    }
+
+    /// Waits until it is pressed.
+    pub(crate) async fn pressed(&mut self) {
+        // Without a runtime there are no more signals, and nothing runs.
+        let _ = self.0.recv().await;
+    }
+}
+
 /// Runs a command until it ends, or the user presses ^C.
 pub(crate) async fn interruptible<T>(
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    interruptible_by(&mut Interrupt::listen()?, command).await
+}
+
+/// As [`interruptible`], for one of several parts of a command.
+pub(crate) async fn interruptible_by<T>(
+    interrupt: &mut Interrupt,
     command: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     exit_when_stuck(Arc::clone(&ended));
     let result = tokio::select! {
         result = command => result,
-        _ = ctrl_c() => Err(Failure::interrupted()),
+        () = interrupt.pressed() => Err(Failure::interrupted()),
     };
     ended.store(true, Ordering::Relaxed);
     result
@@ -190,5 +224,16 @@ mod tests {
         let error = io::Error::other(text);
         assert_eq!(reason(&error), expected);
         assert_eq!(Failure::io_of("x", &error).to_string(), format!("x: {expected}"));
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_between_two_parts_ends_the_second() {
+        // Another signal: ^C is the whole process's.
+        let mut interrupt = Interrupt::of(SignalKind::user_defined1()).unwrap();
+        interruptible_by(&mut interrupt, async { Ok(()) }).await.unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).unwrap();
+        let second = interruptible_by(&mut interrupt, std::future::pending::<Result<(), _>>());
+        let ended = tokio::time::timeout(Duration::from_secs(10), second).await.unwrap();
+        assert_eq!(ended.unwrap_err().exit, Exit::Interrupted);
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     address::Connector,
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, Interrupt},
     output::{Output, Table},
 };
 
@@ -57,6 +57,7 @@ pub(super) async fn run(
     agents: &[Agent; 2],
     rounds: usize,
     settings: &Settings,
+    interrupt: &mut Interrupt,
     live: &mut Live,
     output: Output,
 ) -> Result<Exit, Failure> {
@@ -74,7 +75,7 @@ pub(super) async fn run(
             };
             let address = agent.connector.address().to_string();
             live.begin(format!("round {} of {rounds}: {address}", round + 1));
-            let measured = match run::run(&agent.connector, agent.pid, settings, live).await {
+            let measured = match run::run(&agent.connector, agent.pid, settings, interrupt, live).await {
                 Err(failure) if failure.exit == Exit::Interrupted && !results.is_empty() => {
                     end = End::Interrupted;
                     break 'rounds;

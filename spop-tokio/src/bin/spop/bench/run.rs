@@ -15,7 +15,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use mio::{Poll, Waker};
 use spop_core::{Clock, EngineConfig, Timestamp};
 use tokio::{
-    signal::ctrl_c,
     sync::mpsc::{UnboundedSender, unbounded_channel},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},
@@ -32,7 +31,7 @@ use super::{
 };
 use crate::{
     address::{Bare, Connector},
-    exit::Failure,
+    exit::{Failure, Interrupt},
     haproxy::Version,
 };
 
@@ -88,15 +87,16 @@ pub(super) async fn run(
     connector: &Connector,
     pid: Option<u32>,
     settings: &Settings,
+    interrupt: &mut Interrupt,
     live: &mut Live,
 ) -> Result<Outcome, Failure> {
     let opening = open_all(connector, settings.connections);
     let bares = tokio::select! {
         bares = opening => bares?,
-        _ = ctrl_c() => return Err(Failure::interrupted()),
+        () = interrupt.pressed() => return Err(Failure::interrupted()),
     };
     let mut run = Run::start(connector, settings, bares)?;
-    let end = run.watch(pid, live).await?;
+    let end = run.watch(pid, interrupt, live).await?;
     run.finish(end, pid)
 }
 
@@ -182,11 +182,14 @@ impl Run {
     }
 
     /// Serves the threads until they have ended.
-    async fn watch(&mut self, pid: Option<u32>, live: &mut Live) -> Result<End, Failure> {
+    async fn watch(
+        &mut self,
+        pid: Option<u32>,
+        interrupt: &mut Interrupt,
+        live: &mut Live,
+    ) -> Result<End, Failure> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let interrupt = ctrl_c();
-        tokio::pin!(interrupt);
         let mut end = End::Done;
         loop {
             tokio::select! {
@@ -198,7 +201,7 @@ impl Run {
                     Some(Event::Open { thread, slot, pause }) => self.open(thread, slot, pause),
                 },
                 _ = self.opening.join_next(), if !self.opening.is_empty() => {}
-                _ = &mut interrupt, if end == End::Done => {
+                () = interrupt.pressed(), if end == End::Done => {
                     end = End::Interrupted;
                     self.stop();
                 }
