@@ -1,8 +1,6 @@
 //! Input of the wrong kind: one line says what is wrong with it, and the exit status that it is.
 
-use std::{
-    fs::File, io::Write as _, net::TcpListener, path::PathBuf, process::Stdio, thread, time::Duration,
-};
+use std::{fs::File, io::Write as _, net::TcpListener, path::PathBuf, process::Stdio};
 
 use tempfile::TempDir;
 
@@ -87,7 +85,6 @@ fn an_address_that_is_in_use_is_status_3() {
 #[test]
 fn an_interrupt_ends_the_wait_for_a_log() {
     let child = command(["explain", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    thread::sleep(Duration::from_millis(300));
     interrupt(&child);
     finish(child).expect_error(130, "spop: interrupted");
 }

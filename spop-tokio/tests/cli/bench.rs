@@ -33,6 +33,13 @@ pub(super) fn answers_up_to(result: &Value, ms: f64) -> u64 {
     bars.filter(|bar| bar["up_to_ms"].as_f64().unwrap() <= ms).map(|bar| bar["count"].as_u64().unwrap()).sum()
 }
 
+/// Runs it until it is on time, three times at most: a busy machine is late in one run and not in the next,
+/// and a wrong figure is in each.
+pub(super) fn tries(run: impl Fn() -> (bool, Value)) {
+    let late: Vec<_> = (0..3).map(|_| run()).take_while(|(on_time, _)| !on_time).collect();
+    assert!(late.len() < 3, "late: {late:?}");
+}
+
 #[test]
 fn a_closed_loop_sends_each_request_once() {
     let agent = Listen::start(&["--set", "txn score=int32:42"]);
@@ -79,10 +86,13 @@ fn the_result_is_text_without_json() {
 #[test]
 fn a_rate_is_kept_and_a_ramp_has_half_of_it() {
     let agent = Listen::start(&[]).without_output();
-    let (_, result) = bench(&[&agent.address, "a", "--rate", "400", "--time", "1s"]);
-    assert_eq!(result["answered"], 400, "{result}");
-    let seconds = result["seconds"].as_f64().unwrap();
-    assert!((0.99..3.0).contains(&seconds), "{result}");
+    tries(|| {
+        let (_, result) = bench(&[&agent.address, "a", "--rate", "400", "--time", "1s"]);
+        assert_eq!(result["answered"], 400, "{result}");
+        let seconds = result["seconds"].as_f64().unwrap();
+        assert!(seconds >= 0.99, "{result}");
+        (seconds < 3.0, result)
+    });
     let (_, result) = bench(&[&agent.address, "a", "--rate", "400", "--ramp", "1s", "--time", "1s"]);
     assert_eq!(result["answered"], 200, "{result}");
     let (_, result) = bench(&[&agent.address, "a", "--rate", "100..300", "--time", "1s"]);
@@ -93,19 +103,25 @@ fn a_rate_is_kept_and_a_ramp_has_half_of_it() {
 fn a_closed_loop_begins_on_one_connection_after_another() {
     let agent = Listen::start(&["--delay", "50ms"]).without_output();
     let args = ["a", "-c", "10", "--ramp", "1s", "--time", "1s", "--threads", "2"];
-    let (_, result) = bench(&[&[agent.address.as_str()][..], &args].concat());
-    let answered = result["answered"].as_u64().unwrap();
-    // 20 on the first connection, 18 on the second and so on; without a ramp there are 200.
-    assert!((10..=115).contains(&answered), "{result}");
+    tries(|| {
+        let (_, result) = bench(&[&[agent.address.as_str()][..], &args].concat());
+        let answered = result["answered"].as_u64().unwrap();
+        // 20 on the first connection, 18 on the second and so on; without a ramp there are 200.
+        assert!(answered <= 115, "{result}");
+        (answered >= 10, result)
+    });
 }
 
 #[test]
 fn pipelining_has_several_requests_in_flight() {
     let agent = Listen::start(&["--delay", "50ms"]).without_output();
     let args = [&agent.address, "a", "-c", "1", "--in-flight", "8", "--requests", "80"];
-    let (run, result) = bench(&[&args[..], &["--engine", "3.0"]].concat());
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-    assert!(result["seconds"].as_f64().unwrap() < 3.0, "one after another takes 4 s: {result}");
+    tries(|| {
+        let (run, result) = bench(&[&args[..], &["--engine", "3.0"]].concat());
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        // One after another takes 4 s.
+        (result["seconds"].as_f64().unwrap() < 3.0, result)
+    });
     let (run, result) = bench(&[&args[..6], &["16", "--requests", "4"]].concat());
     assert!(
         run.err.contains("offers HAProxy 3.4 no pipelining: one request in flight on each"),

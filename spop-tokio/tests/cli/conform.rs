@@ -14,7 +14,7 @@ use std::{
 use quick_junit::{NonSuccessKind, TestCaseStatus};
 
 use self::fault::{CRASHES, FOUND, Fault, LEGAL};
-use crate::support::{Listen, Run, command, finish, interrupt, read_to_end, server, spop};
+use crate::support::{Listen, PATIENT, Run, command, finish, interrupt, read_to_end, server, spop};
 
 /// How many faults are tried at once: most of the time is spent waiting.
 const THREADS: usize = 8;
@@ -30,9 +30,21 @@ fn titles(run: &Run, result: &str) -> Vec<String> {
 }
 
 /// A fault, and what it does to the cases of its filter.
-fn run_with(fault: Fault, only: &str) -> Run {
+fn run_with(fault: Fault, only: &str, quiet: &str) -> Run {
     let agent = agent::start(Some(fault));
-    conform(&agent, &["--json", "--timeout", "600ms", "--quiet", "60ms", "--only", only])
+    conform(&agent, &["--json", "--timeout", PATIENT, "--quiet", quiet, "--only", only])
+}
+
+/// Listens for a short time where nothing may come. On a busy machine that can be too short for some faults:
+/// they are looked for again, for longer.
+fn find(fault: Fault, found: impl Fn(&Run) -> Result<(), String>, only: &str) -> Result<(), String> {
+    let mut result = found(&run_with(fault, only, "60ms"));
+    for quiet in ["500ms", "1s"] {
+        if result.is_err() && fault.needs_time() {
+            result = found(&run_with(fault, only, quiet));
+        }
+    }
+    result
 }
 
 /// Calls `check` with each element, several at once, and panics with all that it complains of.
@@ -45,7 +57,9 @@ fn for_each<T: Sync>(all: &[T], check: impl Fn(&T) -> Result<(), String> + Sync)
                 loop {
                     let next = left.lock().unwrap().next();
                     let Some(next) = next else { break };
-                    wrong.lock().unwrap().extend(check(next).err());
+                    // Not while it is locked: the others would wait.
+                    let error = check(next).err();
+                    wrong.lock().unwrap().extend(error);
                 }
             });
         }
@@ -80,24 +94,26 @@ fn a_good_agent_passes_all_cases() {
 #[test]
 fn each_fault_is_found() {
     for_each(&FOUND, |(fault, only, expected)| {
-        let run = run_with(*fault, only);
-        let failed = titles(&run, "failed");
-        let right = failed.len() == expected.len()
-            && failed.iter().zip(*expected).all(|(title, begin)| title.starts_with(begin));
-        let levels: Vec<_> =
-            run.events("case").into_iter().filter(|case| case["result"] == "failed").collect();
-        let status = i32::from(levels.iter().any(|case| case["level"] != "should"));
-        if right && run.code == Some(status) && run.err.is_empty() {
-            return Ok(());
-        }
-        Err(format!("{fault:?}: {:?} {} {failed:#?}", run.code, run.err))
+        let found = |run: &Run| {
+            let failed = titles(run, "failed");
+            let right = failed.len() == expected.len()
+                && failed.iter().zip(*expected).all(|(title, begin)| title.starts_with(begin));
+            let levels: Vec<_> =
+                run.events("case").into_iter().filter(|case| case["result"] == "failed").collect();
+            let status = i32::from(levels.iter().any(|case| case["level"] != "should"));
+            if right && run.code == Some(status) && run.err.is_empty() {
+                return Ok(());
+            }
+            Err(format!("{fault:?}: {:?} {} {failed:#?}", run.code, run.err))
+        };
+        find(*fault, found, only)
     });
 }
 
 #[test]
 fn what_is_legal_is_no_fault() {
     for_each(&LEGAL, |(habit, only)| {
-        let run = run_with(*habit, only);
+        let run = run_with(*habit, only, "60ms");
         let failed = titles(&run, "failed");
         if run.code == Some(0) && failed.is_empty() { Ok(()) } else { Err(format!("{habit:?}: {failed:#?}")) }
     });
@@ -106,19 +122,21 @@ fn what_is_legal_is_no_fault() {
 #[test]
 fn a_crash_is_blamed_on_its_case_and_ends_the_run() {
     for_each(&CRASHES, |(fault, only, blamed)| {
-        let run = run_with(*fault, only);
-        let cases = run.events("case");
-        let failed: Vec<_> = cases.iter().filter(|case| case["result"] == "failed").collect();
-        let before = titles(&run, "passed").len();
-        let [only] = failed[..] else { return Err(format!("{fault:?}: {failed:#?}")) };
-        if run.code == Some(1)
-            && only["title"].as_str().unwrap().starts_with(blamed)
-            && only["serves"] == false
-            && titles(&run, "not-run").len() + before + 1 == cases.len()
-        {
-            return Ok(());
-        }
-        Err(format!("{fault:?}: {run:#?}"))
+        let found = |run: &Run| {
+            let cases = run.events("case");
+            let failed: Vec<_> = cases.iter().filter(|case| case["result"] == "failed").collect();
+            let before = titles(run, "passed").len();
+            let [only] = failed[..] else { return Err(format!("{fault:?}: {failed:#?}")) };
+            if run.code == Some(1)
+                && only["title"].as_str().unwrap().starts_with(blamed)
+                && only["serves"] == false
+                && titles(run, "not-run").len() + before + 1 == cases.len()
+            {
+                return Ok(());
+            }
+            Err(format!("{fault:?}: {run:#?}"))
+        };
+        find(*fault, found, only)
     });
 }
 
@@ -179,16 +197,7 @@ fn a_report_for_junit_has_failures_errors_and_what_was_skipped() {
     let agent = agent::start(Some(Fault::CrashesOnUnknownType));
     let run = conform(
         &agent,
-        &[
-            "--junit",
-            path.to_str().unwrap(),
-            "--only",
-            "unknown type",
-            "--only",
-            "fragments are status 10",
-            "--timeout",
-            "300ms",
-        ],
+        &["--junit", path.to_str().unwrap(), "--only", "unknown type", "--only", "fragments are status 10"],
     );
     assert_eq!(run.code, Some(1));
     let report = quick_junit::Report::deserialize_from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -257,14 +266,15 @@ fn cases_are_listed_and_selected() {
 fn a_server_that_is_no_agent_is_a_clear_line_within_a_bounded_time() {
     let begun = Instant::now();
     let of = |address: &str, line: &str| {
-        conform(address, &["--timeout", "300ms"]).expect_error(1, &format!("spop: {address}: {line}"));
+        conform(address, &[]).expect_error(1, &format!("spop: {address}: {line}"));
     };
     let http = server(|socket, _| drop(socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
     of(&http, "this is no SPOP agent but an HTTP server");
     let closes = server(|_, _| ());
     of(&closes, "the agent closed the connection without an AGENT-HELLO: is it an agent?");
     let silent = server(|socket, _| read_to_end(socket));
-    of(&silent, "no AGENT-HELLO came within 300ms: is it an agent?");
+    conform(&silent, &["--timeout", "300ms"])
+        .expect_error(1, &format!("spop: {silent}: no AGENT-HELLO came within 300ms: is it an agent?"));
     let refuses = server(|socket, _| {
         crate::support::write_frames(
             socket,
@@ -287,14 +297,15 @@ fn a_server_that_is_no_agent_is_a_clear_line_within_a_bounded_time() {
         read_to_end(socket);
     });
     let why = format!("{} of the {len} bytes of a frame (a length does not count its own 4 bytes)", len - 4);
-    of(&counting, &format!("no whole AGENT-HELLO came within 300ms, but {why}"));
+    of(&counting, &format!("no whole AGENT-HELLO came within {PATIENT}, but {why}"));
     hello[..4].copy_from_slice(&(len - 4).to_le_bytes());
     let little = server(move |socket, _| socket.write_all(&hello).unwrap());
     let why = format!("in little-endian this length is {}: it must be in network byte order", len - 4);
     of(&little, &format!("its answer begins with \"C\\x00\\x00\\x00\": {why}"));
     let half = server(|socket, _| socket.write_all(&[0, 0, 0, 9, 101]).unwrap());
     of(&half, "the agent closed the connection after 5 bytes of an AGENT-HELLO");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    // One of them is waited for.
+    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[test]
@@ -308,16 +319,17 @@ fn lengths_that_are_wrong_are_told_in_cases() {
         let _ = socket.write_all(&ack);
         read_to_end(socket);
     });
-    let run = conform(&agent, &["--only", "is answered once", "--timeout", "300ms"]);
+    let run = conform(&agent, &["--only", "is answered once"]);
     assert_eq!(run.code, Some(1), "{run:?}");
-    let came = "came: no whole frame within 300ms: 18 of the 22 bytes of a frame (a length does not count its own 4 bytes)";
-    assert!(run.out.contains(came), "{}", run.out);
+    let why = "18 of the 22 bytes of a frame (a length does not count its own 4 bytes)";
+    let came = format!("came: no whole frame within {PATIENT}: {why}");
+    assert!(run.out.contains(&came), "{}", run.out);
 }
 
 #[test]
 fn an_agent_that_answers_no_message_is_told_at_once() {
     let agent = agent::start(Some(Fault::IgnoresUnknownMessages));
-    let run = conform(&agent, &["--only", "unknown capabilities", "--timeout", "300ms"]);
+    let run = conform(&agent, &["--only", "unknown capabilities"]);
     let line = "no frame answers a NOTIFY with spop-conform text=string:hello: if the agent must know it, see --message\n";
     assert!(run.code == Some(0) && run.out.contains(line), "{run:?}");
     let run = conform(&agent, &["--only", "unknown capabilities", "--message", "known", "--json"]);
@@ -331,7 +343,7 @@ fn many_failures_begin_with_a_hint_and_a_crash_counts_what_was_not_run() {
     let run = conform(&agent, &["--only", "requests:"]);
     assert!(run.out.contains(hint), "{}", run.out);
     let agent = agent::start(Some(Fault::CrashesOnUnknownType));
-    let run = conform(&agent, &["--only", "unknown type", "--timeout", "300ms"]);
+    let run = conform(&agent, &["--only", "unknown type"]);
     assert!(!run.out.contains(hint), "{}", run.out);
     assert!(run.out.ends_with(": does not conform: 1 should failed, and 1 were not run\n"), "{}", run.out);
 }
@@ -345,8 +357,7 @@ fn an_agent_that_sends_without_end_does_not_keep_the_run() {
         let ack = spop_core::notation::parse_bytes("ACK fin 1 1").unwrap();
         while socket.write_all(&ack).is_ok() {}
     });
-    let run =
-        conform(&agent, &["--timeout", "300ms", "--only", "closing:", "--only", "A HAPROXY-HELLO", "--json"]);
+    let run = conform(&agent, &["--only", "closing:", "--only", "A HAPROXY-HELLO", "--json"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.events("summary")[0]["should"]["failed"].as_u64().unwrap() > 0);
 }

@@ -318,7 +318,6 @@ fn packets_are_shown_while_they_arrive() {
     assert!(run.out.ends_with("frames: 2, violations: 0\n"), "{run:?}");
     // Before anything has come.
     let child = command(["decode"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
     interrupt(&child);
     assert_eq!(finish(child).code, Some(130));
 }

@@ -22,7 +22,7 @@ fn session(agent: &Listen) -> TcpStream {
 fn every_frame_is_shown_with_its_direction() {
     let agent = Listen::start(&["--set", "txn score=int32:42"]);
     assert_eq!(spop(["send", &agent.address, "check x=string:\"a b\"", "--engine", "3.0"]).code, Some(0));
-    let run = agent.interrupt();
+    let run = agent.signal_after("* closed: ", "INT");
     assert_eq!((run.code, run.err.as_str()), (Some(130), ""));
     // Without the time, and what is random.
     let lines: Vec<_> = run.out.lines().map(|line| line.split_once(' ').unwrap().1).collect();
@@ -49,7 +49,7 @@ fn every_frame_is_shown_with_its_direction() {
 fn frames_are_objects_in_json() {
     let agent = Listen::start(&["--json", "--set", "txn score=int32:42"]);
     assert_eq!(spop(["send", &agent.address, "check"]).code, Some(0));
-    let events = json(&agent.interrupt().out);
+    let events = json(&agent.signal_after("\"closed\"", "INT").out);
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["opened", "frame", "session", "frame", "frame", "frame", "closed"]);
     let ack = &events[5];

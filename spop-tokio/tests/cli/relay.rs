@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{HELLO, Listen, Run, json, read_frame, read_to_end, server, spop, write_frames};
+use crate::support::{
+    HELLO, Listen, PATIENT, Run, json, read_frame, read_to_end, server, spop, write_frames,
+};
 
 const HAPROXY_HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
                              capabilities=string:pipelining engine-id=string:e";
@@ -74,7 +76,7 @@ fn frames_and_counts_are_objects_in_json() {
     let agent = Listen::start(&["--set", "txn score=int32:42"]).without_output();
     let args = ["--json", "--drop", "type=ACK after=1 times=1", "--seed", "7"];
     let relay = Listen::relay(&agent.address, &args);
-    let run = spop(["send", &relay.address, "check", "other", "--timeout", "300ms"]);
+    let run = spop(["send", &relay.address, "check", "other", "--timeout", PATIENT]);
     assert_eq!(run.code, Some(1), "{run:?}");
     let run = relay.signal_after("\"closed\"", "TERM");
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");

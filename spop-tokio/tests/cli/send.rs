@@ -3,7 +3,7 @@
 use std::{fs, io::Write as _, thread, time::Duration};
 
 use crate::support::{
-    HELLO, Listen, command, interrupt_after, read_frame, read_to_end, server, spop, spop_with_input,
+    HELLO, Listen, PATIENT, command, interrupt_after, read_frame, read_to_end, server, spop, spop_with_input,
     write_frames,
 };
 
@@ -61,7 +61,7 @@ fn failures_have_the_numbers_of_haproxy() {
     let agent =
         Listen::start(&["--on", "bye", "disconnect 5", "--on", "silent", "ignore", "--on", "fail", "fail"]);
     let run =
-        spop(["send", &agent.address, "bye", "silent", "fail", "after", "--timeout", "200ms", "--json"]);
+        spop(["send", &agent.address, "bye", "silent", "fail", "after", "--timeout", PATIENT, "--json"]);
     assert_eq!(run.code, Some(1));
     let codes: Vec<_> =
         run.events("failure").iter().map(|failure| failure["code"].as_u64().unwrap()).collect();
@@ -147,8 +147,8 @@ fn an_interrupt_ends_it_with_a_summary() {
     let child = command(["send", &agent.address, "a", "--timeout", "20s"]).spawn().unwrap();
     let run = interrupt_after(child, "> a");
     run.expect_error(130, "spop: interrupted");
-    let child =
-        command(["send", &agent.address, "a", "--timeout", "1ms", "--repeat", "1000000"]).spawn().unwrap();
+    let args = ["send", &agent.address, "a", "--timeout", PATIENT, "--repeat", "1000000"];
+    let child = command(args).spawn().unwrap();
     let run = interrupt_after(child, "failed after");
     assert!(
         run.code == Some(130) && run.out.lines().last().unwrap().contains(" requests: 0 answered"),
@@ -200,7 +200,7 @@ fn answers_that_no_haproxy_accepts_are_failures() {
                 read_to_end(socket);
             }
         });
-        let run = spop(["send", &agent, "a", "--timeout", "300ms", "--json"]);
+        let run = spop(["send", &agent, "a", "--timeout", PATIENT, "--json"]);
         let [failure] = &run.events("failure")[..] else { panic!("{run:?}") };
         assert_eq!((run.code, failure["code"].as_u64()), (Some(1), Some(code)), "{failure}");
         assert!(failure["detail"].as_str().unwrap().contains(detail), "{failure}");

@@ -1,6 +1,7 @@
 //! Runs of the program, and agents that it talks to.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
@@ -11,9 +12,13 @@ use std::{
 
 use serde_json::Value;
 use spop_core::notation;
+use tokio::net::TcpSocket;
 
 /// More than any run takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A `--timeout` that is longer than a busy machine keeps a thread or a process from running.
+pub(crate) const PATIENT: &str = "4s";
 
 /// How a run ended.
 #[derive(Debug)]
@@ -42,9 +47,16 @@ pub(crate) fn json(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The program with these arguments.
+/// The program with these arguments. What asks an agent is [`PATIENT`] unless they say otherwise, which the
+/// defaults are not.
 pub(crate) fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spop"));
+    let mut args: Vec<_> = args.into_iter().collect();
+    if let ["send" | "bench" | "conform", _, ..] = args[..]
+        && !args.contains(&"--timeout")
+    {
+        args.extend(["--timeout", PATIENT]);
+    }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -168,6 +180,13 @@ impl Listen {
         }
     }
 
+    /// Waits until it has shown more answers than can be on their way: some have arrived.
+    pub(crate) fn wait_for_answers(&mut self) {
+        for _ in 0..20 {
+            self.wait_for("< ACK");
+        }
+    }
+
     /// Sends it SIGINT, and returns the rest of its output.
     pub(crate) fn interrupt(self) -> Run {
         self.signal("INT")
@@ -222,6 +241,23 @@ pub(crate) fn server(serve: impl Fn(&mut TcpStream, &str) + Send + 'static) -> S
     address
 }
 
+/// An address at which agents can be started one after another: no other test gets its port meanwhile.
+pub(crate) struct Reserved {
+    _socket: TcpSocket,
+    pub(crate) address: String,
+}
+
+impl Reserved {
+    pub(crate) fn new() -> Self {
+        // It does not listen: another socket may, and connections are refused if none does.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        Self { _socket: socket, address }
+    }
+}
+
 /// The next frame, in the notation.
 pub(crate) fn read_frame(socket: &mut TcpStream) -> Option<String> {
     let mut prefix = [0; 4];
@@ -273,8 +309,28 @@ pub(crate) fn interrupt(child: &Child) {
     signal(child, "INT");
 }
 
-/// `kill -NAME`: std has no signals.
+/// `kill -NAME`, once the program handles this signal and its main thread, which is to notice it, waits for
+/// something. std has no signals.
 pub(crate) fn signal(child: &Child, name: &str) {
+    let bit = match name {
+        "INT" => 1,
+        "TERM" => 14,
+        other => panic!("SIG{other}"),
+    };
+    let end = Instant::now() + LIMIT;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        let caught = u64::from_str_radix(field("SigCgt:"), 16).unwrap_or_default();
+        match field("State:").as_bytes() {
+            [b'S', ..] if caught >> bit & 1 == 1 => break,
+            // It has ended, and the caller shows how.
+            [b'Z', ..] => break,
+            _ => {}
+        }
+        assert!(Instant::now() < end, "it does not handle SIG{name}: {status}");
+        thread::sleep(Duration::from_millis(5));
+    }
     let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -35,7 +35,7 @@ fn open() -> (File, File) {
 fn the_live_view_has_rate_latencies_and_errors_and_disappears() {
     let agent = Listen::start(&["--on", "bye", "disconnect 5"]).without_output();
     let (mut screen, program) = open();
-    let args = ["bench", &agent.address, "ok", "bye", "--rate", "200", "--time", "3s", "--timeout", "500ms"];
+    let args = ["bench", &agent.address, "ok", "bye", "--rate", "200", "--time", "3s", "--timeout", "20s"];
     let child = command(args).env("TERM", "xterm-256color").stderr(Stdio::from(program)).spawn().unwrap();
     let mut parser = Parser::new(ROWS, COLUMNS, 0);
     let mut buffer = [0; 4096];

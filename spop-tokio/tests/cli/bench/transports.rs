@@ -41,11 +41,11 @@ fn connections_are_opened_as_by_the_other_commands() {
 fn a_terminal_shows_the_run_while_it_lasts() {
     use std::process::{Command, Stdio};
 
-    use crate::support::finish;
+    use crate::support::{PATIENT, finish};
 
     let agent = Listen::start(&[]).without_output();
     let spop = env!("CARGO_BIN_EXE_spop");
-    let command = format!("{spop} bench {} a --rate 300 --time 2s", agent.address);
+    let command = format!("{spop} bench {} a --rate 300 --time 2s --timeout {PATIENT}", agent.address);
     // `script` runs it on a pseudo-terminal.
     let run = |command: &str| {
         let mut script = Command::new("script");

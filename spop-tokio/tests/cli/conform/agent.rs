@@ -350,7 +350,8 @@ impl Connection {
             return self.write(&bytes);
         }
         self.write(&bytes[..20])?;
-        thread::sleep(Duration::from_millis(10));
+        // What is read late is read at once.
+        thread::sleep(Duration::from_millis(30));
         self.write(&bytes[20..])
     }
 

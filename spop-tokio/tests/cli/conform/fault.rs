@@ -71,6 +71,28 @@ pub(super) enum Fault {
     WrongStreamId,
 }
 
+impl Fault {
+    /// Whether it can look otherwise on a busy machine.
+    pub(super) const fn needs_time(self) -> bool {
+        // To the agent, the connection before is the first one until it notices that it is closed.
+        let is_first_that_is_closed = matches!(self, Self::AnswersOnFirstConnection);
+        // What shows the others comes, or happens, while the suite listens for what may not come.
+        let is_late = matches!(
+            self,
+            Self::AllocatesTheLength
+                | Self::AnswersAborted
+                | Self::AnswersBeforeHello
+                | Self::AnswersFirstFragment
+                | Self::AnswersPerMessage
+                | Self::AnswersTwice
+                | Self::CrashesOnHalfFrame
+                | Self::TalksAfterHealthCheck
+                | Self::TalksFirst
+        );
+        is_first_that_is_closed || is_late
+    }
+}
+
 /// A fault, the cases that are played, and how the titles of those begin that fail.
 pub(super) type Found = (Fault, &'static str, &'static [&'static str]);
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{agent, session};
-use crate::support::{Listen, json, read_frame, read_to_end, spop, write_frames};
+use crate::support::{Listen, PATIENT, json, read_frame, read_to_end, spop, write_frames};
 
 #[test]
 fn a_slow_agent_is_rehearsed() {
@@ -16,10 +16,12 @@ fn a_slow_agent_is_rehearsed() {
     let run = relay.interrupt();
     let acks: Vec<_> = run.events("frame").into_iter().filter(|frame| frame["type"] == "ACK").collect();
     let latencies: Vec<_> = acks.iter().map(|ack| ack["latency_ms"].as_f64().unwrap()).collect();
-    assert!(latencies[1] >= 200.0 && latencies[3] >= 200.0 && latencies[0] < 200.0, "{latencies:?}");
+    assert!(latencies[1] >= 200.0 && latencies[3] >= 200.0, "{latencies:?}");
+    // The others were not delayed, however late they are.
     let faults = run.events("fault");
-    assert_eq!(faults.len(), 2, "{run:?}");
-    assert_eq!(faults[0]["text"], "ACK 3/1, 11 bytes: delayed by 200ms");
+    let texts: Vec<_> = faults.iter().map(|fault| fault["text"].as_str().unwrap()).collect();
+    let expected = ["ACK 3/1, 11 bytes: delayed by 200ms", "ACK 7/1, 11 bytes: delayed by 200ms"];
+    assert_eq!(texts, expected, "{run:?}");
     assert_eq!(run.events("end")[0]["faults"]["delay"], 2);
 }
 
@@ -41,7 +43,7 @@ fn faults_strike_behind_a_proxy_header() {
     let agent = Listen::start(&["--proxy"]).without_output();
     for version in ["--proxy=v1", "--proxy=v2"] {
         let relay = Listen::relay(&agent.address, &["--drop", "to=agent type=NOTIFY after=1 times=1"]);
-        let sent = spop(["send", &relay.address, "a", "b", "--timeout", "300ms", version]);
+        let sent = spop(["send", &relay.address, "a", "b", "--timeout", PATIENT, version]);
         assert_eq!(sent.code, Some(1), "{sent:?}");
         let run = relay.interrupt();
         assert!(run.out.contains("#1 ~ > NOTIFY 3/1, 14 bytes: dropped\n"), "{run:?}");
