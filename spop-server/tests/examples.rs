@@ -228,6 +228,7 @@ fn fill(peer: &mut Peer) -> (usize, Vec<u8>) {
         match peer.stream.write(&rest) {
             Ok(n) => sent += rest.drain(..n).len(),
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
         assert!(sent < MOST, "it reads on");
@@ -253,7 +254,8 @@ fn a_peer_that_shuts_its_side_gets_its_answers() {
 #[test]
 fn a_shutdown_has_its_stages() {
     let mut config = ServerConfig::default();
-    config.lame_duck = Duration::from_millis(300);
+    // Longer than those before its end need to be served, on a machine that is busy.
+    config.lame_duck = Duration::from_secs(4);
     with_each(&config, &AcceptConfig::new(), |server| {
         let (mut busy, mut idle) = (Peer::session(&server.address, ""), Peer::session(&server.address, ""));
         busy.send(["NOTIFY - 5 1 messages[..2] m a=int32:5"]);
@@ -292,9 +294,13 @@ fn a_stop_waits_for_nothing() {
 fn limits_timeouts_and_the_accept_stage_apply() {
     let mut config = ServerConfig::default();
     config.max_connections = 2;
-    config.agent.timeouts.hello = Some(Duration::from_millis(200));
+    // Longer than a session takes to begin, on a machine that is busy.
+    let time = Duration::from_secs(4);
+    config.agent.timeouts.hello = Some(time);
     let health = Monitor::new("GET /health ", "HTTP/1.0 200 OK\r\n\r\n");
-    with_each(&config, &AcceptConfig::new().with(health).unwrap(), |server| {
+    let mut accept = AcceptConfig::new().with(health).unwrap();
+    accept.timeout = time;
+    with_each(&config, &accept, |server| {
         let mut monitor = Peer::connect(&server.address).unwrap();
         monitor.stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -343,11 +349,19 @@ fn the_programs_sleep_when_idle_and_drain_on_sigterm() {
     });
     // The timer for the memory of an idle connection goes off after a second.
     thread::sleep(Duration::from_millis(1_500));
-    let before = programs.each_ref().map(|(_, child, ..)| switches(child.id()));
-    // How often the kernel wakes the threads of each meanwhile.
-    thread::sleep(Duration::from_secs(1));
-    for ((name, mut child, mut peer, unread), before) in programs.into_iter().zip(before) {
-        let woken = switches(child.id()) - before;
+    // How often the kernel wakes the threads of each in a second: the least of several, if the machine is busy.
+    let mut least = [u64::MAX; 3];
+    for _ in 0..3 {
+        let before = programs.each_ref().map(|(_, child, ..)| switches(child.id()));
+        thread::sleep(Duration::from_secs(1));
+        for (((_, child, ..), before), least) in programs.iter().zip(before).zip(&mut least) {
+            *least = (*least).min(switches(child.id()) - before);
+        }
+        if least.iter().all(|woken| *woken <= 3) {
+            break;
+        }
+    }
+    for ((name, mut child, mut peer, unread), woken) in programs.into_iter().zip(least) {
         assert!(woken <= 3, "{name} woke {woken} times in a second");
         assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
         peer.expect_disconnect();

@@ -117,16 +117,20 @@ fn rates_are_those_of_the_last_seconds() {
     let notifies: Vec<_> = (0..50).map(|id| format!("NOTIFY fin {id} 1 m")).collect();
     // The first sample was taken when it began to serve.
     std::thread::sleep(Duration::from_millis(300));
-    let _conn = session(&agent, &notifies.join("\n"));
-    let end = Instant::now() + Duration::from_secs(10);
+    let start = Instant::now();
+    let mut sessions = vec![session(&agent, &notifies.join("\n"))];
     loop {
+        // Unless its thread was held up, and the first sample had these requests: then those of another session follow.
+        if start.elapsed() > sessions.len() as u32 * Duration::from_secs(4) {
+            assert!(sessions.len() < 3, "no rate");
+            sessions.push(session(&agent, &notifies.join("\n")));
+        }
         let json: serde_json::Value = serde_json::from_str(&get(address, "/status.json").1).unwrap();
         let rate = json.pointer("/per_second/1/requests").and_then(serde_json::Value::as_f64).unwrap();
         if rate > 0.0 {
             assert!((4.0..=51.0).contains(&rate), "{rate}");
             return;
         }
-        assert!(Instant::now() < end, "{json:#}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -224,21 +228,32 @@ fn sites_that_a_browser_shows_cannot_read_it() {
 
 #[test]
 fn silent_clients_are_few_and_do_not_stay() {
-    let (_agent, address) = start(|status| status);
-    let start = Instant::now();
-    let mut silent: Vec<_> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
+    /// How long one may be silent.
+    const TIME: Duration = Duration::from_secs(2);
     let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         matches!(stream.read(&mut [0]), Ok(0) | Err(_))
     };
-    // Those before are accepted before this one, which takes the place of the first.
-    assert!(get(address, "/healthy").0.starts_with("http/1.1 200 "));
-    assert!(ended(&mut silent[0]));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    silent[1].set_nonblocking(true).unwrap();
-    assert_eq!(silent[1].peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "only one");
-    silent[1].set_nonblocking(false).unwrap();
-    assert!(silent.iter_mut().all(ended));
-    let took = start.elapsed();
-    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    // Whom the time of a busy machine has ended tells nothing, and another try may.
+    for _ in 0..5 {
+        let (_agent, address) = start(|status| status);
+        let start = Instant::now();
+        let mut silent: Vec<_> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
+        // Those before are accepted before this one, which takes the place of the first.
+        assert!(get(address, "/healthy").0.starts_with("http/1.1 200 "));
+        assert!(ended(&mut silent[0]));
+        silent[1].set_nonblocking(true).unwrap();
+        let second = silent[1].peek(&mut [0]).map_err(|error| error.kind());
+        silent[1].set_nonblocking(false).unwrap();
+        if start.elapsed() >= TIME {
+            continue;
+        }
+        assert_eq!(second, Err(ErrorKind::WouldBlock), "only one");
+        assert!(silent.iter_mut().all(ended));
+        let took = start.elapsed();
+        // Not only when a whole connection has taken too long: that is ten seconds.
+        assert!((TIME / 2..Duration::from_secs(9)).contains(&took), "{took:?}");
+        return;
+    }
+    panic!("the first is not ended for the one that came last");
 }

@@ -55,9 +55,11 @@ pub(super) fn a_probe_is_answered_and_closed(stage: &Stage<'_>) -> Result<()> {
 }
 
 pub(super) fn a_probe_has_another_answer_in_lame_duck(stage: &Stage<'_>) -> Result<()> {
-    let accept = AcceptConfig::new()
+    let mut accept = AcceptConfig::new()
         .with(Monitor::new("ping\n", "pong\n").lame_duck("gone\n"))?
         .with(Monitor::new("check\n", "fine\n"))?;
+    // One of them says nothing for as long as it takes to see the stage.
+    accept.timeout = Duration::from_secs(60);
     let mut server = stage.serve_with(|plan| {
         plan.accept = accept;
         plan.config.lame_duck = Duration::from_secs(60);

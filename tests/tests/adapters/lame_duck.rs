@@ -41,7 +41,11 @@ fn wait_for_lame_duck(server: &Server) -> Result<()> {
 }
 
 pub(super) fn health_checks_are_refused_and_sessions_served(stage: &Stage<'_>) -> Result<()> {
-    let mut server = stage.serve_with(|plan| plan.config.lame_duck = LONG)?;
+    let mut server = stage.serve_with(|plan| {
+        plan.config.lame_duck = LONG;
+        // One of them says nothing for as long as it takes to see the stage.
+        plan.config.agent.timeouts.hello = Some(LONG);
+    })?;
     let (mut old, mut silent) = (server.session()?, server.connect()?);
     server.wait_for("both are there", |stats| stats.open == 2)?;
     ensure!(!is_refused(&mut server.connect()?)?, "refused while it serves");
@@ -67,7 +71,7 @@ pub(super) fn health_checks_are_refused_and_sessions_served(stage: &Stage<'_>) -
         peer.expect_end()?;
     }
     server.running.wait()?;
-    ensure!(start.elapsed() < Duration::from_secs(3), "it stops after {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(8), "it stops after {:?}", start.elapsed());
     Ok(())
 }
 
@@ -97,7 +101,7 @@ pub(super) fn without_it_a_drain_begins_at_once(stage: &Stage<'_>) -> Result<()>
     let start = Instant::now();
     server.running.drain();
     idle.expect_status(0)?;
-    ensure!(start.elapsed() < Duration::from_secs(3), "after {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(6), "after {:?}", start.elapsed());
     drop(idle);
     server.running.wait()
 }

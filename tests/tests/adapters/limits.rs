@@ -13,7 +13,11 @@ use super::stage::{Over, Server, Stage};
 pub(super) const OVER: &[Over] = &[Over::Tcp];
 
 pub(super) fn requests_in_flight_on_a_connection(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve_with(|plan| plan.config.agent.limits.max_in_flight = 2)?;
+    let server = stage.serve_with(|plan| {
+        plan.config.agent.limits.max_in_flight = 2;
+        // None gives way to those that wait, however long this takes.
+        plan.config.agent.processing = None;
+    })?;
     let mut peer = server.session()?;
     let lines: Vec<_> = (0..5).map(|id| format!("NOTIFY fin {id} 1 hold key=string:{id}")).collect();
     peer.send(&lines.join("\n"))?;
@@ -145,7 +149,8 @@ pub(super) fn unfinished_bytes_of_a_connection_that_is_ended(stage: &Stage<'_>) 
 pub(super) fn unfinished_bytes_of_a_request_that_is_given_up(stage: &Stage<'_>) -> Result<()> {
     let server = stage.serve_with(|plan| {
         plan.config.max_buffered_bytes = 512 << 10;
-        plan.config.agent.timeouts.frame = Some(Duration::from_millis(300));
+        // Longer than a payload that goes on takes to arrive on a machine that is busy.
+        plan.config.agent.timeouts.frame = Some(Duration::from_secs(4));
         plan.config.agent.drain_after_refusal = None;
     })?;
     let (request, _) = long_request(400);

@@ -63,11 +63,12 @@ pub(super) fn plain_text_and_silence_end(stage: &Stage<'_>) -> Result<()> {
         ensure!(peer.rest()?.len() < 50, "it talks");
     }
     server.wait_for("they are counted", |stats| stats.rejected == 4 && stats.open == 0)?;
-    server.expect_alive()
+    server.expect_alive_soon()
 }
 
 pub(super) fn it_closes_layer_by_layer(stage: &Stage<'_>) -> Result<()> {
-    let server = stage.serve()?;
+    // The peer does not end its side, and is not waited for.
+    let server = stage.serve_with(|plan| plan.config.agent.timeouts.linger = Duration::from_secs(1))?;
     // Before a session, at its end, and by a fault.
     let mut peer = server.session()?;
     peer.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye")?;

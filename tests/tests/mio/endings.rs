@@ -299,7 +299,11 @@ fn a_drain_has_an_end() {
 fn a_stop_is_at_once() {
     within(|| {
         let (handler, responders) = hand_out();
-        let server = Running::with(handler, AgentConfig::default(), |server| server.workers(3));
+        let mut config = AgentConfig::default();
+        // Whatever it could wait for takes far longer than a busy machine.
+        config.timeouts.drain = Duration::from_secs(60);
+        config.timeouts.linger = Duration::from_secs(60);
+        let server = Running::with(handler, config, |server| server.workers(3));
         let mut clients: Vec<_> = (0..20).map(|_| server.session()).collect();
         for client in &mut clients {
             client.send("NOTIFY fin 1 1 m");
@@ -310,7 +314,7 @@ fn a_stop_is_at_once() {
         let start = Instant::now();
         server.handle.stop();
         server.join();
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         for client in &mut clients {
             let end = client.receive().unwrap();
             assert!(end.starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"), "{end}");
@@ -392,15 +396,23 @@ fn a_listener_that_is_open_already_is_shared_by_all_workers() {
 #[test]
 fn two_thousand_idle_connections_do_not_slow_down_one_that_works() {
     within(|| {
-        let server = Running::with(empty, AgentConfig::default(), |server| server.workers(2));
+        let [server, other] =
+            [(); 2].map(|()| Running::with(empty, AgentConfig::default(), |server| server.workers(2)));
         let idle: Vec<_> = (0..2000).map(|_| server.session()).collect();
         until(|| server.handle.stats().open == 2000);
-        let mut busy = server.session();
-        let start = Instant::now();
-        for id in 0..1000 {
-            busy.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"));
+        let (mut busy, mut alone) = (server.session(), other.session());
+        // By turns, so that both have the same machine; and the best of each, without what held it up.
+        let [mut beside, mut by_itself] = [Duration::MAX; 2];
+        for _ in 0..20 {
+            for (client, best) in [(&mut busy, &mut beside), (&mut alone, &mut by_itself)] {
+                let start = Instant::now();
+                for id in 0..50 {
+                    client.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"));
+                }
+                *best = (*best).min(start.elapsed());
+            }
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(beside < by_itself * 4, "{beside:?} instead of {by_itself:?}");
         drop(idle);
         until(|| server.handle.stats().open == 1);
     });
@@ -434,7 +446,7 @@ fn a_server_without_file_descriptors_waits_for_some() {
 #[test]
 fn the_echo_agent_sleeps_without_holding_others_up_and_ends_on_signals() {
     within(|| {
-        let (mut echo, address) = Echo::start("", "--workers 1 --score --hello-timeout 1000");
+        let (mut echo, address) = Echo::start("", "--workers 1 --score --hello-timeout 4000");
         let mut client = Client::new(TcpStream::connect(&address).unwrap());
         client.greet("pipelining,async", "e");
         client.ask("NOTIFY fin 1 1 sleep ms=int32:60000", "ACK fin 1 1 set txn score=int32:42");

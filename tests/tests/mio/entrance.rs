@@ -120,7 +120,10 @@ fn who_comes_and_goes_is_no_event() {
 #[test]
 fn those_who_wait_hold_nobody_up() {
     within(|| {
-        let server = serve(pings());
+        let mut config = pings();
+        // None of them has had its time before the last is there.
+        config.timeout = Duration::from_secs(60);
+        let server = serve(config);
         let _silent: Vec<_> = (0..300).map(|_| server.connect()).collect();
         until(|| server.handle.stats().open == 300);
         let mut client = server.session();

@@ -138,12 +138,14 @@ fn ten_thousand_connections_take_little_memory_and_are_answered_once_each() {
 
 /// How many requests of others are worked on before one of a quiet connection: the 99th percentile. The handler says how
 /// many there were.
+///
+/// `None` if this thread was held up too often to say.
 fn requests_ahead(
     client: &mut Client<TcpStream>,
     others: &AtomicU64,
     then: &AtomicU64,
     rounds: usize,
-) -> u64 {
+) -> Option<u64> {
     let mut counts = Vec::new();
     for id in 0..rounds {
         let count = others.load(Ordering::SeqCst);
@@ -156,8 +158,7 @@ fn requests_ahead(
         }
     }
     counts.sort_unstable();
-    assert!(counts.len() > rounds / 2, "{} rounds count", counts.len());
-    counts[counts.len() * 99 / 100]
+    (counts.len() > rounds / 2).then(|| counts[counts.len() * 99 / 100])
 }
 
 #[test]
@@ -193,12 +194,17 @@ fn a_busy_connection_holds_a_quiet_one_up_for_a_turn() {
         });
         let drain = thread::spawn(move || while frames.next().is_some() {});
         until(|| worked.load(Ordering::SeqCst) > 10_000);
-        let ahead = requests_ahead(&mut client, &worked, &then, ROUNDS);
+        // The turn that was under way when it came; and some more, for a test that was held up before it sent. A machine
+        // that is busy with something else may spoil a try, and not each.
+        let mut tries: Vec<Option<u64>> = Vec::new();
+        let is_enough = |tries: &[Option<u64>]| tries.iter().flatten().any(|ahead| *ahead <= TURN * 3 / 2);
+        while tries.len() < 3 && !is_enough(&tries) {
+            tries.push(requests_ahead(&mut client, &worked, &then, ROUNDS));
+        }
         stop.store(true, Ordering::Relaxed);
         flood.join().unwrap();
         drain.join().unwrap();
-        // The turn that was under way when it came; and some more, for a test that was held up before it sent.
-        assert!(ahead <= TURN * 3 / 2, "{ahead} requests");
+        assert!(is_enough(&tries), "{tries:?} requests");
     });
 }
 
@@ -207,7 +213,8 @@ fn an_end_under_load_loses_nothing_that_had_come() {
     const CLIENTS: usize = 8;
     const REQUESTS: usize = 200;
     within(|| {
-        let (mut echo, address) = Echo::start("", "--workers 2");
+        // No request gives way to others, however long this takes.
+        let (mut echo, address) = Echo::start("", "--workers 2 --processing 0");
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 let mut client = Client::new(TcpStream::connect(&address).unwrap());
@@ -217,7 +224,7 @@ fn an_end_under_load_loses_nothing_that_had_come() {
             .collect();
         // The slow ones are under way when the end is announced, and the others come after that.
         for client in &mut clients {
-            let slow: Vec<_> = (0..20).map(|id| format!("NOTIFY fin {id} 1 sleep ms=int32:1000")).collect();
+            let slow: Vec<_> = (0..20).map(|id| format!("NOTIFY fin {id} 1 sleep ms=int32:4000")).collect();
             client.send(&slow.join("\n"));
             client.ask("NOTIFY fin 999 1 m", "ACK fin 999 1");
         }
@@ -265,7 +272,9 @@ fn a_thread_that_is_stuck_with_its_responders_holds_nobody_up() {
             Actions::new().into()
         };
         let mut config = AgentConfig::default();
-        config.timeouts.message = Some(Duration::from_secs(4));
+        // Longer than the quick ones take, whatever else the machine does; and none gives way before.
+        config.timeouts.message = Some(Duration::from_secs(6));
+        config.processing = None;
         let server = Running::with(handler, config, |server| server.workers(1));
         let mut client = server.session();
         let start = Instant::now();
@@ -279,7 +288,7 @@ fn a_thread_that_is_stuck_with_its_responders_holds_nobody_up() {
         for id in 0..40 {
             client.expect(&format!("ACK fin {id} 1"));
         }
-        assert!(start.elapsed() >= Duration::from_millis(3_990), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(5_990), "{:?}", start.elapsed());
         release.send(()).unwrap();
         stuck.join().unwrap();
         client.ask("NOTIFY fin 1 2 quick", "ACK fin 1 2");

@@ -10,7 +10,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use spop_mio::{
@@ -220,10 +220,12 @@ fn the_log_says_which_failure_it_was() {
                 _ => request.defer(|responder| drop(sender.send(responder))),
             }
         };
+        // Only the last has so little time that a busy machine may use it up.
+        let server = Running::start(handler.clone());
         let mut config = AgentConfig::default();
         config.timeouts.message = Some(Duration::from_millis(100));
-        let server = Running::with(handler, config, |server| server.workers(1));
-        let mut client = server.session();
+        let hasty = Running::with(handler, config, |server| server.workers(1));
+        let (mut client, mut hurried) = (server.session(), hasty.session());
         for (id, [what, error]) in [
             ["handler_failed", "no such thing"],
             ["handler_panicked", "on purpose"],
@@ -235,6 +237,7 @@ fn the_log_says_which_failure_it_was() {
         .enumerate()
         {
             let id = id + 1;
+            let client = if what == "timed_out" { &mut hurried } else { &mut client };
             client.ask(&format!("NOTIFY fin {id} 1 m"), &format!("ACK fin {id} 1"));
             let line = logged(&log);
             assert!(line.contains(what) && line.contains(error), "{line}");
@@ -275,7 +278,8 @@ fn a_responder_sees_that_nobody_waits() {
     within(|| {
         let (handler, responders) = hand_out();
         let mut config = AgentConfig::default();
-        config.timeouts.message = Some(Duration::from_secs(2));
+        // Longer than the steps before it take on a machine that is busy.
+        config.timeouts.message = Some(Duration::from_secs(4));
         let server = Running::with(handler, config, |server| server.workers(1));
         let mut client = server.session();
         client.send("NOTIFY fin 1 1 m");
@@ -295,6 +299,10 @@ fn a_responder_sees_that_nobody_waits() {
         until(|| late.is_cancelled());
         assert_eq!(late.reason(), Some(Cancelled::Disconnected));
 
+        let (handler, responders) = hand_out();
+        let mut config = AgentConfig::default();
+        config.timeouts.message = Some(Duration::from_millis(500));
+        let server = Running::with(handler, config, |server| server.workers(1));
         let mut client = server.session();
         client.send("NOTIFY fin 2 1 m");
         let orphan = responders.recv().unwrap();
@@ -312,6 +320,8 @@ fn at_the_limit_in_flight_reading_waits_and_goes_on() {
         let (handler, responders) = hand_out();
         let mut config = AgentConfig::default();
         config.limits.max_in_flight = 2;
+        // None gives way to those that wait, however long this takes.
+        config.processing = None;
         let server = Running::with(handler, config, |server| server.workers(1));
         let mut client = server.session();
         client.send("NOTIFY fin 1 1 m\nNOTIFY fin 2 1 m\nNOTIFY fin 3 1 m\nNOTIFY fin 4 1 m");
@@ -382,17 +392,22 @@ fn a_busy_connection_starves_nobody() {
             std::iter::from_fn(|| busy.receive()).filter(|frame| frame.starts_with("ACK")).count()
         });
         let mut other = server.session();
-        let start = std::time::Instant::now();
-        for id in 0..50 {
-            other
-                .ask(&format!("NOTIFY fin {id} 1 m x=int32:7"), &format!("ACK fin {id} 1 set txn m=int32:7"));
-        }
-        let each = start.elapsed() / 50;
+        let mut times: Vec<_> = (0..50)
+            .map(|id| {
+                let start = Instant::now();
+                let answer = format!("ACK fin {id} 1 set txn m=int32:7");
+                other.ask(&format!("NOTIFY fin {id} 1 m x=int32:7"), &answer);
+                start.elapsed()
+            })
+            .collect();
+        // The median: the machine may be busy with something else for a while.
+        times.sort_unstable();
+        let usual = times[25];
         stop.store(true, Ordering::Relaxed);
         assert_eq!(reader.join().unwrap(), flood.join().unwrap());
         let mut last = server.session();
         last.ask("NOTIFY fin 1 1 m x=int32:1", "ACK fin 1 1 set txn m=int32:1");
-        assert!(each < Duration::from_millis(100), "{each:?}");
+        assert!(usual < Duration::from_millis(100), "{usual:?}");
     });
 }
 

@@ -142,7 +142,12 @@ fn records_that_arrive_byte_by_byte_are_put_together() {
 fn a_closed_session_says_so_in_every_layer() {
     within(|| {
         let setting = Setting::new();
-        let (server, _) = serve(setting.files(), AcceptConfig::new());
+        let tls = Tls::from_files(setting.files()).unwrap();
+        let mut config = ServerConfig::default();
+        // Nothing ends because it took too long.
+        config.agent.timeouts.linger = Duration::from_secs(60);
+        let server = spop_mio::Server::with_config(whom, config).unwrap().workers(1);
+        let server = Running::serve(server.bind(Endpoint::from("127.0.0.1:0").tls(&tls)).unwrap());
         let mut client = session(&server, setting.client(None));
         client.send("HAPROXY-DISCONNECT fin 0 0 status-code=uint32:0 message=string:bye");
         assert!(client.receive().unwrap().starts_with("AGENT-DISCONNECT fin 0 0 status-code=uint32:0"));

@@ -20,6 +20,7 @@ use spop_tokio::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpStream, UnixStream},
+    sync::Semaphore,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -121,6 +122,8 @@ async fn answers_that_leave_slowly_leave_whole_also_after_the_time_of_the_drain(
         let folder = tempfile::tempdir().unwrap();
         let mut config = AgentConfig::default();
         config.timeouts.drain = Duration::ZERO;
+        // As long as this one reads, however slowly.
+        config.timeouts.linger = Duration::from_secs(10);
         let handler = async |_: Request| Actions::new().set(Scope::Session, "a", &*"x".repeat(15_000));
         let server = Running::on(handler, config, Endpoint::from(&*folder.path().join("a.sock"))).await;
         let mut client = Client::new(UnixStream::connect(folder.path().join("a.sock")).await.unwrap());
@@ -132,26 +135,25 @@ async fn answers_that_leave_slowly_leave_whole_also_after_the_time_of_the_drain(
             .await;
         server.handle.drain();
         let (mut total, mut buffer) = (0, vec![0; 100_000]);
-        loop {
+        while total <= 40 * 15_000 {
             sleep(Duration::from_millis(300)).await;
             match client.io.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => panic!("it ends after {total} bytes"),
                 Ok(read) => total += read,
             }
         }
-        assert!(total > 40 * 15_000, "{total}");
     })
     .await;
 }
 
-/// What a handler does after its answer.
-fn in_background(time: Duration, done: &Arc<AtomicUsize>) -> impl spop_tokio::Handler + use<> {
-    let done = Arc::clone(done);
+/// What a handler does after its answer, when the gate lets it.
+fn in_background(gate: &Arc<Semaphore>, done: &Arc<AtomicUsize>) -> impl spop_tokio::Handler + use<> {
+    let (gate, done) = (Arc::clone(gate), Arc::clone(done));
     move |request: Request| {
         if let Some(background) = request.background() {
-            let done = Arc::clone(&done);
+            let (gate, done) = (Arc::clone(&gate), Arc::clone(&done));
             tokio::spawn(async move {
-                sleep(time).await;
+                gate.acquire().await.unwrap().forget();
                 done.fetch_add(1, Ordering::Relaxed);
                 drop(background);
             });
@@ -163,14 +165,18 @@ fn in_background(time: Duration, done: &Arc<AtomicUsize>) -> impl spop_tokio::Ha
 #[tokio::test]
 async fn a_drain_waits_for_work_in_the_background() {
     within(async {
-        let done = Arc::default();
-        let server = Running::start(in_background(Duration::from_millis(300), &done)).await;
+        let (gate, done) = (Arc::new(Semaphore::new(0)), Arc::default());
+        let server = Running::start(in_background(&gate, &done)).await;
         let mut client = server.session().await;
         client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
         client.ask("NOTIFY fin 2 1 m", "ACK fin 2 1").await;
         assert_eq!((server.handle.stats().background, done.load(Ordering::Relaxed)), (2, 0));
         drop(client);
         server.handle.drain();
+        until("its connection is gone", || server.handle.stats().open == 0).await;
+        sleep(Duration::from_millis(100)).await;
+        assert!(!server.task.is_finished());
+        gate.add_permits(2);
         server.task.await.unwrap();
         assert_eq!((server.handle.stats().background, done.load(Ordering::Relaxed)), (0, 2));
     })
@@ -182,8 +188,8 @@ async fn a_drain_does_not_wait_for_ever_for_the_background() {
     within(async {
         let (done, mut config) = (Arc::default(), AgentConfig::default());
         config.timeouts.drain = Duration::from_millis(100);
-        let handler = in_background(Duration::from_secs(3600), &done);
-        let server = Running::with(handler, config).await;
+        let closed = Arc::new(Semaphore::new(0));
+        let server = Running::with(in_background(&closed, &done), config).await;
         let mut client = server.session().await;
         client.ask("NOTIFY fin 1 1 m", "ACK fin 1 1").await;
         drop(client);
