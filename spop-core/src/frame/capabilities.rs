@@ -44,8 +44,8 @@ impl Capabilities {
         self.0 & other.0 == other.0
     }
 
-    /// Whether a NOTIFY may be sent before the one before it is answered, if both sides have these: async alone is enough for that.
-    pub(crate) const fn allow_overlap(self) -> bool {
+    /// Whether a NOTIFY may be sent before the one before it is answered, if both sides have these: pipelining or async is enough.
+    pub const fn allow_overlap(self) -> bool {
         self.contains(Self::PIPELINING) || self.contains(Self::ASYNC)
     }
 

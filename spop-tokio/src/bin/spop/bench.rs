@@ -19,7 +19,6 @@ mod worker;
 use std::{num::NonZero, path::PathBuf, thread, time::Duration};
 
 use clap::Args;
-use spop_core::frame::Capabilities;
 
 use self::{
     compare::Agent,
@@ -200,9 +199,7 @@ async fn greet(connector: &Connector, settings: &Settings, output: Output) -> Re
         session.version, session.max_frame_size, settings.version
     );
     output.line(output.paint(Paint::Dim, line))?;
-    let negotiated = session.capabilities;
-    let pipelines = negotiated.contains(Capabilities::PIPELINING) || negotiated.contains(Capabilities::ASYNC);
-    if settings.in_flight > 1 && !pipelines {
+    if settings.in_flight > 1 && !session.capabilities.allow_overlap() {
         exit::warn(format_args!(
             "warning: {address} offers HAProxy {} no pipelining: one request in flight on each connection",
             settings.version

@@ -1,7 +1,5 @@
 //! The HELLOs, and what they agree on.
 
-use std::ops;
-
 use spop_core::{
     excerpt::Escaped,
     frame::{AgentHello, Capabilities, HaproxyHello, HelloError},
@@ -47,28 +45,20 @@ impl Session {
     /// Nothing is known to be agreed if a HELLO is missing or malformed.
     fn agree(&mut self, out: &mut Happened) {
         let (Some(engine), Some(agent)) = (self.engine.hello, self.agent.hello) else { return };
-        let both =
-            |capability| engine.capabilities.contains(capability) && agent.capabilities.contains(capability);
+        let both = engine.capabilities & agent.capabilities;
         let max_frame_size = engine.max_frame_size.min(agent.max_frame_size);
         let agreed = Agreed {
             max_frame_size,
-            pipelining: both(Capabilities::PIPELINING) || both(Capabilities::ASYNC),
-            is_async: both(Capabilities::ASYNC),
+            pipelining: both.allow_overlap(),
+            is_async: both.contains(Capabilities::ASYNC),
         };
         self.agreed = Some(agreed);
         if engine.healthcheck {
             self.agent.end = Some("the AGENT-HELLO of a health check: HAProxy 3.5 fails it");
         }
-        let list = [Capabilities::FRAGMENTATION, Capabilities::PIPELINING, Capabilities::ASYNC];
-        let has = |capability| match capability {
-            // Each side says for itself that it receives them.
-            Capabilities::FRAGMENTATION => agent.capabilities.contains(capability),
-            other => both(other),
-        };
-        let capabilities = list
-            .into_iter()
-            .filter(|capability| has(*capability))
-            .fold(Capabilities::NONE, ops::BitOr::bitor);
+        // Each side says for itself that it receives fragments.
+        let capabilities =
+            both.without(Capabilities::FRAGMENTATION) | (agent.capabilities & Capabilities::FRAGMENTATION);
         let what = What::Session {
             max_frame_size,
             capabilities: capabilities.to_string(),
