@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     io,
     os::unix::{ffi::OsStrExt as _, net::UnixDatagram},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a call may wait for space in the queue of systemd.
@@ -68,8 +68,16 @@ fn send(to: &OsStr, state: &str, status: &str, timeout: Option<Duration>) -> io:
     // A line is a variable: a status with several would set others.
     let message = format!("{state}\nSTATUS={}\n", status.replace(['\n', '\0'], " "));
     // A datagram is sent as a whole or not at all.
-    socket.send(message.as_bytes()).map(drop).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => {
+    let start = Instant::now();
+    let sent = loop {
+        match socket.send(message.as_bytes()) {
+            // By a signal, while it waits.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && start.elapsed() < SEND_TIMEOUT => {}
+            sent => break sent,
+        }
+    };
+    sent.map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
             io::Error::new(io::ErrorKind::TimedOut, format!("its queue has been full for {SEND_TIMEOUT:?}"))
         }
         _ => error,

@@ -4,7 +4,13 @@
 
 mod support;
 
-use std::{ffi::OsStr, os::unix::net::UnixDatagram, process::Command};
+use std::{
+    ffi::OsStr,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Child, Command},
+    time::Duration,
+};
 
 use spop_server::systemd;
 
@@ -32,6 +38,10 @@ fn sender() {
 
 /// Whether the other process did what it was to do.
 fn send(message: &str, socket: Option<&OsStr>, error: &str) {
+    expect_sent(message, start(message, socket, error));
+}
+
+fn start(message: &str, socket: Option<&OsStr>, error: &str) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "sender"])
@@ -42,7 +52,10 @@ fn send(message: &str, socket: Option<&OsStr>, error: &str) {
         command.env("NOTIFY_SOCKET", socket);
     }
     // Its lines would break those of this process.
-    let mut sender = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    command.stdout(std::process::Stdio::null()).spawn().unwrap()
+}
+
+fn expect_sent(message: &str, mut sender: Child) {
     let mut ended = None;
     let in_time = soon(|| {
         ended = sender.try_wait().unwrap();
@@ -103,10 +116,32 @@ fn what_cannot_be_sent_is_an_error() {
     send("error", Some("vsock:2:1234".as_ref()), "neither a path nor an abstract socket");
 
     // A queue that nobody empties.
-    let _socket = UnixDatagram::bind(&path).unwrap();
+    let _socket = full(&path);
+    send("error", Some(path.as_os_str()), "its queue has been full for 1s");
+}
+
+/// A socket whose queue is full.
+fn full(path: &Path) -> UnixDatagram {
+    let socket = UnixDatagram::bind(path).unwrap();
     let other = UnixDatagram::unbound().unwrap();
     other.set_nonblocking(true).unwrap();
-    other.connect(&path).unwrap();
+    other.connect(path).unwrap();
     while other.send(b"x").is_ok() {}
-    send("error", Some(path.as_os_str()), "its queue has been full for 1s");
+    socket
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_comes_while_it_waits_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let _socket = full(&path);
+    let sender = start("error", Some(path.as_os_str()), "its queue has been full for 1s");
+    // It may not wait yet, and then this shows nothing.
+    std::thread::sleep(Duration::from_millis(200));
+    for signal in ["-STOP", "-CONT"] {
+        let killed = Command::new("kill").args([signal, &sender.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+    expect_sent("error", sender);
 }
