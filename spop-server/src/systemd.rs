@@ -43,10 +43,6 @@ fn notify(state: &str, status: &str, timeout: Option<Duration>) -> io::Result<()
 
 fn send(to: &OsStr, state: &str, status: &str, timeout: Option<Duration>) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    match timeout {
-        Some(timeout) => socket.set_write_timeout(Some(timeout))?,
-        None => socket.set_nonblocking(true)?,
-    }
     match to.as_bytes() {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         [b'@', name @ ..] => {
@@ -68,18 +64,26 @@ fn send(to: &OsStr, state: &str, status: &str, timeout: Option<Duration>) -> io:
     // A line is a variable: a status with several would set others.
     let message = format!("{state}\nSTATUS={}\n", status.replace(['\n', '\0'], " "));
     // A datagram is sent as a whole or not at all.
+    let Some(timeout) = timeout else {
+        socket.set_nonblocking(true)?;
+        return socket.send(message.as_bytes()).map(drop).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "its queue is full"),
+            _ => error,
+        });
+    };
+    let full = || io::Error::new(io::ErrorKind::TimedOut, format!("its queue has been full for {timeout:?}"));
     let start = Instant::now();
-    let sent = loop {
+    loop {
+        let rest = timeout.saturating_sub(start.elapsed());
+        if rest.is_zero() {
+            return Err(full());
+        }
+        socket.set_write_timeout(Some(rest))?;
         match socket.send(message.as_bytes()) {
             // By a signal, while it waits.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && start.elapsed() < SEND_TIMEOUT => {}
-            sent => break sent,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(full()),
+            sent => return sent.map(drop),
         }
-    };
-    sent.map(drop).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
-            io::Error::new(io::ErrorKind::TimedOut, format!("its queue has been full for {SEND_TIMEOUT:?}"))
-        }
-        _ => error,
-    })
+    }
 }

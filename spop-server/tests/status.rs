@@ -234,7 +234,7 @@ fn silent_clients_are_few_and_do_not_stay() {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         matches!(stream.read(&mut [0]), Ok(0) | Err(_))
     };
-    // Whom the time of a busy machine has ended tells nothing, and another try may.
+    // If this takes longer than a client may be silent, the first may have been ended for that: then it is tried again.
     for _ in 0..5 {
         let (_agent, address) = start(|status| status);
         let start = Instant::now();

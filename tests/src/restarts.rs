@@ -23,13 +23,22 @@ pub struct Rolling<'a> {
     pub checks: bool,
 }
 
+/// What became of the requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// All of them.
+    pub counted: Counted,
+    /// How many failed by the restart that cost most.
+    pub worst: u64,
+}
+
 impl Rolling<'_> {
     /// Restarts the agents and counts what became of the requests. A restart is over when the old agent has ended and the
     /// new one listens; with health checks, when HAProxy has found the new one up.
     ///
     /// # Errors
     /// An agent does not start, or ends with a failure.
-    pub fn run(&self, stage: &Stage) -> Result<Counted> {
+    pub fn run(&self, stage: &Stage) -> Result<Lost> {
         let mut agents = [stage.agent(self.args)?, stage.agent(self.args)?];
         // Where no agent listens, the connection goes to the other one at once.
         let mut config = checked(Config::new(agents[0].address()).server(agents[1].address()))
@@ -48,13 +57,17 @@ impl Rolling<'_> {
         up(0)?;
         up(1)?;
         let load = Wrk::start(haproxy.address(), self.clients)?;
+        // Until now, and by the restart that cost most, with the requests that followed it.
+        let (mut failed, mut worst) = (haproxy.refused()?, 0);
         for restart in 0..self.restarts {
             let index = restart % agents.len();
             load.run_for(&haproxy, self.between)?;
+            let until_now = haproxy.refused()?;
+            (failed, worst) = (until_now, worst.max(until_now - failed));
             if let Some(agent) = agents.get_mut(index) {
                 agent.terminate()?;
                 if self.checks {
-                    // Until then it is up to HAProxy, whether it listens or not.
+                    // Until then HAProxy holds it for up, whether it listens or not.
                     haproxy.wait_for_server_number(index, "DOWN")?;
                 }
                 *agent = self.replace(stage, agent)?;
@@ -62,13 +75,14 @@ impl Rolling<'_> {
             up(index)?;
         }
         load.run_for(&haproxy, self.between)?;
-        let counted = load.finish()?;
-        println!("{stage}, {:?}: {counted:?}", self.args);
-        Ok(counted)
+        worst = worst.max(haproxy.refused()? - failed);
+        let lost = Lost { counted: load.finish()?, worst };
+        println!("{stage}, {:?}: {lost:?}", self.args);
+        Ok(lost)
     }
 
-    /// Waits for the end of an agent and starts another on its address: without health checks as soon as the old one listens no more, so that
-    /// HAProxy finds none there for as short a time as can be.
+    /// Waits for the end of an agent and starts another on its address: without health checks as soon as the old one listens no
+    /// more, so that HAProxy finds none there for as short a time as can be.
     fn replace(&self, stage: &Stage, old: &mut Agent) -> Result<Agent> {
         let early = if self.checks { None } else { Some(stage.successor(old, self.args)?) };
         let status = old.wait_for_end(PATIENCE)?;

@@ -222,11 +222,17 @@ fn a_silent_server_is_not_greeted_as_all_versions() {
     let silent = server(|socket, _| read_to_end(socket));
     let run = check(&silent, &["--timeout", "300ms"]);
     assert_eq!(run.events("greeting").len(), 2, "{run:?}");
-    let expected = [("no-hello", "wrong", "2.6, 2.6 health check"), ("not-greeted", "note", "")];
+    let expected = [("no-hello", "wrong", "2.6, 2.6 health check"), ("not-greeted", "note", "3.0, 3.2, 3.4")];
     let expected = expected.map(|(code, level, versions)| (code.into(), level.into(), versions.into()));
     assert_eq!(findings(&run), expected, "{run:?}");
     assert_eq!(run.code, Some(1));
-    // One that answers health checks only is no such server.
+    // Nor one that sends a part of a frame.
+    let half = server(|socket, _| {
+        socket.write_all(&[0, 0, 0, 99, 101]).unwrap();
+        read_to_end(socket);
+    });
+    assert_eq!(check(&half, &["--timeout", "300ms"]).events("greeting").len(), 2);
+    // One that answers health checks only is another thing.
     let address =
         server(
             |socket, hello| {

@@ -47,8 +47,8 @@ pub(crate) fn json(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The program with these arguments. What asks an agent is [`PATIENT`] unless they say otherwise, which the
-/// defaults are not.
+/// The program with these arguments. Commands that ask an agent get `--timeout` [`PATIENT`] unless they have one: the default of 2 s is
+/// too short for a busy machine.
 pub(crate) fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spop"));
     let mut args: Vec<_> = args.into_iter().collect();

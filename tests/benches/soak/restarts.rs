@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use spop_tests::haproxy::VERSIONS;
-use spop_tests::restarts::Rolling;
+use spop_tests::restarts::{Lost, Rolling};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -31,7 +31,8 @@ pub fn run(all: &crate::Options, options: &Options) -> Result<()> {
     println!("| agent and HAProxy | requests | lost |\n|---|---|---|");
     for stage in all.stages(VERSIONS)? {
         let args = all.args();
-        let counted = Rolling { restarts, clients, between, args: &args, checks: !no_checks }.run(&stage)?;
+        let Lost { counted, .. } =
+            Rolling { restarts, clients, between, args: &args, checks: !no_checks }.run(&stage)?;
         println!("| {stage} | {} | {} |", counted.requests, counted.failed);
     }
     Ok(())

@@ -145,6 +145,14 @@ impl Haproxy {
         Ok(self.stat("web", "FRONTEND", "req_tot")?.parse()?)
     }
 
+    /// How many requests were answered with a status of 500 or more.
+    ///
+    /// # Errors
+    /// HAProxy does not answer.
+    pub fn refused(&self) -> Result<u64> {
+        Ok(self.stat("web", "FRONTEND", "hrsp_5xx")?.parse()?)
+    }
+
     // A field of `show stat`, which is CSV whose first line has the names: `# pxname,svname,…`.
     fn stat(&self, proxy: &str, service: &str, name: &str) -> Result<String> {
         let table = self.admin("show stat")?;

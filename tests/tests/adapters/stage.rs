@@ -113,7 +113,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// A server with the default configuration, but that a peer may be slow to end its side.
+    /// A server with the default configuration, except for a longer `linger`.
     pub(crate) fn serve(&self) -> Result<Server> {
         self.serve_with(|_| {})
     }
@@ -193,10 +193,10 @@ impl Server {
             .context("it serves nobody any more")
     }
 
-    /// As [`expect_alive`](Self::expect_alive), where a peer has so little time that a busy machine may use it up: one of
-    /// several is served.
+    /// As [`expect_alive`](Self::expect_alive), where a peer has so little time that a busy machine may use it up, and not again
+    /// at once. Several peers are served: each of the workers.
     pub(crate) fn expect_alive_soon(&self) -> Result<()> {
-        if (0..4).any(|_| self.expect_alive().is_ok()) { Ok(()) } else { self.expect_alive() }
+        (0..4).try_for_each(|_| self.expect_alive().or_else(|_| self.expect_alive()))
     }
 
     /// Waits until the numbers are so.

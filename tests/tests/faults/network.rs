@@ -16,9 +16,11 @@ type Timeouts = [&'static str; 3];
 
 /// For requests that wait until one of them is over.
 const SHORT: Timeouts = ["1s", "500ms", "500ms"];
+const SHORT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where none of them decides.
 const LONG: Timeouts = ["8s"; 3];
+const LONG_LIMIT: Duration = Duration::from_secs(12);
 
 fn config(relay: &Relay, [processing, hello, idle]: Timeouts) -> Config {
     Config::new(&relay.address())
@@ -61,7 +63,7 @@ fn bytes_that_come_late_and_one_by_one_make_no_difference() -> Verdict {
 }
 
 /// Asks three times, and returns how many failed.
-fn converse(haproxy: &Haproxy) -> Result<usize> {
+fn converse(haproxy: &Haproxy, limit: Duration) -> Result<usize> {
     let mut client = Client::connect(haproxy.address())?;
     let mut failed = 0;
     for value in ["1", "2", "3"] {
@@ -71,14 +73,14 @@ fn converse(haproxy: &Haproxy) -> Result<usize> {
             Some(_) => failed += 1,
         }
         // HAProxy's own timeout, and no more.
-        reply.expect_within(Duration::from_secs(12))?;
+        reply.expect_within(limit)?;
     }
     Ok(failed)
 }
 
 /// How many bytes pass each way when nothing goes wrong.
 fn conversation(relay: &Relay, haproxy: &Haproxy) -> Result<[usize; 2]> {
-    ensure!(converse(haproxy)? == 0, "something went wrong");
+    until_true("nothing goes wrong", PATIENCE, || Ok(converse(haproxy, PATIENCE)? == 0))?;
     // HAProxy 3.0 opens another connection and leaves it idle.
     let longest = |way| relay.pipes().iter().map(|pipe| pipe.bytes(way)).max().unwrap_or_default();
     Ok([Way::ToAgent, Way::ToHaproxy].map(longest))
@@ -95,21 +97,24 @@ fn a_reset_at_any_byte_of_a_conversation_harms_nothing_after_it() -> Verdict {
         let (mut failed, mut tried) = (0, 0);
         for (way, length) in [Way::ToAgent, Way::ToHaproxy].into_iter().zip(lengths) {
             for after in 0..=length {
-                let attempt = || {
+                let mut attempt = || {
+                    tried += 1;
                     relay.reset_all()?;
                     haproxy.wait_for_no_agent_connections()?;
                     relay.fail_next(Fault { way, after, stall: false });
-                    converse(&haproxy)
+                    converse(&haproxy, LONG_LIMIT)
                 };
                 let mut lost = attempt()?;
                 if lost > 1 {
                     // HAProxy may hear of the reset late, but not twice.
+                    println!(
+                        "{stage}: {lost} requests failed by a reset {way:?} after {after} bytes; once more"
+                    );
                     lost = attempt()?;
                 }
                 // A reset takes with it what is on its way, and here that is one request.
                 ensure!(lost <= 1, "{lost} requests failed by a reset {way:?} after {after} bytes");
                 failed += lost;
-                tried += 1;
             }
         }
         let (resets, answers) = (relay.faults(), relay.check_answers()?);
@@ -146,11 +151,11 @@ fn a_connection_that_stalls_is_left_behind() -> Verdict {
             relay.reset_all()?;
             haproxy.wait_for_no_agent_connections()?;
             relay.fail_next(Fault { way, after, stall: true });
-            converse(&haproxy)?;
+            converse(&haproxy, SHORT_LIMIT)?;
             ensure!(relay.faults() == number, "{way:?} {after}: nothing stalled");
             until_true("three requests in a row are answered", PATIENCE, || {
                 thread::sleep(pause);
-                Ok(converse(&haproxy)? == 0)
+                Ok(converse(&haproxy, SHORT_LIMIT)? == 0)
             })?;
         }
         relay.check_answers()?;

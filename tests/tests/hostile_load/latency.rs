@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use spop_tests::bystander::{Bystander, Served};
 use spop_tests::stage::Verdict;
 
@@ -39,16 +39,12 @@ fn neighbours(attack: &'static Attack) -> Verdict {
         for count in NEIGHBOURS {
             for turn in 1..=TRIES {
                 server.at_rest(AT_REST)?;
-                let (line, worst) = match beside(&server, attack, count) {
-                    Ok((opened, served)) => {
-                        let stalled = served.slowest.max(opened).mul_f64(P99.div_duration_f64(SLOWEST));
-                        (format!("session after {opened:?}, {served:?}"), served.p99.max(stalled))
-                    }
-                    Err(error) => (format!("{error:#}"), Duration::MAX),
-                };
-                let line = format!("{count} × {}: {line}", attack.name);
+                let (opened, served) = beside(&server, attack, count)
+                    .with_context(|| format!("{name}, {count} × {}", attack.name))?;
+                let stalled = served.slowest.max(opened).mul_f64(P99.div_duration_f64(SLOWEST));
+                let line = format!("{count} × {}: session after {opened:?}, {served:?}", attack.name);
                 println!("{name}: {line}");
-                if worst < P99 {
+                if served.p99.max(stalled) < P99 {
                     break;
                 }
                 if turn == TRIES {

@@ -400,14 +400,14 @@ fn a_busy_connection_starves_nobody() {
                 start.elapsed()
             })
             .collect();
-        // The median: the machine may be busy with something else for a while.
+        // Of fifty all but five: the machine may be busy with something else for a while.
         times.sort_unstable();
-        let usual = times[25];
+        let usual = times[44];
         stop.store(true, Ordering::Relaxed);
         assert_eq!(reader.join().unwrap(), flood.join().unwrap());
         let mut last = server.session();
         last.ask("NOTIFY fin 1 1 m x=int32:1", "ACK fin 1 1 set txn m=int32:1");
-        assert!(usual < Duration::from_millis(100), "{usual:?}");
+        assert!(usual < Duration::from_millis(250), "{times:?}");
     });
 }
 

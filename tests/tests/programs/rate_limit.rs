@@ -179,12 +179,14 @@ fn a_restart_on_a_socket_of_systemd_loses_next_to_nothing() -> Result<()> {
             }
             Ok(())
         };
+        let mut lost_until = Vec::new();
         thread::scope(|scope| {
             let clients = scope.spawn(|| concurrently(CLIENTS, ask_on));
             let mut restart = || {
                 let before = asked.load(Ordering::Relaxed);
                 let goes_on = || Ok(asked.load(Ordering::Relaxed) > before + 100 || clients.is_finished());
                 until_true("the clients ask on", PATIENCE, goes_on)?;
+                lost_until.push(lost.load(Ordering::Relaxed));
                 agent.terminate()?;
                 let status = agent.wait_for_end(PATIENCE)?;
                 ensure!(status.success(), "{status}");
@@ -196,9 +198,10 @@ fn a_restart_on_a_socket_of_systemd_loses_next_to_nothing() -> Result<()> {
             clients.join().map_err(|_| anyhow!("the clients panicked"))??;
             restarted
         })?;
-        // What HAProxy has sent when it reads the DISCONNECT is lost, if it was kept from running just then: one of the restarts may.
-        let (asked, lost) = (asked.into_inner(), lost.into_inner());
-        ensure!(lost <= CLIENTS, "{lost} requests were lost, {asked} answered");
+        // What HAProxy has sent when it reads the DISCONNECT is lost, if it was kept from running just then: by one of the restarts.
+        lost_until.push(lost.into_inner());
+        let unlucky = lost_until.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        ensure!(unlucky <= 1, "lost until each restart, and in all: {lost_until:?}; answered: {asked:?}");
         Ok(())
     })
 }

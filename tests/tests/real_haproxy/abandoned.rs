@@ -1,6 +1,7 @@
 //! Requests that HAProxy gives up while their handlers still run. Nothing tells the agent, and with HAProxy 3.1 and later
 //! the next requests come on the same connections.
 
+use std::io::{self, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,22 +49,26 @@ fn expect_all(results: &[Result<()>]) -> Result<()> {
     Ok(())
 }
 
-/// A quick request has a second. Where the machine stood still for that long, it does not so twice.
-fn twice(play: impl Fn() -> Result<()>) -> Result<()> {
-    play().or_else(|error| {
-        println!("once more: {error:#}");
-        play()
-    })
+/// A quick request has a second. Where the machine stood still for that long, it does not so twice: then a few fail, of one play.
+fn twice(play: impl Fn() -> Result<Vec<Result<()>>>) -> Result<()> {
+    let results = play()?;
+    let Err(error) = expect_all(&results) else { return Ok(()) };
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    if failed * 10 > results.len() {
+        return Err(error);
+    }
+    writeln!(io::stderr(), "once more: {error:#}")?;
+    expect_all(&play()?)
 }
 
-fn after_many(stage: &Stage, args: &[&str]) -> Result<()> {
+fn after_many(stage: &Stage, args: &[&str]) -> Result<Vec<Result<()>>> {
     let (_agent, haproxy) = start(stage, args)?;
     // No more at once than HAProxy sends on one connection.
     concurrently(10, |_| (0..7).try_for_each(|_| haproxy.get(SLOW)?.expect_error(1)))?;
     let results = concurrently(10, |client| {
         Ok((0..10).map(|round| quick(&haproxy, client * 10 + round)).collect::<Vec<_>>())
     })?;
-    expect_all(&results.into_iter().flatten().collect::<Vec<_>>())
+    Ok(results.into_iter().flatten().collect())
 }
 
 #[test]
@@ -77,13 +82,13 @@ fn after_many_abandoned_requests_every_quick_one_is_answered_with_pipelining() -
 }
 
 /// Slow requests come faster than their handlers end, so the agent is always at some limit.
-fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<()> {
+fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<Vec<Result<()>>> {
     const SECONDS: usize = 8;
     /// Milliseconds from one round to the next: one slow request and two quick ones.
     const ROUND: usize = 50;
     let (_agent, haproxy) = start(stage, args)?;
     let (haproxy, start) = (&haproxy, Instant::now());
-    let results = thread::scope(|scope| {
+    Ok(thread::scope(|scope| {
         let mut threads = Vec::new();
         for round in 0..SECONDS * 1000 / ROUND {
             let due = Duration::from_millis((round * ROUND) as u64);
@@ -94,9 +99,8 @@ fn beside_a_steady_load(stage: &Stage, args: &[&str]) -> Result<()> {
             }
         }
         let panicked = |_| Err(anyhow!("it panicked"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect::<Vec<_>>()
-    });
-    expect_all(&results)
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+    }))
 }
 
 // 2.6 and 3.0 count twenty unanswered requests on a connection as its end, also those that they gave up, and do not always open

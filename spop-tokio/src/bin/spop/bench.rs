@@ -144,9 +144,9 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<Exit, Failur
         Ok::<_, Failure>(Agent { connector: Connector::new(address.clone(), &options.connect)?, pid })
     };
     let first = agent(&options.address, options.pid)?;
+    let second = options.compare.as_ref().map(|address| agent(address, options.compare_pid)).transpose()?;
     // One for all parts: it may be pressed between them.
     let mut interrupt = exit::Interrupt::listen()?;
-    let second = options.compare.as_ref().map(|address| agent(address, options.compare_pid)).transpose()?;
     for agent in [Some(&first), second.as_ref()].into_iter().flatten() {
         if let Some(pid) = agent.pid {
             cpu::of(pid)?;

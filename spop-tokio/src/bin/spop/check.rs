@@ -36,7 +36,7 @@ JSON, one object per greeting and per finding, and a summary:
 /// Checks whether HAProxy can work with an agent
 ///
 /// Opens a session and a health check as HAProxy 2.6, 3.0, 3.2 and 3.4 do. Says what the agent announces, how long it takes, what
-/// is wrong with it, and what HAProxy makes of it. It sends no request. An agent that says nothing is greeted as the first only.
+/// is wrong with it, and what HAProxy makes of it. It sends no request. An agent that sends no frame is greeted as the first only.
 #[derive(Args, Debug)]
 #[command(after_help = exit::HELP, after_long_help = format!("{}\n{JSON}\n{}", address::HELP, exit::HELP))]
 pub(crate) struct Options {
@@ -88,8 +88,8 @@ async fn check(options: &Options, output: Output) -> Result<Exit, Failure> {
     let others = versions.get(greetings.len() / 2..).unwrap_or_default();
     if !others.is_empty() {
         let names = others.iter().map(|version| version.name()).collect::<Vec<_>>().join(", ");
-        let text = format!("not greeted as HAProxy {names}: the agent says nothing");
-        findings.add(Finding::new(Level::Note, "not-greeted", text), None);
+        let text = "the agent was not greeted as these versions: it answers others with no frame";
+        findings.add(Finding::new(Level::Note, "not-greeted", text).concerns(&names), None);
     }
     together(&greetings, &mut findings);
     show(&greetings, output)?;

@@ -148,9 +148,9 @@ impl Greeting {
         }
     }
 
-    /// Whether nothing came in time, not even the end of the connection.
+    /// Whether no frame came in time, nor the end of the connection.
     pub(super) const fn is_silent(&self) -> bool {
-        matches!(self.first, Received::Nothing) && self.reads.is_empty()
+        matches!(self.first, Received::Nothing)
     }
 
     /// Adds what is wrong with the agent, and what HAProxy makes of it.
