@@ -2,11 +2,11 @@
 //!
 //! Everything that the agent's process runs is counted, outside of the kernel: the event loop or the runtime, the server, the
 //! handler. It has one thread, so the result depends only on the code and the compiler. `instructions.txt` has the recorded
-//! figures and names the compiler. `cargo bench -p spop-tests --bench instructions` checks them; `-- --record` writes the file.
+//! figures and names the compiler. `cargo run --release -p spop-instructions` checks them; `-- --record` writes the file.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod load;
-#[path = "../end_to_end/question.rs"]
+#[path = "../../benches/end_to_end/question.rs"]
 #[allow(dead_code)] // The others of its questions.
 mod question;
 #[path = "../../../spop-core/benches/callgrind/record.rs"]
@@ -23,7 +23,7 @@ use std::{
 use spop_server::Request;
 use spop_tokio::Router;
 
-const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/instructions.txt");
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
 /// An agent, and the shapes of load that it gets.
 type Agent = (&'static str, fn(&Path, usize, usize), &'static [usize]);
