@@ -12,7 +12,7 @@ use spop_core::{
     link::{Layers, Progress},
 };
 use spop_fuzz_bodies::{
-    agent::{BOUNDS, Event, check, config, ways},
+    agent::{BOUNDS, Event, check, config, payload_bytes, ways},
     model::{Bounds, PeerFrame},
     reference::against_the_model,
 };
@@ -166,7 +166,7 @@ proptest! {
         seed: u64,
     ) {
         let mut config = config(Bounds { in_flight, outgoing: 600, ..BOUNDS });
-        config.limits.max_payload_bytes = 500;
+        config.limits.max_payload_bytes = payload_bytes(seed & 1 == 0);
         config.watch_fragments = watch;
         if always {
             config.pipelining = PipeliningPolicy::Always;

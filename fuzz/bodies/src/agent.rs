@@ -30,6 +30,14 @@ pub const BOUNDS: Bounds = Bounds {
     fragmentation: true,
 };
 
+/// More than the payloads of a connection can take with these limits, and at most five requests in flight.
+const ALL_PAYLOADS: usize = 8 << 10;
+
+/// The limit of the memory of all payloads: one that is reached, or none that is.
+pub const fn payload_bytes(is_reached: bool) -> usize {
+    if is_reached { 500 } else { ALL_PAYLOADS }
+}
+
 /// An event of a connection. A ticket is selected by a number, modulo the number of tickets.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -76,7 +84,7 @@ pub fn agent(data: &[u8]) {
     let is = |bit: u8| switches & 1 << bit != 0;
     let seed = input.number() as u64;
     let mut config = config(Bounds { in_flight: 1 + seed as usize % 5, outgoing: 600, ..BOUNDS });
-    config.limits.max_payload_bytes = 500;
+    config.limits.max_payload_bytes = payload_bytes(seed & 1 == 0);
     config.watch_fragments = is(0);
     config.defer_output = is(1) && is(2) && is(3);
     if is(2) {
@@ -238,8 +246,9 @@ pub fn check(
             continue;
         }
         let cut = run(events, config, greeting, layers, cuts.clone());
-        // How long a drain holds answers back depends on the bytes that have arrived.
-        if config.drain_timing.is_some() {
+        // How long a drain holds answers back depends on the bytes that have arrived; whether payloads reach the limit of their memory,
+        // on a buffer that is kept for the next one, and when that is freed, on the number of writes.
+        if config.drain_timing.is_some() || config.limits.max_payload_bytes < ALL_PAYLOADS {
             close(cut, how);
             continue;
         }
