@@ -21,7 +21,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Nobody has it, and nothing listens there.
+    /// None if a test has it or a program listens there.
     fn claim(port: u16) -> Option<Self> {
         let name = UnixAddr::from_abstract_name(format!("spop-tests/port/{port}")).ok()?;
         let claim = UnixListener::bind_addr(&name).ok()?;

@@ -10,12 +10,9 @@ use spop_tests::{
     wait::{PATIENCE, until_true},
 };
 
-use super::stage::{ALL, Over, Stage};
+use super::stage::{ALL, LONG, Over, Stage};
 
 pub(super) const OVER: &[Over] = ALL;
-
-/// Far longer than a scenario takes.
-const LONG: Duration = Duration::from_secs(60);
 
 const HELLO: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \
                      capabilities=string:pipelining,async";
@@ -258,7 +255,7 @@ pub(super) fn a_request_that_comes_at_the_end_of_the_idle_time_is_served(stage: 
 
 pub(super) fn a_connection_that_is_old_enough_is_drained(stage: &Stage<'_>) -> Result<()> {
     let age = Duration::from_millis(300);
-    // Who has something to say has the time to say it; the other server does not wait for those who have nothing.
+    // Peers that are active have time for it before the drain ends them; the idle one is on another server.
     let server = stage.serve_with(|plan| {
         plan.config.agent.max_age = Some(age);
         plan.config.agent.drain_timing = Some(idle_for(8_000));

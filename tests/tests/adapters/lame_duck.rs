@@ -6,12 +6,9 @@ use anyhow::{Result, ensure};
 use spop_tests::peer::Peer;
 use spop_tests::wait::{PATIENCE, until_true};
 
-use super::stage::{ALL, Over, Server, Stage};
+use super::stage::{ALL, LONG, Over, Server, Stage};
 
 pub(super) const OVER: &[Over] = ALL;
-
-/// Far longer than a scenario takes.
-const LONG: Duration = Duration::from_secs(60);
 
 /// As HAProxy sends it: without an engine-id or capabilities.
 const CHECK: &str = "HAPROXY-HELLO fin 0 0 supported-versions=string:2.0 max-frame-size=uint32:16380 \

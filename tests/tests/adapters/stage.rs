@@ -17,6 +17,9 @@ use tempfile::TempDir;
 
 use super::script::Gate;
 
+/// Far longer than a scenario takes.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
 /// A crate that makes servers.
 pub(crate) trait Adapter: Sync {
     /// The kinds of connections that its servers have.
